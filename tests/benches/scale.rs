@@ -3,7 +3,9 @@
 //!
 //! `BENCH_SCALE` (1 000 000) entries with one descriptor each on the S3 server of this process; the indexer is a process
 //! of its own, and its index is compacted before it is searched (not with `BENCH_COMPACTION=0`: then the searches meet more
-//! segments). `BENCH_ROUNDS` (100) rounds of the queries, ours and raw in turn, and a tenth of them with facets and histogram;
+//! segments). `BENCH_ROUNDS` (100) rounds of the queries, ours and raw in turn, and a tenth of them with facets and histogram. A round
+//! asks every query twice: of a search that has found its words before (*known*), as the same queries repeat, and of one that has never
+//! looked a word up (*new*), as raw does each time. The second ratio is that of queries of ever new words;
 //! then `BENCH_CLIENTS` (8) at once ask `tidemark serve` over HTTP, `BENCH_ROUNDS` times each query in all.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -113,7 +115,7 @@ async fn search(chain: &IndexChain, manifest: &Manifest) -> anyhow::Result<()> {
     searcher.serve(Arc::clone(&follower));
     let stop = CancellationToken::new();
     let run = tokio::spawn({
-        let stop = stop.clone();
+        let (stop, follower) = (stop.clone(), Arc::clone(&follower));
         async move { follower.run(stop).await }
     });
     while searcher.status().is_none() {
@@ -126,7 +128,7 @@ async fn search(chain: &IndexChain, manifest: &Manifest) -> anyhow::Result<()> {
             "== {}, {rounds} rounds",
             if parts == AnswerParts::All { "facets and histogram" } else { "page and total" }
         );
-        compare(&searcher, &raw, parts, rounds).await?;
+        compare(&follower, &searcher, &raw, parts, rounds).await?;
     }
     stop.cancel();
     run.await?;
@@ -142,45 +144,72 @@ enum AnswerParts {
     All,
 }
 
-/// Every query by both, in turn. The first round is the one in which nothing was looked up yet.
-async fn compare(searcher: &IndexSearcher, raw: &Raw, parts: AnswerParts, rounds: u64) -> anyhow::Result<()> {
-    let mut pairs: BTreeMap<&str, Vec<(Duration, Duration)>> = BTreeMap::new();
+/// Whether a search has looked the words of a query up before.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum LookedUp {
+    Known,
+    New,
+}
+
+/// Every query by both, in turn. The first round, which reads files for the first time, does not count.
+async fn compare(
+    follower: &Arc<IndexFollower>,
+    known: &IndexSearcher,
+    raw: &Raw,
+    parts: AnswerParts,
+    rounds: u64,
+) -> anyhow::Result<()> {
+    let mut pairs: BTreeMap<(&str, LookedUp), Vec<(Duration, Duration)>> = BTreeMap::new();
     for round in 0..=rounds {
-        for query in QUERIES {
-            let pair = if round % 2 == 0 {
-                let ours = ours(searcher, query, parts).await?;
-                (ours, raw.timed(query, parts).await?)
-            } else {
-                let raw = raw.timed(query, parts).await?;
-                (ours(searcher, query, parts).await?, raw)
-            };
-            let ((span, total, hits), (raws, raw_total, raw_hits)) = pair;
-            anyhow::ensure!(total == raw_total, "\"{query}\": {total} hits against {raw_total}");
-            anyhow::ensure!(hits == raw_hits, "\"{query}\": pages differ");
-            pairs.entry(query).or_default().push((span, raws));
+        for looked_up in [LookedUp::Known, LookedUp::New] {
+            // All queries before the same one again, so that it does not find what was just read.
+            for query in QUERIES {
+                let new = IndexSearcher::default();
+                new.serve(Arc::clone(follower));
+                let searcher = if looked_up == LookedUp::Known { known } else { &new };
+                let pair = if round % 2 == 0 {
+                    let ours = ours(searcher, query, parts).await?;
+                    (ours, raw.timed(query, parts).await?)
+                } else {
+                    let raw = raw.timed(query, parts).await?;
+                    (ours(searcher, query, parts).await?, raw)
+                };
+                let ((span, total, hits), (raws, raw_total, raw_hits)) = pair;
+                anyhow::ensure!(total == raw_total, "\"{query}\": {total} hits against {raw_total}");
+                anyhow::ensure!(hits == raw_hits, "\"{query}\": pages differ");
+                pairs.entry((query, looked_up)).or_default().push((span, raws));
+            }
         }
     }
-    let first = |of: fn(&(Duration, Duration)) -> Duration| pairs.values().map(|pairs| of(&pairs[0])).sum::<Duration>();
-    println!("first round, sum of all: ours {:.2?}, raw {:.2?}", first(|pair| pair.0), first(|pair| pair.1));
     println!(
-        "  {:<36} {:>9} {:>9} {:>7} {:>9} {:>9} {:>7}",
-        "", "ours p50", "raw p50", "paired", "ours p99", "raw p99", "ratio"
+        "  {:<36} {:>9} {:>9} {:>7} {:>9} {:>9} {:>7}   {:>9} {:>9} {:>7} {:>7}",
+        "", "known p50", "raw p50", "paired", "known p99", "raw p99", "ratio", "new p50", "raw p50", "paired", "p99"
     );
-    for (query, pairs) in &pairs {
-        print(query, &pairs[1..]);
+    for query in QUERIES {
+        print(query, [LookedUp::Known, LookedUp::New].map(|looked_up| pairs[&(query, looked_up)][1..].to_vec()));
     }
-    let all: Vec<_> = pairs.values().flat_map(|pairs| &pairs[1..]).copied().collect();
-    print("all", &all);
+    let all = |looked_up| {
+        let pairs = pairs.iter().filter(|((_, of), _)| *of == looked_up);
+        pairs.flat_map(|(_, pairs)| &pairs[1..]).copied().collect()
+    };
+    print("all", [LookedUp::Known, LookedUp::New].map(all));
     Ok(())
 }
 
-fn print(name: &str, pairs: &[(Duration, Duration)]) {
-    let (ours, raw): (Vec<_>, Vec<_>) = pairs.iter().copied().unzip();
-    let paired = median(pairs.iter().map(|(ours, raw)| ours.as_secs_f64() / raw.as_secs_f64()).collect());
-    let [a, b, c, d] =
-        [(&ours, 0.5), (&raw, 0.5), (&ours, 0.99), (&raw, 0.99)].map(|(spans, share)| percentile(spans, share));
-    let worst = c.as_secs_f64() / d.as_secs_f64();
-    println!("  {name:<36} {a:>9.2?} {b:>9.2?} {paired:>7.2} {c:>9.2?} {d:>9.2?} {worst:>7.2}");
+/// One line: what was known before, then what was new.
+fn print(name: &str, [known, new]: [Vec<(Duration, Duration)>; 2]) {
+    let figures = |pairs: Vec<(Duration, Duration)>| {
+        let paired = median(pairs.iter().map(|(ours, raw)| ours.as_secs_f64() / raw.as_secs_f64()).collect());
+        let (ours, raw): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+        let spans =
+            [(&ours, 0.5), (&raw, 0.5), (&ours, 0.99), (&raw, 0.99)].map(|(spans, share)| percentile(spans, share));
+        (spans, paired, spans[2].as_secs_f64() / spans[3].as_secs_f64())
+    };
+    let ([a, b, c, d], paired, worst) = figures(known);
+    let ([e, f, ..], new_paired, new_worst) = figures(new);
+    println!(
+        "  {name:<36} {a:>9.2?} {b:>9.2?} {paired:>7.2} {c:>9.2?} {d:>9.2?} {worst:>7.2}   {e:>9.2?} {f:>9.2?} {new_paired:>7.2} {new_worst:>7.2}"
+    );
 }
 
 /// How long a search took, its total and the hits of its page.

@@ -6,23 +6,33 @@ use tantivy::{
     query::{EnableScoring, Explanation, PhraseQuery, Query, Scorer, Weight},
 };
 
-/// Tantivy's query of a phrase, with a scorer that may be asked for any document.
+/// A query of a phrase, with a scorer that may be asked for any document.
 #[derive(Clone, Debug)]
-pub(crate) struct ExcludablePhraseQuery(PhraseQuery);
+pub(crate) struct ExcludablePhraseQuery {
+    terms: Vec<(usize, Term)>,
+    slop: u32,
+}
 
 impl ExcludablePhraseQuery {
-    pub(crate) fn new(phrase: PhraseQuery) -> Self {
-        Self(phrase)
+    /// At least two terms of one field with their positions, which `slop` edits may change.
+    pub(crate) fn new(terms: Vec<(usize, Term)>, slop: u32) -> Self {
+        Self { terms, slop }
+    }
+
+    /// The terms with their positions, where these must be exactly so.
+    pub(crate) fn exact_terms(&self) -> Option<&[(usize, Term)]> {
+        (self.slop == 0).then_some(self.terms.as_slice())
     }
 }
 
 impl Query for ExcludablePhraseQuery {
     fn weight(&self, scoring: EnableScoring<'_>) -> tantivy::Result<Box<dyn Weight>> {
-        Ok(Box::new(PhraseMatchWeight(self.0.weight(scoring)?)))
+        let phrase = PhraseQuery::new_with_offset_and_slop(self.terms.clone(), self.slop);
+        Ok(Box::new(PhraseMatchWeight(phrase.weight(scoring)?)))
     }
 
     fn query_terms<'a>(&'a self, visitor: &mut dyn FnMut(&'a Term, bool)) {
-        self.0.query_terms(visitor);
+        self.terms.iter().for_each(|(_, term)| visitor(term, true));
     }
 }
 

@@ -94,9 +94,7 @@ impl<'a> HitHighlighter<'a> {
                 for (_, term) in phrase.iter().flat_map(|phrase| &phrase.words) {
                     self.add_term(term);
                 }
-                if place.has_words() {
-                    self.place(*field, path).patterns.push(pattern.clone());
-                }
+                self.place(*field, path).patterns.push(pattern.clone());
             }
         } else {
             let mut terms = Vec::new();

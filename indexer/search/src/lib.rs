@@ -12,6 +12,7 @@
 pub mod api;
 mod compared_values;
 mod error;
+mod exact_range;
 mod excludable_phrase;
 mod export;
 mod facets;
@@ -27,6 +28,7 @@ mod number_range;
 mod overlay;
 mod page_cursor;
 mod pattern_query;
+mod phrase_scorer;
 mod query_compiler;
 mod query_runner;
 mod query_syntax;
@@ -43,6 +45,7 @@ mod status;
 mod term_cache;
 mod term_lookup;
 mod term_pattern;
+mod term_scan;
 #[cfg(test)]
 mod tests;
 mod text_times;

@@ -1,35 +1,31 @@
 //! Documents with any term that a pattern stands for, perhaps after other words.
 //!
-//! The terms are looked up in each segment's dictionary, sealed segments and the overlay alike. What lies between two keys is
-//! read [`CHUNK_TERMS`] terms at a time, so that a segment in the store takes little memory. A pattern that stands for too many
-//! terms of a segment is refused, and so is a query whose patterns look at too many terms in all; nothing is ever cut. What only
-//! has to exist, or to lie between two values, is bounded by the deadline of the query alone, which is checked all the while.
+//! The terms are looked up in each segment's dictionary, sealed segments and the overlay alike. A pattern that stands for too many
+//! terms of a segment is refused, and so is a query whose patterns look at too many terms in all; nothing is ever cut.
 //! Whatever fields a pattern is looked up in, its matches are one set with one score.
 
-use std::{collections::BTreeSet, fmt, io, ops::Bound, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use tantivy::{
     BitSet, DocId, DocSet, Score, SegmentReader, TERMINATED, TantivyError, Term,
     index::InvertedIndexReader,
     postings::TermInfo,
     query::{BitSetDocSet, ConstScorer, EnableScoring, Explanation, PhraseQuery, Query, Scorer, Weight},
-    schema::{Field, IndexRecordOption, Type},
-    termdict::TermStreamer,
+    schema::{Field, Type},
     tokenizer::TextAnalyzer,
 };
 
 use super::{
     query_syntax::QueryRefusal,
     scan_budget::{DOCS_PER_DEADLINE_CHECK, ScanBudget},
-    term_pattern::{KeyRange, TermPattern},
+    term_pattern::TermPattern,
+    term_scan::{KeyRange, for_each_doc, for_each_term, terms_in},
 };
 
 /// The most terms of a segment that a pattern may stand for.
 pub(crate) const MAX_PATTERN_TERMS: usize = 100_000;
 /// The most terms that may follow the words of a phrase.
 pub(crate) const MAX_PHRASE_TERMS: usize = 1_000;
-/// Terms of a dictionary that are read at once, about 20 KiB.
-const CHUNK_TERMS: u64 = 1024;
 
 /// A query for the documents with a term that a pattern stands for.
 #[derive(Clone, Debug)]
@@ -151,17 +147,9 @@ impl PatternLeaf {
     }
 
     fn add_docs_of(&self, index: &InvertedIndexReader, found: &TermInfo, docs: &mut BitSet) -> tantivy::Result<()> {
-        if found.doc_freq >= DOCS_PER_DEADLINE_CHECK {
-            self.budget.check()?;
-        }
-        let mut blocks = index.read_block_postings_from_terminfo(found, IndexRecordOption::Basic)?;
-        while !blocks.docs().is_empty() {
-            for doc in blocks.docs() {
-                docs.insert(*doc);
-            }
-            blocks.advance();
-        }
-        Ok(())
+        for_each_doc(index, found, &self.budget, |doc| {
+            docs.insert(doc);
+        })
     }
 
     /// Calls `each` with every term that the pattern stands for.
@@ -171,61 +159,22 @@ impl PatternLeaf {
         index: &InvertedIndexReader,
         mut each: impl FnMut(&str, &TermInfo) -> tantivy::Result<()>,
     ) -> tantivy::Result<()> {
-        let mut keys = place.pattern.keys(&place.path);
-        let max = place.max_terms();
-        let mut count = 0;
-        loop {
-            self.budget.check()?;
-            let mut stream = terms_in(index, &keys, CHUNK_TERMS)?;
-            let (mut scanned, mut docs, mut last) = (0, 0, Vec::new());
-            while stream.advance() {
-                scanned += 1;
-                // The next chunk follows the last key of a full one.
-                if scanned >= CHUNK_TERMS {
-                    last.clear();
-                    last.extend_from_slice(stream.key());
-                }
-                let term = stream.key().get(place.path.len()..).and_then(|term| std::str::from_utf8(term).ok());
-                let Some(term) = term.filter(|term| place.pattern.matches(term)) else { continue };
-                count += 1;
-                if count > max {
-                    return Err(TantivyError::InvalidArgument(format!(
-                        "{} stands for more than {max} words; the search was not run; type more of it",
-                        self.typed
-                    )));
-                }
-                each(term, stream.value())?;
-                docs += stream.value().doc_freq;
-                if docs >= DOCS_PER_DEADLINE_CHECK {
-                    self.budget.check()?;
-                    docs = 0;
-                }
+        let (max, mut count) = (place.max_terms(), 0);
+        let matching = |key: &[u8], found: &TermInfo| {
+            let term = key.get(place.path.len()..).and_then(|term| std::str::from_utf8(term).ok());
+            let Some(term) = term.filter(|term| place.pattern.matches(term)) else { return Ok(()) };
+            count += 1;
+            if count > max {
+                return Err(TantivyError::InvalidArgument(format!(
+                    "{} stands for more than {max} words; the search was not run; type more of it",
+                    self.typed
+                )));
             }
-            if place.has_words() {
-                self.budget.scan(scanned, &self.typed)?;
-            }
-            if scanned < CHUNK_TERMS {
-                return Ok(());
-            }
-            keys.lower = Bound::Excluded(last);
-        }
+            each(term, found)
+        };
+        let charge = |read| self.budget.scan(read, &self.typed);
+        for_each_term(index, place.pattern.keys(&place.path), &self.budget, matching, charge)
     }
-}
-
-/// The first `limit` terms between two keys, or a few more.
-fn terms_in<'a>(index: &'a InvertedIndexReader, keys: &KeyRange, limit: u64) -> io::Result<TermStreamer<'a>> {
-    let mut range = index.terms().range().limit(limit);
-    range = match &keys.lower {
-        Bound::Included(key) => range.ge(key),
-        Bound::Excluded(key) => range.gt(key),
-        Bound::Unbounded => range,
-    };
-    range = match &keys.upper {
-        Bound::Included(key) => range.le(key),
-        Bound::Excluded(key) => range.lt(key),
-        Bound::Unbounded => range,
-    };
-    range.into_stream()
 }
 
 impl PatternPlace {
@@ -234,17 +183,8 @@ impl PatternPlace {
         Self { field, path: Vec::new(), pattern, phrase: None }
     }
 
-    /// Whether the pattern has letters: more of them stand for fewer terms. Values that only exist or lie in a range have none.
-    pub(crate) fn has_words(&self) -> bool {
-        !matches!(self.pattern, TermPattern::Any | TermPattern::Between { .. })
-    }
-
     fn max_terms(&self) -> usize {
-        match &self.phrase {
-            Some(_) => MAX_PHRASE_TERMS,
-            None if self.has_words() => MAX_PATTERN_TERMS,
-            None => usize::MAX,
-        }
+        if self.phrase.is_some() { MAX_PHRASE_TERMS } else { MAX_PATTERN_TERMS }
     }
 }
 
@@ -298,7 +238,7 @@ impl PatternAttribute {
     fn has_terms(&self, index: &InvertedIndexReader, typ: Type) -> tantivy::Result<bool> {
         let mut key = self.path.serialized_value_bytes().to_vec();
         key.push(typ.to_code());
-        Ok(terms_in(index, &TermPattern::Any.keys(&key), 1)?.advance())
+        Ok(terms_in(index, &KeyRange::beginning_with(key), 1)?.advance())
     }
 }
 
@@ -377,25 +317,6 @@ mod tests {
     }
 
     #[test]
-    fn what_only_exists_or_lies_in_a_range_is_bounded_by_time_and_not_by_its_terms() {
-        let (fields, reader) = segment(10);
-        let budget = ScanBudget::new(QueryDeadline::after(Duration::from_hours(1)));
-        budget.scanned().store(MAX_SCANNED_TERMS, Ordering::Relaxed);
-        let late = ScanBudget::new(QueryDeadline::after(Duration::ZERO));
-        let range = TermPattern::Between { lower: Bound::Included("a".to_owned()), upper: Bound::Unbounded };
-        for pattern in [TermPattern::Any, range] {
-            let query = |budget: &Arc<ScanBudget>| {
-                let place = PatternPlace::of_field(fields.names, pattern.clone());
-                PatternQuery::new(vec![place], "*".to_owned(), budget.clone())
-            };
-            assert_eq!(run(&query(&budget), &reader).unwrap().len(), 10);
-            let error = run(&query(&late), &reader).unwrap_err();
-            assert!(matches!(unusable(&error), SearchError::Overloaded { .. }), "{error}");
-        }
-        assert!(run(&PatternQuery::new(vec![prefix(fields.names, "a")], String::new(), budget), &reader).is_err());
-    }
-
-    #[test]
     fn terms_are_read_in_chunks_and_none_is_missed() {
         let (fields, reader) = segment(30);
         let budget = ScanBudget::new(QueryDeadline::after(Duration::from_hours(1)));
@@ -426,7 +347,6 @@ mod tests {
             // As ids lie: none has much in common with its neighbours.
             let id = format!("x{:026x}", u128::from(number) * 0x9e37_79b9_7f4a_7c15_f39c_c060);
             let mut document = TantivyDocument::default();
-            document.add_text(fields.bundle, &id);
             document.add_text(fields.names, &id);
             writer.add_document(document).unwrap();
         }
@@ -437,10 +357,7 @@ mod tests {
             let part = |char| if char == '*' { WildcardPart::Many } else { WildcardPart::Char(char) };
             TermPattern::Wildcard { start: "x".to_owned(), parts: parts.chars().map(part).collect() }
         };
-        let between = TermPattern::Between { lower: Bound::Included("x".to_owned()), upper: Bound::Unbounded };
         for (name, field, pattern) in [
-            ("bundle:*", fields.bundle, TermPattern::Any),
-            ("bundle:>=x", fields.bundle, between),
             ("x*zz", fields.names, wildcard("*zz")),
             ("x*a*b*c*d*zz", fields.names, wildcard("*a*b*c*d*zz")),
             ("xfff…~2", fields.names, TermPattern::Fuzzy { word: fuzzy, edits: 2 }),

@@ -14,6 +14,7 @@ use super::{
     api::{FilterField, MAX_FILTER_VALUES, SearchRequest},
     compared_values::{SecondSpan, date_range, numbers, read_bounds, seconds, timed},
     error::SearchError,
+    exact_range::ExactRangeQuery,
     limits::QueryDeadline,
     number_range::{NumberRangeQuery, read_number},
     pattern_query::{PatternAttribute, PatternPlace, PatternQuery},
@@ -305,6 +306,11 @@ impl QueryCompilation<'_> {
     }
 
     fn pattern(&mut self, leaf: &QueryLeaf, places: Vec<PatternPlace>) -> Result<Box<dyn Query>, QueryRefusal> {
+        self.count_pattern(leaf)?;
+        Ok(Box::new(PatternQuery::new(places, leaf.typed(), self.budget.clone())))
+    }
+
+    fn count_pattern(&mut self, leaf: &QueryLeaf) -> Result<(), QueryRefusal> {
         self.patterns += 1;
         if self.patterns > MAX_PATTERNS {
             let why = format!(
@@ -312,7 +318,7 @@ impl QueryCompilation<'_> {
             );
             return Err(leaf.refusal(why));
         }
-        Ok(Box::new(PatternQuery::new(places, leaf.typed(), self.budget.clone())))
+        Ok(())
     }
 
     /// A leaf in one field of words.
@@ -436,7 +442,7 @@ impl QueryCompilation<'_> {
         };
         match &leaf.value {
             LeafValue::Anything | LeafValue::Range { lower: Bound::Unbounded, upper: Bound::Unbounded } => {
-                self.exists(leaf, fields)
+                Ok(self.exists(fields))
             }
             LeafValue::Word(word) => match text_of(word) {
                 Some(text) => Ok(value(&text)),
@@ -452,7 +458,7 @@ impl QueryCompilation<'_> {
             }
             LeafValue::Phrase { slop: 1.., .. } => Err(leaf
                 .refusal(format!("the field \"{name}\" has whole values, so that \"~\" after quotes has no meaning"))),
-            LeafValue::Phrase { is_prefix: true, .. } => self.exists(leaf, fields),
+            LeafValue::Phrase { is_prefix: true, .. } => Ok(self.exists(fields)),
             LeafValue::Phrase { text, .. } => Ok(value(text)),
             LeafValue::Set(elements) => Ok(union(elements.iter().map(|text| value(text)).collect())),
             LeafValue::Range { lower, upper } => self.exact_range(leaf, fields, lower, upper),
@@ -460,18 +466,15 @@ impl QueryCompilation<'_> {
     }
 
     /// Whatever has a value of any of `fields`.
-    fn exists(&mut self, leaf: &QueryLeaf, fields: &[Field]) -> Result<Box<dyn Query>, QueryRefusal> {
+    fn exists(&self, fields: &[Field]) -> Box<dyn Query> {
         let known = &self.compiler.fields;
         // Each contributor has a name and a mail address, so the column of the one answers for the other.
-        let with_column = |field: Field| if field == known.email { known.contributor } else { field };
-        let entry = known.schema.get_field_entry(with_column(fields[0]));
-        if fields[0] == known.token {
-            return Ok(Box::new(AllQuery));
-        }
+        let entry = known.schema.get_field_entry(fields[0]);
         if entry.is_fast() {
-            return Ok(Box::new(ExistsQuery::new(entry.name().to_owned(), false)));
+            return Box::new(ExistsQuery::new(entry.name().to_owned(), false));
         }
-        self.pattern(leaf, fields.iter().map(|field| PatternPlace::of_field(*field, TermPattern::Any)).collect())
+        let names = fields.iter().map(|field| exact_term(known.field_names, known.schema.get_field_name(*field)));
+        Box::new(ConstScoreQuery::new(union(names.collect()), 1.0))
     }
 
     /// What lies between two values in any of `fields`: by their columns, else by their terms.
@@ -491,17 +494,18 @@ impl QueryCompilation<'_> {
         {
             return Ok(Box::new(EmptyQuery));
         }
-        let found = fields.iter().map(|field| {
-            if known.schema.get_field_entry(*field).is_fast() {
+        let has_column = |field: &Field| known.schema.get_field_entry(*field).is_fast();
+        if !fields.iter().all(has_column) {
+            self.count_pattern(leaf)?;
+        }
+        let found = fields.iter().map(|field| -> Box<dyn Query> {
+            if has_column(field) {
                 let term = |text: &String| Term::from_field_text(*field, text);
-                let query = RangeQuery::new(lower.as_ref().map(term), upper.as_ref().map(term));
-                return WordMatch::Query(Box::new(query));
+                return Box::new(RangeQuery::new(lower.as_ref().map(term), upper.as_ref().map(term)));
             }
-            let pattern = TermPattern::Between { lower: lower.clone(), upper: upper.clone() };
-            WordMatch::Pattern(PatternPlace::of_field(*field, pattern))
+            Box::new(ExactRangeQuery::new(*field, lower.clone(), upper.clone(), &self.budget))
         });
-        let found = found.collect();
-        Ok(self.union(leaf, found)?.unwrap_or_else(|| Box::new(EmptyQuery)))
+        Ok(union(found.collect()))
     }
 }
 
@@ -722,11 +726,14 @@ mod tests {
     fn patterns_are_few_and_short() {
         let patterns = |count: usize| (0..count).map(|n| format!("a{n}*")).collect::<Vec<_>>().join(" ");
         assert!(parse(&patterns(20)).is_ok());
-        for text in [patterns(21), patterns(20) + " a~1", patterns(20) + " bundle:*", patterns(20) + " token:>a"] {
+        for text in [patterns(21), patterns(20) + " a~1", patterns(20) + " bundle:>=a", patterns(20) + " token:>a"] {
             let (position, why) = (text.rfind(' ').unwrap() + 2, refusal(&text));
             assert!(why.starts_with(&format!("position {position}: ")) && why.contains("more than 20"), "{why}");
         }
-        assert!(parse(&format!("{} repo:* text:* time:* token:*", patterns(20))).is_ok(), "these read no terms");
+        assert!(
+            parse(&format!("{} repo:* bundle:* text:* time:* token:*", patterns(20))).is_ok(),
+            "these read no terms"
+        );
         for text in ["a*{}", "a{}~1", "repo:a*{}", "repo:a{}~2", "message:a?{}"] {
             assert!(parse(&text.replace("{}", &"b".repeat(100))).is_ok());
             let why = refusal(&text.replace("{}", &"b".repeat(150)));

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use tantivy::{DocId, SegmentReader};
 use tidemark_wal::Token;
 
-use super::{api::SearchRequest, error::SearchError, overlay::overlay_index::OverlaySegment, search_view::SearchView};
+use super::{
+    api::SearchRequest, error::SearchError, overlay::overlay_index::OverlaySegment, search_view::SearchView,
+    sort_key::SortKey,
+};
 use crate::segment::{FilterKind, ManifestView, SegmentReaderView, TokenColumns, token_sort_key};
 use tidemark_ingest::{OperationRecord, engine::EngineError};
 
@@ -67,6 +70,11 @@ impl<'a> SearchableSegment<'a> {
             SearchableSegment::Sealed(_, view) => view.segment.seq(doc),
             SearchableSegment::Pending(segment) => segment.number + u64::from(doc),
         }
+    }
+
+    /// Where a document stands in the order of tokens. `first` is the sort key of its token.
+    pub(crate) fn token_key(&self, doc: DocId, first: u64) -> SortKey {
+        SortKey(first, 0, self.tokens().rest(doc), self.number(doc))
     }
 
     pub(crate) fn is_sealed(&self) -> bool {

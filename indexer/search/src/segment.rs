@@ -53,7 +53,7 @@ pub use engine::{EngineOptions, TantivyEngine};
 pub(crate) use engine_error::refused;
 pub(crate) use manifest_view::{ManifestView, SegmentReaderView};
 pub(crate) use reader::{OpenSegment, docs_with};
-pub(crate) use schema::{DESCRIPTOR_COLUMNS, PAYLOAD_COLUMNS, SchemaFields};
+pub(crate) use schema::{DESCRIPTOR_COLUMNS, FIELD_NAMES, PAYLOAD_COLUMNS, SchemaFields};
 pub(crate) use term_filter::FilterKind;
 pub(crate) use token_columns::{TokenColumns, second_of_sort_key, token_sort_key};
 pub(crate) use tokenizers::{

@@ -37,6 +37,14 @@ impl TermCache {
     }
 }
 
+#[cfg(test)]
+impl TermCache {
+    /// As if a look-up had found this.
+    pub(crate) fn keep(&self, reader: &SegmentReader, term: &Term, found: Option<TermInfo>) {
+        self.0.lock().keep((reader.segment_id(), term.clone()), found);
+    }
+}
+
 impl CachedTerms {
     fn keep(&mut self, key: (SegmentId, Term), found: Option<TermInfo>) {
         let bytes = bytes_of(&key.1);

@@ -8,16 +8,20 @@ use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 use tantivy::{
-    DocId, Score, SegmentReader, Term,
+    DocId, DocSet as _, Score, SegmentReader, TantivyError, Term,
     index::SegmentId,
     postings::TermInfo,
     query::{
-        Bm25StatisticsProvider, BooleanQuery, EmptyScorer, EnableScoring, Explanation, Query, Scorer, TermQuery, Weight,
+        Bm25StatisticsProvider, Bm25Weight, BooleanQuery, EmptyScorer, EnableScoring, Explanation, Query, Scorer,
+        TermQuery, Weight,
     },
     schema::Field,
 };
 
-use super::{excludable_phrase::ExcludablePhraseQuery, overlay::overlay_index::OverlaySegment, term_cache::TermCache};
+use super::{
+    excludable_phrase::ExcludablePhraseQuery, overlay::overlay_index::OverlaySegment, phrase_scorer::PhraseScorer,
+    term_cache::TermCache,
+};
 use crate::segment::{ManifestView, OpenSegment};
 
 /// Looks up the terms of one query.
@@ -51,8 +55,26 @@ impl TermLookup {
         Ok(self.term_info(reader, term)?.map_or(0, |found| u64::from(found.doc_freq)))
     }
 
+    /// The phrase of these terms with their positions; `None` if the segment lacks one.
+    pub(crate) fn phrase(
+        &self,
+        reader: &SegmentReader,
+        terms: &[(usize, Term)],
+        weight: Option<Bm25Weight>,
+    ) -> tantivy::Result<Option<PhraseScorer>> {
+        let mut words = Vec::new();
+        for (at, term) in terms {
+            let Some(found) = self.term_info(reader, term)? else { return Ok(None) };
+            words.push((*at, term, found));
+        }
+        PhraseScorer::open(reader, words, weight).map(Some)
+    }
+
     /// The query with its terms looked up here first. It matches and scores as before.
     pub(crate) fn wrap(self: &Arc<Self>, query: &dyn Query) -> Box<dyn Query> {
+        if let Some(terms) = query.downcast_ref().and_then(ExcludablePhraseQuery::exact_terms) {
+            return Box::new(LookedUpPhraseQuery { terms: terms.into(), lookup: self.clone() });
+        }
         if query.is::<TermQuery>() || query.is::<ExcludablePhraseQuery>() {
             return Box::new(LookedUpQuery { query: Arc::from(query.box_clone()), lookup: self.clone() });
         }
@@ -74,7 +96,8 @@ pub(crate) struct TermStatistics<'a> {
 
 impl<'a> TermStatistics<'a> {
     pub(crate) fn new(index: &'a ManifestView, pending: &'a [Arc<OverlaySegment>], lookup: &Arc<TermLookup>) -> Self {
-        let mut readers: Vec<_> = index.segments.iter().map(|view| &view.segment.reader).collect();
+        // Those that the query runs on: each reader keeps the dictionaries that it has opened.
+        let mut readers: Vec<_> = index.segments.iter().map(|view| &view.reader).collect();
         if readers.is_empty() {
             readers = pending.iter().map(|segment| &segment.reader).collect();
         }
@@ -164,5 +187,134 @@ impl Weight for LookedUpWeight {
             return Ok(0);
         }
         self.weight.count(reader)
+    }
+}
+
+/// A phrase whose words a [`TermLookup`] finds.
+#[derive(Clone, Debug)]
+struct LookedUpPhraseQuery {
+    terms: Arc<[(usize, Term)]>,
+    lookup: Arc<TermLookup>,
+}
+
+impl Query for LookedUpPhraseQuery {
+    fn weight(&self, scoring: EnableScoring<'_>) -> tantivy::Result<Box<dyn Weight>> {
+        let weight = match scoring {
+            EnableScoring::Enabled { statistics_provider, .. } => {
+                let terms: Vec<Term> = self.terms.iter().map(|(_, term)| term.clone()).collect();
+                Some(Bm25Weight::for_terms(statistics_provider, &terms)?)
+            }
+            EnableScoring::Disabled { .. } => None,
+        };
+        Ok(Box::new(LookedUpPhraseWeight { phrase: self.clone(), weight }))
+    }
+
+    fn query_terms<'a>(&'a self, visitor: &mut dyn FnMut(&'a Term, bool)) {
+        self.terms.iter().for_each(|(_, term)| visitor(term, true));
+    }
+}
+
+struct LookedUpPhraseWeight {
+    phrase: LookedUpPhraseQuery,
+    weight: Option<Bm25Weight>,
+}
+
+impl Weight for LookedUpPhraseWeight {
+    fn scorer(&self, reader: &SegmentReader, boost: Score) -> tantivy::Result<Box<dyn Scorer>> {
+        let LookedUpPhraseQuery { terms, lookup } = &self.phrase;
+        let weight = self.weight.as_ref().map(|weight| weight.boost_by(boost));
+        let Some(mut phrase) = lookup.phrase(reader, terms, weight)? else { return Ok(Box::new(EmptyScorer)) };
+        phrase.seek(0);
+        Ok(Box::new(phrase))
+    }
+
+    fn explain(&self, _: &SegmentReader, doc: DocId) -> tantivy::Result<Explanation> {
+        Err(TantivyError::InvalidArgument(format!("the score of document {doc} is not explained")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+    use tantivy::{Index, Searcher, SeekDangerResult, TERMINATED, TantivyDocument};
+    use tidemark_catalog::{Generation, Manifest};
+
+    use super::*;
+    use crate::segment::{SchemaFields, tokenizers};
+
+    /// One segment of documents with these texts, and the field that has them.
+    fn segment<'a>(texts: impl IntoIterator<Item = &'a str>) -> (Field, Searcher) {
+        let fields = SchemaFields::current();
+        let index = Index::builder().schema(fields.schema.clone()).tokenizers(tokenizers()).create_in_ram().unwrap();
+        let mut writer = index.writer_with_num_threads::<TantivyDocument>(1, 15_000_000).unwrap();
+        for text in texts {
+            let mut document = TantivyDocument::default();
+            document.add_text(fields.text, text);
+            writer.add_document(document).unwrap();
+        }
+        writer.commit().unwrap();
+        (fields.text, index.reader().unwrap().searcher())
+    }
+
+    /// Of an index without segments, so that everything is looked up by the cache.
+    fn lookup(cache: &Arc<TermCache>) -> Arc<TermLookup> {
+        let manifest = Manifest::new(Generation::first());
+        TermLookup::new(&ManifestView { manifest, segments: Vec::new(), marks: Arc::default() }, cache)
+    }
+
+    fn terms(field: Field, words: &[(usize, &str)]) -> Vec<(usize, Term)> {
+        words.iter().map(|(at, word)| (*at, Term::from_field_text(field, word))).collect()
+    }
+
+    fn scored(query: &dyn Query, searcher: &Searcher) -> Vec<(DocId, Score)> {
+        let weight = query.weight(EnableScoring::enabled_from_searcher(searcher)).unwrap();
+        let mut scorer = weight.scorer(searcher.segment_reader(0), 1.5).unwrap();
+        let mut found = Vec::new();
+        while scorer.doc() != TERMINATED {
+            found.push((scorer.doc(), scorer.score()));
+            scorer.advance();
+        }
+        found
+    }
+
+    #[test]
+    fn the_words_of_a_phrase_are_looked_up_in_the_cache() {
+        let (field, searcher) = segment(["daily prices", "daily news"]);
+        let (reader, cache) = (searcher.segment_reader(0), Arc::default());
+        let words = terms(field, &[(0, "daily"), (1, "prices")]);
+        let query = lookup(&cache).wrap(&ExcludablePhraseQuery::new(words.clone(), 0));
+        let docs = || scored(query.as_ref(), &searcher).into_iter().map(|(doc, _)| doc).collect::<Vec<_>>();
+        assert_eq!(docs(), [0]);
+        // No dictionary says so: the one word lies where the other does.
+        let news = Term::from_field_text(field, "news");
+        let found = reader.inverted_index(field).unwrap().get_term_info(&news).unwrap();
+        cache.keep(reader, &words[1].1, found);
+        assert_eq!(docs(), [1]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_phrase_is_found_and_scored_as_tantivy_does(
+            texts in vec("[ab]( [abc]){0,7}", 1..60), words in vec(("[ab]", 1usize..3), 2..4), targets in vec(0u32..60, 0..20), begun: bool,
+        ) {
+            let (field, searcher) = segment(texts.iter().map(String::as_str));
+            let mut at = 0;
+            let words: Vec<(usize, &str)> = words.iter().map(|(word, step)| { at += step; (at, word.as_str()) }).collect();
+            let (words, lookup) = (terms(field, &words), lookup(&Arc::default()));
+            let query = ExcludablePhraseQuery::new(words.clone(), 0);
+            let found = scored(lookup.wrap(&query).as_ref(), &searcher);
+            prop_assert_eq!(&found, &scored(&query, &searcher));
+            // Documents that it has passed, too.
+            let targets: std::collections::BTreeSet<DocId> = targets.into_iter().collect();
+            if let Some(mut phrase) = lookup.phrase(searcher.segment_reader(0), &words, None).unwrap() {
+                if begun {
+                    phrase.seek(0);
+                }
+                for target in targets {
+                    let is_found = phrase.seek_danger(target) == SeekDangerResult::Found;
+                    prop_assert_eq!(is_found, found.iter().any(|(doc, _)| *doc == target), "{}", target);
+                }
+            }
+        }
     }
 }

@@ -1,14 +1,12 @@
 //! Which terms of a dictionary a prefix, a wildcard or a fuzzy word stands for.
 
-use std::{cmp::min, mem::swap, ops::Bound};
+use std::{cmp::min, mem::swap};
+
+use super::term_scan::KeyRange;
 
 /// What terms are asked for. Only a part of a dictionary is read for them: its [`keys`](TermPattern::keys).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum TermPattern {
-    /// All.
-    Any,
-    /// Those between two others.
-    Between { lower: Bound<String>, upper: Bound<String> },
     /// Those that begin so.
     Prefix(String),
     /// Those that consist of these parts after a text that is not empty.
@@ -33,30 +31,16 @@ pub(crate) enum WildcardPart {
 impl TermPattern {
     /// Where its terms lie in a dictionary whose keys begin with `path`.
     pub(crate) fn keys(&self, path: &[u8]) -> KeyRange {
-        let literal = match self {
-            Self::Any | Self::Between { .. } => String::new(),
+        let start = match self {
             Self::Prefix(start) | Self::Wildcard { start, .. } => start.clone(),
             Self::Fuzzy { word, .. } => word.iter().take(1).collect(),
         };
-        let mut first = path.to_vec();
-        first.extend_from_slice(literal.as_bytes());
-        let range = KeyRange {
-            lower: Bound::Included(first.clone()),
-            upper: key_after(first).map_or(Bound::Unbounded, Bound::Excluded),
-        };
-        let Self::Between { lower, upper } = self else { return range };
-        let key = |text: &String| [path, text.as_bytes()].concat();
-        let bound = |bound: &Bound<String>, none| match bound.as_ref().map(key) {
-            Bound::Unbounded => none,
-            bound => bound,
-        };
-        KeyRange { lower: bound(lower, range.lower), upper: bound(upper, range.upper) }
+        KeyRange::beginning_with([path, start.as_bytes()].concat())
     }
 
     /// Whether a term between the keys is meant.
     pub(crate) fn matches(&self, term: &str) -> bool {
         match self {
-            Self::Any | Self::Between { .. } => true,
             Self::Prefix(start) => term.starts_with(start.as_str()),
             Self::Wildcard { start, parts } => {
                 term.strip_prefix(start.as_str()).is_some_and(|rest| matches_parts(rest, parts))
@@ -64,24 +48,6 @@ impl TermPattern {
             Self::Fuzzy { word, edits } => is_within(word, term, *edits),
         }
     }
-}
-
-/// A part of a dictionary.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct KeyRange {
-    pub(crate) lower: Bound<Vec<u8>>,
-    pub(crate) upper: Bound<Vec<u8>>,
-}
-
-/// The first key after all that begin with `start`; `None` if all others do.
-fn key_after(mut start: Vec<u8>) -> Option<Vec<u8>> {
-    while let Some(last) = start.pop() {
-        if last < u8::MAX {
-            start.push(last + 1);
-            return Some(start);
-        }
-    }
-    None
 }
 
 /// Follows all ways through the parts at once: `reached[n]` is whether the text so far is parts 0 to n.

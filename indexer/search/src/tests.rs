@@ -327,6 +327,7 @@ proptest! {
             "fix", "tide", "the OR bug", "fix OR ada OR fixing OR release", "tide OR nosuchword OR bob OR bug",
             "fix bug", "(fix OR tide) AND ada AND (bug OR the OR release)", "fix -bug", "the -(tide OR bob) (ada OR bug)",
             "repo:red fix", "kind:label AND repo:green", "fix AND (bug AND -ada)",
+            "\"fix bug\"", "\"the bug\" OR tide", "the \"fix bug\" -ada", "(bug OR \"tide the\") -\"the fix\"",
         ]),
         size in 1usize..6,
         from in prop::option::of(0u64..120),
@@ -357,7 +358,7 @@ proptest! {
             let bare = SearchRequest { facets: Vec::new(), histogram: false, ..request.clone() };
             prop_assert_eq!(&ranks(&pages(&searcher, &bare, async || {}).await), &all);
             // The same matches and scores, found one after the other; the last bits of a sum may differ.
-            let text = format!("({text}) OR \"no such phrase\"");
+            let text = format!("({text}) OR \"no such phrase\"~1");
             let scan = SearchRequest { query: query(&text), size: page(1000), ..request };
             let by_seq = |hits: &[SearchHit]| hits.iter().map(|hit| (hit.seq, hit.score)).collect::<BTreeMap<_, _>>();
             let (found, scanned) = (by_seq(&whole.hits), by_seq(&searcher.search(scan).await.unwrap().hits));
@@ -823,11 +824,24 @@ async fn pages_of_any_size_are_the_same_order_in_segments_of_any_kind() {
         ..SearchRequest::default()
     };
     // Dense and dense, dense and sparse, and without what is sparse or dense.
-    for text in
-        ["horizon map", "ledger rare", "rare OR clock rare", "clock -rare", "rare -ledger", "price -(rare OR map)"]
-    {
+    // A phrase with room for edits is Tantivy's, and so is what is beside it.
+    let scanned = |text: &str| request(&format!("({text}) OR \"no such phrase\"~1"), 1000);
+    for text in [
+        "horizon map",
+        "ledger rare",
+        "rare OR clock rare",
+        "clock -rare",
+        "rare -ledger",
+        "price -(rare OR map)",
+        "\"clock price\"",
+        "\"clock price\" OR rare",
+        "\"horizon map\" AND ledger",
+        "genome AND \"ledger map\"",
+        "ledger -\"clock price\"",
+        "\"map ledger\" -\"clock price\"",
+    ] {
         let words = searcher.search(request(text, 1000)).await.unwrap();
-        let scanned = searcher.search(request(&format!("({text}) OR \"no such phrase\""), 1000)).await.unwrap();
+        let scanned = searcher.search(scanned(text)).await.unwrap();
         assert!(words.total > 5, "{text}: {}", words.total);
         assert_eq!(words.total, scanned.total, "{text}");
         for (hit, other) in words.hits.iter().zip(&scanned.hits) {
@@ -861,7 +875,7 @@ async fn pages_of_any_size_are_the_same_order_in_segments_of_any_kind() {
         assert_eq!(keys(&counted.hits), keys(&whole.hits[..50]), "{text}");
         assert_eq!(counted.histogram.iter().map(|bucket| bucket.count).sum::<u64>(), whole.total);
         // The page has what one scan of everything has; the last bits of a sum may differ.
-        let scanned = searcher.search(request(&format!("({text}) OR \"no such phrase\""), 1000)).await.unwrap();
+        let scanned = searcher.search(scanned(text)).await.unwrap();
         for (hit, other) in whole.hits.iter().zip(&scanned.hits) {
             let (score, other) = (hit.score.unwrap(), other.score.unwrap());
             assert!((score - other).abs() < 1e-4, "{text}: {score} {other}");

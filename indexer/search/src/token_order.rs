@@ -14,7 +14,7 @@ use tantivy::{DocId, query::Weight};
 
 use super::{
     api::SearchRequest, error::SearchError, limits::QueryDeadline, match_collector::shown_matches,
-    searchable_segment::SearchableSegment, sort_key::SortKey,
+    searchable_segment::SearchableSegment, top_k::BestRanked,
 };
 use crate::segment::token_sort_key;
 
@@ -69,11 +69,10 @@ impl OldestMatches {
         request: &SearchRequest,
         deadline: QueryDeadline,
     ) -> Result<Vec<(usize, DocId)>, SearchError> {
-        // The newest of them on top.
-        let mut best: BinaryHeap<(SortKey, usize, DocId)> = BinaryHeap::new();
+        let mut oldest = BestRanked::new(count);
         let mut read = Vec::new();
         while let Some(Reverse(next)) = self.queue.peek().copied() {
-            if best.len() >= count && best.peek().is_some_and(|(newest, ..)| next.first > newest.0) {
+            if oldest.worst().is_some_and(|newest| next.first > newest.reversed().0) {
                 break;
             }
             deadline.check()?;
@@ -85,16 +84,12 @@ impl OldestMatches {
                 continue;
             };
             for doc in self.left_in(next.segment, block) {
-                let tokens = segment.tokens();
-                let key = SortKey(tokens.sort_key(doc), 0, tokens.rest(doc), segment.number(doc));
-                best.push((key, next.segment, doc));
-                if best.len() > count {
-                    best.pop();
-                }
+                let key = segment.token_key(doc, segment.tokens().sort_key(doc));
+                oldest.push(key.reversed(), (next.segment, doc));
             }
             read.push((next.segment, block));
         }
-        let taken: Vec<_> = best.into_sorted_vec().into_iter().map(|(_, place, doc)| (place, doc)).collect();
+        let taken: Vec<_> = oldest.into_values().collect();
         for (place, doc) in &taken {
             if let Some(left) = self.left.get_mut(place) {
                 left.remove(*doc);

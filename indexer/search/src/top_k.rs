@@ -1,4 +1,4 @@
-//! The best hits of a query: a heap of one page, which knows early what cannot get into it.
+//! The best hits of a query: one page, which knows early what cannot get into it.
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
@@ -20,41 +20,72 @@ pub(crate) struct HitCandidate<'a> {
     pub(crate) score: Option<Score>,
 }
 
+/// The values with the greatest ranks of all that are pushed: `size` at most. No two have one rank.
+pub(crate) struct BestRanked<T> {
+    size: usize,
+    /// The worst of them on top.
+    heap: BinaryHeap<Reverse<RankedValue<T>>>,
+}
+
+impl<T> BestRanked<T> {
+    pub(crate) fn new(size: usize) -> Self {
+        Self { size, heap: BinaryHeap::new() }
+    }
+
+    /// The least rank among them, once there are `size`: what is below has no place.
+    pub(crate) fn worst(&self) -> Option<SortKey> {
+        self.heap.peek().filter(|_| self.heap.len() >= self.size).map(|Reverse(worst)| worst.0)
+    }
+
+    /// Returns the value that has no place, if there is one.
+    pub(crate) fn push(&mut self, rank: SortKey, value: T) -> Option<T> {
+        if self.worst().is_some_and(|worst| rank < worst) {
+            return Some(value);
+        }
+        self.heap.push(Reverse(RankedValue(rank, value)));
+        if self.heap.len() > self.size { self.heap.pop().map(|Reverse(worst)| worst.1) } else { None }
+    }
+
+    /// The best first.
+    pub(crate) fn into_values(self) -> impl Iterator<Item = T> {
+        self.heap.into_sorted_vec().into_iter().map(|Reverse(ranked)| ranked.1)
+    }
+}
+
+/// A value with a rank that is greater the better it is.
+struct RankedValue<T>(SortKey, T);
+
+impl<T> PartialEq for RankedValue<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl<T> Eq for RankedValue<T> {}
+
+impl<T> PartialOrd for RankedValue<T> {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<T> Ord for RankedValue<T> {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.0.cmp(&other.0)
+    }
+}
+
 /// The best hits of a query so far.
 pub(crate) struct TopK<'a> {
     size: usize,
     ascending: bool,
     sort: SortOrder,
     after: Option<SortKey>,
-    /// The worst of them on top.
-    heap: BinaryHeap<Reverse<RankedHit<'a>>>,
+    best: BestRanked<HitCandidate<'a>>,
     /// The first number of the worst rank once the page is full: hits below it are passed over at once.
     floor: u64,
     /// Whether a sealed hit comes after the best.
     passed_over: bool,
-}
-
-/// A candidate with a rank that is greater the better it is.
-struct RankedHit<'a>(SortKey, HitCandidate<'a>);
-
-impl PartialEq for RankedHit<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.0 == other.0
-    }
-}
-
-impl Eq for RankedHit<'_> {}
-
-impl PartialOrd for RankedHit<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for RankedHit<'_> {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.cmp(&other.0)
-    }
 }
 
 impl<'a> TopK<'a> {
@@ -64,7 +95,7 @@ impl<'a> TopK<'a> {
             ascending: request.sort.is_ascending(),
             sort: request.sort,
             after,
-            heap: BinaryHeap::with_capacity(request.size.get() + 1),
+            best: BestRanked::new(request.size.get()),
             floor: 0,
             passed_over: false,
         }
@@ -82,14 +113,12 @@ impl<'a> TopK<'a> {
         if self.after.is_some_and(|after| self.all_before(segment, after)) {
             return false;
         }
-        let Some(Reverse(worst)) = self.heap.peek().filter(|_| self.is_by_token() && self.heap.len() >= self.size)
-        else {
-            return true;
-        };
+        let Some(worst) = self.best.worst().filter(|_| self.is_by_token()) else { return true };
         let nearest = token_sort_key(&if self.ascending { segment.first() } else { segment.last() });
         // A full page with sealed hits beyond it: that there are some must still be noticed.
         let noticed = self.passed_over || !segment.is_sealed();
-        let beyond = if self.ascending { nearest > worst.1.key.0 } else { nearest < worst.1.key.0 };
+        let worst = self.rank(worst).0;
+        let beyond = if self.ascending { nearest > worst } else { nearest < worst };
         !(noticed && beyond)
     }
 
@@ -99,6 +128,7 @@ impl<'a> TopK<'a> {
         self.is_by_token() && if self.ascending { farthest < after.0 } else { farthest > after.0 }
     }
 
+    /// The rank of a key, which is greater the better it is; and the key of a rank.
     fn rank(&self, key: SortKey) -> SortKey {
         if self.ascending { key.reversed() } else { key }
     }
@@ -111,41 +141,31 @@ impl<'a> TopK<'a> {
             self.passed_over |= segment.is_sealed();
             return;
         }
-        let tokens = segment.tokens();
-        let (second, rest) = match self.sort {
-            SortOrder::Newest | SortOrder::Oldest => (0, tokens.rest(doc)),
-            SortOrder::ClientTime | SortOrder::ClientTimeOldest => (tokens.sort_key(doc), tokens.rest(doc)),
-            SortOrder::Relevance => (0, 0),
+        let key = match self.sort {
+            SortOrder::Newest | SortOrder::Oldest => segment.token_key(doc, first),
+            SortOrder::ClientTime | SortOrder::ClientTimeOldest => {
+                let tokens = segment.tokens();
+                SortKey(first, tokens.sort_key(doc), tokens.rest(doc), segment.number(doc))
+            }
+            SortOrder::Relevance => SortKey(first, 0, 0, segment.number(doc)),
         };
-        let key = SortKey(first, second, rest, segment.number(doc));
         let rank = self.rank(key);
         if self.after.is_some_and(|after| rank >= self.rank(after)) {
             return;
         }
-        if self.heap.len() >= self.size && self.heap.peek().is_some_and(|Reverse(worst)| rank < worst.0) {
-            self.passed_over |= segment.is_sealed();
-            return;
+        if let Some(worst) = self.best.push(rank, HitCandidate { key, segment, doc, score }) {
+            self.passed_over |= worst.segment.is_sealed();
         }
-        let candidate = HitCandidate { key, segment, doc, score };
-        self.heap.push(Reverse(RankedHit(rank, candidate)));
-        if self.heap.len() > self.size
-            && let Some(Reverse(worst)) = self.heap.pop()
-        {
-            self.passed_over |= worst.1.segment.is_sealed();
-        }
-        if self.heap.len() == self.size {
-            self.floor = self.heap.peek().map_or(0, |Reverse(worst)| worst.0.0);
-        }
+        self.floor = self.best.worst().map_or(0, |worst| worst.0);
     }
 
     /// What can get among the best from a segment whose hits are ordered by score. Segments with larger numbers come before it,
     /// so that their documents need not be replaced by those of this one that have the same score.
     pub(crate) fn best_of(&self, segment: SearchableSegment<'_>) -> SegmentBest {
         let first = segment.number(0);
-        let worst = self.heap.peek().filter(|_| self.heap.len() >= self.size);
         SegmentBest {
             size: self.size,
-            floor: worst.map_or(0, |Reverse(worst)| document_rank(worst.1.key, first)),
+            floor: self.best.worst().map_or(0, |worst| document_rank(worst, first)),
             limit: self.after.map_or(u64::MAX, |after| document_rank(after, first)),
             kept: Vec::with_capacity(2 * self.size),
             offered: 0,
@@ -166,9 +186,7 @@ impl<'a> TopK<'a> {
     }
 
     pub(crate) fn finish(self) -> (Vec<HitCandidate<'a>>, bool) {
-        let mut ranked: Vec<_> = self.heap.into_iter().map(|Reverse(ranked)| ranked).collect();
-        ranked.sort_by(|a, b| b.cmp(a));
-        (ranked.into_iter().map(|RankedHit(_, candidate)| candidate).collect(), self.passed_over)
+        (self.best.into_values().collect(), self.passed_over)
     }
 }
 

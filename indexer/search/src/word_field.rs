@@ -2,7 +2,7 @@
 
 use tantivy::{
     Term,
-    query::{PhraseQuery, Query, TermQuery},
+    query::{Query, TermQuery},
     schema::IndexRecordOption,
     tokenizer::TextAnalyzer,
 };
@@ -246,7 +246,7 @@ fn phrase_of(mut terms: Vec<(usize, Term)>, slop: u32) -> Option<Box<dyn Query>>
     match terms.len() {
         0 => None,
         1 => Some(Box::new(TermQuery::new(terms.remove(0).1, IndexRecordOption::WithFreqs))),
-        _ => Some(Box::new(ExcludablePhraseQuery::new(PhraseQuery::new_with_offset_and_slop(terms, slop)))),
+        _ => Some(Box::new(ExcludablePhraseQuery::new(terms, slop))),
     }
 }
 

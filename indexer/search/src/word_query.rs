@@ -1,5 +1,5 @@
-//! Queries of words alone, `horizon`, `genome OR maps`, `clock AND (invoices OR prices) -archive`: every match with its score, by
-//! blocks of postings.
+//! Queries of words and phrases alone, `horizon`, `genome OR maps`, `"daily prices" AND (clock OR invoices) -archive`: every match with
+//! its score, words by blocks of postings.
 //!
 //! Tantivy skips blocks whose best score is below the worst of a page, and calls a scorer for each document. Here no score is
 //! skipped: the total needs every match, among documents of one score the newest are the best and come last in a segment, and a
@@ -10,15 +10,17 @@
 use std::sync::Arc;
 
 use tantivy::{
-    DocId, Score, SegmentReader, Term,
+    DocId, DocSet as _, Score, SeekDangerResult, SegmentReader, TERMINATED, Term,
     fieldnorm::FieldNormReader,
     postings::{BlockSegmentPostings, TermInfo},
-    query::{Bm25StatisticsProvider as _, Bm25Weight, BooleanQuery, Occur, Query, TermQuery},
+    query::{Bm25StatisticsProvider as _, Bm25Weight, BooleanQuery, Occur, Query, Scorer as _, TermQuery},
     schema::{FieldType, IndexRecordOption, Schema},
 };
 
 use super::{
     error::SearchError,
+    excludable_phrase::ExcludablePhraseQuery,
+    phrase_scorer::PhraseScorer,
     query_compiler::unusable,
     term_lookup::{TermLookup, TermStatistics},
 };
@@ -39,11 +41,27 @@ pub(crate) trait ScoredDocs {
     fn take(&mut self, docs: &[DocId], scores: &[Score]);
 }
 
-/// A query that matches what has a term of each group, and none of the terms that are excluded.
+/// A query that matches what has a leaf of each group, and none of the leaves that are excluded.
 #[derive(Default)]
 pub(crate) struct WordQuery {
-    groups: Vec<Vec<Term>>,
-    excluded: Vec<Term>,
+    groups: Vec<Vec<WordLeaf>>,
+    excluded: Vec<WordLeaf>,
+}
+
+/// A word, or several side by side.
+enum WordLeaf {
+    Word(Term),
+    /// With their positions.
+    Phrase(Vec<(usize, Term)>),
+}
+
+impl WordLeaf {
+    fn terms(&self) -> Vec<Term> {
+        match self {
+            Self::Word(term) => vec![term.clone()],
+            Self::Phrase(terms) => terms.iter().map(|(_, term)| term.clone()).collect(),
+        }
+    }
 }
 
 impl WordQuery {
@@ -71,12 +89,19 @@ impl WordQuery {
     }
 }
 
-/// Whether `query` matches exactly what has one of its terms; they are added to `terms`.
-fn add_any_of(query: &dyn Query, schema: &Schema, terms: &mut Vec<Term>) -> bool {
+/// Whether `query` matches exactly what has one of its leaves; they are added to `leaves`.
+fn add_any_of(query: &dyn Query, schema: &Schema, leaves: &mut Vec<WordLeaf>) -> bool {
+    let is_text = |term: &Term| {
+        let field_type = schema.get_field_entry(term.field()).field_type();
+        matches!(field_type, FieldType::Str(options) if options.get_indexing_options().is_some())
+    };
     if let Some(query) = query.downcast_ref::<TermQuery>() {
-        let field_type = schema.get_field_entry(query.term().field()).field_type();
-        terms.push(query.term().clone());
-        return matches!(field_type, FieldType::Str(options) if options.get_indexing_options().is_some());
+        leaves.push(WordLeaf::Word(query.term().clone()));
+        return is_text(query.term());
+    }
+    if let Some(terms) = query.downcast_ref().and_then(ExcludablePhraseQuery::exact_terms) {
+        leaves.push(WordLeaf::Phrase(terms.to_vec()));
+        return terms.iter().all(|(_, term)| is_text(term));
     }
     let Some(query) = query.downcast_ref::<BooleanQuery>() else { return false };
     let clauses = query.clauses();
@@ -85,15 +110,15 @@ fn add_any_of(query: &dyn Query, schema: &Schema, terms: &mut Vec<Term>) -> bool
     let only_one = clauses.len() == 1 && clauses[0].0 == Occur::Must;
     (any_of || only_one)
         && !clauses.is_empty()
-        && clauses.iter().all(|(_, clause)| add_any_of(clause.as_ref(), schema, terms))
+        && clauses.iter().all(|(_, clause)| add_any_of(clause.as_ref(), schema, leaves))
 }
 
 /// A query of words, ready to be scored.
 pub(crate) struct WeightedWords {
     lookup: Arc<TermLookup>,
     /// The rarest first.
-    groups: Vec<Vec<(Term, Bm25Weight)>>,
-    excluded: Vec<(Term, Bm25Weight)>,
+    groups: Vec<Vec<(WordLeaf, Bm25Weight)>>,
+    excluded: Vec<(WordLeaf, Bm25Weight)>,
 }
 
 impl WeightedWords {
@@ -102,16 +127,22 @@ impl WeightedWords {
         lookup: &Arc<TermLookup>,
         statistics: &TermStatistics<'_>,
     ) -> tantivy::Result<Self> {
-        let weigh = |terms: Vec<Term>| {
-            let weighted = terms.into_iter().map(|term| {
-                let weight = Bm25Weight::for_terms(statistics, std::slice::from_ref(&term))?;
-                Ok((term, weight))
+        let weigh = |leaves: Vec<WordLeaf>| {
+            let weighted = leaves.into_iter().map(|leaf| {
+                let weight = Bm25Weight::for_terms(statistics, &leaf.terms())?;
+                Ok((leaf, weight))
             });
             weighted.collect::<tantivy::Result<Vec<_>>>()
         };
+        // A phrase is as frequent as its rarest word, at most.
+        let frequency = |leaf: &WordLeaf| -> tantivy::Result<u64> {
+            let terms = leaf.terms();
+            let of_terms = terms.iter().map(|term| statistics.doc_freq(term)).collect::<tantivy::Result<Vec<_>>>()?;
+            Ok(of_terms.into_iter().min().unwrap_or_default())
+        };
         let mut by_frequency = Vec::new();
         for group in groups {
-            let frequency = group.iter().map(|term| statistics.doc_freq(term)).sum::<tantivy::Result<u64>>()?;
+            let frequency = group.iter().map(frequency).sum::<tantivy::Result<u64>>()?;
             by_frequency.push((frequency, weigh(group)?));
         }
         // One order for all segments.
@@ -124,14 +155,17 @@ impl WeightedWords {
     pub(crate) fn score(&self, reader: &SegmentReader, taker: &mut impl ScoredDocs) -> Result<(), SearchError> {
         let Some(mut groups) = self.postings(reader).map_err(|e| unusable(&e))? else { return Ok(()) };
         let mut excluded = self.postings_of(reader, &self.excluded).map_err(|e| unusable(&e))?;
-        match groups.as_mut_slice() {
-            [one] if one.len() == 1 && excluded.is_empty() => one[0].score(taker),
-            groups => ScoreWindow::new().score(groups, &mut excluded, taker),
+        if let [group] = groups.as_mut_slice()
+            && let [LeafPostings::Word(word)] = group.as_mut_slice()
+            && excluded.is_empty()
+        {
+            return word.score(taker);
         }
+        ScoreWindow::new().score(&mut groups, &mut excluded, taker)
     }
 
     /// The postings of each group; `None` if the segment lacks one.
-    fn postings(&self, reader: &SegmentReader) -> tantivy::Result<Option<Vec<Vec<TermPostings>>>> {
+    fn postings(&self, reader: &SegmentReader) -> tantivy::Result<Option<Vec<Vec<LeafPostings>>>> {
         let mut groups = Vec::new();
         for group in &self.groups {
             let postings = self.postings_of(reader, group)?;
@@ -143,15 +177,72 @@ impl WeightedWords {
         Ok(Some(groups))
     }
 
-    /// The postings of the terms that a segment has.
-    fn postings_of(&self, reader: &SegmentReader, terms: &[(Term, Bm25Weight)]) -> tantivy::Result<Vec<TermPostings>> {
+    /// The postings of the leaves that a segment may have.
+    fn postings_of(
+        &self,
+        reader: &SegmentReader,
+        leaves: &[(WordLeaf, Bm25Weight)],
+    ) -> tantivy::Result<Vec<LeafPostings>> {
         let mut postings = Vec::new();
-        for (term, weight) in terms {
-            if let Some(found) = self.lookup.term_info(reader, term)? {
-                postings.push(TermPostings::open(reader, term, &found, weight)?);
+        for (leaf, weight) in leaves {
+            match leaf {
+                WordLeaf::Word(term) => {
+                    if let Some(found) = self.lookup.term_info(reader, term)? {
+                        let word = TermPostings::open(reader, term, &found, weight)?;
+                        postings.push(LeafPostings::Word(Box::new(word)));
+                    }
+                }
+                WordLeaf::Phrase(terms) => {
+                    let phrase = self.lookup.phrase(reader, terms, Some(weight.clone()))?;
+                    postings.extend(phrase.map(LeafPostings::Phrase));
+                }
             }
         }
         Ok(postings)
+    }
+}
+
+/// The documents of one leaf in one segment.
+enum LeafPostings {
+    Word(Box<TermPostings>),
+    Phrase(PhraseScorer),
+}
+
+impl LeafPostings {
+    /// The next document; `None` after the last one.
+    fn next(&mut self) -> Option<DocId> {
+        match self {
+            Self::Word(word) => word.next(),
+            Self::Phrase(phrase) => Some(phrase.seek(0)).filter(|doc| *doc != TERMINATED),
+        }
+    }
+
+    /// Adds the documents that lie in the window.
+    fn add_to(&mut self, window: &mut ScoreWindow, found: &mut DocBits) {
+        match self {
+            Self::Word(word) => word.add_to(window, found),
+            Self::Phrase(phrase) => {
+                while phrase.doc() < window.end() {
+                    window.add(phrase.doc(), phrase.score(), found);
+                    phrase.advance();
+                }
+            }
+        }
+    }
+
+    /// Adds what it has of `wanted`, and perhaps more.
+    fn add_wanted(&mut self, window: &mut ScoreWindow, wanted: &DocBits, found: &mut DocBits) {
+        match self {
+            Self::Word(word) => word.add_wanted(window, wanted, found),
+            Self::Phrase(phrase) => {
+                let start = window.start;
+                wanted.for_each(|at| {
+                    if phrase.seek_danger(start + at) == SeekDangerResult::Found {
+                        window.add(start + at, phrase.score(), found);
+                    }
+                });
+            }
+        }
     }
 }
 
@@ -307,12 +398,12 @@ impl ScoreWindow {
 
     fn score(
         &mut self,
-        groups: &mut [Vec<TermPostings>],
-        excluded: &mut [TermPostings],
+        groups: &mut [Vec<LeafPostings>],
+        excluded: &mut [LeafPostings],
         taker: &mut impl ScoredDocs,
     ) -> Result<(), SearchError> {
         let Some((rarest, others)) = groups.split_first_mut() else { return Ok(()) };
-        while let Some(start) = rarest.iter().filter_map(TermPostings::next).min() {
+        while let Some(start) = rarest.iter_mut().filter_map(LeafPostings::next).min() {
             taker.check(WINDOW_DOCS)?;
             self.start = start;
             let mut matches = DocBits::none();
@@ -335,7 +426,7 @@ impl ScoreWindow {
     }
 
     /// Keeps the matches that have one of the terms.
-    fn require(&mut self, group: &mut [TermPostings], matches: &mut DocBits) {
+    fn require(&mut self, group: &mut [LeafPostings], matches: &mut DocBits) {
         let mut found = DocBits::none();
         for term in group {
             term.add_wanted(self, matches, &mut found);

@@ -4,40 +4,39 @@ use std::sync::Arc;
 
 use tantivy::directory::FileSlice;
 
-use super::ranged_file::RangedFile;
+use super::{disk_budget::HeldFile, ranged_file::RangedFile};
 
-/// A verified object on the local disk, which is not evicted while this value lives; or one that is read by ranges.
-pub(crate) struct CachedSegment {
-    file: FileSlice,
-    /// Where it is read by ranges.
-    ranged: Option<Arc<RangedFile>>,
+/// The bytes of a segment object. A whole one on the local disk is not evicted while this value lives.
+pub(crate) enum CachedSegment {
+    /// A whole object on the local disk, memory-mapped.
+    Local(Arc<HeldFile>),
+    /// An object in the store, whose bytes are fetched when they are read.
+    Ranged { file: FileSlice, ranged: Arc<RangedFile> },
 }
 
 impl CachedSegment {
-    /// A whole object on the local disk.
-    pub(crate) fn local(file: FileSlice) -> Self {
-        Self { file, ranged: None }
-    }
-
     /// An object in the store, read by ranges.
     pub(crate) fn ranged(file: RangedFile) -> Self {
-        let file = Arc::new(file);
-        Self { file: FileSlice::new(file.clone()), ranged: Some(file) }
+        let ranged = Arc::new(file);
+        Self::Ranged { file: FileSlice::new(ranged.clone()), ranged }
     }
 
-    /// The bytes: memory-mapped, or fetched when they are read.
+    /// The bytes.
     pub(crate) fn file(&self) -> &FileSlice {
-        &self.file
+        match self {
+            Self::Local(held) => held.file(),
+            Self::Ranged { file, .. } => file,
+        }
     }
 
     /// Whether the whole object is on the local disk.
     pub(crate) fn is_local(&self) -> bool {
-        self.ranged.is_none()
+        matches!(self, Self::Local(_))
     }
 
     /// It is open: what is read from now on is not held as long as it is.
     pub(crate) fn end_opening(&self) {
-        if let Some(ranged) = &self.ranged {
+        if let Self::Ranged { ranged, .. } = self {
             ranged.end_opening();
         }
     }
@@ -45,6 +44,6 @@ impl CachedSegment {
     /// Whether long reads by ranges found no room on the disk.
     #[cfg(test)]
     pub(crate) fn lacked_room(&self) -> bool {
-        self.ranged.as_ref().is_some_and(|ranged| ranged.lacked_room())
+        matches!(self, Self::Ranged { ranged, .. } if ranged.lacked_room())
     }
 }

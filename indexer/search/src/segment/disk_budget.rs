@@ -29,8 +29,6 @@ use tantivy::directory::{Directory, FileSlice, MmapDirectory};
 use tidemark_ingest::engine::EngineError;
 use tokio::time::Instant;
 
-use super::cached_segment::CachedSegment;
-
 /// How long a disk that was full counts as smaller than the bound.
 const FULL_DISK_INTERVAL: Duration = Duration::from_mins(10);
 /// The name of the file that keeps other processes out.
@@ -81,7 +79,21 @@ struct CachedFile {
     size: u64,
     /// Whether this process knows that the content is right.
     verified: bool,
-    held: Weak<CachedSegment>,
+    held: Weak<HeldFile>,
+}
+
+/// A verified file of the folder, memory-mapped. It is not evicted while this value lives.
+pub(crate) struct HeldFile(FileSlice);
+
+impl HeldFile {
+    pub(crate) fn new(mapped: FileSlice) -> Arc<Self> {
+        Arc::new(Self(mapped))
+    }
+
+    /// The bytes, of which the value does not keep the file.
+    pub(crate) fn file(&self) -> &FileSlice {
+        &self.0
+    }
 }
 
 impl CachedFile {
@@ -236,8 +248,8 @@ impl DiskBudget {
         files.open_read(Path::new(path.file_name().unwrap_or_default())).map_err(io::Error::other)
     }
 
-    /// The segment of that name, if it is in use.
-    pub(crate) fn held(&self, name: &str) -> Option<Arc<CachedSegment>> {
+    /// The file of that name, if it is in use.
+    pub(crate) fn held(&self, name: &str) -> Option<Arc<HeldFile>> {
         self.state.lock().files.get(name)?.held.upgrade()
     }
 
@@ -247,18 +259,20 @@ impl DiskBudget {
     }
 
     /// A file of that name lies in the folder now, in the bytes of `room`; it is right, and `held` uses it.
-    pub(crate) fn add(&self, name: &str, size: u64, room: DiskReservation, held: Weak<CachedSegment>) {
+    pub(crate) fn add(&self, name: &str, size: u64, room: DiskReservation, held: Weak<HeldFile>) {
         let mut state = self.state.lock();
         state.reserved -= room.forget();
         state.files.put(name.to_owned(), CachedFile { size, verified: true, held });
     }
 
-    /// The file of that name is right, and `segment` uses it.
-    pub(crate) fn hold(&self, name: &str, segment: &Arc<CachedSegment>) {
+    /// The file of that name, which is right and in use from now on.
+    pub(crate) fn hold(&self, name: &str) -> io::Result<Arc<HeldFile>> {
+        let held = HeldFile::new(self.map(&self.folder.join(name))?);
         if let Some(file) = self.state.lock().files.get_mut(name) {
             file.verified = true;
-            file.held = Arc::downgrade(segment);
+            file.held = Arc::downgrade(&held);
         }
+        Ok(held)
     }
 
     /// Removes the file of that name.

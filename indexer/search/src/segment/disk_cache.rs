@@ -23,7 +23,7 @@ use tokio::task::spawn_blocking;
 use super::{
     cached_segment::CachedSegment,
     damaged_objects::DamagedObjects,
-    disk_budget::{DiskBudget, DiskReservation, LOCK_FILE, RoomUse, is_full},
+    disk_budget::{DiskBudget, DiskReservation, HeldFile, LOCK_FILE, RoomUse, is_full},
     engine_error::{disk, refused},
     ranged_file::{BlockCache, RangedFile},
 };
@@ -73,7 +73,7 @@ impl SegmentDiskCache {
 
     /// The object of `segment`: from the disk, or fetched from the store and verified, or where there is no room for it, to be
     /// read by ranges.
-    pub(crate) async fn get(&self, segment: &SegmentMeta) -> Result<Arc<CachedSegment>, EngineError> {
+    pub(crate) async fn get(&self, segment: &SegmentMeta) -> Result<CachedSegment, EngineError> {
         match self.get_local(segment).await? {
             Some(local) => Ok(local),
             None => self.get_ranged(segment).await,
@@ -81,35 +81,38 @@ impl SegmentDiskCache {
     }
 
     /// The object of `segment` on the disk; `None` if there is no room for it beside what is in use.
-    pub(crate) async fn get_local(&self, segment: &SegmentMeta) -> Result<Option<Arc<CachedSegment>>, EngineError> {
+    pub(crate) async fn get_local(&self, segment: &SegmentMeta) -> Result<Option<CachedSegment>, EngineError> {
+        let held = match self.budget.held(&segment.checksum) {
+            None => self.hold_or_download(segment).await?,
+            held => held,
+        };
+        Ok(held.map(CachedSegment::Local))
+    }
+
+    async fn hold_or_download(&self, segment: &SegmentMeta) -> Result<Option<Arc<HeldFile>>, EngineError> {
+        let _fetch = self.begin_fetch(segment).await;
         if let Some(held) = self.budget.held(&segment.checksum) {
             return Ok(Some(held));
         }
-        let fetch = self.begin_fetch(segment).await;
-        if let Some(held) = self.budget.held(&segment.checksum) {
-            return Ok(Some(held));
-        }
-        let result = match self.budget.is_verified(&segment.checksum) {
+        match self.budget.is_verified(&segment.checksum) {
             Some(true) if let Ok(held) = self.hold(&segment.checksum) => Ok(Some(held)),
             Some(false) if self.verify_file(segment).await => self.hold(&segment.checksum).map(Some),
             _ => self.download(segment, RoomUse::CachedSegment).await,
-        };
-        drop(fetch);
-        result
+        }
     }
 
     /// The object of `segment` on the disk, its bytes checked now; fetched where it is not there. For a merge.
-    pub(crate) async fn get_verified(&self, segment: &SegmentMeta) -> Result<Arc<CachedSegment>, EngineError> {
+    pub(crate) async fn get_verified(&self, segment: &SegmentMeta) -> Result<CachedSegment, EngineError> {
         let _fetch = self.begin_fetch(segment).await;
         let known = self.budget.is_verified(&segment.checksum);
         // Held while it is read, so that it is not evicted meanwhile.
         let held = self.budget.held(&segment.checksum);
         let held = held.or_else(|| known.filter(|verified| *verified).and_then(|_| self.hold(&segment.checksum).ok()));
         if known.is_some() && self.verify_file(segment).await {
-            return held.map_or_else(|| self.hold(&segment.checksum), Ok);
+            return held.map_or_else(|| self.hold(&segment.checksum), Ok).map(CachedSegment::Local);
         }
         let fetched = self.download(segment, RoomUse::Merge).await?;
-        fetched.ok_or_else(|| self.budget.no_room(segment.size))
+        fetched.map(CachedSegment::Local).ok_or_else(|| self.budget.no_room(segment.size))
     }
 
     /// Whether the object of `segment` is on the disk.
@@ -145,7 +148,7 @@ impl SegmentDiskCache {
     }
 
     /// The object in the store, read by ranges when it is needed. Checks now that it exists and is complete.
-    pub(crate) async fn get_ranged(&self, segment: &SegmentMeta) -> Result<Arc<CachedSegment>, EngineError> {
+    pub(crate) async fn get_ranged(&self, segment: &SegmentMeta) -> Result<CachedSegment, EngineError> {
         match self.store.head(&segment.key).await? {
             Some(info) if info.size == segment.size => {}
             Some(info) => return Err(wrong_size(segment, info.size)),
@@ -153,7 +156,7 @@ impl SegmentDiskCache {
         }
         let file = RangedFile::new(&self.store, segment, &self.blocks, &self.budget)
             .map_err(|e| refused("read by ranges", &e))?;
-        Ok(Arc::new(CachedSegment::ranged(file)))
+        Ok(CachedSegment::ranged(file))
     }
 
     /// Waits until nobody else fetches the object.
@@ -184,7 +187,7 @@ impl SegmentDiskCache {
 
     /// The object of `segment`, fetched and verified; `None` if there is no room for it. A full disk is tried once more, with
     /// the room that eviction makes.
-    async fn download(&self, segment: &SegmentMeta, usage: RoomUse) -> Result<Option<Arc<CachedSegment>>, EngineError> {
+    async fn download(&self, segment: &SegmentMeta, usage: RoomUse) -> Result<Option<Arc<HeldFile>>, EngineError> {
         self.damaged.check(&segment.key)?;
         let downloaded = self.download_now(segment, usage).await;
         // Without room nothing was fetched, which says nothing of the object.
@@ -194,20 +197,16 @@ impl SegmentDiskCache {
         downloaded
     }
 
-    async fn download_now(
-        &self,
-        segment: &SegmentMeta,
-        usage: RoomUse,
-    ) -> Result<Option<Arc<CachedSegment>>, EngineError> {
+    async fn download_now(&self, segment: &SegmentMeta, usage: RoomUse) -> Result<Option<Arc<HeldFile>>, EngineError> {
         for _ in 0..2 {
             let Some(room) = self.budget.reserve(segment.size, usage) else { return Ok(None) };
             match self.fetch(segment, room).await {
                 Ok((path, room)) => {
                     let target = self.budget.folder().join(&segment.checksum);
                     path.persist(&target).map_err(|e| disk(&target, e.error))?;
-                    let cached = Arc::new(CachedSegment::local(self.map(&target)?));
-                    self.budget.add(&segment.checksum, segment.size, room, Arc::downgrade(&cached));
-                    return Ok(Some(cached));
+                    let held = HeldFile::new(self.map(&target)?);
+                    self.budget.add(&segment.checksum, segment.size, room, Arc::downgrade(&held));
+                    return Ok(Some(held));
                 }
                 Err(EngineError::Disk { source, .. }) if is_full(&source) => {
                     self.budget.disk_was_full();
@@ -270,11 +269,8 @@ impl SegmentDiskCache {
         }
     }
 
-    fn hold(&self, checksum: &str) -> Result<Arc<CachedSegment>, EngineError> {
-        let file = self.map(&self.budget.folder().join(checksum))?;
-        let cached = Arc::new(CachedSegment::local(file));
-        self.budget.hold(checksum, &cached);
-        Ok(cached)
+    fn hold(&self, checksum: &str) -> Result<Arc<HeldFile>, EngineError> {
+        self.budget.hold(checksum).map_err(|e| disk(&self.budget.folder().join(checksum), e))
     }
 }
 

@@ -38,6 +38,7 @@ pub(crate) fn to_unstored(fields: &SchemaFields, record: &OperationRecord) -> Ta
     add_position(&mut doc, fields, record);
     add_names(&mut doc, fields, record);
     add_descriptor(&mut doc, fields, record);
+    add_field_names(&mut doc, fields);
     add_attributes(&mut doc, fields.payload, fields.payload_columns, &record.payload);
     add_attributes(&mut doc, fields.descriptor, fields.descriptor_columns, &record.descriptor);
     #[cfg(test)]
@@ -130,6 +131,19 @@ fn add_names(doc: &mut TantivyDocument, fields: &SchemaFields, record: &Operatio
     }
     if let Some(key) = record.writer_key() {
         doc.add_text(fields.writer_key, writer_key(&key));
+    }
+}
+
+/// What a query reads that asks whether a field is there, in the place of all its terms.
+fn add_field_names(doc: &mut TantivyDocument, fields: &SchemaFields) {
+    let (named, mut present) = (fields.named(), Vec::new());
+    for (field, _) in doc.field_values() {
+        if named.contains(&field) && !present.contains(&field) {
+            present.push(field);
+        }
+    }
+    for field in present {
+        doc.add_text(fields.field_names, fields.schema.get_field_name(field));
     }
 }
 

@@ -190,7 +190,7 @@ impl TantivyEngine {
     async fn fetch_segment(
         &self,
         segment: SegmentMeta,
-        cached: impl Future<Output = Result<Arc<CachedSegment>, EngineError>>,
+        cached: impl Future<Output = Result<CachedSegment, EngineError>>,
     ) -> Result<Arc<OpenSegment>, EngineError> {
         let key = segment.key.clone();
         let open = async { self.open_segment(segment, cached.await?).await };
@@ -206,11 +206,7 @@ impl TantivyEngine {
         }
     }
 
-    async fn open_segment(
-        &self,
-        segment: SegmentMeta,
-        cached: Arc<CachedSegment>,
-    ) -> Result<Arc<OpenSegment>, EngineError> {
+    async fn open_segment(&self, segment: SegmentMeta, cached: CachedSegment) -> Result<Arc<OpenSegment>, EngineError> {
         let key = segment.key.clone();
         let open = self.open_unshared(segment, cached).await?;
         self.open.lock().segments.insert(key, Arc::downgrade(&open));
@@ -220,7 +216,7 @@ impl TantivyEngine {
     async fn open_unshared(
         &self,
         segment: SegmentMeta,
-        cached: Arc<CachedSegment>,
+        cached: CachedSegment,
     ) -> Result<Arc<OpenSegment>, EngineError> {
         let (key, fields) = (segment.key.clone(), self.fields.clone());
         let opened = spawn_blocking(move || OpenSegment::open(&segment, &fields, cached)).await;

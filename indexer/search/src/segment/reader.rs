@@ -25,12 +25,13 @@ use super::{
     schema::SchemaFields,
     term_filter::{self, FilterKind},
     token_columns::{TokenColumns, second_of_sort_key},
-    tokenizers::tokenizers,
 };
 use tidemark_ingest::{LatestCommit, OperationRecord, engine::EngineError};
 
-/// Blocks of stored records that a segment keeps decompressed.
+/// Blocks of stored records that a segment on the disk keeps decompressed: 16 KiB each, more where a record is larger.
 const CACHED_STORE_BLOCKS: usize = 8;
+/// The same of a segment that is read by ranges. There are ever more of those as an index grows.
+const CACHED_REMOTE_BLOCKS: usize = 1;
 
 /// An open segment. Its documents are its records by seq: document 0 has the segment's first seq, and none is left out.
 pub(crate) struct OpenSegment {
@@ -51,7 +52,7 @@ pub(crate) struct OpenSegment {
     outcomes: Vec<Option<Outcome>>,
     filter: OwnedBytes,
     /// Keeps the file in the disk cache: a file that is in use is not evicted.
-    cached: Arc<CachedSegment>,
+    cached: CachedSegment,
 }
 
 impl OpenSegment {
@@ -59,7 +60,7 @@ impl OpenSegment {
     pub(crate) fn open(
         of: &SegmentMeta,
         fields: &Arc<SchemaFields>,
-        cached: Arc<CachedSegment>,
+        cached: CachedSegment,
     ) -> Result<Self, EngineError> {
         let damaged = |why: String| EngineError::Damaged { key: of.key.clone(), why };
         let bundle = SegmentBundle::open(cached.file().clone(), fields).map_err(|e| match e {
@@ -89,19 +90,19 @@ impl OpenSegment {
         of: &SegmentMeta,
         fields: &Arc<SchemaFields>,
         bundle: &Arc<SegmentBundle>,
-        cached: Arc<CachedSegment>,
+        cached: CachedSegment,
     ) -> tantivy::Result<Self> {
-        let mut index = open_index(bundle, fields)?;
-        index.set_tokenizers(tokenizers());
+        let index = open_index(bundle, fields)?;
         let one = index.searchable_segments()?.into_iter().next();
         let tantivy = one.ok_or_else(|| tantivy::TantivyError::InvalidArgument("it holds no segment".to_owned()))?;
         let reader = SegmentReader::open(&tantivy)?;
         let (outcomes, outcome) = outcomes(&reader)?;
+        let cached_blocks = if cached.is_local() { CACHED_STORE_BLOCKS } else { CACHED_REMOTE_BLOCKS };
         Ok(Self {
             of: of.clone(),
             format: bundle.format(),
             fields: fields.clone(),
-            store: reader.get_store_reader(CACHED_STORE_BLOCKS)?,
+            store: reader.get_store_reader(cached_blocks)?,
             op: reader.fast_fields().u64("op")?,
             tokens: TokenColumns::open(&reader)?,
             entry_time: reader.fast_fields().date("entryTime")?,

@@ -22,6 +22,8 @@ pub(crate) const NEXT_FORMAT: u32 = FORMAT + 1;
 pub(crate) const PAYLOAD_COLUMNS: &str = "payloadColumns";
 /// The words of messages without positions.
 const MESSAGE_WORDS: &str = "messageWords";
+/// Which exact fields without a column a document has.
+pub(crate) const FIELD_NAMES: &str = "fieldNames";
 /// The column of a descriptor's attributes.
 pub(crate) const DESCRIPTOR_COLUMNS: &str = "descriptorColumns";
 
@@ -72,6 +74,8 @@ pub(crate) struct SchemaFields {
     pub(crate) idempotency_key: Field,
     /// Writer and idempotency key as one term, for the search for duplicates.
     pub(crate) writer_key: Field,
+    /// The names of those of [`SchemaFields::named`] that have a value.
+    pub(crate) field_names: Field,
     /// Names of contributors; the mail address of one without a name.
     pub(crate) contributor: Field,
     /// Mail addresses of contributors.
@@ -145,6 +149,7 @@ impl SchemaFields {
             writer: facet(&mut b, "writer"),
             idempotency_key: exact(&mut b, "idempotencyKey"),
             writer_key: exact(&mut b, "writerKey"),
+            field_names: exact(&mut b, FIELD_NAMES),
             contributor: facet(&mut b, "contributor"),
             email: exact(&mut b, "email"),
             contributors: words(&mut b, "contributors", WORDS),
@@ -174,10 +179,26 @@ impl SchemaFields {
 
     /// The names that a query may give a field, but for those of attributes and of what only this program looks up.
     pub(crate) fn searched_names(&self) -> Vec<&str> {
-        let internal = [self.order, self.order_middle, self.order_end, self.writer_key, self.message_words];
+        let internal =
+            [self.order, self.order_middle, self.order_end, self.writer_key, self.field_names, self.message_words];
         let fields = self.schema.fields().filter(|(_, entry)| entry.is_indexed() || entry.is_fast());
         let fields = fields.filter(|(field, entry)| !internal.contains(field) && !entry.field_type().is_json());
         fields.map(|(_, entry)| entry.name()).collect()
+    }
+
+    /// The exact fields that people may ask for and that have no column: a document says by name which of them it has.
+    pub(crate) fn named(&self) -> [Field; 9] {
+        [
+            self.token,
+            self.bundle,
+            self.diamond,
+            self.split,
+            self.parents,
+            self.file,
+            self.entity,
+            self.idempotency_key,
+            self.email,
+        ]
     }
 
     /// The fields that a bare word of a query is looked up in.

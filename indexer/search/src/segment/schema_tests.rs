@@ -9,6 +9,7 @@ use tantivy::{
     aggregation::{AggContextParams, AggregationCollector},
     collector::TopDocs,
     query::Query,
+    schema::FieldType,
 };
 use tidemark_ingest::{
     OperationRecord,
@@ -84,6 +85,17 @@ impl SchemaIndex {
 fn compiled(compiler: &QueryCompiler, text: &str) -> Box<dyn Query> {
     let request = SearchRequest { query: QueryText::new(text).unwrap(), ..SearchRequest::default() };
     compiler.compile(&request, 0, QueryDeadline::after(Duration::from_hours(1))).unwrap().query
+}
+
+#[test]
+fn every_exact_field_that_may_be_asked_for_has_a_column_or_is_named() {
+    let fields = SchemaFields::current();
+    let internal = [fields.writer_key, fields.field_names];
+    let unordered = fields.schema.fields().filter(|(field, entry)| {
+        let is_raw = matches!(entry.field_type(), FieldType::Str(options) if options.get_indexing_options().is_some_and(|options| options.tokenizer() == "raw"));
+        is_raw && !entry.is_fast() && !internal.contains(field)
+    });
+    assert_eq!(unordered.map(|(field, _)| field).collect::<Vec<_>>(), fields.named());
 }
 
 #[test]

@@ -13,8 +13,10 @@ use tidemark_store::StoreSecond;
 use tidemark_wal::{Outcome, Token};
 
 use super::{
+    disk_cache::SegmentDiskCache,
     manifest_view::ManifestView,
     merge::scratch_bytes,
+    reader::OpenSegment,
     testing::{BEGIN, TestIndex, history, plain, token},
 };
 use crate::{limits::QueryDeadline, query_compiler::QueryCompiler};
@@ -400,30 +402,34 @@ async fn a_pattern_reads_a_segment_in_the_store_by_small_parts() {
     assert_eq!(index.cache_bytes(), before, "no part of the dictionary was long enough for the disk");
 }
 
+/// As bundles are recorded.
+fn bundles(count: u32) -> Vec<OperationRecord> {
+    let names = ["red", "green", "blue", "ochre"];
+    let bundle = |n: u32| {
+        let (repo, bundle) = (names[n as usize % 4], format!("{:027x}", u128::from(n) * 0x9e37_79b9_7f4a_7c15));
+        OperationRecord {
+            seq: u64::from(n) + 1,
+            repo: Some(repo.to_owned()),
+            bundle: Some(bundle.clone()),
+            entity: Some(format!("bundle/{repo}/{bundle}")),
+            path: Some(format!("bundles/{repo}/{bundle}/bundle.yaml")),
+            message: Some(format!("release {} of the {repo} table for day {}", n % 977, n % 31)),
+            writer: Some("loader".to_owned()),
+            idempotency_key: Some(format!("key-{n}")),
+            payload: serde_json::json!({ "tidemark": 1, "ops": [{ "descriptor": format!("bundles/{repo}/{bundle}/bundle.yaml") }] }),
+            descriptor: serde_json::json!({ "id": bundle, "leafSize": 2_097_152, "count": n % 100 }),
+            ..plain(token(u64::from(n / 50), n.wrapping_mul(2_654_435_761)))
+        }
+    };
+    (0..count).map(bundle).collect()
+}
+
 /// The size of a segment and the time that it takes, to compare formats: `-- --ignored --nocapture the_size_of_a_segment`.
 #[tokio::test]
 #[ignore = "a measurement"]
 async fn the_size_of_a_segment() {
     let index = TestIndex::with_cache(4 << 30).await;
-    let names = ["red", "green", "blue", "ochre"];
-    let records: Vec<_> = (0..50_000u32)
-        .map(|n| {
-            let (repo, bundle) = (names[n as usize % 4], format!("{:027x}", u128::from(n) * 0x9e37_79b9_7f4a_7c15));
-            OperationRecord {
-                seq: u64::from(n) + 1,
-                repo: Some(repo.to_owned()),
-                bundle: Some(bundle.clone()),
-                entity: Some(format!("bundle/{repo}/{bundle}")),
-                path: Some(format!("bundles/{repo}/{bundle}/bundle.yaml")),
-                message: Some(format!("release {} of the {repo} table for day {}", n % 977, n % 31)),
-                writer: Some("loader".to_owned()),
-                idempotency_key: Some(format!("key-{n}")),
-                payload: serde_json::json!({ "tidemark": 1, "ops": [{ "descriptor": format!("bundles/{repo}/{bundle}/bundle.yaml") }] }),
-                descriptor: serde_json::json!({ "id": bundle, "leafSize": 2_097_152, "count": n % 100 }),
-                ..plain(token(u64::from(n / 50), n.wrapping_mul(2_654_435_761)))
-            }
-        })
-        .collect();
+    let records = bundles(50_000);
     let began = tokio::time::Instant::now();
     let mut builder = index.engine.builder().unwrap();
     for chunk in records.chunks(512) {
@@ -431,6 +437,60 @@ async fn the_size_of_a_segment() {
     }
     let packed = builder.finish().await.unwrap();
     println!("{} documents: {} bytes, {} ms", packed.documents, packed.size, began.elapsed().as_millis());
+}
+
+/// The memory that a segment takes which is read by ranges, after it was opened, asked for a word and read:
+/// `-- --ignored --nocapture the_memory_of_an_open_segment`.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement"]
+async fn the_memory_of_an_open_segment() {
+    const OPENED: u64 = 200;
+    let mut index = TestIndex::with_cache(4 << 30).await;
+    index.publish(bundles(25_000)).await;
+    let (of, fields) = (index.manifest().segments[0].clone(), index.engine.fields().clone());
+    let folder = tempfile::TempDir::new().unwrap();
+    let cache = SegmentDiskCache::open(index.store.clone(), folder.path(), 4 << 30).unwrap();
+    let anonymous_kib = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let anonymous = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        anonymous.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    for measured in [false, true] {
+        let mut remote = Vec::new();
+        for _ in 0..if measured { OPENED } else { 1 } {
+            remote.push(cache.get_ranged(&of).await.unwrap());
+        }
+        let (of, fields) = (of.clone(), fields.clone());
+        let steps = move || {
+            let mut last = anonymous_kib();
+            let mut step = |name: &str| {
+                let now = anonymous_kib();
+                if measured {
+                    println!("{name}: {} KiB a segment", now.saturating_sub(last) / OPENED);
+                }
+                last = now;
+            };
+            let open: Vec<_> =
+                remote.into_iter().map(|cached| OpenSegment::open(&of, &fields, cached).unwrap()).collect();
+            step("open");
+            for segment in &open {
+                for field in fields.default_search() {
+                    segment.docs_with(field, "release").unwrap();
+                }
+            }
+            step("dictionaries of a bare word");
+            for segment in &open {
+                segment.docs_with(fields.entity, "bundle/red/x").unwrap();
+                segment.docs_with(fields.token, "x").unwrap();
+            }
+            step("dictionaries of look-ups");
+            for segment in &open {
+                (0..25_000).step_by(1000).for_each(|doc| assert!(segment.record(doc).is_ok()));
+            }
+            step("records");
+        };
+        tokio::task::spawn_blocking(steps).await.unwrap();
+    }
 }
 
 #[tokio::test]

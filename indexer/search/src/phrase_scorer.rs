@@ -1,0 +1,151 @@
+//! The documents of one segment in which words stand side by side. Tantivy's own scorer looks the words up in the dictionary of
+//! each segment again, and must not be asked for a document that it has passed.
+
+use tantivy::{
+    DocId, DocSet, Score, SeekDangerResult, SegmentReader, TERMINATED, Term,
+    fieldnorm::FieldNormReader,
+    postings::{Postings as _, SegmentPostings, TermInfo},
+    query::{Bm25Weight, Scorer},
+    schema::IndexRecordOption,
+};
+
+/// The documents of a phrase, with the scores that Tantivy gives them.
+pub(crate) struct PhraseScorer {
+    /// The postings of each word, with how far it stands before the end of the phrase; the rarest first.
+    words: Vec<(u32, SegmentPostings)>,
+    /// The present document; `None` before the first one, and after one was looked for in vain.
+    doc: Option<DocId>,
+    /// Where the phrase ends in it.
+    ends: Vec<u32>,
+    /// The same of one word.
+    word_ends: Vec<u32>,
+    lengths: FieldNormReader,
+    /// `None`: every score is 1.
+    weight: Option<Bm25Weight>,
+}
+
+impl PhraseScorer {
+    /// The phrase of `words`, each with its position and what the segment has of it. Nothing is read before the first seek.
+    pub(crate) fn open(
+        reader: &SegmentReader,
+        mut words: Vec<(usize, &Term, TermInfo)>,
+        weight: Option<Bm25Weight>,
+    ) -> tantivy::Result<Self> {
+        words.sort_by_key(|(.., found)| found.doc_freq);
+        let end = words.iter().map(|(at, ..)| *at).max().unwrap_or_default();
+        let mut lengths = None;
+        let mut postings = Vec::new();
+        for (at, term, found) in words {
+            let index = reader.inverted_index(term.field())?;
+            let distance = u32::try_from(end - at).unwrap_or(u32::MAX);
+            postings
+                .push((distance, index.read_postings_from_terminfo(&found, IndexRecordOption::WithFreqsAndPositions)?));
+            if lengths.is_none() && weight.is_some() {
+                lengths = reader.fieldnorms_readers().get_field(term.field())?;
+            }
+        }
+        let lengths = lengths.unwrap_or_else(|| FieldNormReader::constant(reader.max_doc(), 1));
+        Ok(Self { words: postings, doc: None, ends: Vec::new(), word_ends: Vec::new(), lengths, weight })
+    }
+
+    /// The first document from `target` on that has all words.
+    fn align(&mut self, mut target: DocId) -> DocId {
+        loop {
+            let mut farthest = target;
+            for (_, postings) in &mut self.words {
+                let doc = postings.doc();
+                farthest = if doc < target { postings.seek(target) } else { doc };
+                if farthest > target {
+                    break;
+                }
+            }
+            if farthest == target || farthest == TERMINATED {
+                return farthest;
+            }
+            target = farthest;
+        }
+    }
+
+    /// Whether the words stand side by side in the document that all postings are at.
+    fn has_phrase(&mut self) -> bool {
+        let Some(((distance, rarest), others)) = self.words.split_first_mut() else { return false };
+        rarest.positions_with_offset(*distance, &mut self.ends);
+        for (distance, postings) in others {
+            postings.positions_with_offset(*distance, &mut self.word_ends);
+            keep_common(&mut self.ends, &self.word_ends);
+            if self.ends.is_empty() {
+                return false;
+            }
+        }
+        !self.ends.is_empty()
+    }
+}
+
+/// Keeps of `numbers` what is in `others`, too. Both ascend.
+fn keep_common(numbers: &mut Vec<u32>, others: &[u32]) {
+    let mut others = others.iter().peekable();
+    numbers.retain(|number| {
+        while others.next_if(|other| *other < number).is_some() {}
+        others.next_if_eq(&number).is_some()
+    });
+}
+
+impl DocSet for PhraseScorer {
+    fn advance(&mut self) -> DocId {
+        match self.doc() {
+            TERMINATED => TERMINATED,
+            doc => self.seek(doc + 1),
+        }
+    }
+
+    fn seek(&mut self, mut target: DocId) -> DocId {
+        if let Some(doc) = self.doc.filter(|doc| *doc >= target) {
+            return doc;
+        }
+        loop {
+            target = self.align(target);
+            if target == TERMINATED || self.has_phrase() {
+                self.doc = Some(target);
+                return target;
+            }
+            target += 1;
+        }
+    }
+
+    /// Looks at no other document than `target`.
+    fn seek_danger(&mut self, target: DocId) -> SeekDangerResult {
+        let aligned = match self.doc {
+            Some(doc) if doc == target && doc != TERMINATED => return SeekDangerResult::Found,
+            Some(doc) if doc >= target => return SeekDangerResult::SeekLowerBound(doc),
+            _ => self.align(target),
+        };
+        if aligned == target && target != TERMINATED && self.has_phrase() {
+            self.doc = Some(target);
+            return SeekDangerResult::Found;
+        }
+        self.doc = None;
+        SeekDangerResult::SeekLowerBound(aligned.max(target.saturating_add(1)).min(TERMINATED))
+    }
+
+    fn doc(&self) -> DocId {
+        self.doc.unwrap_or(TERMINATED)
+    }
+
+    fn size_hint(&self) -> u32 {
+        // As Tantivy estimates it.
+        self.words.first().map_or(0, |(_, rarest)| rarest.size_hint() / 10)
+    }
+
+    fn cost(&self) -> u64 {
+        // Positions are read for each document that has all words.
+        self.words.first().map_or(0, |(_, rarest)| u64::from(rarest.size_hint())) * 10 * self.words.len() as u64
+    }
+}
+
+impl Scorer for PhraseScorer {
+    fn score(&mut self) -> Score {
+        let Some(weight) = &self.weight else { return 1.0 };
+        let count = u32::try_from(self.ends.len()).unwrap_or(u32::MAX);
+        weight.score(self.lengths.fieldnorm_id(self.doc()), count)
+    }
+}
