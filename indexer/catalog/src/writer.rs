@@ -97,11 +97,13 @@ struct HeartbeatReading {
 
 impl HeartbeatMonitor {
     /// Adds a reading. Only the time between two readings at most [`HEARTBEAT_INTERVAL`] apart counts as silence: an outage,
-    /// during which no holder can move its heartbeat, does not, nor does a pause of this process.
-    fn record(&mut self, epoch: u64, reading: HeartbeatReading) {
+    /// during which no holder can move its heartbeat, does not, nor does a pause of this process. A clock object that is gone is no
+    /// beat: those of holders that ended long ago are deleted.
+    fn record(&mut self, epoch: u64, mut reading: HeartbeatReading) {
         if self.epoch != epoch {
             *self = Self { epoch, ..Self::default() };
         }
+        reading.beat = reading.beat.or_else(|| self.last.as_ref()?.beat.clone());
         match &self.last {
             Some(last) if last.beat != reading.beat => self.still = Duration::ZERO,
             Some(last) if reading.ended.duration_since(last.started) <= HEARTBEAT_INTERVAL => {

@@ -104,6 +104,30 @@ async fn a_standby_waits_for_as_long_as_the_holder_lives_and_no_minute_longer() 
     assert_eq!(writer.epoch(), 1);
 }
 
+/// Clock objects of processes that ended long ago are deleted.
+#[tokio::test(start_paused = true)]
+async fn the_deletion_of_a_dead_holders_heartbeat_is_no_beat() {
+    for takes_over in [true, false] {
+        let stage = Stage::new();
+        let (a, b) = (Process::new("a", &stage), Process::new("b", &stage));
+        let _dead = a.acquire().await;
+        let began = Instant::now();
+        let watches = async {
+            if takes_over {
+                assert_eq!(b.acquire().await.epoch(), 2);
+            } else {
+                assert!(!b.chain.has_live_writer(&b.log.entries).await.unwrap());
+            }
+        };
+        let deletes = async {
+            sleep(Duration::from_secs(42)).await;
+            a.log.entries.delete(&[a.clock.heartbeat_key()]).await.unwrap();
+        };
+        tokio::join!(watches, deletes);
+        assert!(began.elapsed() <= HEARTBEAT_TIMEOUT + HEARTBEAT_INTERVAL, "{:?}", began.elapsed());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_outage_is_no_silence() {
     let stage = Stage::new();
