@@ -11,8 +11,8 @@ use std::{
 
 use support::{Act, Call, Stage, process::publish};
 use tidemark_catalog::{
-    CatalogError, Generation, HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, IndexChain, LogCursor, Manifest, PublishError,
-    StandbyReason, TransactionRejected, WriterIdentity, WriterLease, heartbeat,
+    CatalogError, Generation, HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, IndexChain, LogCursor, LogId, Manifest, PinChain,
+    PublishError, StandbyReason, TransactionRejected, WriterIdentity, WriterLease, heartbeat,
 };
 use tidemark_store::{ChainRecord, Clock, Entropy, Store, StoreSecond};
 use tidemark_wal::Log;
@@ -300,7 +300,8 @@ async fn the_open_generation_is_found_through_the_closing_records() {
     let entropy = Entropy::seeded(3);
     let second = IndexChain::open(a.chain.index(), "g2".parse().unwrap(), entropy);
     let next = second.acquire(WriterIdentity("a".to_owned()), &a.clock, &a.log.entries, |_| ()).await.unwrap();
-    writer.close(&next.manifest().state).await.unwrap();
+    let pins = PinChain::open(a.chain.index(), &LogId("a".repeat(32)), Entropy::seeded(4));
+    writer.close(&next.manifest().state, &pins, "reindex").await.unwrap();
     let found = a.chain.clone().follow().await.unwrap();
     assert_eq!(found.generation().to_string(), "g2");
     assert!(a.chain.acquire(WriterIdentity("b".to_owned()), &a.clock, &a.log.entries, |_| ()).await.is_err());
