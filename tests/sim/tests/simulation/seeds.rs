@@ -56,8 +56,8 @@ fn five_hundred_seeds_of_a_whole_log_hold() {
 }
 
 #[test]
-fn three_hundred_seeds_of_a_chain_hold() {
-    all_hold(Scenario::Chain, 0..300);
+fn five_hundred_seeds_of_a_chain_hold() {
+    all_hold(Scenario::Chain, 0..500);
 }
 
 #[test]
@@ -76,8 +76,8 @@ fn five_hundred_seeds_of_pins_and_garbage_hold() {
 }
 
 #[test]
-fn a_hundred_and_fifty_seeds_of_a_purge_hold() {
-    let reports = all_hold(Scenario::Purge, 0..150);
+fn five_hundred_seeds_of_a_purge_hold() {
+    let reports = all_hold(Scenario::Purge, 0..500);
     for rare in [
         "purged",
         "purged by another process before",
