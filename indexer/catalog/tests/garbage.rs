@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use support::{
     Act, Call, Stage,
-    process::{Process, owner, publish},
+    process::{IndexProcess, owner, publish},
     strike_each_call,
 };
 use tidemark_catalog::{
@@ -30,7 +30,7 @@ const HOUR: Duration = Duration::from_hours(1);
 /// An index with one writer.
 struct IndexFixture {
     stage: Stage,
-    process: Process,
+    process: IndexProcess,
     writer: WriterLease,
     log: LogId,
     entropy: Entropy,
@@ -39,7 +39,7 @@ struct IndexFixture {
 impl IndexFixture {
     async fn new() -> Self {
         let stage = Stage::new();
-        let process = Process::new("a", &stage, owner("1"));
+        let process = IndexProcess::new("a", &stage, owner("1"));
         let writer = process.writes().await;
         let log = process.root.id().await.unwrap().unwrap();
         Self { stage, process, writer, log, entropy: Entropy::seeded(7) }
@@ -1047,7 +1047,7 @@ async fn a_purge_leaves_the_pins_of_the_next_generation_alone() {
         let (stage, log, index, pins) = (ground.stage.clone(), ground.log.clone(), ground.index(), ground.pins());
         ground.writer.release().await.unwrap();
         ground.process.purges().await;
-        let next = Process::new("b", &stage, owner("2"));
+        let next = IndexProcess::new("b", &stage, owner("2"));
         let mut writer = next.writes().await;
         publish(&mut writer).await.unwrap();
         let chain = IndexChain::open(&index, "g2".parse().unwrap(), Entropy::seeded(5));

@@ -28,7 +28,7 @@ use crate::{
     entry_stream::{EntryReader, EntryStream, listing_of},
     error::IngestError,
     horizon::SealedHorizon,
-    publisher::Publisher,
+    publisher::IndexPublisher,
     record::OperationRecord,
     retry::RetryBackoff,
 };
@@ -109,7 +109,11 @@ impl LogAuditor {
     }
 
     /// Runs the audits that are due, for about a time slice; none for a while after one has failed.
-    pub(crate) async fn run(&mut self, publisher: &mut Publisher, sealed: &SealedHorizon) -> Result<(), IngestError> {
+    pub(crate) async fn run(
+        &mut self,
+        publisher: &mut IndexPublisher,
+        sealed: &SealedHorizon,
+    ) -> Result<(), IngestError> {
         self.schedule.seal(sealed.horizon);
         if self.paused_until.is_some_and(|until| Instant::now() < until) {
             return Ok(());
@@ -129,7 +133,7 @@ impl LogAuditor {
         self.paused_until.is_some()
     }
 
-    async fn run_due(&mut self, publisher: &mut Publisher, sealed: &SealedHorizon) -> Result<(), IngestError> {
+    async fn run_due(&mut self, publisher: &mut IndexPublisher, sealed: &SealedHorizon) -> Result<(), IngestError> {
         let slice_end = Instant::now() + TIME_SLICE;
         let mut failed = None;
         if self.unreadable.ended.is_none_or(|ended| ended.elapsed() >= UNREADABLE_INTERVAL) {
@@ -152,7 +156,7 @@ impl LogAuditor {
     /// Audits what is due at `age`, until about `slice_end`.
     async fn run_level(
         &mut self,
-        publisher: &mut Publisher,
+        publisher: &mut IndexPublisher,
         age: Duration,
         slice_end: Instant,
         sealed: &SealedHorizon,
@@ -192,7 +196,7 @@ impl LogAuditor {
     /// Finds out below which second every entry had its last look, to be published with the next manifest.
     async fn advance_audited(
         &mut self,
-        publisher: &mut Publisher,
+        publisher: &mut IndexPublisher,
         parameters: &ParameterSchedule,
     ) -> Result<(), IngestError> {
         let LastLooks { end, due_from } = self.schedule.last_looks(parameters);
@@ -210,7 +214,7 @@ impl LogAuditor {
     /// The first aborted operation with a token before `end` that waits for its last look, in a second from `due_from` on.
     async fn first_waiting(
         &self,
-        publisher: &mut Publisher,
+        publisher: &mut IndexPublisher,
         end: StoreSecond,
         due_from: StoreSecond,
         parameters: &ParameterSchedule,
@@ -236,7 +240,7 @@ impl LogAuditor {
     /// may have mended it. One that is still refused keeps no other from being decided.
     async fn retry_unreadable(
         &mut self,
-        publisher: &mut Publisher,
+        publisher: &mut IndexPublisher,
         slice_end: Instant,
         sealed: &SealedHorizon,
     ) -> Result<(), IngestError> {
@@ -261,7 +265,7 @@ impl LogAuditor {
     /// chunk.
     async fn find_late_entries(
         &self,
-        publisher: &mut Publisher,
+        publisher: &mut IndexPublisher,
         seconds: Range<StoreSecond>,
         after: Option<Token>,
         slice_end: Instant,
@@ -294,7 +298,7 @@ impl LogAuditor {
     /// Gives whether all are resolved.
     async fn resolve_unsettled(
         &self,
-        publisher: &mut Publisher,
+        publisher: &mut IndexPublisher,
         age: Duration,
         scan: &mut UnsettledScan,
         slice_end: Instant,
@@ -332,7 +336,7 @@ impl LogAuditor {
     /// is no longer aborted.
     async fn correct(
         &self,
-        publisher: &mut Publisher,
+        publisher: &mut IndexPublisher,
         mut entries: EntryStream,
         predecessors: &PredecessorMap,
         sealed: &SealedHorizon,
@@ -372,7 +376,7 @@ enum ListingEnd {
 /// The error of an audit that is tried again later.
 fn retryable_failure(
     audited: Result<(), IngestError>,
-    publisher: &mut Publisher,
+    publisher: &mut IndexPublisher,
 ) -> Result<Option<IngestError>, IngestError> {
     match audited {
         Err(failure) if failure.is_retryable() => {

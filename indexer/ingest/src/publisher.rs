@@ -27,7 +27,7 @@ use crate::{
 const MAX_HALVINGS: u32 = 10;
 
 /// Publishes in the name of the lease's holder. All that it remembers can be dropped at any time: the chain has it.
-pub(crate) struct Publisher {
+pub(crate) struct IndexPublisher {
     writer_lease: WriterLease,
     uploader: SegmentUploader,
     limits: BatchLimits,
@@ -44,7 +44,7 @@ pub(crate) struct Publisher {
     resolver: RecordResolver,
 }
 
-impl Publisher {
+impl IndexPublisher {
     pub(crate) fn new(
         writer_lease: WriterLease,
         uploader: SegmentUploader,
