@@ -36,13 +36,13 @@ async fn a_correction_and_the_audits_cost_the_same_after_any_history() {
         let world = IngestWorld::new(without_merges()).await;
         world.run_for(MINUTE).await;
         let outcome = |number: u64| if number.is_multiple_of(10) { Outcome::Aborted } else { Outcome::Committed };
-        world.plant_history(world.ago(20_000), (0..history).map(outcome)).await;
+        world.plant_history(world.ago(20_000), history, outcome).await;
         let running = world.start();
         world.pass(30 * MINUTE).await;
         let audits = cost_of(&world, world.pass(30 * MINUTE)).await;
         // Both were sealed without it: the history has its entity and its key.
-        world.append(world.ago(90), &EntryDraft::entity(7));
-        world.append(world.ago(90), &EntryDraft::entity(8).key("k1"));
+        world.append(world.ago(300), &EntryDraft::entity(7));
+        world.append(world.ago(300), &EntryDraft::entity(8).key("k1"));
         let correction = cost_of(&world, world.pass(30 * MINUTE)).await;
         let standing = world.manifest().await.totals.standing();
         assert_eq!((standing.committed, standing.duplicate), (history * 9 / 10 + 1, 1), "after {history}");
@@ -59,7 +59,7 @@ async fn unreadable_entries_are_tried_again_in_turns_of_a_bounded_length() {
     const UNREADABLE: u64 = 3_000;
     let world = IngestWorld::new(without_merges()).await;
     world.run_for(MINUTE).await;
-    let tokens = world.plant_history(world.ago(20_000), (0..UNREADABLE).map(|_| Outcome::Unreadable)).await;
+    let tokens = world.plant_history(world.ago(20_000), UNREADABLE, |_| Outcome::Unreadable).await;
     for token in &tokens {
         world.bucket.plant(&format!("log/{token}"), r#"{"tidemark":1,"ops":[{"kind":"entry"}]}"#, token.second());
         world.bucket.spoil(Some((&token.to_string(), BadRead::Refused)));

@@ -228,18 +228,18 @@ impl IngestWorld {
     pub(crate) async fn plant_history(
         &self,
         end: StoreSecond,
-        outcomes: impl ExactSizeIterator<Item = Outcome>,
+        count: u64,
+        outcome: impl Fn(u64) -> Outcome,
     ) -> Vec<Token> {
         let (manifest, engine) = (self.manifest().await, self.engine());
         let (mut builder, mut stats) = (engine.builder().unwrap(), RecordStats::default());
-        let (first_seq, count) = (manifest.next_seq, outcomes.len() as u64);
-        let mut tokens = Vec::new();
-        for (number, outcome) in (0..).zip(outcomes) {
+        let (first_seq, mut tokens) = (manifest.next_seq, Vec::new());
+        for number in 0..count {
             let second = end.before(Duration::from_secs(count - number));
             let token = Token::new(second, &self.entropy);
             let record = json!({
                 "seq": first_seq + number, "token": token, "op": 0, "kind": "entry", "size": 14,
-                "decision": {"outcome": outcome, "entryTime": second},
+                "decision": {"outcome": outcome(number), "entryTime": second},
                 "entity": format!("entry/e{}", number % 50), "writer": "w", "idempotencyKey": format!("k{number}"),
             });
             let record: OperationRecord = serde_json::from_value(record).unwrap();
