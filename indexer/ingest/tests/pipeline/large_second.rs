@@ -23,10 +23,10 @@ use super::{
     world::{EntryDraft, IngestWorld},
 };
 
-const ENTRIES: u64 = 200_000;
-const BATCH_RECORDS: u64 = 20_000;
+const ENTRIES: u64 = 40_000;
+const BATCH_RECORDS: u64 = 4_000;
 /// Entries with the same key.
-const KEYS: u64 = 70_000;
+const KEYS: u64 = 14_000;
 
 /// An engine that counts records that were indexed and that nobody can look up yet: what the ingest has to remember.
 struct CountingEngine {
@@ -88,7 +88,7 @@ async fn counted_world() -> (IngestWorld, Arc<RecordCount>) {
     let options = IngestOptions {
         batch_records: BATCH_RECORDS,
         entry_memory: 1 << 20,
-        segment_memory: 4 << 20,
+        segment_memory: 1 << 20,
         compaction: false,
         ..IngestOptions::default()
     };
@@ -115,7 +115,7 @@ async fn of_a_second_with_any_number_of_entries_only_so_many_are_remembered() {
     assert!(most < 2 * BATCH_RECORDS + 1_000, "{most} records were remembered");
     let manifest = world.manifest().await;
     let largest = manifest.segments.iter().map(|segment| segment.size).max().unwrap();
-    assert!(largest < 5 << 20, "a segment of {largest} bytes");
+    assert!(largest < 2 << 20, "a segment of {largest} bytes");
 }
 
 /// The audits of such a second take their turns with the tail within it.
@@ -123,12 +123,12 @@ async fn of_a_second_with_any_number_of_entries_only_so_many_are_remembered() {
 async fn the_audit_of_a_second_with_any_number_of_entries_delays_no_tail() {
     let (world, _) = counted_world().await;
     let second = world.ago(30);
-    for number in 0..ENTRIES / 4 {
+    for number in 0..ENTRIES {
         world.append(second, &EntryDraft::entity(number % 1_000));
     }
     world.run_for(2 * MINUTE).await;
     let late = world.append(second, &EntryDraft::entity(1));
-    // The fifty pages of the second take a minute and a half.
+    // The forty pages of the second take more than a minute.
     world.bucket.slow(Duration::from_millis(1_700));
     let running = world.start();
     let mut worst = Duration::ZERO;
