@@ -8,7 +8,6 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -93,7 +92,7 @@ impl ObjectStore for CountingStore {
 }
 
 /// How many records the index has.
-const HISTORIES: [u64; 2] = [1_000, 8_000];
+const HISTORIES: [u64; 3] = [1_000, 10_000, 100_000];
 const NOW: u64 = 1_800_000_000;
 /// Records of the last hour, in a segment of their own.
 const RECENT: u64 = 50;
@@ -106,15 +105,15 @@ fn engine(store: &Store, folder: &FilePath, cache_bytes: u64) -> TantivyEngine {
     TantivyEngine::open(store.clone(), &EngineOptions { cache_folder: folder.to_owned(), cache_bytes }).unwrap()
 }
 
-/// An operation a second before `end`, every tenth of them aborted, of 50 entities, each with a key of its own.
-fn records(seqs: Range<u64>, end: u64, entropy: &Entropy) -> Vec<OperationRecord> {
+/// Operations, one a second up to `end`, every tenth of them aborted, of 50 entities, each with a key of its own.
+fn records(entity: &str, seqs: Range<u64>, end: u64, entropy: &Entropy) -> Vec<OperationRecord> {
     let record = |seq: u64| {
         let second = second(end - (seqs.end - seq));
         let outcome = if seq.is_multiple_of(10) { Outcome::Aborted } else { Outcome::Committed };
         let record = json!({
             "seq": seq, "token": Token::new(second, entropy), "op": 0, "kind": "entry", "size": 14,
             "decision": {"outcome": outcome, "entryTime": second},
-            "entity": format!("entry/e{}", seq % 50), "writer": "w", "idempotencyKey": format!("k{seq}"),
+            "entity": format!("entry/{entity}{}", seq % 50), "writer": "w", "idempotencyKey": format!("k{seq}"),
         });
         serde_json::from_value(record).unwrap()
     };
@@ -183,7 +182,7 @@ async fn looks(lookup: &dyn IndexLookup, recent: &[Token]) {
     assert_eq!(lookup.unsettled_operations(&query).await.unwrap().len() as u64, RECENT / 10);
     let recorded = lookup.recorded_outcomes(recent).await.unwrap();
     assert!(recorded.iter().all(|records| records.len() == 1));
-    let latest = lookup.latest_commits(&["entry/e7".to_owned(), "entry/new".to_owned()]).await.unwrap();
+    let latest = lookup.latest_commits(&["entry/old7".to_owned(), "entry/new".to_owned()]).await.unwrap();
     assert!(latest[0].is_some() && latest[1].is_none());
     let keys = ["k11", "new"].map(|key| WriterKey { writer: "w".to_owned(), key: key.to_owned() });
     let first = lookup.first_commits(&keys).await.unwrap();
@@ -192,30 +191,34 @@ async fn looks(lookup: &dyn IndexLookup, recent: &[Token]) {
 
 #[tokio::test]
 async fn what_corrections_and_audits_read_does_not_grow_with_history() {
-    let mut costs = Vec::new();
     for history in HISTORIES {
         let counting = CountingStore::default();
         let counts = counting.counts.clone();
         let store = Store::over(Arc::new(counting), Url::parse("memory:///index").unwrap());
         let (entropy, folders) = (Entropy::seeded(1), [(); 2].map(|()| tempfile::tempdir().unwrap()));
         let builder = engine(&store, folders[0].path(), 1 << 30);
-        let old = records(1..history + 1, NOW - 86_400, &entropy);
-        let recent = records(history + 1..history + 1 + RECENT, NOW, &entropy);
+        let old = records("old", 1..history + 1, NOW - 86_400, &entropy);
+        let recent = records("recent", history + 1..history + 1 + RECENT, NOW, &entropy);
         let tokens: Vec<Token> = recent.iter().map(|record| record.token).collect();
         let old = segment(&builder, &store, old, &entropy).await;
-        let recent = segment(&builder, &store, recent, &entropy).await;
         let size = old.size;
+        let recent = segment(&builder, &store, recent, &entropy).await;
         // No room for the old segment: it stays in the store.
         let reader = engine(&store, folders[1].path(), size);
         reader.open(&manifest(std::slice::from_ref(&old))).await.unwrap();
-        counts.take();
+        let before = counts.take();
         let lookup = reader.open(&manifest(&[old, recent])).await.unwrap();
         let opened = counts.take();
         looks(&*lookup, &tokens).await;
         let first = counts.take();
         looks(&*lookup, &tokens).await;
         let again = counts.take();
-        println!("{history} records, {size} B: opening {opened:?}, looks {first:?}, the same again {again:?}");
-        costs.push((opened, first, again));
+        println!(
+            "{history} records, {size} B: the history {before:?}, opening {opened:?}, looks {first:?}, the same again {again:?}"
+        );
+        // What a publication adds is read, and of the history at most some blocks of 256 KiB.
+        assert!(opened.0 <= 4 && opened.1 < 40_000, "opening after {history}: {opened:?}");
+        assert!(first.0 <= 12 && first.1 <= 12 << 18, "looks after {history}: {first:?}");
+        assert_eq!(again, (0, 0), "the same looks after {history}");
     }
 }

@@ -8,7 +8,7 @@ use tidemark_sim::{
 };
 
 /// Within how many seeds a mutant must be caught.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 100;
 /// How many seeds of the mutant's config must hold without it.
 const CLEAN: u64 = 4;
 
