@@ -405,7 +405,8 @@ async fn a_close_is_repeated_after_a_crash_at_any_step() {
         ground.publish().await;
         let (pins, chain, process, stage) = (ground.pins(), ground.chain(), ground.process, ground.stage);
         let successor = successor_of(&ground.writer.manifest().state);
-        let whole = crashes(&stage, step, end, ground.writer.close(&successor, &pins, "reindex")).await.is_some();
+        let close = Box::pin(ground.writer.close(&successor, &pins, "reindex"));
+        let whole = crashes(&stage, step, end, close).await.is_some();
         let is_closed = async || chain.latest().await.unwrap().unwrap().state.closed.is_some();
         if !is_closed().await {
             let mut next = process.acquire(&chain).await.unwrap();

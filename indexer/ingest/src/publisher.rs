@@ -196,7 +196,8 @@ impl IndexPublisher {
     async fn open_with(&mut self, batch: &mut RecordBatch) -> Result<(), EngineError> {
         // The engine tells an entity's latest commit by the marks. This sidecar is garbage once the batch is published with its own.
         let additions = self.additions(batch.upload().await?).await?;
-        let unpublished = self.manifest().publish(self.writer_lease.epoch(), &additions).map_err(unsound)?;
+        let unpublished =
+            self.manifest().publish(self.writer_lease.epoch(), &additions).map_err(|rejected| unsound(&rejected))?;
         self.lookup = Some(self.uploader.engine().open(&unpublished).await?);
         self.has_unpublished = true;
         self.resolver.clear();
@@ -243,6 +244,6 @@ impl IndexPublisher {
 }
 
 /// What a batch has does not continue the index.
-fn unsound(rejected: TransactionRejected) -> EngineError {
+fn unsound(rejected: &TransactionRejected) -> EngineError {
     EngineError::Refused { what: "open a batch".to_owned(), why: rejected.to_string() }
 }
