@@ -23,10 +23,11 @@ use super::{
     world::{EntryDraft, IngestWorld},
 };
 
-const ENTRIES: u64 = 40_000;
-const BATCH_RECORDS: u64 = 4_000;
-/// Entries with the same key.
-const KEYS: u64 = 14_000;
+const BATCH_RECORDS: u64 = 1_500;
+/// Ten times as many as a batch should have.
+const ENTRIES: u64 = 10 * BATCH_RECORDS;
+/// Different keys of these entries.
+const KEYS: u64 = 5_000;
 
 /// An engine that counts records that were indexed and that nobody can look up yet: what the ingest has to remember.
 struct CountingEngine {
@@ -123,12 +124,12 @@ async fn of_a_second_with_any_number_of_entries_only_so_many_are_remembered() {
 async fn the_audit_of_a_second_with_any_number_of_entries_delays_no_tail() {
     let (world, _) = counted_world().await;
     let second = world.ago(30);
-    for number in 0..ENTRIES {
+    for number in 0..24_000 {
         world.append(second, &EntryDraft::entity(number % 1_000));
     }
     world.run_for(2 * MINUTE).await;
     let late = world.append(second, &EntryDraft::entity(1));
-    // The forty pages of the second take more than a minute.
+    // The pages of the second take forty seconds.
     world.bucket.slow(Duration::from_millis(1_700));
     let running = world.start();
     let mut worst = Duration::ZERO;
