@@ -1,5 +1,7 @@
 //! What the real engine's look-ups read of the store after any history, of segments that are not on the disk.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 use std::{
     fmt,
     ops::Range,
