@@ -307,7 +307,7 @@ impl PinChain {
     }
 
     /// Drops the pin `name` if it is still the one with this list.
-    async fn drop_pin(&self, name: &str, owner: &str, list: &str) -> Result<(), CatalogError> {
+    pub(crate) async fn drop_pin(&self, name: &str, owner: &str, list: &str) -> Result<(), CatalogError> {
         let after = self.append(|register| register.without(name, owner, list)).await?.state;
         // No later pin can have it: a copy needs a living source.
         if after.pins.values().all(|other| other.list != list) {

@@ -16,6 +16,7 @@ use crate::{
     index_chain::IndexChain,
     manifest::{CompactionResult, LeaseHolder, Manifest, PublishRequest},
     mutants,
+    pins::PinChain,
 };
 
 /// How often the holder moves its heartbeat.
@@ -101,11 +102,13 @@ struct HeartbeatReading {
 
 impl HeartbeatMonitor {
     /// Adds a reading. Only the time between two readings at most [`HEARTBEAT_INTERVAL`] apart counts as silence: an outage,
-    /// during which no holder can move its heartbeat, does not, nor does a pause of this process.
-    fn record(&mut self, epoch: u64, reading: HeartbeatReading) {
+    /// during which no holder can move its heartbeat, does not, nor does a pause of this process. A clock object that is gone is no
+    /// beat: those of holders that ended long ago are deleted.
+    fn record(&mut self, epoch: u64, mut reading: HeartbeatReading) {
         if self.epoch != epoch {
             *self = Self { epoch, ..Self::default() };
         }
+        reading.beat = reading.beat.or_else(|| self.last.as_ref()?.beat.clone());
         match &self.last {
             Some(last) if last.beat != reading.beat => self.still = Duration::ZERO,
             Some(last) if reading.ended.duration_since(last.started) <= HEARTBEAT_INTERVAL => {
@@ -381,8 +384,29 @@ impl WriterLease {
         Ok(&self.slot)
     }
 
-    /// Ends the generation in favour of `successor`, and the lease with it.
-    pub async fn close(mut self, successor: &Manifest) -> Result<ChainRecord<Manifest>, PublishError> {
+    /// Ends the generation in favour of `successor`, and the lease with it. First pins, for `owner`, the manifest that it ends with,
+    /// as `before-` and the successor's name: a closed generation holds none of its objects back by itself.
+    ///
+    /// After a close that ended early the next writer closes, and makes the pin again.
+    pub async fn close(
+        mut self,
+        successor: &Manifest,
+        pins: &PinChain,
+        owner: &str,
+    ) -> Result<ChainRecord<Manifest>, PublishError> {
+        self.alive()?;
+        let name = format!("before-{}", successor.generation);
+        let left = pins.register().await?.pins.remove(&name).filter(|pin| pin.confirmed && pin.owner == owner);
+        // After the register was read: the pin of a later writer, which may have closed by now, must not be taken for one that was left.
+        if let Some(newer) = self.chain.chain().latest_after(&self.slot).await? {
+            self.slot = newer;
+        }
+        // Nothing is pinned for what is refused. What lands in the index later is refused below.
+        self.slot.state.close(self.epoch, successor).map_err(CatalogError::from)?;
+        if let Some(pin) = left {
+            pins.drop_pin(&name, owner, &pin.list).await?;
+        }
+        pins.pin(&self.chain, &name, owner).await?;
         self.step(|state, epoch| state.close(epoch, successor)).await.cloned()
     }
 

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use support::{
     Act, Call, Stage,
-    process::{Process, owner, publish},
+    process::{IndexProcess, owner, publish},
     strike_each_call,
 };
 use tidemark_catalog::{
@@ -30,7 +30,7 @@ const HOUR: Duration = Duration::from_hours(1);
 /// An index with one writer.
 struct IndexFixture {
     stage: Stage,
-    process: Process,
+    process: IndexProcess,
     writer: WriterLease,
     log: LogId,
     entropy: Entropy,
@@ -39,7 +39,7 @@ struct IndexFixture {
 impl IndexFixture {
     async fn new() -> Self {
         let stage = Stage::new();
-        let process = Process::new("a", &stage, owner("1"));
+        let process = IndexProcess::new("a", &stage, owner("1"));
         let writer = process.writes().await;
         let log = process.root.id().await.unwrap().unwrap();
         Self { stage, process, writer, log, entropy: Entropy::seeded(7) }
@@ -355,24 +355,108 @@ async fn a_pin_of_a_manifest_that_the_index_has_left_is_made_again() {
     }
 }
 
+/// The generation after `state`, with the same records.
+fn successor_of(state: &Manifest) -> Manifest {
+    Manifest { generation: numbered(2), ..state.clone() }
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_closed_generation_is_not_pinned_and_its_manifest_is_no_root() {
+async fn a_generation_that_is_closed_stays_until_the_pin_of_its_last_manifest_is_dropped() {
     let mut ground = IndexFixture::new().await;
     let key = ground.publish().await;
-    let state = ground.writer.manifest().state.clone();
-    let successor = tidemark_catalog::Manifest { generation: "g2".parse().unwrap(), ..state };
-    let log = ground.log.clone();
-    let (index, entropy) = (ground.index(), ground.entropy.clone());
-    ground.writer.close(&successor).await.unwrap();
-    let chain = IndexChain::open(&index, Generation::first(), entropy.clone());
-    let refused = PinChain::open(&index, &log, entropy.clone()).pin(&chain, "late", "me").await.unwrap_err();
+    let (last, chain, pins) = (ground.writer.manifest().state.clone(), ground.chain(), ground.pins());
+    let (index, collector) = (ground.index(), ground.collector());
+    ground.writer.close(&successor_of(&last), &pins, "reindex").await.unwrap();
+    let pin = pins.register().await.unwrap().pins["before-g2"].clone();
+    assert!(pin.confirmed && pin.owner == "reindex", "{pin:?}");
+    assert_eq!(pins.read_list(&pin).await.unwrap(), last);
+    let refused = pins.pin(&chain, "late", "me").await.unwrap_err();
     assert!(matches!(refused, CatalogError::Rejected(TransactionRejected::Closed { .. })), "{refused}");
-    let collector = GarbageCollector::new(&index, &log, entropy);
+    for _ in 0..3 {
+        assert_eq!(collector.collect("test").await.unwrap().deleted, 0);
+        advance(GARBAGE_GRACE).await;
+    }
+    assert!(index.head(&key).await.unwrap().is_some());
+    // Its manifest alone is no root.
+    pins.unpin("before-g2", "reindex").await.unwrap();
     collector.collect("test").await.unwrap();
     advance(GARBAGE_GRACE).await;
     assert_eq!(collector.collect("test").await.unwrap().deleted, 1);
     assert!(index.head(&key).await.unwrap().is_none());
     drop(ground.process);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_pinned_for_a_close_that_is_refused() {
+    let mut ground = IndexFixture::new().await;
+    ground.publish().await;
+    let behind = Manifest { next_seq: 1, ..successor_of(&ground.writer.manifest().state) };
+    let pins = ground.pins();
+    assert!(ground.writer.close(&behind, &pins, "reindex").await.is_err());
+    assert!(pins.register().await.unwrap().pins.is_empty());
+    drop(ground.process);
+}
+
+/// A writer that ends within a close: the next one closes, and what the pin holds is what the generation ended with.
+#[tokio::test(start_paused = true)]
+async fn a_close_is_repeated_after_a_crash_at_any_step() {
+    let calls = strike_each_call(steps(), async |(step, end)| {
+        let mut ground = IndexFixture::new().await;
+        ground.publish().await;
+        let (pins, chain, process, stage) = (ground.pins(), ground.chain(), ground.process, ground.stage);
+        let successor = successor_of(&ground.writer.manifest().state);
+        let close = Box::pin(ground.writer.close(&successor, &pins, "reindex"));
+        let whole = crashes(&stage, step, end, close).await.is_some();
+        let is_closed = async || chain.latest().await.unwrap().unwrap().state.closed.is_some();
+        if !is_closed().await {
+            let mut next = process.acquire(&chain).await.unwrap();
+            publish(&mut next).await.unwrap();
+            let successor = successor_of(&next.manifest().state);
+            next.close(&successor, &pins, "reindex").await.unwrap();
+        }
+        assert!(is_closed().await, "step {step}");
+        let pin = pins.register().await.unwrap().pins["before-g2"].clone();
+        let (held, last) = (pins.read_list(&pin).await.unwrap(), chain.latest().await.unwrap().unwrap());
+        assert!(pin.confirmed && pin.manifest + 1 == last.number, "step {step}: {pin:?}");
+        assert_eq!(held, Manifest { closed: None, holder: held.holder.clone(), ..last.state }, "step {step}");
+        whole.then_some(step)
+    })
+    .await;
+    assert!(calls > 10, "{calls} calls only");
+}
+
+/// A writer that lost its lease within a close takes no pin of the one that closed.
+#[tokio::test(start_paused = true)]
+async fn a_suspended_close_drops_no_pin_of_a_later_one() {
+    let calls = strike_each_call(0..60, async |step| {
+        let mut ground = IndexFixture::new().await;
+        ground.publish().await;
+        let (pins, chain, process, stage) = (ground.pins(), ground.chain(), ground.process, ground.stage);
+        // A pin that an earlier attempt left.
+        pins.pin(&chain, "before-g2", "reindex").await.unwrap();
+        let resume = Arc::new(Notify::new());
+        stage.disturb(Call::Any, "index", step, 1, Act::Pause(resume.clone()));
+        let (suspended, late_pins) = (ground.writer, pins.clone());
+        let successor = successor_of(&suspended.manifest().state);
+        let late = tokio::spawn(async move { suspended.close(&successor, &late_pins, "reindex").await.is_ok() });
+        advance(Duration::from_secs(1)).await;
+        let whole = late.is_finished();
+        stage.peace();
+        let has_closed = chain.latest().await.unwrap().unwrap().state.closed.is_some();
+        if !has_closed {
+            let next = process.acquire(&chain).await.unwrap();
+            let successor = successor_of(&next.manifest().state);
+            next.close(&successor, &pins, "reindex").await.unwrap();
+        }
+        resume.notify_one();
+        assert_eq!(late.await.unwrap(), has_closed, "step {step}");
+        let register = pins.register().await.unwrap();
+        let pin = register.pins.get("before-g2").unwrap_or_else(|| panic!("step {step}: the pin is gone"));
+        assert!(pin.confirmed && pins.read_list(pin).await.is_ok(), "step {step}");
+        whole.then_some(step)
+    })
+    .await;
+    assert!(calls > 10, "{calls} calls only");
 }
 
 #[tokio::test(start_paused = true)]
@@ -964,7 +1048,7 @@ async fn a_purge_leaves_the_pins_of_the_next_generation_alone() {
         let (stage, log, index, pins) = (ground.stage.clone(), ground.log.clone(), ground.index(), ground.pins());
         ground.writer.release().await.unwrap();
         ground.process.purges().await;
-        let next = Process::new("b", &stage, owner("2"));
+        let next = IndexProcess::new("b", &stage, owner("2"));
         let mut writer = next.writes().await;
         publish(&mut writer).await.unwrap();
         let chain = IndexChain::open(&index, "g2".parse().unwrap(), Entropy::seeded(5));

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use futures::TryStreamExt as _;
 use support::{
     Act, Call, Stage,
-    process::{INDEX, Process, owner, publish},
+    process::{INDEX, IndexProcess, owner, publish},
 };
 use tidemark_catalog::{
     AcquireError, CatalogError, Generation, IndexChain, PublishError, PurgeStats, PurgeTarget, TransactionRejected,
@@ -18,8 +18,8 @@ use tidemark_catalog::{
 use tokio::{sync::Notify, time::timeout};
 
 /// The two processes' names: each with a log of its own, and nothing else in common with the other than the index.
-fn two(stage: &Stage) -> (Process, Process) {
-    (Process::new("a", stage, owner("1")), Process::of_log("log2", "b", stage, owner("2")))
+fn two(stage: &Stage) -> (IndexProcess, IndexProcess) {
+    (IndexProcess::new("a", stage, owner("1")), IndexProcess::of_log("log2", "b", stage, owner("2")))
 }
 
 async fn below(stage: &Stage, prefix: &str) -> Vec<String> {
@@ -50,7 +50,7 @@ async fn another_log_is_refused_before_it_writes_anything_and_told_who_has_the_i
     publish(&mut writer).await.unwrap();
     // Also when the holder is gone, and to the same owner with another log: records would be mixed.
     writer.release().await.unwrap();
-    is_refused(Process::of_log("log2", "a", &stage, owner("1")).open().await);
+    is_refused(IndexProcess::of_log("log2", "a", &stage, owner("1")).open().await);
     is_refused(b.open().await);
     a.writes().await;
 }
@@ -60,8 +60,10 @@ async fn two_logs_race_for_a_fresh_prefix_and_one_of_them_gets_it() {
     for (slow, fast) in [("log", "log2"), ("log2", "log")] {
         let stage = Stage::new();
         let view = stage.calm();
-        let (slow, fast) =
-            (Process::of_log(slow, "slow", &view, owner("1")), Process::of_log(fast, "fast", &stage, owner("2")));
+        let (slow, fast) = (
+            IndexProcess::of_log(slow, "slow", &view, owner("1")),
+            IndexProcess::of_log(fast, "fast", &stage, owner("2")),
+        );
         // Both look before either writes, and the record of one is on its way while the other's lands.
         let ((_, of_slow), (_, of_fast)) = (slow.open().await.unwrap(), fast.open().await.unwrap());
         let wake = Arc::new(Notify::new());
@@ -104,7 +106,7 @@ async fn a_purge_on_behalf_of_another_log_removes_nothing() {
     let (a, b) = two(&stage);
     b.open().await.unwrap();
     let view = stage.calm();
-    let waits = Process::of_log("log2", "b", &view, owner("2"));
+    let waits = IndexProcess::of_log("log2", "b", &view, owner("2"));
     let wake = Arc::new(Notify::new());
     view.disturb(Call::Put, "index/g1/manifest/", 0, 1, Act::Pause(wake.clone()));
     let (swept, writer) = tokio::join!(timeout(Duration::from_hours(1), waits.purges()), async {
@@ -131,11 +133,14 @@ async fn after_a_purge_another_log_may_have_the_prefix_and_sweeps_nothing_of_the
     assert_eq!(a.purges().await.deleted, 0);
     assert_eq!(below(&stage, "index/").await, before);
     // The one before may not come back while the other log has the prefix.
-    is_refused(Process::new("a", &stage, owner("3")).open().await);
+    is_refused(IndexProcess::new("a", &stage, owner("3")).open().await);
     drop(writer);
     assert_eq!(b.purges().await.fences, 2, "its own generation's");
     assert_eq!(below(&stage, "index/g1/").await, fence);
-    assert_eq!(Process::new("a", &stage, owner("3")).writes().await.manifest().state.generation, "g3".parse().unwrap());
+    assert_eq!(
+        IndexProcess::new("a", &stage, owner("3")).writes().await.manifest().state.generation,
+        "g3".parse().unwrap()
+    );
 }
 
 /// The simulation found it: the purge was interrupted after it had closed the index, the owner registered the next
@@ -155,14 +160,14 @@ async fn a_purge_that_was_interrupted_goes_on_though_another_log_has_the_next_ge
     drop(writer);
     // The next one comes after the present owner of the prefix.
     b.purges().await;
-    let again = Process::new("a", &stage, owner("3"));
+    let again = IndexProcess::new("a", &stage, owner("3"));
     assert_eq!(again.writes().await.manifest().state.generation, "g3".parse().unwrap());
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_index_that_does_not_say_whose_records_it_holds_is_nobodys() {
     let stage = Stage::new();
-    let a = Process::new("a", &stage, owner("1"));
+    let a = IndexProcess::new("a", &stage, owner("1"));
     let unclaimed = tidemark_catalog::IndexChain::open(
         &stage.store().below("index"),
         Generation::first(),
@@ -199,14 +204,14 @@ fn claims(answer: &CatalogError) -> (String, String) {
 #[tokio::test(start_paused = true)]
 async fn a_log_and_its_copy_cannot_alternate_in_one_index() {
     let stage = Stage::new();
-    let original = Process::new("a", &stage, owner("1"));
+    let original = IndexProcess::new("a", &stage, owner("1"));
     let mut writer = original.writes().await;
     publish(&mut writer).await.unwrap();
     copy(&stage, "log", "copy").await;
     writer.release().await.unwrap();
     // The same id and the same owner, and nobody holds the index.
     let before = stage.keys().await;
-    let copied = Process::of_log("copy", "b", &stage, owner("1"));
+    let copied = IndexProcess::of_log("copy", "b", &stage, owner("1"));
     assert_eq!(copied.root.id().await.unwrap(), original.root.id().await.unwrap());
     let refused = copied.open().await.err().unwrap();
     assert_eq!(claims(&refused), ("memory:///copy".to_owned(), "memory:///log".to_owned()));
@@ -216,7 +221,7 @@ async fn a_log_and_its_copy_cannot_alternate_in_one_index() {
     assert_eq!(stage.keys().await, before, "the copy's process wrote something");
     // One that had looked before the original made its first record is refused at the record.
     let view = stage.calm();
-    let waits = Process::of_log("copy", "b", &view, owner("1"));
+    let waits = IndexProcess::of_log("copy", "b", &view, owner("1"));
     let index = IndexChain::open(&view.store().below("index"), Generation::first(), tidemark_store::Entropy::seeded(7));
     let Err(AcquireError::Chain(refused)) = waits.acquire(&index.for_log(&waits.root)).await else {
         panic!("the copy writes the index")
@@ -232,12 +237,12 @@ async fn a_log_and_its_copy_cannot_alternate_in_one_index() {
 #[tokio::test(start_paused = true)]
 async fn a_moved_log_goes_on_once_it_is_told_and_its_old_place_is_refused_from_then_on() {
     let stage = Stage::new();
-    let original = Process::new("a", &stage, owner("1"));
+    let original = IndexProcess::new("a", &stage, owner("1"));
     let mut writer = original.writes().await;
     publish(&mut writer).await.unwrap();
     let cursor = writer.manifest().state.cursor;
     copy(&stage, "log", "new").await;
-    let told = |url| Process::of_log("new", "b", &stage, owner("1")).moved_from(url);
+    let told = |url| IndexProcess::of_log("new", "b", &stage, owner("1")).moved_from(url);
     claims(&told("memory:///elsewhere").open().await.err().unwrap());
     // A reader of the old place learns of the move with the next manifest.
     let reader = original.open().await.unwrap().1;
@@ -251,14 +256,14 @@ async fn a_moved_log_goes_on_once_it_is_told_and_its_old_place_is_refused_from_t
     assert!(matches!(writer.check().await, Err(PublishError::Fenced { .. })));
     claims(&original.open().await.err().unwrap());
     // With and without the flag: the claim is its own.
-    drop(Process::of_log("new", "b", &stage, owner("1")).writes().await);
+    drop(IndexProcess::of_log("new", "b", &stage, owner("1")).writes().await);
     told("memory:///log").writes().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_index_is_taken_off_the_register_only_when_nobody_writes_it() {
     let stage = Stage::new();
-    let process = Process::new("a", &stage, owner("1"));
+    let process = IndexProcess::new("a", &stage, owner("1"));
     let (_, chain) = process.open().await.unwrap();
     assert!(!chain.has_live_writer(&process.log.entries).await.unwrap(), "it has no writer yet");
     let writer = process.acquire(&chain).await.unwrap();

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use support::{
     Act, Call, Stage,
-    process::{INDEX, Process, owner, publish},
+    process::{INDEX, IndexProcess, owner, publish},
 };
 use tidemark_catalog::{
     CatalogError, GarbageCollector, Generation, IndexChain, IndexOwner, ObjectKind, ObjectName, PurgeStats,
@@ -19,7 +19,7 @@ use tidemark_store::{Create, Entropy, UserMetadata};
 use tokio::{sync::Notify, time::timeout};
 
 /// An index of some records, objects that were never published, and strangers in and around it. Gives its writer.
-async fn filled(stage: &Stage, process: &Process) -> WriterLease {
+async fn filled(stage: &Stage, process: &IndexProcess) -> WriterLease {
     let mut writer = process.writes().await;
     for _ in 0..4 {
         publish(&mut writer).await.unwrap();
@@ -72,7 +72,7 @@ async fn strangers_stay(stage: &Stage) {
 #[tokio::test(start_paused = true)]
 async fn lists_of_garbage_go_with_their_generation() {
     let stage = Stage::new();
-    let a = Process::new("a", &stage, owner("1"));
+    let a = IndexProcess::new("a", &stage, owner("1"));
     let mut writer = filled(&stage, &a).await;
     writer.raise_epoch().await.unwrap();
     let log = a.root.id().await.unwrap().unwrap();
@@ -93,7 +93,7 @@ async fn lists_of_garbage_go_with_their_generation() {
 #[tokio::test(start_paused = true)]
 async fn what_is_left_is_a_fence_and_what_is_not_ours() {
     let stage = Stage::new();
-    let a = Process::new("a", &stage, owner("1"));
+    let a = IndexProcess::new("a", &stage, owner("1"));
     filled(&stage, &a).await.release().await.unwrap();
     let swept = a.purges().await;
     // Take-over, four publications, release, take-over, closing record.
@@ -111,11 +111,11 @@ async fn what_is_left_is_a_fence_and_what_is_not_ours() {
 #[tokio::test(start_paused = true)]
 async fn the_prefix_starts_the_next_generation_for_anybody_but_the_same_uid() {
     let stage = Stage::new();
-    let a = Process::new("a", &stage, owner("1"));
+    let a = IndexProcess::new("a", &stage, owner("1"));
     filled(&stage, &a).await.release().await.unwrap();
     a.purges().await;
     assert!(matches!(a.open().await, Err(CatalogError::Rejected(TransactionRejected::PurgedForOwner { .. }))));
-    let b = Process::new("b", &stage, IndexOwner::Named { name: "b".to_owned() });
+    let b = IndexProcess::new("b", &stage, IndexOwner::Named { name: "b".to_owned() });
     let mut writer = b.writes().await;
     assert_eq!(writer.manifest().state.generation, "g2".parse().unwrap());
     publish(&mut writer).await.unwrap();
@@ -133,13 +133,13 @@ async fn the_prefix_starts_the_next_generation_for_anybody_but_the_same_uid() {
 #[tokio::test(start_paused = true)]
 async fn a_purge_that_was_interrupted_is_finished_also_when_another_owner_has_the_prefix() {
     let stage = Stage::new();
-    let a = Process::new("a", &stage, owner("1"));
+    let a = IndexProcess::new("a", &stage, owner("1"));
     filled(&stage, &a).await.release().await.unwrap();
     let disturbed = stage.calm();
     disturbed.disturb(Call::Delete, "segment", 0, 1, Act::EndBefore);
-    let first = Process::new("a", &disturbed, owner("1"));
+    let first = IndexProcess::new("a", &disturbed, owner("1"));
     assert!(timeout(Duration::from_hours(1), first.purges()).await.is_err());
-    let mut writer = Process::new("b", &stage, owner("2")).writes().await;
+    let mut writer = IndexProcess::new("b", &stage, owner("2")).writes().await;
     a.purges().await;
     let of_the_first = left(&stage).await.into_iter().filter(|key| key.starts_with("index/g1/"));
     assert_eq!(of_the_first.collect::<Vec<_>>(), fence(1, 8));
@@ -149,9 +149,9 @@ async fn a_purge_that_was_interrupted_is_finished_also_when_another_owner_has_th
 #[tokio::test(start_paused = true)]
 async fn a_resource_made_again_keeps_its_index_when_the_purge_of_its_predecessor_comes_late() {
     let stage = Stage::new();
-    let old = Process::new("old", &stage, owner("1"));
+    let old = IndexProcess::new("old", &stage, owner("1"));
     filled(&stage, &old).await.release().await.unwrap();
-    let new = Process::new("new", &stage, owner("2"));
+    let new = IndexProcess::new("new", &stage, owner("2"));
     let mut writer = new.writes().await;
     let before = left(&stage).await;
     assert!(matches!(old.purge().find_target().await, Ok(PurgeTarget::Nothing)));
@@ -164,11 +164,11 @@ async fn a_resource_made_again_keeps_its_index_when_the_purge_of_its_predecessor
 async fn a_writer_that_slept_through_the_purge_commits_nothing() {
     for on_its_way in [true, false] {
         let stage = Stage::new();
-        let a = Process::new("a", &stage, owner("1"));
+        let a = IndexProcess::new("a", &stage, owner("1"));
         drop(filled(&stage, &a).await);
         // The zombie has a view of its own: record 6 made it the writer, and it publishes record 7.
         let view = stage.calm();
-        let zombie = Process::new("a", &view, owner("1"));
+        let zombie = IndexProcess::new("a", &view, owner("1"));
         let mut writer = zombie.writes().await;
         let wake = Arc::new(Notify::new());
         if on_its_way {
@@ -201,7 +201,7 @@ async fn a_writer_that_slept_through_the_purge_commits_nothing() {
 #[tokio::test(start_paused = true)]
 async fn two_purge_at_once() {
     let stage = Stage::new();
-    let (a, b) = (Process::new("a", &stage, owner("1")), Process::new("b", &stage, owner("1")));
+    let (a, b) = (IndexProcess::new("a", &stage, owner("1")), IndexProcess::new("b", &stage, owner("1")));
     filled(&stage, &a).await.release().await.unwrap();
     tokio::join!(a.purges(), b.purges());
     assert_eq!(left(&stage).await.len(), 2, "{:?}", left(&stage).await);
@@ -214,11 +214,11 @@ async fn a_process_that_ends_at_any_call_is_succeeded_by_one_that_finishes() {
         let mut call = 0;
         loop {
             let stage = Stage::new();
-            let a = Process::new("a", &stage, owner("1"));
+            let a = IndexProcess::new("a", &stage, owner("1"));
             filled(&stage, &a).await.release().await.unwrap();
             let disturbed = stage.calm();
             disturbed.disturb(Call::Any, "", call, 1, act.clone());
-            let first = Process::new("a", &disturbed, owner("1"));
+            let first = IndexProcess::new("a", &disturbed, owner("1"));
             let identity = WriterIdentity("a".to_owned());
             let purge = first.purge();
             let run = purge.run(&identity, &first.clock, &first.log.entries, |_| ());
@@ -228,14 +228,14 @@ async fn a_process_that_ends_at_any_call_is_succeeded_by_one_that_finishes() {
                 assert!(matches!(a.purge().find_target().await, Ok(PurgeTarget::Closed(_))));
             }
             // Its successor, perhaps under another name.
-            let successor = Process::new("b", &stage, owner("1"));
+            let successor = IndexProcess::new("b", &stage, owner("1"));
             let swept = timeout(Duration::from_hours(1), successor.purges()).await.unwrap();
             assert_eq!((swept.fences, swept.unknown), (2, 2), "{act:?} at call {call}");
             assert_eq!(left(&stage).await.len(), 2, "{act:?} at call {call}: {:?}", left(&stage).await);
             strangers_stay(&stage).await;
             // What lands even later means nothing.
             tokio::time::sleep(Duration::from_mins(10)).await;
-            let next = Process::new("c", &stage, IndexOwner::Named { name: "c".to_owned() });
+            let next = IndexProcess::new("c", &stage, IndexOwner::Named { name: "c".to_owned() });
             assert_eq!(next.writes().await.manifest().state.generation, "g2".parse().unwrap());
             if !struck {
                 break;

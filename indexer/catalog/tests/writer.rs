@@ -11,8 +11,8 @@ use std::{
 
 use support::{Act, Call, Stage, process::publish};
 use tidemark_catalog::{
-    CatalogError, Generation, HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, IndexChain, LogCursor, Manifest, PublishError,
-    StandbyReason, TransactionRejected, WriterIdentity, WriterLease, heartbeat,
+    CatalogError, Generation, HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, IndexChain, LogCursor, LogId, Manifest, PinChain,
+    PublishError, StandbyReason, TransactionRejected, WriterIdentity, WriterLease, heartbeat,
 };
 use tidemark_store::{ChainRecord, Clock, Entropy, Store, StoreSecond};
 use tidemark_wal::Log;
@@ -24,7 +24,7 @@ use tokio::{
 const LONG: Duration = Duration::from_hours(2);
 
 /// A process that wants to write the index.
-struct Process {
+struct LeaseProcess {
     name: String,
     stage: Stage,
     log: Log,
@@ -32,7 +32,7 @@ struct Process {
     chain: IndexChain,
 }
 
-impl Process {
+impl LeaseProcess {
     fn new(name: &str, stage: &Stage) -> Self {
         let stage = stage.calm();
         let log = Log::over(stage.store().below("log"), Vec::new());
@@ -59,7 +59,7 @@ impl Process {
 #[tokio::test(start_paused = true)]
 async fn the_first_writer_starts_at_once_and_a_released_index_is_taken_at_once() {
     let stage = Stage::new();
-    let a = Process::new("a", &stage);
+    let a = LeaseProcess::new("a", &stage);
     let began = Instant::now();
     let mut writer = a.acquire().await;
     assert_eq!((writer.epoch(), writer.manifest().number), (1, 1));
@@ -67,7 +67,7 @@ async fn the_first_writer_starts_at_once_and_a_released_index_is_taken_at_once()
     publish(&mut writer).await.unwrap();
     writer.release().await.unwrap();
     assert_eq!(a.latest().await.state.holder, None);
-    let writer = Process::new("b", &stage).acquire().await;
+    let writer = LeaseProcess::new("b", &stage).acquire().await;
     assert_eq!((writer.epoch(), writer.manifest().state.cursor), (2, LogCursor(StoreSecond::from_unix(2))));
     assert!(writer.manifest().state.holder.as_ref().unwrap().since.is_some());
     assert_eq!(began.elapsed(), Duration::ZERO);
@@ -76,7 +76,7 @@ async fn the_first_writer_starts_at_once_and_a_released_index_is_taken_at_once()
 #[tokio::test(start_paused = true)]
 async fn a_standby_waits_for_as_long_as_the_holder_lives_and_no_minute_longer() {
     let stage = Stage::new();
-    let (a, b) = (Process::new("a", &stage), Process::new("b", &stage));
+    let (a, b) = (LeaseProcess::new("a", &stage), LeaseProcess::new("b", &stage));
     let writer = a.acquire().await;
     let heart = tokio::spawn({
         let clock = a.clock.clone();
@@ -104,10 +104,34 @@ async fn a_standby_waits_for_as_long_as_the_holder_lives_and_no_minute_longer() 
     assert_eq!(writer.epoch(), 1);
 }
 
+/// Clock objects of processes that ended long ago are deleted.
+#[tokio::test(start_paused = true)]
+async fn the_deletion_of_a_dead_holders_heartbeat_is_no_beat() {
+    for takes_over in [true, false] {
+        let stage = Stage::new();
+        let (a, b) = (LeaseProcess::new("a", &stage), LeaseProcess::new("b", &stage));
+        let _dead = a.acquire().await;
+        let began = Instant::now();
+        let watches = async {
+            if takes_over {
+                assert_eq!(b.acquire().await.epoch(), 2);
+            } else {
+                assert!(!b.chain.has_live_writer(&b.log.entries).await.unwrap());
+            }
+        };
+        let deletes = async {
+            sleep(Duration::from_secs(42)).await;
+            a.log.entries.delete(&[a.clock.heartbeat_key()]).await.unwrap();
+        };
+        tokio::join!(watches, deletes);
+        assert!(began.elapsed() <= HEARTBEAT_TIMEOUT + HEARTBEAT_INTERVAL, "{:?}", began.elapsed());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_outage_is_no_silence() {
     let stage = Stage::new();
-    let (a, b) = (Process::new("a", &stage), Process::new("b", &stage));
+    let (a, b) = (LeaseProcess::new("a", &stage), LeaseProcess::new("b", &stage));
     let _writer = a.acquire().await;
     let heart = tokio::spawn({
         let clock = a.clock.clone();
@@ -132,7 +156,7 @@ async fn an_outage_is_no_silence() {
 #[tokio::test(start_paused = true)]
 async fn a_fenced_writer_fails_every_call_and_deletes_nothing() {
     let stage = Stage::new();
-    let (a, b) = (Process::new("a", &stage), Process::new("b", &stage));
+    let (a, b) = (LeaseProcess::new("a", &stage), LeaseProcess::new("b", &stage));
     let mut old = a.acquire().await;
     publish(&mut old).await.unwrap();
     let mut new = b.acquire().await;
@@ -150,7 +174,7 @@ async fn a_fenced_writer_fails_every_call_and_deletes_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_writer_that_slept_in_the_middle_of_a_publication_is_fenced() {
     let stage = Stage::new();
-    let (a, b) = (Process::new("a", &stage), Process::new("b", &stage));
+    let (a, b) = (LeaseProcess::new("a", &stage), LeaseProcess::new("b", &stage));
     let mut old = a.acquire().await;
     publish(&mut old).await.unwrap();
     let wake = Arc::new(Notify::new());
@@ -166,7 +190,7 @@ async fn a_writer_that_slept_in_the_middle_of_a_publication_is_fenced() {
 #[tokio::test(start_paused = true)]
 async fn an_idle_writer_learns_that_it_lost_its_role() {
     let stage = Stage::new();
-    let (a, b) = (Process::new("a", &stage), Process::new("b", &stage));
+    let (a, b) = (LeaseProcess::new("a", &stage), LeaseProcess::new("b", &stage));
     let mut old = a.acquire().await;
     assert_eq!(old.check().await.unwrap().number, 1);
     let _new = b.acquire().await;
@@ -176,7 +200,7 @@ async fn an_idle_writer_learns_that_it_lost_its_role() {
 #[tokio::test(start_paused = true)]
 async fn an_unknown_publication_ends_the_role_for_good() {
     let stage = Stage::new();
-    let a = Process::new("a", &stage);
+    let a = LeaseProcess::new("a", &stage);
     let mut writer = a.acquire().await;
     a.stage.disturb(Call::Put, "manifest", 0, 1, Act::LoseAnswer);
     a.stage.disturb(Call::Any, "manifest", 0, u64::MAX, Act::Drop);
@@ -185,20 +209,20 @@ async fn an_unknown_publication_ends_the_role_for_good() {
     assert!(matches!(publish(&mut writer).await, Err(PublishError::Unknown { .. })));
     assert!(matches!(writer.check().await, Err(PublishError::Unknown { .. })));
     // The successor sees that it was published.
-    let successor = Process::new("a", &stage).acquire().await;
+    let successor = LeaseProcess::new("a", &stage).acquire().await;
     assert_eq!(successor.manifest().state.cursor, LogCursor(StoreSecond::from_unix(1)));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_writer_raises_its_own_epoch_and_goes_on_and_an_earlier_one_is_fenced() {
     let stage = Stage::new();
-    let a = Process::new("a", &stage);
+    let a = LeaseProcess::new("a", &stage);
     let mut writer = a.acquire().await;
     publish(&mut writer).await.unwrap();
     assert_eq!(writer.raise_epoch().await.unwrap().state.epoch, 2);
     assert_eq!(writer.epoch(), 2);
     publish(&mut writer).await.unwrap();
-    let mut other = Process::new("a", &stage).acquire().await;
+    let mut other = LeaseProcess::new("a", &stage).acquire().await;
     assert!(matches!(writer.raise_epoch().await, Err(PublishError::Fenced { epoch: 2, by: 3 })));
     publish(&mut other).await.unwrap();
 }
@@ -206,10 +230,10 @@ async fn a_writer_raises_its_own_epoch_and_goes_on_and_an_earlier_one_is_fenced(
 #[tokio::test(start_paused = true)]
 async fn of_many_candidates_one_succeeds_a_dead_holder_and_the_rest_waits_on() {
     let stage = Stage::new();
-    let _dead = Process::new("dead", &stage).acquire().await;
+    let _dead = LeaseProcess::new("dead", &stage).acquire().await;
     let hearts = Arc::new(Mutex::new(Vec::new()));
     for name in ["b", "c", "d"] {
-        let (process, hearts) = (Process::new(name, &stage), Arc::clone(&hearts));
+        let (process, hearts) = (LeaseProcess::new(name, &stage), Arc::clone(&hearts));
         tokio::spawn(async move {
             let writer = process.acquire().await;
             hearts.lock().unwrap().push(writer.epoch());
@@ -226,7 +250,7 @@ async fn a_restart_of_the_same_writer_takes_over_at_once_and_backs_off_only_when
     let mut waits = Vec::new();
     for _ in 0..9 {
         let began = Instant::now();
-        Process::new("a", &stage).acquire_as("pod").await;
+        LeaseProcess::new("a", &stage).acquire_as("pod").await;
         waits.push(began.elapsed());
     }
     assert!(waits[..3].iter().all(Duration::is_zero), "{waits:?}");
@@ -237,9 +261,9 @@ async fn a_restart_of_the_same_writer_takes_over_at_once_and_backs_off_only_when
     // A minute later, or after a publication, it is forgotten.
     sleep(Duration::from_secs(61)).await;
     let began = Instant::now();
-    let mut writer = Process::new("a", &stage).acquire_as("pod").await;
+    let mut writer = LeaseProcess::new("a", &stage).acquire_as("pod").await;
     publish(&mut writer).await.unwrap();
-    Process::new("a", &stage).acquire_as("pod").await;
+    LeaseProcess::new("a", &stage).acquire_as("pod").await;
     assert_eq!(began.elapsed(), Duration::ZERO);
 }
 
@@ -253,7 +277,7 @@ async fn even_two_processes_of_one_identity_make_progress() {
         let (stage, publications) = (stage.clone(), Arc::clone(&publications));
         tokio::spawn(async move {
             loop {
-                let process = Process::new(name, &stage);
+                let process = LeaseProcess::new(name, &stage);
                 let mut writer = process.acquire_as("same").await;
                 // What it takes to make the first batch.
                 sleep(Duration::from_secs(4)).await;
@@ -271,12 +295,13 @@ async fn even_two_processes_of_one_identity_make_progress() {
 #[tokio::test(start_paused = true)]
 async fn the_open_generation_is_found_through_the_closing_records() {
     let stage = Stage::new();
-    let a = Process::new("a", &stage);
+    let a = LeaseProcess::new("a", &stage);
     let writer = a.acquire().await;
     let entropy = Entropy::seeded(3);
     let second = IndexChain::open(a.chain.index(), "g2".parse().unwrap(), entropy);
     let next = second.acquire(WriterIdentity("a".to_owned()), &a.clock, &a.log.entries, |_| ()).await.unwrap();
-    writer.close(&next.manifest().state).await.unwrap();
+    let pins = PinChain::open(a.chain.index(), &LogId("a".repeat(32)), Entropy::seeded(4));
+    writer.close(&next.manifest().state, &pins, "reindex").await.unwrap();
     let found = a.chain.clone().follow().await.unwrap();
     assert_eq!(found.generation().to_string(), "g2");
     assert!(a.chain.acquire(WriterIdentity("b".to_owned()), &a.clock, &a.log.entries, |_| ()).await.is_err());
@@ -330,7 +355,7 @@ async fn a_writer_that_ends_between_any_two_calls_is_succeeded() {
     for act in [Act::EndBefore, Act::EndAfter] {
         for call in 0.. {
             let stage = Stage::new();
-            let dying = Process::new("a", &stage);
+            let dying = LeaseProcess::new("a", &stage);
             dying.stage.disturb(Call::Any, "", call, 1, act.clone());
             let life = async {
                 let mut writer = dying.acquire().await;
@@ -338,7 +363,7 @@ async fn a_writer_that_ends_between_any_two_calls_is_succeeded() {
                 publish(&mut writer).await.unwrap();
             };
             let finished = timeout(Duration::from_mins(10), life).await.is_ok();
-            let mut writer = Process::new("b", &stage).acquire().await;
+            let mut writer = LeaseProcess::new("b", &stage).acquire().await;
             while writer.manifest().state.cursor < LogCursor(StoreSecond::from_unix(2)) {
                 publish(&mut writer).await.unwrap();
             }

@@ -14,7 +14,7 @@
 //! every aborted operation; a take-over adds one look at what is not audited. Segments without unsettled operations in the
 //! seconds that are due are not asked, so that it does not grow with history.
 
-use std::{ops::Range, time::Duration};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use futures::StreamExt as _;
 use tidemark_store::{StoreError, StoreSecond};
@@ -28,7 +28,7 @@ use crate::{
     entry_stream::{EntryReader, EntryStream, listing_of},
     error::IngestError,
     horizon::SealedHorizon,
-    publisher::Publisher,
+    publisher::IndexPublisher,
     record::OperationRecord,
     retry::RetryBackoff,
 };
@@ -45,10 +45,12 @@ const FAILURE_PAUSE: Duration = Duration::from_secs(30);
 const MAX_FAILURE_PAUSE: Duration = Duration::from_mins(10);
 /// How often the audit finds out to which second it has come.
 const AUDITED_INTERVAL: Duration = Duration::from_mins(1);
-/// How often all unreadable entries are tried again, besides at a take-over.
+/// How often unreadable entries are tried again, besides at a take-over.
 const UNREADABLE_INTERVAL: Duration = Duration::from_hours(1);
 /// Unreadable entries that are tried again at once: as many as are read at once, since one that fails for good takes 16 s.
 const UNREADABLE_CHUNK: usize = 64;
+/// How many are tried again in an hour, after all of them at a take-over: what is refused for good adds up.
+const MAX_RETRIED_AN_HOUR: usize = 1_000;
 
 /// Finds what became visible late.
 #[derive(Debug)]
@@ -56,6 +58,8 @@ pub(crate) struct LogAuditor {
     entries: EntryReader,
     schedule: AuditSchedule,
     unreadable: UnreadableTurn,
+    /// How far levels have come within their first second, by age.
+    listed: BTreeMap<Duration, ListedPart>,
     /// When the second that the audit has come to was last found out.
     counted: Option<Instant>,
     backoff: RetryBackoff,
@@ -63,23 +67,53 @@ pub(crate) struct LogAuditor {
     paused_until: Option<Instant>,
 }
 
-/// The turn of the unreadable entries: all of them, whatever their age, are tried again.
+/// The part of a second with more entries than a time slice lists.
+#[derive(Clone, Copy, Debug)]
+struct ListedPart {
+    /// Its last entry.
+    last: Token,
+    /// The horizon when it was begun.
+    listed_at: StoreSecond,
+}
+
+/// The turn of the unreadable entries: all of them, whatever their age, are tried again, the first time at once and later so many an
+/// hour.
 #[derive(Debug, Default)]
 struct UnreadableTurn {
-    /// When the last turn ended.
+    /// When the last turn, or an hour's part of one, ended.
     ended: Option<Instant>,
     /// How far this one has come.
     after: Option<Token>,
+    /// How many were tried in this hour.
+    tried: usize,
+}
+
+impl UnreadableTurn {
+    /// These were tried, of which `last` is the last one. Gives whether they are enough for this hour.
+    fn record(&mut self, tried: usize, last: Token) -> bool {
+        self.after = Some(last);
+        self.tried += tried;
+        if self.ended.is_none() || self.tried < MAX_RETRIED_AN_HOUR {
+            return false;
+        }
+        (self.ended, self.tried) = (Some(Instant::now()), 0);
+        true
+    }
 }
 
 impl LogAuditor {
     pub(crate) fn new(entries: EntryReader, schedule: AuditSchedule) -> Self {
         let backoff = RetryBackoff::between(FAILURE_PAUSE, MAX_FAILURE_PAUSE);
-        Self { entries, schedule, unreadable: UnreadableTurn::default(), counted: None, backoff, paused_until: None }
+        let (unreadable, listed) = (UnreadableTurn::default(), BTreeMap::new());
+        Self { entries, schedule, unreadable, listed, counted: None, backoff, paused_until: None }
     }
 
     /// Runs the audits that are due, for about a time slice; none for a while after one has failed.
-    pub(crate) async fn run(&mut self, publisher: &mut Publisher, sealed: &SealedHorizon) -> Result<(), IngestError> {
+    pub(crate) async fn run(
+        &mut self,
+        publisher: &mut IndexPublisher,
+        sealed: &SealedHorizon,
+    ) -> Result<(), IngestError> {
         self.schedule.seal(sealed.horizon);
         if self.paused_until.is_some_and(|until| Instant::now() < until) {
             return Ok(());
@@ -99,7 +133,7 @@ impl LogAuditor {
         self.paused_until.is_some()
     }
 
-    async fn run_due(&mut self, publisher: &mut Publisher, sealed: &SealedHorizon) -> Result<(), IngestError> {
+    async fn run_due(&mut self, publisher: &mut IndexPublisher, sealed: &SealedHorizon) -> Result<(), IngestError> {
         let slice_end = Instant::now() + TIME_SLICE;
         let mut failed = None;
         if self.unreadable.ended.is_none_or(|ended| ended.elapsed() >= UNREADABLE_INTERVAL) {
@@ -122,7 +156,7 @@ impl LogAuditor {
     /// Audits what is due at `age`, until about `slice_end`.
     async fn run_level(
         &mut self,
-        publisher: &mut Publisher,
+        publisher: &mut IndexPublisher,
         age: Duration,
         slice_end: Instant,
         sealed: &SealedHorizon,
@@ -133,9 +167,20 @@ impl LogAuditor {
         let mut scan = match self.schedule.resume(age, seconds.start) {
             Some(scan) => scan,
             None if lists => {
-                let reached = self.find_late_entries(publisher, seconds.clone(), slice_end, sealed).await?;
-                let (seconds, tokens_before) = (seconds.start..reached, tokens_before.min(reached));
-                UnsettledScan { seconds, listed_at: Some(horizon), tokens_before, after: None }
+                let part = self.listed.get(&age).copied().filter(|part| part.last.second() == seconds.start);
+                let listed_at = part.map_or(horizon, |part| part.listed_at);
+                let after = part.map(|part| part.last);
+                match self.find_late_entries(publisher, seconds.clone(), after, slice_end, sealed).await? {
+                    ListingEnd::Within(last) => {
+                        self.listed.insert(age, ListedPart { last, listed_at });
+                        return Ok(());
+                    }
+                    ListingEnd::Before(reached) => {
+                        self.listed.remove(&age);
+                        let (seconds, tokens_before) = (seconds.start..reached, tokens_before.min(reached));
+                        UnsettledScan { seconds, listed_at: Some(listed_at), tokens_before, after: None }
+                    }
+                }
             }
             None => UnsettledScan { seconds, listed_at: None, tokens_before, after: None },
         };
@@ -151,7 +196,7 @@ impl LogAuditor {
     /// Finds out below which second every entry had its last look, to be published with the next manifest.
     async fn advance_audited(
         &mut self,
-        publisher: &mut Publisher,
+        publisher: &mut IndexPublisher,
         parameters: &ParameterSchedule,
     ) -> Result<(), IngestError> {
         let LastLooks { end, due_from } = self.schedule.last_looks(parameters);
@@ -169,7 +214,7 @@ impl LogAuditor {
     /// The first aborted operation with a token before `end` that waits for its last look, in a second from `due_from` on.
     async fn first_waiting(
         &self,
-        publisher: &mut Publisher,
+        publisher: &mut IndexPublisher,
         end: StoreSecond,
         due_from: StoreSecond,
         parameters: &ParameterSchedule,
@@ -195,7 +240,7 @@ impl LogAuditor {
     /// may have mended it. One that is still refused keeps no other from being decided.
     async fn retry_unreadable(
         &mut self,
-        publisher: &mut Publisher,
+        publisher: &mut IndexPublisher,
         slice_end: Instant,
         sealed: &SealedHorizon,
     ) -> Result<(), IngestError> {
@@ -204,51 +249,56 @@ impl LogAuditor {
             let query =
                 UnsettledQuery { after: self.unreadable.after, ..UnsettledQuery::unreadable(end, UNREADABLE_CHUNK) };
             let unreadable = publisher.lookup().await?.unsettled_operations(&query).await?;
-            let Some(last) = unreadable.last() else { break };
+            let Some(last) = unreadable.last().map(|last| last.token) else { break };
             let known = unreadable.iter().map(|one| ((one.token, one.op), predecessor(one))).collect();
             let readable = self.entries.fetch_readable(entries_of(&unreadable), &sealed.schedule);
             self.correct(publisher, readable, &known, sealed).await?;
-            self.unreadable.after = Some(last.token);
-            if Instant::now() >= slice_end {
+            if self.unreadable.record(unreadable.len(), last) || Instant::now() >= slice_end {
                 return Ok(());
             }
         }
-        self.unreadable = UnreadableTurn { ended: Some(Instant::now()), after: None };
+        self.unreadable = UnreadableTurn { ended: Some(Instant::now()), ..UnreadableTurn::default() };
         Ok(())
     }
 
-    /// Publishes the entries of `seconds` that the index does not know, until about `slice_end`. Gives the second that it
-    /// reached, which is past the first one.
+    /// Publishes the entries of `seconds`, behind `after`, that the index does not know, until about `slice_end` and at least a
+    /// chunk.
     async fn find_late_entries(
         &self,
-        publisher: &mut Publisher,
+        publisher: &mut IndexPublisher,
         seconds: Range<StoreSecond>,
+        after: Option<Token>,
         slice_end: Instant,
         sealed: &SealedHorizon,
-    ) -> Result<StoreSecond, IngestError> {
-        let listing = self.entries.list(seconds.start, seconds.end);
+    ) -> Result<ListingEnd, IngestError> {
+        let listing = match after {
+            Some(token) => self.entries.list_after(token, seconds.end),
+            None => self.entries.list(seconds.start, seconds.end),
+        };
         let mut chunks = listing.ready_chunks(CHUNK);
         while let Some(chunk) = chunks.next().await {
             let listed: Vec<ListedEntry> = chunk.into_iter().collect::<Result<_, StoreError>>()?;
-            let reached = listed.last().map_or(seconds.start, |last| last.token.second());
+            let last = listed.last().map(|last| last.token);
             let lookup = publisher.lookup().await?;
             let unknown = unknown_entries(listed, &*lookup).await?;
             if !unknown.is_empty() {
                 self.correct(publisher, self.fetch(unknown, sealed), &PredecessorMap::new(), sealed).await?;
             }
-            // Not within the first second: an audit that ends where it began would make no progress.
-            if reached > seconds.start && Instant::now() >= slice_end {
-                return Ok(reached);
+            if let Some(last) = last.filter(|_| Instant::now() >= slice_end) {
+                let reached = last.second();
+                // All of the second that is reached is listed again, but of the first one: that may have any number of entries.
+                let is_first = reached == seconds.start;
+                return Ok(if is_first { ListingEnd::Within(last) } else { ListingEnd::Before(reached) });
             }
         }
-        Ok(seconds.end)
+        Ok(ListingEnd::Before(seconds.end))
     }
 
     /// Resolves the aborted operations of `scan` again that are audited at `age`, until about `slice_end` and at least a chunk.
     /// Gives whether all are resolved.
     async fn resolve_unsettled(
         &self,
-        publisher: &mut Publisher,
+        publisher: &mut IndexPublisher,
         age: Duration,
         scan: &mut UnsettledScan,
         slice_end: Instant,
@@ -286,7 +336,7 @@ impl LogAuditor {
     /// is no longer aborted.
     async fn correct(
         &self,
-        publisher: &mut Publisher,
+        publisher: &mut IndexPublisher,
         mut entries: EntryStream,
         predecessors: &PredecessorMap,
         sealed: &SealedHorizon,
@@ -315,10 +365,18 @@ impl LogAuditor {
     }
 }
 
+/// Where a listing of an audit ended.
+enum ListingEnd {
+    /// Before this second, which is past the first one.
+    Before(StoreSecond),
+    /// Within the first second, with this entry.
+    Within(Token),
+}
+
 /// The error of an audit that is tried again later.
 fn retryable_failure(
     audited: Result<(), IngestError>,
-    publisher: &mut Publisher,
+    publisher: &mut IndexPublisher,
 ) -> Result<Option<IngestError>, IngestError> {
     match audited {
         Err(failure) if failure.is_retryable() => {

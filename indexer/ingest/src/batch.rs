@@ -16,6 +16,9 @@ use crate::{
     segment_upload::{SegmentUploader, SegmentWriter},
 };
 
+/// How many batches of records are remembered at most before they can be looked up.
+const UNOPENED_BATCHES: u64 = 2;
+
 /// Records that are published together, with the marks that they cause.
 pub(crate) struct RecordBatch {
     segments: SegmentWriter,
@@ -35,11 +38,20 @@ pub(crate) struct BatchLimits {
     max_records: u64,
     max_age: Duration,
     segment_memory: usize,
+    max_unopened: u64,
 }
 
 impl BatchLimits {
     pub(crate) fn new(options: &IngestOptions) -> Self {
-        Self { max_records: options.batch_records, max_age: options.batch_age, segment_memory: options.segment_memory }
+        let IngestOptions { batch_records, batch_age: max_age, segment_memory, .. } = *options;
+        let max_unopened = batch_records.saturating_mul(UNOPENED_BATCHES);
+        Self { max_records: batch_records, max_age, segment_memory, max_unopened }
+    }
+
+    /// Records of a batch after which what it has uploaded is opened beside the published index: only a second with more entries
+    /// than a batch should have gets there.
+    pub(crate) fn max_unopened(self) -> u64 {
+        self.max_unopened
     }
 
     /// With `halvings` times half as many records.
@@ -60,8 +72,8 @@ pub(crate) struct PredecessorRecord {
 /// Predecessors by token and op.
 pub(crate) type PredecessorMap = BTreeMap<(Token, u32), PredecessorRecord>;
 
-/// A batch whose segments are uploaded and which takes no more records.
-pub(crate) struct SealedBatch {
+/// What a batch has, all of it uploaded.
+pub(crate) struct UploadedBatch {
     pub(crate) segments: Vec<SegmentMeta>,
     pub(crate) seqs: Range<u64>,
     pub(crate) marks: RecordMarks,
@@ -145,13 +157,11 @@ impl RecordBatch {
         }
     }
 
-    /// Uploads what is left of the segments.
-    pub(crate) async fn seal(self) -> Result<SealedBatch, EngineError> {
-        Ok(SealedBatch {
-            segments: self.segments.finish().await?,
-            seqs: self.seqs,
-            marks: self.marks,
-            corrected: self.corrected,
-        })
+    /// Uploads what is left of the segments. What is added later goes to further ones.
+    pub(crate) async fn upload(&mut self) -> Result<UploadedBatch, EngineError> {
+        self.is_intact = false;
+        let segments = self.segments.finish().await?;
+        self.is_intact = true;
+        Ok(UploadedBatch { segments, seqs: self.seqs.clone(), marks: self.marks.clone(), corrected: self.corrected })
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     engine::{EngineError, RecordMarks, RecordStats},
     error::IngestError,
     mutants,
-    publisher::Publisher,
+    publisher::IndexPublisher,
     retry::RetryBackoff,
     segment_upload::{SegmentStats, SegmentUploader},
     task,
@@ -76,7 +76,7 @@ impl IndexCompactor {
 
     /// Whether publications must slow down, since merges do not keep up with them: each open of the index, each look-up and each
     /// manifest costs more with each segment.
-    pub(crate) fn is_behind(&self, publisher: &Publisher) -> bool {
+    pub(crate) fn is_behind(&self, publisher: &IndexPublisher) -> bool {
         let policy = segment_policy(publisher);
         self.enabled && policy.growing(&weights(publisher.manifest(), |_| false)) > 2 * policy.object_limit
     }
@@ -90,7 +90,7 @@ impl IndexCompactor {
     /// did.
     pub(crate) async fn run(
         &mut self,
-        publisher: &mut Publisher,
+        publisher: &mut IndexPublisher,
         may_start: bool,
     ) -> Result<Option<EngineError>, IngestError> {
         let mut failure = None;
@@ -121,7 +121,7 @@ impl IndexCompactor {
         Ok(failure.filter(|failure| !matches!(failure, EngineError::NoRoom { .. })))
     }
 
-    fn start(&mut self, publisher: &Publisher) {
+    fn start(&mut self, publisher: &IndexPublisher) {
         let manifest = publisher.manifest();
         if self.small.is_ready()
             && let Some(plan) = sidecar_plan(manifest, &self.damaged)
@@ -160,7 +160,7 @@ impl IndexCompactor {
     }
 }
 
-fn segment_policy(publisher: &Publisher) -> CompactionPolicy {
+fn segment_policy(publisher: &IndexPublisher) -> CompactionPolicy {
     CompactionPolicy::segments(MAX_SEGMENT_BYTES.min(publisher.uploader().engine().max_merge_bytes()))
 }
 

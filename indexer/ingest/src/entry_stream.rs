@@ -85,6 +85,11 @@ impl EntryReader {
         self.reader.list(from, to)
     }
 
+    /// The entries after `token` of the seconds before `to`.
+    pub(crate) fn list_after(&self, token: Token, to: StoreSecond) -> EntryListing {
+        self.reader.list_after(token, to)
+    }
+
     /// The oldest entry that is not below `cursor`, by one listing.
     pub(crate) async fn oldest(&self, cursor: LogCursor) -> Result<Option<Token>, StoreError> {
         let mut listing = self.list(cursor.second(), StoreSecond::KSUID_END.next());

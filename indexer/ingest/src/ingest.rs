@@ -18,7 +18,7 @@ use crate::{
     keep_report::report_keeps,
     options::IngestOptions,
     pipeline::IngestPipeline,
-    publisher::Publisher,
+    publisher::IndexPublisher,
     retry::StageRetrier,
     segment_upload::SegmentUploader,
     status::{IngestRole, IngestStatus, IngestStatusTracker},
@@ -154,7 +154,7 @@ impl LogIngester {
             retrier.clone(),
         );
         let limits = BatchLimits::new(&self.options);
-        let publisher = Publisher::new(writer_lease, uploader, limits, tracker.clone(), retrier.clone());
+        let publisher = IndexPublisher::new(writer_lease, uploader, limits, tracker.clone(), retrier.clone());
         let reader = LogReader::new(&self.log).with_file_names(self.options.file_names);
         let entries = EntryReader::new(reader, retrier.clone(), &self.options);
         let clock_and_root = (self.clock.clone(), self.root.clone());

@@ -16,11 +16,11 @@
 //! | `entry_stream` | `EntryReader`: lists the log and fetches entries concurrently, delivered in token order |
 //! | `record_resolver` | `RecordResolver`: duplicates, and the latest commit of each entity, against the index and the batch so far |
 //! | `batch`, `segment_upload` | `RecordBatch`, `SegmentUploader`: records into segments, uploaded while the next one is filled |
-//! | `publisher` | `Publisher`: the sidecar, then one manifest that names everything and moves the cursor |
+//! | `publisher` | `IndexPublisher`: the sidecar, then one manifest that names everything and moves the cursor |
 //! | `audit`, `audit_schedule` | `LogAuditor`: lists sealed seconds again, and publishes what became visible late |
 //! | `compaction`, `compaction_policy` | `IndexCompactor`: merges neighbours beside the tail |
 //!
-//! The pipeline, the audit and the compaction publish through the one `Publisher`, which is passed to them; so there is one
+//! The pipeline, the audit and the compaction publish through the one `IndexPublisher`, which is passed to them; so there is one
 //! sequence of publications, and no stage knows another one's state. Stages return errors, or send events about calls that
 //! they retry (`retry`); only the `IngestStatusTracker` (`status`) writes the status.
 //!
@@ -77,4 +77,4 @@ pub use mutants::MUTANT_HOOKS;
 pub use options::IngestOptions;
 pub use record::{LatestCommit, OperationRecord, WriterKey, whole_payload};
 pub use record_bytes::{EntryBody, ObjectBytes};
-pub use status::{IndexTotals, IngestProblem, IngestProgress, IngestRole, IngestStatus};
+pub use status::{IndexSize, IngestProblem, IngestProgress, IngestRole, IngestStatus};

@@ -16,7 +16,7 @@ use crate::{
     error::IngestError,
     horizon::SealedHorizon,
     mutants,
-    publisher::Publisher,
+    publisher::IndexPublisher,
     retry::{RetryBackoff, RetryFailure},
     status::IngestStatusTracker,
     whole_seconds::WholeSeconds,
@@ -42,7 +42,7 @@ pub(crate) struct IngestPipeline {
     clock: Clock,
     root: RootChain,
     entries: EntryReader,
-    publisher: Publisher,
+    publisher: IndexPublisher,
     audit: LogAuditor,
     compactor: IndexCompactor,
     tracker: IngestStatusTracker,
@@ -62,7 +62,7 @@ impl IngestPipeline {
     pub(crate) fn new(
         (clock, root): (Clock, RootChain),
         entries: EntryReader,
-        publisher: Publisher,
+        publisher: IndexPublisher,
         compaction: bool,
         tracker: IngestStatusTracker,
     ) -> Self {

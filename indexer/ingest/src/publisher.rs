@@ -5,11 +5,13 @@
 
 use std::{ops::Range, sync::Arc};
 
-use tidemark_catalog::{CompactionResult, LogCursor, Manifest, PublishError, PublishRequest, SidecarMeta, WriterLease};
+use tidemark_catalog::{
+    CompactionResult, LogCursor, Manifest, PublishError, PublishRequest, SidecarMeta, TransactionRejected, WriterLease,
+};
 use tidemark_store::StoreSecond;
 
 use crate::{
-    batch::{BatchLimits, RecordBatch, SealedBatch},
+    batch::{BatchLimits, RecordBatch, UploadedBatch},
     corrected_totals::CorrectedTotals,
     engine::{EngineError, IndexLookup, RecordMarks},
     error::IngestError,
@@ -25,7 +27,7 @@ use crate::{
 const MAX_HALVINGS: u32 = 10;
 
 /// Publishes in the name of the lease's holder. All that it remembers can be dropped at any time: the chain has it.
-pub(crate) struct Publisher {
+pub(crate) struct IndexPublisher {
     writer_lease: WriterLease,
     uploader: SegmentUploader,
     limits: BatchLimits,
@@ -37,10 +39,12 @@ pub(crate) struct Publisher {
     retrier: StageRetrier,
     /// The published index, once it is open.
     lookup: Option<Arc<dyn IndexLookup>>,
+    /// Whether that has records of a batch that is not published yet.
+    has_unpublished: bool,
     resolver: RecordResolver,
 }
 
-impl Publisher {
+impl IndexPublisher {
     pub(crate) fn new(
         writer_lease: WriterLease,
         uploader: SegmentUploader,
@@ -58,6 +62,7 @@ impl Publisher {
             tracker,
             retrier,
             lookup: None,
+            has_unpublished: false,
             resolver: RecordResolver::default(),
         }
     }
@@ -80,12 +85,15 @@ impl Publisher {
         RecordBatch::new(&self.uploader, self.manifest().next_seq, self.limits.halved(self.halvings))
     }
 
-    /// Adds `records` to `batch`, resolved against the published index.
+    /// Adds `records` to `batch`, resolved against the published index and the batch so far.
     pub(crate) async fn add(
         &mut self,
         batch: &mut RecordBatch,
         records: Vec<OperationRecord>,
     ) -> Result<(), EngineError> {
+        if self.resolver.records() >= self.limits.max_unopened() {
+            self.open_with(batch).await?;
+        }
         let lookup = self.lookup().await?;
         batch.push(records, &mut self.resolver, &*lookup).await
     }
@@ -103,27 +111,14 @@ impl Publisher {
     /// Publishes `batch` with the cursor at `to`, and opens the index that results.
     pub(crate) async fn publish(
         &mut self,
-        batch: RecordBatch,
+        mut batch: RecordBatch,
         to: StoreSecond,
         horizon: StoreSecond,
     ) -> Result<(), IngestError> {
-        let SealedBatch { segments, seqs, marks, corrected } = batch.seal().await?;
+        let UploadedBatch { segments, seqs, marks, corrected } = batch.upload().await?;
         let (marks, corrected) = mutants::published_marks(marks, corrected, &seqs);
-        // Before the manifest: it names the sidecar, and its records must never be visible without the marks they cause.
-        let sidecars = self.upload_sidecars(&marks, &seqs, corrected).await?;
-        let publication = PublishRequest {
-            from: self.cursor(),
-            to: LogCursor(to),
-            horizon,
-            audited: self.audited,
-            first_seq: seqs.start,
-            records: seqs.end - seqs.start,
-            segments,
-            sidecars,
-            // Only what is not settled is corrected.
-            settled: marks.corrected.iter().collect(),
-        };
-        self.commit(publication).await?;
+        let additions = self.additions(UploadedBatch { segments, seqs, marks, corrected }).await?;
+        self.commit(PublishRequest { to: LogCursor(to), horizon, audited: self.audited, ..additions }).await?;
         self.tracker.clear_pending();
         self.reopen().await
     }
@@ -159,6 +154,9 @@ impl Publisher {
     /// Forgets the records that were added to batches and are not published.
     pub(crate) fn discard_unpublished(&mut self) {
         self.resolver.clear();
+        if std::mem::take(&mut self.has_unpublished) {
+            self.lookup = None;
+        }
     }
 
     /// Batches are half as long from now on.
@@ -193,6 +191,35 @@ impl Publisher {
         }
     }
 
+    /// Uploads what `batch` has, and opens the published index as if that were part of it: it need not be remembered any more, so
+    /// that a second with any number of entries fits in memory. Nothing of it is visible to others.
+    async fn open_with(&mut self, batch: &mut RecordBatch) -> Result<(), EngineError> {
+        // The engine tells an entity's latest commit by the marks. This sidecar is garbage once the batch is published with its own.
+        let additions = self.additions(batch.upload().await?).await?;
+        let unpublished =
+            self.manifest().publish(self.writer_lease.epoch(), &additions).map_err(|rejected| unsound(&rejected))?;
+        self.lookup = Some(self.uploader.engine().open(&unpublished).await?);
+        self.has_unpublished = true;
+        self.resolver.clear();
+        Ok(())
+    }
+
+    /// Adds what `batch` has and moves nothing.
+    async fn additions(&self, batch: UploadedBatch) -> Result<PublishRequest, EngineError> {
+        let UploadedBatch { segments, seqs, marks, corrected } = batch;
+        // Before the manifest: it names the sidecar, and its records must never be visible without the marks they cause.
+        let sidecars = self.upload_sidecars(&marks, &seqs, corrected).await?;
+        Ok(PublishRequest {
+            first_seq: seqs.start,
+            records: seqs.end - seqs.start,
+            segments,
+            sidecars,
+            // Only what is not settled is corrected.
+            settled: marks.corrected.iter().collect(),
+            ..PublishRequest::after(self.manifest())
+        })
+    }
+
     async fn upload_sidecars(
         &self,
         marks: &RecordMarks,
@@ -209,9 +236,14 @@ impl Publisher {
     /// Opens the index that was just published.
     async fn reopen(&mut self) -> Result<(), IngestError> {
         // The new index contains what the resolver remembers of the published batches.
-        self.lookup = None;
+        (self.lookup, self.has_unpublished) = (None, false);
         self.resolver.clear();
         self.lookup().await?;
         Ok(())
     }
+}
+
+/// What a batch has does not continue the index.
+fn unsound(rejected: &TransactionRejected) -> EngineError {
+    EngineError::Refused { what: "open a batch".to_owned(), why: rejected.to_string() }
 }

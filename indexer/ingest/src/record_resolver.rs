@@ -13,8 +13,7 @@ use crate::{
     record::{LatestCommit, WriterKey},
 };
 
-/// The first 16 bytes of a SHA-256: what a batch remembers of a key, so that a second with millions of entries fits in
-/// memory whatever the length of its keys.
+/// The first 16 bytes of a SHA-256: what is remembered of a key, whatever its length.
 type KeyDigest = [u8; 16];
 
 /// Remembers what batches have added and the published index does not contain yet.
@@ -22,6 +21,8 @@ type KeyDigest = [u8; 16];
 pub(crate) struct RecordResolver {
     latest: BTreeMap<KeyDigest, LatestCommit>,
     first_commits: BTreeMap<KeyDigest, (Token, u32)>,
+    /// Records since it was cleared.
+    records: u64,
 }
 
 impl RecordResolver {
@@ -32,32 +33,47 @@ impl RecordResolver {
         records: &mut [OperationRecord],
         index: &dyn IndexLookup,
     ) -> Result<RecordMarks, EngineError> {
-        self.load_keys(records, index).await?;
-        for record in &mut *records {
-            self.mark_duplicate(record);
+        let keys: Vec<_> = records.iter().map(digest_of_key).collect();
+        self.load_keys(records, &keys, index).await?;
+        self.records += records.len() as u64;
+        for (record, key) in records.iter_mut().zip(keys) {
+            self.mark_duplicate(record, key);
         }
-        self.load_entities(records, index).await?;
+        let entities: Vec<_> = records.iter().map(digest_of_entity).collect();
+        self.load_entities(records, &entities, index).await?;
         let mut marks = RecordMarks::default();
-        for record in &*records {
-            self.mark_outdated(record, &mut marks);
+        for (record, entity) in records.iter().zip(entities) {
+            self.mark_outdated(record, entity, &mut marks);
         }
         Ok(marks)
     }
 
+    /// How many records it remembers: of each at most an entity and a key, 150 bytes or so.
+    pub(crate) fn records(&self) -> u64 {
+        self.records
+    }
+
     /// Forgets all: the index contains it by now, or it was never published.
     pub(crate) fn clear(&mut self) {
+        self.records = 0;
         self.latest.clear();
         if mutants::forgets_claims() {
             self.first_commits.clear();
         }
     }
 
-    /// Learns from the index which operations committed with the keys of `records`.
-    async fn load_keys(&mut self, records: &[OperationRecord], index: &dyn IndexLookup) -> Result<(), EngineError> {
-        let keys = records.iter().filter(|record| record.is_committed()).filter_map(OperationRecord::writer_key);
-        let unknown: BTreeMap<KeyDigest, WriterKey> = keys
-            .map(|key| (digest_of_key(&key), key))
-            .filter(|(digest, _)| !self.first_commits.contains_key(digest))
+    /// Learns from the index which operations committed with the `keys` of `records`.
+    async fn load_keys(
+        &mut self,
+        records: &[OperationRecord],
+        keys: &[Option<KeyDigest>],
+        index: &dyn IndexLookup,
+    ) -> Result<(), EngineError> {
+        let committed = records.iter().zip(keys).filter(|(record, _)| record.is_committed());
+        let unknown: BTreeMap<KeyDigest, WriterKey> = committed
+            .filter_map(|(record, digest)| Some((record, (*digest)?)))
+            .filter(|(_, digest)| !self.first_commits.contains_key(digest))
+            .filter_map(|(record, digest)| Some((digest, record.writer_key()?)))
             .collect();
         if unknown.is_empty() {
             return Ok(());
@@ -73,24 +89,30 @@ impl RecordResolver {
     ///
     /// In the tail the other one's (token, op) is always smaller. A correction whose key a later token has committed is the
     /// duplicate nevertheless: the later one was decided, and perhaps acknowledged, before the correction was seen.
-    fn mark_duplicate(&mut self, record: &mut OperationRecord) {
+    fn mark_duplicate(&mut self, record: &mut OperationRecord, key: Option<KeyDigest>) {
         let outcome = record.decision.outcome;
         let counts = mutants::claims_key(outcome == Outcome::Committed, outcome);
-        let Some(key) = record.writer_key().filter(|_| counts) else { return };
+        let Some(key) = key.filter(|_| counts) else { return };
         let this = (record.token, record.op);
-        let first = *self.first_commits.entry(digest_of_key(&key)).or_insert(this);
+        let first = *self.first_commits.entry(key).or_insert(this);
         if first != this && outcome == Outcome::Committed {
             record.decision.outcome = Outcome::Duplicate;
         }
     }
 
-    /// Learns from the index the latest commits of the entities of `records`.
-    async fn load_entities(&mut self, records: &[OperationRecord], index: &dyn IndexLookup) -> Result<(), EngineError> {
-        let entities = records.iter().filter_map(|record| Some(record.entity_commit()?.0));
-        let unknown: BTreeMap<KeyDigest, String> = entities
-            .map(|entity| (digest_of(&[entity]), entity))
-            .filter(|(digest, _)| !self.latest.contains_key(digest))
-            .map(|(digest, entity)| (digest, entity.to_owned()))
+    /// Learns from the index the latest commits of the `entities` of `records`.
+    async fn load_entities(
+        &mut self,
+        records: &[OperationRecord],
+        entities: &[Option<KeyDigest>],
+        index: &dyn IndexLookup,
+    ) -> Result<(), EngineError> {
+        let unknown: BTreeMap<KeyDigest, String> = records
+            .iter()
+            .zip(entities)
+            .filter_map(|(record, digest)| Some((record, (*digest)?)))
+            .filter(|(_, digest)| !self.latest.contains_key(digest))
+            .filter_map(|(record, digest)| Some((digest, record.entity.clone()?)))
             .collect();
         if unknown.is_empty() {
             return Ok(());
@@ -103,9 +125,9 @@ impl RecordResolver {
     }
 
     /// Of two committed operations of one entity, marks the older one.
-    fn mark_outdated(&mut self, record: &OperationRecord, marks: &mut RecordMarks) {
-        let Some((entity, claim)) = record.entity_commit() else { return };
-        let newest = self.latest.entry(digest_of(&[entity])).or_insert(claim);
+    fn mark_outdated(&mut self, record: &OperationRecord, entity: Option<KeyDigest>, marks: &mut RecordMarks) {
+        let Some(((_, claim), entity)) = record.entity_commit().zip(entity) else { return };
+        let newest = self.latest.entry(entity).or_insert(claim);
         if *newest == claim {
             return;
         }
@@ -114,8 +136,15 @@ impl RecordResolver {
     }
 }
 
-fn digest_of_key(key: &WriterKey) -> KeyDigest {
-    digest_of(&[&key.writer, &key.key])
+/// Of the record's idempotency key with its writer, if it has one.
+fn digest_of_key(record: &OperationRecord) -> Option<KeyDigest> {
+    let key = record.idempotency_key.as_deref()?;
+    Some(digest_of(&[record.writer.as_deref().unwrap_or_default(), key]))
+}
+
+/// Of the entity that the record claims to be the newest of, if it does.
+fn digest_of_entity(record: &OperationRecord) -> Option<KeyDigest> {
+    record.entity_commit().map(|(entity, _)| digest_of(&[entity]))
 }
 
 fn digest_of(parts: &[&str]) -> KeyDigest {

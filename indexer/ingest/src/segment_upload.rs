@@ -226,14 +226,14 @@ impl SegmentWriter {
         if full { self.roll().await } else { Ok(()) }
     }
 
-    /// All segments, uploaded, in seq order.
-    pub(crate) async fn finish(mut self) -> Result<Vec<SegmentMeta>, EngineError> {
+    /// All segments so far, uploaded, in seq order.
+    pub(crate) async fn finish(&mut self) -> Result<Vec<SegmentMeta>, EngineError> {
         // Once more where a segment had no room for all.
         while self.filling.is_some() {
             self.roll().await?;
         }
         self.join_upload().await?;
-        Ok(self.uploaded)
+        Ok(self.uploaded.clone())
     }
 
     /// An empty segment for records from `first` on.

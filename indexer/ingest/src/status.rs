@@ -65,7 +65,7 @@ pub struct IngestProgress {
 
 /// What the index consists of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct IndexTotals {
+pub struct IndexSize {
     /// Segments.
     pub segments: u64,
     /// Records in them, corrected ones included.
@@ -105,7 +105,7 @@ pub struct IngestStatus {
     /// The present writer, as this process last saw; `None` before it saw another one.
     pub holder: Option<String>,
     /// What the index consists of, once a manifest is known.
-    pub totals: Option<IndexTotals>,
+    pub totals: Option<IndexSize>,
     /// Why no segments are merged although some should be. The index stays correct, and becomes slower.
     pub compaction_stalled: Option<String>,
     /// Objects that the index no longer names and that are deleted after a day; `None` before this process looked.
@@ -201,7 +201,7 @@ impl IngestStatusTracker {
             status.horizon = status.horizon.max(manifest.horizon);
             status.cursor = manifest.cursor;
             status.entries = manifest.totals.standing();
-            status.totals = Some(IndexTotals {
+            status.totals = Some(IndexSize {
                 segments: manifest.segments.len() as u64,
                 records: manifest.totals.records,
                 bytes: manifest.totals.bytes,

@@ -4,7 +4,12 @@ use std::{path::PathBuf, time::Duration};
 
 use tidemark_wal::LogParameters;
 
-use crate::{fault_schedule::FaultSchedule, mutants::Mutant, refusals::DisabledKey, rng::SimRng};
+use crate::{
+    fault_schedule::FaultSchedule,
+    mutants::{ENTRY_MEMORY, Mutant},
+    refusals::DisabledKey,
+    rng::SimRng,
+};
 
 /// The config of one simulation.
 #[derive(Clone, Debug)]
@@ -190,12 +195,22 @@ impl SimConfig {
                 (fault_schedule.panicking_entries, fault_schedule.refusal_delay) = (50, 0..=0);
                 (config.writers, config.append_interval) = (3, 200..=3_000);
             }
-            Mutant::EmptiedChainBegunAnew => {
+            Mutant::EmptiedChainBegunAnew | Mutant::HoleTakenForEnd => {
                 (fault_schedule.process_pauses, config.trim_age) = (0, None);
                 let (from, span) = (Duration::from_mins(2), Duration::from_secs(80));
-                let loss = RecordLoss { chain: DamagedChain::Index, first: true, from, span, kills: true };
+                let first = mutant == Mutant::EmptiedChainBegunAnew;
+                let loss = RecordLoss { chain: DamagedChain::Index, first, from, span, kills: true };
                 config.record_loss = Some(loss);
                 config.fault_burst = Duration::from_mins(5);
+            }
+            Mutant::LargeEntrySkipped => {
+                (config.writers, config.append_interval) = (3, 200..=3_000);
+                config.entry_sizes = Some(EntrySizes { entry_memory: ENTRY_MEMORY, max_padding: 3 * ENTRY_MEMORY });
+            }
+            Mutant::FullDiskCutsSegment => {
+                (config.writers, config.append_interval) = (3, 200..=3_000);
+                let (from, span) = (Duration::from_secs(40), Duration::from_mins(2));
+                config.disk_shortage = Some(DiskShortage { from, span, room: 2_000 });
             }
             Mutant::GroupKeyCollides => {
                 (config.draft_kinds, config.append_interval) = (GROUPS_AND_ENTRIES, 200..=3_000);
@@ -207,7 +222,8 @@ impl SimConfig {
                 config.key_outage = Some((from, span, DisabledKey::Bodies));
             }
             Mutant::UnboundedUnreadable => {
-                (config.parameter_changes, config.fault_burst) = (Vec::new(), Duration::from_mins(10));
+                // Some 140 are refused: the checks cost the square of the entries.
+                (config.parameter_changes, config.fault_burst) = (Vec::new(), Duration::from_mins(6));
                 (config.writers, config.stray_writers, config.append_interval) = (3, 0, 1_000..=4_000);
                 (config.draft_kinds, config.deleter, config.indexers) = (ENTRIES, false, 1);
                 config.parameters.expiry = Duration::from_secs(6);

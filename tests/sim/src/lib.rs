@@ -29,7 +29,7 @@ pub use process::SimProcess;
 pub use refusals::DisabledKey;
 pub use rng::SimRng;
 pub use run::{SeedReport, first_failure, run_seed, run_seeds};
-pub use scenario::{Scenario, run_for_mutant};
+pub use scenario::{SimScenario, run_for_mutant};
 pub use simulated_store::{
     ObjectMetadata, SimulatedStore, StoreChange, StoreEvent, StoreObserver, StoredObject, WriteAdmission,
 };

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, process::ExitCode, thread::available_parallelism};
 
 use clap::Parser;
-use tidemark_sim::{MUTANTS, Mutant, Scenario, SeedReport, first_failure, run_for_mutant, run_seeds};
+use tidemark_sim::{MUTANTS, Mutant, SeedReport, SimScenario, first_failure, run_for_mutant, run_seeds};
 
 /// Runs seeds of the simulation: `cargo run -p tidemark-sim -- --seeds 10000 --from 0`.
 #[derive(Parser)]
@@ -41,11 +41,11 @@ fn named(name: Option<&str>) -> Result<Option<Mutant>, ()> {
 
 fn main() -> ExitCode {
     let args = SimArgs::parse();
-    let Some(scenario) = Scenario::named(&args.scenario) else {
+    let Some(scenario) = SimScenario::named(&args.scenario) else {
         eprintln!(
             "no scenario has the name \"{}\"; the names are {:?}",
             args.scenario,
-            Scenario::ALL.map(Scenario::name)
+            SimScenario::ALL.map(SimScenario::name)
         );
         return ExitCode::FAILURE;
     };

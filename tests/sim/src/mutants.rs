@@ -5,9 +5,9 @@ mod store;
 
 use tidemark_store::mutants::{activate, is_active};
 
-pub(crate) use engine::{RedecidingEngine, UnverifyingEngine};
+pub(crate) use engine::{RedecidingEngine, TruncatingEngine, UnverifyingEngine};
 pub use store::STORE_MUTANTS;
-pub(crate) use store::mutated;
+pub(crate) use store::{ENTRY_MEMORY, mutated};
 
 macro_rules! mutants {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -94,6 +94,12 @@ mutants! {
     PanicEndsListing,
     /// A chain whose first record is missing is taken for empty and begun again (`tidemark-store`).
     EmptiedChainBegunAnew,
+    /// A chain ends where a record in its middle is missing (store).
+    HoleTakenForEnd,
+    /// An entry that is larger than the memory for entries is left out (store).
+    LargeEntrySkipped,
+    /// A segment ends where the disk was full, and what follows is lost (engine).
+    FullDiskCutsSegment,
     /// The key that is derived for an operation of a group is one that another entry may bear (`tidemark-wal`).
     GroupKeyCollides,
     /// An entry that is refused is judged unreadable although nothing else is read either (`tidemark-wal`).
@@ -113,7 +119,8 @@ mutants! {
 }
 
 /// The mutants whose body is in an engine: `mutants/engine.rs`.
-pub const ENGINE_MUTANTS: [Mutant; 2] = [Mutant::OutcomeDecidedAgain, Mutant::UnverifiedMergeInput];
+pub const ENGINE_MUTANTS: [Mutant; 3] =
+    [Mutant::OutcomeDecidedAgain, Mutant::UnverifiedMergeInput, Mutant::FullDiskCutsSegment];
 /// The mutants whose body is in a process of a scenario: `scenario/`.
 pub const PROCESS_MUTANTS: [Mutant; 1] = [Mutant::PurgeBeforeClosing];
 /// The names of the mutants whose body is in a crate: `indexer/{store,wal,catalog,ingest}/src/mutants.rs`.

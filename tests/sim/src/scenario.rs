@@ -19,7 +19,7 @@ use crate::{
 
 /// A scenario of the simulation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scenario {
+pub enum SimScenario {
     /// One chain.
     Chain,
     /// The pins and the garbage of an index, over days.
@@ -30,7 +30,7 @@ pub enum Scenario {
     Purge,
 }
 
-impl Scenario {
+impl SimScenario {
     /// Every scenario.
     pub const ALL: [Self; 4] = [Self::Chain, Self::Garbage, Self::Mixed, Self::Purge];
 

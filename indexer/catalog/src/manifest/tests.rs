@@ -17,7 +17,7 @@ use crate::{
 
 /// One step of any process. Numbers are taken modulo what there is.
 #[derive(Clone, Debug)]
-enum Step {
+enum ManifestStep {
     TakeOver,
     Release,
     /// Records for the next seconds, in one segment each.
@@ -42,18 +42,18 @@ enum Step {
     Zombie,
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = ManifestStep> {
     let segments = prop::collection::vec(prop::collection::vec(0u8..7, 1..5), 0..3);
     prop_oneof![
-        1 => Just(Step::TakeOver),
-        1 => Just(Step::Release),
-        4 => (0u64..9, segments).prop_map(|(seconds, segments)| Step::Publish { seconds, segments }),
-        2 => (any::<usize>(), 0u8..7).prop_map(|(of, outcome)| Step::Correct { of, outcome }),
-        1 => Just(Step::Outdate),
-        2 => (any::<usize>(), 1usize..5).prop_map(|(from, many)| Step::Compact { from, many }),
-        1 => Just(Step::CompactSidecars),
-        1 => Just(Step::RaiseEpoch),
-        1 => Just(Step::Zombie),
+        1 => Just(ManifestStep::TakeOver),
+        1 => Just(ManifestStep::Release),
+        4 => (0u64..9, segments).prop_map(|(seconds, segments)| ManifestStep::Publish { seconds, segments }),
+        2 => (any::<usize>(), 0u8..7).prop_map(|(of, outcome)| ManifestStep::Correct { of, outcome }),
+        1 => Just(ManifestStep::Outdate),
+        2 => (any::<usize>(), 1usize..5).prop_map(|(from, many)| ManifestStep::Compact { from, many }),
+        1 => Just(ManifestStep::CompactSidecars),
+        1 => Just(ManifestStep::RaiseEpoch),
+        1 => Just(ManifestStep::Zombie),
     ]
 }
 
@@ -68,23 +68,23 @@ const OUTCOMES: [Outcome; 7] = [
 ];
 
 #[derive(Clone, Copy)]
-struct Fact {
+struct RecordFact {
     token: Token,
     outcome: Outcome,
     standing: bool,
 }
 
 /// The chain so far, and what the index should hold.
-struct World {
+struct ManifestWorld {
     state: Manifest,
     /// Everything that was ever named.
     named: BTreeMap<String, bool>,
-    facts: Vec<Fact>,
+    facts: Vec<RecordFact>,
     entropy: Entropy,
     now: u64,
 }
 
-impl World {
+impl ManifestWorld {
     fn new() -> Self {
         let state = Manifest::new(Generation::first());
         Self { state, named: BTreeMap::new(), facts: Vec::new(), entropy: Entropy::seeded(1), now: 1_500_000_000 }
@@ -94,7 +94,7 @@ impl World {
         ObjectName::new(&self.state.generation, kind, self.state.epoch, &self.entropy).to_string()
     }
 
-    fn segment(&self, first_seq: u64, facts: &[Fact]) -> SegmentMeta {
+    fn segment(&self, first_seq: u64, facts: &[RecordFact]) -> SegmentMeta {
         let mut counts = RecordCounts::default();
         for fact in facts {
             counts.add(fact.outcome);
@@ -105,7 +105,7 @@ impl World {
             size: 100 * documents,
             checksum: "0".repeat(64),
             format: 1,
-            digest: facts.iter().map(Fact::digest).sum(),
+            digest: facts.iter().map(RecordFact::digest).sum(),
             first: facts.iter().map(|fact| fact.token).min().unwrap(),
             last: facts.iter().map(|fact| fact.token).max().unwrap(),
             entry_times: StoreSecond::from_unix(1)..StoreSecond::from_unix(2),
@@ -116,7 +116,7 @@ impl World {
         }
     }
 
-    fn sidecar(&self, corrected: &[Fact], outdated: u64) -> SidecarMeta {
+    fn sidecar(&self, corrected: &[RecordFact], outdated: u64) -> SidecarMeta {
         let mut counts = RecordCounts::default();
         for fact in corrected {
             counts.add(fact.outcome);
@@ -129,7 +129,7 @@ impl World {
             corrected: corrected.len() as u64,
             outdated,
             counts,
-            digest: corrected.iter().map(Fact::digest).sum(),
+            digest: corrected.iter().map(RecordFact::digest).sum(),
         }
     }
 
@@ -146,21 +146,21 @@ impl World {
     }
 
     /// What the step makes of the state; the facts that it adds come with it.
-    fn apply(&self, step: &Step) -> Result<(Manifest, Vec<Fact>, Option<usize>), TransactionRejected> {
+    fn apply(&self, step: &ManifestStep) -> Result<(Manifest, Vec<RecordFact>, Option<usize>), TransactionRejected> {
         let state = &self.state;
         let epoch = state.epoch;
         let plain = |next: Manifest| Ok((next, Vec::new(), None));
         match step {
-            Step::TakeOver => plain(state.take_over(epoch, holder(), true)?),
-            Step::Release => plain(state.release(epoch)?),
-            Step::Publish { seconds, segments } => {
+            ManifestStep::TakeOver => plain(state.take_over(epoch, holder(), true)?),
+            ManifestStep::Release => plain(state.release(epoch)?),
+            ManifestStep::Publish { seconds, segments } => {
                 let from = state.cursor.second().unix().max(self.now);
-                let fact = |outcome: &u8| Fact {
+                let fact = |outcome: &u8| RecordFact {
                     token: Token::new(StoreSecond::from_unix(from), &self.entropy),
                     outcome: OUTCOMES[usize::from(*outcome)],
                     standing: true,
                 };
-                let facts: Vec<Vec<Fact>> =
+                let facts: Vec<Vec<RecordFact>> =
                     segments.iter().map(|outcomes| outcomes.iter().map(fact).collect()).collect();
                 let mut seq = state.next_seq;
                 let mut packed = Vec::new();
@@ -171,12 +171,12 @@ impl World {
                 let publication = self.publication(from + seconds, packed, Vec::new());
                 Ok((state.publish(epoch, &publication)?, facts.concat(), None))
             }
-            Step::Correct { of, outcome } => {
+            ManifestStep::Correct { of, outcome } => {
                 let Some(of) = of.checked_rem(self.facts.len()).filter(|of| self.facts[*of].standing) else {
                     return plain(state.clone());
                 };
                 let old = self.facts[of];
-                let new = Fact { outcome: OUTCOMES[usize::from(*outcome)], ..old };
+                let new = RecordFact { outcome: OUTCOMES[usize::from(*outcome)], ..old };
                 let segments = vec![self.segment(state.next_seq, &[new])];
                 let to = state.cursor.second().unix();
                 let settled = (old.outcome == Outcome::Aborted).then_some(of as u64 + FIRST_SEQ);
@@ -184,9 +184,9 @@ impl World {
                 let publication = PublishRequest { settled: settled.into_iter().collect(), ..publication };
                 Ok((state.publish(epoch, &publication)?, vec![new], Some(of)))
             }
-            Step::Outdate => {
+            ManifestStep::Outdate => {
                 let to = state.cursor.second().unix();
-                let cause = Fact {
+                let cause = RecordFact {
                     token: Token::new(StoreSecond::from_unix(to), &self.entropy),
                     outcome: Outcome::Committed,
                     standing: true,
@@ -195,7 +195,7 @@ impl World {
                 let publication = self.publication(to, segments, vec![self.sidecar(&[], 2)]);
                 Ok((state.publish(epoch, &publication)?, vec![cause], None))
             }
-            Step::Compact { from, many } => {
+            ManifestStep::Compact { from, many } => {
                 let from = from.checked_rem(state.segments.len()).unwrap_or(0);
                 let merged: Vec<_> = state.segments.iter().skip(from).take(*many).cloned().collect();
                 let (Some(first), Some(last)) = (merged.first(), merged.last()) else { return plain(state.clone()) };
@@ -217,7 +217,7 @@ impl World {
                 let compaction = CompactionResult { removes, adds: vec![added], ..CompactionResult::default() };
                 plain(state.adopt(epoch, &compaction)?)
             }
-            Step::CompactSidecars => {
+            ManifestStep::CompactSidecars => {
                 let merged = &state.sidecars;
                 let (Some(first), Some(last)) = (merged.first(), merged.last()) else { return plain(state.clone()) };
                 let added = SidecarMeta {
@@ -235,8 +235,8 @@ impl World {
                 let compaction = CompactionResult { removes_sidecars, adds_sidecars, ..CompactionResult::default() };
                 plain(state.adopt(epoch, &compaction)?)
             }
-            Step::RaiseEpoch => plain(state.raise_epoch(epoch)?),
-            Step::Zombie => {
+            ManifestStep::RaiseEpoch => plain(state.raise_epoch(epoch)?),
+            ManifestStep::Zombie => {
                 let publication = self.publication(self.now + 1, Vec::new(), Vec::new());
                 plain(state.publish(epoch.wrapping_sub(1), &publication)?)
             }
@@ -244,7 +244,7 @@ impl World {
     }
 
     /// Applies the step as a chain would: invariants first, then dated by the record's store time.
-    fn take(&mut self, step: &Step) -> Result<(), TestCaseError> {
+    fn take(&mut self, step: &ManifestStep) -> Result<(), TestCaseError> {
         self.now += 1;
         let (mut next, facts, corrected) = match self.apply(step) {
             Ok(applied) => applied,
@@ -253,7 +253,7 @@ impl World {
             }
             Err(_) => return Ok(()),
         };
-        prop_assert!(!matches!(step, Step::Zombie), "a fenced writer published");
+        prop_assert!(!matches!(step, ManifestStep::Zombie), "a fenced writer published");
         prop_assert_eq!(next.check_state().and_then(|()| next.check_transition(&self.state)), Ok(()), "{:?}", step);
         next.apply_store_time(StoreSecond::from_unix(self.now));
         if let Some(of) = corrected {
@@ -292,7 +292,7 @@ impl World {
     }
 }
 
-impl Fact {
+impl RecordFact {
     fn digest(&self) -> SetDigest {
         let Self { token, outcome, .. } = *self;
         SetDigest::of(&SetElement { token, op: 0, outcome, evidence: Some(Evidence::Bound), body: None })
@@ -306,8 +306,8 @@ fn holder() -> LeaseHolder {
 proptest! {
     #[test]
     fn whatever_is_accepted_keeps_the_invariants(steps in prop::collection::vec(step(), 1..60)) {
-        let mut world = World::new();
-        world.take(&Step::TakeOver)?;
+        let mut world = ManifestWorld::new();
+        world.take(&ManifestStep::TakeOver)?;
         for step in &steps {
             world.take(step)?;
         }
@@ -317,10 +317,10 @@ proptest! {
 }
 
 /// A world with two published segments of two records each.
-fn world() -> World {
-    let mut world = World::new();
-    let publish = Step::Publish { seconds: 5, segments: vec![vec![0, 1], vec![2, 2]] };
-    for step in [Step::TakeOver, publish] {
+fn world() -> ManifestWorld {
+    let mut world = ManifestWorld::new();
+    let publish = ManifestStep::Publish { seconds: 5, segments: vec![vec![0, 1], vec![2, 2]] };
+    for step in [ManifestStep::TakeOver, publish] {
         world.take(&step).unwrap();
     }
     world
@@ -339,7 +339,7 @@ fn broken(step: Result<Manifest, TransactionRejected>, before: &Manifest) -> &'s
 
 #[test]
 fn a_publication_continues_the_cursor_and_the_seqs() {
-    let World { state, .. } = world();
+    let ManifestWorld { state, .. } = world();
     let at = |from: u64, to: u64, first_seq| PublishRequest {
         from: LogCursor(StoreSecond::from_unix(from)),
         to: LogCursor(StoreSecond::from_unix(to)),
@@ -365,18 +365,19 @@ fn a_publication_continues_the_cursor_and_the_seqs() {
 
 #[test]
 fn the_horizon_stays_where_it_is_when_a_publication_names_a_lower_one() {
-    let World { state, .. } = world();
+    let ManifestWorld { state, .. } = world();
     let lower = PublishRequest { horizon: StoreSecond::from_unix(1), ..PublishRequest::after(&state) };
     assert_eq!(state.publish(1, &lower).unwrap().horizon, state.horizon);
 }
 
 #[test]
 fn an_object_of_a_lower_epoch_is_refused() {
-    let World { state, .. } = world();
+    let ManifestWorld { state, .. } = world();
     let state = state.take_over(1, holder(), false).unwrap();
-    let mut world = World::new();
+    let mut world = ManifestWorld::new();
     world.state.epoch = 1;
-    let stale = world.segment(5, &[Fact { token: Token::from_bytes([1; 20]), outcome: Outcome::Late, standing: true }]);
+    let stale =
+        world.segment(5, &[RecordFact { token: Token::from_bytes([1; 20]), outcome: Outcome::Late, standing: true }]);
     let publication = PublishRequest { records: 1, segments: vec![stale], ..PublishRequest::after(&state) };
     assert_eq!(broken(state.publish(2, &publication), &state), "an added object's epoch is not lower than the index's");
 }
@@ -384,7 +385,7 @@ fn an_object_of_a_lower_epoch_is_refused() {
 #[test]
 fn a_compaction_that_loses_a_record_or_a_mark_is_refused() {
     let mut world = world();
-    world.take(&Step::Correct { of: 2, outcome: 1 }).unwrap();
+    world.take(&ManifestStep::Correct { of: 2, outcome: 1 }).unwrap();
     let state = &world.state;
     let removes = vec![state.segments[0].key.clone()];
     let adds = vec![state.segments[1].clone()];
@@ -402,7 +403,7 @@ fn a_merge_that_ran_while_a_correction_was_published_counts_it_as_settled() {
     let mut world = world();
     assert_eq!(world.state.segments.iter().map(|segment| segment.unsettled).collect::<Vec<_>>(), [0, 2]);
     let inputs = world.state.segments.clone();
-    world.take(&Step::Correct { of: 2, outcome: 1 }).unwrap();
+    world.take(&ManifestStep::Correct { of: 2, outcome: 1 }).unwrap();
     assert_eq!(world.state.segments[1].unsettled, 1);
     let merged = SegmentMeta {
         key: world.key(ObjectKind::Segment),
@@ -424,7 +425,7 @@ fn a_merge_that_ran_while_a_correction_was_published_counts_it_as_settled() {
 
 #[test]
 fn what_is_settled_was_unsettled() {
-    let World { state, .. } = world();
+    let ManifestWorld { state, .. } = world();
     let publication = |seq| PublishRequest { settled: vec![seq], ..PublishRequest::after(&state) };
     for seq in [0, 1, 5] {
         assert_eq!(broken(state.publish(1, &publication(seq)), &state), "only unsettled records are settled");
@@ -436,10 +437,10 @@ fn what_is_settled_was_unsettled() {
 #[test]
 fn marks_name_the_records_that_caused_them() {
     let mut world = world();
-    for step in [Step::Outdate, Step::Outdate, Step::Outdate] {
+    for step in [ManifestStep::Outdate, ManifestStep::Outdate, ManifestStep::Outdate] {
         world.take(&step).unwrap();
     }
-    let causes = |world: &World| world.state.sidecars.iter().map(|one| one.causes.clone()).collect::<Vec<_>>();
+    let causes = |world: &ManifestWorld| world.state.sidecars.iter().map(|one| one.causes.clone()).collect::<Vec<_>>();
     assert_eq!(causes(&world), [5..6, 6..7, 7..8]);
     let state = world.state.clone();
     let merge = |range: std::ops::Range<usize>, causes| {
@@ -464,7 +465,7 @@ fn marks_name_the_records_that_caused_them() {
 
 #[test]
 fn the_audit_never_goes_back_and_stays_below_the_cursor() {
-    let World { state, .. } = world();
+    let ManifestWorld { state, .. } = world();
     let at = |audited: StoreSecond| PublishRequest { audited, ..PublishRequest::after(&state) };
     let cursor = state.cursor.second();
     let audited = state.publish(1, &at(cursor)).unwrap();
@@ -476,7 +477,7 @@ fn the_audit_never_goes_back_and_stays_below_the_cursor() {
 
 #[test]
 fn a_generation_ends_only_in_favour_of_the_same_index() {
-    let World { state, .. } = world();
+    let ManifestWorld { state, .. } = world();
     let successor = Manifest { generation: "g2".parse().unwrap(), ..state.clone() };
     let behind = Manifest { cursor: LogCursor::default(), ..successor.clone() };
     for other in [&state, &behind] {
@@ -492,7 +493,7 @@ fn a_generation_ends_only_in_favour_of_the_same_index() {
 
 #[test]
 fn the_end_of_a_generation_says_why() {
-    let World { state, .. } = world();
+    let ManifestWorld { state, .. } = world();
     let building =
         Manifest { building: Some("reindex-1".to_owned()), generation: "g2".parse().unwrap(), ..state.clone() };
     let closed = state.close(1, &building).unwrap();
@@ -535,9 +536,11 @@ fn hasty_takeovers_are_counted_until_somebody_publishes() {
 /// What a writer uploaded before it raised its epoch can never be published afterwards: it may be collected.
 #[test]
 fn an_upload_from_before_the_epoch_was_raised_is_refused() {
-    let World { state, .. } = world();
-    let uploaded = world()
-        .segment(state.next_seq, &[Fact { token: Token::from_bytes([1; 20]), outcome: Outcome::Late, standing: true }]);
+    let ManifestWorld { state, .. } = world();
+    let uploaded = world().segment(
+        state.next_seq,
+        &[RecordFact { token: Token::from_bytes([1; 20]), outcome: Outcome::Late, standing: true }],
+    );
     let raised = state.raise_epoch(state.epoch).unwrap();
     assert_eq!((raised.epoch, raised.holder.clone().map(|holder| holder.identity)), (2, Some(holder().identity)));
     let mut late = raised.clone();

@@ -17,7 +17,7 @@ pub(crate) const INDEX: &str = "memory:///index";
 const EXPIRY: Duration = Duration::from_mins(10);
 
 /// A process of an owner, with a log of its own or the one that most have.
-pub(crate) struct Process {
+pub(crate) struct IndexProcess {
     name: String,
     stage: Stage,
     pub(crate) log: Log,
@@ -33,7 +33,7 @@ pub(crate) fn owner(uid: &str) -> IndexOwner {
     IndexOwner::Resource { cluster, namespace, name, uid: uid.to_owned() }
 }
 
-impl Process {
+impl IndexProcess {
     pub(crate) fn new(name: &str, stage: &Stage, owner: IndexOwner) -> Self {
         Self::of_log("log", name, stage, owner)
     }

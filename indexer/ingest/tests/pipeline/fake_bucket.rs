@@ -27,6 +27,7 @@ struct BucketState {
     objects: BTreeMap<String, BucketObject>,
     requests: u64,
     written_bytes: u64,
+    read_bytes: u64,
     /// Keys that were read, each as often as it was.
     reads: BTreeMap<String, u64>,
     dies_at: Option<u64>,
@@ -61,6 +62,7 @@ impl FakeBucket {
             objects: BTreeMap::new(),
             requests: 0,
             written_bytes: 0,
+            read_bytes: 0,
             reads: BTreeMap::new(),
             dies_at: None,
             fails: None,
@@ -140,6 +142,11 @@ impl FakeBucket {
     /// The bytes of every object that was put.
     pub(crate) fn written_bytes(&self) -> u64 {
         self.state().written_bytes
+    }
+
+    /// The bytes of every body that was read.
+    pub(crate) fn read_bytes(&self) -> u64 {
+        self.state().read_bytes
     }
 
     /// How many objects there are whose keys begin with `prefix`, and their bytes.
@@ -260,6 +267,9 @@ impl ObjectStore for FakeBucket {
             None => 0..meta.size,
         };
         let body = kept.body.slice(usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap());
+        if !options.head {
+            self.state().read_bytes += body.len() as u64;
+        }
         Ok(GetResult {
             range,
             payload: GetResultPayload::Stream(stream::once(async { Ok(body) }).boxed()),

@@ -6,6 +6,8 @@ mod bad_objects;
 mod compaction;
 mod days;
 mod fake_bucket;
+mod history;
+mod large_second;
 mod world;
 
 use std::time::Duration;

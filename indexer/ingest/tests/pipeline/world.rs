@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tidemark_catalog::{
-    Generation, IndexChain, IndexOwner, IndexRegistration, IndexTotals, LogCursor, Manifest, RootChain, RootState,
-    WriterIdentity,
+    Generation, IndexChain, IndexOwner, IndexRegistration, IndexTotals, LogCursor, Manifest, ObjectKind, ObjectName,
+    RootChain, RootState, SegmentMeta, WriterIdentity,
 };
 use tidemark_store::{Clock, Entropy, Store, StoreSecond};
 use tidemark_wal::{Log, LogParameters, Outcome, Token};
@@ -14,8 +14,8 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::fake_bucket::FakeBucket;
 use tidemark_ingest::{
-    IngestError, IngestOptions, IngestStatus, LatestCommit, LogIngester,
-    engine::IndexEngine,
+    IngestError, IngestOptions, IngestStatus, LatestCommit, LogIngester, OperationRecord,
+    engine::{IndexEngine, RecordStats, SegmentFile},
     model_engine::{IndexContents, ModelEngine},
 };
 
@@ -221,6 +221,58 @@ impl IngestWorld {
     pub(crate) async fn set_audited(&self, second: StoreSecond) {
         let audited = |manifest: Option<&Manifest>| Ok(manifest.map(|now| Manifest { audited: second, ..now.clone() }));
         self.chain().chain().append(None, audited).await.unwrap();
+    }
+
+    /// Adds operations to the index as if they had been published long ago, a second apart up to `end`: of 50 entities, each with a
+    /// key of its own. The log has none of their entries. Gives their tokens.
+    pub(crate) async fn plant_history(
+        &self,
+        end: StoreSecond,
+        count: u64,
+        outcome: impl Fn(u64) -> Outcome,
+    ) -> Vec<Token> {
+        let (manifest, engine) = (self.manifest().await, self.engine());
+        let (mut builder, mut stats) = (engine.builder().unwrap(), RecordStats::default());
+        let (first_seq, mut tokens) = (manifest.next_seq, Vec::new());
+        for number in 0..count {
+            let second = end.before(Duration::from_secs(count - number));
+            let token = Token::new(second, &self.entropy);
+            let record = json!({
+                "seq": first_seq + number, "token": token, "op": 0, "kind": "entry", "size": 14,
+                "decision": {"outcome": outcome(number), "entryTime": second},
+                "entity": format!("entry/e{}", number % 50), "writer": "w", "idempotencyKey": format!("k{number}"),
+            });
+            let record: OperationRecord = serde_json::from_value(record).unwrap();
+            stats.insert(&record.set_element(), second);
+            builder.add(vec![record]).await.unwrap();
+            tokens.push(token);
+        }
+        let packed = builder.finish().await.unwrap();
+        let SegmentFile::Memory(body) = packed.file else { panic!("a model packs in memory") };
+        let name = ObjectName::new(&manifest.generation, ObjectKind::Segment, manifest.epoch, &self.entropy);
+        self.bucket.plant(&format!("index/{name}"), body, end);
+        let segment = SegmentMeta {
+            key: name.to_string(),
+            size: packed.size,
+            checksum: packed.checksum,
+            format: packed.format,
+            digest: stats.digest,
+            first: tokens[0],
+            last: *tokens.last().unwrap(),
+            entry_times: tokens[0].second()..end,
+            seq: first_seq..first_seq + count,
+            counts: stats.counts,
+            unsettled: stats.counts.unsettled(),
+            documents: count,
+        };
+        let history = |manifest: Option<&Manifest>| {
+            let manifest = manifest.unwrap().clone();
+            let segments = [manifest.segments, vec![segment.clone()]].concat();
+            let totals = IndexTotals::of(&segments, &manifest.sidecars);
+            Ok(Some(Manifest { segments, totals, next_seq: first_seq + count, ..manifest }))
+        };
+        self.chain().chain().append(None, history).await.unwrap();
+        tokens
     }
 
     /// As `tidemark log unregister` does.

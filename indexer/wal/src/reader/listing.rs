@@ -98,6 +98,11 @@ impl RangeListing {
         Self { store: store.clone(), after: key_before(from), from, to, unrecognized }
     }
 
+    /// What of the range comes after `token`.
+    pub(super) fn after(self, token: Token) -> Self {
+        Self { after: token.to_string(), from: token.second(), ..self }
+    }
+
     /// The entries in token order, with at most `side_by_side` listings at once. Ends after the first error.
     pub(super) fn stream(
         self,

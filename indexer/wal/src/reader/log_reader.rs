@@ -77,6 +77,12 @@ impl LogReader {
         RangeListing::new(&self.log.entries, from, to, self.unrecognized.clone()).stream(self.listings).boxed()
     }
 
+    /// As [`LogReader::list`], the entries after `token` whose second is below `to`.
+    pub fn list_after(&self, token: Token, to: StoreSecond) -> BoxStream<'static, Result<ListedEntry, StoreError>> {
+        let range = RangeListing::new(&self.log.entries, token.second(), to, self.unrecognized.clone());
+        range.after(token).stream(self.listings).boxed()
+    }
+
     /// How many different keys that are not tokens the listings have met, up to 100 000.
     pub fn unrecognized_keys(&self) -> u64 {
         self.unrecognized.count()

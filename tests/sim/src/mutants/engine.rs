@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use tidemark_catalog::{RootChain, SegmentMeta};
 use tidemark_ingest::{
     OperationRecord,
-    engine::{EngineError, IndexEngine, PackedSegment, RecordStats},
+    engine::{EngineError, IndexEngine, PackedSegment, RecordStats, SegmentBuilder, UnfitRecords},
     engine_decorator::EngineDecorator,
 };
 use tidemark_store::Store;
@@ -94,5 +94,57 @@ impl EngineDecorator for UnverifyingEngine {
             builder.add(self.records_as_they_are(&segment.key).await?).await?;
         }
         builder.finish().await
+    }
+}
+
+/// `FullDiskCutsSegment`: an engine that takes a segment for finished where the disk was full.
+pub(crate) struct TruncatingEngine {
+    inner: Arc<dyn IndexEngine>,
+    unlimited: Arc<dyn IndexEngine>,
+}
+
+impl TruncatingEngine {
+    /// Over `inner`, whose disk may be full; `unlimited` is the same engine with any room.
+    pub(crate) fn new(inner: Arc<dyn IndexEngine>, unlimited: Arc<dyn IndexEngine>) -> Self {
+        Self { inner, unlimited }
+    }
+}
+
+#[async_trait]
+impl EngineDecorator for TruncatingEngine {
+    fn inner(&self) -> &dyn IndexEngine {
+        &*self.inner
+    }
+
+    fn builder(&self) -> Result<Box<dyn SegmentBuilder>, EngineError> {
+        let (inner, fitting) = (self.inner.builder()?, self.unlimited.builder()?);
+        Ok(Box::new(TruncatingBuilder { inner, fitting, is_full: false }))
+    }
+}
+
+struct TruncatingBuilder {
+    inner: Box<dyn SegmentBuilder>,
+    /// What was added before the disk was full.
+    fitting: Box<dyn SegmentBuilder>,
+    is_full: bool,
+}
+
+#[async_trait]
+impl SegmentBuilder for TruncatingBuilder {
+    async fn add(&mut self, records: Vec<OperationRecord>) -> Result<(), EngineError> {
+        self.is_full = self.is_full || self.inner.add(records.clone()).await.is_err();
+        if self.is_full { Ok(()) } else { self.fitting.add(records).await }
+    }
+
+    fn size(&self) -> usize {
+        self.fitting.size()
+    }
+
+    async fn flush(&mut self) -> Result<Option<UnfitRecords>, EngineError> {
+        self.fitting.flush().await
+    }
+
+    async fn finish(self: Box<Self>) -> Result<PackedSegment, EngineError> {
+        self.fitting.finish().await
     }
 }

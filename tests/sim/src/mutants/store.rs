@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// The mutants whose body is in this file.
-pub const STORE_MUTANTS: [Mutant; 7] = [
+pub const STORE_MUTANTS: [Mutant; 9] = [
     Mutant::OverwritableDescriptor,
     Mutant::CleanupOnUnknown,
     Mutant::NoBoundaryCheck,
@@ -32,6 +32,8 @@ pub const STORE_MUTANTS: [Mutant; 7] = [
     Mutant::CandidatesFenceEachOther,
     Mutant::PurgeByPrefix,
     Mutant::PurgeDropsFence,
+    Mutant::HoleTakenForEnd,
+    Mutant::LargeEntrySkipped,
 ];
 
 /// `store` with the active mutant, if its body is in this file; else `store` itself.
@@ -41,6 +43,9 @@ pub(crate) fn mutated(store: FaultInjectingStore) -> Arc<dyn ObjectStore> {
         None => Arc::new(store),
     }
 }
+
+/// What `LargeEntrySkipped` takes for the memory for entries, bytes.
+pub(crate) const ENTRY_MEMORY: u64 = 8_000;
 
 /// Not a slot of a chain: no boundary is hidden.
 const NO_SLOT: u64 = u64::MAX;
@@ -71,20 +76,22 @@ impl MutantStore {
 
     /// Makes the next listing hide the boundaries from the slot `key` on.
     fn hide_boundaries_from(&self, key: &Path) {
-        if let Some(number) = key.filename().and_then(|name| name.parse().ok()) {
+        if let Some(number) = slot_number(key) {
             self.memory.slot.store(number, Ordering::Relaxed);
         }
     }
 
-    /// A LIST of a chain's boundaries without those that the mutant ignores.
+    /// A LIST without what the mutant ignores.
     fn without_hidden(
         &self,
         listing: BoxStream<'static, Result<ObjectMeta>>,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
+        if self.mutant == Mutant::LargeEntrySkipped && self.store.bucket() == LOG {
+            let is_read = |object: &ObjectMeta| object.size <= ENTRY_MEMORY || object.location.as_ref().contains('/');
+            return listing.try_filter(move |object| std::future::ready(is_read(object))).boxed();
+        }
         let slot = self.memory.slot.swap(NO_SLOT, Ordering::Relaxed);
-        let counts = move |object: &ObjectMeta| {
-            object.location.filename().and_then(|name| name.parse::<u64>().ok()).is_none_or(|number| number < slot)
-        };
+        let counts = move |object: &ObjectMeta| slot_number(&object.location).is_none_or(|number| number < slot);
         listing.try_filter(move |object| std::future::ready(counts(object))).boxed()
     }
 
@@ -104,6 +111,25 @@ impl MutantStore {
             let _ = self.store.delete(&object.location).await;
         }
     }
+}
+
+/// The number of a record of a chain, or of a boundary.
+fn slot_number(key: &Path) -> Option<u64> {
+    key.filename()?.parse().ok()
+}
+
+/// A LIST of a chain from its record `number` on, without the records behind the first one that is missing.
+fn up_to_hole(listing: BoxStream<'static, Result<ObjectMeta>>, number: u64) -> BoxStream<'static, Result<ObjectMeta>> {
+    let mut next = number + 1;
+    let mut is_shown = move |object: &ObjectMeta| match slot_number(&object.location) {
+        Some(number) if !object.location.as_ref().contains("/boundary/") => {
+            let follows = number == next;
+            next += u64::from(follows);
+            follows
+        }
+        _ => true,
+    };
+    listing.try_filter(move |object| std::future::ready(is_shown(object))).boxed()
 }
 
 fn is_clock(key: &Path) -> bool {
@@ -180,6 +206,11 @@ impl ObjectStore for MutantStore {
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
+        if self.mutant == Mutant::HoleTakenForEnd
+            && let Some(number) = slot_number(offset)
+        {
+            return up_to_hole(self.store.list_with_offset(prefix, offset), number);
+        }
         self.without_hidden(self.store.list_with_offset(prefix, offset))
     }
 

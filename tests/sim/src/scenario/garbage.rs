@@ -404,7 +404,7 @@ async fn publish(world: &GarbageWorld, process: &SimProcess, lease: &mut WriterL
     if world.number(0..=3) == 0 {
         world.sleep_minutes(0..=3_000).await;
     }
-    let publication = next_second(&lease.manifest().state, segment);
+    let publication = next_second(&lease.manifest().state, Some(segment));
     lease.publish(publication).await.map(drop)
 }
 

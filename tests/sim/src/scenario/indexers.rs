@@ -17,7 +17,7 @@ use crate::{
     checker::INDEX,
     limited_disk_engine::LimitedDiskEngine,
     model::LOG,
-    mutants::{Mutant, RedecidingEngine, UnverifyingEngine},
+    mutants::{Mutant, RedecidingEngine, TruncatingEngine, UnverifyingEngine},
     process::SimProcess,
     supervise::ProcessEnd,
     world::{COPY, SimWorld},
@@ -53,7 +53,9 @@ pub async fn index(world: SimWorld, process: SimProcess, name: String) -> Proces
     } else {
         engine
     };
-    let engine = Arc::new(LimitedDiskEngine::new(engine, &world));
+    let limited = Arc::new(LimitedDiskEngine::new(engine.clone(), &world));
+    let engine: Arc<dyn IndexEngine> =
+        if Mutant::FullDiskCutsSegment.is_on() { Arc::new(TruncatingEngine::new(limited, engine)) } else { limited };
     // A restarted pod has a new UID; the owner of a folder keeps its identity.
     let identity = if world.config.stable_identity { name } else { process.name().to_owned() };
     let ingest = LogIngester {

@@ -38,8 +38,15 @@ pub(super) async fn upload_segment(
     })
 }
 
-/// The publication of the second after `state`, with `segment`.
-pub(super) fn next_second(state: &Manifest, segment: SegmentMeta) -> PublishRequest {
+/// The publication of the second after `state`, with `segment` if there is one.
+pub(super) fn next_second(state: &Manifest, segment: Option<SegmentMeta>) -> PublishRequest {
     let to = LogCursor(state.cursor.second().next());
-    PublishRequest { to, horizon: to.second(), records: 1, segments: vec![segment], ..PublishRequest::after(state) }
+    let segments: Vec<_> = segment.into_iter().collect();
+    PublishRequest {
+        to,
+        horizon: to.second(),
+        records: segments.len() as u64,
+        segments,
+        ..PublishRequest::after(state)
+    }
 }

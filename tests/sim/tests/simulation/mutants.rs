@@ -8,7 +8,7 @@ use tidemark_sim::{
 };
 
 /// Within how many seeds a mutant must be caught.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 100;
 /// How many seeds of the mutant's config must hold without it.
 const CLEAN: u64 = 4;
 
@@ -85,6 +85,9 @@ caught! {
     a_list_of_garbage_dropped_though_members_remain: GarbageListDropped,
     a_panic_taken_for_the_end_of_the_listing: PanicEndsListing,
     an_emptied_chain_begun_anew: EmptiedChainBegunAnew,
+    a_chain_that_ends_where_a_record_is_missing: HoleTakenForEnd,
+    an_entry_larger_than_all_memory_left_out: LargeEntrySkipped,
+    a_segment_that_ends_where_the_disk_was_full: FullDiskCutsSegment,
     a_group_key_that_another_entry_bears: GroupKeyCollides,
     an_entry_judged_unreadable_while_everything_is_refused: UnreadableWithoutProof,
     more_than_a_hundred_entries_an_hour_judged_unreadable: UnboundedUnreadable,

@@ -1,9 +1,9 @@
 //! Seeds that found real faults, each with the fault. Another version of the code may take another path with the same seed, so
 //! each fault also has a test beside the code that was fixed.
 
-use tidemark_sim::Scenario;
+use tidemark_sim::SimScenario;
 
-fn holds(scenario: Scenario, seed: u64) {
+fn holds(scenario: SimScenario, seed: u64) {
     let report = scenario.run(seed, None, false);
     assert!(report.violation.is_none(), "{}", report.explain(scenario.name()));
 }
@@ -12,7 +12,7 @@ fn holds(scenario: Scenario, seed: u64) {
 /// the slot was trimmed, took the conflict for proof, and appended the same transaction again.
 #[test]
 fn a_lost_answer_is_no_proof_about_a_trimmed_slot() {
-    holds(Scenario::Chain, 121);
+    holds(SimScenario::Chain, 121);
 }
 
 /// A take-over listed up to the old cursor and skipped the seconds that it sealed late itself. An aborted operation is due in
@@ -20,5 +20,5 @@ fn a_lost_answer_is_no_proof_about_a_trimmed_slot() {
 /// descriptor was never found.
 #[test]
 fn a_takeover_audits_what_was_written_in_skipped_seconds() {
-    holds(Scenario::Mixed, 499);
+    holds(SimScenario::Mixed, 499);
 }

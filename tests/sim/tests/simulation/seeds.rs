@@ -2,9 +2,9 @@
 
 use std::thread::available_parallelism;
 
-use tidemark_sim::{Scenario, SeedReport, first_failure, run_seeds};
+use tidemark_sim::{SeedReport, SimScenario, first_failure, run_seeds};
 
-fn all_hold(scenario: Scenario, seeds: std::ops::Range<u64>) -> Vec<SeedReport> {
+fn all_hold(scenario: SimScenario, seeds: std::ops::Range<u64>) -> Vec<SeedReport> {
     let threads = available_parallelism().map_or(2, usize::from);
     let reports = run_seeds(seeds, threads, |seed| scenario.run(seed, None, false));
     if let Some(failed) = first_failure(&reports) {
@@ -15,7 +15,7 @@ fn all_hold(scenario: Scenario, seeds: std::ops::Range<u64>) -> Vec<SeedReport> 
 
 #[test]
 fn five_hundred_seeds_of_a_whole_log_hold() {
-    let reports = all_hold(Scenario::Mixed, 0..500);
+    let reports = all_hold(SimScenario::Mixed, 0..500);
     // If nothing rare happens in any seed, the seeds prove nothing.
     for rare in [
         "indexed Committed",
@@ -56,13 +56,13 @@ fn five_hundred_seeds_of_a_whole_log_hold() {
 }
 
 #[test]
-fn three_hundred_seeds_of_a_chain_hold() {
-    all_hold(Scenario::Chain, 0..300);
+fn five_hundred_seeds_of_a_chain_hold() {
+    all_hold(SimScenario::Chain, 0..500);
 }
 
 #[test]
 fn five_hundred_seeds_of_pins_and_garbage_hold() {
-    let reports = all_hold(Scenario::Garbage, 0..500);
+    let reports = all_hold(SimScenario::Garbage, 0..500);
     for rare in [
         "garbage was deleted",
         "a pin counts",
@@ -76,8 +76,8 @@ fn five_hundred_seeds_of_pins_and_garbage_hold() {
 }
 
 #[test]
-fn a_hundred_and_fifty_seeds_of_a_purge_hold() {
-    let reports = all_hold(Scenario::Purge, 0..150);
+fn five_hundred_seeds_of_a_purge_hold() {
+    let reports = all_hold(SimScenario::Purge, 0..500);
     for rare in [
         "purged",
         "purged by another process before",
@@ -95,7 +95,7 @@ fn a_hundred_and_fifty_seeds_of_a_purge_hold() {
 
 #[test]
 fn the_same_seed_gives_the_same_trace() {
-    for scenario in Scenario::ALL {
+    for scenario in SimScenario::ALL {
         for seed in [1, 2, 3, 4, 5] {
             let (first, second) = (scenario.run(seed, None, false), scenario.run(seed, None, false));
             assert!(first.lines > 100, "seed {seed} of {} does nothing", scenario.name());
