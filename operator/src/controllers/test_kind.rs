@@ -11,7 +11,7 @@ use k8s_openapi::{
 use kube::{
     CustomResource, Resource as _, ResourceExt as _,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
-    core::DeserializeGuard,
+    core::{ApiResource, DeserializeGuard},
     runtime::controller::Action,
 };
 use serde::{Deserialize, Serialize};
@@ -137,7 +137,8 @@ impl NoteController {
     async fn write(&self, note: &Note) -> Result<(), ReconcileError> {
         let ReconcileContext { shared, cache, .. } = &self.context;
         let (client, key, uid) = (&shared.client, NamespacedName::of(note.meta()), note.uid().unwrap_or_default());
-        let owner = ObjectOwner { kind: NOTE_KIND, key: &key, uid: &uid, field_manager: NOTE_MANAGER };
+        let resource = || ApiResource::erase::<Note>(&());
+        let owner = ObjectOwner { kind: NOTE_KIND, resource, key: &key, uid: &uid, field_manager: NOTE_MANAGER };
         let applier = ObjectApplier { client, cache, owner };
         if note.metadata.deletion_timestamp.is_some() {
             let wal = NamespacedName::new(&key.namespace, &note.spec.wal);

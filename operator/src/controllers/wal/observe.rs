@@ -1,7 +1,7 @@
 //! What exists of a WAL, from the watches: no request.
 
 use jiff::Timestamp;
-use kube::ResourceExt as _;
+use kube::{ResourceExt as _, core::ApiResource};
 use tidemark_crds::{
     DeletionPolicy, Wal, WalStatus,
     names::{self, WalComponent},
@@ -75,6 +75,12 @@ impl ObservedWal {
 
     /// The WAL as the owner of its children.
     pub(crate) fn owner(&self) -> ObjectOwner<'_> {
-        ObjectOwner { kind: names::KIND, key: &self.key, uid: &self.uid, field_manager: names::MANAGER_CHILDREN }
+        ObjectOwner {
+            kind: names::KIND,
+            resource: || ApiResource::erase::<Wal>(&()),
+            key: &self.key,
+            uid: &self.uid,
+            field_manager: names::MANAGER_CHILDREN,
+        }
     }
 }

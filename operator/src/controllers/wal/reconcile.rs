@@ -195,7 +195,7 @@ impl RollOutResult {
         let mut result = Self { writes, waits, ..Self::default() };
         for error in errors {
             let reason = match error {
-                ApplyError::Leftover { .. } | ApplyError::NamespaceTerminating => {
+                ApplyError::Leftover { .. } | ApplyError::LeftBehind { .. } | ApplyError::NamespaceTerminating => {
                     tracing::debug!(object = %observed.key, %error, "waiting");
                     result.waits = Some(error.to_string());
                     continue;

@@ -658,3 +658,62 @@ async fn orphaned_children_are_adopted_and_those_of_somebody_else_are_not() {
     world.api::<Service>().delete("orders-search", &DeleteParams::default()).await.unwrap();
     is(&world, "orders", ConditionType::Ready, "Starting").await;
 }
+
+/// Makes a WAL, deletes it as `kubectl delete wal --cascade=orphan` does, and takes the owner from its children, before the watch of
+/// WALs shows any of that.
+async fn orphan_before_the_watch_shows_it(world: &FakeWorld, spec: Value, finalizers: &[&str]) {
+    world.make::<Wal>("orders", spec).await;
+    is(world, "orders", ConditionType::Applied, "RollingOut").await;
+    settled(|| world.server.writes()).await;
+    world.server.delay(Some("wals"));
+    patch::<Wal>(world, "orders", json!({"metadata": {"finalizers": finalizers}})).await;
+    world.api::<Wal>().delete("orders", &DeleteParams::default()).await.unwrap();
+    let orphaned = json!({"metadata": {"ownerReferences": null}});
+    patch::<Deployment>(world, "orders-search", orphaned.clone()).await;
+    patch::<ConfigMap>(world, "orders-control", orphaned).await;
+}
+
+async fn owners_of_search(world: &FakeWorld) -> Vec<String> {
+    sleep(Duration::from_mins(1)).await;
+    let search = world.api::<Deployment>().get("orders-search").await.unwrap();
+    search.owner_references().iter().map(|owner| owner.uid.clone()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_deletion_is_leaving_behind_is_not_adopted_though_the_watch_shows_no_deletion() {
+    let world = start();
+    orphan_before_the_watch_shows_it(&world, wal_spec(), &["orphan"]).await;
+    assert!(owners_of_search(&world).await.is_empty(), "its WAL is being deleted");
+    patch::<Wal>(&world, "orders", json!({"metadata": {"finalizers": null}})).await;
+    assert!(!exists::<Wal>(&world, "orders").await);
+    // Any change of the child is a reason to look at it again.
+    patch::<Deployment>(&world, "orders-search", json!({"metadata": {"labels": {"a": "b"}}})).await;
+    assert!(owners_of_search(&world).await.is_empty(), "its WAL is gone");
+    world.make::<Wal>("orders", wal_spec()).await;
+    patch::<Deployment>(&world, "orders-search", json!({"metadata": {"labels": {"a": "c"}}})).await;
+    assert!(owners_of_search(&world).await.is_empty(), "the WAL that the watch shows is another one");
+    world.server.delay(None);
+    let uid = world.api::<Wal>().get("orders").await.unwrap().metadata.uid.unwrap();
+    eventually("the next WAL adopts it", async || (owners_of_search(&world).await == [uid.as_str()]).then_some(()))
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_index_is_purged_also_by_a_deletion_that_leaves_the_children_behind() {
+    let world = start_with(|settings| settings.purge_timeout = Duration::MAX);
+    let mut purged = wal_spec();
+    purged["deletionPolicy"] = json!("Purge");
+    orphan_before_the_watch_shows_it(&world, purged, &[names::FINALIZER_PURGE, "orphan"]).await;
+    world.server.delay(None);
+    let control = eventually("the indexer is asked", async || {
+        let control = world.api::<ConfigMap>().get("orders-control").await.unwrap();
+        control.data.as_ref()?.get(names::CONTROL_PURGE_KEY)?;
+        Some(control)
+    })
+    .await;
+    assert!(control.owner_references().is_empty(), "{:?}", control.owner_references());
+    assert!(owners_of_search(&world).await.is_empty(), "it stays when the WAL goes");
+    let before = world.server.writes();
+    sleep(Duration::from_mins(1)).await;
+    assert_eq!(world.server.writes(), before, "nothing is written again and again");
+}
