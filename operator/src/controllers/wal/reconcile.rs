@@ -170,6 +170,8 @@ struct RollOutResult {
     writes: usize,
     /// What a user must know.
     refused: Option<ConditionValue>,
+    /// What a user must know of the finalizer.
+    unfinalized: Option<ConditionValue>,
     /// Why it is retried, later each time.
     error: Option<ApplyError>,
     /// What must go first, which happens by itself.
@@ -180,7 +182,7 @@ struct RollOutResult {
 
 impl Default for RollOutResult {
     fn default() -> Self {
-        Self { writes: 0, refused: None, error: None, waits: None, coverage: TokenCoverage::Full }
+        Self { writes: 0, refused: None, unfinalized: None, error: None, waits: None, coverage: TokenCoverage::Full }
     }
 }
 
@@ -241,8 +243,7 @@ impl RollOutResult {
     fn report_finalizer(&mut self, answer: Option<&Status>, observed: &ObservedWal) {
         let WalIntent { deletion_policy, deleted, .. } = &observed.intent;
         let wanted = *deletion_policy == DeletionPolicy::Purge && deleted.is_none();
-        let problem = answer.map(|answer| purge_finalizer::unwritten(answer, wanted, deleted.is_some()));
-        self.refused = self.refused.take().or(problem);
+        self.unfinalized = answer.map(|answer| purge_finalizer::unwritten(answer, wanted, deleted.is_some()));
     }
 
     /// Repeats a refusal of the present spec as long as nobody can say whether it still is one: while the WAL waits in line with the
@@ -416,6 +417,7 @@ async fn report(
         pods: &observed.pods,
         before: &observed.status.conditions,
         refused: result.refused.clone(),
+        unfinalized: result.unfinalized.clone(),
         token_everywhere: result.coverage == TokenCoverage::Full,
         generation: observed.generation,
         upgrade_pending: upgrade.value.status == ConditionStatus::True,

@@ -527,6 +527,36 @@ async fn a_refusal_stands_while_the_wal_waits_in_line_to_try_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refused_finalizer_hides_no_refused_child_while_the_wal_waits_in_line() {
+    let world = start();
+    let mut purged = wal_spec();
+    purged["deletionPolicy"] = json!("Purge");
+    world.server.refuse_finalizers(true);
+    world.make::<Wal>("first", purged).await;
+    is(&world, "first", ConditionType::Applied, "FinalizerRefused").await;
+    world.make::<Wal>("second", wal_spec()).await;
+    is(&world, "second", ConditionType::Applied, "RollingOut").await;
+    settled(|| world.server.writes()).await;
+    world.server.refuse_object("deployments", "first-search");
+    set_release(&world, "first", "old").await;
+    is(&world, "first", ConditionType::Applied, "ChildRefused").await;
+    set_release(&world, "second", "old").await;
+    is(&world, "second", ConditionType::UpgradePending, "Upgrading").await;
+    let ready = async || judged(&world, "first", ConditionType::Ready).await.1;
+    for _ in 0..120 {
+        sleep(Duration::from_secs(5)).await;
+        let told = ready().await;
+        let both =
+            ["refuses Deployment \"first-search\"", "add the finalizer"].map(|part| told.message.matches(part).count());
+        assert_eq!((told.reason.as_str(), both), ("ChildRefused", [1, 1]), "{}", told.message);
+        assert_eq!(judged(&world, "first", ConditionType::Applied).await.1.reason, "ChildRefused");
+    }
+    world.server.refuse_finalizers(false);
+    eventually("one of them is over", async || (!ready().await.message.contains("finalizer")).then_some(())).await;
+    assert_eq!(ready().await.reason, "ChildRefused");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refusal_that_is_over_is_not_repeated_while_the_wal_waits_in_line() {
     let world = start();
     for wal in ["first", "second"] {

@@ -20,6 +20,8 @@ pub(crate) struct ConditionInputs<'a> {
     pub(crate) before: &'a [Condition],
     /// Why the spec or one of the children is not in force, if so.
     pub(crate) refused: Option<ConditionValue>,
+    /// Why the finalizer is not as the deletion policy asks, if so.
+    pub(crate) unfinalized: Option<ConditionValue>,
     /// Whether every search pod asks for the token of the spec, if that names one.
     pub(crate) token_everywhere: bool,
     /// `metadata.generation` of the spec.
@@ -35,6 +37,17 @@ pub(crate) struct ConditionInputs<'a> {
 }
 
 impl ConditionInputs<'_> {
+    /// Everything that the spec asks for and the cluster, or the operator, refuses.
+    pub(crate) fn refusals(&self) -> Option<ConditionValue> {
+        match (&self.refused, &self.unfinalized) {
+            (Some(refused), Some(unfinalized)) => {
+                let message = format!("{}; {}", refused.message, unfinalized.message);
+                Some(ConditionValue { message, ..refused.clone() })
+            }
+            (refused, unfinalized) => refused.as_ref().or(unfinalized.as_ref()).cloned(),
+        }
+    }
+
     /// The indexer pod whose counters count: the writer of the highest epoch, else the one with the most to report.
     pub(crate) fn active_indexer(&self) -> Option<(&ObservedPod, &PodReport)> {
         let answering = self.pods_of(WalComponent::Indexer).filter_map(|seen| Some((seen, seen.answer()?)));

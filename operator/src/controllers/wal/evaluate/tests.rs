@@ -100,6 +100,7 @@ struct ConditionCase {
     pods: Vec<ObservedPod>,
     before: Vec<Condition>,
     refused: Option<ConditionValue>,
+    unfinalized: Option<ConditionValue>,
     token_everywhere: bool,
     upgrade_pending: bool,
     held: bool,
@@ -117,6 +118,7 @@ impl Default for ConditionCase {
             pods: vec![indexer(writer())],
             before: Vec::new(),
             refused: None,
+            unfinalized: None,
             token_everywhere: true,
             upgrade_pending: false,
             held: false,
@@ -136,6 +138,7 @@ impl ConditionCase {
             pods,
             before,
             refused,
+            unfinalized,
             token_everywhere,
             upgrade_pending,
             held,
@@ -150,6 +153,7 @@ impl ConditionCase {
             pods,
             before,
             refused: refused.clone(),
+            unfinalized: unfinalized.clone(),
             token_everywhere: *token_everywhere,
             generation: Some(2),
             upgrade_pending: *upgrade_pending,
@@ -185,6 +189,7 @@ impl ConditionCase {
         assert!(status.conditions.iter().all(|condition| condition.message.len() <= 32768));
         let rolled_out = |rollout: &Option<RolloutStatus>| rollout.as_ref().is_some_and(RolloutStatus::is_rolled_out);
         let is_in_force = self.refused.is_none()
+            && self.unfinalized.is_none()
             && !self.held
             && self.outdated.is_empty()
             && [&self.search, &self.indexer].into_iter().all(rolled_out);
