@@ -473,6 +473,34 @@ fn before_the_pods_were_asked_what_was_known_still_holds() {
     assert_eq!(case.conditions(), wanted);
 }
 
+/// Whoever reported it, an indexer that is gone or search, reports it no more.
+#[test]
+fn a_problem_of_a_store_goes_when_nobody_reports_it_and_no_indexer_is_about_to_answer() {
+    let serves = || says(WalComponent::Search, "s", PodReport { phase: PodPhase::Serving, ..PodReport::default() });
+    let case =
+        |suspended, pods, before| ConditionCase { suspended, pods, before: vec![before], ..ConditionCase::default() };
+    let denied = || before(ConditionType::StorageReady, "False", Reason::AccessDenied);
+    let probing = || before(ConditionType::StorageReady, "Unknown", Reason::Probing);
+    let probed = || before(ConditionType::StorageReady, "True", Reason::Probed);
+    let crashes = || troubled(WalComponent::Indexer, PodTrouble::Crashing("Error".into()));
+    let gone = || silent(indexer(writer()));
+    let mut new = indexer(writer());
+    new.observation = PodObservation::default();
+    for (name, case, wanted) in [
+        ("suspended", case(true, vec![serves()], denied()), "Unknown/Suspended"),
+        ("suspended while it probed", case(true, vec![], probing()), "Unknown/Suspended"),
+        ("suspended and fine before", case(true, vec![serves()], probed()), "True/Probed"),
+        ("the indexer is silent", case(false, vec![gone(), serves()], denied()), "Unknown/PodNotAnswering"),
+        ("the indexer crashes", case(false, vec![crashes(), serves()], denied()), "Unknown/PodCrashing"),
+        ("the next indexer starts", case(false, vec![serves()], denied()), "False/AccessDenied"),
+        ("the next indexer runs", case(false, vec![new, gone(), serves()], denied()), "False/AccessDenied"),
+    ] {
+        assert_eq!(case.conditions()[1], wanted, "{name}");
+    }
+    let crashing = case(false, vec![crashes(), serves()], denied());
+    assert_eq!(crashing.conditions()[0], "False/PodCrashing", "what is the matter now");
+}
+
 #[test]
 fn ready_repeats_the_message_of_what_fails_first() {
     let case = ConditionCase {
