@@ -73,6 +73,16 @@ impl ObservedWal {
         child.rollout.as_ref().filter(|_| child.is_controlled_by(&self.uid))
     }
 
+    /// Whether no indexer is asked for, neither by the spec nor by the Deployment: a spec that is refused scales nothing.
+    pub(crate) fn is_suspended(&self) -> bool {
+        self.intent.suspended && self.rollout(WalComponent::Indexer).is_none_or(|rollout| rollout.wanted == 0)
+    }
+
+    /// Whether search is asked for, by the spec or by the Deployment.
+    pub(crate) fn is_search_wanted(&self) -> bool {
+        self.intent.search_wanted || self.rollout(WalComponent::Search).is_some_and(|rollout| rollout.wanted > 0)
+    }
+
     /// The WAL as the owner of its children.
     pub(crate) fn owner(&self) -> ObjectOwner<'_> {
         ObjectOwner {

@@ -410,8 +410,8 @@ async fn report(
     controller: &WalController,
 ) -> Result<Option<Duration>, ReconcileError> {
     let inputs = ConditionInputs {
-        suspended: observed.intent.suspended,
-        search_wanted: observed.intent.search_wanted,
+        suspended: observed.is_suspended(),
+        search_wanted: observed.is_search_wanted(),
         indexer: observed.rollout(WalComponent::Indexer),
         search: observed.rollout(WalComponent::Search),
         pods: &observed.pods,

@@ -445,6 +445,36 @@ async fn ready_does_not_speak_of_a_spec_that_was_refused_before_its_pods_run() {
     assert_eq!((after, ready.observed_generation), (KstatusVerdict::Current, Some(3)));
 }
 
+/// Nothing of such a spec is in force, its numbers of pods neither.
+#[tokio::test(start_paused = true)]
+async fn a_spec_that_is_refused_suspends_nothing_and_turns_no_search_off() {
+    let world = start();
+    world.make::<Wal>("orders", wal_spec()).await;
+    is(&world, "orders", ConditionType::Applied, "RollingOut").await;
+    settled(|| world.server.writes()).await;
+    roll_out(&world, "orders-search", 1).await;
+    is(&world, "orders", ConditionType::SearchAvailable, "Available").await;
+    let refused = json!({"podTemplate": {"spec": {"hostNetwork": true}}});
+    let change = json!({"spec": {"suspend": true, "indexer": refused, "search": {"replicas": 0}}});
+    patch::<Wal>(&world, "orders", change).await;
+    is(&world, "orders", ConditionType::Ready, "PodTemplateRefused").await;
+    settled(|| world.server.writes()).await;
+    let reason = async |kind| judged(&world, "orders", kind).await.1.reason;
+    assert_eq!(reason(ConditionType::Indexing).await, "Starting", "its pod is still asked for");
+    assert_eq!(reason(ConditionType::SearchAvailable).await, "Available", "its pods still answer");
+    patch::<Wal>(&world, "orders", json!({"spec": {"indexer": null}})).await;
+    is(&world, "orders", ConditionType::Indexing, "Suspended").await;
+    is(&world, "orders", ConditionType::SearchAvailable, "NoReplicas").await;
+    // Nor does one resume.
+    patch::<Wal>(&world, "orders", json!({"spec": {"suspend": false, "indexer": refused, "search": {"replicas": 1}}}))
+        .await;
+    is(&world, "orders", ConditionType::Ready, "PodTemplateRefused").await;
+    for kind in [ConditionType::Indexing, ConditionType::SearchAvailable] {
+        let told = is(&world, "orders", kind, "NoReplicas").await;
+        assert!(told.contains("see the condition Applied"), "{told}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn no_generation_is_the_applied_one_before_the_pods_of_one_run() {
     let world = start();

@@ -73,6 +73,19 @@ impl ConditionInputs<'_> {
         silent.next().map(|seen| seen.not_answering(self.upgrade_pending))
     }
 
+    /// What is said of a Deployment that asks for no pod, though the spec does.
+    pub(super) fn no_replicas(&self, component: WalComponent) -> Option<ConditionValue> {
+        self.rollout(component).filter(|rollout| rollout.wanted == 0)?;
+        Some(ConditionValue::no(
+            Reason::NoReplicas,
+            format!(
+                "the {} Deployment asks for no pods, though the spec does; none runs; see the condition Applied for what keeps the Deployment \
+                 from being written",
+                component.as_str()
+            ),
+        ))
+    }
+
     /// Whether a pod runs that has not been polled yet, as after a restart of the operator: what was known before still counts.
     pub(crate) fn has_unpolled(&self, component: WalComponent) -> bool {
         self.pods_of(component)
