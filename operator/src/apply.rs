@@ -34,6 +34,12 @@ pub(crate) enum ApplyError {
         kind = .kind.as_str()
     )]
     Leftover { kind: ChildKind, name: String, owner: &'static str },
+    /// Somebody deletes it.
+    #[error(
+        "{kind} \"{name}\" is being deleted; it is created again when it is gone; if that takes long, look at its finalizers",
+        kind = .kind.as_str()
+    )]
+    Terminating { kind: ChildKind, name: String },
     /// Its owner is gone, though the watch does not show that yet, and has left the object behind.
     #[error(
         "{kind} \"{name}\" was left behind by this {owner}, which is gone; it stays as it is; no action is needed",
@@ -222,8 +228,8 @@ impl ObjectApplier<'_> {
             .controller
             .as_ref()
             .is_some_and(|controller| *controller.kind == *self.owner.kind && *controller.name == *self.owner.key.name);
-        if live.is_controlled_by(self.owner.uid) && !live.terminating {
-            Ok(())
+        if live.is_controlled_by(self.owner.uid) {
+            if live.terminating { Err(ApplyError::Terminating { kind, name }) } else { Ok(()) }
         } else if of_namesake {
             Err(ApplyError::Leftover { kind, name, owner })
         } else {

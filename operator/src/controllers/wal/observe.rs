@@ -66,11 +66,11 @@ pub(crate) fn observe(wal: &Wal, controller: &WalController) -> ObservedWal {
 }
 
 impl ObservedWal {
-    /// How far the Deployment of a role is, if it exists and belongs to this WAL.
+    /// How far the Deployment of a role is, if it exists, is not going, and belongs to this WAL.
     pub(crate) fn rollout(&self, component: WalComponent) -> Option<&RolloutStatus> {
         let name = component.child_name(&self.key.name);
         let child = self.owned.child(ChildKind::Deployment, &name)?;
-        child.rollout.as_ref().filter(|_| child.is_controlled_by(&self.uid))
+        child.rollout.as_ref().filter(|_| child.is_controlled_by(&self.uid) && !child.terminating)
     }
 
     /// Whether no indexer is asked for, neither by the spec nor by the Deployment: a spec that is refused scales nothing.

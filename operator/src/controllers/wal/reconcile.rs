@@ -197,7 +197,10 @@ impl RollOutResult {
         let mut result = Self { writes, waits, ..Self::default() };
         for error in errors {
             let reason = match error {
-                ApplyError::Leftover { .. } | ApplyError::LeftBehind { .. } | ApplyError::NamespaceTerminating => {
+                ApplyError::Leftover { .. }
+                | ApplyError::Terminating { .. }
+                | ApplyError::LeftBehind { .. }
+                | ApplyError::NamespaceTerminating => {
                     tracing::debug!(object = %observed.key, %error, "waiting");
                     result.waits = Some(error.to_string());
                     continue;

@@ -648,6 +648,33 @@ async fn what_is_left_of_an_earlier_wal_is_named_while_it_is_waited_for() {
     assert!(told.contains("ConfigMap \"orders-control\" of a deleted WAL still exists"), "{told}");
 }
 
+/// As `kubectl delete deployment --cascade=foreground` while its pods end.
+#[tokio::test(start_paused = true)]
+async fn a_spec_is_not_applied_while_its_deployment_is_being_deleted() {
+    let world = start();
+    world.make::<Wal>("orders", wal_spec()).await;
+    is(&world, "orders", ConditionType::Applied, "RollingOut").await;
+    settled(|| world.server.writes()).await;
+    for deployment in ["orders-search", "orders-indexer"] {
+        roll_out(&world, deployment, 1).await;
+    }
+    is(&world, "orders", ConditionType::Applied, "Applied").await;
+    let deployments = world.api::<Deployment>();
+    patch::<Deployment>(&world, "orders-search", json!({"metadata": {"finalizers": ["foregroundDeletion"]}})).await;
+    deployments.delete("orders-search", &DeleteParams::default()).await.unwrap();
+    let told = is(&world, "orders", ConditionType::Applied, "RollingOut").await;
+    assert!(told.contains("Deployment \"orders-search\" is being deleted; it is created again"), "{told}");
+    let before = deployments.get("orders-search").await.unwrap().metadata.uid;
+    patch::<Deployment>(&world, "orders-search", json!({"metadata": {"finalizers": null}})).await;
+    eventually("it is created again", async || {
+        let after = deployments.get_opt("orders-search").await.unwrap()?.metadata.uid;
+        (after != before).then_some(())
+    })
+    .await;
+    roll_out(&world, "orders-search", 1).await;
+    is(&world, "orders", ConditionType::Applied, "Applied").await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_deleted_wal_that_somebody_elses_finalizer_holds_releases_its_slot() {
     let world = one_is_upgraded_and_one_waits().await;

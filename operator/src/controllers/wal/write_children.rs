@@ -40,6 +40,7 @@ impl ChildWrites {
             ApplyError::Failed { source, .. } => !matches!(source, kube::Error::Api(_)),
             ApplyError::NameTaken { .. }
             | ApplyError::Leftover { .. }
+            | ApplyError::Terminating { .. }
             | ApplyError::LeftBehind { .. }
             | ApplyError::Refused { .. }
             | ApplyError::Unwritable(_) => false,

@@ -251,6 +251,22 @@ fn whether_the_pods_are_made_of_the_spec() {
             "as before",
         ),
         (
+            "the roll-out is done, and something else cannot be written",
+            ConditionCase {
+                unwritten: Some("no answer".to_owned()),
+                before: vec![Condition { status: "False".to_owned(), reason: "RollingOut".to_owned(), ..applied(2) }],
+                ..all()
+            },
+            "False/RollingOut",
+            "no answer",
+        ),
+        (
+            "a repair fails, and a Deployment is gone",
+            ConditionCase { unwritten: Some("no answer".to_owned()), before: vec![applied(2)], indexer: None, ..all() },
+            "False/RollingOut",
+            "no answer",
+        ),
+        (
             "the indexer follows when search is upgraded",
             ConditionCase { outdated: vec![WalComponent::Indexer], ..all() },
             "False/RollingOut",
