@@ -113,8 +113,11 @@ impl KindController for NoteController {
         match &note.0 {
             Ok(note) => self.write(note).await?,
             Err(invalid) => {
+                let values = |message: &str, _: &[Condition]| {
+                    vec![(NoteWritten, ConditionValue::no(Reason::SpecInvalid, message))]
+                };
                 let reported =
-                    unreadable_object::report::<Note>(invalid, client, NoteWritten, NOTE_MANAGER, None, clock::now());
+                    unreadable_object::report::<Note, _>(invalid, client, values, NOTE_MANAGER, None, clock::now());
                 reported.await.map_err(ReconcileError::Status)?;
             }
         }

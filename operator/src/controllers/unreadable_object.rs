@@ -12,14 +12,15 @@ use serde_json::{Value, json};
 use serde_path_to_error::Segment;
 use tidemark_crds::{ConditionKind, ConditionStatus, ConditionType, Reason, remove_condition, set_condition};
 
-use crate::{cache::NamespacedName, status_writer::status_patch};
+use crate::{cache::NamespacedName, condition_value::ConditionValue, status_writer::status_patch};
 
-/// Reports it in a log line and, where the API server takes it, in the conditions `ready` and `Stalled` of the object. Answers the
-/// conditions that it has by that; none if it is gone. `further` is what else a user must know.
-pub(crate) async fn report<K>(
+/// Reports it in a log line and, where the API server takes it, in the conditions of the object: those that `values` makes of the
+/// message and the conditions before, and `Stalled`. Answers the conditions that it has by that; none if it is gone. `further` is what
+/// else a user must know.
+pub(crate) async fn report<K, C: ConditionKind>(
     invalid: &InvalidObject,
     client: &Client,
-    ready: impl ConditionKind,
+    values: impl FnOnce(&str, &[Condition]) -> Vec<(C, ConditionValue)>,
     field_manager: &str,
     further: Option<&str>,
     now: Timestamp,
@@ -41,7 +42,9 @@ where
     let before: Vec<Condition> = serde_json::from_value(status["conditions"].clone()).unwrap_or_default();
     let mut conditions = before.clone();
     let generation = invalid.metadata.generation;
-    set_condition(&mut conditions, ready, ConditionStatus::False, Reason::SpecInvalid, &message, generation, now);
+    for (kind, ConditionValue { status, reason, message }) in values(&message, &before) {
+        set_condition(&mut conditions, kind, status, reason, &message, generation, now);
+    }
     // kstatus reads these two of every kind.
     let stalled = ConditionType::Stalled;
     set_condition(&mut conditions, stalled, ConditionStatus::True, Reason::SpecInvalid, &message, generation, now);

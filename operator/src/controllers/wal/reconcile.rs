@@ -15,7 +15,7 @@ use tidemark_crds::{
 
 use super::{
     build,
-    evaluate::{ConditionInputs, evaluate},
+    evaluate::{ConditionInputs, evaluate, evaluate_unreadable},
     next_status,
     observe::{ObservedWal, WalIntent, observe},
     purge_finalizer::{self, DeletionStep},
@@ -101,10 +101,10 @@ async fn reconcile_unreadable(
     }
     let shared = &context.shared;
     shared.metrics.invalid_object();
-    let (ready, manager) = (ConditionType::Ready, names::MANAGER_STATUS);
     let further = unfinalized.as_deref().map(|answer| purge_finalizer::unwritten(answer, false, true).message);
+    let (values, manager) = (evaluate_unreadable, names::MANAGER_STATUS);
     let reported =
-        unreadable_object::report::<Wal>(invalid, &shared.client, ready, manager, further.as_deref(), clock::now())
+        unreadable_object::report::<Wal, _>(invalid, &shared.client, values, manager, further.as_deref(), clock::now())
             .await;
     let conditions = reported.map_err(ReconcileError::Status)?;
     controller.tally.count(&key, &conditions);

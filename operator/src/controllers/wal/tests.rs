@@ -302,8 +302,33 @@ async fn a_wal_that_cannot_be_read_any_more_releases_its_slot_and_is_counted_as_
     let world = one_is_upgraded_and_one_waits().await;
     patch::<Wal>(&world, "first", json!({"spec": {"deletionPolicy": "Newer"}})).await;
     is(&world, "second", ConditionType::UpgradePending, "Upgrading").await;
+    let first = async |kind| {
+        let found = world.untyped::<Wal>().get("first").await.unwrap();
+        let status: WalStatus = serde_json::from_value(found.data["status"].clone()).unwrap();
+        let found = condition(&status.conditions, kind).unwrap();
+        format!("{}/{}", found.status, found.reason)
+    };
+    for (kind, wanted) in [
+        (ConditionType::Ready, "False/SpecInvalid"),
+        (ConditionType::Applied, "False/SpecInvalid"),
+        (ConditionType::StorageReady, "Unknown/Starting"),
+        (ConditionType::Indexing, "Unknown/SpecInvalid"),
+        (ConditionType::SearchAvailable, "Unknown/SpecInvalid"),
+        (ConditionType::UpgradePending, "True/UpgradeStalled"),
+    ] {
+        assert_eq!(first(kind).await, wanted, "{kind:?}");
+    }
     let counted = "tidemark_operator_wals{condition=\"Ready\",status=\"False\",reason=\"SpecInvalid\"} 1\n";
     assert!(world.metrics.encode().unwrap().contains(counted), "{}", world.metrics.encode().unwrap());
+    patch::<Wal>(&world, "first", json!({"spec": {"deletionPolicy": null}})).await;
+    for (kind, reason) in [
+        (ConditionType::Applied, "RollingOut"),
+        (ConditionType::Indexing, "Starting"),
+        (ConditionType::SearchAvailable, "Starting"),
+        (ConditionType::UpgradePending, "Upgrading"),
+    ] {
+        is(&world, "first", kind, reason).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

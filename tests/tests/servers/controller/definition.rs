@@ -136,7 +136,12 @@ async fn the_status_of_a_wal_that_cannot_be_read_is_whole_and_goes_with_its_caus
     let status = status_with(&server, "orders", "SpecInvalid").await;
     assert_eq!(is_there(&status, ConditionType::Stalled).as_deref(), Some("SpecInvalid"));
     assert_eq!(is_there(&status, ConditionType::Reconciling), None);
-    assert_eq!(is_there(&status, ConditionType::Applied).as_deref(), Some("RollingOut"), "what was known stays");
+    assert_eq!(
+        is_there(&status, ConditionType::Applied).as_deref(),
+        Some("SpecInvalid"),
+        "the pods are of another spec"
+    );
+    assert_eq!(is_there(&status, ConditionType::UpgradePending).as_deref(), Some("UpToDate"), "what was known stays");
     assert!(status.search.is_some(), "what was known stays");
     change("Retain").await;
     let status = status_with(&server, "orders", "Starting").await;

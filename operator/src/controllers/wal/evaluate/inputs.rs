@@ -121,8 +121,9 @@ impl ConditionInputs<'_> {
         (is_recent && !is_replaced).then(|| last.evicted()).flatten()
     }
 
+    /// What the condition says now. That the WAL could not be read is over.
     pub(super) fn before(&self, kind: ConditionType) -> Option<&Condition> {
-        condition(self.before, kind)
+        condition(self.before, kind).filter(|before| before.reason != Reason::SpecInvalid.as_str())
     }
 }
 
