@@ -4,14 +4,14 @@
 //! small pod. Reading costs no request.
 
 mod data_pod;
-mod name;
+mod namespaced_name;
 mod object_cache;
 mod owned_object;
 mod watch;
 
 pub(crate) use self::{
     data_pod::{DataPod, PodEviction, PodTrouble},
-    name::{NamespacedName, is_older},
+    namespaced_name::{NamespacedName, is_older},
     object_cache::{ObjectCache, OwnedObjects},
     owned_object::{ChildKind, OwnedObject, RolloutStatus},
     watch::watch,

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1 as core;
 use tidemark_crds::names::{self, WalComponent};
 
-use super::name::NamespacedName;
+use super::namespaced_name::NamespacedName;
 use crate::reconcile_queues::ReconcileTarget;
 
 /// A container that was restarted this often and has not been ready since counts as crashing, whatever its present state is.

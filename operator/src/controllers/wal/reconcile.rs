@@ -134,9 +134,9 @@ async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, 
     let mut upgrade = UpgradePlan::new(&observed, digests.as_deref(), controller);
     let mut result = match validated {
         // All that it waits for is that its finalizer goes.
-        Ok(_) if unfinalized.is_some() && observed.intent.deleted.is_some() => RollOutResult::default(),
+        Ok(_) if unfinalized.is_some() && observed.intent.deleted.is_some() => ReconcileOutcome::default(),
         Ok(validated) => build_and_roll_out(validated, &observed, upgrade.step, context).await,
-        Err(refusals) => RollOutResult::refused(refused(&refusals)),
+        Err(refusals) => ReconcileOutcome::refused(refused(&refusals)),
     };
     result.report_repeated_failure(&observed.key, controller);
     result.report_finalizer(unfinalized.as_deref(), &observed);
@@ -163,9 +163,9 @@ async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, 
     }
 }
 
-/// What came of writing the children.
+/// What a reconciliation has come to, before its status is written.
 #[derive(Debug)]
-struct RollOutResult {
+struct ReconcileOutcome {
     /// How many writes it took.
     writes: usize,
     /// What a user must know.
@@ -180,13 +180,13 @@ struct RollOutResult {
     coverage: TokenCoverage,
 }
 
-impl Default for RollOutResult {
+impl Default for ReconcileOutcome {
     fn default() -> Self {
         Self { writes: 0, refused: None, unfinalized: None, error: None, waits: None, coverage: TokenCoverage::Full }
     }
 }
 
-impl RollOutResult {
+impl ReconcileOutcome {
     fn refused(value: ConditionValue) -> Self {
         Self { refused: Some(value), ..Self::default() }
     }
@@ -306,7 +306,7 @@ async fn build_and_roll_out(
     observed: &ObservedWal,
     step: UpgradeStep,
     context: &ReconcileContext,
-) -> RollOutResult {
+) -> ReconcileOutcome {
     let settings = &context.shared.settings;
     let coverage = match wal.search.token_secret {
         Some(_) => search_exposure::limit(&mut wal.search, &LiveSearch::read(observed)),
@@ -314,7 +314,7 @@ async fn build_and_roll_out(
     };
     let children = build::build(&wal, &settings.platform, &settings.release);
     let written = write_children(context, observed, &children.desired(), step).await;
-    RollOutResult { coverage, ..RollOutResult::of(observed, written) }
+    ReconcileOutcome { coverage, ..ReconcileOutcome::of(observed, written) }
 }
 
 fn refused(refusals: &[SpecRefusal]) -> ConditionValue {
@@ -380,7 +380,7 @@ impl UpgradePlan {
     }
 
     /// Finds out whether the Deployment was written that was to be rolled.
-    fn finish(&mut self, observed: &ObservedWal, result: &RollOutResult, release: &str) {
+    fn finish(&mut self, observed: &ObservedWal, result: &ReconcileOutcome, release: &str) {
         let component = match self.step {
             UpgradeStep::RollSearch => WalComponent::Search,
             UpgradeStep::RollIndexer => WalComponent::Indexer,
@@ -408,7 +408,7 @@ async fn report(
     wal: &Wal,
     observed: &ObservedWal,
     upgrade: &UpgradePlan,
-    result: &RollOutResult,
+    result: &ReconcileOutcome,
     outdated: Vec<WalComponent>,
     controller: &WalController,
 ) -> Result<Option<Duration>, ReconcileError> {
