@@ -101,6 +101,10 @@ impl ObjectApplier<'_> {
             }
         }
         object["metadata"]["annotations"][ANNOTATION_DIGEST] = json!(digest);
+        // The garbage collector may be taking the owner from it: a write over what is not seen yet would give it back.
+        if let Some(live) = live.filter(|_| self.owner.deleting) {
+            object["metadata"]["resourceVersion"] = json!(live.resource_version);
+        }
         let params = PatchParams::apply(self.owner.field_manager).force();
         self.cache.begin_write(kind, &self.owner.key.namespace, name, &digest);
         self.patch(kind, name, &params, &Patch::Apply(&object)).await?;

@@ -13,6 +13,8 @@ pub(crate) struct ObjectOwner<'a> {
     pub(crate) resource: fn() -> ApiResource,
     pub(crate) key: &'a NamespacedName,
     pub(crate) uid: &'a str,
+    /// Whether it is known to be going.
+    pub(crate) deleting: bool,
     /// Who writes in its name.
     pub(crate) field_manager: &'static str,
 }

@@ -141,9 +141,11 @@ impl NoteController {
         let ReconcileContext { shared, cache, .. } = &self.context;
         let (client, key, uid) = (&shared.client, NamespacedName::of(note.meta()), note.uid().unwrap_or_default());
         let resource = || ApiResource::erase::<Note>(&());
-        let owner = ObjectOwner { kind: NOTE_KIND, resource, key: &key, uid: &uid, field_manager: NOTE_MANAGER };
+        let deleting = note.metadata.deletion_timestamp.is_some();
+        let owner =
+            ObjectOwner { kind: NOTE_KIND, resource, key: &key, uid: &uid, deleting, field_manager: NOTE_MANAGER };
         let applier = ObjectApplier { client, cache, owner };
-        if note.metadata.deletion_timestamp.is_some() {
+        if deleting {
             let wal = NamespacedName::new(&key.namespace, &note.spec.wal);
             applier.remove_orphans(&cache.owned(&wal), &[]).await?;
             NOTE_FINALIZER.set::<Note>(client, note.meta(), false).await.map_err(ReconcileError::Finalizer)?;

@@ -90,6 +90,7 @@ impl ObservedWal {
             resource: || ApiResource::erase::<Wal>(&()),
             key: &self.key,
             uid: &self.uid,
+            deleting: self.intent.deleted.is_some(),
             field_manager: names::MANAGER_CHILDREN,
         }
     }

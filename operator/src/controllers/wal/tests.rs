@@ -829,3 +829,28 @@ async fn an_index_is_purged_also_by_a_deletion_that_leaves_the_children_behind()
     sleep(Duration::from_mins(1)).await;
     assert_eq!(world.server.writes(), before, "nothing is written again and again");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_purge_is_not_written_over_a_child_that_is_being_orphaned_and_not_seen_so() {
+    let world = start_with(|settings| settings.purge_timeout = Duration::MAX);
+    let mut purged = wal_spec();
+    purged["deletionPolicy"] = json!("Purge");
+    world.make::<Wal>("orders", purged).await;
+    is(&world, "orders", ConditionType::Applied, "RollingOut").await;
+    settled(|| world.server.writes()).await;
+    world.server.delay(Some("configmaps"));
+    patch::<ConfigMap>(&world, "orders-control", json!({"metadata": {"ownerReferences": null}})).await;
+    let finalizers = json!({"metadata": {"finalizers": [names::FINALIZER_PURGE, "orphan"]}});
+    patch::<Wal>(&world, "orders", finalizers).await;
+    world.api::<Wal>().delete("orders", &DeleteParams::default()).await.unwrap();
+    sleep(Duration::from_mins(1)).await;
+    let control = async || world.api::<ConfigMap>().get("orders-control").await.unwrap();
+    assert!(control().await.owner_references().is_empty());
+    world.server.delay(None);
+    let asked = eventually("the indexer is asked", async || {
+        let control = control().await;
+        control.data.as_ref()?.get(names::CONTROL_PURGE_KEY)?;
+        Some(control)
+    });
+    assert!(asked.await.owner_references().is_empty());
+}

@@ -133,6 +133,7 @@ async fn a_purge_that_shall_leave_the_children_behind_does_not_adopt_them_again(
         for component in WalComponent::ALL {
             owners.extend(world.deployment("orders", component).await?.owner_references().to_vec());
         }
+        owners.extend(world.api::<ConfigMap>().get("orders-control").await?.owner_references().to_vec());
         anyhow::Ok(owners)
     };
     eventually("the children have no owner", async || {
