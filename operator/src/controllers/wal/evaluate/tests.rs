@@ -529,6 +529,23 @@ fn ready_repeats_the_message_of_what_fails_first() {
 }
 
 #[test]
+fn of_a_refused_child_and_a_refused_finalizer_ready_tells_both_and_applied_the_child() {
+    let child = || Some(ConditionValue::no(Reason::ChildRefused, "no child"));
+    let finalizer = || Some(ConditionValue::no(Reason::FinalizerRefused, "no finalizer"));
+    let told = |refused, unfinalized| {
+        let WalConditions { ready, applied, .. } =
+            ConditionCase { refused, unfinalized, ..ConditionCase::default() }.evaluate();
+        [ready, applied].map(|value| (value.reason, value.message))
+    };
+    let of = |reason, message: &str| (reason, message.to_owned());
+    let (both, one) = (of(Reason::ChildRefused, "no child; no finalizer"), of(Reason::ChildRefused, "no child"));
+    assert_eq!(told(child(), finalizer()), [both, one.clone()]);
+    assert_eq!(told(child(), None), [one.clone(), one]);
+    let finalizer_alone = of(Reason::FinalizerRefused, "no finalizer");
+    assert_eq!(told(None, finalizer()), [finalizer_alone.clone(), finalizer_alone]);
+}
+
+#[test]
 fn ready_says_how_many_operations_are_in_the_index_without_their_content() {
     let message = |unreadable_entries| {
         let pods = vec![indexer(PodReport { unreadable_entries, ..writer() })];
