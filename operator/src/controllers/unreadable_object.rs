@@ -138,7 +138,7 @@ mod tests {
             (
                 |spec| {
                     spec["search"] =
-                        json!({"replicas": 1, "cache": {"volumeClaimTemplate": {"spec": {"accessModes": ["All"]}}}})
+                        json!({"replicas": 1, "cache": {"volumeClaimTemplate": {"spec": {"accessModes": ["All"]}}}});
                 },
                 "spec.search.cache.volumeClaimTemplate.spec.accessModes: unknown variant `All`, expected one of `ReadWriteOnce`, `ReadWriteOncePod`, `ReadWriteMany`",
             ),
