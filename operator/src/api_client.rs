@@ -15,29 +15,29 @@ use crate::metrics::OperatorMetrics;
 /// A client for the cluster that the process runs in, or of the present kubectl context.
 pub(crate) async fn client(metrics: &OperatorMetrics) -> anyhow::Result<Client> {
     let config = Config::infer().await?;
-    Ok(ClientBuilder::try_from(config)?.with_layer(&RequestCountLayer { metrics: metrics.clone() }).build())
+    Ok(ClientBuilder::try_from(config)?.with_layer(&ApiRequestCountLayer { metrics: metrics.clone() }).build())
 }
 
 #[derive(Clone)]
-struct RequestCountLayer {
+struct ApiRequestCountLayer {
     metrics: OperatorMetrics,
 }
 
-impl<S> Layer<S> for RequestCountLayer {
-    type Service = RequestCounter<S>;
+impl<S> Layer<S> for ApiRequestCountLayer {
+    type Service = ApiRequestCounter<S>;
 
-    fn layer(&self, inner: S) -> RequestCounter<S> {
-        RequestCounter { inner, metrics: self.metrics.clone() }
+    fn layer(&self, inner: S) -> ApiRequestCounter<S> {
+        ApiRequestCounter { inner, metrics: self.metrics.clone() }
     }
 }
 
 #[derive(Clone)]
-struct RequestCounter<S> {
+struct ApiRequestCounter<S> {
     inner: S,
     metrics: OperatorMetrics,
 }
 
-impl<S, B, R> Service<Request<B>> for RequestCounter<S>
+impl<S, B, R> Service<Request<B>> for ApiRequestCounter<S>
 where
     S: Service<Request<B>, Response = Response<R>, Error = BoxError>,
     S::Future: Send + 'static,

@@ -34,6 +34,18 @@ pub(crate) enum ApplyError {
         kind = .kind.as_str()
     )]
     Leftover { kind: ChildKind, name: String, owner: &'static str },
+    /// Somebody deletes it.
+    #[error(
+        "{kind} \"{name}\" is being deleted; it is created again when it is gone; if that takes long, look at its finalizers",
+        kind = .kind.as_str()
+    )]
+    Terminating { kind: ChildKind, name: String },
+    /// Its owner is gone, though the watch does not show that yet, and has left the object behind.
+    #[error(
+        "{kind} \"{name}\" was left behind by this {owner}, which is gone; it stays as it is; no action is needed",
+        kind = .kind.as_str()
+    )]
+    LeftBehind { kind: ChildKind, name: String, owner: &'static str },
     /// The namespace is being deleted: nothing can be created in it.
     #[error("the namespace is being deleted; nothing can be created in it; use another namespace")]
     NamespaceTerminating,
@@ -49,6 +61,16 @@ pub(crate) enum ApplyError {
     /// An object cannot be serialized.
     #[error("an object cannot be written as JSON: {0}; it is not applied; this is a bug, please report it")]
     Unwritable(#[from] serde_json::Error),
+}
+
+/// Whether the owner of an orphan may have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OwnerState {
+    Alive,
+    /// It waits for its finalizers.
+    Deleting,
+    /// It is gone, and perhaps another object has its name.
+    Gone,
 }
 
 /// Writes the objects of one owner.
@@ -67,18 +89,22 @@ impl ObjectApplier<'_> {
     /// [`ObjectApplier::ensure`] for an object that is made of one in the cluster, of which it may have fields that this release
     /// does not know.
     pub(crate) async fn ensure_json(&self, kind: ChildKind, name: &str, mut object: Value) -> Result<bool, ApplyError> {
-        let digest = compare::digest(&object);
         let live = self.live(kind, name).await?;
         if let Some(live) = &live {
-            if !is_orphan_of(live, &object) {
-                self.check_owner(live)?;
-            }
+            self.take_or_leave(live, &mut object).await?;
+        }
+        let digest = compare::digest(&object);
+        if let Some(live) = &live {
             let is_applied = live.applied || compare::holds(&live.object(), &object);
             if live.digest.as_deref() == Some(&digest) && is_applied {
                 return Ok(false);
             }
         }
         object["metadata"]["annotations"][ANNOTATION_DIGEST] = json!(digest);
+        // The garbage collector may be taking the owner from it: a write over what is not seen yet would give it back.
+        if let Some(live) = live.filter(|_| self.owner.deleting) {
+            object["metadata"]["resourceVersion"] = json!(live.resource_version);
+        }
         let params = PatchParams::apply(self.owner.field_manager).force();
         self.cache.begin_write(kind, &self.owner.key.namespace, name, &digest);
         self.patch(kind, name, &params, &Patch::Apply(&object)).await?;
@@ -135,12 +161,10 @@ impl ObjectApplier<'_> {
     }
 
     /// Gives a Deployment the labels and the owner of `wanted` again and nothing else, so that no pod is replaced.
-    pub(crate) async fn restore_labels(&self, name: &str, wanted: &Value) -> Result<(), ApplyError> {
+    pub(crate) async fn restore_labels(&self, name: &str, mut wanted: Value) -> Result<(), ApplyError> {
         let kind = ChildKind::Deployment;
-        if let Some(live) = self.live(kind, name).await?
-            && !is_orphan_of(&live, wanted)
-        {
-            self.check_owner(&live)?;
+        if let Some(live) = self.live(kind, name).await? {
+            self.take_or_leave(&live, &mut wanted).await?;
         }
         let metadata = &wanted["metadata"];
         let patch = json!({"metadata": {"labels": metadata["labels"], "ownerReferences": metadata["ownerReferences"]}});
@@ -171,14 +195,45 @@ impl ObjectApplier<'_> {
         }
     }
 
+    /// Whether `live` may be written as `wanted`: it is the owner's, or an orphan that it adopts. An orphan of an owner that is being
+    /// deleted is written without an owner, so that it stays; the watch may not show yet that this is so.
+    async fn take_or_leave(&self, live: &OwnedObject, wanted: &mut Value) -> Result<(), ApplyError> {
+        if !is_orphan_of(live, wanted) {
+            return self.check_owner(live);
+        }
+        let (kind, name) = (live.kind, live.name.to_string());
+        match self.owner_state().await {
+            Ok(OwnerState::Alive) => {}
+            Ok(OwnerState::Deleting) => {
+                if let Some(metadata) = wanted["metadata"].as_object_mut() {
+                    metadata.shift_remove("ownerReferences");
+                }
+            }
+            Ok(OwnerState::Gone) => return Err(ApplyError::LeftBehind { kind, name, owner: self.owner.kind }),
+            Err(source) => return Err(ApplyError::Failed { kind, name, source }),
+        }
+        Ok(())
+    }
+
+    async fn owner_state(&self) -> Result<OwnerState, kube::Error> {
+        let ObjectOwner { key, uid, resource, .. } = self.owner;
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &key.namespace, &resource());
+        let found = api.get_metadata_opt(&key.name).await?.map(|found| found.metadata);
+        Ok(match found.filter(|found| found.uid.as_deref() == Some(uid)) {
+            None => OwnerState::Gone,
+            Some(owner) if owner.deletion_timestamp.is_some() => OwnerState::Deleting,
+            Some(_) => OwnerState::Alive,
+        })
+    }
+
     fn check_owner(&self, live: &OwnedObject) -> Result<(), ApplyError> {
         let (kind, name, owner) = (live.kind, live.name.to_string(), self.owner.kind);
         let of_namesake = live
             .controller
             .as_ref()
             .is_some_and(|controller| *controller.kind == *self.owner.kind && *controller.name == *self.owner.key.name);
-        if live.is_controlled_by(self.owner.uid) && !live.terminating {
-            Ok(())
+        if live.is_controlled_by(self.owner.uid) {
+            if live.terminating { Err(ApplyError::Terminating { kind, name }) } else { Ok(()) }
         } else if of_namesake {
             Err(ApplyError::Leftover { kind, name, owner })
         } else {

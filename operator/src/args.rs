@@ -7,10 +7,10 @@ use clap::{Args, Parser, Subcommand};
 /// Reconciles WAL resources: indexers, search, and their status.
 #[derive(Debug, Parser)]
 #[command(name = "tidemark-operator", version, propagate_version = true, after_help = AFTER_HELP)]
-pub struct CliArgs {
+pub struct OperatorArgs {
     /// What to do.
     #[command(subcommand)]
-    pub command: CliCommand,
+    pub command: OperatorCommand,
 }
 
 const AFTER_HELP: &str = "Every flag is also an environment variable: --image is TIDEMARK_OPERATOR_IMAGE.\n\
@@ -21,7 +21,7 @@ tidemark-operator run --image tidemark.dev/tidemark:dev --lease-namespace defaul
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum CliCommand {
+pub enum OperatorCommand {
     /// Watch WAL resources and keep their indexers and search services as specified, until stopped.
     #[command(after_help = RUN_EXAMPLE)]
     Run(Box<RunArgs>),
@@ -151,12 +151,12 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed() {
-        CliArgs::command().debug_assert();
+        OperatorArgs::command().debug_assert();
     }
 
     #[test]
     fn every_flag_is_an_environment_variable_of_its_name() {
-        for command in CliArgs::command().get_subcommands() {
+        for command in OperatorArgs::command().get_subcommands() {
             for argument in command.get_arguments() {
                 let Some(long) = argument.get_long().filter(|long| !matches!(*long, "help" | "version")) else {
                     continue;

@@ -4,7 +4,7 @@
 //! small pod. Reading costs no request.
 
 mod data_pod;
-mod name;
+mod namespaced_name;
 mod object_cache;
 mod owned_object;
 mod rollout_status;
@@ -12,7 +12,7 @@ mod watch;
 
 pub(crate) use self::{
     data_pod::{DataPod, PodEviction, PodTrouble},
-    name::{NamespacedName, is_older},
+    namespaced_name::{NamespacedName, is_older},
     object_cache::{ObjectCache, OwnedObjects},
     owned_object::{ChildKind, OwnedObject},
     rollout_status::RolloutStatus,

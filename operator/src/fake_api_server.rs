@@ -44,6 +44,8 @@ struct StoredObjects {
     hidden: Option<&'static str>,
     /// The plural that may be listed and not watched.
     unwatchable: Option<&'static str>,
+    /// The plural whose changes no watch shows.
+    delayed: Option<&'static str>,
     /// How often each plural was listed.
     lists: HashMap<String, usize>,
     /// What a policy of the cluster makes of each object of a plural that is created or changed.
@@ -134,6 +136,12 @@ impl FakeApiServer {
         self.events.send_modify(|_| ());
     }
 
+    /// From now on no watch shows changes of objects of this plural; `None` ends that.
+    pub(crate) fn delay(&self, plural: Option<&'static str>) {
+        self.stored.lock().delayed = plural;
+        self.events.send_modify(|_| ());
+    }
+
     /// How often objects of this plural have been listed.
     pub(crate) fn lists(&self, plural: &str) -> usize {
         self.stored.lock().lists.get(plural).copied().unwrap_or_default()
@@ -176,7 +184,7 @@ impl FakeApiServer {
                 if !stored.lock().may_watch(&target) {
                     return None;
                 }
-                let event = stored.lock().log.get(next).cloned();
+                let event = stored.lock().shown(&target, next).cloned();
                 if let Some(LoggedEvent { path, event, object, before, .. }) = event {
                     next += 1;
                     let selected = target.selects(&path, &object);
@@ -212,6 +220,11 @@ impl StoredObjects {
 
     fn may_watch(&self, target: &RequestTarget) -> bool {
         !self.is_hidden(target) && !self.unwatchable.is_some_and(|plural| target.path.is_of(plural))
+    }
+
+    /// The event at this place in the log, unless this watch is late.
+    fn shown(&self, target: &RequestTarget, next: usize) -> Option<&LoggedEvent> {
+        self.log.get(next).filter(|_| !self.delayed.is_some_and(|plural| target.path.is_of(plural)))
     }
 
     fn list(&mut self, target: &RequestTarget) -> Result<Value, ApiRefusal> {

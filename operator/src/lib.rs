@@ -43,8 +43,8 @@ mod upgrade_slots;
 pub use controllers::wal::{
     build::{PlatformSettings, WalChildren, build, release_revision},
     validate::{
-        SpecRefusal, StoreAccess, StorePlace, StoreSettings, ValidatedCache, ValidatedIndexer, ValidatedLog,
-        ValidatedRole, ValidatedSearch, ValidatedWal, WalStores, validate,
+        SpecRefusal, StorePlace, ValidatedCache, ValidatedCredentials, ValidatedIndexer, ValidatedLog, ValidatedRole,
+        ValidatedSearch, ValidatedStore, ValidatedWal, WalStores, validate,
     },
 };
 pub use run::run;

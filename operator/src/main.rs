@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use clap::Parser as _;
 use tidemark_operator::{
-    args::{CliArgs, CliCommand},
+    args::{OperatorArgs, OperatorCommand},
     run, telemetry,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let CliArgs { command } = CliArgs::parse();
-    let CliCommand::Run(args) = command;
+    let OperatorArgs { command } = OperatorArgs::parse();
+    let OperatorCommand::Run(args) = command;
     let _telemetry = telemetry::start(&args.telemetry).context("failed to start logging")?;
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let shutdown = CancellationToken::new();

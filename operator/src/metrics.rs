@@ -18,7 +18,7 @@ pub(crate) struct OperatorMetrics {
     registry: Arc<Mutex<Registry>>,
     reconciles: Family<ReconcileLabels, Counter>,
     reconcile_duration: Family<ControllerLabels, Histogram>,
-    api_requests: Family<RequestLabels, Counter>,
+    api_requests: Family<ApiRequestLabels, Counter>,
     wals: ConditionGauges,
     polls: Family<ResultLabels, Counter>,
     watch_failures: Family<KindLabels, Counter>,
@@ -42,7 +42,7 @@ struct ReconcileLabels {
 
 /// A verb as Kubernetes counts them, and the class of the answer's status.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabels {
+struct ApiRequestLabels {
     verb: &'static str,
     status: &'static str,
 }
@@ -151,7 +151,7 @@ impl OperatorMetrics {
 
     /// Counts a request to the API server.
     pub(crate) fn requested(&self, verb: &'static str, status: &'static str) {
-        self.api_requests.get_or_create(&RequestLabels { verb, status }).inc();
+        self.api_requests.get_or_create(&ApiRequestLabels { verb, status }).inc();
     }
 
     /// Counts a poll of a data pod.

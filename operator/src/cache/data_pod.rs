@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1 as core;
 use tidemark_crds::names::{self, WalComponent};
 
-use super::name::NamespacedName;
+use super::namespaced_name::NamespacedName;
 use crate::reconcile_queues::ReconcileTarget;
 
-/// A container that was restarted this often and is not ready counts as crashing, whatever its present state is.
+/// A container that was restarted this often and has not been ready since counts as crashing, whatever its present state is.
 const CRASH_RESTARTS: i32 = 3;
+/// A pod that stops to be ready later than this after a container's start was ready with that container. The kubelet may say only then
+/// that the container before is not ready any more.
+const READINESS_DELAY: SignedDuration = SignedDuration::from_secs(10);
 
 /// A data pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,10 +110,13 @@ fn trouble(status: &core::PodStatus) -> Option<PodTrouble> {
     if let Some(condition) = unscheduled.next() {
         return Some(PodTrouble::Unschedulable(condition.message.as_deref().unwrap_or_default().into()));
     }
-    status.container_statuses.iter().flatten().find_map(container_trouble)
+    let conditions = status.conditions.iter().flatten();
+    let mut unready = conditions.filter(|condition| condition.type_ == "Ready" && condition.status == "False");
+    let unready_since = unready.next().and_then(|condition| condition.last_transition_time.as_ref()).map(|time| time.0);
+    status.container_statuses.iter().flatten().find_map(|container| container_trouble(container, unready_since))
 }
 
-fn container_trouble(container: &core::ContainerStatus) -> Option<PodTrouble> {
+fn container_trouble(container: &core::ContainerStatus, unready_since: Option<Timestamp>) -> Option<PodTrouble> {
     let waiting = container.state.as_ref().and_then(|state| state.waiting.as_ref());
     let reason = waiting.and_then(|waiting| waiting.reason.as_deref()).unwrap_or_default();
     match reason {
@@ -123,11 +129,18 @@ fn container_trouble(container: &core::ContainerStatus) -> Option<PodTrouble> {
             Some(PodTrouble::Config(message.into()))
         }
         "CrashLoopBackOff" => Some(PodTrouble::Crashing(last_end(container))),
-        _ if container.restart_count >= CRASH_RESTARTS && !container.ready => {
+        _ if container.restart_count >= CRASH_RESTARTS && !container.ready && !was_ready(container, unready_since) => {
             Some(PodTrouble::Crashing(last_end(container)))
         }
         _ => None,
     }
+}
+
+/// Whether the container has been ready since it was started last: its crashes are over, however many there were.
+fn was_ready(container: &core::ContainerStatus, unready_since: Option<Timestamp>) -> bool {
+    let running = container.state.as_ref().and_then(|state| state.running.as_ref());
+    let started = running.and_then(|running| running.started_at.as_ref()).map(|time| time.0);
+    started.zip(unready_since).is_some_and(|(started, unready)| unready.duration_since(started) > READINESS_DELAY)
 }
 
 /// How the container ended last.
@@ -177,6 +190,33 @@ mod tests {
         assert_eq!(&*eviction.message, "Usage of EmptyDir volume \"cache\" exceeds the limit \"8Gi\"");
         assert_eq!(eviction.time, Some("2026-11-28T11:00:00Z".parse().unwrap()));
         assert_eq!((pod.trouble, pod.address), (None, None));
+    }
+
+    /// As one that was short of memory in its first week, and whose store does not answer today.
+    #[test]
+    fn crashes_of_long_ago_are_no_trouble_of_a_pod_that_was_ready_since() {
+        let crashing = |unready: &str, state: Value| {
+            let status = json!({
+                "phase": "Running",
+                "conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": unready}],
+                "containerStatuses": [{
+                    "name": "search", "image": "i", "imageID": "i", "ready": false, "restartCount": 3, "state": state,
+                    "lastState": {"terminated": {"exitCode": 137, "reason": "OOMKilled"}},
+                }],
+            });
+            read(&status).trouble
+        };
+        let running = || json!({"running": {"startedAt": "2026-11-28T10:00:00Z"}});
+        let crashes = Some(PodTrouble::Crashing("OOMKilled, exit code 137".into()));
+        for (unready, state, trouble) in [
+            ("2026-11-28T10:05:00Z", running(), None),
+            ("2026-11-28T09:59:58Z", running(), crashes.clone()),
+            ("2026-11-28T10:00:01Z", running(), crashes.clone()),
+            ("2026-11-28T10:05:00Z", json!({"waiting": {"reason": "CrashLoopBackOff"}}), crashes.clone()),
+            ("2026-11-28T10:05:00Z", json!({"terminated": {"exitCode": 137}}), crashes),
+        ] {
+            assert_eq!(crashing(unready, state.clone()), trouble, "unready since {unready}, {state}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use parking_lot::RwLock;
 
 use super::{
     data_pod::DataPod,
-    name::NamespacedName,
+    namespaced_name::NamespacedName,
     owned_object::{ChildKind, OwnedObject},
 };
 use crate::{own_writes::OwnWrites, reconcile_queues::ReconcileTarget};

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tidemark_crds::names;
 
 use super::{
-    name::{NamespacedName, is_older},
+    namespaced_name::{NamespacedName, is_older},
     rollout_status::RolloutStatus,
 };
 use crate::{compare::ANNOTATION_DIGEST, reconcile_queues::ReconcileTarget};
@@ -98,16 +98,17 @@ pub(crate) struct ControllerRef {
 /// An object without the labels of an owned one.
 #[derive(Debug, thiserror::Error)]
 #[error("{kind} lacks \"{field}\"", kind = .kind.as_str())]
-pub(crate) struct NotOwned {
+pub(crate) struct UnownedObjectError {
     kind: ChildKind,
     field: &'static str,
 }
 
 impl OwnedObject {
     /// Reads an object of the API server.
-    pub(crate) fn read(kind: ChildKind, mut object: Value) -> Result<Self, NotOwned> {
-        let text =
-            |path: &'static str| object.pointer(path).and_then(Value::as_str).ok_or(NotOwned { kind, field: path });
+    pub(crate) fn read(kind: ChildKind, mut object: Value) -> Result<Self, UnownedObjectError> {
+        let text = |path: &'static str| {
+            object.pointer(path).and_then(Value::as_str).ok_or(UnownedObjectError { kind, field: path })
+        };
         let namespace = text("/metadata/namespace")?;
         let wal = text("/metadata/labels/tidemark.dev~1wal")?;
         let wal = NamespacedName::new(namespace, wal);

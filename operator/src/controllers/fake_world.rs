@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Completes when everything that exists is listed.
-pub(crate) type Listed = Shared<futures::future::BoxFuture<'static, ()>>;
+pub(crate) type ListedFuture = Shared<futures::future::BoxFuture<'static, ()>>;
 
 /// The namespace "data" of a cluster, and what works in it.
 pub(crate) struct FakeWorld {
@@ -61,7 +61,7 @@ impl FakeWorld {
     pub(crate) fn run<F>(
         &mut self,
         context: ReconcileContext,
-        controllers: impl FnOnce(Arc<LeaderContext>, Listed) -> F,
+        controllers: impl FnOnce(Arc<LeaderContext>, ListedFuture) -> F,
     ) where
         F: Future<Output = ()> + Send + 'static,
     {

@@ -11,7 +11,7 @@ use k8s_openapi::{
 use kube::{
     CustomResource, Resource as _, ResourceExt as _,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
-    core::DeserializeGuard,
+    core::{ApiResource, DeserializeGuard},
     runtime::controller::Action,
 };
 use serde::{Deserialize, Serialize};
@@ -113,8 +113,11 @@ impl KindController for NoteController {
         match &note.0 {
             Ok(note) => self.write(note).await?,
             Err(invalid) => {
+                let values = |message: &str, _: &[Condition]| {
+                    vec![(NoteWritten, ConditionValue::no(Reason::SpecInvalid, message))]
+                };
                 let reported =
-                    unreadable_object::report::<Note>(invalid, client, NoteWritten, NOTE_MANAGER, None, clock::now());
+                    unreadable_object::report::<Note, _>(invalid, client, values, NOTE_MANAGER, None, clock::now());
                 reported.await.map_err(ReconcileError::Status)?;
             }
         }
@@ -137,9 +140,12 @@ impl NoteController {
     async fn write(&self, note: &Note) -> Result<(), ReconcileError> {
         let ReconcileContext { shared, cache, .. } = &self.context;
         let (client, key, uid) = (&shared.client, NamespacedName::of(note.meta()), note.uid().unwrap_or_default());
-        let owner = ObjectOwner { kind: NOTE_KIND, key: &key, uid: &uid, field_manager: NOTE_MANAGER };
+        let resource = || ApiResource::erase::<Note>(&());
+        let deleting = note.metadata.deletion_timestamp.is_some();
+        let owner =
+            ObjectOwner { kind: NOTE_KIND, resource, key: &key, uid: &uid, deleting, field_manager: NOTE_MANAGER };
         let applier = ObjectApplier { client, cache, owner };
-        if note.metadata.deletion_timestamp.is_some() {
+        if deleting {
             let wal = NamespacedName::new(&key.namespace, &note.spec.wal);
             applier.remove_orphans(&cache.owned(&wal), &[]).await?;
             NOTE_FINALIZER.set::<Note>(client, note.meta(), false).await.map_err(ReconcileError::Finalizer)?;

@@ -10,14 +10,15 @@ mod progress;
 mod ready;
 mod search;
 mod storage;
+mod unreadable;
 
 #[cfg(test)]
 mod tests;
 
 use tidemark_crds::ConditionType;
 
-pub(crate) use self::inputs::ConditionInputs;
 use self::ready::ready;
+pub(crate) use self::{inputs::ConditionInputs, unreadable::evaluate_unreadable};
 use crate::condition_value::ConditionValue;
 
 /// The conditions of a WAL.

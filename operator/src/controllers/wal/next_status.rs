@@ -43,7 +43,7 @@ pub(crate) fn next(
         condition(&observed.status.conditions, ConditionType::Ready).and_then(|ready| ready.observed_generation);
     // The promise is of the spec that the pods are made of; a refusal is of the present one.
     let promised = status.applied_generation.or(before).or(generation);
-    let of_ready = if inputs.refused.is_some() { generation } else { promised };
+    let of_ready = if inputs.refusals().is_some() { generation } else { promised };
     set(&mut status.conditions, ConditionType::Ready, ready, of_ready);
     for kind in [ConditionType::Reconciling, ConditionType::Stalled] {
         match progress.as_ref().filter(|(present, _)| *present == kind) {

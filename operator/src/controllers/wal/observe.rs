@@ -1,7 +1,7 @@
 //! What exists of a WAL, from the watches: no request.
 
 use jiff::Timestamp;
-use kube::ResourceExt as _;
+use kube::{ResourceExt as _, core::ApiResource};
 use tidemark_crds::{
     DeletionPolicy, Wal, WalStatus,
     names::{self, WalComponent},
@@ -66,15 +66,32 @@ pub(crate) fn observe(wal: &Wal, controller: &WalController) -> ObservedWal {
 }
 
 impl ObservedWal {
-    /// How far the Deployment of a role is, if it exists and belongs to this WAL.
+    /// How far the Deployment of a role is, if it exists, is not going, and belongs to this WAL.
     pub(crate) fn rollout(&self, component: WalComponent) -> Option<&RolloutStatus> {
         let name = component.child_name(&self.key.name);
         let child = self.owned.child(ChildKind::Deployment, &name)?;
-        child.rollout.as_ref().filter(|_| child.is_controlled_by(&self.uid))
+        child.rollout.as_ref().filter(|_| child.is_controlled_by(&self.uid) && !child.terminating)
+    }
+
+    /// Whether no indexer is asked for, neither by the spec nor by the Deployment: a spec that is refused scales nothing.
+    pub(crate) fn is_suspended(&self) -> bool {
+        self.intent.suspended && self.rollout(WalComponent::Indexer).is_none_or(|rollout| rollout.wanted == 0)
+    }
+
+    /// Whether search is asked for, by the spec or by the Deployment.
+    pub(crate) fn is_search_wanted(&self) -> bool {
+        self.intent.search_wanted || self.rollout(WalComponent::Search).is_some_and(|rollout| rollout.wanted > 0)
     }
 
     /// The WAL as the owner of its children.
     pub(crate) fn owner(&self) -> ObjectOwner<'_> {
-        ObjectOwner { kind: names::KIND, key: &self.key, uid: &self.uid, field_manager: names::MANAGER_CHILDREN }
+        ObjectOwner {
+            kind: names::KIND,
+            resource: || ApiResource::erase::<Wal>(&()),
+            key: &self.key,
+            uid: &self.uid,
+            deleting: self.intent.deleted.is_some(),
+            field_manager: names::MANAGER_CHILDREN,
+        }
     }
 }

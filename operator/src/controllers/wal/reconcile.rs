@@ -15,7 +15,7 @@ use tidemark_crds::{
 
 use super::{
     build,
-    evaluate::{ConditionInputs, evaluate},
+    evaluate::{ConditionInputs, evaluate, evaluate_unreadable},
     next_status,
     observe::{ObservedWal, WalIntent, observe},
     purge_finalizer::{self, DeletionStep},
@@ -101,10 +101,10 @@ async fn reconcile_unreadable(
     }
     let shared = &context.shared;
     shared.metrics.invalid_object();
-    let (ready, manager) = (ConditionType::Ready, names::MANAGER_STATUS);
     let further = unfinalized.as_deref().map(|answer| purge_finalizer::unwritten(answer, false, true).message);
+    let (values, manager) = (evaluate_unreadable, names::MANAGER_STATUS);
     let reported =
-        unreadable_object::report::<Wal>(invalid, &shared.client, ready, manager, further.as_deref(), clock::now())
+        unreadable_object::report::<Wal, _>(invalid, &shared.client, values, manager, further.as_deref(), clock::now())
             .await;
     let conditions = reported.map_err(ReconcileError::Status)?;
     controller.tally.count(&key, &conditions);
@@ -134,9 +134,9 @@ async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, 
     let mut upgrade = UpgradePlan::new(&observed, digests.as_deref(), controller);
     let mut result = match validated {
         // All that it waits for is that its finalizer goes.
-        Ok(_) if unfinalized.is_some() && observed.intent.deleted.is_some() => RollOutResult::default(),
+        Ok(_) if unfinalized.is_some() && observed.intent.deleted.is_some() => ReconcileOutcome::default(),
         Ok(validated) => build_and_roll_out(validated, &observed, upgrade.step, context).await,
-        Err(refusals) => RollOutResult::refused(refused(&refusals)),
+        Err(refusals) => ReconcileOutcome::refused(refused(&refusals)),
     };
     result.report_repeated_failure(&observed.key, controller);
     result.report_finalizer(unfinalized.as_deref(), &observed);
@@ -163,13 +163,15 @@ async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, 
     }
 }
 
-/// What came of writing the children.
+/// What a reconciliation has come to, before its status is written.
 #[derive(Debug)]
-struct RollOutResult {
+struct ReconcileOutcome {
     /// How many writes it took.
     writes: usize,
     /// What a user must know.
     refused: Option<ConditionValue>,
+    /// What a user must know of the finalizer.
+    unfinalized: Option<ConditionValue>,
     /// Why it is retried, later each time.
     error: Option<ApplyError>,
     /// What must go first, which happens by itself.
@@ -178,13 +180,13 @@ struct RollOutResult {
     coverage: TokenCoverage,
 }
 
-impl Default for RollOutResult {
+impl Default for ReconcileOutcome {
     fn default() -> Self {
-        Self { writes: 0, refused: None, error: None, waits: None, coverage: TokenCoverage::Full }
+        Self { writes: 0, refused: None, unfinalized: None, error: None, waits: None, coverage: TokenCoverage::Full }
     }
 }
 
-impl RollOutResult {
+impl ReconcileOutcome {
     fn refused(value: ConditionValue) -> Self {
         Self { refused: Some(value), ..Self::default() }
     }
@@ -195,7 +197,10 @@ impl RollOutResult {
         let mut result = Self { writes, waits, ..Self::default() };
         for error in errors {
             let reason = match error {
-                ApplyError::Leftover { .. } | ApplyError::NamespaceTerminating => {
+                ApplyError::Leftover { .. }
+                | ApplyError::Terminating { .. }
+                | ApplyError::LeftBehind { .. }
+                | ApplyError::NamespaceTerminating => {
                     tracing::debug!(object = %observed.key, %error, "waiting");
                     result.waits = Some(error.to_string());
                     continue;
@@ -241,8 +246,7 @@ impl RollOutResult {
     fn report_finalizer(&mut self, answer: Option<&Status>, observed: &ObservedWal) {
         let WalIntent { deletion_policy, deleted, .. } = &observed.intent;
         let wanted = *deletion_policy == DeletionPolicy::Purge && deleted.is_none();
-        let problem = answer.map(|answer| purge_finalizer::unwritten(answer, wanted, deleted.is_some()));
-        self.refused = self.refused.take().or(problem);
+        self.unfinalized = answer.map(|answer| purge_finalizer::unwritten(answer, wanted, deleted.is_some()));
     }
 
     /// Repeats a refusal of the present spec as long as nobody can say whether it still is one: while the WAL waits in line with the
@@ -302,7 +306,7 @@ async fn build_and_roll_out(
     observed: &ObservedWal,
     step: UpgradeStep,
     context: &ReconcileContext,
-) -> RollOutResult {
+) -> ReconcileOutcome {
     let settings = &context.shared.settings;
     let coverage = match wal.search.token_secret {
         Some(_) => search_exposure::limit(&mut wal.search, &LiveSearch::read(observed)),
@@ -310,7 +314,7 @@ async fn build_and_roll_out(
     };
     let children = build::build(&wal, &settings.platform, &settings.release);
     let written = write_children(context, observed, &children.desired(), step).await;
-    RollOutResult { coverage, ..RollOutResult::of(observed, written) }
+    ReconcileOutcome { coverage, ..ReconcileOutcome::of(observed, written) }
 }
 
 fn refused(refusals: &[SpecRefusal]) -> ConditionValue {
@@ -376,7 +380,7 @@ impl UpgradePlan {
     }
 
     /// Finds out whether the Deployment was written that was to be rolled.
-    fn finish(&mut self, observed: &ObservedWal, result: &RollOutResult, release: &str) {
+    fn finish(&mut self, observed: &ObservedWal, result: &ReconcileOutcome, release: &str) {
         let component = match self.step {
             UpgradeStep::RollSearch => WalComponent::Search,
             UpgradeStep::RollIndexer => WalComponent::Indexer,
@@ -404,18 +408,19 @@ async fn report(
     wal: &Wal,
     observed: &ObservedWal,
     upgrade: &UpgradePlan,
-    result: &RollOutResult,
+    result: &ReconcileOutcome,
     outdated: Vec<WalComponent>,
     controller: &WalController,
 ) -> Result<Option<Duration>, ReconcileError> {
     let inputs = ConditionInputs {
-        suspended: observed.intent.suspended,
-        search_wanted: observed.intent.search_wanted,
+        suspended: observed.is_suspended(),
+        search_wanted: observed.is_search_wanted(),
         indexer: observed.rollout(WalComponent::Indexer),
         search: observed.rollout(WalComponent::Search),
         pods: &observed.pods,
         before: &observed.status.conditions,
         refused: result.refused.clone(),
+        unfinalized: result.unfinalized.clone(),
         token_everywhere: result.coverage == TokenCoverage::Full,
         generation: observed.generation,
         upgrade_pending: upgrade.value.status == ConditionStatus::True,

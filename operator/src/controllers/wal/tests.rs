@@ -302,8 +302,33 @@ async fn a_wal_that_cannot_be_read_any_more_releases_its_slot_and_is_counted_as_
     let world = one_is_upgraded_and_one_waits().await;
     patch::<Wal>(&world, "first", json!({"spec": {"deletionPolicy": "Newer"}})).await;
     is(&world, "second", ConditionType::UpgradePending, "Upgrading").await;
+    let first = async |kind| {
+        let found = world.untyped::<Wal>().get("first").await.unwrap();
+        let status: WalStatus = serde_json::from_value(found.data["status"].clone()).unwrap();
+        let found = condition(&status.conditions, kind).unwrap();
+        format!("{}/{}", found.status, found.reason)
+    };
+    for (kind, wanted) in [
+        (ConditionType::Ready, "False/SpecInvalid"),
+        (ConditionType::Applied, "False/SpecInvalid"),
+        (ConditionType::StorageReady, "Unknown/Starting"),
+        (ConditionType::Indexing, "Unknown/SpecInvalid"),
+        (ConditionType::SearchAvailable, "Unknown/SpecInvalid"),
+        (ConditionType::UpgradePending, "True/UpgradeStalled"),
+    ] {
+        eventually(&format!("{kind:?} is {wanted}"), async || (first(kind).await == wanted).then_some(())).await;
+    }
     let counted = "tidemark_operator_wals{condition=\"Ready\",status=\"False\",reason=\"SpecInvalid\"} 1\n";
     assert!(world.metrics.encode().unwrap().contains(counted), "{}", world.metrics.encode().unwrap());
+    patch::<Wal>(&world, "first", json!({"spec": {"deletionPolicy": null}})).await;
+    for (kind, reason) in [
+        (ConditionType::Applied, "RollingOut"),
+        (ConditionType::Indexing, "Starting"),
+        (ConditionType::SearchAvailable, "Starting"),
+        (ConditionType::UpgradePending, "Upgrading"),
+    ] {
+        is(&world, "first", kind, reason).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -445,6 +470,37 @@ async fn ready_does_not_speak_of_a_spec_that_was_refused_before_its_pods_run() {
     assert_eq!((after, ready.observed_generation), (KstatusVerdict::Current, Some(3)));
 }
 
+/// Nothing of such a spec is in force, its numbers of pods neither.
+#[tokio::test(start_paused = true)]
+async fn a_spec_that_is_refused_suspends_nothing_and_turns_no_search_off() {
+    let world = start();
+    world.make::<Wal>("orders", wal_spec()).await;
+    is(&world, "orders", ConditionType::Applied, "RollingOut").await;
+    settled(|| world.server.writes()).await;
+    roll_out(&world, "orders-search", 1).await;
+    is(&world, "orders", ConditionType::SearchAvailable, "Available").await;
+    let refused = json!({"podTemplate": {"spec": {"hostNetwork": true}}});
+    let change = json!({"spec": {"suspend": true, "indexer": refused, "search": {"replicas": 0}}});
+    patch::<Wal>(&world, "orders", change).await;
+    is(&world, "orders", ConditionType::Ready, "PodTemplateRefused").await;
+    settled(|| world.server.writes()).await;
+    let reason = async |kind| judged(&world, "orders", kind).await.1.reason;
+    assert_eq!(reason(ConditionType::Indexing).await, "Starting", "its pod is still asked for");
+    assert_eq!(reason(ConditionType::SearchAvailable).await, "Available", "its pods still answer");
+    patch::<Wal>(&world, "orders", json!({"spec": {"indexer": null}})).await;
+    is(&world, "orders", ConditionType::Indexing, "Suspended").await;
+    is(&world, "orders", ConditionType::SearchAvailable, "NoReplicas").await;
+    roll_out(&world, "orders-search", 0).await;
+    // Nor does one resume.
+    patch::<Wal>(&world, "orders", json!({"spec": {"suspend": false, "indexer": refused, "search": {"replicas": 1}}}))
+        .await;
+    is(&world, "orders", ConditionType::Ready, "PodTemplateRefused").await;
+    for kind in [ConditionType::Indexing, ConditionType::SearchAvailable] {
+        let told = is(&world, "orders", kind, "NoReplicas").await;
+        assert!(told.contains("see the condition Applied"), "{told}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn no_generation_is_the_applied_one_before_the_pods_of_one_run() {
     let world = start();
@@ -527,6 +583,34 @@ async fn a_refusal_stands_while_the_wal_waits_in_line_to_try_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refused_finalizer_hides_no_refused_child_while_the_wal_waits_in_line() {
+    let world = start();
+    let mut purged = wal_spec();
+    purged["deletionPolicy"] = json!("Purge");
+    world.server.refuse_finalizers(true);
+    world.make::<Wal>("first", purged).await;
+    is(&world, "first", ConditionType::Applied, "FinalizerRefused").await;
+    world.make::<Wal>("second", wal_spec()).await;
+    is(&world, "second", ConditionType::Applied, "RollingOut").await;
+    settled(|| world.server.writes()).await;
+    world.server.refuse_object("deployments", "first-search");
+    set_release(&world, "first", "old").await;
+    is(&world, "first", ConditionType::Applied, "ChildRefused").await;
+    set_release(&world, "second", "old").await;
+    is(&world, "second", ConditionType::UpgradePending, "Upgrading").await;
+    let ready = async || judged(&world, "first", ConditionType::Ready).await.1;
+    for _ in 0..120 {
+        sleep(Duration::from_secs(5)).await;
+        let told = ready().await;
+        let both =
+            ["refuses Deployment \"first-search\"", "add the finalizer"].map(|part| told.message.matches(part).count());
+        assert_eq!((told.reason.as_str(), both), ("ChildRefused", [1, 1]), "{}", told.message);
+        let applied = judged(&world, "first", ConditionType::Applied).await.1;
+        assert!(applied.reason == "ChildRefused" && !applied.message.contains("finalizer"), "{}", applied.message);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refusal_that_is_over_is_not_repeated_while_the_wal_waits_in_line() {
     let world = start();
     for wal in ["first", "second"] {
@@ -588,6 +672,33 @@ async fn what_is_left_of_an_earlier_wal_is_named_while_it_is_waited_for() {
     assert!(told.contains("ConfigMap \"orders-control\" of a deleted WAL still exists"), "{told}");
 }
 
+/// As `kubectl delete deployment --cascade=foreground` while its pods end.
+#[tokio::test(start_paused = true)]
+async fn a_spec_is_not_applied_while_its_deployment_is_being_deleted() {
+    let world = start();
+    world.make::<Wal>("orders", wal_spec()).await;
+    is(&world, "orders", ConditionType::Applied, "RollingOut").await;
+    settled(|| world.server.writes()).await;
+    for deployment in ["orders-search", "orders-indexer"] {
+        roll_out(&world, deployment, 1).await;
+    }
+    is(&world, "orders", ConditionType::Applied, "Applied").await;
+    let deployments = world.api::<Deployment>();
+    patch::<Deployment>(&world, "orders-search", json!({"metadata": {"finalizers": ["foregroundDeletion"]}})).await;
+    deployments.delete("orders-search", &DeleteParams::default()).await.unwrap();
+    let told = is(&world, "orders", ConditionType::Applied, "RollingOut").await;
+    assert!(told.contains("Deployment \"orders-search\" is being deleted; it is created again"), "{told}");
+    let before = deployments.get("orders-search").await.unwrap().metadata.uid;
+    patch::<Deployment>(&world, "orders-search", json!({"metadata": {"finalizers": null}})).await;
+    eventually("it is created again", async || {
+        let after = deployments.get_opt("orders-search").await.unwrap()?.metadata.uid;
+        (after != before).then_some(())
+    })
+    .await;
+    roll_out(&world, "orders-search", 1).await;
+    is(&world, "orders", ConditionType::Applied, "Applied").await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_deleted_wal_that_somebody_elses_finalizer_holds_releases_its_slot() {
     let world = one_is_upgraded_and_one_waits().await;
@@ -629,6 +740,19 @@ async fn what_a_policy_of_the_cluster_changes_is_written_once_and_not_for_ever()
     .await;
 }
 
+fn orphaned() -> Value {
+    json!({"metadata": {"ownerReferences": null}})
+}
+
+/// Takes the owner from the children that each role has.
+async fn orphan_children(world: &FakeWorld) {
+    for name in ["orders-indexer", "orders-search"] {
+        patch::<Deployment>(world, name, orphaned()).await;
+        patch::<ServiceAccount>(world, name, orphaned()).await;
+        patch::<NetworkPolicy>(world, name, orphaned()).await;
+    }
+}
+
 /// `kubectl delete wal --cascade=orphan` leaves the children without an owner.
 #[tokio::test(start_paused = true)]
 async fn orphaned_children_are_adopted_and_those_of_somebody_else_are_not() {
@@ -637,13 +761,8 @@ async fn orphaned_children_are_adopted_and_those_of_somebody_else_are_not() {
     is(&world, "orders", ConditionType::Ready, "Starting").await;
     world.api::<Wal>().delete("orders", &DeleteParams::default()).await.unwrap();
     settled(|| world.server.writes()).await;
-    let orphaned = json!({"metadata": {"ownerReferences": null}});
-    for name in ["orders-indexer", "orders-search"] {
-        patch::<Deployment>(&world, name, orphaned.clone()).await;
-        patch::<ServiceAccount>(&world, name, orphaned.clone()).await;
-        patch::<NetworkPolicy>(&world, name, orphaned.clone()).await;
-    }
-    patch::<ConfigMap>(&world, "orders-control", orphaned.clone()).await;
+    orphan_children(&world).await;
+    patch::<ConfigMap>(&world, "orders-control", orphaned()).await;
     // It looks like a child, but no operator has ever applied it.
     let theirs = json!({"metadata": {"ownerReferences": null, "annotations": null}});
     patch::<Service>(&world, "orders-search", theirs).await;
@@ -657,4 +776,87 @@ async fn orphaned_children_are_adopted_and_those_of_somebody_else_are_not() {
     }
     world.api::<Service>().delete("orders-search", &DeleteParams::default()).await.unwrap();
     is(&world, "orders", ConditionType::Ready, "Starting").await;
+}
+
+/// Makes a WAL, deletes it as `kubectl delete wal --cascade=orphan` does, and takes the owner from its children, before the watch of
+/// WALs shows any of that.
+async fn orphan_before_the_watch_shows_it(world: &FakeWorld, spec: Value, finalizers: &[&str]) {
+    world.make::<Wal>("orders", spec).await;
+    is(world, "orders", ConditionType::Applied, "RollingOut").await;
+    settled(|| world.server.writes()).await;
+    world.server.delay(Some("wals"));
+    patch::<Wal>(world, "orders", json!({"metadata": {"finalizers": finalizers}})).await;
+    world.api::<Wal>().delete("orders", &DeleteParams::default()).await.unwrap();
+    orphan_children(world).await;
+    patch::<ConfigMap>(world, "orders-control", orphaned()).await;
+    patch::<Service>(world, "orders-search", orphaned()).await;
+}
+
+async fn owners_of_search(world: &FakeWorld) -> Vec<String> {
+    sleep(Duration::from_mins(1)).await;
+    let search = world.api::<Deployment>().get("orders-search").await.unwrap();
+    search.owner_references().iter().map(|owner| owner.uid.clone()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_deletion_is_leaving_behind_is_not_adopted_though_the_watch_shows_no_deletion() {
+    let world = start();
+    orphan_before_the_watch_shows_it(&world, wal_spec(), &["orphan"]).await;
+    assert!(owners_of_search(&world).await.is_empty(), "its WAL is being deleted");
+    patch::<Wal>(&world, "orders", json!({"metadata": {"finalizers": null}})).await;
+    assert!(!exists::<Wal>(&world, "orders").await);
+    // Any change of the child is a reason to look at it again.
+    patch::<Deployment>(&world, "orders-search", json!({"metadata": {"labels": {"a": "b"}}})).await;
+    assert!(owners_of_search(&world).await.is_empty(), "its WAL is gone");
+    world.make::<Wal>("orders", wal_spec()).await;
+    patch::<Deployment>(&world, "orders-search", json!({"metadata": {"labels": {"a": "c"}}})).await;
+    assert!(owners_of_search(&world).await.is_empty(), "the WAL that the watch shows is another one");
+    world.server.delay(None);
+    let uid = world.api::<Wal>().get("orders").await.unwrap().metadata.uid.unwrap();
+    assert_eq!(owners_of_search(&world).await, [uid], "the next WAL adopts it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_index_is_purged_also_by_a_deletion_that_leaves_the_children_behind() {
+    let world = start_with(|settings| settings.purge_timeout = Duration::MAX);
+    let mut purged = wal_spec();
+    purged["deletionPolicy"] = json!("Purge");
+    orphan_before_the_watch_shows_it(&world, purged, &[names::FINALIZER_PURGE, "orphan"]).await;
+    world.server.delay(None);
+    let control = eventually("the indexer is asked", async || {
+        let control = world.api::<ConfigMap>().get("orders-control").await.unwrap();
+        control.data.as_ref()?.get(names::CONTROL_PURGE_KEY)?;
+        Some(control)
+    })
+    .await;
+    assert!(control.owner_references().is_empty(), "{:?}", control.owner_references());
+    assert!(owners_of_search(&world).await.is_empty(), "it stays when the WAL goes");
+    let before = world.server.writes();
+    sleep(Duration::from_mins(1)).await;
+    assert_eq!(world.server.writes(), before, "nothing is written again and again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purge_is_not_written_over_a_child_that_is_being_orphaned_and_not_seen_so() {
+    let world = start_with(|settings| settings.purge_timeout = Duration::MAX);
+    let mut purged = wal_spec();
+    purged["deletionPolicy"] = json!("Purge");
+    world.make::<Wal>("orders", purged).await;
+    is(&world, "orders", ConditionType::Applied, "RollingOut").await;
+    settled(|| world.server.writes()).await;
+    world.server.delay(Some("configmaps"));
+    patch::<ConfigMap>(&world, "orders-control", json!({"metadata": {"ownerReferences": null}})).await;
+    let finalizers = json!({"metadata": {"finalizers": [names::FINALIZER_PURGE, "orphan"]}});
+    patch::<Wal>(&world, "orders", finalizers).await;
+    world.api::<Wal>().delete("orders", &DeleteParams::default()).await.unwrap();
+    sleep(Duration::from_mins(1)).await;
+    let control = async || world.api::<ConfigMap>().get("orders-control").await.unwrap();
+    assert!(control().await.owner_references().is_empty());
+    world.server.delay(None);
+    let asked = eventually("the indexer is asked", async || {
+        let control = control().await;
+        control.data.as_ref()?.get(names::CONTROL_PURGE_KEY)?;
+        Some(control)
+    });
+    assert!(asked.await.owner_references().is_empty());
 }

@@ -56,6 +56,15 @@ pub(crate) fn blocked(release: &str, component: WalComponent) -> ConditionValue 
     )
 }
 
+/// What `UpgradePending` says of a WAL that was under way and cannot be read any more.
+pub(crate) fn interrupted() -> ConditionValue {
+    ConditionValue::yes(
+        Reason::UpgradeStalled,
+        "the upgrade stands still: this release cannot read the WAL; its pods stay as they are, and other WALs are upgraded meanwhile; see \
+         the condition Ready for the cause and remove it",
+    )
+}
+
 /// What is known of a WAL's Deployments.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct UpgradeInputs<'a> {

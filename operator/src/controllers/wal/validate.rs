@@ -22,7 +22,7 @@ use self::{
 };
 pub use self::{
     refusal::SpecRefusal,
-    storage::{StoreAccess, StorePlace, StoreSettings, WalStores},
+    storage::{StorePlace, ValidatedCredentials, ValidatedStore, WalStores},
     validated::{ValidatedCache, ValidatedIndexer, ValidatedLog, ValidatedRole, ValidatedSearch, ValidatedWal},
 };
 

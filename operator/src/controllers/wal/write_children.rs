@@ -40,6 +40,8 @@ impl ChildWrites {
             ApplyError::Failed { source, .. } => !matches!(source, kube::Error::Api(_)),
             ApplyError::NameTaken { .. }
             | ApplyError::Leftover { .. }
+            | ApplyError::Terminating { .. }
+            | ApplyError::LeftBehind { .. }
             | ApplyError::Refused { .. }
             | ApplyError::Unwritable(_) => false,
         })
@@ -134,7 +136,7 @@ async fn write_deployment(
     // The next reconciliation sees it, and decides whether this release may replace its pods.
     let release = deployment.annotations().get(names::ANNOTATION_RELEASE);
     if lost.is_some_and(|lost| lost.release.as_deref() != release.map(String::as_str)) {
-        applier.restore_labels(name, &serde_json::to_value(deployment)?).await?;
+        applier.restore_labels(name, serde_json::to_value(deployment)?).await?;
         return Ok(DeploymentWrite::Found);
     }
     if may_change && (rolls || observed.rollout(component).is_none()) {

@@ -35,9 +35,14 @@ fn with_newer_policy(crd: &mut Value) {
 
 /// An operator of the cluster, whose pods nobody runs.
 async fn operator(server: &ApiServer, flags: &[&str]) -> OperatorProcess {
+    operator_of("i", server, flags).await
+}
+
+/// One of the release that this image makes.
+async fn operator_of(image: &str, server: &ApiServer, flags: &[&str]) -> OperatorProcess {
     let options = OperatorOptions {
         kubeconfig: server.kubeconfig().to_owned(),
-        image: "i".to_owned(),
+        image: image.to_owned(),
         identity: "one".to_owned(),
         lease_namespace: "default".to_owned(),
         pod_port: 7280,
@@ -136,7 +141,12 @@ async fn the_status_of_a_wal_that_cannot_be_read_is_whole_and_goes_with_its_caus
     let status = status_with(&server, "orders", "SpecInvalid").await;
     assert_eq!(is_there(&status, ConditionType::Stalled).as_deref(), Some("SpecInvalid"));
     assert_eq!(is_there(&status, ConditionType::Reconciling), None);
-    assert_eq!(is_there(&status, ConditionType::Applied).as_deref(), Some("RollingOut"), "what was known stays");
+    assert_eq!(
+        is_there(&status, ConditionType::Applied).as_deref(),
+        Some("SpecInvalid"),
+        "the pods are of another spec"
+    );
+    assert_eq!(is_there(&status, ConditionType::UpgradePending).as_deref(), Some("UpToDate"), "what was known stays");
     assert!(status.search.is_some(), "what was known stays");
     change("Retain").await;
     let status = status_with(&server, "orders", "Starting").await;
@@ -166,13 +176,67 @@ async fn a_wal_with_a_field_of_another_type_is_reported_though_nothing_can_be_ap
     let operator = operator(&server, &[]).await;
     let status = status_with(&server, "older", "SpecInvalid").await;
     let ready = condition(&status.conditions, ConditionType::Ready).expect("it is there");
-    assert!(
-        ready.message.contains("cannot be read") && ready.message.contains("Expected a boolean"),
-        "{}",
-        ready.message
-    );
+    let wanted = "the WAL cannot be read: spec.suspend: invalid type: string \"yes\", expected a boolean; ";
+    assert!(ready.message.starts_with(wanted), "{}", ready.message);
     server.apply(&wal_yaml("default", "plain", "")).await.expect("it is created");
     status_with(&server, "plain", "Starting").await;
     let log = operator.log();
     assert!(!log.lines().any(|line| line.contains("reconciliation failed") && line.contains("older")), "{log}");
+}
+
+/// Waits until `UpgradePending` of a WAL, which may be unreadable, has this reason, and gives its message.
+async fn upgrade_of(server: &ApiServer, name: &str, reason: &str) -> String {
+    let wals: Api<DynamicObject> = Api::namespaced_with(server.client(), "default", &ApiResource::erase::<Wal>(&()));
+    eventually(&format!("UpgradePending of \"{name}\" is {reason}"), async || {
+        let status: WalStatus = serde_json::from_value(wals.get(name).await?.data["status"].clone())?;
+        let pending = condition(&status.conditions, ConditionType::UpgradePending).cloned();
+        Ok(pending.filter(|pending| pending.reason == reason).map(|pending| pending.message))
+    })
+    .await
+    .expect("it is")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wal_that_is_unreadable_or_held_by_a_finalizer_gives_its_upgrade_slot_to_the_next() {
+    let server = ApiServer::start().await.expect("it starts");
+    install(&server, with_newer_policy).await;
+    let first = wal_yaml("default", "first", "");
+    eventually("the CRD is served", async || Ok(server.apply(&first).await.ok())).await.expect("it is created");
+    for name in ["second", "third"] {
+        server.apply(&wal_yaml("default", name, "")).await.expect("it is created");
+    }
+    let old = operator(&server, &[]).await;
+    for name in ["first", "second", "third"] {
+        upgrade_of(&server, name, "UpToDate").await;
+    }
+    old.kill();
+    // Its pods never become ready: a WAL that is under way stays so.
+    let _operator = operator_of("newer", &server, &[]).await;
+    let message = upgrade_of(&server, "first", "NewRelease").await;
+    let (_, revision) = message.rsplit_once("approve-upgrade=").expect("the message names the command");
+    let revision = format!("tidemark.dev/approve-upgrade={}", revision.trim_end_matches('"'));
+    let approve = async |name| {
+        server.kubectl(["annotate", "wal", name, &revision]).await.expect("it is approved");
+    };
+    approve("first").await;
+    upgrade_of(&server, "first", "Upgrading").await;
+    for name in ["second", "third"] {
+        approve(name).await;
+        eventually("it waits in line", async || {
+            let message = upgrade_of(&server, name, "NewRelease").await;
+            Ok(message.contains("until other WALs are done").then_some(()))
+        })
+        .await
+        .expect("it waits");
+    }
+    let newer = "{\"spec\":{\"deletionPolicy\":\"Newer\"}}";
+    server.kubectl(["patch", "wal", "first", "--type=merge", "-p", newer]).await.expect("it is patched");
+    let message = upgrade_of(&server, "first", "UpgradeStalled").await;
+    assert!(message.contains("cannot read the WAL"), "{message}");
+    upgrade_of(&server, "second", "Upgrading").await;
+    upgrade_of(&server, "third", "NewRelease").await;
+    let theirs = "{\"metadata\":{\"finalizers\":[\"example.com/theirs\"]}}";
+    server.kubectl(["patch", "wal", "second", "--type=merge", "-p", theirs]).await.expect("it is patched");
+    server.kubectl(["delete", "wal", "second", "--wait=false"]).await.expect("it is deleted");
+    upgrade_of(&server, "third", "Upgrading").await;
 }

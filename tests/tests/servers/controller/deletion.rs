@@ -1,7 +1,10 @@
 //! How a WAL goes.
 
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
-use kube::{ResourceExt, api::DeleteParams};
+use kube::{
+    ResourceExt,
+    api::{DeleteParams, PropagationPolicy},
+};
 use serde_json::json;
 use tidemark_crds::names::{self, WalComponent};
 use tidemark_tests::controller::{ControllerWorld, OperatorProcess, eventually, say};
@@ -113,4 +116,39 @@ async fn a_wal_that_was_refused_from_the_start_has_nothing_to_purge() {
     world.told("orders", "NothingToPurge").await.expect("it is told");
     let abandoned = operator.metric("tidemark_operator_purges_abandoned_total", &[]).await.expect("it counts");
     assert!(abandoned < 0.5, "{abandoned}");
+}
+
+/// The garbage collector takes the owner from the children while the operator waits for the purge.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_that_shall_leave_the_children_behind_does_not_adopt_them_again() {
+    let world = ControllerWorld::create().await.expect("it starts");
+    let _operator = world.operator().await.expect("it starts");
+    world.make("orders", "deletionPolicy: Purge").await.expect("it is created");
+    world.is_ready("orders").await.expect("it becomes ready");
+    has_finalizer(&world, true).await;
+    let orphan = DeleteParams { propagation_policy: Some(PropagationPolicy::Orphan), ..DeleteParams::default() };
+    world.wals().delete("orders", &orphan).await.expect("it is deleted");
+    let owners = async || {
+        let mut owners = Vec::new();
+        for component in WalComponent::ALL {
+            owners.extend(world.deployment("orders", component).await?.owner_references().to_vec());
+        }
+        owners.extend(world.api::<ConfigMap>().get("orders-control").await?.owner_references().to_vec());
+        anyhow::Ok(owners)
+    };
+    eventually("the children have no owner", async || {
+        let is_orphaned = finalizers(&world).await == [names::FINALIZER_PURGE] && owners().await?.is_empty();
+        Ok(is_orphaned.then_some(()))
+    })
+    .await
+    .expect("they are orphaned, and stay so");
+    eventually("the writer is asked", async || {
+        let map = world.api::<ConfigMap>().get("orders-control").await?;
+        Ok(map.data.filter(|data| data.contains_key(names::CONTROL_PURGE_KEY)))
+    })
+    .await
+    .expect("it is asked");
+    world.pods.say(WalComponent::Indexer, say::phase(say::writing(1, 10), "purged"));
+    world.is_gone("orders").await.expect("nothing holds it any more");
+    assert!(owners().await.expect("they stay").is_empty());
 }

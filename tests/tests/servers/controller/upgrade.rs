@@ -1,5 +1,6 @@
 //! A new release of the operator.
 
+use k8s_openapi::api::apps::v1::Deployment;
 use kube::{
     ResourceExt,
     api::{Patch, PatchParams},
@@ -178,7 +179,7 @@ async fn pods_that_do_not_become_ready_hold_the_others_and_a_wal_that_is_suspend
         "type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded", "message": "m",
         "lastTransitionTime": since, "lastUpdateTime": since,
     });
-    let deployments = world.api::<k8s_openapi::api::apps::v1::Deployment>();
+    let deployments = world.api::<Deployment>();
     let patch = Patch::Merge(json!({"status": {"conditions": [condition]}}));
     let message = eventually("it is told", async || {
         // As long as pods come, that controller sees progress and says so.
@@ -246,4 +247,36 @@ async fn an_upgrade_that_a_policy_refuses_says_so_and_holds_up_no_other() {
     .await
     .expect("it is");
     world.is("a", ConditionType::UpgradePending, "False/UpToDate").await.expect("it is done");
+}
+
+/// A label cleaner, or somebody with `kubectl edit`, hides a Deployment from the watches of the operator.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_that_lost_labels_or_owner_gets_them_back_and_is_not_upgraded_unasked() {
+    let (world, operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
+    operator.kill();
+    let _operator = OperatorProcess::start(&newer(&world, &[])).await.expect("it starts");
+    pending(&world, "orders").await;
+    let deployments = world.api::<Deployment>();
+    let before = world.deployment("orders", WalComponent::Search).await.expect("it is there");
+    for lost in [
+        json!({"labels": {names::LABEL_MANAGED_BY: null}}),
+        json!({"labels": {names::LABEL_WAL: null}}),
+        json!({"ownerReferences": null}),
+    ] {
+        let patch = Patch::Merge(json!({"metadata": lost}));
+        deployments.patch("orders-search", &PatchParams::default(), &patch).await.expect("it is patched");
+        let after = eventually(&format!("{lost} is repaired"), async || {
+            let after = world.deployment("orders", WalComponent::Search).await?;
+            let is_repaired =
+                after.labels() == before.labels() && after.owner_references() == before.owner_references();
+            Ok(is_repaired.then_some(after))
+        })
+        .await
+        .expect("it is");
+        // The repair was the operator's decision: an upgrade would have come with it.
+        assert_eq!(after.metadata.generation, before.metadata.generation, "{lost}: no pod is replaced");
+    }
+    assert_eq!(images(&world, "orders").await, [OLD, OLD]);
+    pending(&world, "orders").await;
+    world.is_ready("orders").await.expect("it stays ready");
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use tidemark_crds::names::{self, WalComponent};
 
 use super::volumes;
-use crate::controllers::wal::validate::{StoreAccess, StoreSettings, ValidatedCache, ValidatedWal};
+use crate::controllers::wal::validate::{ValidatedCache, ValidatedCredentials, ValidatedStore, ValidatedWal};
 
 /// Variable that names the file of the search token.
 pub(crate) const TOKEN_FILE_VARIABLE: &str = "TIDEMARK_AUTH_TOKEN_FILE";
@@ -80,8 +80,8 @@ fn stores(wal: &ValidatedWal) -> String {
     Value::Object(places.into_iter().collect()).to_string()
 }
 
-fn settings(store: &StoreSettings) -> Value {
-    let StoreSettings { folder, endpoint, region, account, allow_http, ca, access } = store;
+fn settings(store: &ValidatedStore) -> Value {
+    let ValidatedStore { folder, endpoint, region, account, allow_http, ca, access } = store;
     let mut settings = Map::new();
     if let Some(endpoint) = endpoint {
         settings.insert("endpoint".to_owned(), endpoint.clone().into());
@@ -98,7 +98,7 @@ fn settings(store: &StoreSettings) -> Value {
     if ca.is_some() {
         settings.insert("caFile".to_owned(), volumes::ca_file(folder).into());
     }
-    if let StoreAccess::Secret(_) = access {
+    if let ValidatedCredentials::Secret(_) = access {
         settings.insert("credentialsDir".to_owned(), volumes::credentials_folder(folder).into());
     }
     Value::Object(settings)

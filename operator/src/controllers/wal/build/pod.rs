@@ -7,7 +7,7 @@ use tidemark_crds::names::{self, WalComponent};
 use super::{environment, metadata::labels, platform::PlatformSettings, volumes};
 use crate::{
     compare,
-    controllers::wal::validate::{StoreAccess, ValidatedWal},
+    controllers::wal::validate::{ValidatedCredentials, ValidatedWal},
     pod::{PodPlan, http_probe},
 };
 
@@ -66,7 +66,7 @@ fn port() -> ContainerPort {
 
 fn wants_azure_identity(wal: &ValidatedWal) -> bool {
     wal.stores.each().into_iter().any(|(place, store)| {
-        store.access == StoreAccess::WorkloadIdentity
+        store.access == ValidatedCredentials::WorkloadIdentity
             && wal.stores.urls(place).iter().any(|url| url.starts_with("az://"))
     })
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tidemark_crds::names::{self, WalComponent};
 
 use crate::{
-    controllers::wal::validate::{StoreAccess, StoreSettings, ValidatedCache, ValidatedWal},
+    controllers::wal::validate::{ValidatedCache, ValidatedCredentials, ValidatedStore, ValidatedWal},
     pod::{MountedVolume, claimed, config_map, scratch, secret},
 };
 
@@ -44,7 +44,7 @@ pub(super) fn cache_mib(cache: &ValidatedCache) -> u64 {
 pub(super) fn common(wal: &ValidatedWal, component: WalComponent) -> Vec<MountedVolume> {
     let mut all = vec![cache(&wal.role(component).cache), scratch("tmp", "/tmp", TEMPORARY_BYTES)];
     for (folder, store) in distinct(wal) {
-        if let StoreAccess::Secret(name) = &store.access {
+        if let ValidatedCredentials::Secret(name) = &store.access {
             all.push(secret(format!("credentials-{folder}"), &credentials_folder(folder), name, None));
         }
         if let Some(ca) = &store.ca {
@@ -75,6 +75,6 @@ pub(super) fn token(wal: &ValidatedWal) -> Option<MountedVolume> {
 }
 
 /// Each store once: several places may share one.
-fn distinct(wal: &ValidatedWal) -> BTreeMap<&'static str, &StoreSettings> {
+fn distinct(wal: &ValidatedWal) -> BTreeMap<&'static str, &ValidatedStore> {
     wal.stores.each().into_iter().map(|(_, store)| (store.folder, store)).collect()
 }

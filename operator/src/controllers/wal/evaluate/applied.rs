@@ -1,12 +1,13 @@
 //! `Applied`: the pods that run are made of the present spec.
 
-use tidemark_crds::{ConditionType, Reason, names::WalComponent};
+use tidemark_crds::{ConditionStatus, ConditionType, Reason, names::WalComponent};
 
 use super::inputs::ConditionInputs;
 use crate::{cache::RolloutStatus, condition_value::ConditionValue};
 
 pub(super) fn evaluate(inputs: &ConditionInputs<'_>) -> ConditionValue {
-    if let Some(refused) = &inputs.refused {
+    // Of two only the one about the spec and its pods: it is repeated while nobody can say whether it still is so.
+    if let Some(refused) = inputs.refused.as_ref().or(inputs.unfinalized.as_ref()) {
         return refused.clone();
     }
     if inputs.held {
@@ -16,22 +17,23 @@ pub(super) fn evaluate(inputs: &ConditionInputs<'_>) -> ConditionValue {
              UpgradePending for how to approve it",
         );
     }
+    let mut unfinished = WalComponent::ALL.to_vec();
+    unfinished.retain(|component| {
+        let is_rolled_out = inputs.rollout(*component).is_some_and(RolloutStatus::is_rolled_out);
+        !is_rolled_out || inputs.outdated.contains(component)
+    });
     if let Some(cause) = &inputs.unwritten {
-        let before = inputs.before(ConditionType::Applied).filter(|_| inputs.outdated.is_empty());
-        // One failure says nothing of a spec that was applied before.
-        return match before.filter(|before| before.observed_generation == inputs.generation) {
-            Some(before) => ConditionValue::repeated(before),
+        // One failure says nothing of a spec that was applied before, as long as its Deployments are there.
+        let before = inputs.before(ConditionType::Applied).filter(|_| unfinished.is_empty());
+        let before = before.filter(|before| before.observed_generation == inputs.generation);
+        return match before.map(ConditionValue::repeated).filter(|before| before.status == ConditionStatus::True) {
+            Some(applied) => applied,
             None => ConditionValue::no(
                 Reason::RollingOut,
                 format!("not all objects of the WAL are written yet: {cause}; it is tried again"),
             ),
         };
     }
-    let mut unfinished = WalComponent::ALL.to_vec();
-    unfinished.retain(|component| {
-        let is_rolled_out = inputs.rollout(*component).is_some_and(RolloutStatus::is_rolled_out);
-        !is_rolled_out || inputs.outdated.contains(component)
-    });
     let is_stalled = |component: &&WalComponent| inputs.rollout(**component).is_some_and(|rollout| rollout.stalled);
     match (unfinished.iter().find(is_stalled), unfinished.first()) {
         (Some(stalled), _) => rolling(inputs, *stalled, Reason::RollOutStalled),

@@ -78,7 +78,8 @@ fn without_answer(inputs: &ConditionInputs<'_>) -> ConditionValue {
         return ConditionValue::repeated(before);
     }
     let silent = inputs.not_answering(WalComponent::Indexer);
-    inputs.pod_failure(WalComponent::Indexer).or(silent).unwrap_or_else(starting)
+    let failure = inputs.pod_failure(WalComponent::Indexer).or(silent);
+    failure.or_else(|| inputs.no_replicas(WalComponent::Indexer)).unwrap_or_else(starting)
 }
 
 fn starting() -> ConditionValue {

@@ -20,6 +20,8 @@ pub(crate) struct ConditionInputs<'a> {
     pub(crate) before: &'a [Condition],
     /// Why the spec or one of the children is not in force, if so.
     pub(crate) refused: Option<ConditionValue>,
+    /// Why the finalizer is not as the deletion policy asks, if so.
+    pub(crate) unfinalized: Option<ConditionValue>,
     /// Whether every search pod asks for the token of the spec, if that names one.
     pub(crate) token_everywhere: bool,
     /// `metadata.generation` of the spec.
@@ -35,6 +37,17 @@ pub(crate) struct ConditionInputs<'a> {
 }
 
 impl ConditionInputs<'_> {
+    /// Everything that the spec asks for and the cluster, or the operator, refuses.
+    pub(crate) fn refusals(&self) -> Option<ConditionValue> {
+        match (&self.refused, &self.unfinalized) {
+            (Some(refused), Some(unfinalized)) => {
+                let message = format!("{}; {}", refused.message, unfinalized.message);
+                Some(ConditionValue { message, ..refused.clone() })
+            }
+            (refused, unfinalized) => refused.as_ref().or(unfinalized.as_ref()).cloned(),
+        }
+    }
+
     /// The indexer pod whose counters count: the writer of the highest epoch, else the one with the most to report.
     pub(crate) fn active_indexer(&self) -> Option<(&ObservedPod, &PodReport)> {
         let answering = self.pods_of(WalComponent::Indexer).filter_map(|seen| Some((seen, seen.answer()?)));
@@ -58,6 +71,19 @@ impl ConditionInputs<'_> {
         let is_silent = |seen: &&ObservedPod| seen.observation.silence() == PodSilence::Final;
         let mut silent = self.pods_of(component).filter(|seen| !seen.pod.terminating).filter(is_silent);
         silent.next().map(|seen| seen.not_answering(self.upgrade_pending))
+    }
+
+    /// What is said of a Deployment that asks for no pod, though the spec does.
+    pub(super) fn no_replicas(&self, component: WalComponent) -> Option<ConditionValue> {
+        self.rollout(component).filter(|rollout| rollout.wanted == 0)?;
+        Some(ConditionValue::no(
+            Reason::NoReplicas,
+            format!(
+                "the {} Deployment asks for no pods, though the spec does; none runs; see the condition Applied for what keeps the Deployment \
+                 from being written",
+                component.as_str()
+            ),
+        ))
     }
 
     /// Whether a pod runs that has not been polled yet, as after a restart of the operator: what was known before still counts.
@@ -95,8 +121,9 @@ impl ConditionInputs<'_> {
         (is_recent && !is_replaced).then(|| last.evicted()).flatten()
     }
 
+    /// What the condition says now. That the WAL could not be read is over.
     pub(super) fn before(&self, kind: ConditionType) -> Option<&Condition> {
-        condition(self.before, kind)
+        condition(self.before, kind).filter(|before| before.reason != Reason::SpecInvalid.as_str())
     }
 }
 

@@ -11,8 +11,8 @@ pub(super) fn ready(
     indexing: &ConditionValue,
     search: &ConditionValue,
 ) -> ConditionValue {
-    if let Some(refused) = &inputs.refused {
-        return refused.clone();
+    if let Some(refused) = inputs.refusals() {
+        return refused;
     }
     let needed: Vec<&ConditionValue> = if inputs.suspended { Vec::new() } else { vec![storage, indexing] };
     let needed = needed.into_iter().chain(inputs.search_wanted.then_some(search));

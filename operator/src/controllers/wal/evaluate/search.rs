@@ -40,7 +40,8 @@ pub(super) fn evaluate(inputs: &ConditionInputs<'_>) -> ConditionValue {
         return ConditionValue::no(problem.reason, problem.message.clone());
     }
     let silent = inputs.not_answering(WalComponent::Search);
-    inputs.pod_failure(WalComponent::Search).or(silent).unwrap_or_else(|| {
+    let failure = inputs.pod_failure(WalComponent::Search).or(silent);
+    failure.or_else(|| inputs.no_replicas(WalComponent::Search)).unwrap_or_else(|| {
         ConditionValue::no(
             Reason::Starting,
             "search starts; it answers when it has read the first manifest of the index",

@@ -1,6 +1,6 @@
 //! `StorageReady`: the buckets can be used, and this WAL owns the index.
 
-use tidemark_crds::{ConditionType, PodPhase, PodProblem, PodReport, Reason, names::WalComponent};
+use tidemark_crds::{ConditionStatus, ConditionType, PodPhase, PodProblem, PodReport, Reason, names::WalComponent};
 
 use super::inputs::ConditionInputs;
 use crate::condition_value::ConditionValue;
@@ -26,13 +26,34 @@ fn of_indexer(inputs: &ConditionInputs<'_>, process: &PodReport) -> ConditionVal
     }
 }
 
-/// While no indexer answers, what was known stays known, unless search says otherwise.
+/// While no indexer answers, what was known stays known, unless search says otherwise. A problem stays only as long as an indexer may
+/// be about to say whether it is over.
 fn without_indexer(inputs: &ConditionInputs<'_>) -> ConditionValue {
     let problem = inputs.pods_of(WalComponent::Search).filter_map(ObservedPod::answer).find_map(problem);
-    match problem {
-        Some(problem) => ConditionValue::no(problem.reason, problem.message.clone()),
-        None => known_before(inputs).unwrap_or_else(not_yet),
+    if let Some(problem) = problem {
+        return ConditionValue::no(problem.reason, problem.message.clone());
     }
+    match (known_before(inputs), absent(inputs)) {
+        (None, _) => not_yet(),
+        (Some(before), Some(absent)) if before.status != ConditionStatus::True => absent,
+        (Some(before), _) => before,
+    }
+}
+
+/// Why no indexer is about to answer.
+fn absent(inputs: &ConditionInputs<'_>) -> Option<ConditionValue> {
+    if inputs.suspended {
+        return Some(ConditionValue::unknown(
+            Reason::Suspended,
+            "\"spec.suspend\" is set, and only an indexer probes the buckets; whether they can be used is not known; set it to false to find \
+             out",
+        ));
+    }
+    if inputs.has_unpolled(WalComponent::Indexer) {
+        return None;
+    }
+    let failure = inputs.pod_failure(WalComponent::Indexer).or_else(|| inputs.not_answering(WalComponent::Indexer));
+    failure.map(|ConditionValue { reason, message, .. }| ConditionValue::unknown(reason, message))
 }
 
 fn known_before(inputs: &ConditionInputs<'_>) -> Option<ConditionValue> {

@@ -100,6 +100,7 @@ struct ConditionCase {
     pods: Vec<ObservedPod>,
     before: Vec<Condition>,
     refused: Option<ConditionValue>,
+    unfinalized: Option<ConditionValue>,
     token_everywhere: bool,
     upgrade_pending: bool,
     held: bool,
@@ -117,6 +118,7 @@ impl Default for ConditionCase {
             pods: vec![indexer(writer())],
             before: Vec::new(),
             refused: None,
+            unfinalized: None,
             token_everywhere: true,
             upgrade_pending: false,
             held: false,
@@ -136,6 +138,7 @@ impl ConditionCase {
             pods,
             before,
             refused,
+            unfinalized,
             token_everywhere,
             upgrade_pending,
             held,
@@ -150,6 +153,7 @@ impl ConditionCase {
             pods,
             before,
             refused: refused.clone(),
+            unfinalized: unfinalized.clone(),
             token_everywhere: *token_everywhere,
             generation: Some(2),
             upgrade_pending: *upgrade_pending,
@@ -185,6 +189,7 @@ impl ConditionCase {
         assert!(status.conditions.iter().all(|condition| condition.message.len() <= 32768));
         let rolled_out = |rollout: &Option<RolloutStatus>| rollout.as_ref().is_some_and(RolloutStatus::is_rolled_out);
         let is_in_force = self.refused.is_none()
+            && self.unfinalized.is_none()
             && !self.held
             && self.outdated.is_empty()
             && [&self.search, &self.indexer].into_iter().all(rolled_out);
@@ -244,6 +249,22 @@ fn whether_the_pods_are_made_of_the_spec() {
             ConditionCase { unwritten: Some("no answer".to_owned()), before: vec![applied(2)], ..all() },
             "True/Applied",
             "as before",
+        ),
+        (
+            "the roll-out is done, and something else cannot be written",
+            ConditionCase {
+                unwritten: Some("no answer".to_owned()),
+                before: vec![Condition { status: "False".to_owned(), reason: "RollingOut".to_owned(), ..applied(2) }],
+                ..all()
+            },
+            "False/RollingOut",
+            "no answer",
+        ),
+        (
+            "a repair fails, and a Deployment is gone",
+            ConditionCase { unwritten: Some("no answer".to_owned()), before: vec![applied(2)], indexer: None, ..all() },
+            "False/RollingOut",
+            "no answer",
         ),
         (
             "the indexer follows when search is upgraded",
@@ -468,6 +489,34 @@ fn before_the_pods_were_asked_what_was_known_still_holds() {
     assert_eq!(case.conditions(), wanted);
 }
 
+/// Whoever reported it, an indexer that is gone or search, reports it no more.
+#[test]
+fn a_problem_of_a_store_goes_when_nobody_reports_it_and_no_indexer_is_about_to_answer() {
+    let serves = || says(WalComponent::Search, "s", PodReport { phase: PodPhase::Serving, ..PodReport::default() });
+    let case =
+        |suspended, pods, before| ConditionCase { suspended, pods, before: vec![before], ..ConditionCase::default() };
+    let denied = || before(ConditionType::StorageReady, "False", Reason::AccessDenied);
+    let probing = || before(ConditionType::StorageReady, "Unknown", Reason::Probing);
+    let probed = || before(ConditionType::StorageReady, "True", Reason::Probed);
+    let crashes = || troubled(WalComponent::Indexer, PodTrouble::Crashing("Error".into()));
+    let gone = || silent(indexer(writer()));
+    let mut new = indexer(writer());
+    new.observation = PodObservation::default();
+    for (name, case, wanted) in [
+        ("suspended", case(true, vec![serves()], denied()), "Unknown/Suspended"),
+        ("suspended while it probed", case(true, vec![], probing()), "Unknown/Suspended"),
+        ("suspended and fine before", case(true, vec![serves()], probed()), "True/Probed"),
+        ("the indexer is silent", case(false, vec![gone(), serves()], denied()), "Unknown/PodNotAnswering"),
+        ("the indexer crashes", case(false, vec![crashes(), serves()], denied()), "Unknown/PodCrashing"),
+        ("the next indexer starts", case(false, vec![serves()], denied()), "False/AccessDenied"),
+        ("the next indexer runs", case(false, vec![new, gone(), serves()], denied()), "False/AccessDenied"),
+    ] {
+        assert_eq!(case.conditions()[1], wanted, "{name}");
+    }
+    let crashing = case(false, vec![crashes(), serves()], denied());
+    assert_eq!(crashing.conditions()[0], "False/PodCrashing", "what is the matter now");
+}
+
 #[test]
 fn ready_repeats_the_message_of_what_fails_first() {
     let case = ConditionCase {
@@ -477,6 +526,23 @@ fn ready_repeats_the_message_of_what_fails_first() {
     let WalConditions { ready, storage, .. } = case.evaluate();
     assert_eq!(ready, storage);
     assert_eq!(ready.message, "AccessDenied; so; do");
+}
+
+#[test]
+fn of_a_refused_child_and_a_refused_finalizer_ready_tells_both_and_applied_the_child() {
+    let child = || Some(ConditionValue::no(Reason::ChildRefused, "no child"));
+    let finalizer = || Some(ConditionValue::no(Reason::FinalizerRefused, "no finalizer"));
+    let told = |refused, unfinalized| {
+        let WalConditions { ready, applied, .. } =
+            ConditionCase { refused, unfinalized, ..ConditionCase::default() }.evaluate();
+        [ready, applied].map(|value| (value.reason, value.message))
+    };
+    let of = |reason, message: &str| (reason, message.to_owned());
+    let (both, one) = (of(Reason::ChildRefused, "no child; no finalizer"), of(Reason::ChildRefused, "no child"));
+    assert_eq!(told(child(), finalizer()), [both, one.clone()]);
+    assert_eq!(told(child(), None), [one.clone(), one]);
+    let finalizer_alone = of(Reason::FinalizerRefused, "no finalizer");
+    assert_eq!(told(None, finalizer()), [finalizer_alone.clone(), finalizer_alone]);
 }
 
 #[test]

@@ -8,16 +8,16 @@ use super::refusal::RefusalList;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WalStores {
     /// The log: its URL and access.
-    pub log: (String, StoreSettings),
+    pub log: (String, ValidatedStore),
     /// The metadata: its URLs, and their access.
-    pub metadata: (Vec<String>, StoreSettings),
+    pub metadata: (Vec<String>, ValidatedStore),
     /// The index: its URL and access.
-    pub index: (String, StoreSettings),
+    pub index: (String, ValidatedStore),
 }
 
 impl WalStores {
     /// The places in one order, each with its access.
-    pub fn each(&self) -> [(StorePlace, &StoreSettings); 3] {
+    pub fn each(&self) -> [(StorePlace, &ValidatedStore); 3] {
         [(StorePlace::Log, &self.log.1), (StorePlace::Metadata, &self.metadata.1), (StorePlace::Index, &self.index.1)]
     }
 
@@ -55,7 +55,7 @@ impl StorePlace {
 
 /// How to get at a place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StoreSettings {
+pub struct ValidatedStore {
     /// The folder of its credentials and certificates: `storage`, or the place's name where it has a store of its own.
     pub folder: &'static str,
     /// Address of its API, if it is not the cloud's.
@@ -69,12 +69,12 @@ pub struct StoreSettings {
     /// Name of the ConfigMap with the certificates to trust.
     pub ca: Option<String>,
     /// How the pods prove who they are.
-    pub access: StoreAccess,
+    pub access: ValidatedCredentials,
 }
 
 /// How pods prove who they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StoreAccess {
+pub enum ValidatedCredentials {
     /// By the keys in the Secret of this name.
     Secret(String),
     /// By what the cloud gives to the pod's service account.
@@ -99,7 +99,7 @@ fn store(
     own: Option<&StorageSpec>,
     common: Option<&StorageSpec>,
     refusals: &mut RefusalList,
-) -> Option<StoreSettings> {
+) -> Option<ValidatedStore> {
     let path = own.map_or_else(|| "spec.storage".to_owned(), |_| format!("spec.{}.storage", place.as_str()));
     let Some(storage) = own.or(common) else {
         refusals.spec(format!("neither \"spec.storage\" nor \"spec.{}.storage\" is there; add one", place.as_str()));
@@ -109,7 +109,7 @@ fn store(
     if endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://")) && !allow_http {
         refusals.spec(format!("\"{path}.endpoint\" is plain http; use https, or set allowHTTP: true"));
     }
-    Some(StoreSettings {
+    Some(ValidatedStore {
         folder: if own.is_some() { place.as_str() } else { "storage" },
         endpoint: endpoint.clone(),
         region: region.clone(),
@@ -120,10 +120,10 @@ fn store(
     })
 }
 
-fn access(path: &str, credentials: &StorageCredentials, refusals: &mut RefusalList) -> Option<StoreAccess> {
+fn access(path: &str, credentials: &StorageCredentials, refusals: &mut RefusalList) -> Option<ValidatedCredentials> {
     match (credentials.r#type, &credentials.secret_ref) {
-        (CredentialsType::WorkloadIdentity, _) => Some(StoreAccess::WorkloadIdentity),
-        (CredentialsType::Secret, Some(secret)) => Some(StoreAccess::Secret(secret.name.clone())),
+        (CredentialsType::WorkloadIdentity, _) => Some(ValidatedCredentials::WorkloadIdentity),
+        (CredentialsType::Secret, Some(secret)) => Some(ValidatedCredentials::Secret(secret.name.clone())),
         (CredentialsType::Secret, None) => {
             refusals.spec(format!(
                 "\"{path}.credentials\" of type Secret needs a secretRef; name the Secret with the keys"

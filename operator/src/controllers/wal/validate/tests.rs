@@ -59,7 +59,7 @@ fn a_wal_is_read_into_what_works() {
     assert_eq!(wal.log.audit_window, Duration::from_hours(24));
     assert_eq!((wal.log.max_entry_bytes, wal.log.max_descriptor_bytes), (1 << 20, 16 << 20));
     assert_eq!(wal.log.clock_tolerance, Duration::from_secs(1));
-    assert_eq!(wal.stores.log.1.access, StoreAccess::Secret("keys".to_owned()));
+    assert_eq!(wal.stores.log.1.access, ValidatedCredentials::Secret("keys".to_owned()));
     assert_eq!(wal.stores.each().map(|(_, store)| store.folder), ["storage"; 3]);
     assert_eq!((wal.search.replicas, wal.search.token_secret.as_deref()), (1, None));
     assert!(wal.indexer.compaction && !wal.indexer.suspended && !wal.purging);
@@ -72,7 +72,7 @@ fn a_place_with_a_store_of_its_own_takes_it_whole() {
     let wal = validate(&wal(with("/index/storage", own)), "c1").unwrap();
     let [_, _, (_, index)] = wal.stores.each();
     assert_eq!((index.folder, index.region.as_deref(), index.account.as_deref()), ("index", None, Some("acct")));
-    assert_eq!(index.access, StoreAccess::WorkloadIdentity);
+    assert_eq!(index.access, ValidatedCredentials::WorkloadIdentity);
     assert_eq!(wal.stores.log.1.folder, "storage");
 }
 
