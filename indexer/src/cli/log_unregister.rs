@@ -52,7 +52,7 @@ impl LogUnregisterCommand {
                  indexer, or purge the index"
             ),
             Err(error) if force => {
-                tracing::warn!(%error, "the index cannot be read; it is removed from the register because of --force")
+                tracing::warn!(%error, "the index cannot be read; it is removed from the register because of --force");
             }
             Err(error) => anyhow::bail!(
                 "whether an indexer writes \"{index}\" is not known ({error}); it stays registered; let this command read the \

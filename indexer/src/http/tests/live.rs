@@ -95,7 +95,7 @@ async fn the_stores_are_asked_once_a_minute_for_a_descriptor() {
     let counting = CountingStore::default();
     let store = counting.store();
     create(&store, FIRST).await;
-    let router = router(Some(&[store.clone()]));
+    let router = router(Some(std::slice::from_ref(&store)));
     for _ in 0..5 {
         assert_eq!(said(&router).await, [json!(true), json!(false), json!(true)]);
         get(&router, "/entity?key=bundle%2Fmodels%2F0").await;
