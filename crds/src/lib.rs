@@ -28,6 +28,8 @@ mod storage;
 mod time_span;
 #[cfg(feature = "kinds")]
 mod wal;
+#[cfg(feature = "kinds")]
+mod web_origin;
 
 #[cfg(feature = "kinds")]
 pub use self::{
@@ -45,6 +47,7 @@ pub use self::{
         CursorStatus, DeletionPolicy, IndexPlace, IndexerRole, IndexerSpec, IndexerStatus, LogPlace, MetadataPlace,
         RoleSpec, SearchAuth, SearchSpec, SearchStatus, ServiceSpec, ServiceType, Wal, WalSpec, WalStatus,
     },
+    web_origin::is_web_origin,
 };
 pub use self::{
     pod_report::{PodPhase, PodProblem, PodReport, StoreRole},

@@ -10,7 +10,7 @@ use tidemark_store::Entropy;
 
 use crate::{
     tools,
-    watchdog::{Process, Recipe, log_file},
+    watchdog::{ProcessRecipe, WatchedProcess, log_file},
 };
 
 /// How long a server may take to listen, or to create a container.
@@ -24,7 +24,7 @@ const TOKEN_END: &str = "2097-05-17T15:09:54Z";
 
 /// A running `azurite` with an account of its own, which keeps its data in memory. Dropping it stops it.
 pub struct AzuriteServer {
-    server: Process,
+    server: WatchedProcess,
     /// The URL of the account, without a trailing slash.
     endpoint: String,
     account: String,
@@ -44,9 +44,9 @@ impl AzuriteServer {
             ["--blobHost", "127.0.0.1", "--blobPort", "0", "--inMemoryPersistence", "--silent", "--disableTelemetry"];
         let command = [OsString::from("node"), program.into()].into_iter().chain(options.map(OsString::from));
         let accounts = format!("{account}:{}", BASE64_STANDARD.encode(&key));
-        let mut server = Process::start(Recipe {
+        let mut server = WatchedProcess::start(ProcessRecipe {
             environment: [("AZURITE_ACCOUNTS".to_owned(), accounts)].to_vec(),
-            ..Recipe::new(command, log_file("azurite")?)
+            ..ProcessRecipe::new(command, log_file("azurite")?)
         })?;
         let endpoint = format!("{}/{account}", address(&mut server).await?);
         Ok(Some(Self { server, endpoint, account, key }))
@@ -108,7 +108,7 @@ impl Drop for AzuriteServer {
 }
 
 /// The address that the server prints once it listens.
-async fn address(server: &mut Process) -> anyhow::Result<String> {
+async fn address(server: &mut WatchedProcess) -> anyhow::Result<String> {
     let give_up = tokio::time::Instant::now() + PATIENCE;
     loop {
         let printed = std::fs::read_to_string(server.log())?;

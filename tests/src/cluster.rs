@@ -45,34 +45,34 @@ pub use store::StoreInside;
 
 use self::{
     forward::PortForwarder,
-    logs::Logs,
-    namespaces::{At, Namespaces},
-    node::Node,
+    logs::ClusterLogs,
+    namespaces::{ClusterNamespaces, NetworkPlace},
+    node::ClusterNode,
 };
-use crate::watchdog::Process;
+use crate::watchdog::WatchedProcess;
 
 /// A whole Kubernetes. Dropping it, or the end of the process, removes it.
 pub struct Cluster {
     // First: with them everything inside ends at once.
-    namespaces: Namespaces,
-    parts: Mutex<Parts>,
-    nodes: Mutex<Vec<Node>>,
-    store: Mutex<Option<(StoreInside, Process)>>,
+    namespaces: ClusterNamespaces,
+    parts: Mutex<ClusterPrograms>,
+    nodes: Mutex<Vec<ClusterNode>>,
+    store: Mutex<Option<(StoreInside, WatchedProcess)>>,
     forwarder: PortForwarder,
     ports: Mutex<BTreeMap<SocketAddr, u16>>,
     config: Config,
     kubectl: ClusterCommand,
     helm: ClusterCommand,
-    logs: Logs,
+    logs: ClusterLogs,
 }
 
 /// The programs beside the nodes.
-struct Parts {
-    etcd: Process,
-    api: Process,
-    controllers: Process,
-    scheduler: Process,
-    dns: Process,
+struct ClusterPrograms {
+    etcd: WatchedProcess,
+    api: WatchedProcess,
+    controllers: WatchedProcess,
+    scheduler: WatchedProcess,
+    dns: WatchedProcess,
 }
 
 impl Cluster {
@@ -126,7 +126,7 @@ impl Cluster {
 
     /// Starts every other control program again that ended meanwhile: they do not outlive a long absence of the API server.
     fn revive(&self) -> anyhow::Result<()> {
-        let Parts { controllers, scheduler, dns, .. } = &mut *held(&self.parts);
+        let ClusterPrograms { controllers, scheduler, dns, .. } = &mut *held(&self.parts);
         for part in [controllers, scheduler, dns] {
             if part.ended().is_some() {
                 part.start_again()?;
@@ -143,8 +143,8 @@ impl Cluster {
     /// Kills a node's kubelet and starts it again: its pods go on meanwhile.
     pub fn restart_kubelet(&self, node: u8) -> anyhow::Result<()> {
         let mut nodes = held(&self.nodes);
-        let kubelet = nodes.get_mut(usize::from(node) - 1).and_then(Node::kubelet_process);
-        Ok(kubelet.map_or(Ok(()), Process::start_again)?)
+        let kubelet = nodes.get_mut(usize::from(node) - 1).and_then(ClusterNode::kubelet_process);
+        Ok(kubelet.map_or(Ok(()), WatchedProcess::start_again)?)
     }
 
     /// Takes an OCI archive into the images of every node. Pods name it with `imagePullPolicy: Never` or `IfNotPresent`.
@@ -154,7 +154,7 @@ impl Cluster {
 
     /// Runs a command in a node's network, among the cluster's processes and mounts. Blocks until its end.
     pub fn exec_in_node<W: AsRef<std::ffi::OsStr>>(&self, node: u8, words: &[W]) -> anyhow::Result<String> {
-        self.namespaces.run(At::Node(node), words)
+        self.namespaces.run(NetworkPlace::Node(node), words)
     }
 }
 

@@ -104,13 +104,13 @@ pub struct RuleId(u64);
 
 /// The rules in force.
 #[derive(Debug, Default)]
-pub(crate) struct Faults {
+pub(crate) struct FaultRules {
     rules: Vec<(RuleId, FaultRule)>,
     added: u64,
     seen: u64,
 }
 
-impl Faults {
+impl FaultRules {
     pub(crate) fn add(&mut self, rule: FaultRule) -> RuleId {
         self.added += 1;
         let id = RuleId(self.added);
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_rule_hits_what_it_names_and_as_often_as_it_says() {
-        let mut faults = Faults::default();
+        let mut faults = FaultRules::default();
         faults.add(FaultRule::always(InjectedFault::Drop).on(StoreOperation::Put).key("b/x").after(1).times(2));
         let mut hits = |operation, path| faults.strike(operation, path).is_some();
         assert!(!hits(StoreOperation::Get, "b/x"));

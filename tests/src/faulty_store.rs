@@ -18,18 +18,18 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, path::Path,
 };
 
-use crate::faults::{FaultRule, Faults, InjectedFault, StoreOperation};
+use crate::faults::{FaultRule, FaultRules, InjectedFault, StoreOperation};
 
 /// A store with faults. Clones share the faults and the counts, so that a test keeps one and gives the other away.
 #[derive(Clone)]
 pub struct FaultyStore {
     inner: Arc<dyn ObjectStore>,
-    state: Arc<State>,
+    state: Arc<FaultyState>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    faults: Mutex<Faults>,
+struct FaultyState {
+    faults: Mutex<FaultRules>,
     counts: Mutex<BTreeMap<StoreOperation, u64>>,
     ignore_preconditions: AtomicBool,
 }
@@ -60,7 +60,7 @@ impl FaultyStore {
         self.counters().clone()
     }
 
-    fn faults(&self) -> std::sync::MutexGuard<'_, Faults> {
+    fn faults(&self) -> std::sync::MutexGuard<'_, FaultRules> {
         self.state.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

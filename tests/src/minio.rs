@@ -13,9 +13,9 @@ use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use tidemark_store::Entropy;
 
 use crate::{
-    cluster::pki::{Pki, Who},
+    cluster::pki::{CertificateAuthority, CertificateSubject},
     tools,
-    watchdog::{Process, Recipe, log_file},
+    watchdog::{ProcessRecipe, WatchedProcess, log_file},
 };
 
 /// How long a server may take to answer. On a loaded machine it has been seen to take 10 s.
@@ -25,7 +25,7 @@ const TRIES: u32 = 5;
 
 /// A running `MinIO` with an access key and a data folder of its own. Dropping it stops it.
 pub struct MinioServer {
-    server: Process,
+    server: WatchedProcess,
     endpoint: String,
     access_key: String,
     secret_key: String,
@@ -101,10 +101,10 @@ impl MinioServer {
             ("MINIO_UPDATE", "off"),
             ("HOME", data.to_str().context("the temporary folder's name is text")?),
         ];
-        let server = Process::start(Recipe {
+        let server = WatchedProcess::start(ProcessRecipe {
             environment: environment.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec(),
             scratch: Some(data.clone()),
-            ..Recipe::new([OsString::from(program)].into_iter().chain(command), log_file("minio")?)
+            ..ProcessRecipe::new([OsString::from(program)].into_iter().chain(command), log_file("minio")?)
         })?;
         let scheme = if certificates.is_some() { "https" } else { "http" };
         let endpoint = format!("{scheme}://127.0.0.1:{port}");
@@ -146,8 +146,8 @@ impl Drop for MinioServer {
 /// Writes a certificate for loopback into `folder`, as `MinIO` takes it, and its new authority as `ca.crt`.
 pub fn issue_certificate(folder: &Path) -> anyhow::Result<()> {
     let scratch = tempfile::tempdir()?;
-    let pki = Pki::create(scratch.path().to_owned())?;
-    let server = Who { user: "minio", group: "tests" };
+    let pki = CertificateAuthority::create(scratch.path().to_owned())?;
+    let server = CertificateSubject { user: "minio", group: "tests" };
     pki.issue("server", server, &[], &[Ipv4Addr::LOCALHOST.into()])?;
     for (from, to) in [("ca.crt", "ca.crt"), ("server.key", "private.key"), ("server.crt", "public.crt")] {
         std::fs::copy(pki.path(from), folder.join(to))?;

@@ -88,7 +88,7 @@ impl IndexPipeline {
         self.status = receiver;
         let stop = CancellationToken::new();
         let log = log(&self.server);
-        let attempt = Attempt {
+        let attempt = IngestAttempt {
             root: RootChain::open(&log, self.entropy.clone()),
             log,
             chain: self.chain.clone(),
@@ -210,7 +210,7 @@ impl IndexPipeline {
 }
 
 /// What one run of the indexer needs.
-struct Attempt {
+struct IngestAttempt {
     log: Log,
     root: RootChain,
     chain: IndexChain,
@@ -219,7 +219,7 @@ struct Attempt {
     identity: WriterIdentity,
 }
 
-impl Attempt {
+impl IngestAttempt {
     async fn again_and_again(self, stop: CancellationToken, ends: Arc<Mutex<Vec<String>>>) {
         while !stop.is_cancelled() {
             let cache = tempfile::tempdir().expect("a temporary folder");

@@ -9,16 +9,22 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use serde_json::Value;
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
     process::{Child, ChildStdout, Command},
     sync::OnceCell,
+    time::Instant,
 };
 
 use crate::{tools, watchdog::log_file};
 
 /// How long a program may take to say where it listens, or to end when it is asked to.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// How long a condition may take to become true.
+const CONDITION_PATIENCE: Duration = Duration::from_mins(3);
+/// How often it is looked at.
+const CONDITION_INTERVAL: Duration = Duration::from_millis(100);
 
 static BUILT: OnceCell<PathBuf> = OnceCell::const_new();
 /// A running `tidemark`. Dropping it kills it; so does the end of the thread that started it.
@@ -108,22 +114,36 @@ impl TidemarkProcess {
     }
 
     /// An answer of its API; an error while it is not to be had.
-    pub async fn get(&self, path: &str) -> anyhow::Result<serde_json::Value> {
+    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
         let answer = reqwest::get(format!("{}{path}", self.url)).await?;
         let (status, text) = (answer.status(), answer.text().await?);
         ensure!(status.is_success(), "{status} for {path}: {text}");
         Ok(serde_json::from_str(&text)?)
     }
 
-    /// Waits until its API answers `path`.
-    pub async fn until_answered(&self, path: &str) -> anyhow::Result<()> {
-        let answered = async {
-            while self.get(path).await.is_err() {
-                tokio::time::sleep(Duration::from_millis(50)).await;
+    /// Waits until its API answers `path` with what is wanted, and gives that.
+    pub async fn until_answer(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        self.until(path, async || match self.get(path).await {
+            Ok(answer) if wanted(&answer) => Ok(answer),
+            Ok(answer) => Err(answer.to_string()),
+            Err(error) => Err(error.to_string()),
+        })
+        .await
+    }
+
+    /// Waits until `ask` gives something, and gives that. Panics with what it gave last in its place, and the program's log, when
+    /// that takes too long.
+    pub async fn until<T>(&self, what: &str, mut ask: impl AsyncFnMut() -> Result<T, String>) -> T {
+        let give_up = Instant::now() + CONDITION_PATIENCE;
+        loop {
+            match ask().await {
+                Ok(found) => return found,
+                Err(seen) => {
+                    assert!(Instant::now() < give_up, "\"{what}\" did not come true: {seen}; its log: {}", self.log());
+                }
             }
-        };
-        let waited = tokio::time::timeout(PATIENCE, answered).await;
-        waited.with_context(|| format!("it does not answer {path}; its log: {}", self.log()))
+            tokio::time::sleep(CONDITION_INTERVAL).await;
+        }
     }
 
     /// The most memory in bytes that it has had resident so far.

@@ -17,9 +17,9 @@ use tidemark_store::StoreSecond;
 use tokio::{net::TcpListener, runtime::Runtime};
 
 pub use self::clock::StoreClock;
-use self::objects::Buckets;
+use self::objects::S3Buckets;
 use crate::{
-    faults::{FaultRule, Faults, RuleId, StoreOperation},
+    faults::{FaultRule, FaultRules, RuleId, StoreOperation},
     workload::SampleLog,
 };
 
@@ -29,21 +29,21 @@ pub const ACCESS_KEY: &str = "tidemark-test";
 pub const SECRET_KEY: &str = "tidemark-test-secret";
 
 /// What the parts of the server share.
-struct Shared {
-    buckets: Mutex<Buckets>,
-    faults: Mutex<Faults>,
+struct S3State {
+    buckets: Mutex<S3Buckets>,
+    faults: Mutex<FaultRules>,
     counts: Mutex<BTreeMap<StoreOperation, u64>>,
     clock: StoreClock,
     /// The one access key and its secret.
     keys: Mutex<(String, String)>,
 }
 
-impl Shared {
-    fn buckets(&self) -> std::sync::MutexGuard<'_, Buckets> {
+impl S3State {
+    fn buckets(&self) -> std::sync::MutexGuard<'_, S3Buckets> {
         self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn faults(&self) -> std::sync::MutexGuard<'_, Faults> {
+    fn faults(&self) -> std::sync::MutexGuard<'_, FaultRules> {
         self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -54,7 +54,7 @@ impl Shared {
 
 /// A running server. It has threads of its own, so that a test may block or pause its clock; dropping it stops it.
 pub struct S3Server {
-    shared: Arc<Shared>,
+    shared: Arc<S3State>,
     address: SocketAddr,
     runtime: Option<Runtime>,
 }
@@ -69,7 +69,7 @@ impl S3Server {
     pub fn on(listener: std::net::TcpListener) -> anyhow::Result<Self> {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("s3").enable_all().build()?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(S3State {
             buckets: Mutex::default(),
             faults: Mutex::default(),
             counts: Mutex::default(),

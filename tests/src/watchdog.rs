@@ -36,7 +36,7 @@ exit "$code"
 
 /// What to run, and where.
 #[derive(Clone, Debug)]
-pub(crate) struct Recipe {
+pub(crate) struct ProcessRecipe {
     /// What runs the watchdog itself: empty on this machine, `nsenter` and its arguments in namespaces.
     pub(crate) prefix: Vec<OsString>,
     /// The program and its arguments.
@@ -49,7 +49,7 @@ pub(crate) struct Recipe {
     pub(crate) scratch: Option<PathBuf>,
 }
 
-impl Recipe {
+impl ProcessRecipe {
     /// A program on this machine.
     pub(crate) fn new(command: impl IntoIterator<Item = impl Into<OsString>>, log: impl Into<PathBuf>) -> Self {
         let command = command.into_iter().map(Into::into).collect();
@@ -58,14 +58,14 @@ impl Recipe {
 }
 
 /// A program at work. Dropping it kills it and waits for its end.
-pub(crate) struct Process {
-    recipe: Recipe,
+pub(crate) struct WatchedProcess {
+    recipe: ProcessRecipe,
     watchdog: Option<Child>,
 }
 
-impl Process {
+impl WatchedProcess {
     /// Starts the program; whether it stays up is to be asked with [`Self::ended`].
-    pub(crate) fn start(recipe: Recipe) -> io::Result<Self> {
+    pub(crate) fn start(recipe: ProcessRecipe) -> io::Result<Self> {
         let watchdog = Some(begin(&recipe)?);
         Ok(Self { recipe, watchdog })
     }
@@ -96,13 +96,13 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for WatchedProcess {
     fn drop(&mut self) {
         self.stop();
     }
 }
 
-fn begin(recipe: &Recipe) -> io::Result<Child> {
+fn begin(recipe: &ProcessRecipe) -> io::Result<Child> {
     let scratch = recipe.scratch.clone().unwrap_or_default().into_os_string();
     let shell = ["sh".into(), "-c".into(), WATCHDOG.into(), "watchdog".into(), scratch];
     let mut words = recipe.prefix.iter().chain(&shell).chain(&recipe.command);

@@ -490,8 +490,8 @@ pub struct EntryOperation {
     pub observations: Vec<ObservationAnswer>,
     /// Its descriptor; `null` when there is none.
     pub descriptor: Value,
-    /// Whether its descriptor is in its store at present; absent where that is not known. What is recorded stands, also
-    /// of what was deleted or renamed since.
+    /// Whether its descriptor is in its store, as that was asked in the last minute; absent where that is not known. What is
+    /// recorded stands, also of what was deleted or renamed since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub present: Option<bool>,
     /// The files of a bundle, where the index has the names of files.
@@ -556,8 +556,8 @@ pub struct EntityAnswer {
     pub entity: String,
     /// The newest committed operation; `null` when none is.
     pub current: Option<SearchHit>,
-    /// Whether the current operation's descriptor is in its store at present; absent where that is not known. What is recorded stands, also
-    /// of what was deleted or renamed since.
+    /// Whether the current operation's descriptor is in its store, as that was asked in the last minute; absent where that is not
+    /// known. What is recorded stands, also of what was deleted or renamed since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub present: Option<bool>,
     /// How many operations its history has.

@@ -47,6 +47,12 @@ pub(crate) fn lineage(
     Ok(walk.answer())
 }
 
+/// A request for the newest operations that a query finds, and for their number.
+fn operations(size: usize) -> Result<SearchRequest, SearchError> {
+    let size = PageSize::<0>::new(size)?;
+    Ok(SearchRequest { size, facets: Vec::new(), histogram: false, ..SearchRequest::default() })
+}
+
 struct LineageWalk<'a> {
     context: &'a SearchContext,
     repo: &'a str,
@@ -81,11 +87,7 @@ impl LineageWalk<'_> {
         for at in above {
             self.truncated |= self.bundles[at].parents.iter().any(|parent| !self.places.contains_key(parent));
         }
-        for at in below {
-            if !self.truncated {
-                self.truncated |= self.child_ids(at)?.iter().any(|child| !self.places.contains_key(child));
-            }
-        }
+        self.truncated = self.truncated || self.have_other_children(&below)?;
         self.connect();
         Ok(())
     }
@@ -115,24 +117,33 @@ impl LineageWalk<'_> {
         Ok(found)
     }
 
-    /// The newest bundles that name the one at `at`; one more than can be shown.
-    fn child_ids(&mut self, at: usize) -> Result<Vec<String>, SearchError> {
-        let request = SearchRequest {
-            size: PageSize::<0>::new(MAX_LINEAGE_NODES + 1)?,
-            facets: Vec::new(),
-            histogram: false,
-            ..SearchRequest::default()
-        };
-        let query = self.context.compiler.children(self.repo, &self.bundles[at].id);
-        let matches = self.context.run(query.as_ref(), &request, self.deadline)?;
-        self.truncated |= matches.total > matches.best.len() as u64;
-        let mut children = Vec::new();
-        for candidate in &matches.best {
-            self.deadline.check()?;
-            let record = candidate.segment.record(candidate.doc).map_err(engine_error)?;
-            children.extend(record.bundle);
+    /// The bundles that name the one at `at`, the newest first: all of them, or more than can be shown.
+    fn child_ids(&self, at: usize) -> Result<Vec<String>, SearchError> {
+        let (request, parent) = (operations(MAX_LINEAGE_NODES + 1)?, [self.bundles[at].id.as_str()]);
+        let mut children: Vec<String> = Vec::new();
+        // A page may be full of the operations of few bundles: the next one leaves these out.
+        loop {
+            let found: Vec<String> = children.iter().map(|child| self.key(child)).collect();
+            let query = self.context.compiler.children(self.repo, &parent, &found);
+            let matches = self.context.run(query.as_ref(), &request, self.deadline)?;
+            for candidate in &matches.best {
+                self.deadline.check()?;
+                let record = candidate.segment.record(candidate.doc).map_err(engine_error)?;
+                children.extend(record.bundle.filter(|bundle| !children.contains(bundle)));
+            }
+            let is_last = matches.total <= matches.best.len() as u64 || children.len() == found.len();
+            if is_last || children.len() > MAX_LINEAGE_NODES {
+                return Ok(children);
+            }
         }
-        Ok(children)
+    }
+
+    /// Whether the bundles at `of` have children that are not shown.
+    fn have_other_children(&self, of: &[usize]) -> Result<bool, SearchError> {
+        let parents: Vec<&str> = of.iter().map(|at| self.bundles[*at].id.as_str()).collect();
+        let shown: Vec<String> = self.bundles.iter().map(|bundle| bundle.node.key.clone()).collect();
+        let query = self.context.compiler.children(self.repo, &parents, &shown);
+        Ok(self.context.run(query.as_ref(), &operations(0)?, self.deadline)?.total > 0)
     }
 
     /// Where a bundle is; `None` where there is no room for it.

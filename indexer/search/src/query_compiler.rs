@@ -134,11 +134,14 @@ impl QueryCompiler {
         any([(self.fields.entity, key)])
     }
 
-    /// The query of the bundles that name `bundle` of the same repository as a parent.
-    pub(crate) fn children(&self, repo: &str, bundle: &str) -> Box<dyn Query> {
-        let terms = [(self.fields.parents, bundle), (self.fields.repo, repo), (self.fields.kind, "bundle")];
-        let terms = terms.map(|(field, text)| (Occur::Must, exact_term(field, text)));
-        Box::new(BooleanQuery::new(terms.into()))
+    /// The query of the bundles of a repository that name one of `parents` as a parent, without those of the keys `besides`.
+    pub(crate) fn children(&self, repo: &str, parents: &[&str], besides: &[String]) -> Box<dyn Query> {
+        let fields = &self.fields;
+        let parents = union(parents.iter().map(|parent| exact_term(fields.parents, parent)).collect());
+        let wanted = [parents, exact_term(fields.repo, repo), exact_term(fields.kind, "bundle")];
+        let wanted = wanted.map(|query| (Occur::Must, query)).into_iter();
+        let besides = besides.iter().map(|key| (Occur::MustNot, exact_term(fields.entity, key)));
+        Box::new(BooleanQuery::new(wanted.chain(besides).collect()))
     }
 
     /// The query of a text; `now` is the present second.

@@ -1156,6 +1156,37 @@ async fn a_lineage_has_a_bounded_number_of_bundles_the_near_ones_first() {
 }
 
 #[tokio::test]
+async fn every_child_is_found_however_often_others_were_appended() {
+    let mut index = TestIndex::new().await;
+    let often = (2..252).map(|n| bundle(n, "often", &["root"]));
+    index.publish([bundle(0, "root", &[]), bundle(1, "once", &["root"])].into_iter().chain(often).collect()).await;
+    let searcher = searcher(&index, false);
+    searcher.refresh_manifest().await.unwrap();
+    let answer = lineage(&searcher, "root", 1).await.unwrap();
+    assert_eq!(
+        (drawn(&answer).0.as_slice(), answer.truncated),
+        (&["often+1", "once+1", "root+0"].map(str::to_owned)[..], false)
+    );
+    let ids: Vec<_> = answer.nodes.iter().map(|node| node.key.as_str()).collect();
+    assert_eq!(ids, ["bundle/red/root", "bundle/red/often", "bundle/red/once"], "the newest first");
+}
+
+#[tokio::test]
+async fn a_lineage_is_cut_off_where_a_bundle_at_its_end_has_another_child() {
+    let mut index = TestIndex::new().await;
+    let ends = [bundle(0, "a", &[]), bundle(1, "b", &["a"]), bundle(2, "c", &["a"])];
+    let back = bundle(3, "a", &["c"]);
+    index.publish(ends.into_iter().chain([back]).collect()).await;
+    let searcher = searcher(&index, false);
+    searcher.refresh_manifest().await.unwrap();
+    assert!(!lineage(&searcher, "a", 1).await.unwrap().truncated, "the only child of b and c is shown");
+    index.publish(vec![bundle(4, "d", &["b"])]).await;
+    searcher.refresh_manifest().await.unwrap();
+    assert!(lineage(&searcher, "a", 1).await.unwrap().truncated);
+    assert!(!lineage(&searcher, "a", 2).await.unwrap().truncated);
+}
+
+#[tokio::test]
 async fn a_lineage_shows_what_is_not_sealed_yet() {
     let mut index = TestIndex::new().await;
     index.publish(vec![bundle(0, "1", &[])]).await;

@@ -228,9 +228,12 @@ enum OperationInput {
 fn read(file: &std::path::Path) -> anyhow::Result<Vec<EntryDraft>> {
     let mut text = String::new();
     if file == std::path::Path::new("-") {
-        std::io::stdin().read_to_string(&mut text).context("standard input cannot be read as UTF-8")?;
+        std::io::stdin()
+            .read_to_string(&mut text)
+            .context("standard input cannot be read as UTF-8; nothing was appended")?;
     } else {
-        text = std::fs::read_to_string(file).with_context(|| format!("\"{}\" cannot be read", file.display()))?;
+        text = std::fs::read_to_string(file)
+            .with_context(|| format!("\"{}\" cannot be read; nothing was appended", file.display()))?;
     }
     parse(&text)
 }

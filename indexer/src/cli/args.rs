@@ -13,10 +13,10 @@ use crate::service::{StartupMode, StoresSettings};
 /// Where a log lives.
 #[derive(Clone, Debug, Args)]
 pub(super) struct LogArgs {
-    /// The log: a bucket, or a prefix of one, that holds one object an entry.
+    /// The log: a bucket, or a prefix of one, that holds one object for each entry.
     #[arg(long, env = "TIDEMARK_LOG", value_name = "URL", value_parser = url)]
     pub(super) log: Url,
-    /// Where descriptors live. Given twice, the last one holds labels (Datamon's `vmetadata`).
+    /// Where descriptors are: a bucket, or a prefix of one. If it is given twice, labels are in the last one (Datamon's `vmetadata`).
     #[arg(long, env = "TIDEMARK_METADATA", value_name = "URL", value_delimiter = ',', required = true, value_parser = url)]
     pub(super) metadata: Vec<Url>,
     // The same as in `StoresArgs`, which must not be flattened here: an `Option<LogArgs>` would always be `None`.
@@ -60,7 +60,7 @@ impl StoresArgs {
 pub(super) struct ExistingIndexArgs {
     #[command(flatten)]
     pub(super) log: LogArgs,
-    /// Where the index lives.
+    /// Where the index is: the URL that `tidemark index --index` has.
     #[arg(long, env = "TIDEMARK_INDEX", value_name = "URL")]
     pub(super) index: Url,
     #[command(flatten)]
@@ -70,8 +70,8 @@ pub(super) struct ExistingIndexArgs {
 /// Where a log was.
 #[derive(Clone, Debug, Args)]
 pub(super) struct MovedArgs {
-    /// The log was at this URL before, and was moved: it is no copy of one that is still written there. Needed when an index that
-    /// claims that URL is refused, which names it.
+    /// The URL at which the log was before it was moved. Give it when an index is refused because it belongs to the log at that URL,
+    /// and never for a copy of a log that is still written there.
     #[arg(long, env = "TIDEMARK_MOVED_FROM", value_name = "URL")]
     moved_from: Option<String>,
 }
@@ -103,16 +103,16 @@ pub(super) struct ParameterArgs {
     /// How long after its entry an update may still be completed (`W`), from 1s to 168h.
     #[arg(long, env = "TIDEMARK_EXPIRY", value_name = "SPAN", value_parser = span)]
     pub(super) expiry: Option<Duration>,
-    /// How far the clock that dates signed URLs may lead the store's (`S`).
+    /// How far the clock that dates signed URLs may be ahead of the store's (`S`).
     #[arg(long, alias = "signerClockLead", env = "TIDEMARK_SIGNER_CLOCK_LEAD", value_name = "SPAN", value_parser = span)]
     pub(super) signer_clock_lead: Option<Duration>,
-    /// The longest request, from the check of its signature to the object's store time (`R`).
+    /// The longest time that a request may take, from the check of its signature to the object's store time (`R`).
     #[arg(long, alias = "requestTimeout", env = "TIDEMARK_REQUEST_TIMEOUT", value_name = "SPAN", value_parser = span)]
     pub(super) request_timeout: Option<Duration>,
-    /// The longest delay from an object's store time to its being visible (`V`).
+    /// The longest time from an object's store time until listings show the object (`V`).
     #[arg(long, alias = "visibilityDelay", env = "TIDEMARK_VISIBILITY_DELAY", value_name = "SPAN", value_parser = span)]
     pub(super) visibility_delay: Option<Duration>,
-    /// How long an aborted operation is checked again.
+    /// For how long an aborted operation is checked again for descriptors that arrived late.
     #[arg(long, alias = "auditWindow", env = "TIDEMARK_AUDIT_WINDOW", value_name = "SPAN", value_parser = span)]
     pub(super) audit_window: Option<Duration>,
     /// The largest entry, from 1Ki to 64Mi: bytes, or with Ki, Mi or Gi. Writers refuse a larger one, readers count it as
@@ -149,6 +149,35 @@ impl ParameterArgs {
     }
 }
 
+/// The parameters as the flags that set them.
+pub(super) fn parameter_flags(parameters: &LogParameters) -> String {
+    let LogParameters {
+        expiry,
+        signer_clock_lead,
+        request_timeout,
+        visibility_delay,
+        audit_window,
+        max_entry_size,
+        max_descriptor_size,
+        clock_tolerance,
+    } = *parameters;
+    let span = |span: Duration| match span.subsec_millis() {
+        0 => format!("{}s", span.as_secs()),
+        _ => format!("{}ms", span.as_millis()),
+    };
+    let flags = [
+        ("expiry", span(expiry)),
+        ("signer-clock-lead", span(signer_clock_lead)),
+        ("request-timeout", span(request_timeout)),
+        ("visibility-delay", span(visibility_delay)),
+        ("audit-window", span(audit_window)),
+        ("max-entry-size", max_entry_size.to_string()),
+        ("max-descriptor-size", max_descriptor_size.to_string()),
+        ("clock-tolerance", span(clock_tolerance)),
+    ];
+    flags.map(|(name, value)| format!("--{name} {value}")).join(" ")
+}
+
 /// The cache of fetched segments.
 #[derive(Clone, Debug, Args)]
 pub(super) struct CacheArgs {
@@ -171,7 +200,7 @@ pub(super) struct ListenArgs {
 /// What a command prints.
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct OutputArgs {
-    /// Print one JSON object a line.
+    /// Print one JSON object per line.
     #[arg(long, env = "TIDEMARK_JSON")]
     pub(super) json: bool,
 }
@@ -261,6 +290,25 @@ mod tests {
         assert_eq!(json, yaml);
         assert_eq!(json.index, tidemark_store::StoreSettings::default());
         assert!(stores(r#"{"archive": {}}"#).is_err());
+    }
+
+    #[derive(Debug, clap::Parser)]
+    struct ParameterCommand {
+        #[command(flatten)]
+        parameters: ParameterArgs,
+    }
+
+    #[test]
+    fn parameters_are_printed_as_the_flags_that_set_them() {
+        let parameters = LogParameters {
+            signer_clock_lead: Duration::from_millis(1500),
+            max_entry_size: 3 << 20,
+            ..LogParameters::with_expiry(Duration::from_mins(20))
+        };
+        let flags = parameter_flags(&parameters);
+        assert!(flags.starts_with("--expiry 1200s --signer-clock-lead 1500ms "), "{flags}");
+        let read = <ParameterCommand as clap::Parser>::parse_from(["set"].into_iter().chain(flags.split(' ')));
+        assert_eq!(read.parameters.complete(), Some(parameters));
     }
 
     #[test]

@@ -29,7 +29,7 @@ const CHUNK: usize = 1000;
 /// Entries that are read at once.
 const CONCURRENCY: usize = 8;
 
-/// Read again what an index has as unreadable.
+/// Read the entries again that an index has as unreadable.
 ///
 /// An entry is `unreadable` when the store refuses to give it while it gives later ones: an archived tier, a permission, a key of
 /// encryption that is gone, or a fault of this program in reading it. Nothing is decided about its operations until it can be

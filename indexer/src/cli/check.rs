@@ -10,7 +10,7 @@ use super::{
     output::{print_json, print_line},
 };
 
-/// Check that the stores of a log hold the contract that Tidemark needs.
+/// Check that the stores of a log give the guarantees that Tidemark needs.
 ///
 /// Prints first what each store is reached with and where that comes from: endpoint, region, bucket, prefix, certificates, and the
 /// variable, file or profile of its credentials, never a secret.
@@ -20,7 +20,7 @@ use super::{
 /// moves forward; user metadata comes back; an expired signed URL is refused.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: tidemark check --log s3://wal/orders --metadata s3://meta --metadata s3://vmeta\n\
-    Exit code 3 names a store that must not be written to.")]
+    Exit code 3: a store fails a check, and Tidemark does not write to it; the message names store and check.")]
 pub(super) struct CheckCommand {
     #[command(flatten)]
     log: LogArgs,

@@ -22,12 +22,13 @@ pub struct CommandLine {
     telemetry: args::LoggingArgs,
 }
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a store does not hold the contract (check, index), \
-4 another process has taken over (index), 5 not acknowledged in time (append), \
-6 the outcome of a write is unknown: restart (index, dev, log set), 7 entries are left that cannot be read (audit). \
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a store lacks a guarantee that Tidemark needs (append, check, \
+index, log set), 4 another process has taken over (index), 5 not acknowledged in time (append), \
+6 the outcome of a write is unknown: run it again (dev, index, log set, log unregister), \
+7 entries are left that cannot be read (audit). \
 A second SIGTERM or SIGINT forces a service to exit, with 128 + its number.\n\
 URLs: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, file:///folder. \
-Credentials come from the environment, from the variables that each store's own tools use.\n\
+Credentials are found as each store's own tools find them, the environment first.\n\
 Every flag is also an environment variable: --log is TIDEMARK_LOG.";
 
 #[derive(Debug, Subcommand)]

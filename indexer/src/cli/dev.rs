@@ -24,7 +24,7 @@ pub(super) struct DevCommand {
     #[cfg(feature = "demo")]
     #[arg(long, env = "TIDEMARK_GIT", value_name = "PATH")]
     git: Option<PathBuf>,
-    /// The folder for everything.
+    /// The folder for log, metadata, index and cache. It is made if it does not exist.
     #[arg(long, env = "TIDEMARK_DIR", value_name = "DIR", default_value = "tidemark-dev")]
     dir: PathBuf,
     /// How long after its entry an update may still be completed.

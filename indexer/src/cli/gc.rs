@@ -59,7 +59,10 @@ fn print(report: &GarbageReport, output: OutputArgs) -> anyhow::Result<()> {
     }
     let GarbageReport { listed, named, deleted, deleted_bytes, candidates, waiting, others } = *report;
     print_line(&format!("deleted     {deleted} objects, {deleted_bytes} bytes"))?;
-    print_line(&format!("candidates  {}, deleted by a pass after they were that for 24 hours", candidates + waiting))?;
+    print_line(&format!(
+        "candidates  {}, deleted by the first pass after 24 hours if nothing names them by then",
+        candidates + waiting
+    ))?;
     print_line(&format!("kept        {named} that a manifest or a snapshot names"))?;
     print_line(&format!("others      {others} of {listed} objects have names that are not Tidemark's; they stay"))
 }

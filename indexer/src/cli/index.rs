@@ -15,10 +15,10 @@ use super::{
 use crate::service::{AccessMode, IndexOptions, IndexService, PodStores, cache_options};
 use tidemark_ingest::IngestOptions;
 
-/// Tail a log into an index, until stopped.
+/// Index a log and its new entries, until stopped.
 ///
 /// One process writes an index at a time; others wait as standbys and take over when the writer has been silent for a
-/// minute. It may be killed at any moment: the next one continues after the last manifest.
+/// minute. It may be killed at any moment: the next one continues where it stopped.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: tidemark index --log s3://wal/orders --metadata s3://meta --index s3://idx/orders --expiry 10m \
@@ -30,7 +30,7 @@ use tidemark_ingest::IngestOptions;
 pub(super) struct IndexCommand {
     #[command(flatten)]
     log: LogArgs,
-    /// Where the index lives: a bucket, or a prefix of one, apart from the log.
+    /// Where the index is: a bucket, or a prefix of one, apart from the log.
     #[arg(long, env = "TIDEMARK_INDEX", value_name = "URL")]
     index: Url,
     #[command(flatten)]
@@ -53,17 +53,18 @@ pub(super) struct IndexCommand {
     adopt_owner: Option<String>,
     #[command(flatten)]
     moved: MovedArgs,
-    /// Name of this process: under the same one it takes over at once when it comes back. No two processes may share it.
+    /// Name of this process. After a restart under the same name it continues at once, else after a minute. No two processes may
+    /// share a name.
     #[arg(long, env = "TIDEMARK_IDENTITY", value_name = "NAME")]
     identity: Option<String>,
-    /// Do not compact.
+    /// Do not merge small segments into larger ones.
     #[arg(long, env = "TIDEMARK_NO_COMPACTION")]
     no_compaction: bool,
-    /// Index the names of the files of bundles from now on, for `file:` and `files:` in queries. It costs one GET more for each
-    /// list of a bundle's files (Datamon's have 1000 names), and room for the names, of which an entry has 256 KiB at most.
+    /// Index the file names of bundles from now on, for `file:` and `files:` in queries. It costs one more GET for each list of a
+    /// bundle's files (Datamon's have 1000 names), and space for the names: at most 256 KiB an entry.
     #[arg(long = "files", env = "TIDEMARK_FILES")]
     file_names: bool,
-    /// Folder in which a file `purge` with the UID of --owner, a WAL resource, requests the permanent removal of the index.
+    /// Folder that the operator writes to: a file `purge` in it with the UID of --owner, a WAL resource, removes the index for good.
     #[arg(long, env = "TIDEMARK_CONTROL_DIR", value_name = "DIR")]
     control_dir: Option<PathBuf>,
     #[command(flatten)]

@@ -15,8 +15,8 @@ use super::{
 
 /// Check WAL resources in YAML files by the rules of the API server and the operator, without a cluster.
 ///
-/// Unknown fields, types, patterns, defaults and the rules between fields. What cannot change after a WAL was made is not
-/// looked at: that needs the stored one. Documents of other kinds are skipped.
+/// Unknown fields, types, patterns, defaults and the rules between fields. Rules on changes of a WAL are not checked, since they
+/// need the present one. Documents of other kinds are skipped.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: tidemark lint wal.yaml\n\
     helm template orders ./chart | tidemark lint -\n\

@@ -16,7 +16,7 @@ use tidemark_wal::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    args::{LogArgs, OutputArgs, ParameterArgs},
+    args::{LogArgs, OutputArgs, ParameterArgs, parameter_flags},
     exit::CommandExit,
     log_unregister::LogUnregisterCommand,
     output::{print_json, print_line},
@@ -40,7 +40,7 @@ const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 /// start at the beginning where they matter; an entry is `duplicate` when all of its operations are.
 ///
 /// Writes one thing: the object `.tidemark/clock/command-line` in each store, whose store time is the time that decides. With
-/// --follow a failure of the store that may pass is logged, and listing goes on.
+/// --follow, a temporary failure of the store is logged, and listing goes on.
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -83,7 +83,7 @@ struct LogListArgs {
 ///
 /// The first set holds for all time so far. A change takes effect 5 minutes plus the visibility delay after it was
 /// recorded, so that no process still relies on the old one; lowering the expiry moves the horizon only after the old
-/// bound has passed. Prints the sets with their dates. The first to write to a store verifies its contract, as
+/// bound has passed. Prints each set as flags, with the time from which it holds. The first to write to a store verifies its contract, as
 /// `tidemark check` does.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: tidemark log set --log s3://wal/orders --metadata s3://meta --expiry 20m")]
@@ -102,7 +102,9 @@ impl LogCommand {
             (Some(LogSubcommand::Set(set)), _) => set.run().await,
             (Some(LogSubcommand::Unregister(unregister)), _) => unregister.run().await,
             (None, Some(log)) => self.list.run(log).await,
-            (None, None) => anyhow::bail!("--log and --metadata are required"),
+            (None, None) => anyhow::bail!(
+                "--log and --metadata are required; nothing was listed; give both, or the variables TIDEMARK_LOG and TIDEMARK_METADATA"
+            ),
         }
     }
 }
@@ -310,7 +312,7 @@ impl LogSetCommand {
             if output.json {
                 print_json(dated)?;
             } else {
-                print_line(&format!("from {}: {:?}", dated.from, dated.parameters))?;
+                print_line(&format!("from {}: {}", dated.from, parameter_flags(&dated.parameters)))?;
             }
         }
         Ok(())

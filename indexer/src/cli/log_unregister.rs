@@ -9,12 +9,12 @@ use url::Url;
 use super::{args::LogArgs, exit::CommandExit, output::print_line, shutdown::ended};
 use crate::service::{AccessMode, PodStores, ServiceError, StoresSettings};
 
-/// Take an index that nobody writes any more off the log's register.
+/// Remove an index that nobody writes any more from the log's register.
 ///
-/// A registered index holds the clean-up of the log back: nothing is deleted that it has not looked at. So one that was deleted
-/// without a purge holds it back for good. Nothing of the index itself is deleted.
+/// As long as an index is registered, the log is not cleaned up beyond what that index has read. An index that was deleted without
+/// a purge would hold the clean-up back for good. Nothing of the index itself is deleted.
 ///
-/// Refused while the index has a writer whose heartbeat moves: this takes a minute to find out. An indexer that is started
+/// Refused while an indexer writes the index, which takes a minute to find out. An indexer that is started
 /// again later registers its index again, or is refused if something that it needs was deleted meanwhile (`BelowFloor`).
 #[derive(Debug, Args)]
 #[command(
@@ -23,7 +23,7 @@ use crate::service::{AccessMode, PodStores, ServiceError, StoresSettings};
 pub(super) struct LogUnregisterCommand {
     #[command(flatten)]
     log: LogArgs,
-    /// Take it off although its store cannot be read: give it only if you know that no indexer writes it.
+    /// Remove it although its store cannot be read. Only if you know that no indexer writes to it.
     #[arg(long)]
     force: bool,
     /// URL of the index, as the log has it.
@@ -48,17 +48,19 @@ impl LogUnregisterCommand {
         match has_live_writer(&log, &arguments.settings(), registration, entropy).await {
             Ok(false) => {}
             Ok(true) => anyhow::bail!(
-                "an indexer writes \"{index}\"; it stays on the register, since what it has not looked at could be deleted; stop that \
+                "an indexer writes \"{index}\"; it stays registered, since entries that it has not read could be deleted; stop that \
                  indexer, or purge the index"
             ),
-            Err(error) if force => tracing::warn!(%error, "the index cannot be read; it is taken off all the same"),
+            Err(error) if force => {
+                tracing::warn!(%error, "the index cannot be read; it is removed from the register because of --force");
+            }
             Err(error) => anyhow::bail!(
-                "whether an indexer writes \"{index}\" is not known ({error}); it stays on the register; let this command read the \
-                 index, or give --force if no indexer writes it"
+                "whether an indexer writes \"{index}\" is not known ({error}); it stays registered; let this command read the \
+                 index, or give --force if no indexer writes to it"
             ),
         }
         ended(root.unregister(&index, registration).await.map_err(ServiceError::from))?;
-        print_line(&format!("{index} is off the register"))
+        print_line(&format!("{index} is no longer registered"))
     }
 }
 

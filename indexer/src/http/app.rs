@@ -1,16 +1,20 @@
-//! What the handlers share: the search service, the metrics, and how an error becomes a problem that names what is served.
+//! What the handlers share: the search service, the metadata stores, the metrics, and how an error becomes a problem that names what is
+//! served.
 
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{arguments::MinTokenArgs, extract::QueryString, problem::HttpProblem};
+use super::{arguments::MinTokenArgs, extract::QueryString, live_descriptors::LiveDescriptors, problem::HttpProblem};
 use crate::{metrics::MetricsRegistry, pod_status::PodStatus};
 use tidemark_search::{SearchError, SearchService, api::StatusAnswer};
 
 /// What the handlers share.
 #[derive(Clone)]
-pub(crate) struct AppState(Arc<AppInner>);
+pub(crate) struct AppState {
+    inner: Arc<AppInner>,
+    live: LiveDescriptors,
+}
 
 struct AppInner {
     search: Arc<dyn SearchService>,
@@ -39,50 +43,61 @@ impl AppState {
         mode: ServerMode,
         openapi: &'static str,
     ) -> Self {
-        Self(Arc::new(AppInner { search, metrics, stop, pod, mode, openapi }))
+        let inner = Arc::new(AppInner { search, metrics, stop, pod, mode, openapi });
+        Self { inner, live: LiveDescriptors::default() }
+    }
+
+    /// The same over these metadata stores.
+    pub(super) fn with_live_descriptors(self, live: LiveDescriptors) -> Self {
+        Self { live, ..self }
+    }
+
+    /// Says whether descriptors are in the metadata stores.
+    pub(crate) fn live_descriptors(&self) -> &LiveDescriptors {
+        &self.live
     }
 
     /// The status of this pod.
     pub(crate) fn pod(&self) -> &PodStatus {
-        &self.0.pod
+        &self.inner.pod
     }
 
     /// What the server is for.
     pub(super) fn mode(&self) -> ServerMode {
-        self.0.mode
+        self.inner.mode
     }
 
     /// The search service.
     pub(crate) fn search(&self) -> &dyn SearchService {
-        self.0.search.as_ref()
+        self.inner.search.as_ref()
     }
 
     /// The metrics of this process.
     pub(crate) fn metrics(&self) -> &MetricsRegistry {
-        &self.0.metrics
+        &self.inner.metrics
     }
 
     /// The shutdown signal of the process.
     pub(super) fn stop(&self) -> &CancellationToken {
-        &self.0.stop
+        &self.inner.stop
     }
 
     /// What is known about the index.
     pub(crate) fn status(&self) -> Option<StatusAnswer> {
-        self.0.pod.status_answer()
+        self.inner.pod.status_answer()
     }
 
     /// Why nothing is known about it yet.
     pub(crate) fn not_ready(&self) -> String {
-        self.0.search.not_ready()
+        self.inner.search.not_ready()
     }
 
     /// Whether this process should get requests, or why not.
     pub(crate) fn ready(&self) -> Result<(), String> {
-        if self.0.stop.is_cancelled() {
+        if self.inner.stop.is_cancelled() {
             return Err("the process is stopping".to_owned());
         }
-        match self.0.mode {
+        match self.inner.mode {
             ServerMode::Search => self.status().map(drop).ok_or_else(|| self.not_ready()),
             ServerMode::StatusOnly => Ok(()),
         }
@@ -90,7 +105,7 @@ impl AppState {
 
     /// The OpenAPI document.
     pub(super) fn openapi(&self) -> &'static str {
-        self.0.openapi
+        self.inner.openapi
     }
 
     /// Waits for `min_token`, if it was given.

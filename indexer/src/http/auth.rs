@@ -58,9 +58,12 @@ impl TokenAuth {
 
     /// The digest of the token; `None` while the file has none that can be used.
     fn token(&self) -> Option<[u8; 32]> {
-        let mut known = self.0.known.lock();
-        if let Some(known) = known.as_ref().filter(|known| known.looked.elapsed() < CHECK_INTERVAL) {
-            return known.token;
+        if let Some(known) = self.0.known.lock().as_mut() {
+            if known.looked.elapsed() < CHECK_INTERVAL {
+                return known.token;
+            }
+            // Other requests go by what is known while this one reads the file.
+            known.looked = Instant::now();
         }
         let token = match self.read() {
             Ok(token) => {
@@ -72,7 +75,7 @@ impl TokenAuth {
                 None
             }
         };
-        *known = Some(CachedToken { looked: Instant::now(), token });
+        *self.0.known.lock() = Some(CachedToken { looked: Instant::now(), token });
         token
     }
 
@@ -167,7 +170,9 @@ impl ToCause for TokenFileError {
 
 #[cfg(test)]
 mod tests {
-    use tokio::sync::watch;
+    use std::{sync::mpsc, thread};
+
+    use tokio::{runtime::Handle, sync::watch};
 
     use super::*;
     use tidemark_ingest::IngestStatus;
@@ -201,6 +206,35 @@ mod tests {
         std::fs::write(&file, TOKEN.to_uppercase()).unwrap();
         tokio::time::advance(CHECK_INTERVAL).await;
         assert!(!bearer(TOKEN) && bearer(&TOKEN.to_uppercase()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_does_not_wait_while_another_one_reads_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        std::fs::write(&file, TOKEN).unwrap();
+        let pod = PodStatus::indexer(watch::channel(IngestStatus::default()).1, None);
+        let auth = TokenAuth::new(file.clone(), pod);
+        // A pipe: whoever opens it waits for the other end.
+        std::fs::remove_file(&file).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+        tokio::time::advance(CHECK_INTERVAL).await;
+        let asked = |answers: mpsc::Sender<_>| {
+            let (auth, runtime) = (auth.clone(), Handle::current());
+            thread::spawn(move || {
+                let _clock = runtime.enter();
+                answers.send(auth.token())
+            })
+        };
+        let ((first, answer), (second, other)) = (mpsc::channel(), mpsc::channel());
+        asked(first);
+        let mut pipe = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
+        asked(second);
+        let known = other.recv_timeout(Duration::from_mins(1));
+        std::io::Write::write_all(&mut pipe, TOKEN.to_uppercase().as_bytes()).unwrap();
+        drop(pipe);
+        assert_eq!(known, Ok(Some(digest(TOKEN.as_bytes()))));
+        assert_eq!(answer.recv(), Ok(Some(digest(TOKEN.to_uppercase().as_bytes()))));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use axum::{
     Router,
     body::{Body, Bytes, HttpBody},
     extract::Request,
-    serve::Listener,
+    serve::{Listener, ListenerExt as _},
 };
 use hyper::{
     body::{Frame, Incoming, SizeHint},
@@ -30,6 +30,7 @@ use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
     sync::watch,
     time::{Instant, timeout_at},
 };
@@ -73,12 +74,13 @@ impl Default for ConnectionLimits {
 /// Answers the connections of a listener by `routes`, until `stop`; then answers the requests that are open. Dropping the
 /// future closes every connection.
 pub(super) async fn serve_connections(
-    mut listener: impl Listener,
+    listener: TcpListener,
     routes: Router,
     limits: ConnectionLimits,
     metrics: MetricsRegistry,
     stop: CancellationToken,
 ) {
+    let mut listener = without_delay(listener);
     let closing = CancellationToken::new();
     let _close_on_drop = closing.clone().drop_guard();
     let open = Arc::new(OpenConnections { max: limits.max_connections, ..OpenConnections::default() });
@@ -97,6 +99,16 @@ pub(super) async fn serve_connections(
     drop(listener);
     tasks.close();
     tasks.wait().await;
+}
+
+/// A listener whose connections send the last part of an answer at once. By default the system holds it back until the client has
+/// acknowledged the parts before it, which a client that waits for the rest does up to 40 ms late.
+pub(super) fn without_delay(listener: TcpListener) -> impl Listener<Io = TcpStream> {
+    listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "answers of a connection may be delayed by 40 ms: TCP_NODELAY cannot be set");
+        }
+    })
 }
 
 /// Serves one connection. Returns why it was closed, unless its client did so or the process stops.

@@ -1,7 +1,7 @@
 //! `GET /v1/entities/{key}`.
 
 use axum::{
-    Extension, Json,
+    Json,
     extract::{Path, State},
 };
 use serde::Deserialize;
@@ -11,7 +11,6 @@ use super::{
     app::AppState,
     arguments::{HistoryPageSize, MinTokenArgs},
     extract::{QueryArgs, QueryString},
-    live_descriptors::LiveDescriptors,
     problem::{HttpProblem, ProblemDetails},
 };
 use tidemark_search::api::{EntityAnswer, EntityRequest};
@@ -49,18 +48,18 @@ pub(crate) struct HistoryArgs {
 )]
 pub(crate) async fn entity(
     State(app): State<AppState>,
-    Extension(live): Extension<LiveDescriptors>,
     Path(key): Path<String>,
     QueryArgs { args, wait, query }: QueryArgs<HistoryArgs, MinTokenArgs>,
 ) -> Result<Json<EntityAnswer>, HttpProblem> {
     app.wait_for(wait).await?;
-    answer(&app, &live, key, args, &query).await.map(Json)
+    let mut entity = history(&app, key, args, &query).await?;
+    app.live_descriptors().look_at_entity(&mut entity).await;
+    Ok(Json(entity))
 }
 
-/// The history of the entity named by `key`; the page asks the same way.
-pub(crate) async fn answer(
+/// The history of the entity named by `key`, without a look at the stores; the page asks the same way.
+pub(crate) async fn history(
     app: &AppState,
-    live: &LiveDescriptors,
     key: String,
     args: HistoryArgs,
     query: &QueryString,
@@ -68,7 +67,5 @@ pub(crate) async fn answer(
     let HistoryArgs { size, cursor } = args;
     let size = size.unwrap_or_default().page_size();
     let answer = app.search().entity(EntityRequest { key, size, cursor }).await;
-    let mut entity = answer.map_err(|error| app.problem_of_page(error, query))?;
-    live.look_at_entity(&mut entity).await;
-    Ok(entity)
+    answer.map_err(|error| app.problem_of_page(error, query))
 }

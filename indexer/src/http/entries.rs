@@ -1,7 +1,7 @@
 //! `GET /v1/entries/{token}`.
 
 use axum::{
-    Extension, Json,
+    Json,
     extract::{Path, State},
 };
 
@@ -9,7 +9,6 @@ use super::{
     app::AppState,
     arguments::{MinTokenArgs, TokenText},
     extract::{NoArgs, QueryArgs},
-    live_descriptors::LiveDescriptors,
     problem::{HttpProblem, ProblemDetails},
 };
 use tidemark_search::api::EntryAnswer;
@@ -35,18 +34,17 @@ use tidemark_wal::{ParseTokenError, Token};
 )]
 pub(crate) async fn entry(
     State(app): State<AppState>,
-    Extension(live): Extension<LiveDescriptors>,
     Path(token): Path<String>,
     QueryArgs { wait, .. }: QueryArgs<NoArgs, MinTokenArgs>,
 ) -> Result<Json<EntryAnswer>, HttpProblem> {
     app.wait_for(wait).await?;
     let token = token.parse().map_err(|error: ParseTokenError| HttpProblem::invalid("token", error.to_string()))?;
-    answer(&app, &live, token).await.map(Json)
+    answer(&app, token).await.map(Json)
 }
 
 /// The entry named by `token`; the page asks the same way.
-pub(crate) async fn answer(app: &AppState, live: &LiveDescriptors, token: Token) -> Result<EntryAnswer, HttpProblem> {
+pub(crate) async fn answer(app: &AppState, token: Token) -> Result<EntryAnswer, HttpProblem> {
     let mut entry = app.search().entry(token).await.map_err(|error| app.problem(error))?;
-    live.look_at_entry(&mut entry).await;
+    app.live_descriptors().look_at_entry(&mut entry).await;
     Ok(entry)
 }

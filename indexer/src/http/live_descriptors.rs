@@ -2,17 +2,24 @@
 //!
 //! What was recorded stands: an operation stays committed when Datamon deletes or renames what it made. A person who looks at it
 //! wants to know that it is gone, though. So the answer about one entry, or one entity, asks the stores, within bounds: what they
-//! do not say in time is not known, and never an error.
+//! do not say in time is not known, and never an error. What they said is kept for a minute, so that pages that watch an entity, and
+//! clients that ask again, cost no requests.
 
 use std::{
+    num::NonZeroUsize,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use futures::{StreamExt as _, stream};
+use lru::LruCache;
+use parking_lot::Mutex;
 use tidemark_search::api::{EntityAnswer, EntryAnswer};
 use tidemark_store::Store;
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
 
 /// How long an answer waits for the stores.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -22,6 +29,10 @@ const MAX_CONCURRENT_LOOKS: usize = 8;
 const MAX_DESCRIPTORS: usize = 20;
 /// Of these at once.
 const MAX_CONCURRENT_HEADS: usize = 4;
+/// For how long what the stores said is taken for the present state.
+const MAX_AGE: Duration = Duration::from_mins(1);
+/// Descriptors of which it is kept, those that were asked for last. A path has up to 1 KiB.
+const MAX_KNOWN: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 /// The metadata stores of the log that is served, once they are open. Clones share them.
 #[derive(Clone, Debug)]
@@ -31,11 +42,17 @@ pub struct LiveDescriptors(Arc<LiveStores>);
 struct LiveStores {
     metadata: OnceLock<Vec<Store>>,
     permits: Semaphore,
+    /// By path, whether the descriptor was there, and when that was asked.
+    known: Mutex<LruCache<String, (bool, Instant)>>,
 }
 
 impl Default for LiveDescriptors {
     fn default() -> Self {
-        Self(Arc::new(LiveStores { metadata: OnceLock::new(), permits: Semaphore::new(MAX_CONCURRENT_LOOKS) }))
+        Self(Arc::new(LiveStores {
+            metadata: OnceLock::new(),
+            permits: Semaphore::new(MAX_CONCURRENT_LOOKS),
+            known: Mutex::new(LruCache::new(MAX_KNOWN)),
+        }))
     }
 }
 
@@ -59,12 +76,33 @@ impl LiveDescriptors {
     }
 
     async fn look<'a>(&self, places: impl Iterator<Item = (&'a str, &'a mut Option<bool>)>) {
-        let (Some(stores), Ok(_permit)) = (self.0.metadata.get(), self.0.permits.try_acquire()) else { return };
-        let looks = stream::iter(places).for_each_concurrent(MAX_CONCURRENT_HEADS, |(path, present)| async move {
+        let LiveStores { metadata, permits, .. } = &*self.0;
+        let Some(stores) = metadata.get() else { return };
+        let mut unknown = Vec::new();
+        for (path, present) in places {
+            match self.known(path) {
+                Some(known) => *present = Some(known),
+                None => unknown.push((path, present)),
+            }
+        }
+        if unknown.is_empty() {
+            return;
+        }
+        let Ok(_permit) = permits.try_acquire() else { return };
+        let looks = stream::iter(unknown).for_each_concurrent(MAX_CONCURRENT_HEADS, |(path, present)| async move {
+            let asked = Instant::now();
             *present = is_present(stores, path).await;
+            if let Some(present) = *present {
+                self.0.known.lock().put(path.to_owned(), (present, asked));
+            }
         });
         // What was found out until then stays.
         let _ = timeout(LOOK_TIMEOUT, looks).await;
+    }
+
+    /// What the stores said of a descriptor lately.
+    fn known(&self, path: &str) -> Option<bool> {
+        self.0.known.lock().get(path).filter(|(_, asked)| asked.elapsed() < MAX_AGE).map(|(present, _)| *present)
     }
 }
 

@@ -85,8 +85,9 @@ impl HttpProblem {
 
     /// A parameter that this resource does not have.
     pub(crate) fn unknown_parameter(parameter: &str, known: &[String]) -> Self {
-        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-        let detail = format!("parameter \"{parameter}\" is not known here; known are: {known}");
+        let remedy =
+            if known.is_empty() { "leave it out".to_owned() } else { format!("use one of: {}", known.join(", ")) };
+        let detail = format!("there is no parameter \"{parameter}\" at this address; {remedy}");
         Self::new(StatusCode::BAD_REQUEST, "unknown-parameter", "there is no such parameter", detail).about(parameter)
     }
 
@@ -122,7 +123,7 @@ impl HttpProblem {
             StatusCode::URI_TOO_LONG,
             "too-long",
             "the query string is too long",
-            format!("the query string may have {limit} bytes; shorten \"q\" or use fewer filters"),
+            format!("the query string may have at most {limit} bytes; shorten \"q\" or use fewer filters"),
         )
     }
 
@@ -131,7 +132,7 @@ impl HttpProblem {
         Self::new(
             StatusCode::UNAUTHORIZED,
             "unauthorized",
-            "the request bears no valid token",
+            "the request has no valid token",
             "send \"Authorization: Bearer\" with the token, or the token as the password of HTTP Basic",
         )
     }
@@ -152,7 +153,7 @@ impl HttpProblem {
             StatusCode::INTERNAL_SERVER_ERROR,
             "internal",
             "the service failed",
-            "the request could not be answered because of a fault in the service; its log says more",
+            "the request could not be answered because of a fault in the service; report it with what its log says",
         )
     }
 

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
-    Extension, Router,
+    Router,
     http::{HeaderValue, Method, Uri},
     middleware::{from_fn, from_fn_with_state},
     routing::get,
@@ -62,7 +62,6 @@ pub struct HttpServer {
     app: AppState,
     options: ServerOptions,
     auth: Option<TokenAuth>,
-    live: LiveDescriptors,
 }
 
 impl HttpServer {
@@ -111,7 +110,7 @@ impl HttpServer {
         let app = AppState::new(search, metrics, stop, pod, mode, openapi::document_json());
         let source = app.clone();
         app.metrics().register_status(move || source.status());
-        Self { app, options, auth: None, live: LiveDescriptors::default() }
+        Self { app, options, auth: None }
     }
 
     /// Requires the token in `file` with every request except health, metrics and the pod's report.
@@ -122,7 +121,7 @@ impl HttpServer {
 
     /// Answers about entries and entities say whether their descriptors are in these stores.
     pub fn with_live_descriptors(self, live: LiveDescriptors) -> Self {
-        Self { live, ..self }
+        Self { app: self.app.with_live_descriptors(live), ..self }
     }
 
     /// All routes with all that they share.
@@ -145,7 +144,6 @@ impl HttpServer {
             Some(auth) => routes.layer(from_fn_with_state(auth.clone(), auth::require_token)),
             None => routes,
         };
-        let routes = routes.layer(Extension(self.live.clone()));
         let cors = CorsPolicy::new(&self.options.cors_origins, self.auth.is_some());
         routes
             .layer(from_fn_with_state(cors, cors::share_answers))

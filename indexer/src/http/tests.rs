@@ -3,6 +3,7 @@
 mod api;
 mod connections;
 mod cors;
+mod counting_store;
 mod document;
 mod export;
 mod fake;

@@ -15,7 +15,7 @@ const DEMO: &str = "examples/demo.yaml";
 
 /// Starts a Kubernetes on this machine, installs the chart and the demo, and removes everything at Ctrl-C.
 #[derive(Parser)]
-struct Arguments {
+struct ClusterArguments {
     /// How many nodes: 1 or 2
     #[arg(long, default_value_t = 1)]
     nodes: u8,
@@ -29,7 +29,7 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let Arguments { nodes, bare, api_server } = Arguments::parse();
+    let ClusterArguments { nodes, bare, api_server } = ClusterArguments::parse();
     // Before anything says that Ctrl-C works: a shell starts what runs beside it with the signal ignored.
     let mut interrupt = signal(SignalKind::interrupt())?;
     if api_server {

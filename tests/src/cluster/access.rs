@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Api;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::{Cluster, ClusterCommand, control_plane::DNS, held, namespaces::At};
+use super::{Cluster, ClusterCommand, control_plane::DNS, held, namespaces::NetworkPlace};
 
 impl Cluster {
     /// Runs `kubectl` and gives what it printed.
@@ -58,7 +58,7 @@ impl Cluster {
     /// A listener of this process on the cluster's network, beside the API server: pods reach it, this machine does by
     /// [`Self::url`]. It closes with the value, not with the cluster.
     pub fn listener(&self) -> anyhow::Result<TcpListener> {
-        let network = File::open(self.namespaces.network(At::ControlPlane))?;
+        let network = File::open(self.namespaces.network(NetworkPlace::ControlPlane))?;
         let address = (DNS.parse::<IpAddr>()?, 0);
         // A socket stays in the network of the thread that made it.
         let bound = std::thread::spawn(move || -> anyhow::Result<TcpListener> {

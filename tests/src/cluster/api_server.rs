@@ -14,10 +14,12 @@ use kube::{
 };
 use tokio::sync::OnceCell;
 
-use super::{ClusterCommand, control_plane::ControlPlane, logs::Logs, pki::Pki, reaper::Reaper};
+use super::{
+    ClusterCommand, control_plane::ControlPlane, logs::ClusterLogs, pki::CertificateAuthority, reaper::ClusterReaper,
+};
 use crate::{
     tools,
-    watchdog::{Process, Recipe},
+    watchdog::{ProcessRecipe, WatchedProcess},
 };
 
 /// How long the API server may take to be ready. On a loaded machine it has been seen to take 20 s.
@@ -34,17 +36,17 @@ static SHARED: OnceCell<ApiServer> = OnceCell::const_new();
 pub struct ApiServer {
     config: Config,
     kubectl: ClusterCommand,
-    servers: Servers,
-    logs: Logs,
+    servers: ApiServerPrograms,
+    logs: ClusterLogs,
     // Last: it waits until everything above has gone.
-    _reaper: Reaper,
+    _reaper: ClusterReaper,
 }
 
-struct Servers {
+struct ApiServerPrograms {
     // In the order in which they end.
-    controllers: Option<Process>,
-    api: Process,
-    etcd: Process,
+    controllers: Option<WatchedProcess>,
+    api: WatchedProcess,
+    etcd: WatchedProcess,
 }
 
 /// How an [`ApiServer`] is to be.
@@ -153,9 +155,9 @@ impl ApiServer {
     async fn try_start(wanted: &ApiServerBuilder) -> anyhow::Result<Self> {
         let etcd = tools::go("etcd").await?;
         let programs = tools::go("kubernetes").await?;
-        let logs = Logs::create("api-server")?;
-        let (reaper, _) = Reaper::start(&logs, |_| vec!["cat".into()])?;
-        let pki = Pki::create(reaper.state().join("pki"))?;
+        let logs = ClusterLogs::create("api-server")?;
+        let (reaper, _) = ClusterReaper::start(&logs, |_| vec!["cat".into()])?;
+        let pki = CertificateAuthority::create(reaper.state().join("pki"))?;
         let plane = ControlPlane {
             pki: &pki,
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -164,15 +166,15 @@ impl ApiServer {
         };
         let kubeconfig = plane.issue()?;
         let begin = |name: &str, command: Vec<OsString>| {
-            Process::start(Recipe::new(command, logs.folder().join(format!("{name}.log"))))
+            WatchedProcess::start(ProcessRecipe::new(command, logs.folder().join(format!("{name}.log"))))
         };
-        let mut servers = Servers {
+        let mut servers = ApiServerPrograms {
             etcd: begin("etcd", plane.etcd(&etcd, &reaper.state().join("etcd")))?,
             api: begin("kube-apiserver", plane.api_server(&programs))?,
             controllers: None,
         };
         let config = read(&kubeconfig).await?;
-        let Servers { api, etcd, .. } = &mut servers;
+        let ApiServerPrograms { api, etcd, .. } = &mut servers;
         ready(&Client::try_from(config.clone())?, &mut [api, etcd]).await?;
         if wanted.controllers {
             servers.controllers = Some(begin("kube-controller-manager", plane.controllers(&programs, &[])?)?);
@@ -193,7 +195,7 @@ pub(crate) async fn read(kubeconfig: &PathBuf) -> anyhow::Result<Config> {
 
 /// Waits until the API server says that it is ready, which it does to a holder of this cluster's certificates only. Ends
 /// early when one of the servers does.
-pub(crate) async fn ready(client: &Client, servers: &mut [&mut Process]) -> anyhow::Result<()> {
+pub(crate) async fn ready(client: &Client, servers: &mut [&mut WatchedProcess]) -> anyhow::Result<()> {
     let give_up = tokio::time::Instant::now() + PATIENCE;
     loop {
         let question = http_get("/readyz")?;

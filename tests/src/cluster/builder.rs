@@ -15,18 +15,18 @@ use kube::{Api, Client, ResourceExt};
 use tokio::sync::OnceCell;
 
 use super::{
-    Cluster, ClusterCommand, Parts, api_server,
+    Cluster, ClusterCommand, ClusterPrograms, api_server,
     control_plane::{ControlPlane, DNS},
     forward::PortForwarder,
     held, images,
-    logs::Logs,
-    namespaces::{At, Namespaces},
-    node::{Node, Surroundings},
-    pki::Pki,
+    logs::ClusterLogs,
+    namespaces::{ClusterNamespaces, NetworkPlace},
+    node::{ClusterNode, NodeSurroundings},
+    pki::CertificateAuthority,
 };
 use crate::{
     tools,
-    watchdog::{Process, Recipe},
+    watchdog::{ProcessRecipe, WatchedProcess},
 };
 
 const PATIENCE: Duration = Duration::from_mins(4);
@@ -94,13 +94,13 @@ impl ClusterBuilder {
     /// Starts it and waits until its nodes are ready: about 10 s, and minutes when the programs are not built yet.
     pub async fn start(self) -> anyhow::Result<Cluster> {
         ensure!((1..=2).contains(&self.nodes), "a cluster has 1 or 2 nodes, not {}", self.nodes);
-        let tools = Tools::ready().await?;
-        let logs = Logs::create("cluster")?;
-        let namespaces = Namespaces::create(&logs, self.nodes)?;
-        let pki = Pki::create(namespaces.reaper().state().join("pki"))?;
+        let tools = ClusterTools::ready().await?;
+        let logs = ClusterLogs::create("cluster")?;
+        let namespaces = ClusterNamespaces::create(&logs, self.nodes)?;
+        let pki = CertificateAuthority::create(namespaces.reaper().state().join("pki"))?;
         let arguments = self.api_arguments();
         let plane = ControlPlane { pki: &pki, host: DNS.parse()?, ports: [2379, 2380, 6443], extra: &arguments };
-        let forwarder = PortForwarder::enter(&namespaces.network(At::ControlPlane))?;
+        let forwarder = PortForwarder::enter(&namespaces.network(NetworkPlace::ControlPlane))?;
         let api: IpAddr = DNS.parse()?;
         plane.issue()?;
         let port = forwarder.open((api, 6443).into())?;
@@ -112,7 +112,7 @@ impl ClusterBuilder {
         let mut etcd = begin("etcd", plane.etcd(&tools.etcd, &state.join("etcd")))?;
         let mut api = begin("kube-apiserver", plane.api_server(&tools.kubernetes))?;
         let url = plane.url();
-        let around = Surroundings {
+        let around = NodeSurroundings {
             namespaces: &namespaces,
             pki: &pki,
             server: &url,
@@ -122,7 +122,7 @@ impl ClusterBuilder {
         // Images are taken in while the API server starts.
         let mut nodes = Vec::new();
         for number in 1..=self.nodes {
-            let node = Node::start(number, &around).await?;
+            let node = ClusterNode::start(number, &around).await?;
             self.images.iter().chain([&tools.pause]).try_for_each(|archive| node.import(archive))?;
             nodes.push(node);
         }
@@ -141,7 +141,7 @@ impl ClusterBuilder {
         logs.on_panic(collect(kubectl.clone()));
         Ok(Cluster {
             namespaces,
-            parts: Mutex::new(Parts { etcd, api, controllers, scheduler, dns }),
+            parts: Mutex::new(ClusterPrograms { etcd, api, controllers, scheduler, dns }),
             nodes: Mutex::new(nodes),
             store: Mutex::default(),
             forwarder,
@@ -169,7 +169,7 @@ impl ClusterBuilder {
 }
 
 /// The folders of the programs, and the image that every pod needs.
-struct Tools {
+struct ClusterTools {
     etcd: PathBuf,
     kubernetes: PathBuf,
     coredns: PathBuf,
@@ -177,7 +177,7 @@ struct Tools {
     pause: PathBuf,
 }
 
-impl Tools {
+impl ClusterTools {
     async fn ready() -> anyhow::Result<Self> {
         tokio::task::spawn_blocking(|| tools::script("debian.sh", &[])).await??;
         Ok(Self {
@@ -192,13 +192,13 @@ impl Tools {
 
 /// Starts programs beside the API server.
 fn begin_in<'a>(
-    namespaces: &'a Namespaces,
-    logs: &'a Logs,
-) -> impl Fn(&str, Vec<OsString>) -> std::io::Result<Process> + use<'a> {
+    namespaces: &'a ClusterNamespaces,
+    logs: &'a ClusterLogs,
+) -> impl Fn(&str, Vec<OsString>) -> std::io::Result<WatchedProcess> + use<'a> {
     move |name, command| {
-        Process::start(Recipe {
-            prefix: namespaces.prefix(At::ControlPlane),
-            ..Recipe::new(command, logs.folder().join(format!("{name}.log")))
+        WatchedProcess::start(ProcessRecipe {
+            prefix: namespaces.prefix(NetworkPlace::ControlPlane),
+            ..ProcessRecipe::new(command, logs.folder().join(format!("{name}.log")))
         })
     }
 }

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::pki::{Pki, Who};
+use super::pki::{CertificateAuthority, CertificateSubject};
 
 /// The first address of the range of Services, which is the API server's own Service.
 const SERVICE_OF_THE_API: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 96, 0, 1));
@@ -18,7 +18,7 @@ pub(crate) const DNS: &str = "10.99.0.254";
 
 /// What the programs of one control plane agree on.
 pub(crate) struct ControlPlane<'a> {
-    pub(crate) pki: &'a Pki,
+    pub(crate) pki: &'a CertificateAuthority,
     /// Where the API server listens, and is found by everybody in the cluster.
     pub(crate) host: IpAddr,
     /// Ports: of etcd for clients, of etcd for its peers, of the API server.
@@ -43,9 +43,9 @@ impl ControlPlane<'_> {
             "kubernetes.default.svc.cluster.local",
         ];
         let loopback = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-        let server = Who { user: "kube-apiserver", group: "kubernetes" };
+        let server = CertificateSubject { user: "kube-apiserver", group: "kubernetes" };
         self.pki.issue("apiserver", server, &names, &[loopback, SERVICE_OF_THE_API, self.host])?;
-        self.pki.kubeconfig("admin", Who::ADMIN, &self.url())
+        self.pki.kubeconfig("admin", CertificateSubject::ADMIN, &self.url())
     }
 
     /// etcd, which does not wait for the disk: a test's data may be lost with the machine.
@@ -99,7 +99,7 @@ impl ControlPlane<'_> {
 
     /// The controllers of Kubernetes itself: garbage collection, Deployments, service accounts and the rest.
     pub(crate) fn controllers(&self, programs: &Path, extra: &[String]) -> anyhow::Result<Vec<OsString>> {
-        let who = Who { user: "system:kube-controller-manager", group: "kubernetes" };
+        let who = CertificateSubject { user: "system:kube-controller-manager", group: "kubernetes" };
         let kubeconfig = self.pki.kubeconfig("controller-manager", who, &self.url())?;
         let mut words = vec![programs.join("kube-controller-manager").into_os_string()];
         let options = [
@@ -117,7 +117,7 @@ impl ControlPlane<'_> {
 
     /// The DNS server for names of Services and pods.
     pub(crate) fn dns(&self, program: &Path, folder: &Path) -> anyhow::Result<Vec<OsString>> {
-        let kubeconfig = self.pki.kubeconfig("coredns", Who::ADMIN, &self.url())?;
+        let kubeconfig = self.pki.kubeconfig("coredns", CertificateSubject::ADMIN, &self.url())?;
         let settings = folder.join("Corefile");
         // A name outside of the cluster does not exist: nothing in a test may ask the world. In a block of its own, since
         // `template` answers before `kubernetes` within one.
@@ -132,7 +132,7 @@ impl ControlPlane<'_> {
 
     /// The scheduler.
     pub(crate) fn scheduler(&self, programs: &Path) -> anyhow::Result<Vec<OsString>> {
-        let who = Who { user: "system:kube-scheduler", group: "kubernetes" };
+        let who = CertificateSubject { user: "system:kube-scheduler", group: "kubernetes" };
         let kubeconfig = self.pki.kubeconfig("scheduler", who, &self.url())?;
         let mut words = vec![programs.join("kube-scheduler").into_os_string()];
         let options = [

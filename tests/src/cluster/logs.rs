@@ -18,21 +18,21 @@ use crate::root;
 /// The mark of a folder that stays.
 pub(crate) const KEEP: &str = "keep";
 
-type Collect = Box<dyn Fn(&Path) + Send + Sync>;
+type LogCollector = Box<dyn Fn(&Path) + Send + Sync>;
 
-struct Entry {
+struct LogFolder {
     folder: PathBuf,
-    collect: OnceLock<Collect>,
+    collect: OnceLock<LogCollector>,
 }
 
-static LIVE: Mutex<Vec<Arc<Entry>>> = Mutex::new(Vec::new());
+static LIVE: Mutex<Vec<Arc<LogFolder>>> = Mutex::new(Vec::new());
 static HOOK: Once = Once::new();
 static MADE: AtomicU32 = AtomicU32::new(0);
 
 /// The folder of one cluster's logs: `target/test-logs/KIND-TEST-PID-NUMBER`.
-pub(crate) struct Logs(Arc<Entry>);
+pub(crate) struct ClusterLogs(Arc<LogFolder>);
 
-impl Logs {
+impl ClusterLogs {
     /// Makes the folder, named for the test on this thread.
     pub(crate) fn create(kind: &str) -> std::io::Result<Self> {
         HOOK.call_once(keep_on_panic);
@@ -40,7 +40,7 @@ impl Logs {
         let name = format!("{kind}-{}-{}-{number}", test_name(), std::process::id());
         let folder = root().join("target/test-logs").join(name);
         fs::create_dir_all(&folder)?;
-        let entry = Arc::new(Entry { folder, collect: OnceLock::new() });
+        let entry = Arc::new(LogFolder { folder, collect: OnceLock::new() });
         if let Ok(mut live) = LIVE.lock() {
             live.push(Arc::clone(&entry));
         }
@@ -57,7 +57,7 @@ impl Logs {
     }
 }
 
-impl Drop for Logs {
+impl Drop for ClusterLogs {
     fn drop(&mut self) {
         if let Ok(mut live) = LIVE.lock() {
             live.retain(|entry| !Arc::ptr_eq(entry, &self.0));
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_panic_on_any_thread_keeps_the_folder_and_asks_the_cluster() {
-        let logs = Logs::create("logs").expect("it is made");
+        let logs = ClusterLogs::create("logs").expect("it is made");
         assert!(!logs.folder().join(KEEP).exists());
         logs.on_panic(|folder| fs::write(folder.join("objects"), "seen").expect("it is written"));
         let panicked = std::thread::spawn(|| panic!("a failing test; this text is part of the test")).join();

@@ -9,33 +9,33 @@ use std::{
 
 use anyhow::{Context, ensure};
 
-use super::{cgroups, logs::Logs, reaper::Reaper};
+use super::{cgroups, logs::ClusterLogs, reaper::ClusterReaper};
 
 const INIT: &str = include_str!("init.sh");
 /// Folders of the machine that `init.sh` covers.
 const HIDDEN: [&str; 3] = ["/run", "/var/lib", "/var/log"];
 
 /// Namespaces that vanish with everything in them when this is dropped or its process ends.
-pub(crate) struct Namespaces {
+pub(crate) struct ClusterNamespaces {
     /// The number of their first process.
     pid: u32,
-    reaper: Reaper,
+    reaper: ClusterReaper,
 }
 
 /// A place on the cluster's network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum At {
+pub(crate) enum NetworkPlace {
     /// Beside the API server.
     ControlPlane,
     /// A node by its number, from 1.
     Node(u8),
 }
 
-impl Namespaces {
+impl ClusterNamespaces {
     /// Makes them with a network for some nodes. Needs root.
-    pub(crate) fn create(logs: &Logs, nodes: u8) -> anyhow::Result<Self> {
+    pub(crate) fn create(logs: &ClusterLogs, nodes: u8) -> anyhow::Result<Self> {
         ensure!(rustix::process::geteuid().is_root(), "a whole cluster needs root, for namespaces and control groups");
-        let (reaper, output) = Reaper::start(logs, |_| {
+        let (reaper, output) = ClusterReaper::start(logs, |_| {
             let words = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", INIT, "init"];
             words.map(OsString::from).into_iter().chain([nodes.to_string().into()]).collect()
         })?;
@@ -52,12 +52,12 @@ impl Namespaces {
         Ok(Self { pid: said.trim().parse().with_context(failed)?, reaper })
     }
 
-    pub(crate) fn reaper(&self) -> &Reaper {
+    pub(crate) fn reaper(&self) -> &ClusterReaper {
         &self.reaper
     }
 
     /// What to put before a command that is to run in here.
-    pub(crate) fn prefix(&self, at: At) -> Vec<OsString> {
+    pub(crate) fn prefix(&self, at: NetworkPlace) -> Vec<OsString> {
         let pid = self.pid;
         let words = ["nsenter".to_owned(), format!("--target={pid}"), "--mount".to_owned(), "--pid".to_owned()];
         let mut words: Vec<OsString> = words.map(OsString::from).into();
@@ -68,15 +68,15 @@ impl Namespaces {
     }
 
     /// The file that stands for a network.
-    pub(crate) fn network(&self, at: At) -> PathBuf {
+    pub(crate) fn network(&self, at: NetworkPlace) -> PathBuf {
         PathBuf::from(match at {
-            At::ControlPlane => format!("/proc/{}/ns/net", self.pid),
-            At::Node(node) => format!("/proc/{}/root/run/netns/node{node}", self.pid),
+            NetworkPlace::ControlPlane => format!("/proc/{}/ns/net", self.pid),
+            NetworkPlace::Node(node) => format!("/proc/{}/root/run/netns/node{node}", self.pid),
         })
     }
 
     /// Runs a command to its end and gives what it printed. Blocks.
-    pub(crate) fn run<W: AsRef<OsStr>>(&self, at: At, words: &[W]) -> anyhow::Result<String> {
+    pub(crate) fn run<W: AsRef<OsStr>>(&self, at: NetworkPlace, words: &[W]) -> anyhow::Result<String> {
         let prefix = self.prefix(at);
         let mut command = std::process::Command::new(&prefix[0]);
         command.args(&prefix[1..]).args(words).stdin(Stdio::null());

@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 
-use super::{Cluster, control_plane::SERVICES, held, namespaces::At};
+use super::{Cluster, control_plane::SERVICES, held, namespaces::NetworkPlace};
 
 /// What a node is cut off from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ impl Cluster {
     }
 
     fn at_control(&self, words: &[&str]) -> anyhow::Result<()> {
-        self.namespaces.run(At::ControlPlane, words).map(|_| ())
+        self.namespaces.run(NetworkPlace::ControlPlane, words).map(|_| ())
     }
 }
 

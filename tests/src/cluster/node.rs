@@ -13,10 +13,10 @@ use serde_json::json;
 use super::{
     cgroups,
     control_plane::DNS,
-    namespaces::{At, Namespaces},
-    pki::{Pki, Who},
+    namespaces::{ClusterNamespaces, NetworkPlace},
+    pki::{CertificateAuthority, CertificateSubject},
 };
-use crate::watchdog::{Process, Recipe};
+use crate::watchdog::{ProcessRecipe, WatchedProcess};
 
 /// The image that holds a pod's namespaces.
 pub(crate) const PAUSE: &str = "tidemark.dev/pause:1";
@@ -24,19 +24,19 @@ pub(crate) const PAUSE: &str = "tidemark.dev/pause:1";
 const PATIENCE: Duration = Duration::from_mins(4);
 
 /// The programs of one node. Dropping it kills them.
-pub(crate) struct Node {
+pub(crate) struct ClusterNode {
     number: u8,
     folder: PathBuf,
     // In the order in which they end.
-    proxy: Option<Process>,
-    kubelet: Option<Process>,
-    containerd: Process,
+    proxy: Option<WatchedProcess>,
+    kubelet: Option<WatchedProcess>,
+    containerd: WatchedProcess,
 }
 
 /// What a node needs to know of its cluster.
-pub(crate) struct Surroundings<'a> {
-    pub(crate) namespaces: &'a Namespaces,
-    pub(crate) pki: &'a Pki,
+pub(crate) struct NodeSurroundings<'a> {
+    pub(crate) namespaces: &'a ClusterNamespaces,
+    pub(crate) pki: &'a CertificateAuthority,
     /// The API server's URL.
     pub(crate) server: &'a str,
     /// Kubernetes' own programs.
@@ -44,9 +44,9 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) logs: &'a Path,
 }
 
-impl Node {
+impl ClusterNode {
     /// Starts containerd and waits until it answers. No pod can run before [`Self::join`].
-    pub(crate) async fn start(number: u8, around: &Surroundings<'_>) -> anyhow::Result<Self> {
+    pub(crate) async fn start(number: u8, around: &NodeSurroundings<'_>) -> anyhow::Result<Self> {
         let folder = around.namespaces.reaper().state().join(format!("node{number}"));
         let logs = around.logs.join(format!("node{number}"));
         fs::create_dir_all(folder.join("cni"))?;
@@ -61,7 +61,7 @@ impl Node {
     }
 
     /// Starts kubelet and kube-proxy.
-    pub(crate) fn join(&mut self, around: &Surroundings<'_>) -> anyhow::Result<()> {
+    pub(crate) fn join(&mut self, around: &NodeSurroundings<'_>) -> anyhow::Result<()> {
         self.kubelet = Some(begin(self.number, around, "kubelet", self.kubelet(around)?)?);
         self.proxy = Some(begin(self.number, around, "kube-proxy", self.proxy(around)?)?);
         Ok(())
@@ -78,7 +78,7 @@ impl Node {
     }
 
     /// The kubelet, once the node has joined.
-    pub(crate) fn kubelet_process(&mut self) -> Option<&mut Process> {
+    pub(crate) fn kubelet_process(&mut self) -> Option<&mut WatchedProcess> {
         self.kubelet.as_mut()
     }
 
@@ -97,11 +97,11 @@ impl Node {
         Ok(())
     }
 
-    fn kubelet(&self, around: &Surroundings<'_>) -> anyhow::Result<Vec<OsString>> {
+    fn kubelet(&self, around: &NodeSurroundings<'_>) -> anyhow::Result<Vec<OsString>> {
         let (number, name) = (self.number, format!("node{}", self.number));
         let user = format!("system:node:{name}");
         let address = format!("10.99.0.{number}");
-        let who = Who { user: &user, group: "system:nodes" };
+        let who = CertificateSubject { user: &user, group: "system:nodes" };
         around.pki.issue(&name, who, &[&name], &[address.parse()?])?;
         let kubeconfig = around.pki.kubeconfig_for(&name, around.server)?;
         let config = self.folder.join("kubelet.yaml");
@@ -146,9 +146,9 @@ impl Node {
         ])
     }
 
-    fn proxy(&self, around: &Surroundings<'_>) -> anyhow::Result<Vec<OsString>> {
+    fn proxy(&self, around: &NodeSurroundings<'_>) -> anyhow::Result<Vec<OsString>> {
         let name = format!("proxy{}", self.number);
-        let who = Who { user: "system:kube-proxy", group: "kubernetes" };
+        let who = CertificateSubject { user: "system:kube-proxy", group: "kubernetes" };
         let settings = json!({
             "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
             "kind": "KubeProxyConfiguration",
@@ -165,10 +165,15 @@ impl Node {
     }
 }
 
-fn begin(number: u8, around: &Surroundings<'_>, name: &str, command: Vec<OsString>) -> std::io::Result<Process> {
-    Process::start(Recipe {
-        prefix: around.namespaces.prefix(At::Node(number)),
-        ..Recipe::new(command, around.logs.join(format!("node{number}/{name}.log")))
+fn begin(
+    number: u8,
+    around: &NodeSurroundings<'_>,
+    name: &str,
+    command: Vec<OsString>,
+) -> std::io::Result<WatchedProcess> {
+    WatchedProcess::start(ProcessRecipe {
+        prefix: around.namespaces.prefix(NetworkPlace::Node(number)),
+        ..ProcessRecipe::new(command, around.logs.join(format!("node{number}/{name}.log")))
     })
 }
 

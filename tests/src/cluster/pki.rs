@@ -13,12 +13,12 @@ use rcgen::{
 use serde_json::json;
 
 /// One authority that signs everybody: servers and clients.
-pub(crate) struct Pki {
+pub(crate) struct CertificateAuthority {
     folder: PathBuf,
     issuer: Issuer<'static, KeyPair>,
 }
 
-impl Pki {
+impl CertificateAuthority {
     /// Makes the authority (`ca.crt`) and the keys of service accounts' tokens (`sa.key`, `sa.pub`).
     pub(crate) fn create(folder: PathBuf) -> anyhow::Result<Self> {
         fs::create_dir_all(&folder)?;
@@ -40,7 +40,13 @@ impl Pki {
     }
 
     /// Writes `NAME.crt` and `NAME.key` for a user of a group, who may also serve under some names and addresses.
-    pub(crate) fn issue(&self, name: &str, who: Who<'_>, names: &[&str], addresses: &[IpAddr]) -> anyhow::Result<()> {
+    pub(crate) fn issue(
+        &self,
+        name: &str,
+        who: CertificateSubject<'_>,
+        names: &[&str],
+        addresses: &[IpAddr],
+    ) -> anyhow::Result<()> {
         let mut params = CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>())?;
         params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
         params.distinguished_name.push(DnType::CommonName, who.user);
@@ -53,7 +59,7 @@ impl Pki {
     }
 
     /// Issues a client's certificate and writes `NAME.kubeconfig` beside it, which is given back.
-    pub(crate) fn kubeconfig(&self, name: &str, who: Who<'_>, server: &str) -> anyhow::Result<PathBuf> {
+    pub(crate) fn kubeconfig(&self, name: &str, who: CertificateSubject<'_>, server: &str) -> anyhow::Result<PathBuf> {
         self.issue(name, who, &[], &[])?;
         self.kubeconfig_for(name, server)
     }
@@ -79,12 +85,12 @@ impl Pki {
 
 /// Whom a certificate names.
 #[derive(Clone, Copy)]
-pub(crate) struct Who<'a> {
+pub(crate) struct CertificateSubject<'a> {
     pub(crate) user: &'a str,
     pub(crate) group: &'a str,
 }
 
-impl Who<'static> {
+impl CertificateSubject<'static> {
     /// May do everything.
     pub(crate) const ADMIN: Self = Self { user: "admin", group: "system:masters" };
 }

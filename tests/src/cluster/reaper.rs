@@ -8,7 +8,7 @@ use std::{
     process::{Child, ChildStdout, Command, Stdio},
 };
 
-use super::logs::{KEEP, Logs};
+use super::logs::{ClusterLogs, KEEP};
 
 /// Runs a command that ends when standard input closes; then removes the state folder, the control groups, and the logs
 /// unless they are marked as kept. Programs may take a moment to die, so it tries for a while.
@@ -36,15 +36,18 @@ done
 "#;
 
 /// The temporary folder of a cluster and the process that removes it. Dropping it waits until all is removed.
-pub(crate) struct Reaper {
+pub(crate) struct ClusterReaper {
     child: Child,
     state: PathBuf,
 }
 
-impl Reaper {
+impl ClusterReaper {
     /// Makes the folder and starts `command` beside it: it must end when its standard input closes. Its standard output
     /// is given back.
-    pub(crate) fn start(logs: &Logs, command: impl FnOnce(&Path) -> Vec<OsString>) -> io::Result<(Self, ChildStdout)> {
+    pub(crate) fn start(
+        logs: &ClusterLogs,
+        command: impl FnOnce(&Path) -> Vec<OsString>,
+    ) -> io::Result<(Self, ChildStdout)> {
         let state = tempfile::Builder::new().prefix("tidemark-cluster-").tempdir()?.keep();
         let errors = std::fs::File::create(logs.folder().join("namespaces.log"))?;
         let mut child = Command::new("sh")
@@ -71,7 +74,7 @@ impl Reaper {
     }
 }
 
-impl Drop for Reaper {
+impl Drop for ClusterReaper {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
         let _ = self.child.wait();

@@ -6,10 +6,10 @@ use anyhow::{Context, ensure};
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use tidemark_store::Entropy;
 
-use super::{Cluster, control_plane::DNS, held, namespaces::At};
+use super::{Cluster, control_plane::DNS, held, namespaces::NetworkPlace};
 use crate::{
     tools,
-    watchdog::{Process, Recipe},
+    watchdog::{ProcessRecipe, WatchedProcess},
 };
 
 const PORT: u16 = 9000;
@@ -74,10 +74,10 @@ impl Cluster {
         ];
         let listen = format!("--address={address}:{PORT}");
         let command = [program.into_os_string(), "server".into(), "--quiet".into(), listen.into(), data.into()];
-        let process = Process::start(Recipe {
-            prefix: self.namespaces.prefix(At::ControlPlane),
+        let process = WatchedProcess::start(ProcessRecipe {
+            prefix: self.namespaces.prefix(NetworkPlace::ControlPlane),
             environment: variables.map(|(name, value)| (name.to_owned(), value)).to_vec(),
-            ..Recipe::new(command, self.logs().join("minio.log"))
+            ..ProcessRecipe::new(command, self.logs().join("minio.log"))
         })?;
         *held(&self.store) = Some((store.clone(), process));
         self.wait_for_minio(&store).await?;

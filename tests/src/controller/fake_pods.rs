@@ -26,7 +26,7 @@ use tokio::{
 
 /// What the pods of a role say and do.
 #[derive(Clone, Debug)]
-struct Part {
+struct PodRole {
     /// The answer of `/v1/process`; none is a pod that does not answer.
     says: Option<Value>,
     ready: bool,
@@ -39,14 +39,14 @@ static ADDRESSES: AtomicU32 = AtomicU32::new(0);
 /// 127.64.0.1, without its first byte.
 const FIRST_ADDRESS: u32 = 0x40_0001;
 
-type Parts = Arc<Mutex<HashMap<WalComponent, Part>>>;
+type PodRoles = Arc<Mutex<HashMap<WalComponent, PodRole>>>;
 
 /// A kubelet that starts nothing: every pod of a namespace runs at once, on an address of its own, and says what is wanted.
 pub struct FakePods {
     client: Client,
     namespace: String,
     port: u16,
-    parts: Parts,
+    parts: PodRoles,
     /// Pods and servers; they end with this value.
     _tasks: JoinSet<()>,
 }
@@ -56,10 +56,10 @@ impl FakePods {
     pub async fn start(client: Client, namespace: &str) -> anyhow::Result<Self> {
         // The port is free on one address of loopback, and each pod has one of its own.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?.local_addr()?.port();
-        let parts = Parts::default();
+        let parts = PodRoles::default();
         let defaults = [(WalComponent::Indexer, say::writing(1, 10)), (WalComponent::Search, say::serving())];
         for (component, says) in defaults {
-            lock(&parts).insert(component, Part { says: Some(says), ready: true, pending: false });
+            lock(&parts).insert(component, PodRole { says: Some(says), ready: true, pending: false });
         }
         let mut tasks = JoinSet::new();
         tasks.spawn(act(Api::namespaced(client.clone(), namespace), port, parts.clone()));
@@ -136,7 +136,7 @@ impl FakePods {
         Ok(())
     }
 
-    fn change(&self, component: WalComponent, change: impl FnOnce(&mut Part)) {
+    fn change(&self, component: WalComponent, change: impl FnOnce(&mut PodRole)) {
         lock(&self.parts).entry(component).and_modify(change);
     }
 }
@@ -191,7 +191,7 @@ pub mod say {
     }
 }
 
-async fn act(api: Api<Pod>, port: u16, parts: Parts) {
+async fn act(api: Api<Pod>, port: u16, parts: PodRoles) {
     let mut servers = JoinSet::new();
     let mut known: HashMap<String, Ipv4Addr> = HashMap::new();
     let config = watcher::Config::default().labels(&format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY));
@@ -231,7 +231,7 @@ async fn listen(port: u16) -> (Ipv4Addr, TcpListener) {
     }
 }
 
-async fn serve(listener: TcpListener, uid: String, component: WalComponent, parts: Parts) {
+async fn serve(listener: TcpListener, uid: String, component: WalComponent, parts: PodRoles) {
     let mut answers = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         let mut says = lock(&parts).get(&component).and_then(|part| part.says.clone());
@@ -272,6 +272,6 @@ fn role(pod: &Pod) -> Option<WalComponent> {
     WalComponent::ALL.into_iter().find(|component| component.as_str() == role)
 }
 
-fn lock(parts: &Parts) -> std::sync::MutexGuard<'_, HashMap<WalComponent, Part>> {
+fn lock(parts: &PodRoles) -> std::sync::MutexGuard<'_, HashMap<WalComponent, PodRole>> {
     parts.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -12,7 +12,7 @@ use tokio::{process::Command, sync::OnceCell};
 use super::eventually;
 use crate::{
     ProcessMemory,
-    watchdog::{Process, Recipe, log_file},
+    watchdog::{ProcessRecipe, WatchedProcess, log_file},
 };
 
 static BUILT: OnceCell<PathBuf> = OnceCell::const_new();
@@ -35,7 +35,7 @@ pub struct OperatorOptions {
 
 /// An operator at work. Dropping it kills it, as does the end of the test's process.
 pub struct OperatorProcess {
-    process: Process,
+    process: WatchedProcess,
     address: String,
     log: PathBuf,
 }
@@ -55,14 +55,14 @@ impl OperatorProcess {
             format!("--pod-port={pod_port}"),
         ]);
         words.extend(flags.iter().cloned());
-        let mut recipe = Recipe::new(words, &log);
+        let mut recipe = ProcessRecipe::new(words, &log);
         recipe.environment = vec![
             ("KUBECONFIG".to_owned(), kubeconfig.display().to_string()),
             // The environment's proxy must not see what stays on this machine.
             ("NO_PROXY".to_owned(), "*".to_owned()),
             ("no_proxy".to_owned(), "*".to_owned()),
         ];
-        let mut operator = Self { process: Process::start(recipe)?, address: String::new(), log };
+        let mut operator = Self { process: WatchedProcess::start(recipe)?, address: String::new(), log };
         operator.address = operator.listening().await?;
         Ok(operator)
     }

@@ -21,22 +21,22 @@ use s3s::{
 };
 
 use super::{
-    Shared,
-    objects::{Condition, Refusal, Stored},
+    S3State,
+    objects::{S3Refusal, StoredObject, WriteCondition},
 };
 
 /// The operations that Tidemark and `object_store` use; everything else answers 501.
-pub(super) struct Api(pub(super) Arc<Shared>);
+pub(super) struct S3Api(pub(super) Arc<S3State>);
 
-impl Api {
-    fn find(&self, bucket: &str, key: &str) -> S3Result<Arc<Stored>> {
+impl S3Api {
+    fn find(&self, bucket: &str, key: &str) -> S3Result<Arc<StoredObject>> {
         let found = self.0.buckets().get(bucket, key).map_err(refused)?;
         found.ok_or_else(|| s3_error!(NoSuchKey, "there is no object \"{key}\""))
     }
 }
 
 #[async_trait::async_trait]
-impl S3 for Api {
+impl S3 for S3Api {
     async fn create_bucket(&self, req: S3Request<CreateBucketInput>) -> S3Result<S3Response<CreateBucketOutput>> {
         self.0.buckets().create(&req.input.bucket);
         Ok(S3Response::new(CreateBucketOutput::default()))
@@ -46,7 +46,7 @@ impl S3 for Api {
         if self.0.buckets().exists(&req.input.bucket) {
             Ok(S3Response::new(HeadBucketOutput::default()))
         } else {
-            Err(refused(Refusal::NoBucket))
+            Err(refused(S3Refusal::NoBucket))
         }
     }
 
@@ -56,7 +56,7 @@ impl S3 for Api {
         let body = collect(body).await?;
         let mut buckets = self.0.buckets();
         let metadata = metadata.unwrap_or_default().into_iter().collect();
-        let object = Stored::new(body, metadata, self.0.clock.now()).map_err(|error| refused(error.into()))?;
+        let object = StoredObject::new(body, metadata, self.0.clock.now()).map_err(|error| refused(error.into()))?;
         let stored = buckets.put(&bucket, &key, object, &condition).map_err(refused)?;
         Ok(S3Response::new(PutObjectOutput { e_tag: Some(tag(&stored)), ..Default::default() }))
     }
@@ -143,7 +143,7 @@ impl S3 for Api {
         let (all, limit) = {
             let buckets = self.0.buckets();
             if !buckets.exists(&bucket) {
-                return Err(refused(Refusal::NoBucket));
+                return Err(refused(S3Refusal::NoBucket));
             }
             (buckets.list_versions(&bucket, prefix.as_deref().unwrap_or_default()), buckets.page_limit)
         };
@@ -153,7 +153,7 @@ impl S3 for Api {
         let from = all.iter().position(is_marker).map_or(0, |marker| marker + 1);
         let page = &all[from..all.len().min(from + limit)];
         let more = (from + page.len() < all.len()).then(|| page.last()).flatten();
-        let version = |(key, id, object): &(String, String, Arc<Stored>)| ObjectVersion {
+        let version = |(key, id, object): &(String, String, Arc<StoredObject>)| ObjectVersion {
             key: Some(key.clone()),
             version_id: Some(id.clone()),
             e_tag: Some(tag(object)),
@@ -174,7 +174,7 @@ impl S3 for Api {
         if self.0.buckets().remove(&req.input.bucket, &req.input.key) {
             Ok(S3Response::new(DeleteObjectOutput::default()))
         } else {
-            Err(refused(Refusal::NoBucket))
+            Err(refused(S3Refusal::NoBucket))
         }
     }
 
@@ -184,7 +184,7 @@ impl S3 for Api {
         let mut deleted = Vec::new();
         for object in delete.objects {
             if !buckets.remove(&bucket, &object.key) {
-                return Err(refused(Refusal::NoBucket));
+                return Err(refused(S3Refusal::NoBucket));
             }
             deleted.push(DeletedObject { key: Some(object.key), ..Default::default() });
         }
@@ -242,27 +242,27 @@ impl S3 for Api {
     }
 }
 
-fn condition(if_match: Option<&ETagCondition>, if_none_match: Option<&ETagCondition>) -> S3Result<Condition> {
+fn condition(if_match: Option<&ETagCondition>, if_none_match: Option<&ETagCondition>) -> S3Result<WriteCondition> {
     match (if_match, if_none_match) {
-        (None, None) => Ok(Condition::None),
-        (None, Some(none)) if none.is_any() => Ok(Condition::Absent),
+        (None, None) => Ok(WriteCondition::None),
+        (None, Some(none)) if none.is_any() => Ok(WriteCondition::Absent),
         (Some(tag), None) => match tag.as_etag() {
-            Some(tag) => Ok(Condition::Tag(tag.value().to_owned())),
+            Some(tag) => Ok(WriteCondition::Tag(tag.value().to_owned())),
             None => Err(s3_error!(NotImplemented, "If-Match: * is not implemented")),
         },
         _ => Err(s3_error!(NotImplemented, "this combination of conditions is not implemented")),
     }
 }
 
-fn refused(refusal: Refusal) -> s3s::S3Error {
+fn refused(refusal: S3Refusal) -> s3s::S3Error {
     match refusal {
-        Refusal::NoBucket => s3_error!(NoSuchBucket, "the bucket does not exist"),
-        Refusal::NoUpload => s3_error!(NoSuchUpload, "the upload does not exist"),
-        Refusal::Precondition => s3_error!(PreconditionFailed, "the condition does not hold"),
-        Refusal::NoKey => s3_error!(NoSuchKey, "the object does not exist"),
-        Refusal::BadPart => s3_error!(InvalidPart, "a part is missing"),
-        Refusal::Disk => s3_error!(InternalError, "the server's disk failed"),
-        Refusal::PartTooSmall => s3_error!(EntityTooSmall, "a part is smaller than 5 MiB"),
+        S3Refusal::NoBucket => s3_error!(NoSuchBucket, "the bucket does not exist"),
+        S3Refusal::NoUpload => s3_error!(NoSuchUpload, "the upload does not exist"),
+        S3Refusal::Precondition => s3_error!(PreconditionFailed, "the condition does not hold"),
+        S3Refusal::NoKey => s3_error!(NoSuchKey, "the object does not exist"),
+        S3Refusal::BadPart => s3_error!(InvalidPart, "a part is missing"),
+        S3Refusal::Disk => s3_error!(InternalError, "the server's disk failed"),
+        S3Refusal::PartTooSmall => s3_error!(EntityTooSmall, "a part is smaller than 5 MiB"),
     }
 }
 
@@ -275,7 +275,7 @@ async fn collect(body: Option<StreamingBlob>) -> S3Result<Bytes> {
     Ok(joined.freeze())
 }
 
-fn listed(key: String, object: &Stored) -> Object {
+fn listed(key: String, object: &StoredObject) -> Object {
     Object {
         key: Some(key),
         e_tag: Some(tag(object)),
@@ -285,7 +285,7 @@ fn listed(key: String, object: &Stored) -> Object {
     }
 }
 
-fn tag(object: &Stored) -> ETag {
+fn tag(object: &StoredObject) -> ETag {
     ETag::Strong(object.etag.clone())
 }
 

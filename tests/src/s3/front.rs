@@ -28,7 +28,7 @@ use s3s::{
 };
 use tokio::net::TcpListener;
 
-use super::{Shared, api::Api};
+use super::{S3State, api::S3Api};
 use crate::faults::{InjectedFault, StoreOperation};
 
 /// S3 takes a signing date that lies this far ahead of its own clock.
@@ -37,7 +37,7 @@ const LEAD: SignedDuration = SignedDuration::from_mins(15);
 const LONGEST: i64 = 7 * 24 * 3600;
 
 /// Serves connections until the runtime ends.
-pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+pub(super) async fn serve(listener: TcpListener, shared: Arc<S3State>) {
     let service = service(&shared);
     loop {
         let Ok((stream, _)) = listener.accept().await else {
@@ -53,21 +53,21 @@ pub(super) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-fn service(shared: &Arc<Shared>) -> S3Service {
+fn service(shared: &Arc<S3State>) -> S3Service {
     let mut config = S3Config::default();
     // The moved clock decides (see `expired`), not the machine's.
     config.presigned_url_max_skew_time_secs = 400 * 24 * 3600;
-    let mut builder = S3ServiceBuilder::new(Api(Arc::clone(shared)));
-    builder.set_auth(Keys(Arc::clone(shared)));
+    let mut builder = S3ServiceBuilder::new(S3Api(Arc::clone(shared)));
+    builder.set_auth(AccessKeys(Arc::clone(shared)));
     builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(config))));
     builder.build()
 }
 
 /// The key that the server takes at present.
-struct Keys(Arc<Shared>);
+struct AccessKeys(Arc<S3State>);
 
 #[async_trait::async_trait]
-impl S3Auth for Keys {
+impl S3Auth for AccessKeys {
     async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
         let (known, secret) = self.0.keys.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if known == access_key { Ok(secret.into()) } else { Err(s3s::s3_error!(InvalidAccessKeyId)) }
@@ -76,7 +76,7 @@ impl S3Auth for Keys {
 
 /// Answers one request; an error breaks the connection.
 async fn answer(
-    shared: Arc<Shared>,
+    shared: Arc<S3State>,
     service: S3Service,
     request: Request<Incoming>,
 ) -> Result<Response<Body>, io::Error> {
@@ -111,7 +111,7 @@ async fn answer(
     }
 }
 
-async fn apply(shared: &Shared, service: &S3Service, parts: Parts, body: Bytes) -> Result<Response<Body>, Infallible> {
+async fn apply(shared: &S3State, service: &S3Service, parts: Parts, body: Bytes) -> Result<Response<Body>, Infallible> {
     if let Some(why) = expired(&parts, shared.clock.now()) {
         return Ok(refusal(shared, StatusCode::FORBIDDEN, why));
     }
@@ -174,7 +174,7 @@ fn signing_date(text: &str) -> Option<Timestamp> {
         .map(|at| at.timestamp())
 }
 
-fn refusal(shared: &Shared, status: StatusCode, code: &str) -> Response<Body> {
+fn refusal(shared: &S3State, status: StatusCode, code: &str) -> Response<Body> {
     let text = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>refused by the test's server</Message></Error>"
     );

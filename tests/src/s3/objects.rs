@@ -73,14 +73,14 @@ impl ObjectBody {
 
 /// An object as it lies in the map.
 #[derive(Debug)]
-pub(super) struct Stored {
+pub(super) struct StoredObject {
     pub(super) body: ObjectBody,
     pub(super) metadata: HashMap<String, String>,
     pub(super) time: Timestamp,
     pub(super) etag: String,
 }
 
-impl Stored {
+impl StoredObject {
     pub(super) fn new(body: Bytes, metadata: HashMap<String, String>, time: Timestamp) -> io::Result<Self> {
         Self::with(ObjectBody::new(body)?, metadata, time)
     }
@@ -93,7 +93,7 @@ impl Stored {
 
 /// The condition of a write.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Condition {
+pub(super) enum WriteCondition {
     None,
     Absent,
     Tag(String),
@@ -101,7 +101,7 @@ pub(super) enum Condition {
 
 /// Why a call on the map was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum S3Refusal {
     NoBucket,
     NoUpload,
     Precondition,
@@ -112,7 +112,7 @@ pub(super) enum Refusal {
     Disk,
 }
 
-impl From<io::Error> for Refusal {
+impl From<io::Error> for S3Refusal {
     fn from(_: io::Error) -> Self {
         Self::Disk
     }
@@ -120,22 +120,22 @@ impl From<io::Error> for Refusal {
 
 /// One page of a listing.
 #[derive(Debug, Default)]
-pub(super) struct Page {
-    pub(super) objects: Vec<(String, Arc<Stored>)>,
+pub(super) struct S3ListingPage {
+    pub(super) objects: Vec<(String, Arc<StoredObject>)>,
     pub(super) folders: BTreeSet<String>,
     /// The last key that was looked at, when there is more.
     pub(super) more_after: Option<String>,
 }
 
 #[derive(Debug)]
-struct Upload {
+struct S3Upload {
     bucket: String,
     key: String,
     metadata: HashMap<String, String>,
     parts: BTreeMap<i32, ObjectBody>,
 }
 
-type Bucket = BTreeMap<String, Arc<Stored>>;
+type BucketObjects = BTreeMap<String, Arc<StoredObject>>;
 
 /// S3 refuses parts below this size, but for the last.
 const SMALLEST_PART: usize = 5 * 1024 * 1024;
@@ -149,20 +149,20 @@ struct SampleBuckets {
 
 /// All buckets and unfinished uploads.
 #[derive(Debug)]
-pub(super) struct Buckets {
-    open: BTreeMap<String, Bucket>,
-    hidden: BTreeMap<String, Bucket>,
-    uploads: BTreeMap<String, Upload>,
+pub(super) struct S3Buckets {
+    open: BTreeMap<String, BucketObjects>,
+    hidden: BTreeMap<String, BucketObjects>,
+    uploads: BTreeMap<String, S3Upload>,
     uploads_begun: u64,
     /// What was ever put into the buckets that keep versions, the oldest first.
-    versions: BTreeMap<String, BTreeMap<String, Vec<Arc<Stored>>>>,
+    versions: BTreeMap<String, BTreeMap<String, Vec<Arc<StoredObject>>>>,
     /// Bundles that lie in no map.
     sample: Option<(SampleBuckets, SampleLog)>,
     pub(super) ignore_preconditions: bool,
     pub(super) page_limit: usize,
 }
 
-impl Default for Buckets {
+impl Default for S3Buckets {
     fn default() -> Self {
         Self {
             open: BTreeMap::new(),
@@ -177,7 +177,7 @@ impl Default for Buckets {
     }
 }
 
-impl Buckets {
+impl S3Buckets {
     pub(super) fn create(&mut self, name: &str) {
         self.open.entry(name.to_owned()).or_default();
     }
@@ -199,7 +199,7 @@ impl Buckets {
     }
 
     pub(super) fn insert(&mut self, bucket: &str, key: &str, body: Bytes, time: Timestamp) {
-        let object = Arc::new(Stored::new(body, HashMap::new(), time).expect("a temporary file can be written"));
+        let object = Arc::new(StoredObject::new(body, HashMap::new(), time).expect("a temporary file can be written"));
         self.keep_version(bucket, key, &object);
         self.open.entry(bucket.to_owned()).or_default().insert(key.to_owned(), object);
     }
@@ -209,20 +209,20 @@ impl Buckets {
         self.versions.entry(bucket.to_owned()).or_default();
     }
 
-    fn keep_version(&mut self, bucket: &str, key: &str, object: &Arc<Stored>) {
+    fn keep_version(&mut self, bucket: &str, key: &str, object: &Arc<StoredObject>) {
         if let Some(versions) = self.versions.get_mut(bucket) {
             versions.entry(key.to_owned()).or_default().push(Arc::clone(object));
         }
     }
 
     /// The version `id` of the object.
-    pub(super) fn get_version(&self, bucket: &str, key: &str, id: &str) -> Option<Arc<Stored>> {
+    pub(super) fn get_version(&self, bucket: &str, key: &str, id: &str) -> Option<Arc<StoredObject>> {
         let number: usize = id.strip_prefix("version-")?.parse().ok()?;
         self.versions.get(bucket)?.get(key)?.get(number).cloned()
     }
 
     /// The versions of all objects whose keys begin with `prefix`, with their names: by key, the newest first.
-    pub(super) fn list_versions(&self, bucket: &str, prefix: &str) -> Vec<(String, String, Arc<Stored>)> {
+    pub(super) fn list_versions(&self, bucket: &str, prefix: &str) -> Vec<(String, String, Arc<StoredObject>)> {
         let Some(versions) = self.versions.get(bucket) else {
             let objects = self.open.get(bucket).into_iter().flatten();
             let named = objects.filter(|(key, _)| key.starts_with(prefix));
@@ -250,19 +250,21 @@ impl Buckets {
         self.open.get(bucket).into_iter().flat_map(BTreeMap::values).map(|object| object.body.len() as u64).sum()
     }
 
-    pub(super) fn get(&self, bucket: &str, key: &str) -> Result<Option<Arc<Stored>>, Refusal> {
-        match self.open.get(bucket).ok_or(Refusal::NoBucket)?.get(key) {
+    pub(super) fn get(&self, bucket: &str, key: &str) -> Result<Option<Arc<StoredObject>>, S3Refusal> {
+        match self.open.get(bucket).ok_or(S3Refusal::NoBucket)?.get(key) {
             Some(object) => Ok(Some(Arc::clone(object))),
             None => self.sampled(bucket, key),
         }
     }
 
-    fn sampled(&self, bucket: &str, key: &str) -> Result<Option<Arc<Stored>>, Refusal> {
+    fn sampled(&self, bucket: &str, key: &str) -> Result<Option<Arc<StoredObject>>, S3Refusal> {
         let Some((buckets, sample)) = &self.sample else { return Ok(None) };
         let found = if bucket == buckets.log {
             sample.with_token(key).map(entry)
         } else if bucket == buckets.metadata {
-            sample.with_path(key).map(|bundle| Stored::new(bundle.descriptor(), HashMap::new(), bundle.at.timestamp()))
+            sample
+                .with_path(key)
+                .map(|bundle| StoredObject::new(bundle.descriptor(), HashMap::new(), bundle.at.timestamp()))
         } else {
             None
         };
@@ -278,11 +280,11 @@ impl Buckets {
         &mut self,
         bucket: &str,
         key: &str,
-        object: Stored,
-        condition: &Condition,
-    ) -> Result<Arc<Stored>, Refusal> {
+        object: StoredObject,
+        condition: &WriteCondition,
+    ) -> Result<Arc<StoredObject>, S3Refusal> {
         let ignore = self.ignore_preconditions;
-        let objects = self.open.get_mut(bucket).ok_or(Refusal::NoBucket)?;
+        let objects = self.open.get_mut(bucket).ok_or(S3Refusal::NoBucket)?;
         if !ignore {
             check(condition, objects.get(key).map(AsRef::as_ref))?;
         }
@@ -299,13 +301,13 @@ impl Buckets {
         after: Option<&str>,
         delimiter: Option<&str>,
         limit: usize,
-    ) -> Result<Page, Refusal> {
-        let objects = self.open.get(bucket).ok_or(Refusal::NoBucket)?;
+    ) -> Result<S3ListingPage, S3Refusal> {
+        let objects = self.open.get(bucket).ok_or(S3Refusal::NoBucket)?;
         let start = match after {
             Some(after) if after >= prefix => Bound::Excluded(after),
             _ => Bound::Included(prefix),
         };
-        let mut page = Page::default();
+        let mut page = S3ListingPage::default();
         let mut last = None;
         let stored =
             objects.range::<str, _>((start, Bound::Unbounded)).map(|(key, object)| (key.clone(), object.clone()));
@@ -337,25 +339,25 @@ impl Buckets {
         bucket: &str,
         key: &str,
         metadata: HashMap<String, String>,
-    ) -> Result<String, Refusal> {
+    ) -> Result<String, S3Refusal> {
         if !self.exists(bucket) {
-            return Err(Refusal::NoBucket);
+            return Err(S3Refusal::NoBucket);
         }
         self.uploads_begun += 1;
         let id = format!("upload-{}", self.uploads_begun);
-        let upload = Upload { bucket: bucket.to_owned(), key: key.to_owned(), metadata, parts: BTreeMap::new() };
+        let upload = S3Upload { bucket: bucket.to_owned(), key: key.to_owned(), metadata, parts: BTreeMap::new() };
         self.uploads.insert(id.clone(), upload);
         Ok(id)
     }
 
-    pub(super) fn add_part(&mut self, id: &str, number: i32, body: Bytes) -> Result<(), Refusal> {
-        let upload = self.uploads.get_mut(id).ok_or(Refusal::NoUpload)?;
+    pub(super) fn add_part(&mut self, id: &str, number: i32, body: Bytes) -> Result<(), S3Refusal> {
+        let upload = self.uploads.get_mut(id).ok_or(S3Refusal::NoUpload)?;
         upload.parts.insert(number, ObjectBody::new(body)?);
         Ok(())
     }
 
-    pub(super) fn abort_upload(&mut self, id: &str) -> Result<(), Refusal> {
-        self.uploads.remove(id).map(drop).ok_or(Refusal::NoUpload)
+    pub(super) fn abort_upload(&mut self, id: &str) -> Result<(), S3Refusal> {
+        self.uploads.remove(id).map(drop).ok_or(S3Refusal::NoUpload)
     }
 
     /// Joins the parts that the caller names, in that order.
@@ -363,28 +365,28 @@ impl Buckets {
         &mut self,
         id: &str,
         numbers: &[i32],
-        condition: &Condition,
+        condition: &WriteCondition,
         now: Timestamp,
-    ) -> Result<Arc<Stored>, Refusal> {
-        let upload = self.uploads.get(id).ok_or(Refusal::NoUpload)?;
+    ) -> Result<Arc<StoredObject>, S3Refusal> {
+        let upload = self.uploads.get(id).ok_or(S3Refusal::NoUpload)?;
         let mut parts = Vec::new();
         for (index, number) in numbers.iter().enumerate() {
-            let part = upload.parts.get(number).ok_or(Refusal::BadPart)?;
+            let part = upload.parts.get(number).ok_or(S3Refusal::BadPart)?;
             if index + 1 < numbers.len() && part.len() < SMALLEST_PART {
-                return Err(Refusal::PartTooSmall);
+                return Err(S3Refusal::PartTooSmall);
             }
             parts.push(part);
         }
         let (bucket, key) = (upload.bucket.clone(), upload.key.clone());
-        let object = Stored::with(ObjectBody::join(parts.into_iter())?, upload.metadata.clone(), now)?;
+        let object = StoredObject::with(ObjectBody::join(parts.into_iter())?, upload.metadata.clone(), now)?;
         let stored = self.put(&bucket, &key, object, condition)?;
         self.uploads.remove(id);
         Ok(stored)
     }
 }
 
-fn entry(bundle: SampleBundle) -> io::Result<Stored> {
-    Stored::new(bundle.entry(), HashMap::new(), bundle.at.timestamp())
+fn entry(bundle: SampleBundle) -> io::Result<StoredObject> {
+    StoredObject::new(bundle.entry(), HashMap::new(), bundle.at.timestamp())
 }
 
 /// Two sequences in ascending order of their keys as one.
@@ -400,12 +402,12 @@ fn merged<T>(
     })
 }
 
-fn check(condition: &Condition, present: Option<&Stored>) -> Result<(), Refusal> {
+fn check(condition: &WriteCondition, present: Option<&StoredObject>) -> Result<(), S3Refusal> {
     match (condition, present) {
-        (Condition::None, _) | (Condition::Absent, None) => Ok(()),
-        (Condition::Tag(_), None) => Err(Refusal::NoKey),
-        (Condition::Tag(tag), Some(object)) if *tag == object.etag => Ok(()),
-        (Condition::Absent | Condition::Tag(_), Some(_)) => Err(Refusal::Precondition),
+        (WriteCondition::None, _) | (WriteCondition::Absent, None) => Ok(()),
+        (WriteCondition::Tag(_), None) => Err(S3Refusal::NoKey),
+        (WriteCondition::Tag(tag), Some(object)) if *tag == object.etag => Ok(()),
+        (WriteCondition::Absent | WriteCondition::Tag(_), Some(_)) => Err(S3Refusal::Precondition),
     }
 }
 
@@ -419,8 +421,8 @@ fn folder(prefix: &str, rest: &str, delimiter: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn filled(keys: &[&str]) -> Buckets {
-        let mut buckets = Buckets::default();
+    fn filled(keys: &[&str]) -> S3Buckets {
+        let mut buckets = S3Buckets::default();
         buckets.create("b");
         for key in keys {
             buckets.insert("b", key, Bytes::from_static(b"x"), Timestamp::UNIX_EPOCH);
@@ -428,7 +430,7 @@ mod tests {
         buckets
     }
 
-    fn names(page: &Page) -> Vec<&str> {
+    fn names(page: &S3ListingPage) -> Vec<&str> {
         page.objects.iter().map(|(key, _)| key.as_str()).collect()
     }
 
@@ -453,12 +455,12 @@ mod tests {
     fn a_condition_and_its_write_are_one_step() {
         let mut buckets = filled(&["a"]);
         let object =
-            || Stored::new(Bytes::from_static(b"y"), HashMap::new(), Timestamp::UNIX_EPOCH).expect("it is small");
-        let refused = buckets.put("b", "a", object(), &Condition::Absent).err();
-        assert_eq!(refused, Some(Refusal::Precondition));
+            || StoredObject::new(Bytes::from_static(b"y"), HashMap::new(), Timestamp::UNIX_EPOCH).expect("it is small");
+        let refused = buckets.put("b", "a", object(), &WriteCondition::Absent).err();
+        assert_eq!(refused, Some(S3Refusal::Precondition));
         let tag = buckets.get("b", "a").ok().flatten().expect("it is there").etag.clone();
-        assert!(buckets.put("b", "a", object(), &Condition::Tag(tag)).is_ok());
-        assert!(buckets.put("none", "a", object(), &Condition::None).is_err());
+        assert!(buckets.put("b", "a", object(), &WriteCondition::Tag(tag)).is_ok());
+        assert!(buckets.put("none", "a", object(), &WriteCondition::None).is_err());
     }
 
     #[test]

@@ -3,9 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use tidemark_tests::{S3Server, TidemarkProcess};
-use tokio::time::{Instant, sleep};
 
-const PATIENCE: Duration = Duration::from_mins(2);
 /// An upload of an epoch before the first writer's: nothing can ever name it.
 const LEAK: &str = "g1/segment/00000000000000000000-0123456789abcdef0123456789abcdef";
 
@@ -37,11 +35,7 @@ async fn garbage_is_named_first_and_deleted_a_day_later() {
     for (log, index) in [("s3://log", "s3://index"), ("s3://other", "s3://empty")] {
         let indexer = [arguments("index", log, index), serving.to_vec()].concat();
         let indexer = TidemarkProcess::serving(&indexer, &environment).await.expect("it starts");
-        let give_up = Instant::now() + PATIENCE;
-        while indexer.get("/v1/status").await.map_or(0, |status| status["manifest"].as_u64().unwrap_or(0)) < 2 {
-            assert!(Instant::now() < give_up, "{}", indexer.log());
-            sleep(Duration::from_millis(200)).await;
-        }
+        indexer.until_answer("/v1/status", |status| status["manifest"].as_u64() >= Some(2)).await;
         assert!(indexer.stop().await.expect("it ends").success());
     }
     for object in server.keys("empty") {

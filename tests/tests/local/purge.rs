@@ -3,13 +3,10 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
+use serde_json::Value;
 use tidemark_tests::TidemarkProcess;
-use tokio::time::{Instant, sleep};
-
-const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The folders of one log, and what a pod is told.
 struct Place {
@@ -74,20 +71,12 @@ fn files(folder: &Path, below: &str, found: &mut Vec<String>) {
     }
 }
 
-async fn until(pod: &TidemarkProcess, what: &str, holds: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
-    let give_up = Instant::now() + PATIENCE;
-    loop {
-        let process = pod.get("/v1/process").await.unwrap_or_default();
-        if holds(&process) {
-            return process;
-        }
-        assert!(Instant::now() < give_up, "never {what}: {process}, {}", pod.log());
-        sleep(Duration::from_millis(200)).await;
-    }
+async fn phase(pod: &TidemarkProcess, phase: &str) -> Value {
+    pod.until_answer("/v1/process", |process| process["phase"] == phase).await
 }
 
-async fn phase(pod: &TidemarkProcess, phase: &str) -> serde_json::Value {
-    until(pod, phase, |process| process["phase"] == phase).await
+async fn indexed(pod: &TidemarkProcess, entries: u64) -> Value {
+    pod.until_answer("/v1/process", |process| process["entries"].as_u64() >= Some(entries)).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -97,7 +86,7 @@ async fn an_index_is_removed_once_and_the_next_resource_starts_a_generation_of_i
     phase(&pod, "writing").await;
     let count = ["demo", "--count", "12", "--every", "0s", "--seed", "1"];
     TidemarkProcess::output(&count, &place.environment("uid-1")).await.expect("the log is filled");
-    until(&pod, "indexed", |process| process["entries"].as_u64() >= Some(12)).await;
+    indexed(&pod, 12).await;
     std::fs::write(place.path("index/notes.txt"), "somebody's own").expect("a file is written");
     let log: Vec<String> = {
         let mut log = Vec::new();
@@ -109,7 +98,8 @@ async fn an_index_is_removed_once_and_the_next_resource_starts_a_generation_of_i
 
     // Somebody else's UID means nothing.
     place.asks_for("uid-0");
-    until(&pod, "warned", |_| pod.log().contains("ignoring purge request: it names a different owner")).await;
+    let warning = "ignoring purge request: it names a different owner";
+    pod.until_answer("/v1/process", |_| pod.log().contains(warning)).await;
     assert_eq!(phase(&pod, "writing").await["generation"], "g1");
 
     place.asks_for("uid-1");
@@ -135,6 +125,6 @@ async fn an_index_is_removed_once_and_the_next_resource_starts_a_generation_of_i
 
     // The resource is made again.
     let next = place.pod("uid-2").await;
-    let process = until(&next, "indexed again", |process| process["entries"].as_u64() >= Some(12)).await;
+    let process = indexed(&next, 12).await;
     assert_eq!((&process["generation"], &process["phase"]), (&"g2".into(), &"writing".into()));
 }

@@ -9,9 +9,7 @@ use tidemark_tests::{
     faults::{FaultRule, InjectedFault, StoreOperation},
 };
 use tidemark_wal::Token;
-use tokio::time::{Instant, sleep};
 
-const PATIENCE: Duration = Duration::from_mins(2);
 const BUCKETS: [&str; 3] = ["log", "meta", "index"];
 const PLACES: [&str; 6] = ["--log", "s3://log", "--metadata", "s3://meta", "--index", "s3://index"];
 
@@ -60,11 +58,7 @@ impl UnreadableWorld {
             ["--expiry", "1s", "--request-timeout", "1s", "--visibility-delay", "0s", "--listen", "127.0.0.1:0"];
         let words = [&["index"], &PLACES[..], &serving].concat();
         let indexer = TidemarkProcess::serving(&words, &self.environment).await.expect("it starts");
-        let give_up = Instant::now() + PATIENCE;
-        while !indexer.get("/v1/status").await.is_ok_and(|status| wanted(&status["entries"])) {
-            assert!(Instant::now() < give_up, "{}", indexer.log());
-            sleep(Duration::from_millis(200)).await;
-        }
+        indexer.until_answer("/v1/status", |status| wanted(&status["entries"])).await;
         assert!(indexer.stop().await.expect("it ends").success());
     }
 

@@ -14,11 +14,8 @@ fn with<'a>(command: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
 }
 
 async fn logged(program: &TidemarkProcess, words: &str) {
-    let give_up = Instant::now() + PATIENCE;
-    while !program.log().contains(words) {
-        assert!(Instant::now() < give_up, "\"{words}\" is not said: {}", program.log());
-        sleep(Duration::from_millis(100)).await;
-    }
+    let said = async || if program.log().contains(words) { Ok(()) } else { Err("it is not in the log".to_owned()) };
+    program.until(words, said).await;
 }
 
 /// Outcomes of the entries, by how many have them.
@@ -45,11 +42,11 @@ async fn it_makes_buckets_waits_for_parameters_and_tells_until_it_is_stopped() {
     // The bounds add up to the shortest that a real server bears.
     let set = ["--expiry", "1s", "--request-timeout", "1s", "--visibility-delay", "0s"];
     TidemarkProcess::output(&with(&["log", "set"], &set), &environment).await.expect("the parameters are set");
-    let give_up = Instant::now() + PATIENCE;
-    while outcomes(&environment).await.values().sum::<usize>() < 5 {
-        assert!(Instant::now() < give_up, "nothing is told: {}", telling.log());
-        sleep(Duration::from_millis(200)).await;
-    }
+    let told = async || {
+        let outcomes = outcomes(&environment).await;
+        if outcomes.values().sum::<usize>() >= 5 { Ok(()) } else { Err(format!("{outcomes:?}")) }
+    };
+    telling.until("five entries are told", told).await;
     let ended = telling.stop().await.expect("it ends when it is asked to");
     assert!(ended.success(), "{ended}");
 

@@ -213,6 +213,15 @@ async fn it_works_without_a_script_and_lives_with_one() {
     )
     .await;
 
+    tab.go(&site.url(&format!("entry?token={}", site.race))).await;
+    let asked = "performance.getEntriesByType('resource').map((asked) => asked.name)";
+    tab.until("the state is asked for", &format!("{asked}.some((name) => name.endsWith('/v1/status'))")).await;
+    site.append("b10", "Appended while somebody reads").await;
+    let fresh = format!("{asked}.some((name) => name.endsWith('/status') && !name.endsWith('/v1/status'))");
+    tab.until("the freshness is shown again", &fresh).await;
+    let again: bool = tab.value(&format!("{asked}.some((name) => name.includes('entry?token'))")).await;
+    assert!(!again, "an entry that was shown is not asked for again");
+
     tab.without_scripts().await;
     tab.go(&site.url("?q=race")).await;
     assert_eq!(tab.text(".hit .title").await, "Fix a race in the flush");

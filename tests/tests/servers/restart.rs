@@ -16,12 +16,12 @@ use tidemark_tests::{
     stores::{self, StoreBackend},
 };
 use tidemark_wal::{DraftOperation, EntryDraft, Log, LogWriter, LogWriterOptions, Token};
-use tokio::{net::TcpListener, time::Instant};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 /// How often a program is killed in a test.
 const KILLS: u32 = 5;
-/// How long a condition may take to become true.
+/// How long a program may take to ask its store.
 const PATIENCE: Duration = Duration::from_mins(3);
 
 type Environment = BTreeMap<String, String>;
@@ -61,10 +61,7 @@ async fn index_and_serve_are_killed_while_writers_append_to_a_real_store() {
     until_sealed(&server, &last).await;
     for program in [&indexer, &server] {
         // Each follows the log at a pace of its own, and an append that nobody waited for may still be sealed.
-        until(program, "index and log are the same", async || {
-            everything(program).await == log_lines(&places, environment).await
-        })
-        .await;
+        until_the_same(program, &places, environment).await;
         let indexed = everything(program).await;
         for token in &acknowledged {
             assert_eq!(indexed[&token.to_string()], ["committed"], "{token} was acknowledged");
@@ -89,18 +86,19 @@ async fn dev_is_killed_while_it_takes_in_a_git_history() {
     }
     let program = start(&dev, &none).await;
     // It listens before its index is open.
-    until(&program, "search answers", async || program.get("/v1/search?size=1").await.is_ok()).await;
-    until(&program, "every commit is indexed", async || bundles(&program).await.len() >= commits.len()).await;
+    program.until_answer("/v1/search?size=1", |_| true).await;
+    let indexed = async || {
+        let indexed = bundles(&program).await.len();
+        if indexed >= commits.len() { Ok(()) } else { Err(format!("{indexed} are")) }
+    };
+    program.until("every commit is indexed", indexed).await;
     let status = program.get("/v1/status").await.expect("it answers");
     let indexed = bundles(&program).await;
     assert_eq!(indexed.keys().cloned().collect::<BTreeSet<_>>(), commits, "{status}");
     assert!(indexed.values().all(|times| *times == 1), "a commit was indexed twice: {indexed:?}");
     let (log, metadata) = (format!("file://{dir}/log"), format!("file://{dir}/metadata"));
     let places = ["--log", &log, "--metadata", &metadata];
-    until(&program, "index and log are the same", async || {
-        everything(&program).await == log_lines(&places, &none).await
-    })
-    .await;
+    until_the_same(&program, &places, &none).await;
     assert!(program.stop().await.expect("it stops").success(), "it ends well when it is asked to");
 }
 
@@ -156,20 +154,17 @@ async fn append(log: Log, writer: u32, stop: CancellationToken) -> Vec<Token> {
     acknowledged
 }
 
-async fn until(program: &TidemarkProcess, what: &str, mut wanted: impl AsyncFnMut() -> bool) {
-    let give_up = Instant::now() + PATIENCE;
-    while !wanted().await {
-        assert!(Instant::now() < give_up, "\"{what}\" did not come true; the program's log: {}", program.log());
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+async fn until_the_same(program: &TidemarkProcess, places: &[&str], environment: &Environment) {
+    let compare = async || {
+        let (index, log) = (everything(program).await, log_lines(places, environment).await);
+        if index == log { Ok(()) } else { Err(format!("the index has {index:?}, the log {log:?}")) }
+    };
+    program.until("index and log are the same", compare).await;
 }
 
 async fn until_sealed(program: &TidemarkProcess, token: &str) {
-    until(program, "the last entry is sealed", async || {
-        let entry = program.get(&format!("/v1/search?q=token:{token}&sealed=true")).await;
-        entry.is_ok_and(|answer| answer["total"].as_u64() > Some(0))
-    })
-    .await;
+    let sealed = format!("/v1/search?q=token:{token}&sealed=true");
+    program.until_answer(&sealed, |answer| answer["total"].as_u64() > Some(0)).await;
 }
 
 /// The outcomes of all sealed operations by token, page by page.

@@ -97,7 +97,7 @@ async fn ask(
     loop {
         let failure = match wal.ready_search_pod().await {
             Ok(None) => anyhow!(
-                "no search pod of \"{0}\" is ready, so that nobody can answer; see kubectl tidemark check {0} -n {1}",
+                "no search pod of \"{0}\" is ready; the search was not answered; see kubectl tidemark check {0} -n {1}",
                 wal.name,
                 wal.namespace
             ),

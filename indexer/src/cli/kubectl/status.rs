@@ -14,7 +14,7 @@ use crate::cli::output::print_line;
 /// How many Events are shown.
 const MAX_EVENTS: usize = 12;
 
-/// Tell how WALs are: conditions, lag, pods with what they say of themselves, the last Events.
+/// Show the state of WALs: conditions, lag, pods and what they report, the last Events.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: kubectl tidemark status orders -n data")]
 pub(super) struct WalStatusCommand {

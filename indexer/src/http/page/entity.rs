@@ -35,11 +35,11 @@ fn standing(entity: &EntityAnswer) -> Markup {
     html! {
         @match &entity.current {
             None => {
-                section.notice { p { "No operation on it was committed so far: it does not exist yet." } }
+                section.notice { p { "No operation on it was committed: as far as the log says, it does not exist." } }
             }
             Some(current) => {
                 section.card.standing {
-                    p { "Stands at " a href=(hit::href(current)) { (hit::title(current).0) }
+                    p { "Current state: " a href=(hit::href(current)) { (hit::title(current).0) }
                         " since " (format::time(current.time)) }
                     @if entity.present == Some(false) { p.gone { (GONE) } }
                 }

@@ -121,7 +121,7 @@ fn texts(found: &SearchHit) -> Markup {
         ("Path", &found.path),
         ("Writer", &found.writer),
         ("Idempotency key", &found.idempotency_key),
-        ("Why", &found.reason),
+        ("Reason", &found.reason),
     ];
     html! {
         @for (name, text) in texts {
@@ -139,7 +139,7 @@ fn files(files: &FilesAnswer) -> Markup {
     html! {
         h3 { (format::count(files.names.len() as u64, "file", "files")) }
         ul.files { @for name in shown { li { code { (name) } } } }
-        @if !more.is_empty() { p.quiet { "and " (format::number(more.len() as u64)) " more, which the JSON has" } }
+        @if !more.is_empty() { p.quiet { "and " (format::number(more.len() as u64)) " more, listed in the JSON" } }
         @if let Some(why) = &files.incomplete { p.quiet { "There may be more files than these: " (why) } }
     }
 }
@@ -147,10 +147,10 @@ fn files(files: &FilesAnswer) -> Markup {
 fn observations(observations: &[ObservationAnswer]) -> Markup {
     html! {
         @if !observations.is_empty() {
-            h3 { "What the outcome rests on" }
+            h3 { "Evidence for the outcome" }
             div.evidence {
                 table {
-                    caption.hidden { "Descriptors that were found" }
+                    caption.hidden { "Descriptors that were found in the stores" }
                     thead { tr { th { "Object" } th { "Stored" } th { "Evidence" } th { "SHA-256" } } }
                     tbody {
                         @for observation in observations {

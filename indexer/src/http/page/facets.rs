@@ -45,8 +45,8 @@ fn by_clause(name: &str, value: &str, search_url: &SearchUrl) -> FacetLink {
 fn attribute_heading(name: &str, search_url: &SearchUrl) -> Markup {
     html! {
         span.attribute { (name) } " "
-        a.x href=(search_url.without_attribute(name).href()) title="count it no more" {
-            span aria-hidden="true" { "×" } span.hidden { "count it no more" }
+        a.x href=(search_url.without_attribute(name).href()) title="remove this facet" {
+            span aria-hidden="true" { "×" } span.hidden { "remove this facet" }
         }
     }
 }
@@ -72,7 +72,7 @@ fn group(name: &str, heading: &Markup, values: &[FacetCount], link: impl Fn(&str
         @if is_attribute || !values.is_empty() {
             section {
                 h2 .of-attribute[is_attribute] { (heading) }
-                @if values.is_empty() { p.quiet { "no match has it" } }
+                @if values.is_empty() { p.quiet { "no hit has this attribute" } }
                 ul { @for value in shown { (item(value, most, link(&value.value))) } }
                 @if !folded.is_empty() {
                     details id=(format!("more-{name}")) {

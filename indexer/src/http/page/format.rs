@@ -68,15 +68,15 @@ pub(crate) fn count(n: u64, one: &str, many: &str) -> String {
 /// What the outcome means.
 pub(crate) const fn meaning(outcome: Outcome) -> &'static str {
     match outcome {
-        Outcome::Pending => "still open: it may yet be completed through its signed URL",
+        Outcome::Pending => "not decided yet: it may still be completed through its signed URL",
         Outcome::Committed => "the entry and every descriptor that it names were stored in time",
-        Outcome::Late => "everything was stored, but some of it after the bound",
+        Outcome::Late => "everything was stored, but some of it too late",
         Outcome::Aborted => "a descriptor that it names was never stored",
-        Outcome::Malformed => "the payload is none that can be read; it is kept and searchable as text",
+        Outcome::Malformed => "the payload is not valid; it is kept and can be searched as text",
         Outcome::Duplicate => "an earlier operation of the same writer has the same idempotency key",
-        Outcome::Fenced => "another holder had taken the lock before",
-        Outcome::Expired => "it came after the audit window",
-        Outcome::Unreadable => "the store refuses to give the entry; it is decided when it can be read",
+        Outcome::Fenced => "another client had taken the lock before",
+        Outcome::Expired => "it arrived after the audit window",
+        Outcome::Unreadable => "the store refuses to return the entry; it is decided once it can be read",
         Outcome::Unknown => {
             "the label was moved again, and its bucket keeps no versions that tell whether this move was made"
         }

@@ -1,11 +1,12 @@
 //! The four pages: each asks what the API asks, and renders the answer or the problem.
 
 use axum::{
-    Extension, Router,
+    Router,
     extract::{RawQuery, State},
     response::{Html, IntoResponse, Response},
     routing::get,
 };
+use futures::future::OptionFuture;
 use maud::Markup;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -24,7 +25,6 @@ use crate::http::{
     entries,
     extract::{NoArgs, QueryArgs, QueryString},
     lineage,
-    live_descriptors::LiveDescriptors,
     problem::HttpProblem,
     search::{self, SearchArgs},
 };
@@ -76,14 +76,10 @@ async fn search_page(State(app): State<AppState>, RawQuery(query): RawQuery) -> 
     }
 }
 
-async fn entry_page(
-    State(app): State<AppState>,
-    Extension(live): Extension<LiveDescriptors>,
-    query: Result<QueryArgs<EntryPageArgs>, HttpProblem>,
-) -> Response {
+async fn entry_page(State(app): State<AppState>, query: Result<QueryArgs<EntryPageArgs>, HttpProblem>) -> Response {
     let answer = async {
         let QueryArgs { args: EntryPageArgs { token: TokenText(token) }, .. } = query?;
-        entries::answer(&app, &live, token).await
+        entries::answer(&app, token).await
     };
     match answer.await {
         Ok(answer) => rendered(&PageFrame::new(&app, "Entry"), &entry::render(&answer)),
@@ -91,18 +87,13 @@ async fn entry_page(
     }
 }
 
-async fn entity_page(
-    State(app): State<AppState>,
-    Extension(live): Extension<LiveDescriptors>,
-    query: Result<QueryArgs<EntityPageArgs>, HttpProblem>,
-) -> Response {
+async fn entity_page(State(app): State<AppState>, query: Result<QueryArgs<EntityPageArgs>, HttpProblem>) -> Response {
     let answer = async {
         let QueryArgs { args: EntityPageArgs { key, size, cursor }, query, .. } = query?;
-        let entity = entities::answer(&app, &live, key, HistoryArgs { size, cursor }, &query).await?;
-        let lineage = match relatives::of_entity(&entity.entity) {
-            Some(request) => Some(lineage::answer(&app, request).await),
-            None => None,
-        };
+        let mut entity = entities::history(&app, key, HistoryArgs { size, cursor }, &query).await?;
+        let relatives = relatives::of_entity(&entity.entity).map(|request| lineage::answer(&app, request));
+        let look = app.live_descriptors().look_at_entity(&mut entity);
+        let (lineage, ()) = tokio::join!(OptionFuture::from(relatives), look);
         Ok((entity, lineage))
     };
     match answer.await {

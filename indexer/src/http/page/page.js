@@ -53,10 +53,12 @@
   }
 
   async function refresh() {
-    const response = await fetch(location.href, { cache: "no-store" });
+    const parts = onFirstPage() ? all("[data-live]") : all("#freshness");
+    // Where nothing else is live, it comes from the page that costs no search and no request to a store.
+    const source = parts.every((part) => part.id === "freshness") ? "status" : location.href;
+    const response = await fetch(source, { cache: "no-store" });
     if (!response.ok) return;
     const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
-    const parts = onFirstPage() ? all("[data-live]") : all("#freshness");
     const focused = document.activeElement?.getAttribute("href");
     const known = new Set(all(".hit").map((hit) => hit.dataset.token));
     for (const part of parts) {

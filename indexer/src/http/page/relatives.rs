@@ -51,8 +51,8 @@ fn relatives(lineage: &LineageAnswer) -> Markup {
     let below: HashSet<_> = edges.filter(|edge| edge.parent == *bundle).map(|edge| &edge.child).collect();
     let parents: Vec<_> = others.clone().filter(|node| above.contains(&node.key)).collect();
     let children: Vec<_> = others.filter(|node| below.contains(&node.key)).collect();
-    // A lineage of one generation is cut off by the number of its bundles alone, and has the parents first.
-    let has_all_children = lineage.nodes.len() < MAX_LINEAGE_NODES;
+    // Parents and children are cut off by the number of bundles alone, the parents come first; what is farther counts as cut off too.
+    let has_all_children = lineage.nodes.len() < MAX_LINEAGE_NODES || !lineage.truncated;
     let has_all_parents = has_all_children || !children.is_empty();
     html! {
         @if !parents.is_empty() || !children.is_empty() {
@@ -184,6 +184,10 @@ mod tests {
         assert!(few.contains("and 3 more: <a href=\"./?q=parents%3A%22b%22&amp;repo=models\">"), "{few}");
         let full = html(&ids("p", 1), &ids("c", MAX_LINEAGE_NODES - 2));
         assert!(full.contains(&format!("and at least {} more", MAX_LINEAGE_NODES - 2 - MAX_SHOWN)), "{full}");
+        let mut whole = lineage(&ids("p", 1), &ids("c", MAX_LINEAGE_NODES - 2));
+        whole.truncated = false;
+        let whole = render(&Ok(whole)).into_string();
+        assert!(whole.contains(&format!("and {} more", MAX_LINEAGE_NODES - 2 - MAX_SHOWN)), "{whole}");
         let above = html(&ids("p", MAX_LINEAGE_NODES - 1), &[]);
         assert!(above.contains("Children") && above.contains("there may be more"), "{above}");
     }

@@ -62,9 +62,9 @@ fn chips(search_url: &SearchUrl) -> Markup {
             ul.chips aria-label="Filters in force" {
                 @for (name, value) in &filters {
                     li {
-                        a href=(search_url.without(name, value).href()) title="take this filter away" {
+                        a href=(search_url.without(name, value).href()) title="remove this filter" {
                             span.field { (name) } " " (value) span.x aria-hidden="true" { "×" }
-                            span.hidden { ", take away" }
+                            span.hidden { ", remove" }
                         }
                     }
                 }
@@ -97,7 +97,7 @@ fn paging(answer: &SearchAnswer, search_url: &SearchUrl) -> Markup {
     html! {
         @if let Some(next) = &answer.next {
             nav.paging aria-label="Pages of results" {
-                a.button #next rel="next" href=(search_url.set("cursor", next).href()) { "Older and further →" }
+                a.button #next rel="next" href=(search_url.set("cursor", next).href()) { "Next page →" }
             }
         }
     }
@@ -121,7 +121,7 @@ fn nothing(search_url: &SearchUrl, status: Option<&StatusAnswer>) -> Markup {
                 }
             } @else {
                 h2 { "Nothing matches" }
-                p { "Fewer or other words may. These queries show what the language can do:" }
+                p { "Try fewer or other words. These queries show what the language can do:" }
                 (help::table())
                 @if search_url.filters().next().is_some() {
                     p { a.button href=(search_url.unfiltered().href()) { "Search without the filters" } }

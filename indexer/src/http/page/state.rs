@@ -13,7 +13,7 @@ pub(crate) fn render(status: Option<&StatusAnswer>) -> Markup {
             h1 { "Status" }
             @match status {
                 None => section.notice.bad { h2 { "There is no index yet" }
-                    p { "No manifest was read so far. Start an indexer on this log:" }
+                    p { "Nothing can be searched before an indexer has run on this log. Start one:" }
                     pre { code { "tidemark index --log URL --metadata URL --index URL --expiry 10m" } }
                 },
                 Some(status) => {
@@ -35,7 +35,7 @@ fn problems(status: &StatusAnswer) -> Markup {
     html! {
         @if !status.problems.is_empty() {
             section.notice.bad role="alert" {
-                h2 { "What does not work at present" }
+                h2 { "Present problems" }
                 ul { @for problem in &status.problems { li { (problem) } } }
             }
         }
@@ -53,12 +53,12 @@ fn horizon(status: &StatusAnswer) -> Markup {
             @if let Some(reason) = reason(status) { p { (reason) } }
             dl.facts {
                 @if let Some(horizon) = status.horizon {
-                    div { dt { "The log is frozen before" } dd { (format::time(horizon)) } }
+                    div { dt { "The log cannot change before" } dd { (format::time(horizon)) } }
                 }
                 div { dt { "Decided and served before" } dd { (format::time(status.index_version.watermark)) } }
             }
-            p.quiet { "Younger entries can still be completed through their signed URLs. They are shown from memory, \
-                and marked as not sealed." }
+            p.quiet { "Newer entries can still be completed through their signed URLs. They are shown from memory, \
+                marked as unsealed." }
         }
     }
 }
@@ -97,7 +97,7 @@ fn overlay(status: &StatusAnswer) -> Markup {
         section.card {
             h2 { "Not sealed yet" }
             @match &status.overlay {
-                None => p { "This process does not read the log: it serves sealed answers only." },
+                None => p { "This process does not read the log: its answers have final outcomes only." },
                 Some(overlay) => {
                     p.figure { (format::number(overlay.documents)) " " span.unit { "operations in memory" } }
                     dl.facts {
@@ -150,7 +150,7 @@ fn outcomes(counts: &OutcomeCounts) -> Markup {
 const fn role(role: ProcessRole) -> &'static str {
     match role {
         ProcessRole::Writer => "writes the index",
-        ProcessRole::Standby => "waits for the writer's role",
+        ProcessRole::Standby => "waits to become the writer",
         ProcessRole::Reader => "reads only",
     }
 }

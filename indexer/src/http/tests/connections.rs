@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Router, body::Body, routing::get};
+use axum::{Router, body::Body, routing::get, serve::Listener as _};
 use futures::StreamExt as _;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, duplex},
@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{
-        connections::{ConnectionActivity, ConnectionLimits, serve_connection, serve_connections},
+        connections::{ConnectionActivity, ConnectionLimits, serve_connection, serve_connections, without_delay},
         server::{HttpServer, ServerOptions},
     },
     fake::FakeSearch,
@@ -61,6 +61,16 @@ async fn closed(mut client: impl AsyncRead + Unpin) {
     if client.read_to_end(&mut rest).await.is_ok() {
         assert_eq!(String::from_utf8_lossy(&rest), "");
     }
+}
+
+#[tokio::test]
+async fn answers_are_sent_without_delay() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut listener = without_delay(listener);
+    let ((stream, _), client) = tokio::join!(listener.accept(), TcpStream::connect(address));
+    assert!(stream.nodelay().unwrap());
+    drop(client.unwrap());
 }
 
 #[tokio::test(start_paused = true)]

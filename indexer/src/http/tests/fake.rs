@@ -34,6 +34,7 @@ pub(super) struct FakeSearch {
     /// How many times more an export has all hits.
     pub(super) export_repeats: usize,
     pub(super) not_ready: bool,
+    pub(super) lineage_takes: Duration,
 }
 
 impl FakeSearch {
@@ -261,6 +262,7 @@ impl SearchService for FakeSearch {
 
     async fn lineage(&self, LineageRequest { repo, bundle, .. }: LineageRequest) -> Result<LineageAnswer, SearchError> {
         self.called().await?;
+        tokio::time::sleep(self.lineage_takes).await;
         let key = |id: &str| format!("bundle/{repo}/{id}");
         let (entity, parent, child) = (key(&bundle), key("lost"), key("child"));
         let hit = self.hits.first();

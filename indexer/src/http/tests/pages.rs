@@ -125,7 +125,7 @@ async fn attributes_are_counted_and_narrow_the_query() {
     let narrowed = format!("href=\"./?facets=payload.attributes.team&amp;q=%28a+OR+b%29+{clause}\"");
     assert!(page.contains(&narrowed), "{narrowed}");
     assert!(page.contains(">Kind</h2>"), "what is always counted is there too");
-    assert!(page.contains("href=\"./?q=a+OR+b\" title=\"count it no more\""));
+    assert!(page.contains("href=\"./?q=a+OR+b\" title=\"remove this facet\""));
     let chosen = get(&router, &format!("/?q=a+{clause}&facets=payload.attributes.team")).await.text;
     assert!(chosen.contains("href=\"./?facets=payload.attributes.team&amp;q=a\" aria-current=\"true\""));
     assert_eq!(get(&router, "/?facets=payload.a&facets=descriptor.b").await.status, StatusCode::OK);

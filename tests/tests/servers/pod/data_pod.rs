@@ -1,6 +1,6 @@
 //! A `tidemark` process as the operator runs it: settings by environment only, credentials in a folder of files.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -8,10 +8,7 @@ use tidemark_tests::{
     S3Server, TidemarkProcess,
     s3::{ACCESS_KEY, SECRET_KEY},
 };
-use tokio::time::Instant;
 
-/// How long a condition may take to become true: the longest back-off and a probe of three stores fit in several times.
-const PATIENCE: Duration = Duration::from_mins(3);
 /// A key of a Secret.
 pub(crate) const ID: &str = "AWS_ACCESS_KEY_ID";
 /// The other key.
@@ -118,20 +115,12 @@ impl DataPod {
     }
 
     /// Waits until it says what is wanted, and gives that.
-    pub(crate) async fn until(&self, what: &str, mut wanted: impl FnMut(&Value) -> bool) -> Value {
-        let give_up = Instant::now() + PATIENCE;
-        loop {
+    pub(crate) async fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let ask = async || {
             let process = self.process().await;
-            if wanted(&process) {
-                return process;
-            }
-            assert!(
-                Instant::now() < give_up,
-                "\"{what}\" did not come true: {process:#}; its log: {}",
-                self.program.log()
-            );
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+            if wanted(&process) { Ok(process) } else { Err(format!("{process:#}")) }
+        };
+        self.program.until(what, ask).await
     }
 
     /// Waits until it has the problem, and gives its message.

@@ -6,9 +6,8 @@ use ipnet::IpNet;
 use k8s_openapi::api::{core::v1::ResourceRequirements, networking::v1::NetworkPolicyPeer};
 use tidemark_crds::{
     AuthType, ByteSize, CacheSpec, LogPlace, PodTemplate, PodTemplateSettings, Reason, RoleSpec, ServiceType, TimeSpan,
-    Wal, names::WalComponent, parse_quantity_millis,
+    Wal, is_web_origin, names::WalComponent, parse_quantity_millis,
 };
-use url::Url;
 
 use super::{
     refusal::{RefusalList, SpecRefusal},
@@ -144,7 +143,7 @@ pub(super) fn search(wal: &Wal, refusals: &mut RefusalList) -> ValidatedSearch {
 /// write in another way.
 fn check_origins(origins: &[String], refusals: &mut RefusalList) {
     for origin in origins {
-        if !Url::parse(origin).is_ok_and(|url| url.origin().ascii_serialization() == *origin) {
+        if !is_web_origin(origin) {
             refusals.spec(format!(
                 "\"spec.search.cors.allowOrigins\" has \"{origin}\"; write a scheme and a host as browsers send them, such as \
                  https://portal.example.org"
