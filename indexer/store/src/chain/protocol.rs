@@ -21,7 +21,14 @@ use super::{
     record::{self, DecodedRecord},
     state::{ChainState, InvariantViolation},
 };
-use crate::{Create, Entropy, ObjectInfo, Store, StoreError, StoreSecond, UserMetadata, mutants};
+use crate::{
+    entropy::Entropy,
+    errors::StoreError,
+    mutants,
+    object::{Create, ObjectInfo, UserMetadata},
+    store::Store,
+    time::StoreSecond,
+};
 
 /// The largest record that is written and read.
 const MAX_RECORD_BYTES: u64 = 256 << 20;

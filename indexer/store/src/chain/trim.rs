@@ -11,7 +11,10 @@ use super::{
     protocol::{Chain, ChainRecord},
     state::ChainState,
 };
-use crate::{Create, ObjectInfo, StoreSecond, UserMetadata};
+use crate::{
+    object::{Create, ObjectInfo, UserMetadata},
+    time::StoreSecond,
+};
 
 /// How long a record stays after a later one followed it, by store time. A constant of the format: readers rely on it.
 pub const RECORD_RETENTION: Duration = Duration::from_hours(1);

@@ -20,8 +20,10 @@ use crate::{
     configuration::{ConfiguredValue, StoreConfiguration},
     environment::{StoreEnvironment, is_true},
     errors::StoreError,
+    provider_client::{
+        ProviderClient, TransportSettings, bad_settings, bucket_name, check_encryption, no_retries, unusable,
+    },
     scheme::StoreScheme,
-    transport::{ProviderClient, TransportSettings, bad_settings, bucket_name, check_encryption, no_retries, unusable},
 };
 
 /// Where an endpoint that is not Amazon's own is named, the first one first.
