@@ -423,6 +423,33 @@ async fn a_sleeper_that_begins_a_lost_chain_commits_nothing() {
     assert!(matches!(&error, ChainError::Corrupt { key, .. } if key.ends_with('1')), "{error}");
 }
 
+/// Nobody deletes what such a sleeper wrote. A reader in sequence takes it and sees the damage at the next record; one that looks
+/// for the end passes it by; the lost record, put back over it, mends the chain.
+#[tokio::test(start_paused = true)]
+async fn what_fills_the_slot_of_a_lost_record_stays_until_that_is_restored() {
+    let stage = Stage::new();
+    let chain = filled(&stage, 3).await;
+    let (sleeper, reader, folder) = (stage.chain(2), stage.chain(3), stage.store().below("chain"));
+    let third = sleeper.latest().await.unwrap().unwrap();
+    for number in 4..=6 {
+        chain.append(None, push(number)).await.unwrap();
+    }
+    let lost = folder.get(&key(4), u64::MAX).await.unwrap().unwrap().body.unwrap();
+    folder.delete(&[key(4)]).await.unwrap();
+    sleeper.append(Some(third.clone()), push(1000)).await.unwrap_err();
+
+    let filling = reader.next_after(&third).await.unwrap().unwrap();
+    assert_eq!(filling.state.0, [1, 2, 3, 1000]);
+    let error = reader.next_after(&filling).await.unwrap_err();
+    assert!(matches!(&error, ChainError::Corrupt { key, .. } if key.ends_with('5')), "{error}");
+    assert_eq!(numbers(&stage).await, [1, 2, 3, 4, 5, 6]);
+
+    folder.put(&key(4), lost).await.unwrap();
+    let restored = reader.next_after(&third).await.unwrap().unwrap();
+    let next = reader.next_after(&restored).await.unwrap().unwrap();
+    assert_eq!((restored.state.0, next.state.0), (vec![1, 2, 3, 4], vec![1, 2, 3, 4, 5]));
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_append_that_is_followed_before_it_is_confirmed_is_committed() {
     let stage = Stage::new();

@@ -216,7 +216,7 @@ impl<S: ChainState> Chain<S> {
     /// again to what the chain then holds, or rejected; so it must be pure. `Ok(None)` from it means that there is
     /// nothing to change: the record that it was applied to is returned. Every state is checked against the invariants
     /// before it is written. On [`ChainError::Unknown`] the process has to end; on every other error nothing was
-    /// appended, but for a record that fills the hole of one that was lost, which counts for nobody ([`ChainError::Corrupt`]). After every 64th record, those that were followed [`RECORD_RETENTION`](super::RECORD_RETENTION) ago are removed.
+    /// appended, but for a record that fills the slot of one that was lost, and stays there ([`ChainError::Corrupt`]). After every 64th record, those that were followed [`RECORD_RETENTION`](super::RECORD_RETENTION) ago are removed.
     pub async fn append(
         &self,
         base: Option<ChainRecord<S>>,
