@@ -89,10 +89,6 @@ impl ChainState for PinRegister {
 
     const FORMAT: u32 = 1;
 
-    fn versions(&self) -> RecordVersions {
-        RecordVersions::FIRST
-    }
-
     fn extensions(&self) -> &StateExtensions {
         &self.ext
     }

@@ -21,9 +21,7 @@ use object_store::{
     ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
 };
 use serde::{Deserialize, Serialize};
-use tidemark_store::{
-    Chain, ChainState, Entropy, InvariantViolation, RecordVersions, StateExtensions, Store, StoreSecond,
-};
+use tidemark_store::{Chain, ChainState, Entropy, InvariantViolation, StateExtensions, Store, StoreSecond};
 use tokio::{sync::Notify, time::Instant};
 
 /// A state for tests: numbers, in the order in which they were appended.
@@ -39,10 +37,6 @@ impl ChainState for Numbers {
     type Rejection = NumberRejected;
 
     const FORMAT: u32 = 1;
-
-    fn versions(&self) -> RecordVersions {
-        RecordVersions::FIRST
-    }
 
     fn extensions(&self) -> &StateExtensions {
         static NONE: StateExtensions = StateExtensions::NONE;

@@ -5,8 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 use tidemark_store::{
-    Chain, ChainError, ChainRecord, ChainState, Entropy, InvariantViolation, RecordVersions, StateExtensions, Store,
-    StoreSecond,
+    Chain, ChainError, ChainRecord, ChainState, Entropy, InvariantViolation, StateExtensions, Store, StoreSecond,
 };
 use tokio::time::{Duration, sleep};
 use url::Url;
@@ -54,10 +53,6 @@ impl ChainState for AppendLedger {
     type Rejection = LedgerMismatch;
 
     const FORMAT: u32 = 1;
-
-    fn versions(&self) -> RecordVersions {
-        RecordVersions::FIRST
-    }
 
     fn extensions(&self) -> &StateExtensions {
         &self.ext
