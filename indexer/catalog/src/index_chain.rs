@@ -1,7 +1,7 @@
 //! The chain of one generation of an index.
 
 use futures::TryStreamExt as _;
-use tidemark_store::{Chain, ChainRecord, Entropy, Store, StoreError};
+use tidemark_store::{Chain, ChainRecord, Entropy, Store, StoreError, last_present};
 
 use crate::{
     error::{CatalogError, TransactionRejected},
@@ -93,23 +93,11 @@ impl IndexChain {
         }
     }
 
-    /// The last generation that was purged, given that this one was: none before it is ever opened again. Looks for the last
-    /// generation by doubling steps and halving them: they follow each other without a gap, since each keeps its last record.
+    /// The last generation that was purged, given that this one was: none before it is ever opened again. Generations follow each
+    /// other without a gap, since each keeps its last record.
     async fn last_purged(&self) -> Result<Generation, CatalogError> {
-        let (mut last, mut step) = (self.generation.number(), 1);
-        let mut absent = loop {
-            let next = last.saturating_add(step);
-            if !Self::has_records(&self.index, &Generation::numbered(next)).await? {
-                break next;
-            }
-            last = next;
-            step = step.saturating_mul(2);
-        };
-        while absent - last > 1 {
-            let middle = last + (absent - last) / 2;
-            let there = Self::has_records(&self.index, &Generation::numbered(middle)).await?;
-            if there { last = middle } else { absent = middle }
-        }
+        let present = |number| async move { Self::has_records(&self.index, &Generation::numbered(number)).await };
+        let last = last_present(self.generation.number(), present).await?;
         for number in (self.generation.number() + 1..=last).rev() {
             let generation = Generation::numbered(number);
             let latest = Self::open(&self.index, generation.clone(), self.entropy.clone()).latest().await?;

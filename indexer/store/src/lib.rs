@@ -17,6 +17,7 @@ mod folder;
 mod gcs;
 mod http;
 mod keys;
+mod last_present;
 mod list;
 mod location;
 #[doc(hidden)]
@@ -50,6 +51,7 @@ pub use configuration::{ConfiguredValue, StoreConfiguration};
 pub use entropy::Entropy;
 pub use environment::StoreEnvironment;
 pub use errors::{StoreError, error_chain};
+pub use last_present::last_present;
 pub use object::{Create, ObjectInfo, StoredObject, UserMetadata};
 pub use object_versions::{ListVersions, ObjectVersion, VersionPage};
 pub use overlap::urls_overlap;

@@ -24,6 +24,7 @@ use super::{
 use crate::{
     entropy::Entropy,
     errors::StoreError,
+    last_present::last_present,
     mutants,
     object::{Create, ObjectInfo, UserMetadata},
     store::Store,
@@ -389,30 +390,17 @@ impl<S: ChainState> Chain<S> {
         Err(self.corrupt(number, why))
     }
 
-    /// The number of the last record, by doubling steps and halving them; `None` if there is none above the boundary.
+    /// The number of the last record; `None` if there is none above the boundary.
     ///
     /// Trimming may overtake it: the answer holds only if the boundary is seen below it afterwards.
     async fn end(&self, boundary: u64) -> Result<Option<u64>, StoreError> {
         let first = boundary.saturating_add(1);
         let hint = self.hint.load(Ordering::Relaxed);
-        let mut known = if hint > first && self.exists(hint).await? { hint } else { first };
+        let known = if hint > first && self.exists(hint).await? { hint } else { first };
         if known == first && !self.exists(first).await? {
             return Ok(None);
         }
-        let mut step = 1;
-        let mut absent = loop {
-            let next = known.saturating_add(step);
-            if !self.exists(next).await? {
-                break next;
-            }
-            known = next;
-            step = step.saturating_mul(2);
-        };
-        while absent - known > 1 {
-            let middle = known + (absent - known) / 2;
-            if self.exists(middle).await? { known = middle } else { absent = middle }
-        }
-        Ok(Some(known))
+        last_present(known, |number| self.exists(number)).await.map(Some)
     }
 
     /// The number of the first record after `number` that a listing shows.
