@@ -25,7 +25,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
 
 use self::objects::GcsBucket;
-use crate::{in_process_server::InProcessServer, s3::StoreClock};
+use crate::{in_process_server::InProcessServer, s3::MovableClock};
 
 /// The service account that the server knows.
 const ACCOUNT: &str = "writer@tidemark-test.iam.gserviceaccount.com";
@@ -40,7 +40,7 @@ static STRANGERS_KEY: LazyLock<KeyPair> = LazyLock::new(new_key);
 struct GcsState {
     buckets: Mutex<BTreeMap<String, GcsBucket>>,
     ignore_preconditions: AtomicBool,
-    clock: StoreClock,
+    clock: MovableClock,
 }
 
 impl GcsState {
@@ -87,7 +87,7 @@ impl GcsServer {
     }
 
     /// The store's clock: object times, `Date` headers and the end of signed URLs follow it.
-    pub fn clock(&self) -> &StoreClock {
+    pub fn clock(&self) -> &MovableClock {
         &self.state.clock
     }
 

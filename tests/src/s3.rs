@@ -14,7 +14,7 @@ use std::{
 use bytes::Bytes;
 use tidemark_store::StoreSecond;
 
-pub use self::clock::StoreClock;
+pub use self::clock::MovableClock;
 use self::objects::Buckets;
 use crate::{
     faults::{FaultRule, Faults, RuleId, StoreOperation},
@@ -32,7 +32,7 @@ struct Shared {
     buckets: Mutex<Buckets>,
     faults: Mutex<Faults>,
     counts: Mutex<BTreeMap<StoreOperation, u64>>,
-    clock: StoreClock,
+    clock: MovableClock,
     /// The one access key and its secret.
     keys: Mutex<(String, String)>,
 }
@@ -69,7 +69,7 @@ impl S3Server {
             buckets: Mutex::default(),
             faults: Mutex::default(),
             counts: Mutex::default(),
-            clock: StoreClock::default(),
+            clock: MovableClock::default(),
             keys: Mutex::new((ACCESS_KEY.to_owned(), SECRET_KEY.to_owned())),
         });
         let (state, service) = (Arc::clone(&shared), front::service(&shared));
@@ -174,7 +174,7 @@ impl S3Server {
     }
 
     /// The store's clock: object times, `Date` headers and the end of signed URLs follow it.
-    pub fn clock(&self) -> &StoreClock {
+    pub fn clock(&self) -> &MovableClock {
         &self.shared.clock
     }
 

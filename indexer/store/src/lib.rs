@@ -43,10 +43,10 @@ mod write;
 
 pub use access::{StoreAccess, StoreSettings};
 pub use chain::{
-    BOUNDARY_CHECK_INTERVAL, Chain, ChainError, ChainObjectName, ChainRecord, ChainState, InvariantViolation,
+    AppendOnlyChain, BOUNDARY_CHECK_INTERVAL, ChainError, ChainObjectName, ChainRecord, ChainState, InvariantViolation,
     RECORD_RETENTION, RecordVersions, StateExtensions,
 };
-pub use clock::{Clock, ClockError, ClockReading, MAX_ESTIMATE_AGE};
+pub use clock::{ClockError, ClockReading, MAX_ESTIMATE_AGE, StoreClock};
 pub use configuration::{ConfiguredValue, StoreConfiguration};
 pub use entropy::Entropy;
 pub use environment::StoreEnvironment;

@@ -10,11 +10,11 @@ use bytes::Bytes;
 use support::{
     AppendedNumbers, CallFault, NumberRejected, ScriptedStore, StoreCall, key, push, push_once, strike_each_call,
 };
-use tidemark_store::{BOUNDARY_CHECK_INTERVAL, Chain, ChainError, ChainRecord, RECORD_RETENTION};
+use tidemark_store::{AppendOnlyChain, BOUNDARY_CHECK_INTERVAL, ChainError, ChainRecord, RECORD_RETENTION};
 use tokio::{sync::Notify, time::timeout};
 
 /// A chain of the numbers 1 to `many`, a record each.
-async fn filled(bucket: &ScriptedStore, many: u64) -> Chain<AppendedNumbers> {
+async fn filled(bucket: &ScriptedStore, many: u64) -> AppendOnlyChain<AppendedNumbers> {
     let chain = bucket.chain(1);
     for number in 1..=many {
         chain.append(None, push(number)).await.unwrap();
@@ -23,7 +23,7 @@ async fn filled(bucket: &ScriptedStore, many: u64) -> Chain<AppendedNumbers> {
 }
 
 /// What a trimmer does: the boundary first, then the records.
-async fn trim(bucket: &ScriptedStore, chain: &Chain<AppendedNumbers>, to: u64) {
+async fn trim(bucket: &ScriptedStore, chain: &AppendOnlyChain<AppendedNumbers>, to: u64) {
     chain.set_boundary(to).await.unwrap();
     let keys: Vec<_> = (1..=to).map(key).collect();
     bucket.store().below("chain").delete(&keys).await.unwrap();
@@ -335,7 +335,7 @@ async fn damage_is_named_and_a_newer_release_too() {
         assert!(error.contains("chain/00000000000000000003") && error.contains(part), "{error}");
     }
     // A whole record of another chain: only its link gives it away.
-    let chain = Chain::<AppendedNumbers>::new(other.clone(), tidemark_store::Entropy::seeded(5));
+    let chain = AppendOnlyChain::<AppendedNumbers>::new(other.clone(), tidemark_store::Entropy::seeded(5));
     for number in 1..=3 {
         chain.append(None, push(number)).await.unwrap();
     }

@@ -7,13 +7,13 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use support::{CallFault, ScriptedStore, StoreCall};
-use tidemark_store::{Clock, ClockError};
+use tidemark_store::{ClockError, StoreClock};
 use tokio::sync::Notify;
 
 const DAY: Duration = Duration::from_hours(24);
 
-fn clock(bucket: &ScriptedStore, name: &str) -> Clock {
-    Clock::new([&bucket.store().below("log"), &bucket.store().below("meta")], name)
+fn clock(bucket: &ScriptedStore, name: &str) -> StoreClock {
+    StoreClock::new([&bucket.store().below("log"), &bucket.store().below("meta")], name)
 }
 
 fn objects(names: &[&str]) -> Vec<String> {

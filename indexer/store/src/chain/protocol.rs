@@ -63,7 +63,7 @@ pub struct ChainRecord<S> {
 }
 
 /// A chain below one prefix. Cheap to clone; clones share what they know of where the chain ends.
-pub struct Chain<S> {
+pub struct AppendOnlyChain<S> {
     store: Store,
     entropy: Entropy,
     /// A number that is known to have been in use: where a search for the latest record starts.
@@ -75,7 +75,7 @@ pub struct Chain<S> {
     state: PhantomData<fn() -> S>,
 }
 
-impl<S> Clone for Chain<S> {
+impl<S> Clone for AppendOnlyChain<S> {
     fn clone(&self) -> Self {
         Self {
             store: self.store.clone(),
@@ -95,7 +95,7 @@ struct SlotObject {
     body: Option<Bytes>,
 }
 
-impl<S: ChainState> Chain<S> {
+impl<S: ChainState> AppendOnlyChain<S> {
     /// The chain whose records lie directly below `store`'s root.
     pub fn new(store: Store, entropy: Entropy) -> Self {
         let (hint, boundary_checked) = (Arc::default(), Arc::default());
@@ -178,7 +178,7 @@ impl<S: ChainState> Chain<S> {
         }
     }
 
-    /// As [`Chain::latest_after`] for a reader that polls: one GET while nothing is new.
+    /// As [`AppendOnlyChain::latest_after`] for a reader that polls: one GET while nothing is new.
     ///
     /// It may answer `None` although the records after `record` were trimmed, for at most [`BOUNDARY_CHECK_INTERVAL`].
     pub async fn poll_newer(
@@ -542,7 +542,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_record_that_nobody_could_read_is_never_written() {
         let store = Store::over(Arc::new(InMemory::new()), url::Url::parse("memory:///").unwrap());
-        let chain = Chain { limit: 600, ..Chain::<AscendingNumbers>::new(store, Entropy::seeded(1)) };
+        let chain =
+            AppendOnlyChain { limit: 600, ..AppendOnlyChain::<AscendingNumbers>::new(store, Entropy::seeded(1)) };
         let state = |numbers: Vec<u64>| move |_: Option<&AscendingNumbers>| Ok(Some(AscendingNumbers(numbers.clone())));
         chain.append(None, state(vec![1, 2, 3])).await.unwrap();
         let refused = chain.append(None, state(vec![7; 600])).await.unwrap_err();

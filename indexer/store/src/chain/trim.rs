@@ -8,7 +8,7 @@ use futures::TryStreamExt as _;
 use super::{
     error::ChainError,
     names::{ChainObjectName, boundary_key, record_key},
-    protocol::{Chain, ChainRecord},
+    protocol::{AppendOnlyChain, ChainRecord},
     state::ChainState,
 };
 use crate::{
@@ -28,7 +28,7 @@ struct ChainListing {
     boundaries: Vec<(u64, StoreSecond)>,
 }
 
-impl<S: ChainState> Chain<S> {
+impl<S: ChainState> AppendOnlyChain<S> {
     /// Trims after every 64th append. A failure is logged: the next appender trims more.
     pub(super) async fn trim_after(&self, appended: &ChainRecord<S>) {
         if !appended.number.is_multiple_of(TRIM_STEP) {

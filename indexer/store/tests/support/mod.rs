@@ -21,7 +21,7 @@ use object_store::{
     ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
 };
 use serde::{Deserialize, Serialize};
-use tidemark_store::{Chain, ChainState, Entropy, InvariantViolation, StateExtensions, Store, StoreSecond};
+use tidemark_store::{AppendOnlyChain, ChainState, Entropy, InvariantViolation, StateExtensions, Store, StoreSecond};
 use tokio::{sync::Notify, time::Instant};
 
 /// A state for tests: numbers, in the order in which they were appended.
@@ -163,8 +163,8 @@ impl ScriptedStore {
         Store::over(Arc::new(self.clone()), url::Url::parse("memory:///").unwrap())
     }
 
-    pub(crate) fn chain(&self, seed: u64) -> Chain<AppendedNumbers> {
-        Chain::new(self.store().below("chain"), Entropy::seeded(seed))
+    pub(crate) fn chain(&self, seed: u64) -> AppendOnlyChain<AppendedNumbers> {
+        AppendOnlyChain::new(self.store().below("chain"), Entropy::seeded(seed))
     }
 
     /// Every key.
