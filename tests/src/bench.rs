@@ -7,7 +7,7 @@ use tidemark_catalog::{Generation, IndexChain, Manifest, RootChain, WriterIdenti
 use tidemark_ingest::{IngestOptions, IngestStatus, LogIngester};
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
-use tidemark_store::{Clock, Entropy, Store, StoreSecond};
+use tidemark_store::{Entropy, Store, StoreClock, StoreSecond};
 use tidemark_wal::{Log, LogParameters};
 use tokio::{
     sync::watch,
@@ -57,7 +57,7 @@ impl IndexBench {
         let (sender, status) = watch::channel(IngestStatus::default());
         let ingest = LogIngester {
             log: log.clone(),
-            clock: Clock::new(log.stores(), &entropy.nonce()),
+            clock: StoreClock::new(log.stores(), &entropy.nonce()),
             root,
             chain: IndexChain::open(index, Generation::first(), entropy.clone()),
             engine: engine.clone(),

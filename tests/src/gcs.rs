@@ -10,7 +10,7 @@ mod objects;
 use std::{
     collections::BTreeMap,
     convert::Infallible,
-    net::SocketAddr,
+    net::TcpListener,
     sync::{
         Arc, LazyLock, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -23,15 +23,9 @@ use aws_lc_rs::{
 };
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
-use hyper::service::service_fn;
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto::Builder,
-};
-use tokio::{net::TcpListener, runtime::Runtime};
 
 use self::objects::GcsBucket;
-use crate::s3::StoreClock;
+use crate::{in_process_server::InProcessServer, s3::MovableClock};
 
 /// The service account that the server knows.
 const ACCOUNT: &str = "writer@tidemark-test.iam.gserviceaccount.com";
@@ -46,7 +40,7 @@ static STRANGERS_KEY: LazyLock<KeyPair> = LazyLock::new(new_key);
 struct GcsState {
     buckets: Mutex<BTreeMap<String, GcsBucket>>,
     ignore_preconditions: AtomicBool,
-    clock: StoreClock,
+    clock: MovableClock,
 }
 
 impl GcsState {
@@ -55,27 +49,23 @@ impl GcsState {
     }
 }
 
-/// A running server. It has a thread of its own; dropping it stops it.
+/// A running server; dropping it stops it.
 pub struct GcsServer {
     state: Arc<GcsState>,
-    address: SocketAddr,
-    runtime: Option<Runtime>,
+    server: InProcessServer,
 }
 
 impl GcsServer {
     /// Starts a server with one empty bucket on a free loopback port.
     pub fn with_bucket(name: &str) -> anyhow::Result<Self> {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("gcs").enable_all().build()?;
         let state = Arc::<GcsState>::default();
         state.buckets().insert(name.to_owned(), GcsBucket::default());
-        let entered = runtime.enter();
-        runtime.spawn(serve(TcpListener::from_std(listener)?, Arc::clone(&state)));
-        drop(entered);
-        Ok(Self { state, address, runtime: Some(runtime) })
+        let shared = Arc::clone(&state);
+        let server = InProcessServer::start(TcpListener::bind("127.0.0.1:0")?, "gcs", move |request| {
+            let state = Arc::clone(&shared);
+            async move { Ok::<_, Infallible>(api::answer(&state, request).await) }
+        })?;
+        Ok(Self { state, server })
     }
 
     /// The environment variables under which clients find this server, with the key of its service account.
@@ -97,7 +87,7 @@ impl GcsServer {
     }
 
     /// The store's clock: object times, `Date` headers and the end of signed URLs follow it.
-    pub fn clock(&self) -> &StoreClock {
+    pub fn clock(&self) -> &MovableClock {
         &self.state.clock
     }
 
@@ -112,36 +102,11 @@ impl GcsServer {
         });
         [
             ("GOOGLE_SERVICE_ACCOUNT_KEY", credentials.to_string()),
-            ("GOOGLE_BASE_URL", format!("http://{}", self.address)),
+            ("GOOGLE_BASE_URL", self.server.url()),
             ("GOOGLE_ALLOW_HTTP", "true".to_owned()),
         ]
         .map(|(name, value)| (name.to_owned(), value))
         .into()
-    }
-}
-
-impl Drop for GcsServer {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
-    }
-}
-
-/// Serves connections until the runtime ends.
-async fn serve(listener: TcpListener, state: Arc<GcsState>) {
-    loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
-        let _ = stream.set_nodelay(true);
-        let state = Arc::clone(&state);
-        let answer = service_fn(move |request| {
-            let state = Arc::clone(&state);
-            async move { Ok::<_, Infallible>(api::answer(&state, request).await) }
-        });
-        // A broken connection is the client's business.
-        tokio::spawn(async move {
-            let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), answer).await;
-        });
     }
 }
 

@@ -22,6 +22,7 @@ pub mod controller;
 pub mod faults;
 mod faulty_store;
 mod gcs;
+mod in_process_server;
 mod minio;
 mod pipeline;
 mod program;

@@ -17,7 +17,7 @@ use tidemark_ingest::{IngestOptions, IngestRole, IngestStatus, LogIngester};
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
 use tidemark_search::{FollowerOptions, IndexFollower, IndexSearcher};
-use tidemark_store::{Clock, Entropy, Store, StoreSecond};
+use tidemark_store::{Entropy, Store, StoreClock, StoreSecond};
 use tidemark_wal::{Log, LogParameters, Token};
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -235,7 +235,7 @@ impl IngestAttempt {
         self.status.send_modify(|status| status.role = IngestRole::Starting);
         LogIngester {
             log: self.log.clone(),
-            clock: Clock::new(self.log.stores(), &self.entropy.nonce()),
+            clock: StoreClock::new(self.log.stores(), &self.entropy.nonce()),
             root: self.root.clone(),
             chain: self.chain.clone(),
             engine: Arc::new(engine(&self.chain, cache)),

@@ -2,24 +2,23 @@
 
 mod api;
 mod clock;
-
 mod front;
 mod objects;
 
 use std::{
     collections::BTreeMap,
-    net::SocketAddr,
+    net::TcpListener,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::Bytes;
 use tidemark_store::StoreSecond;
-use tokio::{net::TcpListener, runtime::Runtime};
 
-pub use self::clock::StoreClock;
+pub use self::clock::MovableClock;
 use self::objects::S3Buckets;
 use crate::{
     faults::{FaultRule, FaultRules, RuleId, StoreOperation},
+    in_process_server::InProcessServer,
     workload::SampleLog,
 };
 
@@ -33,7 +32,7 @@ struct S3State {
     buckets: Mutex<S3Buckets>,
     faults: Mutex<FaultRules>,
     counts: Mutex<BTreeMap<StoreOperation, u64>>,
-    clock: StoreClock,
+    clock: MovableClock,
     /// The one access key and its secret.
     keys: Mutex<(String, String)>,
 }
@@ -52,36 +51,30 @@ impl S3State {
     }
 }
 
-/// A running server. It has threads of its own, so that a test may block or pause its clock; dropping it stops it.
+/// A running server; dropping it stops it. It has threads of its own, so that a test may block or pause its clock.
 pub struct S3Server {
     shared: Arc<S3State>,
-    address: SocketAddr,
-    runtime: Option<Runtime>,
+    server: InProcessServer,
 }
 
 impl S3Server {
     /// Starts a server without buckets on a free loopback port.
     pub fn start() -> anyhow::Result<Self> {
-        Self::on(std::net::TcpListener::bind("127.0.0.1:0")?)
+        Self::on(TcpListener::bind("127.0.0.1:0")?)
     }
 
     /// Starts a server without buckets behind a listener, such as one inside a cluster's network.
-    pub fn on(listener: std::net::TcpListener) -> anyhow::Result<Self> {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("s3").enable_all().build()?;
+    pub fn on(listener: TcpListener) -> anyhow::Result<Self> {
         let shared = Arc::new(S3State {
             buckets: Mutex::default(),
             faults: Mutex::default(),
             counts: Mutex::default(),
-            clock: StoreClock::default(),
+            clock: MovableClock::default(),
             keys: Mutex::new((ACCESS_KEY.to_owned(), SECRET_KEY.to_owned())),
         });
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
-        let entered = runtime.enter();
-        runtime.spawn(front::serve(TcpListener::from_std(listener)?, Arc::clone(&shared)));
-        drop(entered);
-        Ok(Self { shared, address, runtime: Some(runtime) })
+        let (state, service) = (Arc::clone(&shared), front::service(&shared));
+        let answer = move |request| front::answer(Arc::clone(&state), service.clone(), request);
+        Ok(Self { shared, server: InProcessServer::start(listener, "s3", answer)? })
     }
 
     /// Starts a server with one empty bucket.
@@ -93,7 +86,7 @@ impl S3Server {
 
     /// The server's URL, without a trailing slash.
     pub fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
+        self.server.url()
     }
 
     /// The environment variables under which S3 clients find this server.
@@ -181,7 +174,7 @@ impl S3Server {
     }
 
     /// The store's clock: object times, `Date` headers and the end of signed URLs follow it.
-    pub fn clock(&self) -> &StoreClock {
+    pub fn clock(&self) -> &MovableClock {
         &self.shared.clock
     }
 
@@ -233,14 +226,6 @@ impl S3Server {
     /// Starts counting anew.
     pub fn reset_counts(&self) {
         self.shared.counts().clear();
-    }
-}
-
-impl Drop for S3Server {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
     }
 }
 

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::TryStreamExt as _;
 use serde::Serialize;
-use tidemark_store::{Chain, ChainRecord, Entropy, ObjectInfo, RECORD_RETENTION, Store, StoreError, StoreSecond};
+use tidemark_store::{
+    AppendOnlyChain, ChainRecord, Entropy, ObjectInfo, RECORD_RETENTION, Store, StoreError, StoreSecond,
+};
 
 use crate::{
     error::{CatalogError, TransactionRejected},
@@ -40,7 +42,7 @@ pub struct GarbageCollector {
     index: Store,
     log: LogId,
     entropy: Entropy,
-    chain: Chain<GarbageState>,
+    chain: AppendOnlyChain<GarbageState>,
     lists: GarbageListFolder,
 }
 
@@ -69,7 +71,13 @@ impl GarbageCollector {
     pub fn new(index: &Store, log: &LogId, entropy: Entropy) -> Self {
         let folder = index.below(&format!("{GARBAGE_FOLDER}/{log}"));
         let lists = GarbageListFolder::new(folder.below(LIST_FOLDER), entropy.clone());
-        Self { index: index.clone(), log: log.clone(), chain: Chain::new(folder, entropy.clone()), lists, entropy }
+        Self {
+            index: index.clone(),
+            log: log.clone(),
+            chain: AppendOnlyChain::new(folder, entropy.clone()),
+            lists,
+            entropy,
+        }
     }
 
     /// Deletes the lists of the generations up to `last`, which were purged. Gives how many.
@@ -78,7 +86,7 @@ impl GarbageCollector {
     }
 
     /// The collectors' chain.
-    pub fn chain(&self) -> &Chain<GarbageState> {
+    pub fn chain(&self) -> &AppendOnlyChain<GarbageState> {
         &self.chain
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use tidemark_store::{ChainState, InvariantViolation, RecordVersions, StateExtensions, StoreSecond};
+use tidemark_store::{ChainState, InvariantViolation, StateExtensions, StoreSecond};
 
 use crate::{
     error::TransactionRejected,
@@ -48,10 +48,6 @@ impl ChainState for GarbageState {
     type Rejection = TransactionRejected;
 
     const FORMAT: u32 = 1;
-
-    fn versions(&self) -> RecordVersions {
-        RecordVersions::FIRST
-    }
 
     fn extensions(&self) -> &StateExtensions {
         &self.ext

@@ -1,7 +1,7 @@
 //! The chain of one generation of an index.
 
 use futures::TryStreamExt as _;
-use tidemark_store::{Chain, ChainRecord, Entropy, Store, StoreError};
+use tidemark_store::{AppendOnlyChain, ChainRecord, Entropy, Store, StoreError, last_present};
 
 use crate::{
     error::{CatalogError, TransactionRejected},
@@ -17,7 +17,7 @@ pub struct IndexChain {
     /// The root of the log whose records it holds.
     root: Option<RootChain>,
     entropy: Entropy,
-    chain: Chain<Manifest>,
+    chain: AppendOnlyChain<Manifest>,
     generation: Generation,
 }
 
@@ -25,7 +25,13 @@ impl IndexChain {
     /// The chain of `generation`, given the store of the whole index. Touches nothing.
     pub fn open(index: &Store, generation: Generation, entropy: Entropy) -> Self {
         let store = index.below(&format!("{generation}/manifest"));
-        Self { index: index.clone(), root: None, chain: Chain::new(store, entropy.clone()), entropy, generation }
+        Self {
+            index: index.clone(),
+            root: None,
+            chain: AppendOnlyChain::new(store, entropy.clone()),
+            entropy,
+            generation,
+        }
     }
 
     /// The same chain on behalf of the log with this `root`: manifests that do not hold the records of that log are refused,
@@ -93,23 +99,11 @@ impl IndexChain {
         }
     }
 
-    /// The last generation that was purged, given that this one was: none before it is ever opened again. Looks for the last
-    /// generation by doubling steps and halving them: they follow each other without a gap, since each keeps its last record.
+    /// The last generation that was purged, given that this one was: none before it is ever opened again. Generations follow each
+    /// other without a gap, since each keeps its last record.
     async fn last_purged(&self) -> Result<Generation, CatalogError> {
-        let (mut last, mut step) = (self.generation.number(), 1);
-        let mut absent = loop {
-            let next = last.saturating_add(step);
-            if !Self::has_records(&self.index, &Generation::numbered(next)).await? {
-                break next;
-            }
-            last = next;
-            step = step.saturating_mul(2);
-        };
-        while absent - last > 1 {
-            let middle = last + (absent - last) / 2;
-            let there = Self::has_records(&self.index, &Generation::numbered(middle)).await?;
-            if there { last = middle } else { absent = middle }
-        }
+        let present = |number| async move { Self::has_records(&self.index, &Generation::numbered(number)).await };
+        let last = last_present(self.generation.number(), present).await?;
         for number in (self.generation.number() + 1..=last).rev() {
             let generation = Generation::numbered(number);
             let latest = Self::open(&self.index, generation.clone(), self.entropy.clone()).latest().await?;
@@ -136,7 +130,7 @@ impl IndexChain {
     }
 
     /// The chain itself.
-    pub fn chain(&self) -> &Chain<Manifest> {
+    pub fn chain(&self) -> &AppendOnlyChain<Manifest> {
         &self.chain
     }
 
@@ -144,12 +138,12 @@ impl IndexChain {
         &self.entropy
     }
 
-    /// The latest manifest; `None` before the first writer. See [`Chain::latest`].
+    /// The latest manifest; `None` before the first writer. See [`AppendOnlyChain::latest`].
     pub async fn latest(&self) -> Result<Option<ChainRecord<Manifest>>, CatalogError> {
         self.admit(self.chain.latest().await?).await
     }
 
-    /// The manifest after `slot`. See [`Chain::next_after`].
+    /// The manifest after `slot`. See [`AppendOnlyChain::next_after`].
     pub async fn next_after(
         &self,
         slot: &ChainRecord<Manifest>,
@@ -157,7 +151,7 @@ impl IndexChain {
         self.admit(self.chain.next_after(slot).await?).await
     }
 
-    /// The latest manifest if it is a later one than `slot`; cheap while nothing is new. See [`Chain::poll_newer`].
+    /// The latest manifest if it is a later one than `slot`; cheap while nothing is new. See [`AppendOnlyChain::poll_newer`].
     pub async fn poll_newer(
         &self,
         slot: &ChainRecord<Manifest>,

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
 use tidemark_store::{
-    Chain, ChainRecord, ChainState, Create, Entropy, InvariantViolation, RecordVersions, StateExtensions, Store,
-    StoreSecond, UserMetadata,
+    AppendOnlyChain, ChainRecord, ChainState, Create, Entropy, InvariantViolation, RecordVersions, StateExtensions,
+    Store, StoreSecond, UserMetadata,
 };
 
 use crate::{
@@ -88,10 +88,6 @@ impl ChainState for PinRegister {
     type Rejection = TransactionRejected;
 
     const FORMAT: u32 = 1;
-
-    fn versions(&self) -> RecordVersions {
-        RecordVersions::FIRST
-    }
 
     fn extensions(&self) -> &StateExtensions {
         &self.ext
@@ -226,14 +222,14 @@ fn pin_refused(name: &str, why: &str, remedy: &'static str) -> TransactionReject
 pub struct PinChain {
     index: Store,
     log: LogId,
-    chain: Chain<PinRegister>,
+    chain: AppendOnlyChain<PinRegister>,
     entropy: Entropy,
 }
 
 impl PinChain {
     /// The pins of the log `log` in the store of an index. Touches nothing.
     pub fn open(index: &Store, log: &LogId, entropy: Entropy) -> Self {
-        let chain = Chain::new(index.below(&format!("{PIN_FOLDER}/{log}")), entropy.clone());
+        let chain = AppendOnlyChain::new(index.below(&format!("{PIN_FOLDER}/{log}")), entropy.clone());
         Self { index: index.clone(), log: log.clone(), chain, entropy }
     }
 

@@ -11,7 +11,7 @@
 //!    suspended all the time that it lost.
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use tidemark_store::{ChainObjectName, Clock, Entropy, Store, StoreError};
+use tidemark_store::{ChainObjectName, Entropy, Store, StoreClock, StoreError};
 
 use crate::{
     error::{AcquireError, CatalogError, PublishError, PurgeError, TransactionRejected},
@@ -139,7 +139,7 @@ impl IndexPurge {
     pub async fn run(
         &self,
         identity: &WriterIdentity,
-        clock: &Clock,
+        clock: &StoreClock,
         heartbeats: &Store,
         on_wait: impl Fn(StandbyReason) + Send + Sync,
     ) -> Result<PurgeStats, PurgeError> {

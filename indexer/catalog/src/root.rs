@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tidemark_store::{ChainState, InvariantViolation, RecordVersions, StateExtensions, StoreSecond, urls_overlap};
+use tidemark_store::{ChainState, InvariantViolation, StateExtensions, StoreSecond, urls_overlap};
 use tidemark_wal::{LogParameters, ParameterSchedule};
 
 use crate::{
@@ -514,10 +514,6 @@ impl ChainState for RootState {
     type Rejection = TransactionRejected;
 
     const FORMAT: u32 = 1;
-
-    fn versions(&self) -> RecordVersions {
-        RecordVersions::FIRST
-    }
 
     fn extensions(&self) -> &StateExtensions {
         &self.ext

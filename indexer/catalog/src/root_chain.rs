@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use serde::Serialize;
-use tidemark_store::{Chain, ChainRecord, Entropy, Store};
+use tidemark_store::{AppendOnlyChain, ChainRecord, Entropy, Store};
 use tidemark_wal::{Log, LogParameters, ParameterSchedule, ParameterSource, ParameterSourceError};
 
 use crate::{
@@ -25,7 +25,7 @@ pub struct RootChain {
     /// Where the log was before.
     moved_from: Option<Arc<str>>,
     entropy: Entropy,
-    chain: Chain<RootState>,
+    chain: AppendOnlyChain<RootState>,
     newest: Arc<Mutex<Option<ChainRecord<RootState>>>>,
 }
 
@@ -33,7 +33,7 @@ impl RootChain {
     /// The root chain of `log`. Touches nothing.
     pub fn open(log: &Log, entropy: Entropy) -> Self {
         let store = log.entries.below(".tidemark/root");
-        let (chain, log) = (Chain::new(store, entropy.clone()), log.entries.clone());
+        let (chain, log) = (AppendOnlyChain::new(store, entropy.clone()), log.entries.clone());
         Self { log, moved_from: None, chain, entropy, newest: Arc::default() }
     }
 
@@ -45,7 +45,7 @@ impl RootChain {
     }
 
     /// The chain itself.
-    pub fn chain(&self) -> &Chain<RootState> {
+    pub fn chain(&self) -> &AppendOnlyChain<RootState> {
         &self.chain
     }
 

@@ -7,7 +7,7 @@
 use std::{convert::Infallible, time::Duration};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder};
-use tidemark_store::{ChainRecord, Clock, Store, StoreError, StoreSecond};
+use tidemark_store::{ChainRecord, Store, StoreClock, StoreError, StoreSecond};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
@@ -66,7 +66,7 @@ pub enum StandbyReason {
 ///
 /// The holder runs it beside its other work while it holds the index, and drops it to stop. A write that fails is logged and
 /// retried after a second.
-pub async fn heartbeat(clock: &Clock) -> Infallible {
+pub async fn heartbeat(clock: &StoreClock) -> Infallible {
     loop {
         let due = clock.last_beat().map(|last| last + HEARTBEAT_INTERVAL).filter(|due| *due > Instant::now());
         if let Some(due) = due {
@@ -141,7 +141,7 @@ impl IndexChain {
     pub async fn acquire(
         &self,
         identity: WriterIdentity,
-        clock: &Clock,
+        clock: &StoreClock,
         heartbeats: &Store,
         on_wait: impl Fn(StandbyReason) + Send,
     ) -> Result<WriterLease, AcquireError> {
@@ -199,7 +199,7 @@ impl IndexChain {
 struct WriterCandidate<'a> {
     chain: &'a IndexChain,
     identity: WriterIdentity,
-    clock: &'a Clock,
+    clock: &'a StoreClock,
     heartbeats: &'a Store,
     heartbeat: HeartbeatMonitor,
     /// The epoch for whose take-over it has backed off already.

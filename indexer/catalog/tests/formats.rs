@@ -10,7 +10,7 @@ use tidemark_catalog::{
     ParameterSet, PinRegister, ProbeRecord, RecordCounts, RootState, SegmentMeta, SetDigest, SetElement, SidecarMeta,
     WriterIdentity,
 };
-use tidemark_store::{Chain, ChainRecord, ChainState as _, Entropy, StateExtensions, Store, StoreSecond};
+use tidemark_store::{AppendOnlyChain, ChainRecord, ChainState as _, Entropy, StateExtensions, Store, StoreSecond};
 use tidemark_wal::{Evidence, LogParameters, Outcome, Token};
 
 fn second(unix: u64) -> StoreSecond {
@@ -227,7 +227,7 @@ fn root_1_purged() {
 #[tokio::test]
 async fn record_1() {
     let store = Store::memory();
-    let chain = Chain::<Manifest>::new(store.clone(), Entropy::seeded(1));
+    let chain = AppendOnlyChain::<Manifest>::new(store.clone(), Entropy::seeded(1));
     let first = Manifest { epoch: 1, ..Manifest::new(Generation::first()) };
     let second = first.take_over(
         1,
@@ -275,7 +275,7 @@ async fn read_record(state: &[u8]) -> Result<Option<ChainRecord<Manifest>>, Cata
     let bytes = [header.to_string().as_bytes(), b"\n", state, b"\n"].concat();
     let store = Store::memory();
     store.put("00000000000000000007", bytes.into()).await.unwrap();
-    Chain::new(store, Entropy::seeded(1)).read(7).await
+    AppendOnlyChain::new(store, Entropy::seeded(1)).read(7).await
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use tidemark_catalog::{
     CatalogError, Generation, HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, IndexChain, LogCursor, LogId, Manifest, PinChain,
     PublishError, StandbyReason, TransactionRejected, WriterIdentity, WriterLease, heartbeat,
 };
-use tidemark_store::{ChainRecord, Clock, Entropy, Store, StoreSecond};
+use tidemark_store::{ChainRecord, Entropy, Store, StoreClock, StoreSecond};
 use tidemark_wal::Log;
 use tokio::{
     sync::Notify,
@@ -28,7 +28,7 @@ struct LeaseProcess {
     name: String,
     stage: Stage,
     log: Log,
-    clock: Clock,
+    clock: StoreClock,
     chain: IndexChain,
 }
 
@@ -38,7 +38,7 @@ impl LeaseProcess {
         let log = Log::over(stage.store().below("log"), Vec::new());
         let entropy = Entropy::seeded(name.bytes().map(u64::from).sum());
         let chain = IndexChain::open(&stage.store().below("index"), Generation::first(), entropy);
-        let clock = Clock::new(log.stores(), name);
+        let clock = StoreClock::new(log.stores(), name);
         Self { name: name.to_owned(), stage, log, clock, chain }
     }
 

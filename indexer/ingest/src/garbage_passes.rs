@@ -4,7 +4,7 @@
 use std::{convert::Infallible, time::Duration};
 
 use tidemark_catalog::{CatalogError, GarbageCollector, TransactionRejected, WriterIdentity};
-use tidemark_store::{Clock, Entropy};
+use tidemark_store::{Entropy, StoreClock};
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -18,7 +18,7 @@ const PASS_INTERVAL: Duration = Duration::from_hours(1);
 pub(crate) async fn collect_garbage(
     collector: impl Fn() -> GarbageCollector,
     identity: &WriterIdentity,
-    clock: &Clock,
+    clock: &StoreClock,
     entropy: &Entropy,
     tracker: &IngestStatusTracker,
 ) -> Infallible {
@@ -47,7 +47,7 @@ pub(crate) async fn collect_garbage(
 }
 
 /// Deletes the clock objects of pods that are gone. Gives whether a failure was reported: a right that is missing is one warning.
-async fn delete_abandoned_clocks(clock: &Clock, warned: bool) -> bool {
+async fn delete_abandoned_clocks(clock: &StoreClock, warned: bool) -> bool {
     match clock.delete_abandoned().await {
         Ok(_) => false,
         Err(error) => {

@@ -2,7 +2,7 @@
 //! the formula is [`ParameterSchedule::horizon`].
 
 use tidemark_catalog::{CatalogError, LogCursor, RootChain, TransactionRejected};
-use tidemark_store::{Clock, StoreSecond};
+use tidemark_store::{StoreClock, StoreSecond};
 use tidemark_wal::ParameterSchedule;
 
 use crate::{error::IngestError, mutants};
@@ -19,7 +19,7 @@ impl SealedHorizon {
     ///
     /// The order matters: every second below `H` lies before the probe, so parameters that are read after the probe are
     /// certain for all of them. An index whose `cursor` lies below the log floor is refused: what it has not read may be gone.
-    pub(crate) async fn compute(clock: &Clock, root: &RootChain, cursor: LogCursor) -> Result<Self, IngestError> {
+    pub(crate) async fn compute(clock: &StoreClock, root: &RootChain, cursor: LogCursor) -> Result<Self, IngestError> {
         let now = clock.probe().await?.now;
         let root = root.state().await?;
         mutants::checked_floor(root.check_floor(cursor)).map_err(CatalogError::Rejected)?;

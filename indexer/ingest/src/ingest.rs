@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tidemark_catalog::{GarbageCollector, IndexChain, RootChain, WriterIdentity, WriterLease, heartbeat};
-use tidemark_store::{Clock, Entropy};
+use tidemark_store::{Entropy, StoreClock};
 use tidemark_wal::{Log, LogReader};
 use tokio::{sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -33,7 +33,7 @@ pub struct LogIngester {
     /// The log.
     pub log: Log,
     /// The process's clock of that log: its probes are the writer's heartbeat.
-    pub clock: Clock,
+    pub clock: StoreClock,
     /// The log's root chain, which has parameters already.
     pub root: RootChain,
     /// The chain of the index's generation; the index's objects live in its store.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidemark_catalog::{CatalogError, IndexChain, LogCursor, RootChain, TransactionRejected};
-use tidemark_store::{Clock, Entropy};
+use tidemark_store::{Entropy, StoreClock};
 use tokio::time::sleep;
 use tracing::warn;
 
@@ -20,7 +20,7 @@ const FIRST_LOOK_INTERVAL: Duration = Duration::from_mins(4);
 pub(crate) async fn report_keeps(
     chain: &IndexChain,
     root: &RootChain,
-    clock: &Clock,
+    clock: &StoreClock,
     entropy: &Entropy,
 ) -> CatalogError {
     let mut wait = Duration::ZERO;
@@ -39,7 +39,7 @@ pub(crate) async fn report_keeps(
 }
 
 /// Records it if that is due. Gives for how long it is not due again.
-async fn report(chain: &IndexChain, root: &RootChain, clock: &Clock) -> Result<Duration, CatalogError> {
+async fn report(chain: &IndexChain, root: &RootChain, clock: &StoreClock) -> Result<Duration, CatalogError> {
     let (name, head) = (chain.index().url(), root.head().await?);
     let known = head.as_ref().and_then(|head| head.state.indexes.get(name.as_str()).map(|known| (head, known)));
     if let Some((head, known)) = known {

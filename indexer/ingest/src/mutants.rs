@@ -2,7 +2,7 @@
 
 use std::{ops::Range, time::Duration};
 
-use futures::stream::BoxStream;
+use futures::{future::BoxFuture, stream::BoxStream};
 use tidemark_catalog::{CompactionResult, Manifest};
 use tidemark_store::{StoreError, StoreSecond, mutant_hooks};
 use tidemark_wal::{ListedEntry, Outcome};
@@ -42,29 +42,16 @@ use names::*;
 /// Entries in token order, as a listing shows them.
 type ListedEntries = BoxStream<'static, Result<ListedEntry, StoreError>>;
 
-/// `ClockReadAfterListing`: what the log holds from `from` on, as `list` shows it before the clock is read.
-#[cfg(feature = "mutants")]
-pub(crate) async fn early_listing(
-    list: impl FnOnce() -> ListedEntries,
-) -> Result<Option<Vec<ListedEntry>>, StoreError> {
-    use futures::TryStreamExt as _;
-
-    if tidemark_store::mutants::is_active(CLOCK_READ_AFTER_LISTING) {
-        list().try_collect().await.map(Some)
-    } else {
-        Ok(None)
-    }
-}
-
-/// Nothing is listed before the clock is read.
-#[cfg(not(feature = "mutants"))]
-pub(crate) fn early_listing(
-    _: impl FnOnce() -> ListedEntries,
-) -> std::future::Ready<Result<Option<Vec<ListedEntry>>, StoreError>> {
-    std::future::ready(Ok(None))
-}
+/// What was listed before the clock is read; `None` where nothing was.
+type EarlyListing = BoxFuture<'static, Result<Option<Vec<ListedEntry>>, StoreError>>;
 
 mutant_hooks! {
+    /// `ClockReadAfterListing`: what `list` shows before the clock is read.
+    pub(crate) fn early_listing(list: impl FnOnce() -> ListedEntries) -> EarlyListing {
+        CLOCK_READ_AFTER_LISTING => Box::pin(collected(list())),
+        _ => Box::pin(std::future::ready(Ok(None))),
+    }
+
     /// `SidecarAfterCause`: the marks that a batch causes are published with the batch after it.
     pub(crate) fn published_marks(
         marks: RecordMarks,
@@ -135,6 +122,13 @@ mutant_hooks! {
         COMPACTION_LOSES_CORRECTION => replacing_every_sidecar(compaction, manifest),
         _ => compaction,
     }
+}
+
+#[cfg(feature = "mutants")]
+async fn collected(listing: ListedEntries) -> Result<Option<Vec<ListedEntry>>, StoreError> {
+    use futures::TryStreamExt as _;
+
+    listing.try_collect().await.map(Some)
 }
 
 #[cfg(feature = "mutants")]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidemark_catalog::{PublishError, RootChain};
-use tidemark_store::{Clock, StoreSecond};
+use tidemark_store::{StoreClock, StoreSecond};
 use tidemark_wal::Token;
 use tokio::time::{Instant, sleep};
 
@@ -39,7 +39,7 @@ const MAX_ESTIMATE_LAG: Duration = Duration::from_secs(2);
 
 /// The stages of the writer and the loop over them. All that it remembers can be dropped at any time: the chain has it.
 pub(crate) struct IngestPipeline {
-    clock: Clock,
+    clock: StoreClock,
     root: RootChain,
     entries: EntryReader,
     publisher: IndexPublisher,
@@ -60,7 +60,7 @@ pub(crate) struct IngestPipeline {
 
 impl IngestPipeline {
     pub(crate) fn new(
-        (clock, root): (Clock, RootChain),
+        (clock, root): (StoreClock, RootChain),
         entries: EntryReader,
         publisher: IndexPublisher,
         compaction: bool,

@@ -9,7 +9,7 @@ use clap::{Args, Subcommand};
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 use tidemark_catalog::RootChain;
-use tidemark_store::{Clock, ClockError, Entropy, StoreError, StoreSecond};
+use tidemark_store::{ClockError, Entropy, StoreClock, StoreError, StoreSecond};
 use tidemark_wal::{
     Evidence, ListedEntry, LogReader, Outcome, ParameterSchedule, ParameterSource as _, ResolvedEntry, Token,
 };
@@ -115,7 +115,7 @@ impl LogListArgs {
         let stores = log.open()?;
         let entropy = Entropy::from_os();
         let mut listing = LogPrinter {
-            clock: Clock::new(stores.stores(), CLOCK_NAME),
+            clock: StoreClock::new(stores.stores(), CLOCK_NAME),
             root: RootChain::open(&stores, entropy),
             reader: LogReader::new(&stores),
             from: from.map_or(StoreSecond::KSUID_EPOCH, StoreSecond::floor),
@@ -141,7 +141,7 @@ impl LogListArgs {
 }
 
 struct LogPrinter {
-    clock: Clock,
+    clock: StoreClock,
     root: RootChain,
     reader: LogReader,
     /// Everything below is printed with its outcome.

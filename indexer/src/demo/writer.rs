@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use backon::{BackoffBuilder as _, ExponentialBuilder, Retryable as _};
 use tidemark_catalog::RootChain;
-use tidemark_store::{Clock, Entropy, Store, StoreError, StoreSecond};
+use tidemark_store::{Entropy, Store, StoreClock, StoreError, StoreSecond};
 use tidemark_wal::{AppendError, Log, LogWriter, LogWriterOptions, Token, read_descriptor};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -93,7 +93,7 @@ async fn create_buckets(stores: &[Store]) -> Result<(), ServiceError> {
 async fn open(log: &Log, ids: &Entropy, mut workload: WorkloadGenerator) -> Result<WorkloadWriter, ServiceError> {
     let name = format!("tidemark-demo-{}", ids.nonce());
     let root = Arc::new(RootChain::open(log, ids.clone()));
-    let clock = Clock::new(log.stores(), &name);
+    let clock = StoreClock::new(log.stores(), &name);
     retry_until_ok("the log", || async {
         if root.parameters().await?.is_none() {
             return Err(NotReadyError::NoParameters);

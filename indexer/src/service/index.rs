@@ -10,7 +10,7 @@ use tidemark_catalog::{
     CatalogError, IndexChain, IndexOwner, IndexPurge, PurgeStats, RegistrationOutcome, RootChain, RootState,
     WriterIdentity,
 };
-use tidemark_store::{ChainRecord, Clock, Entropy, Store};
+use tidemark_store::{ChainRecord, Entropy, Store, StoreClock};
 use tidemark_wal::{Log, ParameterSource};
 use tokio::{
     net::TcpListener,
@@ -213,7 +213,7 @@ impl IndexTask {
         let identity = self.options.identity.clone().unwrap_or_else(|| format!("purge-{}", self.entropy.nonce()));
         let (identity, root) = (WriterIdentity(identity), self.root(&log));
         let purge = IndexPurge::new(root, index, &name, self.options.owner.clone(), self.entropy.clone());
-        let clock = Clock::new(log.stores(), &clock_name(&identity));
+        let clock = StoreClock::new(log.stores(), &clock_name(&identity));
         let waits = |waiting| tracing::debug!(?waiting, "waiting for the writer lease, to remove the index");
         let run = Box::pin(purge.run(&identity, &clock, &log.entries, waits));
         let Some(swept) = stop.run_until_cancelled(run).await else { return Ok(()) };
@@ -246,7 +246,7 @@ impl IndexTask {
             self.search.serve(Arc::clone(&followed));
             follower = Some(followed);
         }
-        let clock = Clock::new(log.stores(), &clock_name(&identity));
+        let clock = StoreClock::new(log.stores(), &clock_name(&identity));
         let (options, entropy, status) = (self.options.ingest.clone(), self.entropy.clone(), self.status.clone());
         let engine: Arc<dyn IndexEngine> = engine;
         let ingest = LogIngester { log, clock, root, chain, engine, identity, options, entropy, status };

@@ -178,7 +178,7 @@ pub(super) fn serve(tasks: &mut TaskSupervisor, listener: TcpListener, server: H
 #[cfg(test)]
 mod tests {
     use tidemark_catalog::WriterIdentity;
-    use tidemark_store::{Clock, Store};
+    use tidemark_store::{Store, StoreClock};
     use tidemark_wal::Log;
 
     use super::*;
@@ -210,7 +210,7 @@ mod tests {
         assert!(follower.status().is_none());
         let log = Log::over(Store::memory(), vec![Store::memory()]);
         let chain = IndexChain::open(&index, Generation::first(), Entropy::seeded(1));
-        let clock = Clock::new(log.stores(), "test");
+        let clock = StoreClock::new(log.stores(), "test");
         chain.acquire(WriterIdentity("test".to_owned()), &clock, &log.entries, |_| {}).await.unwrap();
         assert!(follower.refresh_manifest().await.unwrap());
         assert!(follower.status().is_some());

@@ -13,6 +13,6 @@ mod trim;
 pub use error::ChainError;
 pub use extensions::StateExtensions;
 pub use names::ChainObjectName;
-pub use protocol::{BOUNDARY_CHECK_INTERVAL, Chain, ChainRecord};
+pub use protocol::{AppendOnlyChain, BOUNDARY_CHECK_INTERVAL, ChainRecord};
 pub use state::{ChainState, InvariantViolation, RecordVersions};
 pub use trim::RECORD_RETENTION;

@@ -4,7 +4,7 @@
 //! answers, floored to the second, and never goes back within one process. Each process has a name of its own, since
 //! some stores allow about one update a second of one object.
 //!
-//! Between probes [`Clock::estimate`] advances by the local monotonic clock, for at most [`MAX_ESTIMATE_AGE`], and only
+//! Between probes [`StoreClock::estimate`] advances by the local monotonic clock, for at most [`MAX_ESTIMATE_AGE`], and only
 //! for tokens: a horizon always rests on a probe.
 
 use std::{sync::Arc, time::Duration};
@@ -32,7 +32,7 @@ const MAX_PROBE_WRITES: u32 = 3;
 
 /// The clock of a log's stores. Clones share their last reading; one a process.
 #[derive(Clone, Debug)]
-pub struct Clock {
+pub struct StoreClock {
     stores: Arc<[Store]>,
     key: Arc<str>,
     last: Arc<Mutex<Option<ProbedTime>>>,
@@ -83,7 +83,7 @@ pub enum ClockError {
     },
 }
 
-impl Clock {
+impl StoreClock {
     /// The clock of `stores` taken together, probed through objects named after `name`. No other process may use it at the same time
     /// if the object is a heartbeat, or often: some stores allow about one update a second.
     pub fn new<'a>(stores: impl IntoIterator<Item = &'a Store>, name: &str) -> Self {
@@ -112,14 +112,14 @@ impl Clock {
         last.filter(|last| last.answered.elapsed() <= MAX_ESTIMATE_AGE).map(ProbedTime::advanced)
     }
 
-    /// As [`Clock::estimate`], however old the last probe is. Only to decide when to look: what was decided for the log rests on a
+    /// As [`StoreClock::estimate`], however old the last probe is. Only to decide when to look: what was decided for the log rests on a
     /// probe.
     pub fn rough_estimate(&self) -> Option<StoreSecond> {
         let last = *self.last.lock();
         last.map(ProbedTime::advanced)
     }
 
-    /// Moves the store time of [`Clock::heartbeat_key`] in the first store, the log's own: one write, which reads no clock.
+    /// Moves the store time of [`StoreClock::heartbeat_key`] in the first store, the log's own: one write, which reads no clock.
     pub async fn beat(&self) -> Result<(), StoreError> {
         let started = Instant::now();
         if let Some(store) = self.stores.first() {

@@ -17,16 +17,19 @@ mod folder;
 mod gcs;
 mod http;
 mod keys;
+mod last_present;
 mod list;
 mod location;
 #[doc(hidden)]
 pub mod mutants;
 mod object;
+mod object_versions;
 mod open;
 mod overlap;
 mod probe;
+mod provider_client;
 mod read;
-mod reloading;
+mod reloading_store;
 mod renewed_credential;
 mod request_counter;
 mod retry;
@@ -36,21 +39,21 @@ mod sign;
 mod signed_url;
 mod store;
 mod time;
-mod transport;
-mod versions;
 mod write;
 
 pub use access::{StoreAccess, StoreSettings};
 pub use chain::{
-    BOUNDARY_CHECK_INTERVAL, Chain, ChainError, ChainObjectName, ChainRecord, ChainState, InvariantViolation,
+    AppendOnlyChain, BOUNDARY_CHECK_INTERVAL, ChainError, ChainObjectName, ChainRecord, ChainState, InvariantViolation,
     RECORD_RETENTION, RecordVersions, StateExtensions,
 };
-pub use clock::{Clock, ClockError, ClockReading, MAX_ESTIMATE_AGE};
+pub use clock::{ClockError, ClockReading, MAX_ESTIMATE_AGE, StoreClock};
 pub use configuration::{ConfiguredValue, StoreConfiguration};
 pub use entropy::Entropy;
 pub use environment::StoreEnvironment;
 pub use errors::{StoreError, error_chain};
+pub use last_present::last_present;
 pub use object::{Create, ObjectInfo, StoredObject, UserMetadata};
+pub use object_versions::{ListVersions, ObjectVersion, VersionPage};
 pub use overlap::urls_overlap;
 pub use probe::{ProbeCheck, ProbeReport, ProbeVerdict, probe_store};
 pub use request_counter::RequestCounter;
@@ -58,4 +61,3 @@ pub use sign::SignedPut;
 pub use signed_url::{SignedPutResponse, UrlSigner, put_signed};
 pub use store::Store;
 pub use time::StoreSecond;
-pub use versions::{ListVersions, ObjectVersion, VersionPage};

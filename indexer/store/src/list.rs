@@ -1,4 +1,4 @@
-//! Listing in key order.
+//! Listings: of keys, in their order, and of the versions of one object.
 
 use backon::ExponentialBackoff;
 use futures::{
@@ -7,7 +7,7 @@ use futures::{
 };
 use object_store::{ObjectMeta, path::Path};
 
-use crate::{errors::StoreError, keys, object::ObjectInfo, retry, store::Store};
+use crate::{errors::StoreError, keys, object::ObjectInfo, object_versions::VersionPage, retry, store::Store};
 
 impl Store {
     /// Objects whose key starts with the folder `prefix` (`""` for all), in key order, strictly after key `after`. Lists
@@ -33,6 +33,17 @@ impl Store {
             }
         })
         .boxed()
+    }
+
+    /// A page of the versions of `key`: the newest, or those behind `after`, which a page before named as its next; `None` where the
+    /// store lists none. Retries.
+    ///
+    /// To list versions is a right of its own, which reading does not include: [`StoreError::Denied`] without it.
+    pub async fn version_page(&self, key: &str, after: Option<&str>) -> Result<Option<VersionPage>, StoreError> {
+        let path = self.path(key)?;
+        let Some(lister) = self.version_lister() else { return Ok(None) };
+        let page = || async { lister.list_versions(&path, after).await.map_err(|error| self.error(key, &error)) };
+        retry::retried(page).await
     }
 }
 

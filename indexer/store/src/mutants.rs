@@ -2,8 +2,8 @@
 //!
 //! `tests/sim` lists all mutants. Where no store, engine or process of the simulation can carry one, its body is in the
 //! `mutants.rs` of the crate that it breaks, behind the crate feature `mutants`, which only the simulation turns on. That file
-//! has its name as a constant in `MUTANT_HOOKS`, and `tests/sim` checks these lists against its own. Without the feature the bodies are
-//! not compiled: [`mutant_hooks`](crate::mutant_hooks) leaves only what each hook returns while its mutant is off.
+//! has its name as a constant in `MUTANT_HOOKS`, and `tests/sim` checks these lists against its own. Without the feature neither the
+//! bodies nor the switch are compiled: [`mutant_hooks`](crate::mutant_hooks) leaves only what each hook returns while its mutant is off.
 
 /// Defines hooks: what each returns while a mutant is on, compiled with the feature `mutants` of the crate that calls this alone, and after
 /// `_` what it returns else.
@@ -73,13 +73,5 @@ mod switch {
     }
 }
 
-#[cfg(not(feature = "mutants"))]
-mod switch {
-    /// Whether the mutant `name` is on: never, in this build.
-    #[inline]
-    pub const fn is_active(_name: &str) -> bool {
-        false
-    }
-}
-
-pub use switch::*;
+#[cfg(feature = "mutants")]
+pub use switch::{activate, activation, is_active};

@@ -16,12 +16,12 @@ use crate::{
     folder::FolderStore,
     gcs,
     location::EndpointSource,
-    reloading::{ClientFiles, FilesReader, ReloadingStore},
+    object_versions::ListVersions,
+    provider_client::{ProviderClient, TransportSettings, unusable},
+    reloading_store::{ClientFiles, FilesReader, ReloadingStore},
     s3,
     scheme::StoreScheme,
     store::{Store, StoreBackend},
-    transport::{ProviderClient, TransportSettings, unusable},
-    versions::ListVersions,
 };
 
 /// What a store is opened for.

@@ -21,6 +21,12 @@ impl Store {
         retried(|| self.get_once(key, limit)).await
     }
 
+    /// As [`Store::get`], of the version `id`. Retries.
+    pub async fn get_version(&self, key: &str, id: &str, limit: u64) -> Result<Option<StoredObject>, StoreError> {
+        let options = GetOptions { version: Some(id.to_owned()), ..GetOptions::default() };
+        retried(|| self.get_once_with(key, options.clone(), limit)).await
+    }
+
     /// The object without its body, and the body's SHA-256 as 64 hexadecimal digits. The body is read piece by piece and
     /// none of it is kept; one larger than `limit` bytes is not read and has no digest. `None` when absent. Retries.
     pub async fn get_digest(
@@ -53,7 +59,7 @@ impl Store {
     }
 
     /// One attempt of a GET with `options`.
-    pub(crate) async fn get_once_with(
+    async fn get_once_with(
         &self,
         key: &str,
         options: GetOptions,

@@ -12,10 +12,10 @@ use crate::{
     errors::{StoreError, classify},
     keys,
     location::{EndpointSource, location},
-    reloading::ReloadingStore,
+    object_versions::ListVersions,
+    reloading_store::ReloadingStore,
     scheme::StoreScheme,
     sign::SignPut,
-    versions::ListVersions,
 };
 
 /// A bucket, or a prefix of one, under the store contract.

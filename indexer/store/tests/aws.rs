@@ -234,10 +234,10 @@ fn answered(status: u16, answer: &'static str, variables: &[(&str, &str)]) -> (S
 /// AWS: the headers of `PutObject` for SSE-KMS, SSE-C and requester-pays buckets. A signed URL has what the store's own write has.
 #[tokio::test]
 async fn a_signed_url_encrypts_and_pays_as_the_stores_own_write_does() {
-    type Pairs<'a> = &'a [(&'a str, &'a str)];
+    type NamedValues<'a> = &'a [(&'a str, &'a str)];
     // The key is 32 bytes; its MD5 is of the bytes, not of the base64.
     let key = "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
-    let cases: [(Pairs<'_>, Pairs<'_>); 4] = [
+    let cases: [(NamedValues<'_>, NamedValues<'_>); 4] = [
         (
             &[
                 ("AWS_SERVER_SIDE_ENCRYPTION", "aws:kms"),

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tidemark_store::{
-    Chain, ChainError, ChainState, Entropy, InvariantViolation, RecordVersions, StateExtensions, Store, StoreSecond,
+    AppendOnlyChain, ChainError, ChainState, Entropy, InvariantViolation, RecordVersions, StateExtensions, Store,
+    StoreSecond,
 };
 
 /// A state of the program of version `V`. Version 2 has given it a title, which version 1 does not know.
@@ -47,12 +48,12 @@ impl<const V: u32> ChainState for VersionedLedger<V> {
     }
 }
 
-fn chain<const V: u32>(store: &Store) -> Chain<VersionedLedger<V>> {
-    Chain::new(store.clone(), Entropy::seeded(u64::from(V)))
+fn chain<const V: u32>(store: &Store) -> AppendOnlyChain<VersionedLedger<V>> {
+    AppendOnlyChain::new(store.clone(), Entropy::seeded(u64::from(V)))
 }
 
 async fn push<const V: u32>(
-    chain: &Chain<VersionedLedger<V>>,
+    chain: &AppendOnlyChain<VersionedLedger<V>>,
     number: u64,
 ) -> Result<(), ChainError<std::convert::Infallible>> {
     let pushed = chain.append(None, |state| {

@@ -46,7 +46,7 @@ pub(crate) enum WriteFault {
 }
 
 #[derive(Debug)]
-struct State {
+struct TestStoreState {
     opened: Instant,
     times: BTreeMap<Path, StoreSecond>,
     troubles: Vec<(String, WriteFault)>,
@@ -108,7 +108,7 @@ pub(crate) enum ReadFault {
 #[derive(Clone)]
 pub(crate) struct TestStore {
     inner: Arc<InMemory>,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<TestStoreState>>,
     /// How far this store's clock leads the lab's.
     lead: Duration,
     bodies: Arc<LiveBodies>,
@@ -154,7 +154,7 @@ impl Drop for CountedBody {
 
 impl TestStore {
     pub(crate) fn new() -> Self {
-        let state = State {
+        let state = TestStoreState {
             opened: Instant::now(),
             times: BTreeMap::new(),
             troubles: Vec::new(),
@@ -283,7 +283,7 @@ impl TestStore {
         is_refused || state.refused_versions_by_number.as_ref().is_some_and(is_one)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, TestStoreState> {
         self.state.lock()
     }
 

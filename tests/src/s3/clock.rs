@@ -13,9 +13,9 @@ use tidemark_store::StoreSecond;
 /// Move it forward to let signed URLs expire. Do not sign URLs after moving it backward by more than a URL lasts: the
 /// signature check underneath also looks at the machine's clock, and finds them expired.
 #[derive(Debug, Default)]
-pub struct StoreClock(Mutex<SignedDuration>);
+pub struct MovableClock(Mutex<SignedDuration>);
 
-impl StoreClock {
+impl MovableClock {
     /// The store's time, by the millisecond as S3 keeps it.
     #[expect(clippy::disallowed_methods, reason = "a store's clock is a wall clock; this one is the test's store")]
     pub fn now(&self) -> Timestamp {

@@ -13,11 +13,6 @@ use hyper::{
     body::Incoming,
     header::{CONTENT_TYPE, DATE, HeaderValue},
     http::request::Parts,
-    service::service_fn,
-};
-use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
-    server::conn::auto::Builder,
 };
 use jiff::{SignedDuration, Timestamp};
 use s3s::{
@@ -26,7 +21,6 @@ use s3s::{
     config::{S3Config, StaticConfigProvider},
     service::{S3Service, S3ServiceBuilder},
 };
-use tokio::net::TcpListener;
 
 use super::{S3State, api::S3Api};
 use crate::faults::{InjectedFault, StoreOperation};
@@ -36,24 +30,8 @@ const LEAD: SignedDuration = SignedDuration::from_mins(15);
 /// S3 takes no URL that lasts longer than this.
 const LONGEST: i64 = 7 * 24 * 3600;
 
-/// Serves connections until the runtime ends.
-pub(super) async fn serve(listener: TcpListener, shared: Arc<S3State>) {
-    let service = service(&shared);
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            continue;
-        };
-        let _ = stream.set_nodelay(true);
-        let (shared, service) = (Arc::clone(&shared), service.clone());
-        let answer = service_fn(move |request| answer(Arc::clone(&shared), service.clone(), request));
-        tokio::spawn(async move {
-            // A broken connection is the client's business, or a fault that a test asked for.
-            let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), answer).await;
-        });
-    }
-}
-
-fn service(shared: &Arc<S3State>) -> S3Service {
+/// What parses requests and checks signatures.
+pub(super) fn service(shared: &Arc<S3State>) -> S3Service {
     let mut config = S3Config::default();
     // The moved clock decides (see `expired`), not the machine's.
     config.presigned_url_max_skew_time_secs = 400 * 24 * 3600;
@@ -75,7 +53,7 @@ impl S3Auth for AccessKeys {
 }
 
 /// Answers one request; an error breaks the connection.
-async fn answer(
+pub(super) async fn answer(
     shared: Arc<S3State>,
     service: S3Service,
     request: Request<Incoming>,

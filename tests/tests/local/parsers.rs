@@ -11,7 +11,7 @@ use std::{
 use futures::FutureExt;
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
 use tidemark_catalog::{CatalogError, Generation, Manifest};
-use tidemark_store::{Chain, Entropy, Store};
+use tidemark_store::{AppendOnlyChain, Entropy, Store};
 use tidemark_tests::IndexPipeline;
 use tidemark_wal::{Token, parse_datamon_path, parse_payload, read_descriptor};
 use tokio::time::Instant;
@@ -198,7 +198,7 @@ fn paths_and_descriptors() {
 #[tokio::test]
 async fn manifests() {
     let (store, generation) = (Store::memory(), Generation::first());
-    let chain = Chain::<Manifest>::new(store.clone(), Entropy::seeded(1));
+    let chain = AppendOnlyChain::<Manifest>::new(store.clone(), Entropy::seeded(1));
     let manifest = Manifest::new(generation);
     let slot = chain.append(None, |_| Ok(Some(manifest.clone()))).await.expect("it is appended");
     let key = format!("{:020}", slot.number);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use tidemark_store::{ChainState, InvariantViolation, RecordVersions, StateExtensions, StoreSecond};
+use tidemark_store::{ChainState, InvariantViolation, StateExtensions, StoreSecond};
 
 use super::state::{EndReason, FIRST_SEQ, GenerationEnd, IndexTotals, Manifest, SegmentMeta, SidecarMeta, keys};
 use crate::{
@@ -14,10 +14,6 @@ impl ChainState for Manifest {
     type Rejection = TransactionRejected;
 
     const FORMAT: u32 = 1;
-
-    fn versions(&self) -> RecordVersions {
-        RecordVersions::FIRST
-    }
 
     fn extensions(&self) -> &StateExtensions {
         &self.ext

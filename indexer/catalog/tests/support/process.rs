@@ -6,7 +6,7 @@ use tidemark_catalog::{
     AcquireError, CatalogError, Generation, IndexChain, IndexOwner, IndexPurge, IndexRegistration, LogCursor, Manifest,
     PublishError, PublishRequest, PurgeStats, RegistrationOutcome, RootChain, WriterIdentity, WriterLease,
 };
-use tidemark_store::{Clock, Entropy};
+use tidemark_store::{Entropy, StoreClock};
 use tidemark_wal::{Log, LogParameters};
 
 use super::Stage;
@@ -21,7 +21,7 @@ pub(crate) struct IndexProcess {
     name: String,
     stage: Stage,
     pub(crate) log: Log,
-    pub(crate) clock: Clock,
+    pub(crate) clock: StoreClock,
     pub(crate) root: RootChain,
     owner: IndexOwner,
     entropy: Entropy,
@@ -42,7 +42,7 @@ impl IndexProcess {
     pub(crate) fn of_log(log: &str, name: &str, stage: &Stage, owner: IndexOwner) -> Self {
         let entropy = Entropy::seeded(format!("{log}{name}").bytes().map(u64::from).sum());
         let log = Log::over(stage.store().below(log), Vec::new());
-        let (clock, root) = (Clock::new(log.stores(), name), RootChain::open(&log, entropy.clone()));
+        let (clock, root) = (StoreClock::new(log.stores(), name), RootChain::open(&log, entropy.clone()));
         Self { name: name.to_owned(), stage: stage.clone(), log, clock, root, owner, entropy }
     }
 

@@ -7,7 +7,7 @@ use tidemark_catalog::{
     Generation, IndexChain, IndexOwner, IndexRegistration, IndexTotals, LogCursor, Manifest, ObjectKind, ObjectName,
     RootChain, RootState, SegmentMeta, WriterIdentity,
 };
-use tidemark_store::{Clock, Entropy, Store, StoreSecond};
+use tidemark_store::{Entropy, Store, StoreClock, StoreSecond};
 use tidemark_wal::{Log, LogParameters, Outcome, Token};
 use tokio::{sync::watch, time::sleep};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -168,7 +168,7 @@ impl IngestWorld {
     fn ingest(&self, identity: &str) -> LogIngester {
         let (log, chain) = (self.log(), self.chain());
         LogIngester {
-            clock: Clock::new(log.stores(), identity),
+            clock: StoreClock::new(log.stores(), identity),
             root: RootChain::open(&log, self.entropy.clone()),
             engine: self.engine(),
             log,

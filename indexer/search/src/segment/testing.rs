@@ -11,7 +11,7 @@ use tidemark_catalog::{
     CompactionResult, Generation, IndexChain, LogCursor, Manifest, ObjectKind, ObjectName, PublishRequest,
     RecordCounts, SegmentMeta, SetDigest, SidecarMeta, WriterIdentity, WriterLease,
 };
-use tidemark_store::{Clock, Entropy, Store, StoreSecond, UserMetadata};
+use tidemark_store::{Entropy, Store, StoreClock, StoreSecond, UserMetadata};
 use tidemark_wal::{ClientTime, Contributor, Evidence, Log, OperationKind, Outcome, OutcomeDecision, Token};
 
 use super::{
@@ -178,7 +178,7 @@ impl TestIndex {
     pub(crate) async fn with_cache(bytes: u64) -> Self {
         let (store, entropy) = (Store::memory(), Entropy::seeded(1));
         let log = Log::over(Store::memory(), vec![Store::memory()]);
-        let clock = Clock::new(log.stores(), "test");
+        let clock = StoreClock::new(log.stores(), "test");
         let chain = IndexChain::open(&store, Generation::first(), entropy.clone());
         let writer_lease =
             chain.acquire(WriterIdentity("test".to_owned()), &clock, &log.entries, |_| {}).await.unwrap();

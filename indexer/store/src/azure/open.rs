@@ -13,8 +13,10 @@ use crate::{
     configuration::{ConfiguredValue, StoreConfiguration},
     environment::{StoreEnvironment, is_true},
     errors::StoreError,
+    provider_client::{
+        ProviderClient, TransportSettings, bad_settings, bucket_name, check_encryption, no_retries, unusable,
+    },
     scheme::StoreScheme,
-    transport::{ProviderClient, TransportSettings, bad_settings, bucket_name, check_encryption, no_retries, unusable},
 };
 
 /// The account that every emulator has, and its key: published by Microsoft.

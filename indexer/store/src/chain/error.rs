@@ -1,7 +1,7 @@
 //! What can go wrong with a chain, and what to do about it.
 
 use super::state::InvariantViolation;
-use crate::StoreError;
+use crate::errors::StoreError;
 
 /// A failure of a chain whose transactions are rejected with `R`.
 ///

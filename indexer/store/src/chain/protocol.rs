@@ -21,7 +21,15 @@ use super::{
     record::{self, DecodedRecord},
     state::{ChainState, InvariantViolation},
 };
-use crate::{Create, Entropy, ObjectInfo, Store, StoreError, StoreSecond, UserMetadata, mutants};
+use crate::{
+    entropy::Entropy,
+    errors::StoreError,
+    last_present::last_present,
+    mutants,
+    object::{Create, ObjectInfo, UserMetadata},
+    store::Store,
+    time::StoreSecond,
+};
 
 /// The largest record that is written and read.
 const MAX_RECORD_BYTES: u64 = 256 << 20;
@@ -55,7 +63,7 @@ pub struct ChainRecord<S> {
 }
 
 /// A chain below one prefix. Cheap to clone; clones share what they know of where the chain ends.
-pub struct Chain<S> {
+pub struct AppendOnlyChain<S> {
     store: Store,
     entropy: Entropy,
     /// A number that is known to have been in use: where a search for the latest record starts. Accesses are
@@ -68,7 +76,7 @@ pub struct Chain<S> {
     state: PhantomData<fn() -> S>,
 }
 
-impl<S> Clone for Chain<S> {
+impl<S> Clone for AppendOnlyChain<S> {
     fn clone(&self) -> Self {
         Self {
             store: self.store.clone(),
@@ -88,7 +96,7 @@ struct SlotObject {
     body: Option<Bytes>,
 }
 
-impl<S: ChainState> Chain<S> {
+impl<S: ChainState> AppendOnlyChain<S> {
     /// The chain whose records lie directly below `store`'s root.
     pub fn new(store: Store, entropy: Entropy) -> Self {
         let (hint, boundary_checked) = (Arc::default(), Arc::default());
@@ -171,7 +179,7 @@ impl<S: ChainState> Chain<S> {
         }
     }
 
-    /// As [`Chain::latest_after`] for a reader that polls: one GET while nothing is new.
+    /// As [`AppendOnlyChain::latest_after`] for a reader that polls: one GET while nothing is new.
     ///
     /// It may answer `None` although the records after `record` were trimmed, for at most [`BOUNDARY_CHECK_INTERVAL`].
     pub async fn poll_newer(
@@ -210,7 +218,7 @@ impl<S: ChainState> Chain<S> {
     /// again to what the chain then holds, or rejected; so it must be pure. `Ok(None)` from it means that there is
     /// nothing to change: the record that it was applied to is returned. Every state is checked against the invariants
     /// before it is written. On [`ChainError::Unknown`] the process has to end; on every other error nothing was
-    /// appended, but for a record that fills the hole of one that was lost, which counts for nobody ([`ChainError::Corrupt`]). After every 64th record, those that were followed [`RECORD_RETENTION`](super::RECORD_RETENTION) ago are removed.
+    /// appended, but for a record that fills the slot of one that was lost, and stays there ([`ChainError::Corrupt`]). After every 64th record, those that were followed [`RECORD_RETENTION`](super::RECORD_RETENTION) ago are removed.
     pub async fn append(
         &self,
         base: Option<ChainRecord<S>>,
@@ -383,30 +391,17 @@ impl<S: ChainState> Chain<S> {
         Err(self.corrupt(number, why))
     }
 
-    /// The number of the last record, by doubling steps and halving them; `None` if there is none above the boundary.
+    /// The number of the last record; `None` if there is none above the boundary.
     ///
     /// Trimming may overtake it: the answer holds only if the boundary is seen below it afterwards.
     async fn end(&self, boundary: u64) -> Result<Option<u64>, StoreError> {
         let first = boundary.saturating_add(1);
         let hint = self.hint.load(Ordering::Relaxed);
-        let mut known = if hint > first && self.exists(hint).await? { hint } else { first };
+        let known = if hint > first && self.exists(hint).await? { hint } else { first };
         if known == first && !self.exists(first).await? {
             return Ok(None);
         }
-        let mut step = 1;
-        let mut absent = loop {
-            let next = known.saturating_add(step);
-            if !self.exists(next).await? {
-                break next;
-            }
-            known = next;
-            step = step.saturating_mul(2);
-        };
-        while absent - known > 1 {
-            let middle = known + (absent - known) / 2;
-            if self.exists(middle).await? { known = middle } else { absent = middle }
-        }
-        Ok(Some(known))
+        last_present(known, |number| self.exists(number)).await.map(Some)
     }
 
     /// The number of the first record after `number` that a listing shows.
@@ -548,7 +543,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_record_that_nobody_could_read_is_never_written() {
         let store = Store::over(Arc::new(InMemory::new()), url::Url::parse("memory:///").unwrap());
-        let chain = Chain { limit: 600, ..Chain::<AscendingNumbers>::new(store, Entropy::seeded(1)) };
+        let chain =
+            AppendOnlyChain { limit: 600, ..AppendOnlyChain::<AscendingNumbers>::new(store, Entropy::seeded(1)) };
         let state = |numbers: Vec<u64>| move |_: Option<&AscendingNumbers>| Ok(Some(AscendingNumbers(numbers.clone())));
         chain.append(None, state(vec![1, 2, 3])).await.unwrap();
         let refused = chain.append(None, state(vec![7; 600])).await.unwrap_err();

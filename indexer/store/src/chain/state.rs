@@ -29,8 +29,12 @@ pub trait ChainState: Serialize + DeserializeOwned + Clone + Send + Sync + 'stat
     /// The version of this program: the highest format that it writes. It reads all lower ones too.
     const FORMAT: u32;
 
-    /// The lowest versions that can express this state: what it is written as.
-    fn versions(&self) -> RecordVersions;
+    /// The lowest versions that can express this state: what it is written as. All states of a kind whose [`Self::FORMAT`] is 1 are
+    /// of the first version; a kind with a later one says which of its states need that.
+    fn versions(&self) -> RecordVersions {
+        const { assert!(Self::FORMAT == 1, "a later format says which states need it") };
+        RecordVersions::FIRST
+    }
 
     /// What later versions have added, which this one keeps as it is.
     fn extensions(&self) -> &StateExtensions;

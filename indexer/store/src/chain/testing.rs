@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     extensions::StateExtensions,
-    state::{ChainState, InvariantViolation, RecordVersions},
+    state::{ChainState, InvariantViolation},
 };
 use crate::time::StoreSecond;
 
@@ -16,10 +16,6 @@ impl ChainState for AscendingNumbers {
     type Rejection = std::convert::Infallible;
 
     const FORMAT: u32 = 1;
-
-    fn versions(&self) -> RecordVersions {
-        RecordVersions::FIRST
-    }
 
     fn extensions(&self) -> &StateExtensions {
         static NONE: StateExtensions = StateExtensions::NONE;

@@ -8,10 +8,13 @@ use futures::TryStreamExt as _;
 use super::{
     error::ChainError,
     names::{ChainObjectName, boundary_key, record_key},
-    protocol::{Chain, ChainRecord},
+    protocol::{AppendOnlyChain, ChainRecord},
     state::ChainState,
 };
-use crate::{Create, ObjectInfo, StoreSecond, UserMetadata};
+use crate::{
+    object::{Create, ObjectInfo, UserMetadata},
+    time::StoreSecond,
+};
 
 /// How long a record stays after a later one followed it, by store time. A constant of the format: readers rely on it.
 pub const RECORD_RETENTION: Duration = Duration::from_hours(1);
@@ -26,7 +29,7 @@ struct ChainListing {
     boundaries: Vec<(u64, StoreSecond)>,
 }
 
-impl<S: ChainState> Chain<S> {
+impl<S: ChainState> AppendOnlyChain<S> {
     /// Trims after every 64th append. A failure is logged: the next appender trims more.
     pub(super) async fn trim_after(&self, appended: &ChainRecord<S>) {
         if !appended.number.is_multiple_of(TRIM_STEP) {

@@ -17,8 +17,10 @@ use crate::{
     configuration::{ConfiguredValue, StoreConfiguration},
     environment::StoreEnvironment,
     errors::StoreError,
+    provider_client::{
+        ProviderClient, TransportSettings, bad_settings, bucket_name, check_encryption, no_retries, unusable,
+    },
     scheme::StoreScheme,
-    transport::{ProviderClient, TransportSettings, bad_settings, bucket_name, check_encryption, no_retries, unusable},
 };
 
 /// Google's own endpoint.

@@ -137,7 +137,7 @@ impl fmt::Debug for AwsCredentialChain {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::transport::TransportSettings;
+    use crate::provider_client::TransportSettings;
 
     /// A chain over a profile whose process prints `answer` and counts its runs in a file.
     fn chain(folder: &tempfile::TempDir, answer: &str) -> AwsCredentialChain {

@@ -12,7 +12,7 @@ use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 use url::Url;
 
-use crate::{errors::StoreError, transport::TransportSettings};
+use crate::{errors::StoreError, provider_client::TransportSettings};
 
 /// How long a request may take where AWS's crate names no time.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);

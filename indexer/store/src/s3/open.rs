@@ -20,8 +20,10 @@ use crate::{
     configuration::{ConfiguredValue, StoreConfiguration},
     environment::{StoreEnvironment, is_true},
     errors::StoreError,
+    provider_client::{
+        ProviderClient, TransportSettings, bad_settings, bucket_name, check_encryption, no_retries, unusable,
+    },
     scheme::StoreScheme,
-    transport::{ProviderClient, TransportSettings, bad_settings, bucket_name, check_encryption, no_retries, unusable},
 };
 
 /// Where an endpoint that is not Amazon's own is named, the first one first.
@@ -202,8 +204,8 @@ mod tests {
 
     #[test]
     fn each_source_of_credentials_is_named_and_no_secret_is() {
-        type Variables<'a> = &'a [(&'a str, &'a str)];
-        let cases: [(&str, Variables<'_>, &str); 7] = [
+        type EnvironmentPairs<'a> = &'a [(&'a str, &'a str)];
+        let cases: [(&str, EnvironmentPairs<'_>, &str); 7] = [
             (
                 "[default]\naws_access_key_id = id\naws_secret_access_key = hidden\n",
                 &[],

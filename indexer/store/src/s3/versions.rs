@@ -14,8 +14,8 @@ use quick_xml::{Reader, escape::unescape, events::Event};
 use reqwest::Method;
 
 use crate::{
+    object_versions::{ListVersions, ObjectVersion, VersionPage},
     time::StoreSecond,
-    versions::{ListVersions, ObjectVersion, VersionPage},
 };
 
 /// How long the request for a page is valid. It is sent at once, but dated by the clock of this machine: S3 takes other requests

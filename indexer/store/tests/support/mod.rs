@@ -21,28 +21,22 @@ use object_store::{
     ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
 };
 use serde::{Deserialize, Serialize};
-use tidemark_store::{
-    Chain, ChainState, Entropy, InvariantViolation, RecordVersions, StateExtensions, Store, StoreSecond,
-};
+use tidemark_store::{AppendOnlyChain, ChainState, Entropy, InvariantViolation, StateExtensions, Store, StoreSecond};
 use tokio::{sync::Notify, time::Instant};
 
 /// A state for tests: numbers, in the order in which they were appended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Numbers(pub(crate) Vec<u64>);
+pub(crate) struct AppendedNumbers(pub(crate) Vec<u64>);
 
 /// Why a transaction on numbers does not apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} cannot follow; nothing was written; append another number")]
 pub(crate) struct NumberRejected(pub(crate) u64);
 
-impl ChainState for Numbers {
+impl ChainState for AppendedNumbers {
     type Rejection = NumberRejected;
 
     const FORMAT: u32 = 1;
-
-    fn versions(&self) -> RecordVersions {
-        RecordVersions::FIRST
-    }
 
     fn extensions(&self) -> &StateExtensions {
         static NONE: StateExtensions = StateExtensions::NONE;
@@ -61,7 +55,9 @@ impl ChainState for Numbers {
 }
 
 /// The transaction that appends `number`, whatever is there.
-pub(crate) fn push(number: u64) -> impl Fn(Option<&Numbers>) -> Result<Option<Numbers>, NumberRejected> + Send + Sync {
+pub(crate) fn push(
+    number: u64,
+) -> impl Fn(Option<&AppendedNumbers>) -> Result<Option<AppendedNumbers>, NumberRejected> + Send + Sync {
     move |state| {
         let mut next = state.cloned().unwrap_or_default();
         next.0.push(number);
@@ -72,9 +68,9 @@ pub(crate) fn push(number: u64) -> impl Fn(Option<&Numbers>) -> Result<Option<Nu
 /// The transaction that appends `number` unless it is there.
 pub(crate) fn push_once(
     number: u64,
-) -> impl Fn(Option<&Numbers>) -> Result<Option<Numbers>, NumberRejected> + Send + Sync {
+) -> impl Fn(Option<&AppendedNumbers>) -> Result<Option<AppendedNumbers>, NumberRejected> + Send + Sync {
     move |state| match state {
-        Some(Numbers(numbers)) if numbers.contains(&number) => Ok(None),
+        Some(AppendedNumbers(numbers)) if numbers.contains(&number) => Ok(None),
         _ => push(number)(state),
     }
 }
@@ -85,7 +81,7 @@ pub(crate) fn key(number: u64) -> String {
 
 /// What happens to a call.
 #[derive(Clone, Debug)]
-pub(crate) enum Act {
+pub(crate) enum CallFault {
     /// It is applied and its answer is lost.
     LoseAnswer,
     /// It fails and nothing is applied.
@@ -106,7 +102,7 @@ pub(crate) enum Act {
 
 /// A call that a rule may hit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Call {
+pub(crate) enum StoreCall {
     Put,
     Get,
     Head,
@@ -116,25 +112,25 @@ pub(crate) enum Call {
     Any,
 }
 
-struct Rule {
-    call: Call,
+struct CallFaultRule {
+    call: StoreCall,
     key: String,
     skip: u64,
     times: u64,
-    act: Act,
+    fault: CallFault,
 }
 
 /// A store in memory whose calls a test can disturb. Clones share the objects and the rules.
 #[derive(Clone)]
-pub(crate) struct Stage {
+pub(crate) struct ScriptedStore {
     objects: Arc<InMemory>,
     times: Arc<Mutex<BTreeMap<String, DateTime<Utc>>>>,
-    rules: Arc<Mutex<Vec<Rule>>>,
+    rules: Arc<Mutex<Vec<CallFaultRule>>>,
     calls: Arc<AtomicU64>,
     began: Instant,
 }
 
-impl Stage {
+impl ScriptedStore {
     pub(crate) fn new() -> Self {
         Self {
             objects: Arc::default(),
@@ -150,9 +146,9 @@ impl Stage {
         Self { rules: Arc::default(), calls: Arc::default(), ..self.clone() }
     }
 
-    /// From now on, after `skip` calls of that kind on keys that contain `key`, `act` happens to `times` of them.
-    pub(crate) fn disturb(&self, call: Call, key: &str, skip: u64, times: u64, act: Act) {
-        lock(&self.rules).push(Rule { call, key: key.to_owned(), skip, times, act });
+    /// From now on, after `skip` calls of that kind on keys that contain `key`, `fault` happens to `times` of them.
+    pub(crate) fn disturb(&self, call: StoreCall, key: &str, skip: u64, times: u64, fault: CallFault) {
+        lock(&self.rules).push(CallFaultRule { call, key: key.to_owned(), skip, times, fault });
     }
 
     pub(crate) fn peace(&self) {
@@ -167,8 +163,8 @@ impl Stage {
         Store::over(Arc::new(self.clone()), url::Url::parse("memory:///").unwrap())
     }
 
-    pub(crate) fn chain(&self, seed: u64) -> Chain<Numbers> {
-        Chain::new(self.store().below("chain"), Entropy::seeded(seed))
+    pub(crate) fn chain(&self, seed: u64) -> AppendOnlyChain<AppendedNumbers> {
+        AppendOnlyChain::new(self.store().below("chain"), Entropy::seeded(seed))
     }
 
     /// Every key.
@@ -184,11 +180,11 @@ impl Stage {
         DateTime::from_timestamp(seconds, 0).unwrap()
     }
 
-    fn strike(&self, call: Call, key: &str) -> Option<Act> {
+    fn strike(&self, call: StoreCall, key: &str) -> Option<CallFault> {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let mut rules = lock(&self.rules);
         for rule in rules.iter_mut() {
-            if (rule.call != call && rule.call != Call::Any) || !key.contains(&rule.key) || rule.times == 0 {
+            if (rule.call != call && rule.call != StoreCall::Any) || !key.contains(&rule.key) || rule.times == 0 {
                 continue;
             }
             if rule.skip > 0 {
@@ -196,22 +192,24 @@ impl Stage {
                 continue;
             }
             rule.times -= 1;
-            return Some(rule.act.clone());
+            return Some(rule.fault.clone());
         }
         None
     }
 
     /// Acts out what comes before the call is applied; what is left comes back.
-    async fn before(&self, call: Call, key: &str) -> Result<Option<Act>> {
+    async fn before(&self, call: StoreCall, key: &str) -> Result<Option<CallFault>> {
         match self.strike(call, key) {
-            Some(Act::Drop) => Err(broken()),
-            Some(Act::Forbid) => Err(Error::PermissionDenied { path: key.to_owned(), source: "not yours".into() }),
-            Some(Act::Pause(until)) => {
+            Some(CallFault::Drop) => Err(broken()),
+            Some(CallFault::Forbid) => {
+                Err(Error::PermissionDenied { path: key.to_owned(), source: "not yours".into() })
+            }
+            Some(CallFault::Pause(until)) => {
                 until.notified().await;
                 Ok(None)
             }
-            Some(Act::EndBefore) => std::future::pending().await,
-            act => Ok(act),
+            Some(CallFault::EndBefore) => std::future::pending().await,
+            fault => Ok(fault),
         }
     }
 
@@ -227,10 +225,10 @@ impl Stage {
     }
 }
 
-async fn after<T>(act: Option<Act>, answer: Result<T>) -> Result<T> {
-    match act {
-        Some(Act::LoseAnswer) => Err(broken()),
-        Some(Act::EndAfter) => std::future::pending().await,
+async fn after<T>(fault: Option<CallFault>, answer: Result<T>) -> Result<T> {
+    match fault {
+        Some(CallFault::LoseAnswer) => Err(broken()),
+        Some(CallFault::EndAfter) => std::future::pending().await,
         _ => answer,
     }
 }
@@ -240,26 +238,26 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 fn broken() -> Error {
-    Error::Generic { store: "stage", source: "connection reset".into() }
+    Error::Generic { store: "scripted", source: "connection reset".into() }
 }
 
-impl fmt::Debug for Stage {
+impl fmt::Debug for ScriptedStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Stage")
+        f.write_str("ScriptedStore")
     }
 }
 
-impl fmt::Display for Stage {
+impl fmt::Display for ScriptedStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Stage")
+        f.write_str("ScriptedStore")
     }
 }
 
 #[async_trait]
-impl ObjectStore for Stage {
+impl ObjectStore for ScriptedStore {
     async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
-        let act = self.before(Call::Put, location.as_ref()).await?;
-        if let Some(Act::LandLater(time)) = act {
+        let fault = self.before(StoreCall::Put, location.as_ref()).await?;
+        if let Some(CallFault::LandLater(time)) = fault {
             let (this, location) = (self.clone(), location.clone());
             tokio::spawn(async move {
                 tokio::time::sleep(time).await;
@@ -267,7 +265,7 @@ impl ObjectStore for Stage {
             });
             return Err(broken());
         }
-        after(act, self.put(location, payload, options).await).await
+        after(fault, self.put(location, payload, options).await).await
     }
 
     async fn put_multipart_opts(&self, _: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
@@ -275,11 +273,11 @@ impl ObjectStore for Stage {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        let call = if options.head { Call::Head } else { Call::Get };
-        let act = self.before(call, location.as_ref()).await?;
+        let call = if options.head { StoreCall::Head } else { StoreCall::Get };
+        let fault = self.before(call, location.as_ref()).await?;
         let answer = self.objects.get_opts(location, options).await;
         let answer = answer.map(|got| GetResult { meta: self.timed(got.meta.clone()), ..got });
-        after(act, answer).await
+        after(fault, answer).await
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -288,8 +286,8 @@ impl ObjectStore for Stage {
             let this = this.clone();
             async move {
                 let location = location?;
-                let act = this.before(Call::Delete, location.as_ref()).await?;
-                after(act, this.objects.delete(&location).await.map(|()| location)).await
+                let fault = this.before(StoreCall::Delete, location.as_ref()).await?;
+                after(fault, this.objects.delete(&location).await.map(|()| location)).await
             }
         };
         locations.then(delete).boxed()
@@ -299,12 +297,12 @@ impl ObjectStore for Stage {
         let (this, key) = (self.clone(), prefix.map(ToString::to_string).unwrap_or_default());
         let prefix = prefix.cloned();
         futures::stream::once(async move {
-            let act = match this.before(Call::List, &key).await {
-                Ok(act) => act,
+            let fault = match this.before(StoreCall::List, &key).await {
+                Ok(fault) => fault,
                 Err(error) => return futures::stream::iter([Err(error)]).boxed(),
             };
-            let missed = if let Some(Act::Miss(missed)) = &act { Some(missed.clone()) } else { None };
-            match after(act, Ok(())).await {
+            let missed = if let Some(CallFault::Miss(missed)) = &fault { Some(missed.clone()) } else { None };
+            match after(fault, Ok(())).await {
                 Ok(()) => {
                     let times = this.clone();
                     let shown = this.objects.list(prefix.as_ref()).try_filter(move |meta| {

@@ -11,7 +11,7 @@ use crate::{
     reader::LogReader,
     token::Token,
 };
-use tidemark_store::{Clock, Entropy, StoreSecond};
+use tidemark_store::{Entropy, StoreClock, StoreSecond};
 
 /// The clocks of the stores may be at most this far apart for an append.
 const MAX_SPREAD: Duration = Duration::from_secs(30);
@@ -22,7 +22,7 @@ const SPREAD_READINGS: u32 = 3;
 /// The log, its clock and its parameters, as one writer uses them.
 pub(super) struct AppendSession {
     pub(super) log: Log,
-    pub(super) clock: Clock,
+    pub(super) clock: StoreClock,
     pub(super) reader: LogReader,
     pub(super) entropy: Entropy,
     source: Arc<dyn ParameterSource>,
@@ -55,7 +55,7 @@ impl AppendSession {
     /// A session on `log` whose clock object bears `name`.
     pub(super) fn new(log: Log, source: Arc<dyn ParameterSource>, name: &str, entropy: Entropy) -> Self {
         Self {
-            clock: Clock::new(log.stores(), name),
+            clock: StoreClock::new(log.stores(), name),
             reader: LogReader::new(&log),
             log,
             entropy,

@@ -309,7 +309,7 @@ async fn datamons_form_refuses_what_it_cannot_say() {
 #[tokio::test(start_paused = true)]
 async fn the_clock_is_estimated_for_half_a_minute() {
     let lab = TestStore::new();
-    let clock = tidemark_store::Clock::new(lab.log().stores(), "c");
+    let clock = tidemark_store::StoreClock::new(lab.log().stores(), "c");
     assert_eq!(clock.estimate(), None);
     assert_eq!(clock.probe().await.unwrap().now, OPENED);
     tokio::time::advance(Duration::from_millis(29_900)).await;
@@ -323,7 +323,7 @@ async fn the_clock_is_estimated_for_half_a_minute() {
 async fn clocks_that_are_apart_refuse_appends() {
     let lab = TestStore::new();
     let reading =
-        tidemark_store::Clock::new(lab.log_with_lead(Duration::from_secs(6)).stores(), "c").probe().await.unwrap();
+        tidemark_store::StoreClock::new(lab.log_with_lead(Duration::from_secs(6)).stores(), "c").probe().await.unwrap();
     assert_eq!((reading.now, reading.spread), (OPENED, Duration::from_secs(6)));
     for (lead, opens) in [(5, true), (6, false)] {
         let source = std::sync::Arc::new(ParameterSchedule::constant(parameters()));
@@ -351,7 +351,7 @@ async fn clocks_that_are_read_on_either_side_of_a_second_are_read_again() {
     let log = lab.log_with_lead(Duration::from_millis(200));
     // 0.9 s here, and 1.1 s in the other store.
     tokio::time::advance(Duration::from_millis(900)).await;
-    let reading = tidemark_store::Clock::new(log.stores(), "c").probe().await.unwrap();
+    let reading = tidemark_store::StoreClock::new(log.stores(), "c").probe().await.unwrap();
     assert_eq!(reading.spread, Duration::from_secs(1));
     let short = LogParameters::with_expiry(Duration::from_secs(1));
     let source = std::sync::Arc::new(SlowSource(ParameterSchedule::constant(short)));

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 use tidemark_store::{
-    Chain, ChainError, ChainRecord, ChainState, Entropy, InvariantViolation, RecordVersions, StateExtensions, Store,
+    AppendOnlyChain, ChainError, ChainRecord, ChainState, Entropy, InvariantViolation, StateExtensions, Store,
     StoreSecond,
 };
 use tokio::time::{Duration, sleep};
@@ -54,10 +54,6 @@ impl ChainState for AppendLedger {
     type Rejection = LedgerMismatch;
 
     const FORMAT: u32 = 1;
-
-    fn versions(&self) -> RecordVersions {
-        RecordVersions::FIRST
-    }
 
     fn extensions(&self) -> &StateExtensions {
         &self.ext
@@ -141,10 +137,10 @@ impl ChainWorld {
         self.model.lock()
     }
 
-    fn chain(&self, process: &SimProcess) -> Chain<AppendLedger> {
+    fn chain(&self, process: &SimProcess) -> AppendOnlyChain<AppendLedger> {
         let store = FaultInjectingStore::new(&self.simulated_store, BUCKET, process);
         let url = Url::parse("memory:///").unwrap_or_else(|error| unreachable!("{error}"));
-        Chain::new(Store::over(mutated(store), url), self.entropy())
+        AppendOnlyChain::new(Store::over(mutated(store), url), self.entropy())
     }
 
     fn entropy(&self) -> Entropy {

@@ -13,7 +13,7 @@ use tidemark_catalog::{
     IndexPin, IndexRegistration, LogCursor, LogId, Manifest, ObjectName, PinChain, PinRegister, PublishError,
     RootChain, SegmentMeta, TransactionRejected, WriterIdentity, WriterLease,
 };
-use tidemark_store::{Clock, Entropy, Store};
+use tidemark_store::{Entropy, Store, StoreClock};
 use tidemark_wal::{Log, LogParameters};
 use tokio::time::sleep;
 use url::Url;
@@ -362,7 +362,7 @@ async fn write(world: GarbageWorld, process: SimProcess) -> ProcessEnd {
         Ok(chain) => chain,
         Err(error) => return ProcessEnd::GaveUp(error.to_string()),
     };
-    let clock = Clock::new(log.stores(), process.name());
+    let clock = StoreClock::new(log.stores(), process.name());
     // One identity: each takes over from the other at once, so that they need no heartbeats for days.
     let identity = WriterIdentity("writer".to_owned());
     let mut lease = match chain.acquire(identity, &clock, &log.entries, |_| ()).await {

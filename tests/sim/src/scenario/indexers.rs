@@ -8,7 +8,7 @@ use tidemark_catalog::{
 use tidemark_ingest::engine::{EngineError, IndexEngine};
 use tidemark_ingest::model_engine::ModelEngine;
 use tidemark_ingest::{IngestOptions, IngestStatus, LogIngester};
-use tidemark_store::Clock;
+use tidemark_store::StoreClock;
 use tidemark_wal::{LogParameters, LogReader};
 use tokio::{sync::watch, time::Duration};
 use tokio_util::sync::CancellationToken;
@@ -59,7 +59,7 @@ pub async fn index(world: SimWorld, process: SimProcess, name: String) -> Proces
     // A restarted pod has a new UID; the owner of a folder keeps its identity.
     let identity = if world.config.stable_identity { name } else { process.name().to_owned() };
     let ingest = LogIngester {
-        clock: Clock::new(log.stores(), &identity),
+        clock: StoreClock::new(log.stores(), &identity),
         engine,
         log,
         root,

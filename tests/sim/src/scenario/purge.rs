@@ -15,7 +15,7 @@ use tidemark_catalog::{
     AcquireError, CatalogError, Generation, IndexChain, IndexOwner, IndexPurge, IndexRegistration, LogCursor, Manifest,
     PublishError, PurgeError, RootChain, RootState, TransactionRejected, WriterIdentity, WriterLease, heartbeat,
 };
-use tidemark_store::{ChainRecord, Clock, Entropy, ObjectInfo, Store};
+use tidemark_store::{ChainRecord, Entropy, ObjectInfo, Store, StoreClock};
 use tidemark_wal::{Log, LogParameters};
 use tokio::time::sleep;
 use tokio_util::task::AbortOnDropHandle;
@@ -172,8 +172,8 @@ impl PurgeWorld {
         self.store(URL, INDEX, process)
     }
 
-    fn clock(&self, process: &SimProcess) -> Clock {
-        Clock::new(self.log(process).stores(), process.name())
+    fn clock(&self, process: &SimProcess) -> StoreClock {
+        StoreClock::new(self.log(process).stores(), process.name())
     }
 
     fn entropy(&self) -> Entropy {

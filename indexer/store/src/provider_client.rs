@@ -11,10 +11,10 @@ use crate::{
     environment::StoreEnvironment,
     errors::StoreError,
     http::ObservedConnector,
+    object_versions::ListVersions,
     request_counter::RequestCounter,
     scheme::StoreScheme,
     sign::SignPut,
-    versions::ListVersions,
 };
 
 /// How long a connection may take.

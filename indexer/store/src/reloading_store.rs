@@ -22,9 +22,9 @@ use crate::{
     certificates::TrustedCertificates,
     credentials::StoreCredentials,
     errors::StoreError,
+    object_versions::{ListVersions, VersionPage},
+    provider_client::ProviderClient,
     sign::{CreateBucketRequest, PutRequest, SignError, SignPut, SignedPut},
-    transport::ProviderClient,
-    versions::{ListVersions, VersionPage},
 };
 
 /// How often the files are read, at most.

@@ -1,9 +1,9 @@
 //! The versions of one object, where a store keeps them. S3 stores do once versioning is enabled.
 
 use async_trait::async_trait;
-use object_store::{GetOptions, path::Path};
+use object_store::path::Path;
 
-use crate::{errors::StoreError, object::StoredObject, retry::retried, store::Store, time::StoreSecond};
+use crate::time::StoreSecond;
 
 /// One version of an object; not the mark of its deletion.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,22 +29,4 @@ pub trait ListVersions: Send + Sync {
     /// A page of the versions of the object at `path`: the newest, or those behind `after`, which a page before named as its next;
     /// `None` where the store lists none.
     async fn list_versions(&self, path: &Path, after: Option<&str>) -> object_store::Result<Option<VersionPage>>;
-}
-
-impl Store {
-    /// A page of the versions of `key`: the newest, or those behind `after`, which a page before named as its next; `None` where the
-    /// store lists none. Retries.
-    ///
-    /// To list versions is a right of its own, which reading does not include: [`StoreError::Denied`] without it.
-    pub async fn version_page(&self, key: &str, after: Option<&str>) -> Result<Option<VersionPage>, StoreError> {
-        let path = self.path(key)?;
-        let Some(lister) = self.version_lister() else { return Ok(None) };
-        retried(|| async { lister.list_versions(&path, after).await.map_err(|error| self.error(key, &error)) }).await
-    }
-
-    /// As [`Store::get`], of the version `id`. Retries.
-    pub async fn get_version(&self, key: &str, id: &str, limit: u64) -> Result<Option<StoredObject>, StoreError> {
-        let options = GetOptions { version: Some(id.to_owned()), ..GetOptions::default() };
-        retried(|| self.get_once_with(key, options.clone(), limit)).await
-    }
 }
