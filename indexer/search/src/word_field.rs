@@ -11,7 +11,7 @@ use super::{
     excludable_phrase::ExcludablePhraseQuery,
     pattern_query::{PatternPlace, PhraseStart},
     query_compiler::LeafQuery,
-    query_syntax::{LeafValue, QueryLeaf, QueryRefusal, WordChar, text_of, typed_word},
+    query_tree::{LeafValue, QueryLeaf, QueryRefusal, WordChar, text_of, typed_word},
     term_pattern::{TermPattern, WildcardPart},
 };
 use crate::segment::{MAX_WORD_BYTES, has_long_word, is_paired, is_word_char, is_word_mark};
@@ -95,6 +95,11 @@ impl WordPlace {
     /// A word or phrase that ends with a pattern.
     fn pattern(&self, leaf: &QueryLeaf, word: &[WordChar]) -> Result<WordMatch, QueryRefusal> {
         let shown = typed_word(word);
+        let first_char = word.iter().find(|part| **part != WordChar::AnyChar);
+        let begins_word = matches!(first_char, Some(WordChar::Text(char)) if char.is_alphanumeric());
+        if begins_word && word[0] == WordChar::AnyChar {
+            return Err(begins_with_wildcard(leaf, &shown));
+        }
         let mut word = word.to_vec();
         // A question mark after what is no letter or within an address, and signs at the end, are signs.
         let is_address = shown.contains("://");
@@ -129,10 +134,7 @@ impl WordPlace {
             return Err(in_pairs());
         }
         let Some((position, start)) = exact.pop().filter(|_| touches) else {
-            let why = format!(
-                "\"{shown}\" begins with a wildcard, which would read every word; put letters before it, or quotes around text"
-            );
-            return Err(leaf.refusal(why));
+            return Err(begins_with_wildcard(leaf, &shown));
         };
         let pattern = if is_prefix {
             TermPattern::Prefix(start)
@@ -177,6 +179,12 @@ impl WordPlace {
 
 /// Why there are no wildcards in some scripts.
 const IN_PAIRS: &str = "Chinese, Japanese and Korean are found by any part of the text";
+
+fn begins_with_wildcard(leaf: &QueryLeaf, shown: &str) -> QueryRefusal {
+    leaf.refusal(format!(
+        "\"{shown}\" begins with a wildcard, which would read every word; put letters before it, or quotes around text"
+    ))
+}
 
 /// Refuses text with a word that no index has.
 fn check_words(leaf: &QueryLeaf, text: &str) -> Result<(), QueryRefusal> {
