@@ -757,6 +757,10 @@ mod tests {
             ("te**t mig*** **", "(te%t & mig% & *)"),
             ("migraton~1 x~", "(migraton~1 & x~2)"),
             ("\"a b\"~2 \"a b\"*", "('a b'2false & 'a b'0true)"),
+            ("\u{201c}a b\u{201d} repo:\u{201e}a b\u{201c}", "('a b'0false & repo='a b'0false)"),
+            (r#"repo:a\ b "a\"b\c" \d"#, r#"(repo='a b'0false & 'a"b\c'0false & \d)"#),
+            ("size:>5^2 *:*", "(size=5..^2 & *)"),
+            ("\u{feff}a\u{200b}b", "(a & b)"),
         ] {
             assert_eq!(read(text).map(|node| shown(&node.unwrap())).as_deref(), Ok(wanted), "{text}");
         }
@@ -783,6 +787,11 @@ mod tests {
             ("5\"disk", "5\"disk"),
             ("~/x a^b 1~2~x", "(~/x & a^b & 1~2~x)"),
             ("a or b", "(a & or & b)"),
+            ("2^10 2^2048 x^2", "(2^10 & 2^2048 & x^2)"),
+            ("C:\\Users\\ada", "C:\\Users\\ada"),
+            ("text = size > ", "(text & = & size & >)"),
+            ("a != b => c", "(a & != & b & => & c)"),
+            ("a \u{2014} b \u{201c}c !", "(a & \u{2014} & b & \u{201c}c & !)"),
         ] {
             assert_eq!(read(text).map(|node| shown(&node.unwrap())).as_deref(), Ok(wanted), "{text}");
         }
@@ -818,6 +827,13 @@ mod tests {
             ("+a OR b", 1, "\"+\" beside OR"),
             ("x repo:/x.*/", 8, "regular expressions"),
             ("payload.a:x]", 11, "closes nothing"),
+            ("Payload.a:x", 1, "\"payload.a\" is one"),
+            ("x author:a", 3, "write contributor:"),
+            ("repo = x", 6, "repo:value"),
+            ("x size>5", 7, "size:>value"),
+            ("repo:x or y", 8, "capital letters"),
+            ("repo:\u{201c}x", 6, "not closed"),
+            ("(a)~1", 4, "no meaning"),
         ] {
             let refused = read(text).unwrap_err();
             assert!(refused.position == position && refused.why.contains(part), "{text}: {refused}");
@@ -831,7 +847,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(1024))]
 
         #[test]
-        fn any_text_is_read_or_refused_at_a_place_in_it(text in "([\\[\\]{}()\"'+:*?~^\\\\<>=a -]|repo:|OR |TO |IN |NOT |AND |\\PC){0,60}") {
+        fn any_text_is_read_or_refused_at_a_place_in_it(text in "([\\[\\]{}()\"'+:*?~^\\\\<>=a!,|“”—：\u{feff}\u{200b} -]|repo:|repo|size >|time:2026-11-20| 09:00|now|author:| and | or |OR |TO |IN |NOT |AND |\\PC){0,60}") {
             if let Err(refused) = read(&text) {
                 prop_assert!((1..=text.chars().count()).contains(&refused.position), "{}", refused);
             }

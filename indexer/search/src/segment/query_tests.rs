@@ -682,7 +682,7 @@ fn every_example_of_the_page_finds_something_or_is_refused_as_it_says() {
         record("it's broken"),
         record("feat(ui): new"),
         record("[WIP] x of https://example.org/x?a=b"),
-        record("a:b, and this; with --force on repo:tidemark"),
+        record(r"a:b, and this; with --force on repo:tidemark in C:\Users\ada, 2^10"),
         record("rollback"),
         low,
     ]);

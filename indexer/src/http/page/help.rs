@@ -28,7 +28,7 @@ pub(super) fn panel() -> Markup {
         details.help #help {
             summary { "Query language" }
             div #examples { (table()) }
-            p { "Only \" quotes. What cannot be syntax where it stands is text; what is wrong is refused with its position." }
+            p { "Only double quotes quote. What cannot be syntax where it stands is text; what is wrong, or of another language, is refused with its position and with what to write." }
         }
     }
 }
