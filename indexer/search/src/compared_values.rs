@@ -9,8 +9,8 @@ use tantivy::{
 };
 
 use super::{
+    boolean_queries::union,
     number_range::{TypedNumber, read_number, whole_between},
-    query_compiler::union,
     query_time::{EXPECTED_TIME, TimeSpan, read_time},
     query_tree::{LeafValue, QueryLeaf, QueryRefusal, text_of},
 };
@@ -115,6 +115,14 @@ pub(crate) fn check_dots(leaf: &QueryLeaf, text: &str) -> Result<(), QueryRefusa
                 .refusal(format!("\"{text}\" is no range; a range is written [1 TO 5], and text with signs in quotes")))
         }
         _ => Ok(()),
+    }
+}
+
+/// What a bound was typed as.
+pub(crate) fn bound_text(bound: &Bound<String>) -> Option<&String> {
+    match bound {
+        Bound::Included(text) | Bound::Excluded(text) => Some(text),
+        Bound::Unbounded => None,
     }
 }
 

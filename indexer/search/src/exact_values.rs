@@ -18,7 +18,7 @@ pub(crate) fn check_unquoted(leaf: &QueryLeaf, name: &str, word: &str) -> Result
     let sign = if is_regex {
         Some("/")
     } else {
-        [",", ";", "|", "%", "\"", ".."].into_iter().find(|sign| word.contains(sign))
+        [",", ";", "|", "%", "^", "\"", ".."].into_iter().find(|sign| word.contains(sign))
     };
     match sign {
         None => Ok(()),

@@ -67,7 +67,7 @@ pub(crate) fn sign(ahead: &[char]) -> Option<String> {
 pub(crate) fn comparison(name: &str, rest: &[char]) -> Option<ForeignForm> {
     let blanks = count_blanks(rest);
     let rest = &rest[blanks..];
-    let signs: String = rest.iter().take_while(|char| ":=<>!~".contains(**char)).collect();
+    let signs: String = rest.iter().take_while(|char| ":=<>!~≠≤≥".contains(**char)).collect();
     let written = if signs.is_empty() {
         if blanks == 0 {
             return None;
@@ -81,7 +81,9 @@ pub(crate) fn comparison(name: &str, rest: &[char]) -> Option<ForeignForm> {
         match signs.as_str() {
             ":" if blanks > 0 => format!("{name}:value, without a blank before the colon"),
             "=" | "==" | "===" | "~" | "=~" => format!("{name}:value"),
-            "!=" | "!==" | "<>" | "!~" => format!("-{name}:value"),
+            "!=" | "!==" | "<>" | "!~" | "≠" => format!("-{name}:value"),
+            "≤" => format!("{name}:<=value"),
+            "≥" => format!("{name}:>=value"),
             "<" | "<=" | ">" | ">=" => format!("{name}:{signs}value"),
             _ => return None,
         }
@@ -116,6 +118,8 @@ pub(crate) fn value(name: &str, ahead: &[char]) -> Option<String> {
     };
     let written = match first {
         '=' | ':' => format!("a value is written {name}:value"),
+        '≠' => format!("all others are written -{name}:value"),
+        '≤' | '≥' => format!("a comparison is written {name}:<=value or {name}:>=value"),
         '!' if next.is_some_and(|next| next != '!') => format!("all others are written -{name}:value"),
         '-' if is_negated => format!("all others are written -{name}:value"),
         _ if is_negated => format!("a value is written {name}:value, all others -{name}:value"),

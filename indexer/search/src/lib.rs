@@ -10,6 +10,8 @@
 //! The README of this crate specifies the segment format and describes how a query runs.
 
 pub mod api;
+mod attribute_path;
+mod boolean_queries;
 mod compared_values;
 mod error;
 mod exact_values;

@@ -12,7 +12,9 @@ use tantivy::{
 
 use super::{
     api::{FilterField, MAX_FILTER_VALUES, SearchRequest},
-    compared_values::{SecondSpan, check_dots, date_range, numbers, read_bounds, seconds, timed},
+    attribute_path::AttributePath,
+    boolean_queries::{LeafQuery, all_of, any_query, any_term, exact_term, union},
+    compared_values::{SecondSpan, bound_text, check_dots, date_range, numbers, read_bounds, seconds, timed},
     error::SearchError,
     exact_values::{check_possible, check_single, check_unquoted, is_ksuid, spellings},
     field_names::FieldNames,
@@ -59,9 +61,6 @@ impl CompiledQuery {
     }
 }
 
-/// What a leaf compiles to; `None` for one that has nothing to search for, as a dash between words.
-pub(crate) type LeafQuery = Result<Option<Box<dyn Query>>, QueryRefusal>;
-
 /// The compilation of one query.
 struct QueryCompilation<'a> {
     compiler: &'a QueryCompiler,
@@ -88,13 +87,6 @@ enum SearchedField {
     Second(Field),
     /// An attribute of a payload or descriptor: by words, and by typed values.
     Attribute(AttributePath),
-}
-
-struct AttributePath {
-    words: Field,
-    columns: Field,
-    columns_name: &'static str,
-    path: String,
 }
 
 impl QueryCompiler {
@@ -125,7 +117,7 @@ impl QueryCompiler {
         }
         if !request.outcomes.is_empty() {
             let names = request.outcomes.iter().map(|outcome| outcome.as_str());
-            wanted.push(any(names.map(|name| (self.fields.outcome, name))));
+            wanted.push(any_term(names.map(|name| (self.fields.outcome, name))));
         }
         let query = all_of(wanted, Vec::new()).unwrap_or_else(|| Box::new(AllQuery));
         Ok(CompiledQuery { query, attributes })
@@ -133,7 +125,7 @@ impl QueryCompiler {
 
     /// The query of an entity's history.
     pub(crate) fn entity(&self, key: &str) -> Box<dyn Query> {
-        any([(self.fields.entity, key)])
+        any_term([(self.fields.entity, key)])
     }
 
     /// The query of the bundles that name `bundle` of the same repository as a parent.
@@ -204,7 +196,7 @@ impl QueryCompiler {
     fn any_of(&self, filter: FilterField, values: &[String]) -> Option<Box<dyn Query>> {
         let fields = self.fields_of(filter);
         let terms = values.iter().flat_map(|value| fields.iter().map(move |field| (*field, value.as_str())));
-        (!values.is_empty()).then(|| any(terms))
+        (!values.is_empty()).then(|| any_term(terms))
     }
 
     fn fields_of(&self, filter: FilterField) -> Vec<Field> {
@@ -360,6 +352,12 @@ impl QueryCompilation<'_> {
             return Err(leaf.refusal(why.to_owned()));
         }
         let now = self.now;
+        let is_neither = |text: &String| read_number(text).is_none() && read_time(text, now).is_none();
+        if let Some(text) = leaf.plain_text().filter(is_neither)
+            && text.trim_start_matches(['$', '€', '#']).starts_with(|first: char| first.is_ascii_digit())
+        {
+            self.compare_as_text(leaf, path, &text);
+        }
         let mut words = path.words_term();
         words.append_type_and_str("");
         let place = WordPlace {
@@ -411,7 +409,7 @@ impl QueryCompilation<'_> {
     /// attribute has it: numbers, and dates that are not asked for by their beginning.
     fn pattern_of_attribute(&mut self, leaf: &QueryLeaf, path: &AttributePath, found: WordMatch) -> LeafQuery {
         let name = leaf.field.as_deref().unwrap_or_default();
-        let typed = pattern_text(leaf);
+        let typed = leaf.pattern_text();
         let dates = typed.as_ref().and_then(|text| text.strip_suffix('*')).and_then(read_time_prefix);
         if let Some(typed) = typed {
             let why = format!(
@@ -431,6 +429,15 @@ impl QueryCompilation<'_> {
     fn times(&self, leaf: &QueryLeaf, path: &AttributePath, span: SecondSpan) -> Vec<Box<dyn Query>> {
         let texts = TextTimeQuery::new(path.term(), span, leaf.typed(), self.budget.clone());
         vec![path.dates(span), Box::new(texts)]
+    }
+
+    /// Refuses the query where the attribute has numbers or times and no texts: `text` is neither.
+    fn compare_as_text(&mut self, leaf: &QueryLeaf, path: &AttributePath, text: &str) {
+        let name = leaf.field.as_deref().unwrap_or_default();
+        let why = format!(
+            "\"{name}\" holds numbers or times, and \"{text}\" is neither; {EXPECTED_TIME}, or a number in full"
+        );
+        self.attributes.push(TypedAttribute::new(path.words_term(), leaf.refusal(why)));
     }
 
     /// What lies between two bounds: numbers where they are numbers, times where they are times, else texts.
@@ -461,11 +468,9 @@ impl QueryCompilation<'_> {
             queries.extend(path.whole(from));
         }
         if queries.is_empty() {
-            let name = leaf.field.as_deref().unwrap_or_default();
-            let why = format!(
-                "\"{name}\" holds numbers or times, and a bound is neither; {EXPECTED_TIME}, or a number in full"
-            );
-            self.attributes.push(TypedAttribute::new(path.words_term(), leaf.refusal(why)));
+            if let Some(text) = [lower, upper].into_iter().find_map(bound_text) {
+                self.compare_as_text(leaf, path, text);
+            }
             let text = |bound: &Bound<String>| bound.as_ref().map(|text| path.text(text));
             queries.push(Box::new(RangeQuery::new(text(lower), text(upper))));
         }
@@ -554,106 +559,6 @@ impl QueryCompilation<'_> {
         });
         let found = found.collect();
         Ok(self.union(leaf, found)?.unwrap_or_else(|| Box::new(EmptyQuery)))
-    }
-}
-
-/// The documents with any of these exact terms. Adds nothing to the score.
-fn any<'a>(terms: impl IntoIterator<Item = (Field, &'a str)>) -> Box<dyn Query> {
-    let queries = terms.into_iter().map(|(field, text)| exact_term(field, text));
-    Box::new(ConstScoreQuery::new(union(queries.collect()), 0.0))
-}
-
-impl AttributePath {
-    /// Whether it is what has the attributes, and none of them.
-    fn has_all(&self, fields: &SchemaFields) -> bool {
-        self.path.is_empty() || (self.words == fields.payload && self.path == "attributes")
-    }
-
-    fn term(&self) -> Term {
-        Term::from_field_json_path(self.columns, &self.path, true)
-    }
-
-    /// A term of its words without a value.
-    fn words_term(&self) -> Term {
-        Term::from_field_json_path(self.words, &self.path, true)
-    }
-
-    fn dates(&self, span: SecondSpan) -> Box<dyn Query> {
-        let term = |date: DateTime| {
-            let mut term = self.term();
-            term.append_type_and_fast_value(date);
-            term
-        };
-        date_range(span, &term)
-    }
-
-    /// The whole value `text`, as facets write it, where it is a text or a truth value.
-    fn whole(&self, text: &str) -> Vec<Box<dyn Query>> {
-        let whole = Bound::Included(self.text(text));
-        let mut queries: Vec<Box<dyn Query>> = vec![Box::new(RangeQuery::new(whole.clone(), whole))];
-        if let Ok(truth) = text.parse::<bool>() {
-            let mut term = self.words_term();
-            term.append_type_and_fast_value(truth);
-            queries.push(Box::new(TermQuery::new(term, IndexRecordOption::Basic)));
-        }
-        queries
-    }
-
-    fn text(&self, text: &str) -> Term {
-        let mut term = self.term();
-        term.append_type_and_str(text);
-        term
-    }
-}
-
-fn exact_term(field: Field, text: &str) -> Box<dyn Query> {
-    Box::new(TermQuery::new(Term::from_field_text(field, &term_text(text)), IndexRecordOption::WithFreqs))
-}
-
-/// What any of `queries` finds.
-pub(crate) fn union(queries: Vec<Box<dyn Query>>) -> Box<dyn Query> {
-    any_query(queries).unwrap_or_else(|| Box::new(EmptyQuery))
-}
-
-pub(crate) fn any_query(mut queries: Vec<Box<dyn Query>>) -> Option<Box<dyn Query>> {
-    match queries.len() {
-        0 => None,
-        1 => Some(queries.remove(0)),
-        _ => Some(Box::new(BooleanQuery::union(queries))),
-    }
-}
-
-/// What has all of `wanted` and none of `unwanted`.
-fn all_of(mut wanted: Vec<Box<dyn Query>>, unwanted: Vec<Box<dyn Query>>) -> Option<Box<dyn Query>> {
-    // Everything and a word is the word.
-    if wanted.iter().any(|query| !query.is::<AllQuery>()) {
-        wanted.retain(|query| !query.is::<AllQuery>());
-    }
-    match (wanted.len(), unwanted.len()) {
-        (0, 0) => return None,
-        (1, 0) => return wanted.pop(),
-        (0, _) => wanted.push(Box::new(AllQuery)),
-        _ => {}
-    }
-    let wanted = wanted.into_iter().map(|query| (Occur::Must, query));
-    let unwanted = unwanted.into_iter().map(|query| (Occur::MustNot, query));
-    Some(Box::new(BooleanQuery::new(wanted.chain(unwanted).collect())))
-}
-
-fn bound_text(bound: &Bound<String>) -> Option<&String> {
-    match bound {
-        Bound::Included(text) | Bound::Excluded(text) => Some(text),
-        Bound::Unbounded => None,
-    }
-}
-
-/// A pattern as it was typed; `None` for anything else.
-fn pattern_text(leaf: &QueryLeaf) -> Option<String> {
-    match &leaf.value {
-        LeafValue::Word(word) => Some(typed_word(word)).filter(|_| text_of(word).is_none()),
-        LeafValue::Phrase { text, is_prefix: true, .. } => Some(format!("{text}*")),
-        LeafValue::Fuzzy { word, .. } => Some(word.clone()),
-        _ => None,
     }
 }
 

@@ -252,7 +252,9 @@ impl SyntaxReader<'_> {
             match self.chars.get(at) {
                 Some(':') => break,
                 Some(sign @ ('"' | '['))
-                    if name.contains('.') && self.names_on(at, *sign) && self.fields.is_path(&name) =>
+                    if (name.contains('.') || *sign == '[')
+                        && self.names_on(at, *sign)
+                        && self.fields.is_path(&name) =>
                 {
                     let why = "a blank or a sign in the name of an attribute has a backslash before it, as in payload.attributes.build\\ number:7, and items of arrays have no numbers";
                     return Err(refusal(at, why.to_owned()));
@@ -789,7 +791,7 @@ mod tests {
             ("a or b", "(a & or & b)"),
             ("2^10 2^2048 x^2", "(2^10 & 2^2048 & x^2)"),
             ("C:\\Users\\ada", "C:\\Users\\ada"),
-            ("text = size > ", "(text & = & size & >)"),
+            ("a = text >", "(a & = & text & >)"),
             ("a != b => c", "(a & != & b & => & c)"),
             ("a \u{2014} b \u{201c}c !", "(a & \u{2014} & b & \u{201c}c & !)"),
         ] {

@@ -70,6 +70,16 @@ impl QueryLeaf {
         }
     }
 
+    /// A pattern as it was typed; `None` for anything else.
+    pub(crate) fn pattern_text(&self) -> Option<String> {
+        match &self.value {
+            LeafValue::Word(word) => Some(typed_word(word)).filter(|_| text_of(word).is_none()),
+            LeafValue::Phrase { text, is_prefix: true, .. } => Some(format!("{text}*")),
+            LeafValue::Fuzzy { word, .. } => Some(word.clone()),
+            _ => None,
+        }
+    }
+
     /// The refusal of the query at this leaf.
     pub(crate) fn refusal(&self, why: impl Into<String>) -> QueryRefusal {
         QueryRefusal { position: self.position, why: why.into() }

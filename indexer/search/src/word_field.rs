@@ -8,9 +8,9 @@ use tantivy::{
 };
 
 use super::{
+    boolean_queries::LeafQuery,
     excludable_phrase::ExcludablePhraseQuery,
     pattern_query::{PatternPlace, PhraseStart},
-    query_compiler::LeafQuery,
     query_tree::{LeafValue, QueryLeaf, QueryRefusal, WordChar, text_of, typed_word},
     term_pattern::{TermPattern, WildcardPart},
 };
@@ -100,18 +100,7 @@ impl WordPlace {
         if begins_word && word[0] == WordChar::AnyChar {
             return Err(begins_with_wildcard(leaf, &shown));
         }
-        let mut word = word.to_vec();
-        // A question mark after what is no letter or within an address, and signs at the end, are signs.
-        let is_address = shown.contains("://");
-        for at in 0..word.len() {
-            let after_word = at > 0 && is_of_word(word[at - 1]);
-            if word[at] == WordChar::AnyChar && (is_address || !after_word) {
-                word[at] = WordChar::Text('?');
-            }
-        }
-        while word.last().is_some_and(|last| !is_of_word(*last)) {
-            word.pop();
-        }
+        let word = without_questions(word);
         let (text, pattern) = split_at_wildcard(&word);
         if pattern.is_empty() {
             return self.phrase(leaf, &text, 0).map(WordMatch::of);
@@ -205,6 +194,23 @@ pub(crate) fn check_length(leaf: &QueryLeaf, chars: usize) -> Result<(), QueryRe
         "a word with wildcards or \"~\" has at most {MAX_PATTERN_CHARS} characters; type its beginning and \"*\""
     );
     Err(leaf.refusal(why))
+}
+
+/// A word in which a question mark after what is no letter, or within an address, is a sign as others are; without signs at its
+/// end.
+fn without_questions(word: &[WordChar]) -> Vec<WordChar> {
+    let mut word = word.to_vec();
+    let is_address = typed_word(&word).contains("://");
+    for at in 0..word.len() {
+        let after_word = at > 0 && is_of_word(word[at - 1]);
+        if word[at] == WordChar::AnyChar && (is_address || !after_word) {
+            word[at] = WordChar::Text('?');
+        }
+    }
+    while word.last().is_some_and(|last| !is_of_word(*last)) {
+        word.pop();
+    }
+    word
 }
 
 /// The text before the first wildcard, and what follows it.

@@ -350,6 +350,8 @@ fn names_of_datamon_are_found_and_what_cannot_be_is_refused() {
         ("- repo:models", 1, "without a blank"),
         ("fix - repo:models", 5, "without a blank"),
         ("repos:models", 1, "\"repo\" is one"),
+        ("repo:models^", 1, "whole values"),
+        ("payload[\"attributes\"][\"team\"]:core", 8, "backslash"),
     ]);
 }
 
@@ -370,6 +372,7 @@ fn times_and_numbers_are_as_people_write_them_or_refused() {
             ("payload.attributes.at:\"2026-11-29 09:00\"", &[0]),
             ("payload.attributes.n:-7", &[]),
             ("payload.attributes.n:7.0", &[0]),
+            ("payload.attributes.team:7-core", &[]),
             ("size:-1", &[]),
             ("size:2e2", &[0]),
         ],
@@ -405,6 +408,12 @@ fn times_and_numbers_are_as_people_write_them_or_refused() {
         ("payload.attributes.n:7*", 1, "holds numbers"),
         ("payload.attributes.n:>many", 1, "neither"),
         ("payload.attributes.n:>1k", 1, "neither"),
+        ("payload.attributes.n:1,000", 1, "neither"),
+        ("payload.attributes.n:5-9", 1, "neither"),
+        ("payload.attributes.n:\u{2265}7", 22, "payload.attributes.n:>=value"),
+        ("payload.attributes.at:29.11.2026", 1, "neither"),
+        ("size \u{2265} 5", 6, "size:>=value"),
+        ("size \u{2260} 5", 6, "-size:value"),
         ("payload.attributes.n:!7", 22, "-payload.attributes.n:value"),
         ("payload.attributes.n:=7", 22, "payload.attributes.n:value"),
         ("size:5%", 1, "not a number"),

@@ -375,8 +375,8 @@ fn wildcards_that_can_find_nothing_are_refused() {
         ("-payload.attributes.at:20?6", 2, "holds numbers"),
         ("payload.attributes.mixed:7*", 1, "holds numbers"),
         ("payload.attributes.mixed:71~1", 1, "holds numbers"),
-        ("payload.attributes.n:>many", 1, "a bound is neither"),
-        ("payload.attributes.n:[a TO b]", 1, "a bound is neither"),
+        ("payload.attributes.n:>many", 1, "is neither"),
+        ("payload.attributes.n:[a TO b]", 1, "is neither"),
         ("payload.attributes.at:<=yesterday", 1, "not a time"),
         ("payload.attributes.at:>now/d", 1, "not a time"),
     ] {
@@ -821,7 +821,7 @@ proptest! {
         for (lower, upper) in ranges {
             let query = range_text("payload.attributes.n", &lower, &upper);
             let compiled = compiled(&index, &query);
-            if matches!(&compiled, Err(error) if error.to_string().contains("a bound is neither")) {
+            if matches!(&compiled, Err(error) if error.to_string().contains("is neither")) {
                 continue;
             }
             let hits = index.found_by(compiled.unwrap().query.as_ref());
