@@ -11,7 +11,7 @@
 //! without a field, a colon after what is no field, parentheses within a word. Nothing is left out: what is meant as syntax and
 //! is wrong is refused with its position.
 
-use std::ops::Bound;
+use std::{fmt, ops::Bound};
 
 use super::{
     field_names::FieldNames,
@@ -57,7 +57,7 @@ impl SyntaxReader<'_> {
         let node = self.any_of(None, 0)?;
         match (self.open_in_text.first(), self.peek(0)) {
             (Some(open), _) => Err(not_closed(*open, '(')),
-            (None, Some(found)) => Err(refusal(self.at, format!("\"{found}\" closes nothing; {QUOTE_IT}"))),
+            (None, Some(found)) => Err(text_refusal(self.at, format!("\"{found}\" closes nothing"))),
             (None, None) => Ok(Some(node)),
         }
     }
@@ -119,7 +119,7 @@ impl SyntaxReader<'_> {
         }
         if parts.is_empty() {
             let why = if depth == 0 { "\")\" closes nothing" } else { "the parentheses are empty" };
-            return Err(refusal(self.at, format!("{why}; {QUOTE_IT}")));
+            return Err(text_refusal(self.at, why));
         }
         Ok(single_or(parts, QueryNode::AllOf))
     }
@@ -143,7 +143,7 @@ impl SyntaxReader<'_> {
         let mut negated = false;
         loop {
             if let Some(why) = foreign_syntax::sign(&self.chars[self.at..]) {
-                return Err(refusal(self.at, format!("{why}; {QUOTE_IT}")));
+                return Err(text_refusal(self.at, why));
             }
             if let Some(len) = self.operator_ahead(&["NOT"]) {
                 self.at += len;
@@ -178,7 +178,7 @@ impl SyntaxReader<'_> {
             self.at = after;
             self.skip_blanks();
             if self.peek(0).is_none() || (self.at > after && self.field_ahead()?.is_some()) {
-                return Err(refusal(position, format!("the field \"{name}\" has no value; {QUOTE_IT}")));
+                return Err(text_refusal(position, format!("the field \"{name}\" has no value")));
             }
             return self.value(&name, position, depth);
         }
@@ -207,7 +207,7 @@ impl SyntaxReader<'_> {
         let len = ahead.iter().take_while(|char| !is_blank(**char) && !":=<>!~()[]\"".contains(**char)).count();
         let name: String = ahead[..len].iter().collect();
         match foreign_syntax::comparison(&name, &ahead[len..]).filter(|_| self.fields.contains(&name)) {
-            Some((operator, why)) => Err(refusal(self.at + len + operator, format!("{why}; {QUOTE_IT}"))),
+            Some((operator, why)) => Err(text_refusal(self.at + len + operator, why)),
             None => Ok(()),
         }
     }
@@ -284,7 +284,7 @@ impl SyntaxReader<'_> {
         }
         let has_value = self.chars.get(at + 1).is_some_and(|next| !is_blank(*next));
         match self.fields.correction(&name).filter(|_| has_value) {
-            Some(instead) => Err(refusal(self.at, format!("there is no field \"{name}\"; {instead}; {QUOTE_IT}"))),
+            Some(instead) => Err(text_refusal(self.at, format!("there is no field \"{name}\"; {instead}"))),
             None => Ok(None),
         }
     }
@@ -298,7 +298,7 @@ impl SyntaxReader<'_> {
     fn value(&mut self, field: &str, position: usize, depth: usize) -> Result<QueryNode, QueryRefusal> {
         let start = self.at;
         if let Some(why) = foreign_syntax::value(field, &self.chars[start..]) {
-            return Err(refusal(start, format!("{why}; {QUOTE_IT}")));
+            return Err(text_refusal(start, why));
         }
         let value = match self.peek(0) {
             Some('(') => return self.group(Some(field), depth),
@@ -309,7 +309,7 @@ impl SyntaxReader<'_> {
             _ => self.word(Some(field), position),
         }?;
         match foreign_syntax::continuation(&self.chars[start..self.at], &self.chars[self.at..]) {
-            Some((ahead, why)) => Err(refusal(self.at + ahead, format!("{why}; {QUOTE_IT}"))),
+            Some((ahead, why)) => Err(text_refusal(self.at + ahead, why)),
             None => Ok(value),
         }
     }
@@ -393,7 +393,7 @@ impl SyntaxReader<'_> {
             boost = Some(boost_of(&number).ok_or_else(|| wrong_boost(at))?);
         }
         match foreign_syntax::suffix(&self.chars[self.at..]) {
-            Some(why) => Err(refusal(self.at, format!("{why}; {QUOTE_IT}"))),
+            Some(why) => Err(text_refusal(self.at, why)),
             None => Ok(boost),
         }
     }
@@ -402,10 +402,10 @@ impl SyntaxReader<'_> {
         let start = self.at;
         let mut typed = self.typed_word();
         if typed.is_empty() {
-            return Err(refusal(position, format!("there is no value after the colon; {QUOTE_IT}")));
+            return Err(text_refusal(position, "there is no value after the colon"));
         }
         if let Some(why) = unsupported(&typed, field.is_some()) {
-            return Err(refusal(start, format!("{why}; {QUOTE_IT}")));
+            return Err(text_refusal(start, why));
         }
         // `2^10` is arithmetic.
         let is_number = field.is_none() && typed.iter().take_while(|typed| **typed != ('^', false)).all(is_digit);
@@ -499,7 +499,7 @@ impl SyntaxReader<'_> {
                 format!("a bound of the range is missing; use \"*\" for none; {QUOTE_IT}"),
             )),
             "*" => Ok(None),
-            _ if text.contains('*') => Err(refusal(at, format!("a bound has no wildcards; {QUOTE_IT}"))),
+            _ if text.contains('*') => Err(text_refusal(at, "a bound has no wildcards")),
             _ => Ok(Some(text)),
         }
     }
@@ -529,13 +529,12 @@ impl SyntaxReader<'_> {
             let mut typed = self.typed_word();
             let boost = take_boost(&mut typed, start)?;
             if let Some(sign) = typed.iter().position(|(char, escaped)| !escaped && "*<>=".contains(*char)) {
-                let why = format!("a comparison is with one value, without wildcards; {QUOTE_IT}");
-                return Err(refusal(start + sign, why));
+                return Err(text_refusal(start + sign, "a comparison is with one value, without wildcards"));
             }
             (text_of_typed(&typed), boost)
         };
         if text.is_empty() {
-            return Err(refusal(at, format!("there is nothing to compare with; {QUOTE_IT}")));
+            return Err(text_refusal(at, "there is nothing to compare with"));
         }
         let bound = bound_of(Some(text), included);
         let (lower, upper) = if is_lower { (bound, Bound::Unbounded) } else { (Bound::Unbounded, bound) };
@@ -587,6 +586,11 @@ impl SyntaxReader<'_> {
 
 fn refusal(at: usize, why: String) -> QueryRefusal {
     QueryRefusal { position: at + 1, why }
+}
+
+/// The refusal of what may have been meant as text.
+fn text_refusal(at: usize, why: impl fmt::Display) -> QueryRefusal {
+    refusal(at, format!("{why}; {QUOTE_IT}"))
 }
 
 fn not_closed(at: usize, open: char) -> QueryRefusal {
@@ -643,7 +647,7 @@ fn take_boost(typed: &mut Vec<TypedChar>, start: usize) -> Result<Option<f32>, Q
 }
 
 fn wrong_boost(at: usize) -> QueryRefusal {
-    refusal(at, format!("\"^\" needs a number above 0 and up to {MAX_FACTOR} after it; {QUOTE_IT}"))
+    text_refusal(at, format!("\"^\" needs a number above 0 and up to {MAX_FACTOR} after it"))
 }
 
 /// Removes a `~` or `~1` at the end of a word, which begins at `start`.
