@@ -142,7 +142,8 @@ fn unbracketed_set(name: &str, ahead: &[char]) -> Option<String> {
 }
 
 /// What goes on after a blank as if it belonged to the value of a field: `time:2026-11-29 09:00`, `size:>=5 <=600`.
-pub(crate) fn continuation(value: &[char], ahead: &[char]) -> Option<ForeignForm> {
+/// In the parentheses of a field, where the value has no name before it, comparisons stand beside each other.
+pub(crate) fn continuation(value: &[char], ahead: &[char], has_name: bool) -> Option<ForeignForm> {
     let blanks = count_blanks(ahead);
     let next = &ahead[blanks..];
     if blanks == 0 || next.is_empty() {
@@ -152,7 +153,8 @@ pub(crate) fn continuation(value: &[char], ahead: &[char]) -> Option<ForeignForm
     let lower = word.to_lowercase();
     let beyond = after(next, word.chars().count());
     let compared = if ["and", "or", "&&", "||"].contains(&lower.as_str()) { beyond } else { next };
-    if matches!(value, ['<' | '>', ..])
+    if has_name
+        && matches!(value, ['<' | '>', ..])
         && matches!(compared, ['<' | '>', operand, ..] if *operand == '=' || begins_operand(*operand))
     {
         return Some((blanks, "two comparisons are written in parentheses, as in size:(>=5 <=600)".to_owned()));

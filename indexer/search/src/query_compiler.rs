@@ -3,9 +3,9 @@
 use std::{ops::Bound, sync::Arc};
 
 use tantivy::{
-    DateTime, SegmentReader, TantivyError, Term,
+    SegmentReader, TantivyError, Term,
     json_utils::convert_to_fast_value_and_append_to_json_term,
-    query::{AllQuery, BooleanQuery, ConstScoreQuery, EmptyQuery, ExistsQuery, Occur, Query, RangeQuery, TermQuery},
+    query::{AllQuery, BooleanQuery, EmptyQuery, ExistsQuery, Occur, Query, RangeQuery, TermQuery},
     schema::{Field, FieldType, IndexRecordOption},
     tokenizer::{TextAnalyzer, TokenizerManager},
 };

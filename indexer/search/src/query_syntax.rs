@@ -308,7 +308,8 @@ impl SyntaxReader<'_> {
             _ if self.is_set() => self.set(field, position),
             _ => self.word(Some(field), position),
         }?;
-        match foreign_syntax::continuation(&self.chars[start..self.at], &self.chars[self.at..]) {
+        let has_name = position < start;
+        match foreign_syntax::continuation(&self.chars[start..self.at], &self.chars[self.at..], has_name) {
             Some((ahead, why)) => Err(text_refusal(self.at + ahead, why)),
             None => Ok(value),
         }

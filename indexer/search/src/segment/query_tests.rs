@@ -28,7 +28,7 @@ const NOW: i64 = 1_795_824_000;
 /// The page of the query language.
 const PAGE: &str = include_str!("../../../../docs/query-language.md");
 
-fn compiled(index: &SchemaIndex, text: &str) -> Result<CompiledQuery, SearchError> {
+pub(super) fn compiled(index: &SchemaIndex, text: &str) -> Result<CompiledQuery, SearchError> {
     let compiled = index.compiler.parse(text, NOW, QueryDeadline::after(Duration::from_hours(1)))?;
     compiled.check(&index.segments())?;
     Ok(compiled)
@@ -40,11 +40,11 @@ fn found(index: &SchemaIndex, text: &str) -> Vec<u64> {
 }
 
 /// Why a query is refused.
-pub(super) fn refused(index: &SchemaIndex, text: &str) -> String {
+fn refused(index: &SchemaIndex, text: &str) -> String {
     compiled(index, text).err().unwrap_or_else(|| panic!("{text} is taken")).to_string()
 }
 
-pub(super) fn check(index: &SchemaIndex, cases: &[(&str, &[u64])]) {
+fn check(index: &SchemaIndex, cases: &[(&str, &[u64])]) {
     for (query, wanted) in cases {
         assert_eq!(&found(index, query), wanted, "{query}");
     }
