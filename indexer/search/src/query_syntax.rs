@@ -409,13 +409,14 @@ impl SyntaxReader<'_> {
             return Err(text_refusal(start, why));
         }
         // `2^10` is arithmetic.
-        let is_number = field.is_none() && typed.iter().take_while(|typed| **typed != ('^', false)).all(is_digit);
+        let is_number =
+            field.is_none() && typed.iter().copied().take_while(|typed| *typed != ('^', false)).all(is_digit);
         let boost = if is_number { None } else { take_boost(&mut typed, start)? };
         // One after the other they mean what one does.
         typed.dedup_by(|next, before| *next == ('*', false) && *before == *next);
         let value = match take_edits(&mut typed, start)? {
             Some(edits) => {
-                if typed.iter().any(is_wildcard) {
+                if typed.iter().copied().any(is_wildcard) {
                     return Err(refusal(start, "a word has either wildcards or \"~\"; use one of them".to_owned()));
                 }
                 let word = text_of_typed(&typed);
@@ -428,7 +429,10 @@ impl SyntaxReader<'_> {
             None if typed == [('*', false)] => LeafValue::Anything,
             // Everything, as Lucene writes it.
             None if field.is_none() && typed == [('*', false), (':', false), ('*', false)] => LeafValue::Anything,
-            None if field.is_some() && typed.iter().any(|(_, escaped)| *escaped) && !typed.iter().any(is_wildcard) => {
+            None if field.is_some()
+                && typed.iter().any(|(_, escaped)| *escaped)
+                && !typed.iter().copied().any(is_wildcard) =>
+            {
                 LeafValue::Phrase { text: text_of_typed(&typed), slop: 0, is_prefix: false }
             }
             None => LeafValue::Word(typed.into_iter().map(word_char).collect()),
@@ -668,11 +672,11 @@ fn take_edits(typed: &mut Vec<TypedChar>, start: usize) -> Result<Option<usize>,
     Ok(Some(edits))
 }
 
-fn is_wildcard(typed: &TypedChar) -> bool {
+fn is_wildcard(typed: TypedChar) -> bool {
     matches!(typed, ('*' | '?', false))
 }
 
-fn is_digit((char, _): &TypedChar) -> bool {
+fn is_digit((char, _): TypedChar) -> bool {
     char.is_ascii_digit()
 }
 
