@@ -49,7 +49,7 @@ const QUERIES: [&str; 16] = [
     "\"daily prices\"",
     "\"the second half\" AND epoch",
     "repo:\"repo-7\" AND cursor",
-    "repo:\"repo-7\" AND repo:\"repo-8\"",
+    "repo:\"repo-7\" AND kind:\"bundle\"",
     "ticket AND 4711",
     "8080",
     "batch AND 17",

@@ -9,10 +9,10 @@ use tantivy::{
 };
 
 use super::{
+    boolean_queries::union,
     number_range::{TypedNumber, read_number, whole_between},
-    query_compiler::union,
-    query_syntax::{LeafValue, QueryLeaf, QueryRefusal, text_of},
     query_time::{EXPECTED_TIME, TimeSpan, read_time},
+    query_tree::{LeafValue, QueryLeaf, QueryRefusal, text_of},
 };
 use crate::segment::LAST_DATE_SECOND;
 
@@ -77,7 +77,11 @@ pub(crate) fn timed(
 /// A leaf in a field of whole numbers.
 pub(crate) fn numbers(leaf: &QueryLeaf, name: &str, field: Field) -> Result<Box<dyn Query>, QueryRefusal> {
     let read = |text: &str| {
-        let why = || format!("\"{name}\" is compared with \"{text}\", which is not a number");
+        let why = || {
+            format!(
+                "\"{name}\" is compared with \"{text}\", which is not a number; write it in full, as in 1000000, and a range as [1 TO 5]"
+            )
+        };
         read_number(text).ok_or_else(|| leaf.refusal(why()))
     };
     let between = |lower: Bound<TypedNumber>, upper: Bound<TypedNumber>| -> Box<dyn Query> {
@@ -100,6 +104,26 @@ pub(crate) fn date_range((from, to): SecondSpan, term: &dyn Fn(DateTime) -> Term
         _ => Bound::Included(term(DateTime::MAX)),
     };
     Box::new(RangeQuery::new(lower, upper))
+}
+
+/// Refuses `1..5`, a range as GitHub writes it.
+pub(crate) fn check_dots(leaf: &QueryLeaf, text: &str) -> Result<(), QueryRefusal> {
+    let is_bound = |text: &str| read_number(text).is_some() || read_time(text, 0).is_some();
+    match text.split_once("..") {
+        Some((from, to)) if [from, to].iter().all(|text| text.is_empty() || is_bound(text)) && from != to => {
+            Err(leaf
+                .refusal(format!("\"{text}\" is no range; a range is written [1 TO 5], and text with signs in quotes")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a bound was typed as.
+pub(crate) fn bound_text(bound: &Bound<String>) -> Option<&String> {
+    match bound {
+        Bound::Included(text) | Bound::Excluded(text) => Some(text),
+        Bound::Unbounded => None,
+    }
 }
 
 /// A bound whose text `read` reads.

@@ -10,13 +10,18 @@
 //! The README of this crate specifies the segment format and describes how a query runs.
 
 pub mod api;
+mod attribute_path;
+mod boolean_queries;
 mod compared_values;
 mod error;
 mod exact_range;
+mod exact_values;
 mod excludable_phrase;
 mod export;
 mod facets;
+mod field_names;
 mod follower;
+mod foreign_syntax;
 mod highlight;
 mod histogram;
 mod hits;
@@ -33,6 +38,7 @@ mod query_compiler;
 mod query_runner;
 mod query_syntax;
 mod query_time;
+mod query_tree;
 mod scan_budget;
 mod search_context;
 mod search_view;

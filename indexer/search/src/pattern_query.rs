@@ -16,7 +16,7 @@ use tantivy::{
 };
 
 use super::{
-    query_syntax::QueryRefusal,
+    query_tree::QueryRefusal,
     scan_budget::{DOCS_PER_DEADLINE_CHECK, ScanBudget},
     term_pattern::TermPattern,
     term_scan::{KeyRange, for_each_doc, for_each_term, terms_in},
@@ -210,29 +210,38 @@ impl PhraseStart {
     }
 }
 
-/// An attribute that a query looks for by a pattern of words.
+/// An attribute that a query compares as text: by a pattern of words, or with a bound that is neither number nor time.
 #[derive(Debug)]
-pub(crate) struct PatternAttribute {
+pub(crate) struct TypedAttribute {
     /// A term of its path without a value.
-    pub(crate) path: Term,
-    /// Why the query is refused if the attribute has numbers or times and no words.
-    pub(crate) refusal: QueryRefusal,
+    path: Term,
+    /// Why the query is refused if numbers or times would be missed.
+    refusal: QueryRefusal,
+    /// Whether numbers and times are missed even where the attribute has texts too: the pattern is one of digits.
+    pub(crate) may_be_number: bool,
+    /// Whether the query looks for dates too.
+    pub(crate) finds_dates: bool,
 }
 
-impl PatternAttribute {
-    /// Refuses an attribute that has numbers or times in `segments` and no words: a pattern finds none of them.
+impl TypedAttribute {
+    pub(crate) fn new(path: Term, refusal: QueryRefusal) -> Self {
+        Self { path, refusal, may_be_number: false, finds_dates: false }
+    }
+
+    /// Refuses an attribute whose numbers or times in `segments` would be missed.
     pub(crate) fn check(&self, segments: &[&SegmentReader]) -> tantivy::Result<Option<&QueryRefusal>> {
-        let mut has_others = false;
+        let mut is_missed = false;
         for reader in segments {
             let index = reader.inverted_index(self.path.field())?;
-            if self.has_terms(&index, Type::Str)? {
+            if !self.may_be_number && self.has_terms(&index, Type::Str)? {
                 return Ok(None);
             }
             for typ in [Type::I64, Type::U64, Type::F64, Type::Date] {
-                has_others = has_others || self.has_terms(&index, typ)?;
+                let is_found = typ == Type::Date && self.finds_dates;
+                is_missed = is_missed || (!is_found && self.has_terms(&index, typ)?);
             }
         }
-        Ok(has_others.then_some(&self.refusal))
+        Ok(is_missed.then_some(&self.refusal))
     }
 
     fn has_terms(&self, index: &InvertedIndexReader, typ: Type) -> tantivy::Result<bool> {

@@ -3,7 +3,7 @@
 use std::{ops::Bound, sync::Arc};
 
 use tantivy::{
-    DateTime, SegmentReader, TantivyError, Term,
+    SegmentReader, TantivyError, Term,
     json_utils::convert_to_fast_value_and_append_to_json_term,
     query::{AllQuery, BooleanQuery, ConstScoreQuery, EmptyQuery, ExistsQuery, Occur, Query, RangeQuery, TermQuery},
     schema::{Field, FieldType, IndexRecordOption},
@@ -12,14 +12,19 @@ use tantivy::{
 
 use super::{
     api::{FilterField, MAX_FILTER_VALUES, SearchRequest},
-    compared_values::{SecondSpan, date_range, numbers, read_bounds, seconds, timed},
+    attribute_path::AttributePath,
+    boolean_queries::{LeafQuery, all_of, any_query, any_term, exact_term, union},
+    compared_values::{SecondSpan, bound_text, check_dots, date_range, numbers, read_bounds, seconds, timed},
     error::SearchError,
     exact_range::ExactRangeQuery,
+    exact_values::{check_possible, check_single, check_unquoted, is_ksuid, spellings},
+    field_names::FieldNames,
     limits::QueryDeadline,
     number_range::{NumberRangeQuery, read_number},
-    pattern_query::{PatternAttribute, PatternPlace, PatternQuery},
-    query_syntax::{FieldNames, LeafValue, QueryLeaf, QueryNode, QueryRefusal, read_query, text_of},
-    query_time::read_time,
+    pattern_query::{PatternPlace, PatternQuery, TypedAttribute},
+    query_syntax::read_query,
+    query_time::{EXPECTED_TIME, is_relative_time, read_time, read_time_prefix},
+    query_tree::{LeafValue, QueryLeaf, QueryNode, QueryRefusal, text_of, typed_word},
     scan_budget::{ScanBudget, search_error},
     term_pattern::TermPattern,
     text_times::TextTimeQuery,
@@ -42,11 +47,11 @@ pub(crate) struct QueryCompiler {
 /// A query that can be run.
 pub(crate) struct CompiledQuery {
     pub(crate) query: Box<dyn Query>,
-    attributes: Vec<PatternAttribute>,
+    attributes: Vec<TypedAttribute>,
 }
 
 impl CompiledQuery {
-    /// Refuses a pattern of words that is compared with numbers in `segments`.
+    /// Refuses a pattern or text that is compared with numbers or times in `segments`.
     pub(crate) fn check(&self, segments: &[&SegmentReader]) -> Result<(), SearchError> {
         for attribute in &self.attributes {
             if let Some(refusal) = attribute.check(segments).map_err(|e| unusable(&e))? {
@@ -57,9 +62,6 @@ impl CompiledQuery {
     }
 }
 
-/// What a leaf compiles to; `None` for one that has nothing to search for, as a dash between words.
-pub(crate) type LeafQuery = Result<Option<Box<dyn Query>>, QueryRefusal>;
-
 /// The compilation of one query.
 struct QueryCompilation<'a> {
     compiler: &'a QueryCompiler,
@@ -67,7 +69,7 @@ struct QueryCompilation<'a> {
     now: i64,
     budget: Arc<ScanBudget>,
     patterns: usize,
-    attributes: Vec<PatternAttribute>,
+    attributes: Vec<TypedAttribute>,
 }
 
 /// A kind of field, by how it is searched.
@@ -86,13 +88,6 @@ enum SearchedField {
     Second(Field),
     /// An attribute of a payload or descriptor: by words, and by typed values.
     Attribute(AttributePath),
-}
-
-struct AttributePath {
-    words: Field,
-    columns: Field,
-    columns_name: &'static str,
-    path: String,
 }
 
 impl QueryCompiler {
@@ -123,7 +118,7 @@ impl QueryCompiler {
         }
         if !request.outcomes.is_empty() {
             let names = request.outcomes.iter().map(|outcome| outcome.as_str());
-            wanted.push(any(names.map(|name| (self.fields.outcome, name))));
+            wanted.push(any_term(names.map(|name| (self.fields.outcome, name))));
         }
         let query = all_of(wanted, Vec::new()).unwrap_or_else(|| Box::new(AllQuery));
         Ok(CompiledQuery { query, attributes })
@@ -131,7 +126,7 @@ impl QueryCompiler {
 
     /// The query of an entity's history.
     pub(crate) fn entity(&self, key: &str) -> Box<dyn Query> {
-        any([(self.fields.entity, key)])
+        any_term([(self.fields.entity, key)])
     }
 
     /// The query of the bundles of a repository that name one of `parents` as a parent, without those of the keys `besides`.
@@ -205,7 +200,7 @@ impl QueryCompiler {
     fn any_of(&self, filter: FilterField, values: &[String]) -> Option<Box<dyn Query>> {
         let fields = self.fields_of(filter);
         let terms = values.iter().flat_map(|value| fields.iter().map(move |field| (*field, value.as_str())));
-        (!values.is_empty()).then(|| any(terms))
+        (!values.is_empty()).then(|| any_term(terms))
     }
 
     fn fields_of(&self, filter: FilterField) -> Vec<Field> {
@@ -227,6 +222,9 @@ impl QueryCompilation<'_> {
     fn node(&mut self, node: &QueryNode) -> LeafQuery {
         Ok(match node {
             QueryNode::AllOf(parts) => {
+                let leaves =
+                    parts.iter().filter_map(|part| if let QueryNode::Leaf(leaf) = part { Some(leaf) } else { None });
+                check_single(leaves, |name| matches!(self.compiler.searched(name), Some(SearchedField::Exact(_))))?;
                 let (mut wanted, mut unwanted) = (Vec::new(), Vec::new());
                 for part in parts {
                     match part {
@@ -285,11 +283,22 @@ impl QueryCompilation<'_> {
             let (tokenizer, exact) = self.compiler.analysis_of(field);
             found.push(self.words(leaf, field, tokenizer, exact)?);
         }
+        found.extend(self.ids(leaf).into_iter().map(WordMatch::Query));
         let query = self.union(leaf, found)?;
         if query.is_none() && is_quoted(leaf) {
             return Err(nothing_to_search(leaf));
         }
         Ok(query)
+    }
+
+    /// What bears the id that a bare word is, if it is one.
+    fn ids(&self, leaf: &QueryLeaf) -> Vec<Box<dyn Query>> {
+        let fields = &self.compiler.fields;
+        let id = leaf.plain_text().filter(|text| is_ksuid(text));
+        let of = |id: String| {
+            [fields.token, fields.bundle, fields.diamond, fields.split].map(|field| exact_term(field, &id))
+        };
+        id.map(of).into_iter().flatten().collect()
     }
 
     /// What is found in any of several fields; their patterns are one query.
@@ -346,13 +355,19 @@ impl QueryCompilation<'_> {
     /// A leaf in an attribute: by its words, and by what is a number, a date or a truth value.
     fn attribute(&mut self, leaf: &QueryLeaf, path: &AttributePath) -> LeafQuery {
         // Tantivy ends a path with a zero byte.
-        if (path.has_all(&self.compiler.fields) && leaf.value != LeafValue::Anything) || path.path.contains('\0') {
+        let is_no_path = path.path.contains('\0') || path.path.ends_with('.');
+        if (path.has_all(&self.compiler.fields) && leaf.value != LeafValue::Anything) || is_no_path {
             let why = "a value is asked of one attribute, as in payload.attributes.team:core; bare words search all of an entry's payload";
             return Err(leaf.refusal(why.to_owned()));
         }
         let now = self.now;
-        let head = || Term::from_field_json_path(path.words, &path.path, true);
-        let mut words = head();
+        let is_neither = |text: &String| read_number(text).is_none() && read_time(text, now).is_none();
+        if let Some(text) = leaf.plain_text().filter(is_neither)
+            && text.trim_start_matches(['$', '€', '#']).starts_with(|first: char| first.is_ascii_digit())
+        {
+            self.compare_as_text(leaf, path, &text);
+        }
+        let mut words = path.words_term();
         words.append_type_and_str("");
         let place = WordPlace {
             tokens: self.compiler.analyzer(WORDS),
@@ -364,7 +379,7 @@ impl QueryCompilation<'_> {
             let mut queries: Vec<Box<dyn Query>> = Vec::new();
             let is_truth = ["true", "false"].iter().any(|truth| text.eq_ignore_ascii_case(truth));
             let typed = if is_truth { &text.to_ascii_lowercase() } else { text };
-            if let Some(typed) = convert_to_fast_value_and_append_to_json_term(&head(), typed, true) {
+            if let Some(typed) = convert_to_fast_value_and_append_to_json_term(&path.words_term(), typed, true) {
                 queries.push(Box::new(TermQuery::new(typed, IndexRecordOption::Basic)));
             }
             if let Some(span) = read_time(text, now) {
@@ -382,26 +397,41 @@ impl QueryCompilation<'_> {
                 };
                 Ok(Some(Box::new(ExistsQuery::new(name, true))))
             }
-            LeafValue::Word(word) if let Some(text) = text_of(word) => value(&text),
+            LeafValue::Word(word) if let Some(text) = text_of(word) => {
+                check_dots(leaf, &text)?;
+                value(&text)
+            }
             LeafValue::Phrase { text, slop: 0, is_prefix: false } => value(text),
             LeafValue::Word(_) | LeafValue::Phrase { .. } | LeafValue::Fuzzy { .. } => {
                 let found = place.words(leaf)?;
-                if matches!(found, WordMatch::Pattern(_)) {
-                    let why = format!(
-                        "\"{}\" holds numbers or times, which have no prefixes, no wildcards and no \"~\"; compare them, as in {}:>=7",
-                        leaf.field.as_deref().unwrap_or_default(),
-                        leaf.field.as_deref().unwrap_or_default(),
-                    );
-                    self.attributes.push(PatternAttribute { path: head(), refusal: leaf.refusal(why) });
-                }
-                self.union(leaf, vec![found])
+                self.pattern_of_attribute(leaf, path, found)
             }
             LeafValue::Set(elements) => {
                 let values = elements.iter().map(|text| value(text)).collect::<Result<Vec<_>, _>>()?;
                 Ok(any_query(values.into_iter().flatten().collect()))
             }
-            LeafValue::Range { lower, upper } => Ok(Some(self.between(leaf, path, lower, upper))),
+            LeafValue::Range { lower, upper } => self.between(leaf, path, lower, upper).map(Some),
         }
+    }
+
+    /// Words of an attribute by a pattern, and dates by the beginning of their text. What it does not find is refused once the
+    /// attribute has it: numbers, and dates that are not asked for by their beginning.
+    fn pattern_of_attribute(&mut self, leaf: &QueryLeaf, path: &AttributePath, found: WordMatch) -> LeafQuery {
+        let name = leaf.field.as_deref().unwrap_or_default();
+        let typed = leaf.pattern_text();
+        let dates = typed.as_ref().and_then(|text| text.strip_suffix('*')).and_then(read_time_prefix);
+        if let Some(typed) = typed {
+            let why = format!(
+                "\"{name}\" holds numbers or times, which have no prefixes, no wildcards and no \"~\"; compare them, as in {name}:>=7"
+            );
+            let mut attribute = TypedAttribute::new(path.words_term(), leaf.refusal(why));
+            attribute.may_be_number = is_like_number(&typed);
+            attribute.finds_dates = dates.is_some();
+            self.attributes.push(attribute);
+        }
+        let dates = dates.map(|span| path.dates((Some(span.start), Some(span.end))));
+        let found = [found].into_iter().chain(dates.map(WordMatch::Query));
+        self.union(leaf, found.collect())
     }
 
     /// Times from the first second of `span` to before its last one: dates, and texts that are times.
@@ -410,14 +440,30 @@ impl QueryCompilation<'_> {
         vec![path.dates(span), Box::new(texts)]
     }
 
+    /// Refuses the query where the attribute has numbers or times and no texts: `text` is neither.
+    fn compare_as_text(&mut self, leaf: &QueryLeaf, path: &AttributePath, text: &str) {
+        let name = leaf.field.as_deref().unwrap_or_default();
+        let why = format!(
+            "\"{name}\" holds numbers or times, and \"{text}\" is neither; {EXPECTED_TIME}, or a number in full"
+        );
+        self.attributes.push(TypedAttribute::new(path.words_term(), leaf.refusal(why)));
+    }
+
     /// What lies between two bounds: numbers where they are numbers, times where they are times, else texts.
     fn between(
-        &self,
+        &mut self,
         leaf: &QueryLeaf,
         path: &AttributePath,
         lower: &Bound<String>,
         upper: &Bound<String>,
-    ) -> Box<dyn Query> {
+    ) -> Result<Box<dyn Query>, QueryRefusal> {
+        let is_no_time = |text: &&String| is_relative_time(text) && read_time(text, self.now).is_none();
+        // A range of one value is that value, whatever it is.
+        if lower != upper
+            && let Some(text) = [lower, upper].into_iter().filter_map(bound_text).find(is_no_time)
+        {
+            return Err(leaf.refusal(format!("\"{text}\" is not a time; {EXPECTED_TIME}")));
+        }
         let mut queries: Vec<Box<dyn Query>> = Vec::new();
         if let Some((lower, upper)) = read_bounds(lower, upper, read_number) {
             queries.push(Box::new(NumberRangeQuery::new(path.term(), lower, upper)));
@@ -431,15 +477,23 @@ impl QueryCompilation<'_> {
             queries.extend(path.whole(from));
         }
         if queries.is_empty() {
+            if let Some(text) = [lower, upper].into_iter().find_map(bound_text) {
+                self.compare_as_text(leaf, path, text);
+            }
             let text = |bound: &Bound<String>| bound.as_ref().map(|text| path.text(text));
             queries.push(Box::new(RangeQuery::new(text(lower), text(upper))));
         }
-        union(queries)
+        Ok(union(queries))
     }
 
     /// A leaf in exact fields.
     fn exact(&mut self, leaf: &QueryLeaf, name: &str, fields: &[Field]) -> Result<Box<dyn Query>, QueryRefusal> {
-        let value = |text: &str| union(fields.iter().map(|field| exact_term(*field, text)).collect());
+        let value = |text: &str| -> Result<Box<dyn Query>, QueryRefusal> {
+            check_possible(leaf, name, text)?;
+            let terms =
+                spellings(text).into_iter().flat_map(|text| fields.iter().map(move |field| exact_term(*field, &text)));
+            Ok(union(terms.collect()))
+        };
         let places = |pattern: &TermPattern| {
             fields.iter().map(|field| PatternPlace::of_field(*field, pattern.clone())).collect()
         };
@@ -447,10 +501,13 @@ impl QueryCompilation<'_> {
             LeafValue::Anything | LeafValue::Range { lower: Bound::Unbounded, upper: Bound::Unbounded } => {
                 Ok(self.exists(fields))
             }
-            LeafValue::Word(word) => match text_of(word) {
-                Some(text) => Ok(value(&text)),
-                None => self.pattern(leaf, places(&exact_pattern(leaf, word)?)),
-            },
+            LeafValue::Word(word) => {
+                check_unquoted(leaf, name, &typed_word(word))?;
+                match text_of(word) {
+                    Some(text) => value(&text),
+                    None => self.pattern(leaf, places(&exact_pattern(leaf, word)?)),
+                }
+            }
             LeafValue::Fuzzy { word, edits } => {
                 let pattern = TermPattern::Fuzzy { word: word.chars().collect(), edits: *edits };
                 check_length(leaf, word.chars().count())?;
@@ -462,8 +519,8 @@ impl QueryCompilation<'_> {
             LeafValue::Phrase { slop: 1.., .. } => Err(leaf
                 .refusal(format!("the field \"{name}\" has whole values, so that \"~\" after quotes has no meaning"))),
             LeafValue::Phrase { is_prefix: true, .. } => Ok(self.exists(fields)),
-            LeafValue::Phrase { text, .. } => Ok(value(text)),
-            LeafValue::Set(elements) => Ok(union(elements.iter().map(|text| value(text)).collect())),
+            LeafValue::Phrase { text, .. } => value(text),
+            LeafValue::Set(elements) => Ok(union(elements.iter().map(|text| value(text)).collect::<Result<_, _>>()?)),
             LeafValue::Range { lower, upper } => self.exact_range(leaf, fields, lower, upper),
         }
     }
@@ -512,82 +569,10 @@ impl QueryCompilation<'_> {
     }
 }
 
-/// The documents with any of these exact terms. Adds nothing to the score.
-fn any<'a>(terms: impl IntoIterator<Item = (Field, &'a str)>) -> Box<dyn Query> {
-    let queries = terms.into_iter().map(|(field, text)| exact_term(field, text));
-    Box::new(ConstScoreQuery::new(union(queries.collect()), 0.0))
-}
-
-impl AttributePath {
-    /// Whether it is what has the attributes, and none of them.
-    fn has_all(&self, fields: &SchemaFields) -> bool {
-        self.path.is_empty() || (self.words == fields.payload && self.path == "attributes")
-    }
-
-    fn term(&self) -> Term {
-        Term::from_field_json_path(self.columns, &self.path, true)
-    }
-
-    fn dates(&self, span: SecondSpan) -> Box<dyn Query> {
-        let term = |date: DateTime| {
-            let mut term = self.term();
-            term.append_type_and_fast_value(date);
-            term
-        };
-        date_range(span, &term)
-    }
-
-    /// The whole value `text`, as facets write it, where it is a text or a truth value.
-    fn whole(&self, text: &str) -> Vec<Box<dyn Query>> {
-        let whole = Bound::Included(self.text(text));
-        let mut queries: Vec<Box<dyn Query>> = vec![Box::new(RangeQuery::new(whole.clone(), whole))];
-        if let Ok(truth) = text.parse::<bool>() {
-            let mut term = Term::from_field_json_path(self.words, &self.path, true);
-            term.append_type_and_fast_value(truth);
-            queries.push(Box::new(TermQuery::new(term, IndexRecordOption::Basic)));
-        }
-        queries
-    }
-
-    fn text(&self, text: &str) -> Term {
-        let mut term = self.term();
-        term.append_type_and_str(text);
-        term
-    }
-}
-
-fn exact_term(field: Field, text: &str) -> Box<dyn Query> {
-    Box::new(TermQuery::new(Term::from_field_text(field, &term_text(text)), IndexRecordOption::WithFreqs))
-}
-
-/// What any of `queries` finds.
-pub(crate) fn union(queries: Vec<Box<dyn Query>>) -> Box<dyn Query> {
-    any_query(queries).unwrap_or_else(|| Box::new(EmptyQuery))
-}
-
-pub(crate) fn any_query(mut queries: Vec<Box<dyn Query>>) -> Option<Box<dyn Query>> {
-    match queries.len() {
-        0 => None,
-        1 => Some(queries.remove(0)),
-        _ => Some(Box::new(BooleanQuery::union(queries))),
-    }
-}
-
-/// What has all of `wanted` and none of `unwanted`.
-fn all_of(mut wanted: Vec<Box<dyn Query>>, unwanted: Vec<Box<dyn Query>>) -> Option<Box<dyn Query>> {
-    // Everything and a word is the word.
-    if wanted.iter().any(|query| !query.is::<AllQuery>()) {
-        wanted.retain(|query| !query.is::<AllQuery>());
-    }
-    match (wanted.len(), unwanted.len()) {
-        (0, 0) => return None,
-        (1, 0) => return wanted.pop(),
-        (0, _) => wanted.push(Box::new(AllQuery)),
-        _ => {}
-    }
-    let wanted = wanted.into_iter().map(|query| (Occur::Must, query));
-    let unwanted = unwanted.into_iter().map(|query| (Occur::MustNot, query));
-    Some(Box::new(BooleanQuery::new(wanted.chain(unwanted).collect())))
+/// Whether a pattern has nothing but what numbers and times are written with.
+fn is_like_number(pattern: &str) -> bool {
+    pattern.contains(|char: char| char.is_ascii_digit())
+        && pattern.chars().all(|char| char.is_ascii_digit() || "+-.:?*eETZ".contains(char))
 }
 
 fn is_quoted(leaf: &QueryLeaf) -> bool {
@@ -670,6 +655,7 @@ mod tests {
             "clientTime: IN [\"2026-01-01T00:00:00Z\" \"2026-01-02T00:00:00Z\"] clientTime:*",
             "+a -(b c) d^2.0",
             "label: IN [a b]",
+            "2^2048 *:* “a b” C:\\Users\\ada",
         ] {
             assert!(parse(text).is_ok(), "{text}: {:?}", parse(text).err());
         }
@@ -811,7 +797,9 @@ mod tests {
                 prop::sample::select(vec![
                     "(", ")", "[", "]", "{", "}", "\"", "'", "+", "-", ":", "a", "repo", "payload.", "time", "IN", "TO", "AND",
                     "OR", "NOT", " ", "*", "?", "~", "^", "\\", "/", "<", ">", "=", "1", ".", "\u{e9}", "\0", "size:", "message:",
-                    "payload.a:", "2026-11", "clientTime:",
+                    "payload.a:", "2026-11", "clientTime:", "kind", "label: IN", " = ", " != ", "!", "|", " | ", ",", ";", "%", "..", " and ", " or ",
+                    " not ", "\u{201c}", "\u{201d}", "\u{2014}", "\u{2212}", "\u{ff1a}", "\u{2019}", "\u{200b}", "\u{feff}", " 09:00", "now", "-1h", "TO 5", " MB",
+                    "*:*", "author:", "_exists_:", "@", "2^2048", "1INzQ5TV4vAAfU2PbRFgPfnzEwR", "null", " LIKE ", " BETWEEN ", " IS NULL",
                 ]),
                 0..40,
             ),

@@ -11,7 +11,13 @@
 //! without a field, a colon after what is no field, parentheses within a word. Nothing is left out: what is meant as syntax and
 //! is wrong is refused with its position.
 
-use std::ops::Bound;
+use std::{fmt, ops::Bound};
+
+use super::{
+    field_names::FieldNames,
+    foreign_syntax::{self, is_blank, is_double_quote},
+    query_tree::{LeafValue, QueryLeaf, QueryNode, QueryRefusal, WordChar},
+};
 
 /// How deep parentheses may be nested.
 const MAX_NESTING: usize = 20;
@@ -23,161 +29,6 @@ const MAX_EDITS: usize = 2;
 const MAX_FACTOR: u16 = 1000;
 /// What to do about text that is taken for syntax.
 const QUOTE_IT: &str = "put quotes around text that has special characters";
-
-/// A query, or a part of one.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum QueryNode {
-    AllOf(Vec<Self>),
-    AnyOf(Vec<Self>),
-    Not(Box<Self>),
-    Boosted(Box<Self>, f32),
-    Leaf(QueryLeaf),
-}
-
-/// One word, phrase, range or set.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct QueryLeaf {
-    /// Where it begins: the number of its first character, from 1.
-    pub(crate) position: usize,
-    /// The field's name, of an attribute its path; `None` for a bare word.
-    pub(crate) field: Option<String>,
-    pub(crate) value: LeafValue,
-}
-
-/// What a leaf asks for.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum LeafValue {
-    /// `*`: any document, or any with a value of the field.
-    Anything,
-    /// A word as it was typed, perhaps with wildcards.
-    Word(Vec<WordChar>),
-    /// A word with so many edits.
-    Fuzzy { word: String, edits: usize },
-    /// Words side by side, or an exact value.
-    Phrase { text: String, slop: u32, is_prefix: bool },
-    /// What lies between two bounds.
-    Range { lower: Bound<String>, upper: Bound<String> },
-    /// Any of these phrases or values.
-    Set(Vec<String>),
-}
-
-/// A character of a word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WordChar {
-    Text(char),
-    /// `*`
-    AnyText,
-    /// `?`
-    AnyChar,
-}
-
-impl QueryLeaf {
-    /// The refusal of the query at this leaf.
-    pub(crate) fn refusal(&self, why: impl Into<String>) -> QueryRefusal {
-        QueryRefusal { position: self.position, why: why.into() }
-    }
-
-    /// What was typed, as messages name it.
-    pub(crate) fn typed(&self) -> String {
-        let text = match &self.value {
-            LeafValue::Word(word) => typed_word(word),
-            LeafValue::Fuzzy { word, edits } => format!("{word}~{edits}"),
-            LeafValue::Phrase { text, .. } => text.clone(),
-            LeafValue::Anything => "*".to_owned(),
-            LeafValue::Range { .. } => "the range".to_owned(),
-            LeafValue::Set(_) => "the set".to_owned(),
-        };
-        format!("position {}: \"{text}\"", self.position)
-    }
-}
-
-/// A word as it was typed.
-pub(crate) fn typed_word(word: &[WordChar]) -> String {
-    let char = |part: &WordChar| match part {
-        WordChar::Text(char) => *char,
-        WordChar::AnyText => '*',
-        WordChar::AnyChar => '?',
-    };
-    word.iter().map(char).collect()
-}
-
-/// The text of a word without wildcards.
-pub(crate) fn text_of(word: &[WordChar]) -> Option<String> {
-    let char = |part: &WordChar| match part {
-        WordChar::Text(char) => Some(*char),
-        WordChar::AnyText | WordChar::AnyChar => None,
-    };
-    word.iter().map(char).collect()
-}
-
-/// Why a query is refused.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("position {position}: {why}")]
-pub(crate) struct QueryRefusal {
-    /// The number of the character at fault, from 1.
-    pub(crate) position: usize,
-    pub(crate) why: String,
-}
-
-/// The names that may stand before a colon.
-#[derive(Clone, Debug)]
-pub(crate) struct FieldNames {
-    names: Vec<String>,
-    /// Fields whose names go on with the path of an attribute.
-    with_paths: Vec<String>,
-}
-
-impl FieldNames {
-    pub(crate) fn new(names: Vec<String>, with_paths: &[&str]) -> Self {
-        Self { names, with_paths: with_paths.iter().map(|name| (*name).to_owned()).collect() }
-    }
-
-    fn contains(&self, name: &str) -> bool {
-        self.names.iter().any(|known| known == name) || self.is_path(name)
-    }
-
-    /// Whether a name is that of a field with paths, or of an attribute below it.
-    fn is_path(&self, name: &str) -> bool {
-        let is_below = |start: &String| {
-            name.strip_prefix(start.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        };
-        self.with_paths.iter().any(is_below)
-    }
-
-    /// The field that was probably meant: one with another case, or with a letter too many, too few or out of order. A changed
-    /// letter does not count: `test:` is text, not `text:`.
-    fn resembling(&self, name: &str) -> Option<String> {
-        if name.starts_with("attributes.") {
-            return Some(format!("payload.{name}"));
-        }
-        let lower = name.to_lowercase();
-        let similar = |known: &&String| {
-            let known = known.to_lowercase();
-            known == lower
-                || (known.len() > 3
-                    && (lacks_one(&known, &lower) || lacks_one(&lower, &known) || swapped(&known, &lower)))
-        };
-        self.names.iter().chain(&self.with_paths).find(similar).cloned()
-    }
-}
-
-/// Whether `short` is `long` without one of its bytes.
-fn lacks_one(long: &str, short: &str) -> bool {
-    let (long, short) = (long.as_bytes(), short.as_bytes());
-    long.len() == short.len() + 1
-        && (0..long.len()).any(|at| long[..at] == short[..at] && long[at + 1..] == short[at..])
-}
-
-/// Whether two neighbours are out of order.
-fn swapped(one: &str, other: &str) -> bool {
-    let (one, other) = (one.as_bytes(), other.as_bytes());
-    one.len() == other.len()
-        && (1..one.len()).any(|at| {
-            one[..at - 1] == other[..at - 1]
-                && (one[at - 1], one[at]) == (other[at], other[at - 1])
-                && one[at + 1..] == other[at + 1..]
-        })
-}
 
 /// The tree of a query; `None` for one without text.
 pub(crate) fn read_query(text: &str, fields: &FieldNames) -> Result<Option<QueryNode>, QueryRefusal> {
@@ -206,7 +57,7 @@ impl SyntaxReader<'_> {
         let node = self.any_of(None, 0)?;
         match (self.open_in_text.first(), self.peek(0)) {
             (Some(open), _) => Err(not_closed(*open, '(')),
-            (None, Some(found)) => Err(refusal(self.at, format!("\"{found}\" closes nothing; {QUOTE_IT}"))),
+            (None, Some(found)) => Err(text_refusal(self.at, format!("\"{found}\" closes nothing"))),
             (None, None) => Ok(Some(node)),
         }
     }
@@ -216,7 +67,8 @@ impl SyntaxReader<'_> {
     }
 
     fn skip_blanks(&mut self) {
-        while self.peek(0).is_some_and(char::is_whitespace) {
+        // Byte order marks belong to no word.
+        while self.peek(0).is_some_and(|char| is_blank(char) || char == '\u{feff}') {
             self.at += 1;
         }
     }
@@ -262,9 +114,12 @@ impl SyntaxReader<'_> {
             }
             parts.push(self.operand(field, depth, plus)?);
         }
+        if let Some(refused) = foreign_syntax::operator(&parts) {
+            return Err(refused);
+        }
         if parts.is_empty() {
             let why = if depth == 0 { "\")\" closes nothing" } else { "the parentheses are empty" };
-            return Err(refusal(self.at, format!("{why}; {QUOTE_IT}")));
+            return Err(text_refusal(self.at, why));
         }
         Ok(single_or(parts, QueryNode::AllOf))
     }
@@ -274,8 +129,8 @@ impl SyntaxReader<'_> {
         let len =
             names.iter().find(|name| self.chars[self.at..].iter().copied().take(name.len()).eq(name.chars()))?.len();
         let is_word = self.peek(0).is_some_and(char::is_alphabetic);
-        let ends = self.peek(len).is_some_and(|next| !is_word || next.is_whitespace() || next == '(');
-        let operand = self.chars[self.at + len..].iter().find(|char| !char.is_whitespace());
+        let ends = self.peek(len).is_some_and(|next| !is_word || is_blank(next) || next == '(');
+        let operand = self.chars[self.at + len..].iter().find(|char| !is_blank(**char));
         (ends && operand.is_some_and(|char| *char != ')')).then_some(len)
     }
 
@@ -287,6 +142,9 @@ impl SyntaxReader<'_> {
     ) -> Result<QueryNode, QueryRefusal> {
         let mut negated = false;
         loop {
+            if let Some(why) = foreign_syntax::sign(&self.chars[self.at..]) {
+                return Err(text_refusal(self.at, why));
+            }
             if let Some(len) = self.operator_ahead(&["NOT"]) {
                 self.at += len;
                 self.skip_blanks();
@@ -308,7 +166,7 @@ impl SyntaxReader<'_> {
     /// Whether a sign stands here directly before an operand. `--force`, `->` and `C++` are text.
     fn is_sign(&self, sign: char) -> bool {
         self.peek(0) == Some(sign)
-            && self.peek(1).is_some_and(|next| !next.is_whitespace() && next != sign && !")>=".contains(next))
+            && self.peek(1).is_some_and(|next| !is_blank(next) && next != sign && !")>=".contains(next))
     }
 
     fn primary(&mut self, field: Option<&str>, depth: usize) -> Result<QueryNode, QueryRefusal> {
@@ -319,15 +177,38 @@ impl SyntaxReader<'_> {
         if let Some((name, after)) = self.field_ahead()? {
             self.at = after;
             self.skip_blanks();
-            if self.peek(0).is_none() {
-                return Err(refusal(position, format!("the field \"{name}\" has no value; {QUOTE_IT}")));
+            if self.peek(0).is_none() || (self.at > after && self.field_ahead()?.is_some()) {
+                return Err(text_refusal(position, format!("the field \"{name}\" has no value")));
             }
             return self.value(&name, position, depth);
         }
         match field {
             Some(name) => self.value(name, position, depth),
-            None if self.peek(0) == Some('"') => self.phrase(None, position),
-            None => self.word(None, position),
+            None if self.is_quoted_text() => self.phrase(None, position),
+            None => {
+                self.check_comparison()?;
+                self.word(None, position)
+            }
+        }
+    }
+
+    /// Whether quotes begin here. Those of word processors are text where they are not closed.
+    fn is_quoted_text(&self) -> bool {
+        match self.peek(0) {
+            Some('"') => true,
+            Some(open) if is_double_quote(open) => self.chars[self.at + 1..].iter().any(|char| is_double_quote(*char)),
+            _ => false,
+        }
+    }
+
+    /// Refuses `kind = bundle`.
+    fn check_comparison(&self) -> Result<(), QueryRefusal> {
+        let ahead = &self.chars[self.at..];
+        let len = ahead.iter().take_while(|char| !is_blank(**char) && !":=<>!~()[]\"".contains(**char)).count();
+        let name: String = ahead[..len].iter().collect();
+        match foreign_syntax::comparison(&name, &ahead[len..]).filter(|_| self.fields.contains(&name)) {
+            Some((operator, why)) => Err(text_refusal(self.at + len + operator, why)),
+            None => Ok(()),
         }
     }
 
@@ -371,16 +252,22 @@ impl SyntaxReader<'_> {
             match self.chars.get(at) {
                 Some(':') => break,
                 Some(sign @ ('"' | '['))
-                    if name.contains('.') && self.names_on(at, *sign) && self.fields.is_path(&name) =>
+                    if (name.contains('.') || *sign == '[')
+                        && self.names_on(at, *sign)
+                        && self.fields.is_path(&name) =>
                 {
                     let why = "a blank or a sign in the name of an attribute has a backslash before it, as in payload.attributes.build\\ number:7, and items of arrays have no numbers";
                     return Err(refusal(at, why.to_owned()));
                 }
-                Some('\\') => {
-                    at += 1;
-                    name.extend(self.chars.get(at));
+                Some('：') if self.fields.contains(&name) => {
+                    let why = format!("a field has the colon of ASCII after it, as in {name}:value; {QUOTE_IT}");
+                    return Err(refusal(at, why));
                 }
-                Some(char) if !char.is_whitespace() && !"()\"[]{}".contains(*char) => {
+                Some('\\') if let Some(char) = self.escaped(at) => {
+                    at += 1;
+                    name.push(char);
+                }
+                Some(char) if !is_blank(*char) && !"()\"[]{}".contains(*char) => {
                     wildcard = wildcard.or_else(|| (*char == '*').then_some(at));
                     name.push(*char);
                 }
@@ -395,26 +282,36 @@ impl SyntaxReader<'_> {
         if self.fields.contains(&name) {
             return Ok(Some((name, at + 1)));
         }
-        let has_value = self.chars.get(at + 1).is_some_and(|next| !next.is_whitespace());
-        match self.fields.resembling(&name).filter(|_| has_value) {
-            Some(meant) => {
-                Err(refusal(self.at, format!("there is no field \"{name}\"; \"{meant}\" is one; {QUOTE_IT}")))
-            }
+        let has_value = self.chars.get(at + 1).is_some_and(|next| !is_blank(*next));
+        match self.fields.correction(&name).filter(|_| has_value) {
+            Some(instead) => Err(text_refusal(self.at, format!("there is no field \"{name}\"; {instead}"))),
             None => Ok(None),
         }
     }
 
+    /// The sign of which a backslash at this place makes text. Before a letter or digit a backslash is text itself.
+    fn escaped(&self, at: usize) -> Option<char> {
+        let next = self.chars.get(at + 1).filter(|next| self.chars.get(at) == Some(&'\\') && !next.is_alphanumeric());
+        next.copied()
+    }
+
     fn value(&mut self, field: &str, position: usize, depth: usize) -> Result<QueryNode, QueryRefusal> {
-        match self.peek(0) {
-            Some('(') => self.group(Some(field), depth),
-            Some('"') => self.phrase(Some(field), position),
+        let start = self.at;
+        if let Some(why) = foreign_syntax::value(field, &self.chars[start..]) {
+            return Err(text_refusal(start, why));
+        }
+        let value = match self.peek(0) {
+            Some('(') => return self.group(Some(field), depth),
+            Some(quote) if is_double_quote(quote) => self.phrase(Some(field), position),
             Some('[' | '{') => self.range(field, position),
             Some('<' | '>') => self.comparison(field, position),
-            _ if self.set_ahead("IN") => self.set(field, position),
-            _ if self.set_ahead("in") => {
-                Err(refusal(self.at, format!("a set is written IN [a b], with capital letters; {QUOTE_IT}")))
-            }
+            _ if self.is_set() => self.set(field, position),
             _ => self.word(Some(field), position),
+        }?;
+        let has_name = position < start;
+        match foreign_syntax::continuation(&self.chars[start..self.at], &self.chars[self.at..], has_name) {
+            Some((ahead, why)) => Err(text_refusal(self.at + ahead, why)),
+            None => Ok(value),
         }
     }
 
@@ -461,22 +358,21 @@ impl SyntaxReader<'_> {
     /// The text in the quotes that begin here.
     fn quoted(&mut self) -> Result<String, QueryRefusal> {
         let open = self.at;
+        let quote = self.chars[open];
         self.at += 1;
         let mut text = String::new();
-        loop {
-            match self.peek(0) {
-                None => return Err(not_closed(open, '"')),
-                Some('"') => break,
-                Some('\\') => {
-                    self.at += 1;
-                    text.extend(self.peek(0));
-                }
-                Some(char) => text.push(char),
+        while let Some(char) = self.peek(0) {
+            let escaped = self.escaped(self.at);
+            self.at += 1 + usize::from(escaped.is_some());
+            match (char, escaped) {
+                (_, Some(escaped)) => text.push(escaped),
+                ('"', _) => return Ok(text),
+                // Word processors have several pairs.
+                _ if quote != '"' && is_double_quote(char) => return Ok(text),
+                _ => text.push(char),
             }
-            self.at += 1;
         }
-        self.at += 1;
-        Ok(text)
+        Err(not_closed(open, quote))
     }
 
     fn take_while(&mut self, wanted: impl Fn(char) -> bool) -> String {
@@ -488,36 +384,42 @@ impl SyntaxReader<'_> {
         taken
     }
 
-    /// A `^2` after a phrase or group.
+    /// A `^2` after quotes, parentheses or brackets.
     fn boost(&mut self) -> Result<Option<f32>, QueryRefusal> {
-        if self.peek(0) != Some('^') {
-            return Ok(None);
-        }
         let at = self.at;
-        self.at += 1;
-        let number = self.take_while(|char| char.is_ascii_digit() || char == '.');
-        boost_of(&number).map(Some).ok_or_else(|| wrong_boost(at))
+        let mut boost = None;
+        if self.peek(0) == Some('^') {
+            self.at += 1;
+            let number = self.take_while(|char| char.is_ascii_digit() || char == '.');
+            boost = Some(boost_of(&number).ok_or_else(|| wrong_boost(at))?);
+        }
+        match foreign_syntax::suffix(&self.chars[self.at..]) {
+            Some(why) => Err(text_refusal(self.at, why)),
+            None => Ok(boost),
+        }
     }
 
     fn word(&mut self, field: Option<&str>, position: usize) -> Result<QueryNode, QueryRefusal> {
         let start = self.at;
         let mut typed = self.typed_word();
         if typed.is_empty() {
-            return Err(refusal(position, format!("there is no value after the colon; {QUOTE_IT}")));
+            return Err(text_refusal(position, "there is no value after the colon"));
         }
         if let Some(why) = unsupported(&typed, field.is_some()) {
-            return Err(refusal(start, format!("{why}; {QUOTE_IT}")));
+            return Err(text_refusal(start, why));
         }
-        let boost = take_boost(&mut typed, start)?;
+        // `2^10` is arithmetic.
+        let is_number =
+            field.is_none() && typed.iter().copied().take_while(|typed| *typed != ('^', false)).all(is_digit);
+        let boost = if is_number { None } else { take_boost(&mut typed, start)? };
         // One after the other they mean what one does.
         typed.dedup_by(|next, before| *next == ('*', false) && *before == *next);
         let value = match take_edits(&mut typed, start)? {
             Some(edits) => {
-                let has_wildcard = typed.iter().any(|typed| matches!(typed, ('*' | '?', false)));
-                if has_wildcard {
+                if typed.iter().copied().any(is_wildcard) {
                     return Err(refusal(start, "a word has either wildcards or \"~\"; use one of them".to_owned()));
                 }
-                let word = typed.into_iter().map(|(char, _)| char).collect();
+                let word = text_of_typed(&typed);
                 if edits == 0 {
                     LeafValue::Phrase { text: word, slop: 0, is_prefix: false }
                 } else {
@@ -525,6 +427,14 @@ impl SyntaxReader<'_> {
                 }
             }
             None if typed == [('*', false)] => LeafValue::Anything,
+            // Everything, as Lucene writes it.
+            None if field.is_none() && typed == [('*', false), (':', false), ('*', false)] => LeafValue::Anything,
+            None if field.is_some()
+                && typed.iter().any(|(_, escaped)| *escaped)
+                && !typed.iter().copied().any(is_wildcard) =>
+            {
+                LeafValue::Phrase { text: text_of_typed(&typed), slop: 0, is_prefix: false }
+            }
             None => LeafValue::Word(typed.into_iter().map(word_char).collect()),
         };
         let leaf = self.leaf(field, position, value)?;
@@ -534,16 +444,15 @@ impl SyntaxReader<'_> {
     /// Everything up to a blank, or to a parenthesis that closes what the word has not opened.
     fn typed_word(&mut self) -> Vec<TypedChar> {
         let mut typed = Vec::new();
-        while let Some(char) = self.peek(0).filter(|char| !char.is_whitespace()) {
+        while let Some(char) = self.peek(0).filter(|char| !is_blank(*char)) {
+            if let Some(escaped) = self.escaped(self.at) {
+                typed.push((escaped, true));
+                self.at += 2;
+                continue;
+            }
             match char {
                 '(' => self.open_in_text.push(self.at),
                 ')' if self.open_in_text.pop().is_none() => break,
-                '\\' if self.peek(1).is_some() => {
-                    self.at += 1;
-                    typed.extend(self.peek(0).map(|escaped| (escaped, true)));
-                    self.at += 1;
-                    continue;
-                }
                 _ => {}
             }
             typed.push((char, false));
@@ -560,7 +469,7 @@ impl SyntaxReader<'_> {
         self.at += 1;
         let lower = self.bound()?;
         self.skip_blanks();
-        let has_to = self.chars[self.at..].starts_with(&['T', 'O']) && self.peek(2).is_some_and(char::is_whitespace);
+        let has_to = self.chars[self.at..].starts_with(&['T', 'O']) && self.peek(2).is_some_and(is_blank);
         if !has_to {
             let why = format!(
                 "a range is written [from TO to], and there is no \" TO \" here after \"{bracket}\"; {QUOTE_IT}"
@@ -584,7 +493,7 @@ impl SyntaxReader<'_> {
     /// A bound of a range; `None` for `*`.
     fn bound(&mut self) -> Result<Option<String>, QueryRefusal> {
         self.skip_blanks();
-        if self.peek(0) == Some('"') {
+        if self.peek(0).is_some_and(is_double_quote) {
             return self.quoted().map(Some);
         }
         let at = self.at;
@@ -595,6 +504,7 @@ impl SyntaxReader<'_> {
                 format!("a bound of the range is missing; use \"*\" for none; {QUOTE_IT}"),
             )),
             "*" => Ok(None),
+            _ if text.contains('*') => Err(text_refusal(at, "a bound has no wildcards")),
             _ => Ok(Some(text)),
         }
     }
@@ -602,12 +512,10 @@ impl SyntaxReader<'_> {
     /// Everything up to a blank or a bracket that closes.
     fn bare_value(&mut self) -> String {
         let mut text = String::new();
-        while let Some(char) = self.peek(0).filter(|char| !char.is_whitespace() && !"]}".contains(*char)) {
-            if char == '\\' && self.peek(1).is_some() {
-                self.at += 1;
-            }
-            text.extend(self.peek(0));
-            self.at += 1;
+        while let Some(char) = self.peek(0).filter(|char| !is_blank(*char) && !"]}".contains(*char)) {
+            let escaped = self.escaped(self.at);
+            text.push(escaped.unwrap_or(char));
+            self.at += 1 + usize::from(escaped.is_some());
         }
         text
     }
@@ -619,21 +527,29 @@ impl SyntaxReader<'_> {
         let included = self.peek(1) == Some('=');
         self.at += 1 + usize::from(included);
         self.skip_blanks();
-        let text = match self.peek(0) {
-            Some('"') => self.quoted()?,
-            _ => self.typed_word().into_iter().map(|(char, _)| char).collect(),
+        let (text, boost) = if self.peek(0).is_some_and(is_double_quote) {
+            (self.quoted()?, self.boost()?)
+        } else {
+            let start = self.at;
+            let mut typed = self.typed_word();
+            let boost = take_boost(&mut typed, start)?;
+            if let Some(sign) = typed.iter().position(|(char, escaped)| !escaped && "*<>=".contains(*char)) {
+                return Err(text_refusal(start + sign, "a comparison is with one value, without wildcards"));
+            }
+            (text_of_typed(&typed), boost)
         };
         if text.is_empty() {
-            return Err(refusal(at, format!("there is nothing to compare with; {QUOTE_IT}")));
+            return Err(text_refusal(at, "there is nothing to compare with"));
         }
         let bound = bound_of(Some(text), included);
         let (lower, upper) = if is_lower { (bound, Bound::Unbounded) } else { (Bound::Unbounded, bound) };
-        self.leaf(Some(field), position, LeafValue::Range { lower, upper })
+        Ok(boosted(self.leaf(Some(field), position, LeafValue::Range { lower, upper })?, boost))
     }
 
-    fn set_ahead(&self, name: &str) -> bool {
+    /// Whether `IN [` stands here.
+    fn is_set(&self) -> bool {
         let mut rest = self.chars[self.at..].iter();
-        name.chars().all(|char| rest.next() == Some(&char)) && rest.find(|char| !char.is_whitespace()) == Some(&'[')
+        rest.next() == Some(&'I') && rest.next() == Some(&'N') && rest.find(|char| !is_blank(**char)) == Some(&'[')
     }
 
     /// `IN [a b]`
@@ -649,13 +565,14 @@ impl SyntaxReader<'_> {
             match self.peek(0) {
                 None => return Err(not_closed(open, '[')),
                 Some(']') => break,
-                Some('"') => elements.push(self.quoted()?),
+                Some(quote) if is_double_quote(quote) => elements.push(self.quoted()?),
                 Some(_) => {
-                    let is_wild = |char: &char| *char == '*';
                     let element = self.bare_value();
-                    if element.is_empty() || self.chars[at..self.at].iter().any(is_wild) {
-                        let why =
-                            "an element of a set is a value without wildcards; use OR for others, and quotes for signs";
+                    if element.is_empty()
+                        || element.contains(['*', ',', ';', '|'])
+                        || ["TO", "OR", "AND"].contains(&element.as_str())
+                    {
+                        let why = "the elements of a set are values with blanks between them, as in IN [v1 v2]; use OR for wildcards, and quotes for signs";
                         return Err(refusal(at, why.to_owned()));
                     }
                     elements.push(element);
@@ -674,6 +591,11 @@ impl SyntaxReader<'_> {
 
 fn refusal(at: usize, why: String) -> QueryRefusal {
     QueryRefusal { position: at + 1, why }
+}
+
+/// The refusal of what may have been meant as text.
+fn text_refusal(at: usize, why: impl fmt::Display) -> QueryRefusal {
+    refusal(at, format!("{why}; {QUOTE_IT}"))
 }
 
 fn not_closed(at: usize, open: char) -> QueryRefusal {
@@ -730,7 +652,7 @@ fn take_boost(typed: &mut Vec<TypedChar>, start: usize) -> Result<Option<f32>, Q
 }
 
 fn wrong_boost(at: usize) -> QueryRefusal {
-    refusal(at, format!("\"^\" needs a number above 0 and up to {MAX_FACTOR} after it; {QUOTE_IT}"))
+    text_refusal(at, format!("\"^\" needs a number above 0 and up to {MAX_FACTOR} after it"))
 }
 
 /// Removes a `~` or `~1` at the end of a word, which begins at `start`.
@@ -748,6 +670,18 @@ fn take_edits(typed: &mut Vec<TypedChar>, start: usize) -> Result<Option<usize>,
     };
     typed.truncate(at);
     Ok(Some(edits))
+}
+
+fn is_wildcard(typed: TypedChar) -> bool {
+    matches!(typed, ('*' | '?', false))
+}
+
+fn is_digit((char, _): TypedChar) -> bool {
+    char.is_ascii_digit()
+}
+
+fn text_of_typed(typed: &[TypedChar]) -> String {
+    typed.iter().map(|(char, _)| char).collect()
 }
 
 fn word_char((char, escaped): TypedChar) -> WordChar {
@@ -834,6 +768,10 @@ mod tests {
             ("te**t mig*** **", "(te%t & mig% & *)"),
             ("migraton~1 x~", "(migraton~1 & x~2)"),
             ("\"a b\"~2 \"a b\"*", "('a b'2false & 'a b'0true)"),
+            ("\u{201c}a b\u{201d} repo:\u{201e}a b\u{201c}", "('a b'0false & repo='a b'0false)"),
+            (r#"repo:a\ b "a\"b\c" \d"#, r#"(repo='a b'0false & 'a"b\c'0false & \d)"#),
+            ("size:>5^2 *:*", "(size=5..^2 & *)"),
+            ("\u{feff}a\u{200b}b", "(a & b)"),
         ] {
             assert_eq!(read(text).map(|node| shown(&node.unwrap())).as_deref(), Ok(wanted), "{text}");
         }
@@ -860,6 +798,11 @@ mod tests {
             ("5\"disk", "5\"disk"),
             ("~/x a^b 1~2~x", "(~/x & a^b & 1~2~x)"),
             ("a or b", "(a & or & b)"),
+            ("2^10 2^2048 x^2", "(2^10 & 2^2048 & x^2)"),
+            ("C:\\Users\\ada", "C:\\Users\\ada"),
+            ("a = text >", "(a & = & text & >)"),
+            ("a != b => c", "(a & != & b & => & c)"),
+            ("a \u{2014} b \u{201c}c !", "(a & \u{2014} & b & \u{201c}c & !)"),
         ] {
             assert_eq!(read(text).map(|node| shown(&node.unwrap())).as_deref(), Ok(wanted), "{text}");
         }
@@ -895,6 +838,13 @@ mod tests {
             ("+a OR b", 1, "\"+\" beside OR"),
             ("x repo:/x.*/", 8, "regular expressions"),
             ("payload.a:x]", 11, "closes nothing"),
+            ("Payload.a:x", 1, "\"payload.a\" is one"),
+            ("x author:a", 3, "write contributor:"),
+            ("repo = x", 6, "repo:value"),
+            ("x size>5", 7, "size:>value"),
+            ("repo:x or y", 8, "capital letters"),
+            ("repo:\u{201c}x", 6, "not closed"),
+            ("(a)~1", 4, "no meaning"),
         ] {
             let refused = read(text).unwrap_err();
             assert!(refused.position == position && refused.why.contains(part), "{text}: {refused}");
@@ -908,7 +858,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(1024))]
 
         #[test]
-        fn any_text_is_read_or_refused_at_a_place_in_it(text in "([\\[\\]{}()\"'+:*?~^\\\\<>=a -]|repo:|OR |TO |IN |NOT |AND |\\PC){0,60}") {
+        fn any_text_is_read_or_refused_at_a_place_in_it(text in "([\\[\\]{}()\"'+:*?~^\\\\<>=a!,|“”—：\u{feff}\u{200b} -]|repo:|repo|size >|time:2026-11-20| 09:00|now|author:| and | or |OR |TO |IN |NOT |AND |\\PC){0,60}") {
             if let Err(refused) = read(&text) {
                 prop_assert!((1..=text.chars().count()).contains(&refused.position), "{}", refused);
             }

@@ -10,7 +10,7 @@ const SECONDS_PER_DAY: i64 = 86_400;
 const UNIX_EPOCH: DateTime = civil::datetime(1970, 1, 1, 0, 0, 0, 0);
 /// What a text has to be, for messages.
 pub(crate) const EXPECTED_TIME: &str =
-    "use 2026, 2026-11, 2026-11-20, 2026-11-20T10:00:00Z or now-7d, from the year 1 to 9999";
+    "use 2026, 2026-11, 2026-11-20, 2026-11-20T10:00:00Z or now-7d, from the year 1 to 9999, and [2026-11 TO 2026-12]";
 
 /// A span of whole seconds of Unix time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,26 @@ pub(crate) fn read_time(text: &str, now: i64) -> Option<TimeSpan> {
         None => read_date(text),
         Some((date, time)) => read_time_of_day(date, time),
     }
+}
+
+/// Whether a text means a time by its distance from now, in whatever form.
+pub(crate) fn is_relative_time(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    ["today", "yesterday", "tomorrow", "now"].contains(&text.as_str())
+        || text.strip_prefix("now").is_some_and(|rest| rest.starts_with(['-', '+', '/', ' ']))
+}
+
+/// The span of all times whose text in UTC begins so: `202` is a decade, `2026-1` three months.
+pub(crate) fn read_time_prefix(text: &str) -> Option<TimeSpan> {
+    let text = text.trim_end_matches(['-', 'T', 't', ':', ' ']);
+    let has_offset = text.get(10..).is_some_and(|time| time.contains(['+', '-']));
+    let digits = text.bytes().rev().take_while(u8::is_ascii_digit).count();
+    let wanted = if digits == text.len() { 4 } else { 2 };
+    if has_offset || digits == 0 || digits >= wanted {
+        return read_time(text, 0).filter(|_| text.starts_with(|first: char| first.is_ascii_digit()));
+    }
+    let longer = ('0'..='9').filter_map(|digit| read_time_prefix(&format!("{text}{digit}")));
+    longer.reduce(|first, last| TimeSpan { end: last.end, ..first })
 }
 
 /// `-7d`, `+90m`, several of them, or nothing.
@@ -184,6 +204,31 @@ mod tests {
         let half = read_time("2026-11-20T10:00:00.5Z", 0).unwrap();
         assert_eq!((half.start, half.first_whole, half.end), (day + 36_000, day + 36_001, day + 36_001));
         assert_eq!(read_time("2026-11-20T10:00:00.5", 0), Some(half));
+    }
+
+    #[test]
+    fn the_beginning_of_a_time_is_all_that_begins_so() {
+        for (text, first, last) in [
+            ("2026", "2026", "2026"),
+            ("2026-", "2026", "2026"),
+            ("2026-1", "2026-10", "2026-12"),
+            ("2026-0", "2026-01", "2026-09"),
+            ("2026-11-2", "2026-11-20", "2026-11-29"),
+            ("2026-11-3", "2026-11-30", "2026-11-30"),
+            ("202", "2020", "2029"),
+            ("0", "0001", "0999"),
+            ("2026-11-20T", "2026-11-20", "2026-11-20"),
+            ("2026-11-20T2", "2026-11-20T20", "2026-11-20T23"),
+            ("2026-11-20T10:3", "2026-11-20T10:30", "2026-11-20T10:39"),
+            ("2026-11-20T10:00:00Z", "2026-11-20T10:00:00", "2026-11-20T10:00:00"),
+        ] {
+            let span = |text| read_time(text, 0).unwrap();
+            let wanted = TimeSpan { end: span(last).end, ..span(first) };
+            assert_eq!(read_time_prefix(text), Some(wanted), "{text}");
+        }
+        for text in ["", "-", "now", "20260", "2026-4", "2026-13", "7x", "a", "2026-11-20T10:00+0", "日"] {
+            assert_eq!(read_time_prefix(text), None, "{text}");
+        }
     }
 
     #[test]

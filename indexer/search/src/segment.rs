@@ -39,6 +39,8 @@ mod token_columns;
 mod tokenizers;
 
 #[cfg(test)]
+mod foreign_query_tests;
+#[cfg(test)]
 mod query_tests;
 #[cfg(test)]
 mod schema_tests;

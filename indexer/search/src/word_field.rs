@@ -8,10 +8,10 @@ use tantivy::{
 };
 
 use super::{
+    boolean_queries::LeafQuery,
     excludable_phrase::ExcludablePhraseQuery,
     pattern_query::{PatternPlace, PhraseStart},
-    query_compiler::LeafQuery,
-    query_syntax::{LeafValue, QueryLeaf, QueryRefusal, WordChar, text_of, typed_word},
+    query_tree::{LeafValue, QueryLeaf, QueryRefusal, WordChar, text_of, typed_word},
     term_pattern::{TermPattern, WildcardPart},
 };
 use crate::segment::{MAX_WORD_BYTES, has_long_word, is_paired, is_word_char, is_word_mark};
@@ -95,18 +95,12 @@ impl WordPlace {
     /// A word or phrase that ends with a pattern.
     fn pattern(&self, leaf: &QueryLeaf, word: &[WordChar]) -> Result<WordMatch, QueryRefusal> {
         let shown = typed_word(word);
-        let mut word = word.to_vec();
-        // A question mark after what is no letter or within an address, and signs at the end, are signs.
-        let is_address = shown.contains("://");
-        for at in 0..word.len() {
-            let after_word = at > 0 && is_of_word(word[at - 1]);
-            if word[at] == WordChar::AnyChar && (is_address || !after_word) {
-                word[at] = WordChar::Text('?');
-            }
+        let first_char = word.iter().find(|part| **part != WordChar::AnyChar);
+        let begins_word = matches!(first_char, Some(WordChar::Text(char)) if char.is_alphanumeric());
+        if begins_word && word[0] == WordChar::AnyChar {
+            return Err(begins_with_wildcard(leaf, &shown));
         }
-        while word.last().is_some_and(|last| !is_of_word(*last)) {
-            word.pop();
-        }
+        let word = without_questions(word);
         let (text, pattern) = split_at_wildcard(&word);
         if pattern.is_empty() {
             return self.phrase(leaf, &text, 0).map(WordMatch::of);
@@ -129,10 +123,7 @@ impl WordPlace {
             return Err(in_pairs());
         }
         let Some((position, start)) = exact.pop().filter(|_| touches) else {
-            let why = format!(
-                "\"{shown}\" begins with a wildcard, which would read every word; put letters before it, or quotes around text"
-            );
-            return Err(leaf.refusal(why));
+            return Err(begins_with_wildcard(leaf, &shown));
         };
         let pattern = if is_prefix {
             TermPattern::Prefix(start)
@@ -178,6 +169,12 @@ impl WordPlace {
 /// Why there are no wildcards in some scripts.
 const IN_PAIRS: &str = "Chinese, Japanese and Korean are found by any part of the text";
 
+fn begins_with_wildcard(leaf: &QueryLeaf, shown: &str) -> QueryRefusal {
+    leaf.refusal(format!(
+        "\"{shown}\" begins with a wildcard, which would read every word; put letters before it, or quotes around text"
+    ))
+}
+
 /// Refuses text with a word that no index has.
 fn check_words(leaf: &QueryLeaf, text: &str) -> Result<(), QueryRefusal> {
     if !has_long_word(text) {
@@ -197,6 +194,23 @@ pub(crate) fn check_length(leaf: &QueryLeaf, chars: usize) -> Result<(), QueryRe
         "a word with wildcards or \"~\" has at most {MAX_PATTERN_CHARS} characters; type its beginning and \"*\""
     );
     Err(leaf.refusal(why))
+}
+
+/// A word in which a question mark after what is no letter, or within an address, is a sign as others are; without signs at its
+/// end.
+fn without_questions(word: &[WordChar]) -> Vec<WordChar> {
+    let mut word = word.to_vec();
+    let is_address = typed_word(&word).contains("://");
+    for at in 0..word.len() {
+        let after_word = at > 0 && is_of_word(word[at - 1]);
+        if word[at] == WordChar::AnyChar && (is_address || !after_word) {
+            word[at] = WordChar::Text('?');
+        }
+    }
+    while word.last().is_some_and(|last| !is_of_word(*last)) {
+        word.pop();
+    }
+    word
 }
 
 /// The text before the first wildcard, and what follows it.

@@ -28,7 +28,8 @@ pub(crate) struct SearchArgs {
     /// `begin*`, `one?letter`, `fuzy~1`. `field:value`, `field:(a OR b)`, `field:*`, `field: IN [a b]`, `size:>100`, `size:[1 TO 5]`.
     /// `time:2026-11-20` is the whole day, so are months, hours and years; `time:>now-7d`. Attributes by their path:
     /// `payload.attributes.team:core`, `payload.attributes.n:>7`. What cannot be syntax where it stands is text; what is wrong
-    /// is refused with the position of the character, counted from 1.
+    /// is refused with the position of the character, counted from 1, and so is what other languages write: `kind = bundle`,
+    /// `!a`, `repo:a repo:b`, `author:ada`.
     #[param(inline)]
     q: Option<QueryArg>,
     /// Any of these kinds, repeated or separated by commas.

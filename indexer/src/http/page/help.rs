@@ -28,7 +28,7 @@ pub(super) fn panel() -> Markup {
         details.help #help {
             summary { "Query language" }
             div #examples { (table()) }
-            p { "Only double quotes make a phrase. A character that is no syntax where it stands is text; a query that is wrong is refused with the position of its error." }
+            p { "Only double quotes quote. What cannot be syntax where it stands is text; what is wrong, or of another language, is refused with its position and with what to write." }
         }
     }
 }

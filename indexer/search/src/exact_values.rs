@@ -1,0 +1,84 @@
+//! Values of fields that are searched by the whole value: which of them no document can have, and how else a value may be spelled.
+
+use std::collections::BTreeSet;
+
+use tidemark_wal::{Evidence, OperationKind, Outcome, Token};
+use unicode_normalization::UnicodeNormalization as _;
+
+use super::query_tree::{QueryLeaf, QueryRefusal};
+
+/// Fields of which an operation has any number of values.
+const FIELDS_OF_MANY: [&str; 4] = ["contributor", "email", "parents", "file"];
+/// How long a KSUID is.
+const KSUID_DIGITS: usize = 27;
+
+/// Refuses a word without quotes that other languages read as several values, as a pattern or as a regular expression.
+pub(crate) fn check_unquoted(leaf: &QueryLeaf, name: &str, word: &str) -> Result<(), QueryRefusal> {
+    let is_regex = word.len() > 2 && word.starts_with('/') && word.ends_with('/');
+    let sign = if is_regex {
+        Some("/")
+    } else {
+        [",", ";", "|", "%", "^", "\"", ".."].into_iter().find(|sign| word.contains(sign))
+    };
+    match sign {
+        None => Ok(()),
+        Some(sign) => Err(leaf.refusal(format!(
+            "\"{word}\" has \"{sign}\" in it, and \"{name}\" is compared with whole values: write {name}:(a OR b) for any of several, {name}:a* for a beginning, {name}:[a TO b] for a range, and quotes around a value with signs"
+        ))),
+    }
+}
+
+/// Refuses a value that no operation can have.
+pub(crate) fn check_possible(leaf: &QueryLeaf, name: &str, text: &str) -> Result<(), QueryRefusal> {
+    let why = match name {
+        "kind" => text.parse::<OperationKind>().err().map(|error| error.to_string()),
+        "outcome" => not_one_of(text, &Outcome::ALL.map(Outcome::as_str)),
+        "evidence" => not_one_of(text, &[Evidence::Bound, Evidence::Timed, Evidence::Inferred].map(Evidence::as_str)),
+        "token" => text.parse::<Token>().err().map(|_| {
+            format!("\"{text}\" is not a token, which has {KSUID_DIGITS} letters and digits; write token:begin* for its beginning, and time: for when it was made")
+        }),
+        _ => None,
+    };
+    why.map_or(Ok(()), |why| Err(leaf.refusal(why)))
+}
+
+fn not_one_of(text: &str, values: &[&str]) -> Option<String> {
+    (!values.contains(&text)).then(|| format!("\"{text}\" is none of the values: {}", values.join(", ")))
+}
+
+/// Refuses two values of a field of which an operation has one: nothing has both.
+pub(crate) fn check_single<'a>(
+    leaves: impl Iterator<Item = &'a QueryLeaf>,
+    is_exact: impl Fn(&str) -> bool,
+) -> Result<(), QueryRefusal> {
+    let mut seen: Vec<(&str, String)> = Vec::new();
+    for leaf in leaves {
+        let (Some(name), Some(text)) = (leaf.field.as_deref(), leaf.plain_text()) else { continue };
+        if FIELDS_OF_MANY.contains(&name) || !is_exact(name) {
+            continue;
+        }
+        if let Some((_, other)) = seen.iter().find(|(seen, other)| *seen == name && *other != text) {
+            let why =
+                format!("nothing has two values of \"{name}\"; write {name}:(\"{other}\" OR \"{text}\") for either");
+            return Err(leaf.refusal(why));
+        }
+        seen.push((name, text));
+    }
+    Ok(())
+}
+
+/// A value as it may be stored: composed or not, with either apostrophe. Keyboards differ in both.
+pub(crate) fn spellings(text: &str) -> BTreeSet<String> {
+    let apostrophes = ['\'', '\u{2019}'];
+    if text.is_ascii() && !text.contains('\'') {
+        return BTreeSet::from([text.to_owned()]);
+    }
+    let written = apostrophes.map(|apostrophe| text.replace(apostrophes, &apostrophe.to_string()));
+    let forms = |text: &String| [text.clone(), text.nfc().collect(), text.nfd().collect()];
+    written.iter().flat_map(forms).chain([text.to_owned()]).collect()
+}
+
+/// Whether a word is the id of a token or bundle, as Datamon makes them.
+pub(crate) fn is_ksuid(word: &str) -> bool {
+    word.len() == KSUID_DIGITS && word.parse::<Token>().is_ok()
+}
