@@ -205,10 +205,10 @@ fn print(name: &str, [known, new]: [Vec<(Duration, Duration)>; 2]) {
             [(&ours, 0.5), (&raw, 0.5), (&ours, 0.99), (&raw, 0.99)].map(|(spans, share)| percentile(spans, share));
         (spans, paired, spans[2].as_secs_f64() / spans[3].as_secs_f64())
     };
-    let ([a, b, c, d], paired, worst) = figures(known);
-    let ([e, f, ..], new_paired, new_worst) = figures(new);
+    let ([ours, raw, ours99, raw99], paired, worst) = figures(known);
+    let ([new_ours, new_raw, ..], new_paired, new_worst) = figures(new);
     println!(
-        "  {name:<36} {a:>9.2?} {b:>9.2?} {paired:>7.2} {c:>9.2?} {d:>9.2?} {worst:>7.2}   {e:>9.2?} {f:>9.2?} {new_paired:>7.2} {new_worst:>7.2}"
+        "  {name:<36} {ours:>9.2?} {raw:>9.2?} {paired:>7.2} {ours99:>9.2?} {raw99:>9.2?} {worst:>7.2}   {new_ours:>9.2?} {new_raw:>9.2?} {new_paired:>7.2} {new_worst:>7.2}"
     );
 }
 

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use support::{
-    Act, Call, Stage,
+    CallFault, ScriptedStore, StoreCall,
     process::{IndexProcess, owner, publish},
     strike_each_call,
 };
@@ -29,7 +29,7 @@ const HOUR: Duration = Duration::from_hours(1);
 
 /// An index with one writer.
 struct IndexFixture {
-    stage: Stage,
+    stage: ScriptedStore,
     process: IndexProcess,
     writer: WriterLease,
     log: LogId,
@@ -38,7 +38,7 @@ struct IndexFixture {
 
 impl IndexFixture {
     async fn new() -> Self {
-        let stage = Stage::new();
+        let stage = ScriptedStore::new();
         let process = IndexProcess::new("a", &stage, owner("1"));
         let writer = process.writes().await;
         let log = process.root.id().await.unwrap().unwrap();
@@ -182,11 +182,11 @@ impl IndexFixture {
     /// A pass that waits at its call number `skip` of this kind until it is resumed.
     async fn suspended_pass(
         &self,
-        call: Call,
+        call: StoreCall,
         skip: u64,
     ) -> (Arc<Notify>, JoinHandle<Result<GarbageReport, CatalogError>>) {
         let resume = Arc::new(Notify::new());
-        self.stage.disturb(call, "index", skip, 1, Act::Pause(resume.clone()));
+        self.stage.disturb(call, "index", skip, 1, CallFault::Pause(resume.clone()));
         let collector = self.collector();
         let pass = tokio::spawn(async move { collector.collect("suspended").await });
         advance(Duration::from_secs(1)).await;
@@ -337,7 +337,7 @@ async fn a_pin_of_a_manifest_that_the_index_has_left_is_made_again() {
     ground.publish().await;
     // The pin's process is paused just before its pin becomes visible.
     let resume = Arc::new(Notify::new());
-    ground.stage.disturb(Call::Put, "snapshots/", 1, 1, Act::Pause(resume.clone()));
+    ground.stage.disturb(StoreCall::Put, "snapshots/", 1, 1, CallFault::Pause(resume.clone()));
     let (pins, chain) = (ground.pins(), ground.chain());
     let pinning = tokio::spawn(async move { pins.pin(&chain, "daily", "me").await });
     advance(Duration::from_secs(1)).await;
@@ -435,7 +435,7 @@ async fn a_suspended_close_drops_no_pin_of_a_later_one() {
         // A pin that an earlier attempt left.
         pins.pin(&chain, "before-g2", "reindex").await.unwrap();
         let resume = Arc::new(Notify::new());
-        stage.disturb(Call::Any, "index", step, 1, Act::Pause(resume.clone()));
+        stage.disturb(StoreCall::Any, "index", step, 1, CallFault::Pause(resume.clone()));
         let (suspended, late_pins) = (ground.writer, pins.clone());
         let successor = successor_of(&suspended.manifest().state);
         let late = tokio::spawn(async move { suspended.close(&successor, &late_pins, "reindex").await.is_ok() });
@@ -525,7 +525,7 @@ async fn nothing_is_forgotten_when_a_generation_ends_within_a_pass() {
         let published = ground.publish().await;
         ground.collect().await;
         ground.wait(HOUR).await;
-        let (resume, pass) = ground.suspended_pass(Call::Any, step).await;
+        let (resume, pass) = ground.suspended_pass(StoreCall::Any, step).await;
         let whole = pass.is_finished();
         ground.stage.peace();
         let late = ground.upload_late(1).await;
@@ -578,7 +578,7 @@ async fn of_two_passes_the_one_that_began_first_stops() {
     ground.collect().await;
     ground.wait(GARBAGE_GRACE).await;
     // The listing of the first pass waits.
-    let (resume, first) = ground.suspended_pass(Call::List, 4).await;
+    let (resume, first) = ground.suspended_pass(StoreCall::List, 4).await;
     assert_eq!(ground.collector().collect("second").await.unwrap().deleted, 1);
     resume.notify_one();
     let refused = first.await.unwrap().unwrap_err();
@@ -688,7 +688,7 @@ async fn a_list_that_is_gone_damaged_or_refused_costs_a_day() {
         match fault {
             "gone" => index.delete(std::slice::from_ref(&list)).await.unwrap(),
             "damaged" => index.put(&list, Bytes::from_static(b"{}")).await.unwrap(),
-            _ => ground.stage.disturb(Call::Get, &list, 0, u64::MAX, Act::Forbid),
+            _ => ground.stage.disturb(StoreCall::Get, &list, 0, u64::MAX, CallFault::Forbid),
         }
         ground.wait(GARBAGE_GRACE).await;
         assert_eq!(ground.collect().await.deleted, 0, "{fault}");
@@ -705,7 +705,7 @@ async fn a_candidate_that_is_named_again_begins_its_grace_again() {
     let mut ground = IndexFixture::new().await;
     ground.publish().await;
     let resume = Arc::new(Notify::new());
-    ground.stage.disturb(Call::Put, "snapshots/", 1, 1, Act::Pause(resume.clone()));
+    ground.stage.disturb(StoreCall::Put, "snapshots/", 1, 1, CallFault::Pause(resume.clone()));
     let (pins, chain) = (ground.pins(), ground.chain());
     let pinning =
         tokio::spawn(async move { timeout(Duration::from_secs(100), pins.pin(&chain, "daily", "me")).await.is_err() });
@@ -715,7 +715,7 @@ async fn a_candidate_that_is_named_again_begins_its_grace_again() {
     ground.raise_epoch().await;
     assert_eq!(ground.collect().await.candidates, 2);
     // Its last call is the pin itself.
-    ground.stage.disturb(Call::Get, "g1/manifest", 0, u64::MAX, Act::EndBefore);
+    ground.stage.disturb(StoreCall::Get, "g1/manifest", 0, u64::MAX, CallFault::EndBefore);
     resume.notify_one();
     tokio::time::sleep(Duration::from_secs(200)).await;
     assert!(pinning.await.unwrap());
@@ -745,7 +745,7 @@ async fn a_list_that_no_record_names_goes_after_the_grace() {
     ground.publish().await;
     ground.compact().await;
     ground.raise_epoch().await;
-    ground.stage.disturb(Call::Put, "/list/", 0, 1, Act::EndAfter);
+    ground.stage.disturb(StoreCall::Put, "/list/", 0, 1, CallFault::EndAfter);
     assert!(timeout(Duration::from_secs(100), ground.collector().collect("ends")).await.is_err());
     ground.stage.peace();
     let orphan = ground.lists_of_garbage().await.remove(0);
@@ -768,7 +768,7 @@ async fn a_list_that_no_record_names_goes_after_the_grace() {
 async fn a_pass_that_was_suspended_at_any_call_leaves_nothing() {
     let calls = strike_each_call(0..150, async |step| {
         let (ground, early, late) = IndexFixture::with_garbage().await;
-        let (resume, pass) = ground.suspended_pass(Call::Any, step).await;
+        let (resume, pass) = ground.suspended_pass(StoreCall::Any, step).await;
         let whole = pass.is_finished();
         ground.stage.peace();
         let later = ground.upload_late(1).await;
@@ -796,11 +796,11 @@ async fn a_pass_that_was_suspended_at_any_call_leaves_nothing() {
 /// Answers are lost, and writes land late, at any call.
 #[tokio::test(start_paused = true)]
 async fn an_unknown_outcome_at_any_call_loses_nothing_and_leaves_nothing() {
-    let acts = [Act::LoseAnswer, Act::Drop, Act::LandLater(HOUR * 5)];
+    let acts = [CallFault::LoseAnswer, CallFault::Drop, CallFault::LandLater(HOUR * 5)];
     let calls = strike_each_call((0..150).flat_map(|step| acts.clone().map(|act| (step, act))), async |(step, act)| {
         let (ground, early, late) = IndexFixture::with_garbage().await;
         let before = ground.stage.calls();
-        ground.stage.disturb(Call::Any, "index", step, 3, act);
+        ground.stage.disturb(StoreCall::Any, "index", step, 3, act);
         let _ = ground.collector().collect("disturbed").await;
         let whole = ground.stage.calls() - before <= step;
         ground.stage.peace();
@@ -829,7 +829,7 @@ async fn an_object_that_cannot_be_deleted_keeps_no_other() {
     ground.collect().await;
     let garbage = |keys: Vec<String>| keys.into_iter().filter(|key| key.contains("/segment/")).collect::<Vec<_>>();
     let locked = garbage(ground.stage.keys().await)[3].clone();
-    ground.stage.disturb(Call::Delete, &locked, 0, u64::MAX, Act::Forbid);
+    ground.stage.disturb(StoreCall::Delete, &locked, 0, u64::MAX, CallFault::Forbid);
     ground.wait(GARBAGE_GRACE).await;
     let later = ground.upload().await.key;
     ground.raise_epoch().await;
@@ -870,15 +870,15 @@ async fn lists(ground: &IndexFixture) -> usize {
 }
 
 /// Ends `work` at its call `step`. Whether it got to its end instead.
-async fn crashes<T>(stage: &Stage, step: u64, end: Act, work: impl Future<Output = T>) -> Option<T> {
-    stage.disturb(Call::Any, "index", step, 1, end);
+async fn crashes<T>(stage: &ScriptedStore, step: u64, end: CallFault, work: impl Future<Output = T>) -> Option<T> {
+    stage.disturb(StoreCall::Any, "index", step, 1, end);
     let done = timeout(Duration::from_secs(100), work).await.ok();
     stage.peace();
     done
 }
 
-fn steps() -> impl Iterator<Item = (u64, Act)> {
-    (0..120).flat_map(|step| [(step, Act::EndBefore), (step, Act::EndAfter)])
+fn steps() -> impl Iterator<Item = (u64, CallFault)> {
+    (0..120).flat_map(|step| [(step, CallFault::EndBefore), (step, CallFault::EndAfter)])
 }
 
 /// A process that ends within a pin: its owner makes the pin again, another owner cannot have the name, and what the pin holds stays
@@ -942,7 +942,7 @@ async fn a_copy_keeps_what_it_holds_after_a_crash_at_any_step_of_a_drop() {
         ground.collect_all().await;
         assert!(ground.has(&dropped).await, "step {step}");
         // The last one that has the list takes it along.
-        crashes(&ground.stage, step, Act::EndBefore, pins.unpin("copy", "you")).await;
+        crashes(&ground.stage, step, CallFault::EndBefore, pins.unpin("copy", "you")).await;
         if pins.register().await.unwrap().pins.contains_key("copy") {
             pins.unpin("copy", "you").await.unwrap();
         }
@@ -962,7 +962,7 @@ async fn a_pin_that_was_made_again_meanwhile_does_not_count_for_the_first_proces
     let (pins, chain) = (ground.pins(), ground.chain());
     // Paused between the pin and its confirmation.
     let resume = Arc::new(Notify::new());
-    ground.stage.disturb(Call::Put, "snapshots/", 2, 1, Act::Pause(resume.clone()));
+    ground.stage.disturb(StoreCall::Put, "snapshots/", 2, 1, CallFault::Pause(resume.clone()));
     let first = tokio::spawn(async move { pins.pin(&chain, "daily", "me").await });
     advance(Duration::from_secs(1)).await;
     let pins = ground.pins();
@@ -995,7 +995,7 @@ async fn a_drop_does_not_drop_the_pin_that_was_made_again_under_its_name() {
     let pins = ground.pins();
     pins.pin(&ground.chain(), "daily", "me").await.unwrap();
     let resume = Arc::new(Notify::new());
-    ground.stage.disturb(Call::Put, "snapshots/", 0, 1, Act::Pause(resume.clone()));
+    ground.stage.disturb(StoreCall::Put, "snapshots/", 0, 1, CallFault::Pause(resume.clone()));
     let late = pins.clone();
     let late = tokio::spawn(async move { late.unpin("daily", "me").await });
     advance(Duration::from_secs(1)).await;
@@ -1020,14 +1020,14 @@ async fn a_pin_that_comes_after_the_purge_names_no_list_that_is_gone() {
             pins.pin(&chain, "first", "me").await.unwrap();
         }
         let resume = Arc::new(Notify::new());
-        ground.stage.disturb(Call::Put, "snapshots/", 1, 1, Act::Pause(resume.clone()));
+        ground.stage.disturb(StoreCall::Put, "snapshots/", 1, 1, CallFault::Pause(resume.clone()));
         let late =
             tokio::spawn(async move { timeout(Duration::from_secs(100), pins.pin(&chain, "late", "you")).await });
         advance(Duration::from_secs(1)).await;
         let (log, index) = (ground.log.clone(), ground.index());
         ground.writer.release().await.unwrap();
         ground.process.purges().await;
-        ground.stage.disturb(Call::Put, "snapshots/", 0, 1, Act::EndAfter);
+        ground.stage.disturb(StoreCall::Put, "snapshots/", 0, 1, CallFault::EndAfter);
         resume.notify_one();
         let refused = late.await.unwrap();
         ground.stage.peace();

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use futures::TryStreamExt as _;
 use support::{
-    Act, Call, Stage,
+    CallFault, ScriptedStore, StoreCall,
     process::{INDEX, IndexProcess, owner, publish},
 };
 use tidemark_catalog::{
@@ -18,11 +18,11 @@ use tidemark_catalog::{
 use tokio::{sync::Notify, time::timeout};
 
 /// The two processes' names: each with a log of its own, and nothing else in common with the other than the index.
-fn two(stage: &Stage) -> (IndexProcess, IndexProcess) {
+fn two(stage: &ScriptedStore) -> (IndexProcess, IndexProcess) {
     (IndexProcess::new("a", stage, owner("1")), IndexProcess::of_log("log2", "b", stage, owner("2")))
 }
 
-async fn below(stage: &Stage, prefix: &str) -> Vec<String> {
+async fn below(stage: &ScriptedStore, prefix: &str) -> Vec<String> {
     stage.keys().await.into_iter().filter(|key| key.starts_with(prefix)).collect()
 }
 
@@ -36,7 +36,7 @@ fn is_refused<T>(answer: Result<T, CatalogError>) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn another_log_is_refused_before_it_writes_anything_and_told_who_has_the_index() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let (a, b) = two(&stage);
     let mut writer = a.writes().await;
     publish(&mut writer).await.unwrap();
@@ -58,7 +58,7 @@ async fn another_log_is_refused_before_it_writes_anything_and_told_who_has_the_i
 #[tokio::test(start_paused = true)]
 async fn two_logs_race_for_a_fresh_prefix_and_one_of_them_gets_it() {
     for (slow, fast) in [("log", "log2"), ("log2", "log")] {
-        let stage = Stage::new();
+        let stage = ScriptedStore::new();
         let view = stage.calm();
         let (slow, fast) = (
             IndexProcess::of_log(slow, "slow", &view, owner("1")),
@@ -67,7 +67,7 @@ async fn two_logs_race_for_a_fresh_prefix_and_one_of_them_gets_it() {
         // Both look before either writes, and the record of one is on its way while the other's lands.
         let ((_, of_slow), (_, of_fast)) = (slow.open().await.unwrap(), fast.open().await.unwrap());
         let wake = Arc::new(Notify::new());
-        view.disturb(Call::Put, "index/g1/manifest/", 0, 1, Act::Pause(wake.clone()));
+        view.disturb(StoreCall::Put, "index/g1/manifest/", 0, 1, CallFault::Pause(wake.clone()));
         let (lost, won) = tokio::join!(slow.acquire(&of_slow), async {
             let won = fast.acquire(&of_fast).await;
             wake.notify_one();
@@ -86,7 +86,7 @@ async fn two_logs_race_for_a_fresh_prefix_and_one_of_them_gets_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_purge_on_behalf_of_another_log_removes_nothing() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let (a, b) = two(&stage);
     // Both are registered, each in its own log: the second lost the race for the prefix.
     let (_, of_b) = b.open().await.unwrap();
@@ -102,13 +102,13 @@ async fn a_purge_on_behalf_of_another_log_removes_nothing() {
     assert_eq!(below(&stage, "index/").await, before);
     publish(&mut writer).await.unwrap();
     // It waits for the role of a fresh prefix while the other log takes that: the same.
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let (a, b) = two(&stage);
     b.open().await.unwrap();
     let view = stage.calm();
     let waits = IndexProcess::of_log("log2", "b", &view, owner("2"));
     let wake = Arc::new(Notify::new());
-    view.disturb(Call::Put, "index/g1/manifest/", 0, 1, Act::Pause(wake.clone()));
+    view.disturb(StoreCall::Put, "index/g1/manifest/", 0, 1, CallFault::Pause(wake.clone()));
     let (swept, writer) = tokio::join!(timeout(Duration::from_hours(1), waits.purges()), async {
         let writer = a.writes().await;
         wake.notify_one();
@@ -121,7 +121,7 @@ async fn a_purge_on_behalf_of_another_log_removes_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn after_a_purge_another_log_may_have_the_prefix_and_sweeps_nothing_of_the_one_before() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let (a, b) = two(&stage);
     drop(a.writes().await);
     a.purges().await;
@@ -147,7 +147,7 @@ async fn after_a_purge_another_log_may_have_the_prefix_and_sweeps_nothing_of_the
 /// generation, and another log was faster there. What was closed has to go all the same.
 #[tokio::test(start_paused = true)]
 async fn a_purge_that_was_interrupted_goes_on_though_another_log_has_the_next_generation() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let (a, b) = two(&stage);
     a.writes().await.purge().await.unwrap();
     assert_eq!(a.open().await.unwrap().1.generation(), &"g2".parse().unwrap());
@@ -166,7 +166,7 @@ async fn a_purge_that_was_interrupted_goes_on_though_another_log_has_the_next_ge
 
 #[tokio::test(start_paused = true)]
 async fn an_index_that_does_not_say_whose_records_it_holds_is_nobodys() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let a = IndexProcess::new("a", &stage, owner("1"));
     let unclaimed = tidemark_catalog::IndexChain::open(
         &stage.store().below("index"),
@@ -185,7 +185,7 @@ async fn an_index_that_does_not_say_whose_records_it_holds_is_nobodys() {
 }
 
 /// What is below the prefix `from`, once more below `to`: a bucket that is replicated, or restored from a copy.
-async fn copy(stage: &Stage, from: &str, to: &str) {
+async fn copy(stage: &ScriptedStore, from: &str, to: &str) {
     let (source, target) = (stage.store().below(from), stage.store().below(to));
     let keys: Vec<_> = source.list("", None).map_ok(|object| object.key).try_collect().await.unwrap();
     for key in keys {
@@ -203,7 +203,7 @@ fn claims(answer: &CatalogError) -> (String, String) {
 
 #[tokio::test(start_paused = true)]
 async fn a_log_and_its_copy_cannot_alternate_in_one_index() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let original = IndexProcess::new("a", &stage, owner("1"));
     let mut writer = original.writes().await;
     publish(&mut writer).await.unwrap();
@@ -236,7 +236,7 @@ async fn a_log_and_its_copy_cannot_alternate_in_one_index() {
 
 #[tokio::test(start_paused = true)]
 async fn a_moved_log_goes_on_once_it_is_told_and_its_old_place_is_refused_from_then_on() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let original = IndexProcess::new("a", &stage, owner("1"));
     let mut writer = original.writes().await;
     publish(&mut writer).await.unwrap();
@@ -262,7 +262,7 @@ async fn a_moved_log_goes_on_once_it_is_told_and_its_old_place_is_refused_from_t
 
 #[tokio::test(start_paused = true)]
 async fn an_index_is_taken_off_the_register_only_when_nobody_writes_it() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let process = IndexProcess::new("a", &stage, owner("1"));
     let (_, chain) = process.open().await.unwrap();
     assert!(!chain.has_live_writer(&process.log.entries).await.unwrap(), "it has no writer yet");

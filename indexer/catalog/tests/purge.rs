@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use support::{
-    Act, Call, Stage,
+    CallFault, ScriptedStore, StoreCall,
     process::{INDEX, IndexProcess, owner, publish},
 };
 use tidemark_catalog::{
@@ -19,7 +19,7 @@ use tidemark_store::{Create, Entropy, UserMetadata};
 use tokio::{sync::Notify, time::timeout};
 
 /// An index of some records, objects that were never published, and strangers in and around it. Gives its writer.
-async fn filled(stage: &Stage, process: &IndexProcess) -> WriterLease {
+async fn filled(stage: &ScriptedStore, process: &IndexProcess) -> WriterLease {
     let mut writer = process.writes().await;
     for _ in 0..4 {
         publish(&mut writer).await.unwrap();
@@ -44,13 +44,13 @@ const STRANGERS: [&str; 6] = [
     "log/0ujtsYcgvSTl8PAuAdqWYSMnLOv",
 ];
 
-async fn put(stage: &Stage, key: &str) {
+async fn put(stage: &ScriptedStore, key: &str) {
     let created = stage.store().create(key, Bytes::from_static(b"x"), &UserMetadata::new()).await;
     assert!(matches!(created, Create::Committed | Create::Lost), "{created:?}");
 }
 
 /// What is left below the index.
-async fn left(stage: &Stage) -> Vec<String> {
+async fn left(stage: &ScriptedStore) -> Vec<String> {
     let keys = stage.keys().await.into_iter();
     keys.filter(|key| key.starts_with("index/") && !STRANGERS.contains(&key.as_str())).collect()
 }
@@ -61,7 +61,7 @@ fn fence(generation: u64, last: u64) -> Vec<String> {
     vec![format!("{chain}/{last:020}"), format!("{chain}/boundary/{:020}", last - 1)]
 }
 
-async fn strangers_stay(stage: &Stage) {
+async fn strangers_stay(stage: &ScriptedStore) {
     let keys = stage.keys().await;
     for key in STRANGERS {
         assert!(keys.iter().any(|known| known == key), "\"{key}\" is gone");
@@ -71,7 +71,7 @@ async fn strangers_stay(stage: &Stage) {
 /// The lists of the purged generation go, those of the next one stay.
 #[tokio::test(start_paused = true)]
 async fn lists_of_garbage_go_with_their_generation() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let a = IndexProcess::new("a", &stage, owner("1"));
     let mut writer = filled(&stage, &a).await;
     writer.raise_epoch().await.unwrap();
@@ -92,7 +92,7 @@ async fn lists_of_garbage_go_with_their_generation() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_left_is_a_fence_and_what_is_not_ours() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let a = IndexProcess::new("a", &stage, owner("1"));
     filled(&stage, &a).await.release().await.unwrap();
     let swept = a.purges().await;
@@ -110,7 +110,7 @@ async fn what_is_left_is_a_fence_and_what_is_not_ours() {
 
 #[tokio::test(start_paused = true)]
 async fn the_prefix_starts_the_next_generation_for_anybody_but_the_same_uid() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let a = IndexProcess::new("a", &stage, owner("1"));
     filled(&stage, &a).await.release().await.unwrap();
     a.purges().await;
@@ -132,11 +132,11 @@ async fn the_prefix_starts_the_next_generation_for_anybody_but_the_same_uid() {
 /// Found by seed 13 of the simulation's purge: its successor took the new owner's registration for a refusal.
 #[tokio::test(start_paused = true)]
 async fn a_purge_that_was_interrupted_is_finished_also_when_another_owner_has_the_prefix() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let a = IndexProcess::new("a", &stage, owner("1"));
     filled(&stage, &a).await.release().await.unwrap();
     let disturbed = stage.calm();
-    disturbed.disturb(Call::Delete, "segment", 0, 1, Act::EndBefore);
+    disturbed.disturb(StoreCall::Delete, "segment", 0, 1, CallFault::EndBefore);
     let first = IndexProcess::new("a", &disturbed, owner("1"));
     assert!(timeout(Duration::from_hours(1), first.purges()).await.is_err());
     let mut writer = IndexProcess::new("b", &stage, owner("2")).writes().await;
@@ -148,7 +148,7 @@ async fn a_purge_that_was_interrupted_is_finished_also_when_another_owner_has_th
 
 #[tokio::test(start_paused = true)]
 async fn a_resource_made_again_keeps_its_index_when_the_purge_of_its_predecessor_comes_late() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let old = IndexProcess::new("old", &stage, owner("1"));
     filled(&stage, &old).await.release().await.unwrap();
     let new = IndexProcess::new("new", &stage, owner("2"));
@@ -163,7 +163,7 @@ async fn a_resource_made_again_keeps_its_index_when_the_purge_of_its_predecessor
 #[tokio::test(start_paused = true)]
 async fn a_writer_that_slept_through_the_purge_commits_nothing() {
     for on_its_way in [true, false] {
-        let stage = Stage::new();
+        let stage = ScriptedStore::new();
         let a = IndexProcess::new("a", &stage, owner("1"));
         drop(filled(&stage, &a).await);
         // The zombie has a view of its own: record 6 made it the writer, and it publishes record 7.
@@ -172,7 +172,7 @@ async fn a_writer_that_slept_through_the_purge_commits_nothing() {
         let mut writer = zombie.writes().await;
         let wake = Arc::new(Notify::new());
         if on_its_way {
-            view.disturb(Call::Put, "manifest/00000000000000000007", 0, 1, Act::Pause(wake.clone()));
+            view.disturb(StoreCall::Put, "manifest/00000000000000000007", 0, 1, CallFault::Pause(wake.clone()));
         }
         let asleep = wake.clone();
         let publishing = tokio::spawn(async move {
@@ -200,7 +200,7 @@ async fn a_writer_that_slept_through_the_purge_commits_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn two_purge_at_once() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let (a, b) = (IndexProcess::new("a", &stage, owner("1")), IndexProcess::new("b", &stage, owner("1")));
     filled(&stage, &a).await.release().await.unwrap();
     tokio::join!(a.purges(), b.purges());
@@ -210,14 +210,16 @@ async fn two_purge_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_process_that_ends_at_any_call_is_succeeded_by_one_that_finishes() {
-    for act in [Act::EndBefore, Act::EndAfter, Act::LoseAnswer, Act::LandLater(Duration::from_mins(5))] {
+    for act in
+        [CallFault::EndBefore, CallFault::EndAfter, CallFault::LoseAnswer, CallFault::LandLater(Duration::from_mins(5))]
+    {
         let mut call = 0;
         loop {
-            let stage = Stage::new();
+            let stage = ScriptedStore::new();
             let a = IndexProcess::new("a", &stage, owner("1"));
             filled(&stage, &a).await.release().await.unwrap();
             let disturbed = stage.calm();
-            disturbed.disturb(Call::Any, "", call, 1, act.clone());
+            disturbed.disturb(StoreCall::Any, "", call, 1, act.clone());
             let first = IndexProcess::new("a", &disturbed, owner("1"));
             let identity = WriterIdentity("a".to_owned());
             let purge = first.purge();

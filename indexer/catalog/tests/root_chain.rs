@@ -6,7 +6,7 @@ mod support;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use support::Stage;
+use support::ScriptedStore;
 use tidemark_catalog::{
     CatalogError, Generation, IndexOwner, IndexRegistration, LogCursor, RegistrationOutcome, RootChain,
     TransactionRejected,
@@ -15,7 +15,7 @@ use tidemark_store::{Entropy, StoreSecond};
 use tidemark_wal::{Log, LogParameters, PARAMETER_CHANGE_DELAY, ParameterSchedule, ParameterSource as _};
 use tokio::time::advance;
 
-fn open(stage: &Stage, seed: u64) -> RootChain {
+fn open(stage: &ScriptedStore, seed: u64) -> RootChain {
     RootChain::open(&Log::over(stage.store().below("log"), Vec::new()), Entropy::seeded(seed))
 }
 
@@ -29,7 +29,7 @@ fn probed() -> BTreeMap<String, &'static str> {
 
 #[tokio::test(start_paused = true)]
 async fn of_two_first_indexers_one_sets_the_parameters_and_the_other_is_refused() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     assert!(open(&stage, 0).schedule().await.unwrap_err().to_string().contains("--expiry"));
     let (a, b) = (open(&stage, 1), open(&stage, 2));
     let (five, six) = (seconds(5), seconds(6));
@@ -46,7 +46,7 @@ async fn of_two_first_indexers_one_sets_the_parameters_and_the_other_is_refused(
 
 #[tokio::test(start_paused = true)]
 async fn a_change_holds_from_its_records_store_time_on_for_every_reader() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let (a, b) = (open(&stage, 1), open(&stage, 2));
     a.ensure(&seconds(600)).await.unwrap();
     advance(Duration::from_secs(1000)).await;
@@ -73,7 +73,7 @@ fn index(owner: &str) -> IndexRegistration {
 
 #[tokio::test(start_paused = true)]
 async fn two_owners_race_for_one_prefix_and_one_of_them_gets_it() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let (a, b) = (open(&stage, 1), open(&stage, 2));
     let (ours, theirs) = (index("a"), index("b"));
     let five = seconds(5);
@@ -97,7 +97,7 @@ async fn two_owners_race_for_one_prefix_and_one_of_them_gets_it() {
 
 #[tokio::test(start_paused = true)]
 async fn parameters_and_an_index_are_one_record_and_a_head_that_was_overtaken_is_read_again() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let (a, b) = (open(&stage, 1), open(&stage, 2));
     let (head, five) = (b.head().await.unwrap(), seconds(5));
     assert_eq!(
@@ -123,7 +123,7 @@ async fn parameters_and_an_index_are_one_record_and_a_head_that_was_overtaken_is
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_written_when_nothing_changes() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let root = open(&stage, 1);
     root.ensure(&seconds(5)).await.unwrap();
     root.record_probes(root.head().await.unwrap(), &probed()).await.unwrap();

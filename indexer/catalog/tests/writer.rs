@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use support::{Act, Call, Stage, process::publish};
+use support::{CallFault, ScriptedStore, StoreCall, process::publish};
 use tidemark_catalog::{
     CatalogError, Generation, HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, IndexChain, LogCursor, LogId, Manifest, PinChain,
     PublishError, StandbyReason, TransactionRejected, WriterIdentity, WriterLease, heartbeat,
@@ -26,14 +26,14 @@ const LONG: Duration = Duration::from_hours(2);
 /// A process that wants to write the index.
 struct LeaseProcess {
     name: String,
-    stage: Stage,
+    stage: ScriptedStore,
     log: Log,
     clock: StoreClock,
     chain: IndexChain,
 }
 
 impl LeaseProcess {
-    fn new(name: &str, stage: &Stage) -> Self {
+    fn new(name: &str, stage: &ScriptedStore) -> Self {
         let stage = stage.calm();
         let log = Log::over(stage.store().below("log"), Vec::new());
         let entropy = Entropy::seeded(name.bytes().map(u64::from).sum());
@@ -58,7 +58,7 @@ impl LeaseProcess {
 
 #[tokio::test(start_paused = true)]
 async fn the_first_writer_starts_at_once_and_a_released_index_is_taken_at_once() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let a = LeaseProcess::new("a", &stage);
     let began = Instant::now();
     let mut writer = a.acquire().await;
@@ -75,7 +75,7 @@ async fn the_first_writer_starts_at_once_and_a_released_index_is_taken_at_once()
 
 #[tokio::test(start_paused = true)]
 async fn a_standby_waits_for_as_long_as_the_holder_lives_and_no_minute_longer() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let (a, b) = (LeaseProcess::new("a", &stage), LeaseProcess::new("b", &stage));
     let writer = a.acquire().await;
     let heart = tokio::spawn({
@@ -108,7 +108,7 @@ async fn a_standby_waits_for_as_long_as_the_holder_lives_and_no_minute_longer() 
 #[tokio::test(start_paused = true)]
 async fn the_deletion_of_a_dead_holders_heartbeat_is_no_beat() {
     for takes_over in [true, false] {
-        let stage = Stage::new();
+        let stage = ScriptedStore::new();
         let (a, b) = (LeaseProcess::new("a", &stage), LeaseProcess::new("b", &stage));
         let _dead = a.acquire().await;
         let began = Instant::now();
@@ -130,7 +130,7 @@ async fn the_deletion_of_a_dead_holders_heartbeat_is_no_beat() {
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_is_no_silence() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let (a, b) = (LeaseProcess::new("a", &stage), LeaseProcess::new("b", &stage));
     let _writer = a.acquire().await;
     let heart = tokio::spawn({
@@ -142,7 +142,7 @@ async fn an_outage_is_no_silence() {
         tokio::spawn(async move {
             for _ in 0..20 {
                 sleep(Duration::from_secs(30)).await;
-                stage.disturb(Call::Any, "", 0, u64::MAX, Act::Drop);
+                stage.disturb(StoreCall::Any, "", 0, u64::MAX, CallFault::Drop);
                 sleep(Duration::from_mins(10)).await;
                 stage.peace();
             }
@@ -155,7 +155,7 @@ async fn an_outage_is_no_silence() {
 
 #[tokio::test(start_paused = true)]
 async fn a_fenced_writer_fails_every_call_and_deletes_nothing() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let (a, b) = (LeaseProcess::new("a", &stage), LeaseProcess::new("b", &stage));
     let mut old = a.acquire().await;
     publish(&mut old).await.unwrap();
@@ -173,12 +173,12 @@ async fn a_fenced_writer_fails_every_call_and_deletes_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_writer_that_slept_in_the_middle_of_a_publication_is_fenced() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let (a, b) = (LeaseProcess::new("a", &stage), LeaseProcess::new("b", &stage));
     let mut old = a.acquire().await;
     publish(&mut old).await.unwrap();
     let wake = Arc::new(Notify::new());
-    a.stage.disturb(Call::Put, "manifest", 0, 1, Act::Pause(Arc::clone(&wake)));
+    a.stage.disturb(StoreCall::Put, "manifest", 0, 1, CallFault::Pause(Arc::clone(&wake)));
     let asleep = tokio::spawn(async move { publish(&mut old).await.map(|_| ()) });
     let mut new = b.acquire().await;
     publish(&mut new).await.unwrap();
@@ -189,7 +189,7 @@ async fn a_writer_that_slept_in_the_middle_of_a_publication_is_fenced() {
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_writer_learns_that_it_lost_its_role() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let (a, b) = (LeaseProcess::new("a", &stage), LeaseProcess::new("b", &stage));
     let mut old = a.acquire().await;
     assert_eq!(old.check().await.unwrap().number, 1);
@@ -199,11 +199,11 @@ async fn an_idle_writer_learns_that_it_lost_its_role() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unknown_publication_ends_the_role_for_good() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let a = LeaseProcess::new("a", &stage);
     let mut writer = a.acquire().await;
-    a.stage.disturb(Call::Put, "manifest", 0, 1, Act::LoseAnswer);
-    a.stage.disturb(Call::Any, "manifest", 0, u64::MAX, Act::Drop);
+    a.stage.disturb(StoreCall::Put, "manifest", 0, 1, CallFault::LoseAnswer);
+    a.stage.disturb(StoreCall::Any, "manifest", 0, u64::MAX, CallFault::Drop);
     assert!(matches!(publish(&mut writer).await, Err(PublishError::Unknown { .. })));
     a.stage.peace();
     assert!(matches!(publish(&mut writer).await, Err(PublishError::Unknown { .. })));
@@ -215,7 +215,7 @@ async fn an_unknown_publication_ends_the_role_for_good() {
 
 #[tokio::test(start_paused = true)]
 async fn a_writer_raises_its_own_epoch_and_goes_on_and_an_earlier_one_is_fenced() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let a = LeaseProcess::new("a", &stage);
     let mut writer = a.acquire().await;
     publish(&mut writer).await.unwrap();
@@ -229,7 +229,7 @@ async fn a_writer_raises_its_own_epoch_and_goes_on_and_an_earlier_one_is_fenced(
 
 #[tokio::test(start_paused = true)]
 async fn of_many_candidates_one_succeeds_a_dead_holder_and_the_rest_waits_on() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let _dead = LeaseProcess::new("dead", &stage).acquire().await;
     let hearts = Arc::new(Mutex::new(Vec::new()));
     for name in ["b", "c", "d"] {
@@ -246,7 +246,7 @@ async fn of_many_candidates_one_succeeds_a_dead_holder_and_the_rest_waits_on() {
 
 #[tokio::test(start_paused = true)]
 async fn a_restart_of_the_same_writer_takes_over_at_once_and_backs_off_only_when_it_repeats() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let mut waits = Vec::new();
     for _ in 0..9 {
         let began = Instant::now();
@@ -271,7 +271,7 @@ async fn a_restart_of_the_same_writer_takes_over_at_once_and_backs_off_only_when
 /// waits let one of them publish.
 #[tokio::test(start_paused = true)]
 async fn even_two_processes_of_one_identity_make_progress() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let publications = Arc::new(Mutex::new(0));
     for name in ["a", "b"] {
         let (stage, publications) = (stage.clone(), Arc::clone(&publications));
@@ -294,7 +294,7 @@ async fn even_two_processes_of_one_identity_make_progress() {
 
 #[tokio::test(start_paused = true)]
 async fn the_open_generation_is_found_through_the_closing_records() {
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let a = LeaseProcess::new("a", &stage);
     let writer = a.acquire().await;
     let entropy = Entropy::seeded(3);
@@ -352,11 +352,11 @@ async fn a_generation_that_is_being_built_is_opened_only_when_a_closing_record_n
 /// Wherever a writer ends, the next one continues from what is published, once.
 #[tokio::test(start_paused = true)]
 async fn a_writer_that_ends_between_any_two_calls_is_succeeded() {
-    for act in [Act::EndBefore, Act::EndAfter] {
+    for act in [CallFault::EndBefore, CallFault::EndAfter] {
         for call in 0.. {
-            let stage = Stage::new();
+            let stage = ScriptedStore::new();
             let dying = LeaseProcess::new("a", &stage);
-            dying.stage.disturb(Call::Any, "", call, 1, act.clone());
+            dying.stage.disturb(StoreCall::Any, "", call, 1, act.clone());
             let life = async {
                 let mut writer = dying.acquire().await;
                 publish(&mut writer).await.unwrap();
@@ -380,7 +380,7 @@ async fn a_writer_that_ends_between_any_two_calls_is_succeeded() {
 #[tokio::test(start_paused = true)]
 async fn any_number_of_purged_generations_is_stepped_over_with_few_requests() {
     const PURGED: u64 = 1_100;
-    let stage = Stage::new();
+    let stage = ScriptedStore::new();
     let index = stage.store().below("index");
     let named = |number: u64| -> Generation { format!("g{number}").parse().unwrap() };
     let open = |number| Manifest { epoch: 1, ..Manifest::new(named(number)) };

@@ -61,7 +61,7 @@ impl DevCommand {
         }
         #[cfg(feature = "demo")]
         if let Some(path) = git
-            && let Some(Err(error)) = stop.run_until_cancelled(append_history(&log, &path)).await
+            && let Some(Err(error)) = stop.run_until_cancelled(Box::pin(append_history(&log, &path))).await
         {
             stop.cancel();
             ended(running.await?)?;

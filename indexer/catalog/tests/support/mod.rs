@@ -7,4 +7,4 @@
 mod faulty_store;
 pub(crate) mod process;
 
-pub(crate) use faulty_store::{CallFault as Act, ScriptedStore as Stage, StoreCall as Call, strike_each_call};
+pub(crate) use faulty_store::{CallFault, ScriptedStore, StoreCall, strike_each_call};

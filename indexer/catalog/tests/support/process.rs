@@ -9,7 +9,7 @@ use tidemark_catalog::{
 use tidemark_store::{Entropy, StoreClock};
 use tidemark_wal::{Log, LogParameters};
 
-use super::Stage;
+use super::ScriptedStore;
 
 /// The index, and its name in the root chain.
 pub(crate) const INDEX: &str = "memory:///index";
@@ -19,7 +19,7 @@ const EXPIRY: Duration = Duration::from_mins(10);
 /// A process of an owner, with a log of its own or the one that most have.
 pub(crate) struct IndexProcess {
     name: String,
-    stage: Stage,
+    stage: ScriptedStore,
     pub(crate) log: Log,
     pub(crate) clock: StoreClock,
     pub(crate) root: RootChain,
@@ -34,12 +34,12 @@ pub(crate) fn owner(uid: &str) -> IndexOwner {
 }
 
 impl IndexProcess {
-    pub(crate) fn new(name: &str, stage: &Stage, owner: IndexOwner) -> Self {
+    pub(crate) fn new(name: &str, stage: &ScriptedStore, owner: IndexOwner) -> Self {
         Self::of_log("log", name, stage, owner)
     }
 
     /// One that indexes the log below the prefix `log`.
-    pub(crate) fn of_log(log: &str, name: &str, stage: &Stage, owner: IndexOwner) -> Self {
+    pub(crate) fn of_log(log: &str, name: &str, stage: &ScriptedStore, owner: IndexOwner) -> Self {
         let entropy = Entropy::seeded(format!("{log}{name}").bytes().map(u64::from).sum());
         let log = Log::over(stage.store().below(log), Vec::new());
         let (clock, root) = (StoreClock::new(log.stores(), name), RootChain::open(&log, entropy.clone()));
