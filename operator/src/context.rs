@@ -6,8 +6,8 @@ use kube::Client;
 use tokio::sync::Semaphore;
 
 use crate::{
-    cache::ObjectCache, controllers::wal::build::PlatformSettings, events::EventPublisher, metrics::OperatorMetrics,
-    pod_report_poller::PodObservations, reconcile_queues::ReconcileQueues,
+    cache::ObjectCache, controllers::wal::build::PlatformSettings, event_publisher::EventPublisher,
+    metrics::OperatorMetrics, pod_report_poller::PodObservations, reconcile_queues::ReconcileQueues,
 };
 
 /// What does not change while the operator runs.

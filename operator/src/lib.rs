@@ -4,7 +4,6 @@
 //! public, so that tests and tools can check it without a cluster.
 
 mod api_client;
-mod apply;
 pub mod args;
 mod backoff;
 mod cache;
@@ -17,13 +16,14 @@ mod context;
 mod controllers;
 mod crd_check;
 mod desired_object;
-mod events;
+mod event_publisher;
 #[cfg(test)]
 mod fake_api_server;
 mod finalizer;
-mod leader;
+mod leader_election;
 mod metrics;
 mod namespace;
+mod object_applier;
 mod object_owner;
 mod observed_pod;
 mod own_writes;

@@ -2,10 +2,10 @@
 
 mod container;
 mod mounted_volume;
-mod pod_plan;
+mod pod_spec;
 
 pub(crate) use self::{
     container::http_probe,
     mounted_volume::{MountedVolume, claimed, config_map, scratch, secret},
-    pod_plan::PodPlan,
+    pod_spec::PodPlan,
 };

@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tidemark_crds::Reason;
 
-use crate::events::EventRecord;
+use crate::event_publisher::EventRecord;
 
 /// The Events of the problems that are new. One is reported once, though several conditions and later messages repeat it.
 pub(crate) fn problem_events<'a>(

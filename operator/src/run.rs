@@ -12,7 +12,7 @@ use crate::{
     context::OperatorSettings,
     controllers::{self, wal::build},
     crd_check,
-    leader::{LeaderElection, LeadershipEnd},
+    leader_election::{LeaderElection, LeadershipEnd},
     metrics::OperatorMetrics,
     server::{self, ReadinessState},
 };

@@ -249,7 +249,13 @@ impl LogAuditor {
             let query =
                 UnsettledQuery { after: self.unreadable.after, ..UnsettledQuery::unreadable(end, UNREADABLE_CHUNK) };
             let unreadable = publisher.lookup().await?.unsettled_operations(&query).await?;
-            let Some(last) = unreadable.last().map(|last| last.token) else { break };
+            let Some(last) = unreadable.last().map(|last| last.token) else {
+                // The hour before ended with the last one: this one begins with the first.
+                if self.unreadable.tried == 0 && self.unreadable.after.take().is_some() {
+                    continue;
+                }
+                break;
+            };
             let known = unreadable.iter().map(|one| ((one.token, one.op), predecessor(one))).collect();
             let readable = self.entries.fetch_readable(entries_of(&unreadable), &sealed.schedule);
             self.correct(publisher, readable, &known, sealed).await?;

@@ -1,6 +1,6 @@
 //! The walk of the log: sealed entries, listed once, fetched concurrently, delivered in token order.
 
-use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future, stream, stream::BoxStream};
 use tidemark_catalog::LogCursor;
@@ -296,7 +296,7 @@ impl EntryFetcher {
         match mutants::caught(AssertUnwindSafe(read).catch_unwind().await) {
             Ok(read) => read,
             Err(panic) => {
-                let resolved = self.reader.judge_panic(listed, &panic_message(&*panic)).await?;
+                let resolved = self.reader.judge_panic(listed, panic).await?;
                 Ok(OperationRecord::charged(resolved, memory).await)
             }
         }
@@ -309,12 +309,6 @@ impl EntryFetcher {
         }
         deleted
     }
-}
-
-/// What a panic said.
-fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("it says nothing").to_owned()
 }
 
 #[cfg(test)]

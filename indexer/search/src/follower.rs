@@ -469,9 +469,15 @@ impl IndexFollower {
             return Ok(());
         }
         let memory = self.request_budget.open();
-        let found = reader.lookup_within(token, &default_schedule(), &memory).await;
-        let Some(resolved) = found.map_err(|e| SearchError::stored(&e))? else { return Ok(()) };
-        let entry = TailEntry::charged(resolved, memory).await;
+        let read = async {
+            let resolved = reader.lookup_within(token, &default_schedule(), &memory).await?;
+            Ok(match resolved {
+                Some(resolved) => Some(TailEntry::charged(resolved, memory).await),
+                None => None,
+            })
+        };
+        let found = reader.catch_panic(token, read).await;
+        let Some(entry) = found.map_err(|e| SearchError::stored(&e))? else { return Ok(()) };
         let state = self.state.lock().await;
         change(&state.overlay, move |overlay| overlay.add_requested(entry)).await.map_err(engine_error)?;
         self.publish(&state);

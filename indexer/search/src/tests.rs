@@ -644,11 +644,12 @@ async fn an_entry_that_the_tail_has_left_out_shows_when_a_request_names_it() {
     assert_eq!((shown, answer.left_out), (vec![token(20, 1), token(19, 1), oldest], 17));
 }
 
-/// A store that counts how many objects are read.
-#[derive(Debug)]
+/// A store that counts how many objects are read, and panics when it reads one of them.
+#[derive(Debug, Default)]
 struct CountingStore {
     inner: InMemory,
     reads: Arc<AtomicU64>,
+    panics_at: Option<Token>,
 }
 
 impl fmt::Display for CountingStore {
@@ -678,6 +679,9 @@ impl ObjectStore for CountingStore {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
         self.reads.fetch_add(1, Ordering::Relaxed);
+        if self.panics_at.is_some_and(|token| location.as_ref() == token.to_string()) {
+            std::panic::resume_unwind(Box::new("this entry cannot be read"));
+        }
         self.inner.get_opts(location, options).await
     }
 
@@ -705,7 +709,7 @@ impl ObjectStore for CountingStore {
 async fn the_tail_reads_no_more_than_it_has_room_for() {
     let mut index = TestIndex::new().await;
     let reads = Arc::new(AtomicU64::new(0));
-    let counting = CountingStore { inner: InMemory::new(), reads: reads.clone() };
+    let counting = CountingStore { reads: reads.clone(), ..CountingStore::default() };
     index.log.entries = Store::over(Arc::new(counting), Url::parse("memory:///").unwrap());
     let options = FollowerOptions { overlay_bytes: 8 << 20, ..FollowerOptions::default() };
     let searcher = searcher_with(&index, true, &options);
@@ -721,6 +725,28 @@ async fn the_tail_reads_no_more_than_it_has_room_for() {
         // Those that fit, and those whose reading begins while the first ones are read.
         let read = reads.load(Ordering::Relaxed);
         assert!(read <= 8 + 2 * 16, "{read} entries were read for {overlay:?}");
+    }
+}
+
+/// The rule of design section 2: a panic while one entry is read is that entry's fault alone.
+#[tokio::test]
+async fn an_entry_whose_reading_panics_hides_no_other_and_ends_nothing() {
+    let mut index = TestIndex::new().await;
+    let tokens = [1, 2, 3].map(|second| token(second, 1));
+    let panicking = CountingStore { panics_at: Some(tokens[1]), ..CountingStore::default() };
+    index.log.entries = Store::over(Arc::new(panicking), Url::parse("memory:///").unwrap());
+    let searcher = searcher(&index, true);
+    for token in tokens {
+        index.write_entry(token, "bundles/red/1/bundle.yaml").await;
+    }
+    searcher.refresh_manifest().await.unwrap();
+    for _ in 0..3 {
+        let _failure_of_one_entry = searcher.refresh_tail().await;
+        let request = SearchRequest { sort: SortOrder::Oldest, ..SearchRequest::default() };
+        let hits = searcher.search(request).await.unwrap().hits;
+        assert_eq!(hits.iter().map(|hit| hit.token).collect::<Vec<_>>(), [tokens[0], tokens[2]]);
+        let missing = searcher.wait_for(tokens[1], Duration::from_millis(20)).await.unwrap_err();
+        assert!(matches!(missing, SearchError::NotVisible { .. }), "{missing}");
     }
 }
 

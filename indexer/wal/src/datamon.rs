@@ -455,6 +455,11 @@ mod tests {
         let diamond = diamond.unwrap();
         assert_eq!((diamond.state.as_deref(), diamond.bundle.as_deref()), (Some("done"), Some("b")));
         assert!(diamond.timestamp.is_some());
+        // A cancelled diamond made no bundle.
+        let diamond = parse_datamon_path("diamonds/r/d/diamond-done.yaml").unwrap();
+        let diamond = read_descriptor(&diamond, b"diamondID: d\nstartTime: 2020-01-01T00:00:00Z\nstate: canceled\n");
+        let diamond = diamond.unwrap();
+        assert_eq!((diamond.state.as_deref(), diamond.bundle.as_deref()), (Some("canceled"), None));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::wal::build::PlatformSettings;
 use crate::{
     cache::{self, ObjectCache},
     context::{LeaderContext, OperatorSettings, ReconcileContext},
-    events::EventPublisher,
+    event_publisher::EventPublisher,
     fake_api_server::FakeApiServer,
     metrics::OperatorMetrics,
     pod_report_poller::PodObservations,

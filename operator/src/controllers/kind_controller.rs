@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
-    apply::ApplyError, backoff::FailureBackoff, cache::NamespacedName, context::LeaderContext,
+    backoff::FailureBackoff, cache::NamespacedName, context::LeaderContext, object_applier::ApplyError,
     relisting_watcher::relisting_watcher,
 };
 

@@ -14,7 +14,7 @@ use crate::{
     args::RunArgs,
     cache::{self, NamespacedName, ObjectCache},
     context::{LeaderContext, OperatorSettings, ReconcileContext},
-    events::EventPublisher,
+    event_publisher::EventPublisher,
     metrics::OperatorMetrics,
     pod_report_client::PodReportClient,
     pod_report_poller::{PodObservations, PodReportPoller},

@@ -25,7 +25,6 @@ use super::{
     wal::WalController,
 };
 use crate::{
-    apply::{ApplyError, ObjectApplier},
     cache::NamespacedName,
     child_metadata::child_metadata,
     clock,
@@ -35,6 +34,7 @@ use crate::{
     desired_object::DesiredObject,
     finalizer::ManagedFinalizer,
     metrics::{ConditionGauges, ConditionLabels},
+    object_applier::{ApplyError, ObjectApplier},
     object_owner::ObjectOwner,
     problem_events::problem_events,
     reconcile_queues::ReconcileQueues,
@@ -147,7 +147,7 @@ impl NoteController {
         let applier = ObjectApplier { client, cache, owner };
         if deleting {
             let wal = NamespacedName::new(&key.namespace, &note.spec.wal);
-            applier.remove_orphans(&cache.owned(&wal), &[]).await?;
+            applier.remove_unwanted(&cache.owned(&wal), &[]).await?;
             NOTE_FINALIZER.set::<Note>(client, note.meta(), false).await.map_err(ReconcileError::Finalizer)?;
             return Ok(());
         }

@@ -272,14 +272,20 @@ impl LogTail {
                 };
                 (read, memory)
             })
-            .map(move |(read, memory)| async move {
-                let resolved = match read {
-                    TailRead::Listed(listed) => Some(reader.fetch_within(&listed, schedule, &memory).await?),
-                    TailRead::Again(token) => reader.lookup_within(token, schedule, &memory).await?,
+            .map(move |(read, memory)| {
+                let token = match &read {
+                    TailRead::Listed(listed) => listed.token,
+                    TailRead::Again(token) => *token,
                 };
-                Ok(match resolved {
-                    Some(resolved) => Some(TailEntry::charged(resolved, memory).await),
-                    None => None,
+                reader.catch_panic(token, async move {
+                    let resolved = match read {
+                        TailRead::Listed(listed) => Some(reader.fetch_within(&listed, schedule, &memory).await?),
+                        TailRead::Again(token) => reader.lookup_within(token, schedule, &memory).await?,
+                    };
+                    Ok(match resolved {
+                        Some(resolved) => Some(TailEntry::charged(resolved, memory).await),
+                        None => None,
+                    })
                 })
             })
             .buffered(MAX_CONCURRENT_FETCHES)

@@ -14,6 +14,7 @@ use super::{
     label_versions::{LabelVersionReader, LabelVersions, VersionError, VersionRange, VersionRead},
     labels::{LabelLookahead, LabelWindow},
     memory_budget::MemoryShare,
+    object_reader::ReadObject,
     version_assignment::{VersionAssignment, is_overtaken},
 };
 use crate::{
@@ -74,12 +75,20 @@ impl LabelResolver {
                 }
             };
             // Where a version was listed and there is no object, it was deleted since.
-            let Some(newest) = self.versions.newest_time(store, key).await?.max(seen) else { continue };
+            let (time, judged) = match self.versions.newest(store, key).await? {
+                ReadObject::Absent => (None, None),
+                ReadObject::Read(object) => (Some(object.info.time), None),
+                refused @ ReadObject::Refused { .. } => {
+                    let judged = DescriptorObject::of(refused, None, 0);
+                    (judged.as_ref().map(|judged| judged.object.info.time), judged)
+                }
+            };
+            let Some(newest) = time.max(seen) else { continue };
             if newest < from {
                 // It was not moved since.
                 continue;
             }
-            lookup = self.find_newest(store, key, &wanted, newest, memory).await?;
+            lookup = self.find_newest(store, key, &wanted, (newest, judged), memory).await?;
             if lookup.observation.is_some() && lookup.descriptor.is_none() {
                 lookup.descriptor = refused.map(Err);
             }
@@ -139,13 +148,13 @@ impl LabelResolver {
     }
 
     /// What the one version that is known says of this operation: it is its own if it is in time and no other entry may have
-    /// written it.
+    /// written it. `judged` is the label, where it was judged without being read.
     async fn find_newest(
         &self,
         store: &Store,
         key: &str,
         wanted: &DescriptorQuery<'_>,
-        newest: StoreSecond,
+        (newest, judged): (StoreSecond, Option<DescriptorObject>),
         memory: EntryMemory<'_>,
     ) -> Result<DescriptorLookup, StoreError> {
         let last = last_label_time(wanted);
@@ -153,7 +162,11 @@ impl LabelResolver {
             return Ok(unknown_version(key, newest));
         }
         let limit = wanted.parameters.max_descriptor_size;
-        let Some(found) = self.descriptors.read_descriptor(store, key, limit, memory.share).await? else {
+        let found = match judged {
+            Some(judged) => Some(judged),
+            None => self.descriptors.read_descriptor(store, key, limit, memory.share).await?,
+        };
+        let Some(found) = found else {
             // It was deleted since.
             return Ok(unknown_version(key, newest));
         };

@@ -191,15 +191,12 @@ impl LabelVersionReader {
         }
     }
 
-    /// The store time of the object itself, whatever its versions are.
-    pub(super) async fn newest_time(&self, store: &Store, key: &str) -> Result<Option<StoreSecond>, StoreError> {
+    /// The object itself without its body, whatever its versions are. Where it is refused, each judgement takes a proof of its own, so that
+    /// one decision asks once.
+    pub(super) async fn newest(&self, store: &Store, key: &str) -> Result<ReadObject, StoreError> {
         let before = self.objects.refusals().reads();
         let attributes = store.get(key, 0).await;
-        Ok(match self.objects.judged(store, ObjectName::deciding(key), before, attributes).await? {
-            ReadObject::Absent => None,
-            ReadObject::Read(object) => Some(object.info.time),
-            ReadObject::Refused { info, .. } => Some(info.time),
-        })
+        self.objects.judged(store, ObjectName::deciding(key), before, attributes).await
     }
 
     /// Where the pages of the key's versions begin, as far back as `from`; `None` where the store keeps none.
@@ -410,6 +407,12 @@ impl LabelVersionReader {
                     break VersionRead::Refused(judgement(verdict, store, name, error)?);
                 }
             }
+            if refused.is_none()
+                && let ReadObject::Refused { why, .. } = self.newest(store, key).await?
+            {
+                // The label itself is refused, which says nothing about the right to read versions.
+                break VersionRead::Refused(why);
+            }
             let refused = refused.get_or_insert_with(|| RefusedRight::new(VersionRight::Read));
             if let Some(why) = self.is_right_missing(store, key, refused, error).await? {
                 memory.release(charge.bytes);
@@ -456,12 +459,12 @@ impl LabelVersionReader {
     ) -> Result<Option<MalformedInput>, StoreError> {
         let right = refused.right;
         if !self.objects.refusals().is_missing(store, right, key) {
-            // A store that refuses everything says nothing about versions.
-            self.newest_time(store, key).await?;
             if let Some(pause) = refused.pauses.next() {
                 tokio::time::sleep(pause).await;
                 return Ok(None);
             }
+            // A store that refuses everything says nothing about versions.
+            self.newest(store, key).await?;
             self.objects.refusals().record_missing(store, right, key, refused.since, &error);
         }
         let right = right.as_str();

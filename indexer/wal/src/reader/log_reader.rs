@@ -1,8 +1,8 @@
 //! The reader: entries in token order, each with its descriptors and its outcome.
 
-use std::sync::Arc;
+use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
 
-use futures::{StreamExt as _, stream::BoxStream};
+use futures::{FutureExt as _, StreamExt as _, stream::BoxStream};
 
 use super::{
     descriptor_lookup::DescriptorReader,
@@ -187,15 +187,35 @@ impl LogReader {
         self.resolver.resolve(token, object, schedule, memory).await.map(Some)
     }
 
-    /// Judges an entry whose reading panicked with `message`, by the rule for a refused one. An error: try again.
-    pub async fn judge_panic(&self, listed: &ListedEntry, message: &str) -> Result<ResolvedEntry, StoreError> {
-        let key = listed.token.to_string();
-        let url = self.log.entries.url().to_string();
-        let panic = StoreError::Refused { url, key: key.clone(), why: format!("reading it panicked: {message}") };
-        let info = ObjectInfo { key, time: listed.time, size: listed.size, etag: None };
+    /// Judges an entry whose reading ended with this panic, by the rule for a refused one. An error: try again.
+    pub async fn judge_panic(
+        &self,
+        listed: &ListedEntry,
+        panic: Box<dyn Any + Send>,
+    ) -> Result<ResolvedEntry, StoreError> {
+        let panic = self.panicked(listed.token, panic);
+        let info = ObjectInfo { key: listed.token.to_string(), time: listed.time, size: listed.size, etag: None };
         let (name, before) = (ObjectName::deciding(&info.key), self.objects.refusals().reads());
         let why = self.objects.judge(&self.log.entries, name, RefusalCause::Panic, &info, before, panic).await?;
         Ok(unreadable(listed.token, &info, why))
+    }
+
+    /// The result of `read`, the reading of one entry. A panic in it is that entry's failure, [`StoreError::Refused`], and
+    /// nobody else's: whoever reads entries of many writers goes on with the next one.
+    pub async fn catch_panic<T>(
+        &self,
+        token: Token,
+        read: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let read = AssertUnwindSafe(read).catch_unwind().await;
+        read.unwrap_or_else(|panic| Err(self.panicked(token, panic)))
+    }
+
+    fn panicked(&self, token: Token, panic: Box<dyn Any + Send>) -> StoreError {
+        let text = panic.downcast::<String>().map(|text| *text);
+        let text = text.or_else(|panic| panic.downcast::<&str>().map(|text| (*text).to_owned()));
+        let why = format!("reading it panicked: {}", text.unwrap_or_else(|_| "it says nothing".to_owned()));
+        StoreError::Refused { url: self.log.entries.url().to_string(), key: token.to_string(), why }
     }
 }
 

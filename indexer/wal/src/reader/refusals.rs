@@ -275,8 +275,8 @@ impl RefusalRegistry {
         }
         if !proven {
             let folder = (place.0, name.proof_folder().to_owned());
-            let searched = state.searched.get(&folder);
-            if searched.is_some_and(|at| now.duration_since(*at) < SEARCH_INTERVAL) {
+            state.searched.retain(|_, at| now.duration_since(*at) < SEARCH_INTERVAL);
+            if state.searched.contains_key(&folder) {
                 return RefusalVerdict::TryAgain;
             }
             state.searched.insert(folder, now);

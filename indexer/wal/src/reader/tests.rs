@@ -752,6 +752,31 @@ async fn an_entry_that_cannot_be_read_keeps_no_other_label_waiting() {
     assert!(begun.elapsed() < Duration::from_secs(5 * 16), "{} s", begun.elapsed().as_secs());
 }
 
+/// The label alone is refused, with and without versions: it is judged by the rule for refused objects, and holds up nobody.
+#[tokio::test(start_paused = true)]
+async fn a_label_that_alone_is_refused_is_decided() {
+    for has_versions in [false, true] {
+        let lab = TestStore::new();
+        let log = if has_versions { lab.versioned_log() } else { lab.log() };
+        let moved = move_label(&log, 0, Some("b1")).await;
+        pass(2).await;
+        create(log.values(), "labels/r/z/label.yaml", "id: b9\n", &[]).await;
+        lab.refuse(LABEL, ReadFault::Body);
+        lab.refuse_numbered_versions(LABEL, 0..usize::MAX);
+        let reader = LogReader::new(&log);
+        let mut decided = None;
+        for _ in 0..10 {
+            decided = reader.lookup(moved, &schedule()).await.ok();
+            if decided.is_some() {
+                break;
+            }
+            pass(11).await;
+        }
+        let op = decided.unwrap_or_else(|| panic!("not decided, with versions: {has_versions}")).unwrap().ops.remove(0);
+        assert_ne!(op.decision.outcome, Outcome::Aborted, "{has_versions}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn while_the_label_itself_is_refused_nothing_is_decided_about_its_versions() {
     let lab = TestStore::new();
@@ -1073,7 +1098,7 @@ async fn an_entry_whose_reading_panics_each_time_is_unreadable_though_the_store_
     for attempt in 1..=3 {
         reader.lookup(later, &schedule()).await.unwrap();
         reader.lookup(token(), &schedule()).await.unwrap();
-        let judged = reader.judge_panic(&listed, "index out of bounds").await;
+        let judged = reader.judge_panic(&listed, Box::new("index out of bounds")).await;
         assert_eq!(judged.is_ok(), attempt == 3, "{attempt}");
     }
 }

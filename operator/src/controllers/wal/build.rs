@@ -4,13 +4,13 @@
 
 mod children;
 mod control_config_map;
+mod data_pod_plan;
 mod deployment;
 mod environment;
 mod indexer_deployment;
 mod metadata;
 mod network_policies;
 mod platform;
-mod pod;
 mod pod_revision;
 mod search_deployment;
 mod search_pdb;

@@ -14,7 +14,8 @@ use super::{
     observe::ObservedWal,
 };
 use crate::{
-    condition_value::ConditionValue, events::shortened, observed_pod::ObservedPod, status_writer::ReportedStatus,
+    condition_value::ConditionValue, event_publisher::shortened, observed_pod::ObservedPod,
+    status_writer::ReportedStatus,
 };
 
 /// The longest message of a condition that the API server takes. A pod may report a longer one.

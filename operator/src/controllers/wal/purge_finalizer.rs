@@ -16,8 +16,8 @@ use tidemark_crds::{
 
 use super::observe::ObservedWal;
 use crate::{
-    cache::RolloutStatus, clock::now, condition_value::ConditionValue, context::ReconcileContext, events::EventRecord,
-    finalizer::ManagedFinalizer, namespace, observed_pod::ObservedPod,
+    cache::RolloutStatus, clock::now, condition_value::ConditionValue, context::ReconcileContext,
+    event_publisher::EventRecord, finalizer::ManagedFinalizer, namespace, observed_pod::ObservedPod,
 };
 
 const PURGE_FINALIZER: ManagedFinalizer =

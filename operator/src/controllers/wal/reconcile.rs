@@ -27,7 +27,6 @@ use super::{
     write_children::{ChildWrites, outdated, write_children},
 };
 use crate::{
-    apply::{ApplyError, is_refusal},
     backoff,
     cache::{ChildKind, NamespacedName},
     clock,
@@ -37,6 +36,7 @@ use crate::{
         kind_controller::{KindController, ReconcileError},
         unreadable_object,
     },
+    object_applier::{ApplyError, is_refusal},
     reconcile_queues::ReconcileTarget,
     status_writer::{StatusWriter, WriteTiming},
 };
@@ -435,7 +435,7 @@ async fn report(
     let timing = writer.update(observed.owner(), before, &after).await.map_err(ReconcileError::Status)?;
     if timing == WriteTiming::Now {
         let adopted_from = inputs.active_indexer().and_then(|(_, process)| process.adopted_from.as_deref());
-        let events = status_events::between(before, &after, adopted_from);
+        let events = status_events::events_between(before, &after, adopted_from);
         shared.events.publish(&wal.object_ref(&()), &events).await;
     }
     controller.tally.count(&observed.key, &after.conditions);

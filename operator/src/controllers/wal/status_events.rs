@@ -4,10 +4,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tidemark_crds::{ConditionType, IndexerRole, Reason, WalStatus, condition, is_true};
 
 use super::upgrade::is_under_way;
-use crate::{events::EventRecord, problem_events::problem_events};
+use crate::{event_publisher::EventRecord, problem_events::problem_events};
 
 /// The Events of what changed between two statuses. `adopted_from` is the owner that the writer took the index over from, if it did.
-pub(crate) fn between(before: &WalStatus, after: &WalStatus, adopted_from: Option<&str>) -> Vec<EventRecord> {
+pub(crate) fn events_between(before: &WalStatus, after: &WalStatus, adopted_from: Option<&str>) -> Vec<EventRecord> {
     let mut events = Vec::new();
     let became = |kind| is_true(&after.conditions, kind) && !is_true(&before.conditions, kind);
     if became(ConditionType::StorageReady) {

@@ -6,10 +6,10 @@
 mod refusal;
 mod spec_digest;
 mod spec_rules;
-mod storage;
 #[cfg(test)]
 mod tests;
 mod validated;
+mod validated_stores;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource as _;
@@ -17,13 +17,12 @@ use tidemark_crds::{DeletionPolicy, Wal, names};
 
 use self::{
     refusal::RefusalList,
-    spec_rules::{indexer, log, search},
-    storage::stores,
+    spec_rules::{indexer, log, search, stores},
 };
 pub use self::{
     refusal::SpecRefusal,
-    storage::{StorePlace, ValidatedCredentials, ValidatedStore, WalStores},
     validated::{ValidatedCache, ValidatedIndexer, ValidatedLog, ValidatedRole, ValidatedSearch, ValidatedWal},
+    validated_stores::{StorePlace, ValidatedCredentials, ValidatedStore, WalStores},
 };
 
 /// The WAL as its children are built from it, or everything that is wrong with it.

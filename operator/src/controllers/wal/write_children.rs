@@ -7,10 +7,10 @@ use tidemark_crds::names::{self, WalComponent};
 
 use super::{build::DesiredChildren, observe::ObservedWal, search_exposure::with_token_of, upgrade::UpgradeStep};
 use crate::{
-    apply::{ApplyError, ObjectApplier},
     cache::ChildKind,
     context::ReconcileContext,
     desired_object::DesiredObject,
+    object_applier::{ApplyError, ObjectApplier},
 };
 
 /// What came of writing the children.
@@ -82,7 +82,7 @@ pub(crate) async fn write_children(
         }
     }
     let kept: Vec<_> = desired.all().map(|child| (child.kind(), child.name())).collect();
-    done.note(applier.remove_orphans(&observed.owned, &kept).await);
+    done.note(applier.remove_unwanted(&observed.owned, &kept).await);
     done
 }
 

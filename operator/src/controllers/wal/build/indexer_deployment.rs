@@ -3,7 +3,7 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use tidemark_crds::names::WalComponent;
 
-use super::{deployment, environment, platform::PlatformSettings, pod, volumes};
+use super::{data_pod_plan, deployment, environment, platform::PlatformSettings, volumes};
 use crate::{controllers::wal::validate::ValidatedWal, pod::PodPlan};
 
 /// Seconds that an indexer has to publish what it holds and to release its role.
@@ -18,7 +18,7 @@ pub(super) fn build(wal: &ValidatedWal, platform: &PlatformSettings, revision: &
 }
 
 pub(super) fn plan<'a>(wal: &'a ValidatedWal, platform: &'a PlatformSettings) -> PodPlan<'a> {
-    let mut plan = pod::plan(wal, platform, WalComponent::Indexer, "index", GRACE_SECS);
+    let mut plan = data_pod_plan::plan(wal, platform, WalComponent::Indexer, "index", GRACE_SECS);
     plan.environment.extend(environment::indexer(wal));
     plan.volumes.push(volumes::control(wal));
     plan

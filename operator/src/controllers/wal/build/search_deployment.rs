@@ -6,7 +6,7 @@ use k8s_openapi::api::{
 };
 use tidemark_crds::names::WalComponent;
 
-use super::{deployment, environment, metadata::selector, platform::PlatformSettings, pod, volumes};
+use super::{data_pod_plan, deployment, environment, metadata::selector, platform::PlatformSettings, volumes};
 use crate::{controllers::wal::validate::ValidatedWal, pod::PodPlan};
 
 /// Seconds that search has to answer the queries that it took.
@@ -22,7 +22,7 @@ pub(super) fn build(wal: &ValidatedWal, platform: &PlatformSettings, revision: &
 }
 
 pub(super) fn plan<'a>(wal: &'a ValidatedWal, platform: &'a PlatformSettings) -> PodPlan<'a> {
-    let mut plan = pod::plan(wal, platform, WalComponent::Search, "serve", GRACE_SECS);
+    let mut plan = data_pod_plan::plan(wal, platform, WalComponent::Search, "serve", GRACE_SECS);
     // The API server refuses a pod that sleeps for longer than its grace period.
     let seconds = PRE_STOP_SLEEP_SECS.min((plan.termination_grace_secs() / 2).max(1));
     let sleep = LifecycleHandler { sleep: Some(SleepAction { seconds }), ..LifecycleHandler::default() };

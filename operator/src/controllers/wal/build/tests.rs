@@ -290,8 +290,9 @@ fn azure_is_told_that_the_pods_want_an_identity() {
             "indexer": {"serviceAccountAnnotations": {"azure.workload.identity/client-id": "id"}},
         })
     };
-    let label =
-        |children: &WalChildren| pod(&children.indexer_deployment)["metadata"]["labels"][pod::AZURE_IDENTITY].clone();
+    let label = |children: &WalChildren| {
+        pod(&children.indexer_deployment)["metadata"]["labels"][data_pod_plan::AZURE_IDENTITY].clone()
+    };
     let children = built(&spec(json!({"type": "WorkloadIdentity"})));
     assert_eq!(label(&children), "true");
     let annotations = children.indexer_service_account.metadata.annotations.unwrap();

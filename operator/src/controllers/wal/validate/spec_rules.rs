@@ -5,17 +5,95 @@ use std::time::Duration;
 use ipnet::IpNet;
 use k8s_openapi::api::{core::v1::ResourceRequirements, networking::v1::NetworkPolicyPeer};
 use tidemark_crds::{
-    AuthType, ByteSize, CacheSpec, LogPlace, PodTemplate, PodTemplateSettings, Reason, RoleSpec, ServiceType, TimeSpan,
-    Wal, is_web_origin, names::WalComponent, parse_quantity_millis,
+    AuthType, ByteSize, CacheSpec, CredentialsType, LogPlace, PodTemplate, PodTemplateSettings, Reason, RoleSpec,
+    ServiceType, StorageCredentials, StorageSpec, TimeSpan, Wal, WalSpec, is_web_origin, names::WalComponent,
+    parse_quantity_millis,
 };
 
 use super::{
     refusal::{RefusalList, SpecRefusal},
     spec_digest::spec_digest,
     validated::{ValidatedCache, ValidatedIndexer, ValidatedLog, ValidatedRole, ValidatedSearch},
+    validated_stores::{StorePlace, ValidatedCredentials, ValidatedStore, WalStores},
 };
 
 const HOUR: Duration = Duration::from_hours(1);
+
+pub(super) fn stores(spec: &WalSpec, refusals: &mut RefusalList) -> Option<WalStores> {
+    check_urls(spec, refusals);
+    let common = spec.storage.as_ref();
+    let log = store(StorePlace::Log, spec.log.storage.as_ref(), common, refusals);
+    let metadata = store(StorePlace::Metadata, spec.metadata.storage.as_ref(), common, refusals);
+    let index = store(StorePlace::Index, spec.index.storage.as_ref(), common, refusals);
+    Some(WalStores {
+        log: (spec.log.url.clone(), log?),
+        metadata: (spec.metadata.urls.clone(), metadata?),
+        index: (spec.index.url.clone(), index?),
+    })
+}
+
+fn store(
+    place: StorePlace,
+    own: Option<&StorageSpec>,
+    common: Option<&StorageSpec>,
+    refusals: &mut RefusalList,
+) -> Option<ValidatedStore> {
+    let path = own.map_or_else(|| "spec.storage".to_owned(), |_| format!("spec.{}.storage", place.as_str()));
+    let Some(storage) = own.or(common) else {
+        refusals.spec(format!("neither \"spec.storage\" nor \"spec.{}.storage\" is there; add one", place.as_str()));
+        return None;
+    };
+    let StorageSpec { endpoint, region, account, allow_http, ca_ref, credentials } = storage;
+    if endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://")) && !allow_http {
+        refusals.spec(format!("\"{path}.endpoint\" is plain http; use https, or set allowHTTP: true"));
+    }
+    Some(ValidatedStore {
+        folder: if own.is_some() { place.as_str() } else { "storage" },
+        endpoint: endpoint.clone(),
+        region: region.clone(),
+        account: account.clone(),
+        allow_http: *allow_http,
+        ca: ca_ref.as_ref().map(|ca| ca.name.clone()),
+        access: access(&path, credentials, refusals)?,
+    })
+}
+
+fn access(path: &str, credentials: &StorageCredentials, refusals: &mut RefusalList) -> Option<ValidatedCredentials> {
+    match (credentials.r#type, &credentials.secret_ref) {
+        (CredentialsType::WorkloadIdentity, _) => Some(ValidatedCredentials::WorkloadIdentity),
+        (CredentialsType::Secret, Some(secret)) => Some(ValidatedCredentials::Secret(secret.name.clone())),
+        (CredentialsType::Secret, None) => {
+            refusals.spec(format!(
+                "\"{path}.credentials\" of type Secret needs a secretRef; name the Secret with the keys"
+            ));
+            None
+        }
+    }
+}
+
+fn check_urls(spec: &WalSpec, refusals: &mut RefusalList) {
+    let log = ("spec.log.url", &spec.log.url);
+    let index = ("spec.index.url", &spec.index.url);
+    let metadata = spec.metadata.urls.iter().map(|url| ("spec.metadata.urls", url));
+    let all: Vec<_> = [log, index].into_iter().chain(metadata.clone()).collect();
+    for (path, url) in &all {
+        if !["s3://", "gs://", "az://"].iter().any(|scheme| url.starts_with(scheme)) {
+            refusals.spec(format!("\"{path}\" is \"{url}\"; it starts with s3://, gs:// or az://"));
+        }
+    }
+    let pairs = [(log, index)].into_iter().chain(metadata.flat_map(|metadata| [(log, metadata), (index, metadata)]));
+    for ((one, a), (other, b)) in pairs {
+        if below(a, b) || below(b, a) {
+            refusals
+                .spec(format!("\"{one}\" \"{a}\" and \"{other}\" \"{b}\" lie one below the other; keep them apart"));
+        }
+    }
+}
+
+/// Whether `inner` is `outer` or lies below it.
+fn below(inner: &str, outer: &str) -> bool {
+    format!("{inner}/").starts_with(&format!("{outer}/"))
+}
 
 pub(super) fn log(log: &LogPlace, refusals: &mut RefusalList) -> Option<ValidatedLog> {
     // 168 h is the longest validity of a signed URL of S3 and Google.

@@ -8,7 +8,7 @@ use k8s_openapi::{
 };
 use tidemark_crds::{CacheClaimSpec, DeletionPolicy, PodTemplateSettings, ServiceSpec, names::WalComponent};
 
-use super::storage::WalStores;
+use super::validated_stores::WalStores;
 
 /// A WAL of which everything can be built.
 #[derive(Clone, Debug, PartialEq)]

@@ -132,7 +132,7 @@ impl ObjectApplier<'_> {
     }
 
     /// Removes those of `owned` that belong to the owner and are not among `kept`, and answers how many.
-    pub(crate) async fn remove_orphans(
+    pub(crate) async fn remove_unwanted(
         &self,
         owned: &OwnedObjects,
         kept: &[(ChildKind, &str)],
