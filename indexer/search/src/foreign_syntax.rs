@@ -15,6 +15,9 @@ const ZONE_WORDS: [&str; 6] = ["utc", "gmt", "z", "am", "pm", "o'clock"];
 /// What follows a size in other languages.
 const UNIT_WORDS: [&str; 10] = ["b", "bytes", "kb", "mb", "gb", "tb", "kib", "mib", "gib", "tib"];
 
+/// The fields of words: what stands in them is text, also after a number.
+pub(crate) const WORD_FIELDS: [&str; 7] = ["contributors", "files", "message", "names", "path", "reason", "text"];
+
 /// Whether a character is blank: white space, or an invisible one that comes along when text is copied.
 pub(crate) fn is_blank(char: char) -> bool {
     char.is_whitespace()
@@ -98,7 +101,8 @@ fn comparison_in_words(name: &str, rest: &[char]) -> Option<String> {
     Some(match word.as_str() {
         "in" | "In" | "IN" if "([".contains(first) => format!("{name}: IN [a b]"),
         "IN" if begins_operand(first) => format!("{name}: IN [a b]"),
-        "not" | "NOT" if ["in", "IN"].contains(&first_word(operand).as_str()) => format!("-{name}: IN [a b]"),
+        "NOT" if ["in", "IN"].contains(&first_word(operand).as_str()) => format!("-{name}: IN [a b]"),
+        "not" if "([".contains(*after(operand.strip_prefix(&['i', 'n'])?, 0).first()?) => format!("-{name}: IN [a b]"),
         "LIKE" | "ILIKE" => format!("{name}:begin*"),
         "BETWEEN" => format!("{name}:[a TO b]"),
         "CONTAINS" | "MATCHES" | "EQUALS" => format!("{name}:value"),

@@ -310,8 +310,11 @@ impl SyntaxReader<'_> {
         }?;
         let has_name = position < start;
         match foreign_syntax::continuation(&self.chars[start..self.at], &self.chars[self.at..], has_name) {
-            Some((ahead, why)) => Err(text_refusal(self.at + ahead, why)),
-            None => Ok(value),
+            // In a field of words what follows is text: `message:(copied 10 GB)`.
+            Some((ahead, why)) if !foreign_syntax::WORD_FIELDS.contains(&field) => {
+                Err(text_refusal(self.at + ahead, why))
+            }
+            _ => Ok(value),
         }
     }
 

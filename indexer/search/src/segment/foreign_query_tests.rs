@@ -51,6 +51,7 @@ fn log() -> SchemaIndex {
         OperationRecord {
             kind: OperationKind::Entry,
             text: Some(r"C:\Users\ada says 2^2048 || true".to_owned()),
+            message: Some("copied 10 GB, 1 to 5 of them; repo not in sync".to_owned()),
             ..plain(at("2024-05-05T00:00:00Z"))
         },
     ])
@@ -216,6 +217,11 @@ fn forms_of_kibana_and_sql_are_refused_with_ours() {
         ("repo:'models'", 6, "double quotes"),
         ("kind:bundle; repo:models", 1, "whole values"),
     ]);
+}
+
+#[test]
+fn what_follows_a_number_in_a_field_of_words_is_text_and_so_are_small_words_beside_a_name() {
+    check(&[("message:(copied 10 GB)", &[3]), ("message:(1 to 5)", &[3]), ("repo not in sync", &[3])]);
 }
 
 #[test]
