@@ -76,8 +76,8 @@ struct ListedPart {
     listed_at: StoreSecond,
 }
 
-/// The turn of the unreadable entries: all of them, whatever their age, are tried again, the first time at once and later so many an
-/// hour.
+/// The turn of the unreadable entries: all of them, whatever their age, are tried again: all at once after a take-over, then at most
+/// [`MAX_RETRIED_AN_HOUR`] an hour.
 #[derive(Debug, Default)]
 struct UnreadableTurn {
     /// When the last turn, or an hour's part of one, ended.
@@ -89,7 +89,7 @@ struct UnreadableTurn {
 }
 
 impl UnreadableTurn {
-    /// These were tried, of which `last` is the last one. Gives whether they are enough for this hour.
+    /// Counts `tried` entries, up to `last`. Gives whether the hour's limit is reached.
     fn record(&mut self, tried: usize, last: Token) -> bool {
         self.after = Some(last);
         self.tried += tried;

@@ -38,20 +38,18 @@ pub(crate) struct BatchLimits {
     max_records: u64,
     max_age: Duration,
     segment_memory: usize,
-    max_unopened: u64,
 }
 
 impl BatchLimits {
     pub(crate) fn new(options: &IngestOptions) -> Self {
         let IngestOptions { batch_records, batch_age: max_age, segment_memory, .. } = *options;
-        let max_unopened = batch_records.saturating_mul(UNOPENED_BATCHES);
-        Self { max_records: batch_records, max_age, segment_memory, max_unopened }
+        Self { max_records: batch_records, max_age, segment_memory }
     }
 
     /// Records of a batch after which what it has uploaded is opened beside the published index: only a second with more entries
-    /// than a batch should have gets there.
+    /// than a batch should have gets there. Asked of limits that are not halved.
     pub(crate) fn max_unopened(self) -> u64 {
-        self.max_unopened
+        self.max_records.saturating_mul(UNOPENED_BATCHES)
     }
 
     /// With `halvings` times half as many records.

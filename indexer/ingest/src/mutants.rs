@@ -9,36 +9,6 @@ use tidemark_wal::{ListedEntry, Outcome};
 
 use crate::{corrected_totals::CorrectedTotals, engine::RecordMarks};
 
-#[cfg(feature = "mutants")]
-mod names {
-    pub(super) const CLOCK_READ_AFTER_LISTING: &str = "ClockReadAfterListing";
-    pub(super) const CURSOR_OFF_BY_ONE: &str = "CursorOffByOne";
-    pub(super) const LATE_MAKES_DUPLICATE: &str = "LateMakesDuplicate";
-    pub(super) const COMPACTION_LOSES_CORRECTION: &str = "CompactionLosesCorrection";
-    pub(super) const PANIC_ENDS_LISTING: &str = "PanicEndsListing";
-    pub(super) const FLOOR_IGNORED: &str = "FloorIgnored";
-    pub(super) const LOWERED_WINDOW_DROPS_LOOK: &str = "LoweredWindowDropsLook";
-    pub(super) const SIDECAR_AFTER_CAUSE: &str = "SidecarAfterCause";
-
-    /// The mutants whose body is in this crate. `tests/sim` checks that each name is that of a mutant.
-    pub const MUTANT_HOOKS: &[&str] = &[
-        CLOCK_READ_AFTER_LISTING,
-        CURSOR_OFF_BY_ONE,
-        LATE_MAKES_DUPLICATE,
-        COMPACTION_LOSES_CORRECTION,
-        SIDECAR_AFTER_CAUSE,
-        PANIC_ENDS_LISTING,
-        FLOOR_IGNORED,
-        LOWERED_WINDOW_DROPS_LOOK,
-    ];
-}
-
-#[cfg(feature = "mutants")]
-pub use names::MUTANT_HOOKS;
-#[cfg(feature = "mutants")]
-#[expect(clippy::wildcard_imports, reason = "each hook names its own")]
-use names::*;
-
 /// Entries in token order, as a listing shows them.
 type ListedEntries = BoxStream<'static, Result<ListedEntry, StoreError>>;
 
@@ -48,7 +18,7 @@ type EarlyListing = BoxFuture<'static, Result<Option<Vec<ListedEntry>>, StoreErr
 mutant_hooks! {
     /// `ClockReadAfterListing`: what `list` shows before the clock is read.
     pub(crate) fn early_listing(list: impl FnOnce() -> ListedEntries) -> EarlyListing {
-        CLOCK_READ_AFTER_LISTING => Box::pin(collected(list())),
+        ClockReadAfterListing => Box::pin(collected(list())),
         _ => Box::pin(std::future::ready(Ok(None))),
     }
 
@@ -58,7 +28,7 @@ mutant_hooks! {
         totals: CorrectedTotals,
         causes: &Range<u64>,
     ) -> (RecordMarks, CorrectedTotals) {
-        SIDECAR_AFTER_CAUSE => marks_of_the_batch_before(marks, totals, causes),
+        SidecarAfterCause => marks_of_the_batch_before(marks, totals, causes),
         _ => (marks, totals),
     }
 
@@ -68,13 +38,13 @@ mutant_hooks! {
         early: Option<Vec<ListedEntry>>,
         horizon: StoreSecond,
     ) -> ListedEntries {
-        CLOCK_READ_AFTER_LISTING => early_below(early, horizon),
+        ClockReadAfterListing => early_below(early, horizon),
         _ => listing,
     }
 
     /// `PanicEndsListing`: a panic while one entry is read ends the task that reads them all.
     pub(crate) fn caught<T>(read: std::thread::Result<T>) -> std::thread::Result<T> {
-        PANIC_ENDS_LISTING => match read {
+        PanicEndsListing => match read {
             Err(panic) => std::panic::resume_unwind(panic),
             read => read,
         },
@@ -83,43 +53,43 @@ mutant_hooks! {
 
     /// `PanicEndsListing`: a stream of entries that breaks off is one that has ended.
     pub(crate) fn is_broken_off(broken_off: bool) -> bool {
-        PANIC_ENDS_LISTING => false,
+        PanicEndsListing => false,
         _ => broken_off,
     }
 
     /// `FloorIgnored`: what the log's cleanup may have removed is taken for what was never there.
     pub(crate) fn checked_floor<E>(checked: Result<(), E>) -> Result<(), E> {
-        FLOOR_IGNORED => Ok(()),
+        FloorIgnored => Ok(()),
         _ => checked,
     }
 
     /// `LoweredWindowDropsLook`: the newest audit window is that of the seconds before it too.
     pub(crate) fn audit_window(window: Duration, newest: Duration) -> Duration {
-        LOWERED_WINDOW_DROPS_LOOK => newest,
+        LoweredWindowDropsLook => newest,
         _ => window,
     }
 
     /// `CursorOffByOne`: the cursor's second counts as decided too.
     pub(crate) fn cursor_bound(horizon: StoreSecond) -> StoreSecond {
-        CURSOR_OFF_BY_ONE => horizon.next(),
+        CursorOffByOne => horizon.next(),
         _ => horizon,
     }
 
     /// `LateMakesDuplicate`: a late operation makes a duplicate of its retry.
     pub(crate) fn claims_key(claims: bool, outcome: Outcome) -> bool {
-        LATE_MAKES_DUPLICATE => claims || outcome == Outcome::Late,
+        LateMakesDuplicate => claims || outcome == Outcome::Late,
         _ => claims,
     }
 
     /// `LateMakesDuplicate`: the index knows no late claims, so the resolver must not forget them.
     pub(crate) fn forgets_claims() -> bool {
-        LATE_MAKES_DUPLICATE => false,
+        LateMakesDuplicate => false,
         _ => true,
     }
 
     /// `CompactionLosesCorrection`: a compaction replaces every sidecar by one that was made from those known at its start.
     pub(crate) fn adopted(compaction: CompactionResult, manifest: &Manifest) -> CompactionResult {
-        COMPACTION_LOSES_CORRECTION => replacing_every_sidecar(compaction, manifest),
+        CompactionLosesCorrection => replacing_every_sidecar(compaction, manifest),
         _ => compaction,
     }
 }

@@ -115,9 +115,10 @@ impl IndexPublisher {
         to: StoreSecond,
         horizon: StoreSecond,
     ) -> Result<(), IngestError> {
-        let UploadedBatch { segments, seqs, marks, corrected } = batch.upload().await?;
-        let (marks, corrected) = mutants::published_marks(marks, corrected, &seqs);
-        let additions = self.additions(UploadedBatch { segments, seqs, marks, corrected }).await?;
+        let mut uploaded = batch.upload().await?;
+        (uploaded.marks, uploaded.corrected) =
+            mutants::published_marks(uploaded.marks, uploaded.corrected, &uploaded.seqs);
+        let additions = self.additions(uploaded).await?;
         self.commit(PublishRequest { to: LogCursor(to), horizon, audited: self.audited, ..additions }).await?;
         self.tracker.clear_pending();
         self.reopen().await
@@ -194,7 +195,7 @@ impl IndexPublisher {
     /// Uploads what `batch` has, and opens the published index as if that were part of it: it need not be remembered any more, so
     /// that a second with any number of entries fits in memory. Nothing of it is visible to others.
     async fn open_with(&mut self, batch: &mut RecordBatch) -> Result<(), EngineError> {
-        // The engine tells an entity's latest commit by the marks. This sidecar is garbage once the batch is published with its own.
+        // The engine needs the marks to find an entity's latest commit. This sidecar is garbage once the batch is published with its own.
         let additions = self.additions(batch.upload().await?).await?;
         let unpublished =
             self.manifest().publish(self.writer_lease.epoch(), &additions).map_err(|rejected| unsound(&rejected))?;

@@ -9,8 +9,7 @@ use tidemark_wal::{Outcome, Token};
 use crate::{
     engine::{EngineError, IndexLookup, RecordMarks},
     mutants,
-    record::OperationRecord,
-    record::{LatestCommit, WriterKey},
+    record::{LatestCommit, OperationRecord},
 };
 
 /// The first 16 bytes of a SHA-256: what is remembered of a key, whatever its length.
@@ -70,15 +69,10 @@ impl RecordResolver {
         index: &dyn IndexLookup,
     ) -> Result<(), EngineError> {
         let committed = records.iter().zip(keys).filter(|(record, _)| record.is_committed());
-        let unknown: BTreeMap<KeyDigest, WriterKey> = committed
-            .filter_map(|(record, digest)| Some((record, (*digest)?)))
-            .filter(|(_, digest)| !self.first_commits.contains_key(digest))
-            .filter_map(|(record, digest)| Some((digest, record.writer_key()?)))
-            .collect();
-        if unknown.is_empty() {
+        let (digests, keys) = unknown(committed, &self.first_commits, OperationRecord::writer_key);
+        if keys.is_empty() {
             return Ok(());
         }
-        let (digests, keys): (Vec<_>, Vec<_>) = unknown.into_iter().unzip();
         let answers = index.first_commits(&keys).await?;
         let found = digests.into_iter().zip(answers).filter_map(|(digest, place)| Some((digest, place?)));
         self.first_commits.extend(found);
@@ -107,17 +101,10 @@ impl RecordResolver {
         entities: &[Option<KeyDigest>],
         index: &dyn IndexLookup,
     ) -> Result<(), EngineError> {
-        let unknown: BTreeMap<KeyDigest, String> = records
-            .iter()
-            .zip(entities)
-            .filter_map(|(record, digest)| Some((record, (*digest)?)))
-            .filter(|(_, digest)| !self.latest.contains_key(digest))
-            .filter_map(|(record, digest)| Some((digest, record.entity.clone()?)))
-            .collect();
-        if unknown.is_empty() {
+        let (digests, entities) = unknown(records.iter().zip(entities), &self.latest, |record| record.entity.clone());
+        if entities.is_empty() {
             return Ok(());
         }
-        let (digests, entities): (Vec<_>, Vec<_>) = unknown.into_iter().unzip();
         let answers = index.latest_commits(&entities).await?;
         let found = digests.into_iter().zip(answers).filter_map(|(digest, newest)| Some((digest, newest?)));
         self.latest.extend(found);
@@ -136,13 +123,28 @@ impl RecordResolver {
     }
 }
 
-/// Of the record's idempotency key with its writer, if it has one.
+/// What the index is asked about `records`, which come with their digests: the digests that are not `known`, each once, with what
+/// `asked` makes of a record.
+fn unknown<'a, K, A>(
+    records: impl Iterator<Item = (&'a OperationRecord, &'a Option<KeyDigest>)>,
+    known: &BTreeMap<KeyDigest, K>,
+    asked: impl Fn(&OperationRecord) -> Option<A>,
+) -> (Vec<KeyDigest>, Vec<A>) {
+    let unknown: BTreeMap<KeyDigest, A> = records
+        .filter_map(|(record, digest)| Some((record, (*digest)?)))
+        .filter(|(_, digest)| !known.contains_key(digest))
+        .filter_map(|(record, digest)| Some((digest, asked(record)?)))
+        .collect();
+    unknown.into_iter().unzip()
+}
+
+/// The digest of the record's idempotency key and writer, if it has a key.
 fn digest_of_key(record: &OperationRecord) -> Option<KeyDigest> {
     let key = record.idempotency_key.as_deref()?;
     Some(digest_of(&[record.writer.as_deref().unwrap_or_default(), key]))
 }
 
-/// Of the entity that the record claims to be the newest of, if it does.
+/// The digest of the entity of a committed record.
 fn digest_of_entity(record: &OperationRecord) -> Option<KeyDigest> {
     record.entity_commit().map(|(entity, _)| digest_of(&[entity]))
 }

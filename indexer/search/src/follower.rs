@@ -469,14 +469,7 @@ impl IndexFollower {
             return Ok(());
         }
         let memory = self.request_budget.open();
-        let read = async {
-            let resolved = reader.lookup_within(token, &default_schedule(), &memory).await?;
-            Ok(match resolved {
-                Some(resolved) => Some(TailEntry::charged(resolved, memory).await),
-                None => None,
-            })
-        };
-        let found = reader.catch_panic(token, read).await;
+        let found = TailRead::Again(token).read(reader, &default_schedule(), memory).await;
         let Some(entry) = found.map_err(|e| SearchError::stored(&e))? else { return Ok(()) };
         let state = self.state.lock().await;
         change(&state.overlay, move |overlay| overlay.add_requested(entry)).await.map_err(engine_error)?;

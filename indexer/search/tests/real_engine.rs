@@ -5,6 +5,8 @@
 #[path = "../../ingest/tests/pipeline/fake_bucket.rs"]
 #[expect(dead_code, reason = "the helpers belong to the tests of the ingest")]
 mod fake_bucket;
+#[path = "real_engine/history.rs"]
+mod history;
 #[path = "../../ingest/tests/pipeline/world.rs"]
 #[expect(dead_code, reason = "the helpers belong to the tests of the ingest")]
 mod world;

@@ -215,7 +215,7 @@ mod tests {
         std::fs::write(&file, TOKEN).unwrap();
         let pod = PodStatus::indexer(watch::channel(IngestStatus::default()).1, None);
         let auth = TokenAuth::new(file.clone(), pod);
-        // A pipe: whoever opens it waits for the other end.
+        // A pipe: opening it waits for the other end.
         std::fs::remove_file(&file).unwrap();
         assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
         tokio::time::advance(CHECK_INTERVAL).await;

@@ -1,8 +1,8 @@
 //! The switch of the simulation's mutants: wrong code that proves that the simulation would find it.
 //!
 //! `tests/sim` lists all mutants. Where no store, engine or process of the simulation can carry one, its body is in the
-//! `mutants.rs` of the crate that it breaks, behind the crate feature `mutants`, which only the simulation turns on. That file
-//! has its name as a constant in `MUTANT_HOOKS`, and `tests/sim` checks these lists against its own. Without the feature neither the
+//! `mutants.rs` of the crate that it breaks, behind the crate feature `mutants`, which only the simulation turns on. `MUTANT_HOOKS`
+//! has the name of each, and `tests/sim` checks these lists against its own. Without the feature neither the
 //! bodies nor the switch are compiled: [`mutant_hooks`](crate::mutant_hooks) leaves only what each hook returns while its mutant is off.
 
 /// Defines hooks: what each returns while a mutant is on, compiled with the feature `mutants` of the crate that calls this alone, and after
@@ -15,12 +15,16 @@ macro_rules! mutant_hooks {
             $($mutant:ident => $wrong:expr,)+
             _ => $right:expr $(,)?
         }
-    )+) => {$(
-        $(#[$doc])*
+    )+) => {
+        /// The mutants whose body is in this crate, once for each hook. `tests/sim` checks that each name is that of a mutant.
+        #[cfg(feature = "mutants")]
+        pub const MUTANT_HOOKS: &[&str] = &[$($(stringify!($mutant),)+)+];
+
+        $($(#[$doc])*
         $seen fn $hook $(<$generic>)? ($($argument: $kind),*) -> $answer {
             #[cfg(feature = "mutants")]
             {
-                $(if $crate::mutants::is_active($mutant) {
+                $(if $crate::mutants::is_active(stringify!($mutant)) {
                     return $wrong;
                 })+
             }
@@ -32,17 +36,10 @@ macro_rules! mutant_hooks {
     )+};
 }
 
-#[cfg(feature = "mutants")]
-const EMPTIED_CHAIN_BEGUN_ANEW: &str = "EmptiedChainBegunAnew";
-
-/// The mutants whose body is in this crate. `tests/sim` checks that each name is that of a mutant.
-#[cfg(feature = "mutants")]
-pub const MUTANT_HOOKS: &[&str] = &[EMPTIED_CHAIN_BEGUN_ANEW];
-
 mutant_hooks! {
     /// `EmptiedChainBegunAnew`: a chain without its first record is empty, whatever a listing shows.
     pub(crate) fn is_empty_chain(nothing_listed: bool) -> bool {
-        EMPTIED_CHAIN_BEGUN_ANEW => true,
+        EmptiedChainBegunAnew => true,
         _ => nothing_listed,
     }
 }

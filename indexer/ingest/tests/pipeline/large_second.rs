@@ -29,7 +29,7 @@ const ENTRIES: u64 = 10 * BATCH_RECORDS;
 /// Different keys of these entries.
 const KEYS: u64 = 5_000;
 
-/// An engine that counts records that were indexed and that nobody can look up yet: what the ingest has to remember.
+/// An engine that counts records that were added and cannot be looked up yet: what the ingest has to remember.
 struct CountingEngine {
     model: ModelEngine,
     records: Arc<RecordCount>,

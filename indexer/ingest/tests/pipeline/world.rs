@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use serde_json::{Value, json};
 use tidemark_catalog::{
     Generation, IndexChain, IndexOwner, IndexRegistration, IndexTotals, LogCursor, Manifest, ObjectKind, ObjectName,
-    RootChain, RootState, SegmentMeta, WriterIdentity,
+    PublishRequest, RootChain, RootState, SegmentMeta, WriterIdentity,
 };
 use tidemark_store::{Entropy, Store, StoreClock, StoreSecond};
 use tidemark_wal::{Log, LogParameters, Outcome, Token};
@@ -266,10 +266,10 @@ impl IngestWorld {
             documents: count,
         };
         let history = |manifest: Option<&Manifest>| {
-            let manifest = manifest.unwrap().clone();
-            let segments = [manifest.segments, vec![segment.clone()]].concat();
-            let totals = IndexTotals::of(&segments, &manifest.sidecars);
-            Ok(Some(Manifest { segments, totals, next_seq: first_seq + count, ..manifest }))
+            let manifest = manifest.unwrap();
+            let segments = vec![segment.clone()];
+            let publication = PublishRequest { records: count, segments, ..PublishRequest::after(manifest) };
+            manifest.publish(manifest.epoch, &publication).map(Some)
         };
         self.chain().chain().append(None, history).await.unwrap();
         tokens

@@ -88,6 +88,35 @@ pub(crate) enum TailRead {
     Again(Token),
 }
 
+impl TailRead {
+    fn token(&self) -> Token {
+        match self {
+            Self::Listed(listed) => listed.token,
+            Self::Again(token) => *token,
+        }
+    }
+
+    /// Reads the entry and charges it to `memory`; `None` for one that is gone. A panic in it is the failure of this entry alone.
+    pub(crate) async fn read(
+        self,
+        reader: &LogReader,
+        schedule: &ParameterSchedule,
+        memory: MemoryShare,
+    ) -> Result<Option<TailEntry>, StoreError> {
+        let read = async {
+            let resolved = match self {
+                Self::Listed(listed) => Some(reader.fetch_within(&listed, schedule, &memory).await?),
+                Self::Again(token) => reader.lookup_within(token, schedule, &memory).await?,
+            };
+            Ok(match resolved {
+                Some(resolved) => Some(TailEntry::charged(resolved, memory).await),
+                None => None,
+            })
+        };
+        reader.catch_panic(self.token(), read).await
+    }
+}
+
 /// Entries that become visible together.
 #[derive(Default)]
 pub(crate) struct TailBatch {
@@ -272,22 +301,7 @@ impl LogTail {
                 };
                 (read, memory)
             })
-            .map(move |(read, memory)| {
-                let token = match &read {
-                    TailRead::Listed(listed) => listed.token,
-                    TailRead::Again(token) => *token,
-                };
-                reader.catch_panic(token, async move {
-                    let resolved = match read {
-                        TailRead::Listed(listed) => Some(reader.fetch_within(&listed, schedule, &memory).await?),
-                        TailRead::Again(token) => reader.lookup_within(token, schedule, &memory).await?,
-                    };
-                    Ok(match resolved {
-                        Some(resolved) => Some(TailEntry::charged(resolved, memory).await),
-                        None => None,
-                    })
-                })
-            })
+            .map(move |(read, memory)| read.read(reader, schedule, memory))
             .buffered(MAX_CONCURRENT_FETCHES)
     }
 

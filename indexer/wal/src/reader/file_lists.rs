@@ -69,9 +69,8 @@ impl FileListReader {
         let (mut files, folder) = (FileNames::default(), descriptor.trim_end_matches("bundle.yaml"));
         for number in 0..lists {
             let key = format!("{folder}bundle-files-{number}.yaml");
-            let (read, charged) =
-                if *room == 0 { (Err(no_room()), 0) } else { self.read_list(path, &key, memory).await? };
-            let before = files.memory_bytes();
+            let read = if *room == 0 { Err(no_room()) } else { self.read_list(path, &key, memory).await? };
+            let (charged, before) = (read.as_deref().map_or(0, names_bytes), files.memory_bytes());
             if let Err(why) = read.and_then(|names| files.extend(names, room)) {
                 files.incomplete = Some(why);
             }
@@ -84,13 +83,13 @@ impl FileListReader {
         Ok(files)
     }
 
-    /// The names in the list under `key`, or why there are none, and what is charged for them. An error: try again.
+    /// The names in the list under `key`, or why there are none; [`names_bytes`] are charged for them. An error: try again.
     async fn read_list(
         &self,
         path: &DatamonPath,
         key: &str,
         memory: &MemoryShare,
-    ) -> Result<(Result<Vec<String>, String>, u64), StoreError> {
+    ) -> Result<Result<Vec<String>, String>, StoreError> {
         for store in self.log.likely(path) {
             memory.charge(FIRST_READ_BYTES).await;
             let name = ObjectName::file_list(key);
@@ -105,11 +104,10 @@ impl FileListReader {
             };
             memory.release(charged);
             if let Some(names) = names {
-                let bytes = names.as_deref().map_or(0, names_bytes);
-                return Ok((names.map_err(|why| format!("\"{key}\": {why}")), bytes));
+                return Ok(names.map_err(|why| format!("\"{key}\": {why}")));
             }
         }
-        Ok((Err(format!("\"{key}\" is missing")), 0))
+        Ok(Err(format!("\"{key}\" is missing")))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Labels of Datamon's own clients, which have no marker: the version of `label.yaml` that an entry wrote, told by the versions and by
+//! Labels of Datamon's own clients, which have no marker: the version of `label.yaml` that an entry wrote, found from the versions and from
 //! the entries of the log that name the label.
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -14,7 +14,6 @@ use super::{
     label_versions::{LabelVersionReader, LabelVersions, VersionError, VersionRange, VersionRead},
     labels::{LabelLookahead, LabelWindow},
     memory_budget::MemoryShare,
-    object_reader::ReadObject,
     version_assignment::{VersionAssignment, is_overtaken},
 };
 use crate::{
@@ -75,19 +74,14 @@ impl LabelResolver {
                 }
             };
             // Where a version was listed and there is no object, it was deleted since.
-            let (time, judged) = match self.versions.newest(store, key).await? {
-                ReadObject::Absent => (None, None),
-                ReadObject::Read(object) => (Some(object.info.time), None),
-                refused @ ReadObject::Refused { .. } => {
-                    let judged = DescriptorObject::of(refused, None, 0);
-                    (judged.as_ref().map(|judged| judged.object.info.time), judged)
-                }
-            };
-            let Some(newest) = time.max(seen) else { continue };
+            let label = DescriptorObject::of(self.versions.newest(store, key).await?, None, 0);
+            let Some(newest) = label.as_ref().map(|label| label.object.info.time).max(seen) else { continue };
             if newest < from {
                 // It was not moved since.
                 continue;
             }
+            // One that was read is read again with its body; one that was judged is not asked for again.
+            let judged = label.filter(|label| label.refused.is_some());
             lookup = self.find_newest(store, key, &wanted, (newest, judged), memory).await?;
             if lookup.observation.is_some() && lookup.descriptor.is_none() {
                 lookup.descriptor = refused.map(Err);

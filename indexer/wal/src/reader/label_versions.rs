@@ -12,7 +12,7 @@ use super::{
     object_reader::{FIRST_READ_BYTES, ObjectReader, PROOFS_READ, ReadCharge, ReadObject, judgement},
     refusals::{ObjectName, RefusalCause, RefusalVerdict, VersionRight, is_refusal},
     shared_horizon::SharedHorizon,
-    version_cache::{HistoryListing, LabelHistory, VERSION_BYTES, VersionCache, VersionIndex},
+    version_cache::{HistoryListing, LabelHistory, PageVersions, VERSION_BYTES, VersionCache, VersionIndex},
 };
 use crate::malformed::MalformedInput;
 use tidemark_store::{ObjectVersion, Store, StoreError, StoreSecond, VersionPage};
@@ -270,7 +270,7 @@ impl LabelVersionReader {
         index: &VersionIndex,
         number: usize,
         memory: &MemoryShare,
-    ) -> Result<Arc<[ObjectVersion]>, VersionError> {
+    ) -> Result<PageVersions, VersionError> {
         if let Some(held) = self.cache.page(index, number) {
             return Ok(held);
         }
@@ -280,7 +280,7 @@ impl LabelVersionReader {
             if let Some(held) = self.cache.page(index, number) {
                 return Ok(held);
             }
-            let versions: Arc<[ObjectVersion]> = self.list_page_again(store, key, index, number).await?.into();
+            let versions: PageVersions = self.list_page_again(store, key, index, number).await?.into();
             self.cache.hold_page(index, number, versions.clone());
             Ok(versions)
         };

@@ -201,7 +201,7 @@ impl LogReader {
     }
 
     /// The result of `read`, the reading of one entry. A panic in it is that entry's failure, [`StoreError::Refused`], and
-    /// nobody else's: whoever reads entries of many writers goes on with the next one.
+    /// does not end the reading of others.
     pub async fn catch_panic<T>(
         &self,
         token: Token,

@@ -1,7 +1,5 @@
 //! The simulation's tests: many seeds, every mutant, the seeds that found something, and the real engine.
 
-#[cfg(feature = "tantivy")]
-mod history;
 mod mutants;
 #[cfg(feature = "tantivy")]
 mod real;

@@ -489,7 +489,7 @@ fn before_the_pods_were_asked_what_was_known_still_holds() {
     assert_eq!(case.conditions(), wanted);
 }
 
-/// Whoever reported it, an indexer that is gone or search, reports it no more.
+/// The pod that reported it, an indexer that is gone or search, reports it no longer.
 #[test]
 fn a_problem_of_a_store_goes_when_nobody_reports_it_and_no_indexer_is_about_to_answer() {
     let serves = || says(WalComponent::Search, "s", PodReport { phase: PodPhase::Serving, ..PodReport::default() });

@@ -1,24 +1,8 @@
 //! What the real engine's look-ups read of the store after any history, of segments that are not on the disk.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+use std::{ops::Range, path::Path};
 
-use std::{
-    fmt,
-    ops::Range,
-    path::Path as FilePath,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
-
-use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
-};
 use serde_json::json;
 use tidemark_catalog::{Generation, IndexTotals, LogCursor, Manifest, ObjectKind, ObjectName, SegmentMeta};
 use tidemark_ingest::{
@@ -28,70 +12,8 @@ use tidemark_ingest::{
 use tidemark_search::{EngineOptions, TantivyEngine};
 use tidemark_store::{Entropy, Store, StoreSecond};
 use tidemark_wal::{Outcome, Token};
-use url::Url;
 
-/// A store that counts what is read.
-#[derive(Debug, Default)]
-struct CountingStore {
-    inner: InMemory,
-    counts: Arc<ReadCounts>,
-}
-
-#[derive(Debug, Default)]
-struct ReadCounts {
-    requests: AtomicU64,
-    bytes: AtomicU64,
-}
-
-impl ReadCounts {
-    /// Requests and bytes since the last call.
-    fn take(&self) -> (u64, u64) {
-        (self.requests.swap(0, Ordering::Relaxed), self.bytes.swap(0, Ordering::Relaxed))
-    }
-}
-
-impl fmt::Display for CountingStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CountingStore")
-    }
-}
-
-#[async_trait]
-impl ObjectStore for CountingStore {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
-        self.inner.put_opts(location, payload, opts).await
-    }
-
-    async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(location, opts).await
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
-        let head = options.head;
-        let got = self.inner.get_opts(location, options).await?;
-        self.counts.requests.fetch_add(1, Ordering::Relaxed);
-        if !head {
-            self.counts.bytes.fetch_add(got.range.end - got.range.start, Ordering::Relaxed);
-        }
-        Ok(got)
-    }
-
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.inner.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        self.inner.copy_opts(from, to, options).await
-    }
-}
+use crate::fake_bucket::FakeBucket;
 
 /// How many records the index has.
 const HISTORIES: [u64; 3] = [1_000, 10_000, 100_000];
@@ -103,7 +25,7 @@ fn second(unix: u64) -> StoreSecond {
     StoreSecond::from_unix(unix)
 }
 
-fn engine(store: &Store, folder: &FilePath, cache_bytes: u64) -> TantivyEngine {
+fn engine(store: &Store, folder: &Path, cache_bytes: u64) -> TantivyEngine {
     TantivyEngine::open(store.clone(), &EngineOptions { cache_folder: folder.to_owned(), cache_bytes }).unwrap()
 }
 
@@ -191,12 +113,18 @@ async fn looks(lookup: &dyn IndexLookup, recent: &[Token]) {
     assert!(first[0].is_some() && first[1].is_none());
 }
 
+/// What `during` gives, the reads that it makes, and their bytes.
+async fn reads_of<T>(bucket: &FakeBucket, during: impl Future<Output = T>) -> (T, (u64, u64)) {
+    let (requests, bytes) = (bucket.reads(""), bucket.read_bytes());
+    let given = during.await;
+    (given, (bucket.reads("") - requests, bucket.read_bytes() - bytes))
+}
+
 #[tokio::test]
 async fn what_corrections_and_audits_read_does_not_grow_with_history() {
     for history in HISTORIES {
-        let counting = CountingStore::default();
-        let counts = counting.counts.clone();
-        let store = Store::over(Arc::new(counting), Url::parse("memory:///index").unwrap());
+        let bucket = FakeBucket::at(second(NOW));
+        let store = bucket.store("index");
         let (entropy, folders) = (Entropy::seeded(1), [(); 2].map(|()| tempfile::tempdir().unwrap()));
         let builder = engine(&store, folders[0].path(), 1 << 30);
         let old = records("old", 1..history + 1, NOW - 86_400, &entropy);
@@ -207,14 +135,12 @@ async fn what_corrections_and_audits_read_does_not_grow_with_history() {
         let recent = segment(&builder, &store, recent, &entropy).await;
         // No room for the old segment: it stays in the store.
         let reader = engine(&store, folders[1].path(), size);
-        reader.open(&manifest(std::slice::from_ref(&old))).await.unwrap();
-        let before = counts.take();
-        let lookup = reader.open(&manifest(&[old, recent])).await.unwrap();
-        let opened = counts.take();
-        looks(&*lookup, &tokens).await;
-        let first = counts.take();
-        looks(&*lookup, &tokens).await;
-        let again = counts.take();
+        let of_old = manifest(std::slice::from_ref(&old));
+        let (_, before) = reads_of(&bucket, async { reader.open(&of_old).await.unwrap() }).await;
+        let both = manifest(&[old, recent]);
+        let (lookup, opened) = reads_of(&bucket, async { reader.open(&both).await.unwrap() }).await;
+        let ((), first) = reads_of(&bucket, looks(&*lookup, &tokens)).await;
+        let ((), again) = reads_of(&bucket, looks(&*lookup, &tokens)).await;
         println!(
             "{history} records, {size} B: the history {before:?}, opening {opened:?}, looks {first:?}, the same again {again:?}"
         );
