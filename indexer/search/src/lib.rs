@@ -5,7 +5,7 @@
 //! - [`IndexFollower`] polls one index and its log, and makes a *view* of each newer state: one manifest with the entries
 //!   beyond its cursor.
 //! - [`IndexSearcher`] implements [`SearchService`]: it admits a query, compiles it and runs it on one view.
-//! - [`api`] has requests, their bounds, and answers.
+//! - [`api`] has requests, their bounds, and answers; [`QUERY_FORMS`] has the forms of the query language.
 //!
 //! The README of this crate specifies the segment format and describes how a query runs.
 
@@ -35,6 +35,7 @@ mod page_cursor;
 mod pattern_query;
 mod phrase_scorer;
 mod query_compiler;
+mod query_forms;
 mod query_runner;
 mod query_syntax;
 mod query_time;
@@ -66,6 +67,7 @@ pub use error::SearchError;
 pub use export::SearchExport;
 pub use follower::{FollowerOptions, IndexFollower};
 pub use limits::QueryLimits;
+pub use query_forms::{QUERY_FORMS, QueryForm, query_examples_text, query_forms_list};
 pub use searcher::IndexSearcher;
 pub use segment::{EngineOptions, TantivyEngine};
 pub use service::SearchService;

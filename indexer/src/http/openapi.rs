@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use serde_json::Value;
+use tidemark_search::query_forms_list;
 use utoipa::openapi::{ContactBuilder, InfoBuilder, License, OpenApi, OpenApiBuilder, Paths, ServerBuilder};
 use utoipa_axum::router::OpenApiRouter;
 
@@ -20,6 +21,10 @@ pub fn document() -> Value {
     let paths = document["paths"].as_object_mut().into_iter().flat_map(|paths| paths.values_mut());
     let operations = paths.filter_map(|path| path.get_mut("get")?.get_mut("parameters")?.as_array_mut());
     for parameter in operations.flatten() {
+        if parameter["name"] == "q" {
+            let summary = parameter["description"].as_str().unwrap_or_default();
+            parameter["description"] = format!("{summary}\n\n{}", query_forms_list()).into();
+        }
         // A parameter without a value counts as left out: a form sends its empty fields.
         if parameter["in"] == "query" && parameter["required"] != true {
             parameter["allowEmptyValue"] = true.into();

@@ -22,14 +22,8 @@ pub(crate) const ANSWER_PARAMETERS: [&str; 6] = ["sort", "size", "cursor", "face
 #[derive(Clone, Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct SearchArgs {
-    /// The query, as `fix race repo:tidemark -outcome:aborted`; empty: everything.
-    ///
-    /// Words are all required; `OR` for either, `-` or `NOT` for without, parentheses. `"side by side"`, `"begin of a phr"*`,
-    /// `begin*`, `one?letter`, `fuzy~1`. `field:value`, `field:(a OR b)`, `field:*`, `field: IN [a b]`, `size:>100`, `size:[1 TO 5]`.
-    /// `time:2026-11-20` is the whole day, so are months, hours and years; `time:>now-7d`. Attributes by their path:
-    /// `payload.attributes.team:core`, `payload.attributes.n:>7`. What cannot be syntax where it stands is text; what is wrong
-    /// is refused with the position of the character, counted from 1, and so is what other languages write: `kind = bundle`,
-    /// `!a`, `repo:a repo:b`, `author:ada`.
+    /// The query; empty: everything. What cannot be syntax where it stands is text. What is wrong is refused with the position of
+    /// the character, counted from 1, and so is what other languages write, as `kind = bundle`, `!a` or `author:ada`. The forms:
     #[param(inline)]
     q: Option<QueryArg>,
     /// Any of these kinds, repeated or separated by commas.

@@ -6,6 +6,7 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::Args;
 use reqwest::StatusCode;
 use serde_json::Value;
+use tidemark_search::query_examples_text;
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -21,9 +22,11 @@ const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The pause before another pod is asked.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
+const EXAMPLE: &str = "Example: kubectl tidemark search orders 'kind:bundle contributors:ada' -n data";
+
 /// Search a WAL through a forwarded port, and print the hits.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: kubectl tidemark search orders 'kind:bundle contributors:ada' -n data")]
+#[command(after_help = EXAMPLE, after_long_help = format!("{EXAMPLE}\n\nQueries:\n{}", query_examples_text()))]
 pub(super) struct WalSearchCommand {
     /// The WAL.
     #[arg(value_name = "WAL")]

@@ -319,3 +319,15 @@ async fn what_kubectl_says_is_told() {
     let error = nobody.text(&["version"]).await.unwrap_err().to_string();
     assert!(error.contains("install kubectl"), "{error}");
 }
+
+#[test]
+fn the_help_of_search_has_every_example_of_the_query_language() {
+    use clap::Args as _;
+    let help = WalSearchCommand::augment_args(clap::Command::new("search")).render_long_help().to_string();
+    let missing: Vec<_> = tidemark_search::QUERY_FORMS
+        .iter()
+        .map(|form| form.example)
+        .filter(|example| !help.contains(example))
+        .collect();
+    assert_eq!(missing, [""; 0], "{help}");
+}

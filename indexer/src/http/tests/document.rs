@@ -243,6 +243,19 @@ fn descriptions_are_for_readers_without_the_source() {
 }
 
 #[test]
+fn the_query_is_described_by_the_table_of_its_forms() {
+    let document = openapi_document();
+    for path in ["/v1/search", "/v1/search/export"] {
+        let parameters = document["paths"][path]["get"]["parameters"].as_array().unwrap();
+        let query = parameters.iter().find(|parameter| parameter["name"] == "q").unwrap();
+        let described = query["description"].as_str().unwrap();
+        for form in tidemark_search::QUERY_FORMS {
+            assert!(described.contains(&format!("`{}`, as `{}`: ", form.form, form.example)), "{path}: {}", form.form);
+        }
+    }
+}
+
+#[test]
 fn the_bounds_in_descriptions_are_those_of_the_code() {
     let mut found = Vec::new();
     descriptions(&openapi_document(), "", &mut found);

@@ -106,6 +106,22 @@ async fn assets_are_kept_under_the_address_of_their_content() {
 }
 
 #[tokio::test]
+async fn the_help_has_every_form_of_the_table_and_leads_to_the_page_of_the_language() {
+    let router = router(FakeSearch::with_entries());
+    let page = get(&router, "/").await.text;
+    for form in tidemark_search::QUERY_FORMS {
+        let example = maud::html! { code { (form.example) } }.into_string();
+        assert!(page.contains(&example) && page.contains(&maud::html! { (form.meaning) }.into_string()), "{example}");
+    }
+    let start = page.find("assets/query-language.md?v=").expect("the page of the language is linked");
+    let address = page[start..].split('"').next().unwrap_or_default();
+    let language = get(&router, &format!("/{address}")).await;
+    assert_eq!(language.status, StatusCode::OK, "{address}");
+    assert!(language.header(header::CONTENT_TYPE).starts_with("text/plain"));
+    assert!(language.text.starts_with("# The query language"));
+}
+
+#[tokio::test]
 async fn words_that_were_searched_are_marked() {
     let router = router(FakeSearch::with_entries());
     let page = get(&router, "/?q=spring").await.text;
