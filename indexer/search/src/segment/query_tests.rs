@@ -699,6 +699,35 @@ fn every_example_of_the_page_finds_something_or_is_refused_as_it_says() {
     }
 }
 
+#[test]
+fn every_example_of_the_table_finds_something() {
+    let bundle = "1INzQ5TV4vAAfU2PbRFgPfnzEwR";
+    let record = |kind: OperationKind, message: &str| OperationRecord {
+        kind,
+        repo: Some("tidemark".to_owned()),
+        message: Some(message.to_owned()),
+        ..plain(at("2026-11-20T10:00:00Z"))
+    };
+    let index = SchemaIndex::new([
+        OperationRecord {
+            label: Some("v1".to_owned()),
+            contributors: vec![Contributor { name: "Ada Lovelace".to_owned(), email: "ada@x.org".to_owned() }],
+            client_time: Some("2026-11-20T09:00:00Z".parse().unwrap()),
+            size: 2000,
+            ..record(OperationKind::Label, "Fix a race: the clock skew of a flush to memory")
+        },
+        OperationRecord {
+            descriptor: json!({ "parents": [bundle] }),
+            files: Some(FileNames { names: vec!["data/train/part-1.csv".to_owned()], incomplete: None }),
+            payload: json!({ "attributes": { "team": "core", "n": 8 } }),
+            ..record(OperationKind::Bundle, "compaction before search, by batch")
+        },
+    ]);
+    for form in crate::QUERY_FORMS {
+        assert!(!found(&index, form.example).is_empty(), "{}", form.example);
+    }
+}
+
 /// The words of a message, from first principles: of ASCII alone.
 fn naive_words(text: &str) -> Vec<String> {
     text.split(|char: char| !char.is_ascii_alphanumeric()).map(str::to_ascii_lowercase).collect()
@@ -736,6 +765,112 @@ proptest! {
             prop_assert_eq!(found(&index, &format!("repo:{prefix}*")), scan(&|text| text.starts_with(&prefix)), "repo:{}*", prefix);
             let phrase = scan(&|text| naive_words(text).windows(2).any(|pair| pair[0] == "a1" && pair[1].starts_with(&prefix)));
             prop_assert_eq!(found(&index, &format!("payload.attributes.title:\"a1 {prefix}\"*")), phrase, "\"a1 {}\"*", prefix);
+        }
+    }
+}
+
+/// Letters, each with what it is also written as: in another case, with accents, composed, decomposed, in full width.
+const LETTERS: [(char, &[&str]); 9] = [
+    ('a', &["a", "A", "á", "Á", "a\u{301}", "A\u{308}", "ａ", "Ａ"]),
+    ('e', &["e", "E", "ế", "e\u{302}\u{301}", "Ê", "e\u{ad}"]),
+    ('l', &["l", "L", "ł", "Ł"]),
+    ('и', &["и", "И"]),
+    ('й', &["й", "Й", "и\u{306}", "И\u{306}"]),
+    ('е', &["е", "Ё", "е\u{308}"]),
+    ('σ', &["σ", "Σ", "ς"]),
+    ('ο', &["ο", "Ό", "ο\u{301}"]),
+    ('1', &["1", "１"]),
+];
+/// Characters of Chinese, Japanese and Korean, likewise.
+const CHARACTERS: [(char, &[&str]); 8] = [
+    ('数', &["数"]),
+    ('据', &["据"]),
+    ('か', &["か"]),
+    ('が', &["が", "か\u{3099}"]),
+    ('カ', &["カ", "ｶ"]),
+    ('ガ', &["ガ", "カ\u{3099}", "ｶ\u{ff9e}"]),
+    ('데', &["데", "\u{1103}\u{1166}"]),
+    ('이', &["이", "\u{110b}\u{1175}"]),
+];
+
+/// A word by its letters, and as it is written.
+#[derive(Clone, Debug)]
+struct WrittenWord {
+    letters: Vec<char>,
+    written: String,
+    /// Found by any part of it.
+    is_cjk: bool,
+}
+
+impl WrittenWord {
+    /// Whether the word is found by a prefix.
+    fn has(&self, prefix: &Self) -> bool {
+        let letters = prefix.letters.as_slice();
+        self.is_cjk == prefix.is_cjk
+            && if self.is_cjk {
+                self.letters.windows(letters.len()).any(|part| part == letters)
+            } else {
+                self.letters.starts_with(letters)
+            }
+    }
+}
+
+fn written_word(of: &'static [(char, &[&str])], is_cjk: bool) -> impl Strategy<Value = WrittenWord> {
+    let letter = select(of).prop_flat_map(|(letter, forms)| (Just(letter), select(forms)));
+    vec(letter, 1..5).prop_map(move |letters| WrittenWord {
+        written: letters.iter().map(|(_, written)| *written).collect(),
+        letters: letters.into_iter().map(|(letter, _)| letter).collect(),
+        is_cjk,
+    })
+}
+
+fn any_written_word() -> impl Strategy<Value = WrittenWord> {
+    prop_oneof![written_word(&LETTERS, false), written_word(&CHARACTERS, true)]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn a_prefix_or_wildcard_equals_a_naive_scan_in_any_script_and_form(
+        texts in vec(vec(any_written_word(), 1..5), 1..16),
+        prefixes in vec((written_word(&LETTERS, false), any_written_word()), 1..12),
+        wildcards in vec((written_word(&LETTERS, false), vec(prop_oneof![
+            1 => Just(WrittenWord { letters: vec!['*'], written: "*".to_owned(), is_cjk: false }),
+            1 => Just(WrittenWord { letters: vec!['?'], written: "?".to_owned(), is_cjk: false }),
+            2 => written_word(&LETTERS, false),
+        ], 1..4)), 1..12),
+    ) {
+        let index = SchemaIndex::new(texts.iter().map(|words| {
+            let text = words.iter().map(|word| word.written.as_str()).collect::<Vec<_>>().join(" ");
+            OperationRecord {
+                kind: OperationKind::Bundle,
+                message: Some(text.clone()),
+                payload: json!({ "attributes": { "title": text } }),
+                ..plain(token(1, 1))
+            }
+        }));
+        let scan = |matches: &dyn Fn(&[WrittenWord]) -> bool| -> Vec<u64> {
+            texts.iter().zip(0..).filter(|(words, _)| matches(words)).map(|(_, op)| op).collect()
+        };
+        let check = |typed: &str, wanted: &[u64]| {
+            for query in [typed.to_owned(), format!("message:{typed}"), format!("payload.attributes.title:{typed}")] {
+                prop_assert_eq!(compiled(&index, &query).map(|query| index.found_by(query.query.as_ref())).map_err(|error| error.to_string()), Ok(wanted.to_vec()), "{}", query);
+            }
+            Ok(())
+        };
+        for (word, prefix) in &prefixes {
+            check(&format!("{}*", prefix.written), &scan(&|words| words.iter().any(|word| word.has(prefix))))?;
+            let phrase = scan(&|words| words.windows(2).any(|pair| {
+                pair[0].letters == word.letters && pair[1].letters.starts_with(&prefix.letters)
+            }));
+            let query = format!("payload.attributes.title:\"{} {}\"*", word.written, prefix.written);
+            prop_assert_eq!(found(&index, &query), phrase, "{}", query);
+        }
+        for (first, rest) in &wildcards {
+            let written: String = [first].into_iter().chain(rest).map(|part| part.written.as_str()).collect();
+            let pattern: Vec<char> = [first].into_iter().chain(rest).flat_map(|part| part.letters.clone()).collect();
+            check(&written, &scan(&|words| words.iter().any(|word| !word.is_cjk && is_like(&pattern, &word.letters))))?;
         }
     }
 }
@@ -1021,7 +1156,10 @@ impl NaiveQuery {
             Self::PhrasePrefix(first, start) => {
                 words.windows(2).any(|pair| pair[0] == first && pair[1].starts_with(start.as_str()))
             }
-            Self::Wildcard(pattern) => words.iter().any(|word| is_like(pattern.as_bytes(), word.as_bytes())),
+            Self::Wildcard(pattern) => {
+                let chars = |text: &str| text.chars().collect::<Vec<_>>();
+                words.iter().any(|word| is_like(&chars(pattern), &chars(word)))
+            }
             Self::Fuzzy(word) => one_edit(word).iter().any(|near| words.contains(&near.as_str())),
             Self::RepoPrefix(start) => repo.is_some_and(|repo| repo.starts_with(start.as_str())),
             Self::Repo(name) => repo == Some(name),
@@ -1036,15 +1174,15 @@ impl NaiveQuery {
 }
 
 /// Whether a word is what a pattern stands for. Questions may end a word.
-fn is_like(pattern: &[u8], word: &[u8]) -> bool {
+fn is_like(pattern: &[char], word: &[char]) -> bool {
     match pattern {
         [] => word.is_empty(),
-        [b'*', rest @ ..] => (0..=word.len()).any(|skipped| is_like(rest, &word[skipped..])),
-        [b'?', rest @ ..] => {
-            (rest.iter().all(|byte| *byte == b'?') && is_like(rest, word))
+        ['*', rest @ ..] => (0..=word.len()).any(|skipped| is_like(rest, &word[skipped..])),
+        ['?', rest @ ..] => {
+            (rest.iter().all(|next| *next == '?') && is_like(rest, word))
                 || word.split_first().is_some_and(|(_, word)| is_like(rest, word))
         }
-        [byte, rest @ ..] => word.split_first().is_some_and(|(first, word)| first == byte && is_like(rest, word)),
+        [letter, rest @ ..] => word.split_first().is_some_and(|(first, word)| first == letter && is_like(rest, word)),
     }
 }
 
