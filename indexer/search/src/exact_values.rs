@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use tidemark_wal::{Evidence, OperationKind, Outcome, Token};
 use unicode_normalization::UnicodeNormalization as _;
 
-use super::query_tree::{QueryLeaf, QueryRefusal};
+use super::query_tree::{QueryLeaf, QueryRefusal, WordChar, text_of};
 
 /// Fields of which an operation has any number of values.
 const FIELDS_OF_MANY: [&str; 4] = ["contributor", "email", "parents", "file"];
@@ -67,15 +67,39 @@ pub(crate) fn check_single<'a>(
     Ok(())
 }
 
-/// A value as it may be stored: composed or not, with either apostrophe. Keyboards differ in both.
+/// How a value may be stored: as it was typed, or composed or not with either apostrophe. Keyboards differ in both.
+const SPELLINGS: [fn(&str) -> String; 5] = [
+    str::to_owned,
+    |text| with_apostrophe(text, "'").nfc().collect(),
+    |text| with_apostrophe(text, "'").nfd().collect(),
+    |text| with_apostrophe(text, "\u{2019}").nfc().collect(),
+    |text| with_apostrophe(text, "\u{2019}").nfd().collect(),
+];
+
+fn with_apostrophe(text: &str, apostrophe: &str) -> String {
+    text.replace(['\'', '\u{2019}'], apostrophe)
+}
+
+/// A value as it may be stored.
 pub(crate) fn spellings(text: &str) -> BTreeSet<String> {
-    let apostrophes = ['\'', '\u{2019}'];
-    if text.is_ascii() && !text.contains('\'') {
-        return BTreeSet::from([text.to_owned()]);
+    SPELLINGS.iter().map(|spelling| spelling(text)).collect()
+}
+
+/// The same of a value with wildcards.
+pub(crate) fn pattern_spellings(word: &[WordChar]) -> Vec<Vec<WordChar>> {
+    let mut spelled: Vec<Vec<WordChar>> = Vec::new();
+    for spelling in SPELLINGS {
+        let part = |part: &[WordChar]| match text_of(part) {
+            Some(text) => spelling(&text).chars().map(WordChar::Text).collect(),
+            None => part.to_vec(),
+        };
+        let is_text = |char: &WordChar| matches!(char, WordChar::Text(_));
+        let word = word.chunk_by(|one, next| is_text(one) == is_text(next)).flat_map(part).collect();
+        if !spelled.contains(&word) {
+            spelled.push(word);
+        }
     }
-    let written = apostrophes.map(|apostrophe| text.replace(apostrophes, &apostrophe.to_string()));
-    let forms = |text: &String| [text.clone(), text.nfc().collect(), text.nfd().collect()];
-    written.iter().flat_map(forms).chain([text.to_owned()]).collect()
+    spelled
 }
 
 /// Whether a word is the id of a token or bundle, as Datamon makes them.

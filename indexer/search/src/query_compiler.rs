@@ -17,7 +17,7 @@ use super::{
     compared_values::{SecondSpan, bound_text, check_dots, date_range, numbers, read_bounds, seconds, timed},
     error::SearchError,
     exact_range::ExactRangeQuery,
-    exact_values::{check_possible, check_single, check_unquoted, is_ksuid, spellings},
+    exact_values::{check_possible, check_single, check_unquoted, is_ksuid, pattern_spellings, spellings},
     field_names::FieldNames,
     limits::QueryDeadline,
     number_range::{NumberRangeQuery, read_number},
@@ -494,8 +494,11 @@ impl QueryCompilation<'_> {
                 spellings(text).into_iter().flat_map(|text| fields.iter().map(move |field| exact_term(*field, &text)));
             Ok(union(terms.collect()))
         };
-        let places = |pattern: &TermPattern| {
-            fields.iter().map(|field| PatternPlace::of_field(*field, pattern.clone())).collect()
+        let places = |patterns: Vec<TermPattern>| {
+            let place = |pattern: &TermPattern| {
+                fields.iter().map(|field| PatternPlace::of_field(*field, pattern.clone())).collect::<Vec<_>>()
+            };
+            patterns.iter().flat_map(place).collect()
         };
         match &leaf.value {
             LeafValue::Anything | LeafValue::Range { lower: Bound::Unbounded, upper: Bound::Unbounded } => {
@@ -505,16 +508,21 @@ impl QueryCompilation<'_> {
                 check_unquoted(leaf, name, &typed_word(word))?;
                 match text_of(word) {
                     Some(text) => value(&text),
-                    None => self.pattern(leaf, places(&exact_pattern(leaf, word)?)),
+                    None => {
+                        let spelled = pattern_spellings(word);
+                        let patterns =
+                            spelled.iter().map(|word| exact_pattern(leaf, word)).collect::<Result<_, _>>()?;
+                        self.pattern(leaf, places(patterns))
+                    }
                 }
             }
             LeafValue::Fuzzy { word, edits } => {
-                let pattern = TermPattern::Fuzzy { word: word.chars().collect(), edits: *edits };
                 check_length(leaf, word.chars().count())?;
-                self.pattern(leaf, places(&pattern))
+                let fuzzy = |word: String| TermPattern::Fuzzy { word: word.chars().collect(), edits: *edits };
+                self.pattern(leaf, places(spellings(word).into_iter().map(fuzzy).collect()))
             }
             LeafValue::Phrase { text, is_prefix: true, .. } if !text.is_empty() => {
-                self.pattern(leaf, places(&TermPattern::Prefix(text.clone())))
+                self.pattern(leaf, places(spellings(text).into_iter().map(TermPattern::Prefix).collect()))
             }
             LeafValue::Phrase { slop: 1.., .. } => Err(leaf
                 .refusal(format!("the field \"{name}\" has whole values, so that \"~\" after quotes has no meaning"))),
