@@ -120,7 +120,7 @@ impl ResultScan {
         let segments = SearchableSegment::all(&context.view, request);
         // Its patterns end with the scan.
         let query = context.compiler.compile(request, *now, deadline)?.query;
-        let weight = context.unscored(query.as_ref())?;
+        let weight = context.unscored(query.as_ref(), deadline)?;
         self.found = self.matches.take(SCAN_HITS, &segments, weight.as_ref(), request, deadline)?.into();
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! What bounds one query inside the search service. The server's own bounds come before these; the README has one table of all.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use tokio::time::Instant;
 
@@ -52,6 +52,11 @@ impl QueryDeadline {
             return Err(self.error());
         }
         Ok(())
+    }
+
+    /// The same for code that Tantivy calls.
+    pub(crate) fn check_scan(&self) -> tantivy::Result<()> {
+        self.check().map_err(|error| io::Error::other(error).into())
     }
 
     pub(crate) fn error(&self) -> SearchError {

@@ -74,11 +74,7 @@ pub(crate) fn collect<'a>(
     }
     for segment in segments {
         deadline.check()?;
-        match source {
-            MatchSource::Words(words) => collector.collect_words(words, segment)?,
-            MatchSource::Each(weight) if is_scored(request) => collector.collect_scored(weight.as_ref(), segment)?,
-            MatchSource::Each(weight) => collector.collect_unscored(weight.as_ref(), segment)?,
-        }
+        collector.collect_segment(source, segment)?;
     }
     Ok(collector.finish())
 }
@@ -108,6 +104,16 @@ impl<'a, 'r> MatchCollector<'a, 'r> {
     fn finish(self) -> QueryMatches<'a> {
         let (best, more) = self.top_k.finish();
         QueryMatches { total: self.total, best, more, facets: self.facets, histogram: self.histogram }
+    }
+
+    fn collect_segment(&mut self, source: &MatchSource, segment: SearchableSegment<'a>) -> Result<(), SearchError> {
+        match source {
+            MatchSource::Words(words) => self.collect_words(words, segment)?,
+            MatchSource::Each(weight) if is_scored(self.request) => self.collect_scored(weight.as_ref(), segment)?,
+            MatchSource::Each(weight) => self.collect_unscored(weight.as_ref(), segment)?,
+        }
+        // A phrase that met the deadline has ended early.
+        self.deadline.check()
     }
 
     /// A segment whose hits are ordered by token. They are offered if they compete for the page.
@@ -325,10 +331,11 @@ fn for_each_shown(
         let filled = scorer.fill_buffer(&mut buffer);
         let kept = retain_shown(&mut buffer[..filled], segment, filter);
         each(&buffer[..kept]);
+        // Also after the last ones: a phrase that met the deadline has ended early.
+        deadline.check()?;
         if filled < buffer.len() {
             return Ok(());
         }
-        deadline.check()?;
     }
 }
 
@@ -374,13 +381,15 @@ mod tests {
 
     use tantivy::{
         SegmentReader, Term,
-        query::{BooleanQuery, Explanation, Occur, Query, Scorer, TermQuery},
+        query::{BooleanQuery, EnableScoring, Explanation, Occur, Query, Scorer, TermQuery},
         schema::IndexRecordOption,
     };
     use tidemark_ingest::OperationRecord;
 
     use super::*;
     use crate::{
+        excludable_phrase::ExcludablePhraseQuery,
+        search_context::schema_searcher,
         segment::{
             SchemaFields,
             testing::{TestIndex, plain, token},
@@ -458,7 +467,7 @@ mod tests {
         world.publish(records.collect()).await;
         let index = world.engine.open_manifest(world.manifest()).await.unwrap();
         let segment = SearchableSegment::Sealed(&index, &index.segments[0]);
-        let lookup = TermLookup::new(&index, &Arc::default());
+        let lookup = TermLookup::new(&index, &Arc::default(), QueryDeadline::after(Duration::ZERO));
         let statistics = TermStatistics::new(&index, &[], &lookup);
         let fields = SchemaFields::current();
         let term =
@@ -473,5 +482,34 @@ mod tests {
             assert!(matches!(error, SearchError::Overloaded { .. }), "{error}");
             assert!(collector.total < 9000, "{}", collector.total);
         }
+    }
+
+    #[tokio::test]
+    async fn a_query_that_ends_after_the_deadline_is_not_answered_whatever_it_found() {
+        let mut world = TestIndex::new().await;
+        let record = OperationRecord { message: Some("tide x gauge".to_owned()), ..plain(token(1, 1)) };
+        world.publish(vec![record]).await;
+        let index = world.engine.open_manifest(world.manifest()).await.unwrap();
+        let segment = SearchableSegment::Sealed(&index, &index.segments[0]);
+        let lookup = TermLookup::new(&index, &Arc::default(), QueryDeadline::after(Duration::from_hours(1)));
+        let statistics = TermStatistics::new(&index, &[], &lookup);
+        let fields = SchemaFields::current();
+        let term = |text: &str| Term::from_field_text(fields.message, text);
+        // Nothing is found, so that no document is an occasion to check the deadline.
+        let query = ExcludablePhraseQuery::new(vec![(0, term("tide")), (1, term("gauge"))], 0);
+        let schema = schema_searcher().unwrap();
+        let words = WordQuery::of(&query, &fields.schema).unwrap();
+        let words = MatchSource::Words(WeightedWords::new(words, &lookup, &statistics).unwrap());
+        let weight = lookup.wrap(&query).weight(EnableScoring::disabled_from_searcher(&schema)).unwrap();
+        let each = MatchSource::Each(weight);
+        let newest = SearchRequest { sort: SortOrder::Newest, ..request() };
+        let filtered = SearchRequest { from: Some(token(1, 0)), ..newest.clone() };
+        for (source, request) in [(&words, &request()), (&each, &request()), (&each, &newest), (&each, &filtered)] {
+            let error = late(request).collect_segment(source, segment).unwrap_err();
+            assert!(matches!(error, SearchError::Overloaded { .. }), "{error}");
+        }
+        let MatchSource::Each(weight) = &each else { unreachable!() };
+        let late = QueryDeadline::after(Duration::ZERO);
+        assert!(shown_matches(weight.as_ref(), segment, &newest, late).is_err());
     }
 }

@@ -9,6 +9,11 @@ use tantivy::{
     schema::IndexRecordOption,
 };
 
+use super::limits::QueryDeadline;
+
+/// Documents that are compared between two checks of the deadline.
+const DOCS_PER_DEADLINE_CHECK: u32 = 1024;
+
 /// The documents of a phrase, with the scores that Tantivy gives them.
 pub(crate) struct PhraseScorer {
     /// The postings of each word, with how far it stands before the end of the phrase; the rarest first.
@@ -22,6 +27,10 @@ pub(crate) struct PhraseScorer {
     lengths: FieldNormReader,
     /// `None`: every score is 1.
     weight: Option<Bm25Weight>,
+    /// Once it has passed, there is no further document: the search has to check it before it answers.
+    deadline: QueryDeadline,
+    /// Documents since the deadline was checked.
+    unchecked: u32,
 }
 
 impl PhraseScorer {
@@ -30,6 +39,7 @@ impl PhraseScorer {
         reader: &SegmentReader,
         mut words: Vec<(usize, &Term, TermInfo)>,
         weight: Option<Bm25Weight>,
+        deadline: QueryDeadline,
     ) -> tantivy::Result<Self> {
         words.sort_by_key(|(.., found)| found.doc_freq);
         let end = words.iter().map(|(at, ..)| *at).max().unwrap_or_default();
@@ -45,12 +55,34 @@ impl PhraseScorer {
             }
         }
         let lengths = lengths.unwrap_or_else(|| FieldNormReader::constant(reader.max_doc(), 1));
-        Ok(Self { words: postings, doc: None, ends: Vec::new(), word_ends: Vec::new(), lengths, weight })
+        let (ends, word_ends) = (Vec::new(), Vec::new());
+        Ok(Self { words: postings, doc: None, ends, word_ends, lengths, weight, deadline, unchecked: 0 })
+    }
+
+    /// The last document that was compared.
+    #[cfg(test)]
+    pub(crate) fn compared(&self) -> DocId {
+        self.words.iter().map(|(_, postings)| postings.doc()).max().unwrap_or_default()
+    }
+
+    /// Whether the deadline has passed, asked for each document that is compared.
+    fn is_late(&mut self) -> bool {
+        self.unchecked += 1;
+        if self.unchecked < DOCS_PER_DEADLINE_CHECK {
+            return false;
+        }
+        // Once late, late at each call.
+        let is_late = self.deadline.check().is_err();
+        self.unchecked = if is_late { DOCS_PER_DEADLINE_CHECK } else { 0 };
+        is_late
     }
 
     /// The first document from `target` on that has all words.
     fn align(&mut self, mut target: DocId) -> DocId {
         loop {
+            if self.is_late() {
+                return TERMINATED;
+            }
             let mut farthest = target;
             for (_, postings) in &mut self.words {
                 let doc = postings.doc();

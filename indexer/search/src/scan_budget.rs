@@ -1,11 +1,8 @@
 //! How many terms of dictionaries a query may look at, and until when: what reads words by pattern or order asks here.
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use tantivy::TantivyError;
@@ -32,7 +29,7 @@ impl ScanBudget {
 
     /// An error once the deadline has passed.
     pub(crate) fn check(&self) -> tantivy::Result<()> {
-        self.deadline.check().map_err(|error| io::Error::other(error).into())
+        self.deadline.check_scan()
     }
 
     /// Counts terms that `typed` looked at. An error once they are too many, or the deadline has passed.

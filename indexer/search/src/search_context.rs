@@ -104,14 +104,18 @@ impl SearchContext {
         request: &SearchRequest,
         deadline: QueryDeadline,
     ) -> Result<QueryMatches<'_>, SearchError> {
-        let source = if is_scored(request) { self.scored(query)? } else { MatchSource::Each(self.unscored(query)?) };
+        let source = if is_scored(request) {
+            self.scored(query, deadline)?
+        } else {
+            MatchSource::Each(self.unscored(query, deadline)?)
+        };
         collect(&source, SearchableSegment::all(&self.view, request), request, self.after, deadline)
     }
 
     /// What finds the matches of a query, with their scores.
-    fn scored(&self, query: &dyn Query) -> Result<MatchSource, SearchError> {
+    fn scored(&self, query: &dyn Query, deadline: QueryDeadline) -> Result<MatchSource, SearchError> {
         let SearchView { index, pending, .. } = self.view.as_ref();
-        let lookup = TermLookup::new(index, &self.terms);
+        let lookup = TermLookup::new(index, &self.terms, deadline);
         let statistics = TermStatistics::new(index, pending, &lookup);
         if let Some(words) = WordQuery::of(query, self.schema.schema()) {
             let words = WeightedWords::new(words, &lookup, &statistics);
@@ -122,9 +126,9 @@ impl SearchContext {
     }
 
     /// What finds the matches of a query, without scores.
-    pub(crate) fn unscored(&self, query: &dyn Query) -> Result<Box<dyn Weight>, SearchError> {
+    pub(crate) fn unscored(&self, query: &dyn Query, deadline: QueryDeadline) -> Result<Box<dyn Weight>, SearchError> {
         let scoring = EnableScoring::disabled_from_searcher(&self.schema);
-        let query = TermLookup::new(&self.view.index, &self.terms).wrap(query);
+        let query = TermLookup::new(&self.view.index, &self.terms, deadline).wrap(query);
         query.weight(scoring).map_err(|e| unusable(&e))
     }
 

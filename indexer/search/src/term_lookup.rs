@@ -19,8 +19,8 @@ use tantivy::{
 };
 
 use super::{
-    excludable_phrase::ExcludablePhraseQuery, overlay::overlay_index::OverlaySegment, phrase_scorer::PhraseScorer,
-    term_cache::TermCache,
+    excludable_phrase::ExcludablePhraseQuery, limits::QueryDeadline, overlay::overlay_index::OverlaySegment,
+    phrase_scorer::PhraseScorer, term_cache::TermCache,
 };
 use crate::segment::{ManifestView, OpenSegment};
 
@@ -28,6 +28,7 @@ use crate::segment::{ManifestView, OpenSegment};
 pub(crate) struct TermLookup {
     sealed: HashMap<SegmentId, Arc<OpenSegment>>,
     cache: Arc<TermCache>,
+    deadline: QueryDeadline,
 }
 
 impl std::fmt::Debug for TermLookup {
@@ -37,9 +38,10 @@ impl std::fmt::Debug for TermLookup {
 }
 
 impl TermLookup {
-    pub(crate) fn new(index: &ManifestView, cache: &Arc<TermCache>) -> Arc<Self> {
+    /// Look-ups in `index` for a query that ends at `deadline`.
+    pub(crate) fn new(index: &ManifestView, cache: &Arc<TermCache>, deadline: QueryDeadline) -> Arc<Self> {
         let sealed = index.segments.iter().map(|view| (view.reader.segment_id(), view.segment.clone()));
-        Arc::new(Self { sealed: sealed.collect(), cache: cache.clone() })
+        Arc::new(Self { sealed: sealed.collect(), cache: cache.clone(), deadline })
     }
 
     /// What a segment has of the term, the documents that a correction replaced included.
@@ -55,19 +57,21 @@ impl TermLookup {
         Ok(self.term_info(reader, term)?.map_or(0, |found| u64::from(found.doc_freq)))
     }
 
-    /// The phrase of these terms with their positions; `None` if the segment lacks one.
+    /// The phrase of these terms with their positions; `None` if the segment lacks one. An error once the deadline has passed: of
+    /// many phrases each reads postings until its first match.
     pub(crate) fn phrase(
         &self,
         reader: &SegmentReader,
         terms: &[(usize, Term)],
         weight: Option<Bm25Weight>,
     ) -> tantivy::Result<Option<PhraseScorer>> {
+        self.deadline.check_scan()?;
         let mut words = Vec::new();
         for (at, term) in terms {
             let Some(found) = self.term_info(reader, term)? else { return Ok(None) };
             words.push((*at, term, found));
         }
-        PhraseScorer::open(reader, words, weight).map(Some)
+        PhraseScorer::open(reader, words, weight, self.deadline).map(Some)
     }
 
     /// The query with its terms looked up here first. It matches and scores as before.
@@ -160,6 +164,8 @@ struct LookedUpWeight {
 impl LookedUpWeight {
     /// Whether the segment lacks a term, so that nothing in it matches.
     fn lacks_one(&self, reader: &SegmentReader) -> tantivy::Result<bool> {
+        // Tantivy's scorer of a phrase with a distance reads postings until its first match when it is made.
+        self.lookup.deadline.check_scan()?;
         for term in &self.terms {
             if self.lookup.term_info(reader, term)?.is_none() {
                 return Ok(true);
@@ -235,6 +241,8 @@ impl Weight for LookedUpPhraseWeight {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use proptest::{collection::vec, prelude::*};
     use tantivy::{Index, Searcher, SeekDangerResult, TERMINATED, TantivyDocument};
     use tidemark_catalog::{Generation, Manifest};
@@ -256,10 +264,13 @@ mod tests {
         (fields.text, index.reader().unwrap().searcher())
     }
 
+    fn empty_index() -> ManifestView {
+        ManifestView { manifest: Manifest::new(Generation::first()), segments: Vec::new(), marks: Arc::default() }
+    }
+
     /// Of an index without segments, so that everything is looked up by the cache.
     fn lookup(cache: &Arc<TermCache>) -> Arc<TermLookup> {
-        let manifest = Manifest::new(Generation::first());
-        TermLookup::new(&ManifestView { manifest, segments: Vec::new(), marks: Arc::default() }, cache)
+        TermLookup::new(&empty_index(), cache, QueryDeadline::after(Duration::from_hours(1)))
     }
 
     fn terms(field: Field, words: &[(usize, &str)]) -> Vec<(usize, Term)> {
@@ -290,6 +301,29 @@ mod tests {
         let found = reader.inverted_index(field).unwrap().get_term_info(&news).unwrap();
         cache.keep(reader, &words[1].1, found);
         assert_eq!(docs(), [1]);
+    }
+
+    #[test]
+    fn a_phrase_of_frequent_words_ends_soon_after_the_deadline() {
+        let (field, searcher) = segment(std::iter::repeat_n("tide x gauge", 9000));
+        let reader = searcher.segment_reader(0);
+        let words = terms(field, &[(0, "tide"), (1, "gauge")]);
+        let late = QueryDeadline::after(Duration::ZERO);
+        let found = words.iter().map(|(at, term)| {
+            let found = reader.inverted_index(field).unwrap().get_term_info(term).unwrap().unwrap();
+            (*at, term, found)
+        });
+        let mut phrase = PhraseScorer::open(reader, found.collect(), None, late).unwrap();
+        assert_eq!(phrase.seek(0), TERMINATED);
+        assert!(phrase.compared() < 9000, "{}", phrase.compared());
+        assert_eq!(phrase.seek_danger(8999), SeekDangerResult::SeekLowerBound(TERMINATED));
+        // Further ones are not begun.
+        let (index, cache) = (empty_index(), Arc::default());
+        let lookup = TermLookup::new(&index, &cache, late);
+        assert!(lookup.phrase(reader, &words, None).is_err());
+        let distant = ExcludablePhraseQuery::new(words, 1);
+        let weight = lookup.wrap(&distant).weight(EnableScoring::disabled_from_searcher(&searcher)).unwrap();
+        assert!(weight.scorer(reader, 1.0).is_err());
     }
 
     proptest! {
