@@ -331,6 +331,10 @@ pub struct SearchAnswer {
     /// How many entries of the log were not searched because they are neither indexed nor in memory; 0 on later pages, which
     /// show indexed entries only.
     pub left_out: u64,
+    /// Where nothing matches: what of the query was searched as text although it looks like a field, a value with blanks or an
+    /// operator, with the position of its first character and what to write instead. Else empty.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// The cursor of the next page; `null` on the last one.
     pub next: Option<String>,
 }

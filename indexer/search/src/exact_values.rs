@@ -46,18 +46,18 @@ fn not_one_of(text: &str, values: &[&str]) -> Option<String> {
     (!values.contains(&text)).then(|| format!("\"{text}\" is none of the values: {}", values.join(", ")))
 }
 
-/// Refuses two values of a field of which an operation has one: nothing has both.
+/// Refuses two values of a field of which an operation has one, where `differ` says of a field that none has both.
 pub(crate) fn check_single<'a>(
     leaves: impl Iterator<Item = &'a QueryLeaf>,
-    is_exact: impl Fn(&str) -> bool,
+    differ: impl Fn(&str, &str, &str) -> bool,
 ) -> Result<(), QueryRefusal> {
     let mut seen: Vec<(&str, String)> = Vec::new();
     for leaf in leaves {
         let (Some(name), Some(text)) = (leaf.field.as_deref(), leaf.plain_text()) else { continue };
-        if FIELDS_OF_MANY.contains(&name) || !is_exact(name) {
+        if FIELDS_OF_MANY.contains(&name) {
             continue;
         }
-        if let Some((_, other)) = seen.iter().find(|(seen, other)| *seen == name && *other != text) {
+        if let Some((_, other)) = seen.iter().find(|(seen, other)| *seen == name && differ(name, other, &text)) {
             let why =
                 format!("nothing has two values of \"{name}\"; write {name}:(\"{other}\" OR \"{text}\") for either");
             return Err(leaf.refusal(why));

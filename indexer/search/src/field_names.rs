@@ -76,13 +76,21 @@ impl FieldNames {
         self.with_paths.iter().any(is_below)
     }
 
-    /// Why a name that is no field is not text either: what was probably meant instead.
-    pub(crate) fn correction(&self, name: &str) -> Option<String> {
+    /// All of them, with commas.
+    pub(crate) fn listed(&self) -> String {
+        let paths = self.with_paths.iter().map(|name| format!("{name}.path"));
+        self.names.iter().cloned().chain(paths).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Why a name that is no field is not text either, before a value that begins with `first`: what was probably meant instead.
+    pub(crate) fn correction(&self, name: &str, first: char) -> Option<String> {
         if let Some(meant) = self.resembling(name) {
             return Some(format!("\"{meant}\" is one"));
         }
         let (_, written) = FOREIGN_NAMES.iter().find(|(foreign, _)| name.eq_ignore_ascii_case(foreign))?;
-        Some(format!("write {written}"))
+        // `status:404` is of HTTP.
+        let is_code = *written == OUTCOME && first.is_ascii_digit();
+        (!is_code).then(|| format!("write {written}"))
     }
 
     /// The field that was probably meant: one with another case, or with a letter too many, too few or out of order. A changed

@@ -66,6 +66,13 @@ pub(crate) fn sign(ahead: &[char]) -> Option<String> {
         .then(|| format!("\"{sign}\" is no sign here; \"-\" before a word or \"(\" means not"))
 }
 
+/// The first character of the value that is compared by a sign other than a colon: after `author` that of ` = ada`.
+pub(crate) fn compared_value(rest: &[char]) -> Option<char> {
+    let operator = &rest[count_blanks(rest)..];
+    let signs = operator.iter().take_while(|char| "=<>!~≠≤≥".contains(**char)).count();
+    after(operator, signs).first().filter(|_| signs > 0).copied()
+}
+
 /// `kind = bundle`, `size > 5`, `repo in (a, b)`: a comparison of the field `name`, after which `rest` stands.
 pub(crate) fn comparison(name: &str, rest: &[char]) -> Option<ForeignForm> {
     let blanks = count_blanks(rest);

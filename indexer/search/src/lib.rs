@@ -36,6 +36,7 @@ mod pattern_query;
 mod phrase_scorer;
 mod query_compiler;
 mod query_forms;
+mod query_notes;
 mod query_runner;
 mod query_syntax;
 mod query_time;

@@ -20,8 +20,9 @@ use super::{
     exact_values::{check_possible, check_single, check_unquoted, is_ksuid, pattern_spellings, spellings},
     field_names::FieldNames,
     limits::QueryDeadline,
-    number_range::{NumberRangeQuery, read_number},
+    number_range::{NumberRangeQuery, TypedNumber, read_number},
     pattern_query::{PatternPlace, PatternQuery, TypedAttribute},
+    query_notes::query_notes,
     query_syntax::read_query,
     query_time::{EXPECTED_TIME, is_relative_time, read_time, read_time_prefix},
     query_tree::{LeafValue, QueryLeaf, QueryNode, QueryRefusal, text_of, typed_word},
@@ -47,6 +48,8 @@ pub(crate) struct QueryCompiler {
 /// A query that can be run.
 pub(crate) struct CompiledQuery {
     pub(crate) query: Box<dyn Query>,
+    /// What may have been meant instead, if it finds nothing.
+    pub(crate) notes: Vec<String>,
     attributes: Vec<TypedAttribute>,
 }
 
@@ -105,7 +108,7 @@ impl QueryCompiler {
         now: i64,
         deadline: QueryDeadline,
     ) -> Result<CompiledQuery, SearchError> {
-        let CompiledQuery { query, attributes } = self.parse(request.query.as_str(), now, deadline)?;
+        let CompiledQuery { query, notes, attributes } = self.parse(request.query.as_str(), now, deadline)?;
         let mut wanted = vec![query];
         for (filter, values) in &request.filters {
             if values.len() > MAX_FILTER_VALUES {
@@ -121,7 +124,7 @@ impl QueryCompiler {
             wanted.push(any_term(names.map(|name| (self.fields.outcome, name))));
         }
         let query = all_of(wanted, Vec::new()).unwrap_or_else(|| Box::new(AllQuery));
-        Ok(CompiledQuery { query, attributes })
+        Ok(CompiledQuery { query, notes, attributes })
     }
 
     /// The query of an entity's history.
@@ -142,14 +145,15 @@ impl QueryCompiler {
     /// The query of a text; `now` is the present second.
     pub(crate) fn parse(&self, text: &str, now: i64, deadline: QueryDeadline) -> Result<CompiledQuery, SearchError> {
         let Some(tree) = read_query(text, &self.names).map_err(refused)? else {
-            return Ok(CompiledQuery { query: Box::new(AllQuery), attributes: Vec::new() });
+            return Ok(CompiledQuery { query: Box::new(AllQuery), notes: Vec::new(), attributes: Vec::new() });
         };
         let budget = ScanBudget::new(deadline);
         let mut compilation = QueryCompilation { compiler: self, now, budget, patterns: 0, attributes: Vec::new() };
         let query = compilation.node(&tree).map_err(refused)?.ok_or_else(|| {
             invalid("position 1: the query has no letter or digit to search for; add a word".to_owned())
         })?;
-        Ok(CompiledQuery { query, attributes: compilation.attributes })
+        let notes = query_notes(&tree, &self.names);
+        Ok(CompiledQuery { query, notes, attributes: compilation.attributes })
     }
 
     /// How a field of words is analysed, and which field has its words as they are.
@@ -224,7 +228,7 @@ impl QueryCompilation<'_> {
             QueryNode::AllOf(parts) => {
                 let leaves =
                     parts.iter().filter_map(|part| if let QueryNode::Leaf(leaf) = part { Some(leaf) } else { None });
-                check_single(leaves, |name| matches!(self.compiler.searched(name), Some(SearchedField::Exact(_))))?;
+                check_single(leaves, |name, one, other| self.differ(name, one, other))?;
                 let (mut wanted, mut unwanted) = (Vec::new(), Vec::new());
                 for part in parts {
                     match part {
@@ -245,6 +249,23 @@ impl QueryCompilation<'_> {
             }),
             QueryNode::Leaf(leaf) => self.leaf(leaf)?,
         })
+    }
+
+    /// Whether two values of a field are not one, nor times of which one is in the other.
+    fn differ(&self, name: &str, one: &str, other: &str) -> bool {
+        match self.compiler.searched(name) {
+            Some(SearchedField::Exact(_)) => one != other,
+            // `5` and `5.0` are one number.
+            Some(SearchedField::Number(_)) => match (read_number(one), read_number(other)) {
+                (Some(TypedNumber::Whole(one)), Some(TypedNumber::Whole(other))) => one != other,
+                _ => false,
+            },
+            Some(SearchedField::Date(_) | SearchedField::Second(_)) => {
+                let spans = read_time(one, self.now).zip(read_time(other, self.now));
+                spans.is_some_and(|(one, other)| one.end <= other.start || other.end <= one.start)
+            }
+            _ => false,
+        }
     }
 
     fn leaf(&mut self, leaf: &QueryLeaf) -> LeafQuery {

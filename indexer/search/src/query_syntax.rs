@@ -201,13 +201,15 @@ impl SyntaxReader<'_> {
         }
     }
 
-    /// Refuses `kind = bundle`.
+    /// Refuses `kind = bundle` and `author = ada`.
     fn check_comparison(&self) -> Result<(), QueryRefusal> {
         let ahead = &self.chars[self.at..];
         let len = ahead.iter().take_while(|char| !is_blank(**char) && !":=<>!~()[]\"".contains(**char)).count();
         let name: String = ahead[..len].iter().collect();
-        match foreign_syntax::comparison(&name, &ahead[len..]).filter(|_| self.fields.contains(&name)) {
-            Some((operator, why)) => Err(text_refusal(self.at + len + operator, why)),
+        let rest = &ahead[len..];
+        match foreign_syntax::comparison(&name, rest) {
+            Some((operator, why)) if self.fields.contains(&name) => Err(text_refusal(self.at + len + operator, why)),
+            Some(_) => foreign_syntax::compared_value(rest).map_or(Ok(()), |first| self.check_name(&name, first)),
             None => Ok(()),
         }
     }
@@ -282,10 +284,15 @@ impl SyntaxReader<'_> {
         if self.fields.contains(&name) {
             return Ok(Some((name, at + 1)));
         }
-        let has_value = self.chars.get(at + 1).is_some_and(|next| !is_blank(*next));
-        match self.fields.correction(&name).filter(|_| has_value) {
+        let first = self.chars.get(at + 1).filter(|next| !is_blank(**next));
+        first.map_or(Ok(None), |first| self.check_name(&name, *first).map(|()| None))
+    }
+
+    /// Refuses a name that is no field and not text either, before a value that begins with `first`.
+    fn check_name(&self, name: &str, first: char) -> Result<(), QueryRefusal> {
+        match self.fields.correction(name, first) {
             Some(instead) => Err(text_refusal(self.at, format!("there is no field \"{name}\"; {instead}"))),
-            None => Ok(None),
+            None => Ok(()),
         }
     }
 

@@ -57,6 +57,7 @@ impl SearchContext {
             histogram: matches.histogram.map(MatchHistogram::finish).unwrap_or_default(),
             index_version: self.view.index_version(),
             left_out: self.view.overlay.as_ref().map_or(0, |overlay| overlay.left_out),
+            notes: if matches.total == 0 { compiled.notes } else { Vec::new() },
             next,
         })
     }

@@ -551,6 +551,21 @@ async fn before_its_index_is_open_a_search_refuses_every_request() {
 }
 
 #[tokio::test]
+async fn only_a_search_that_finds_nothing_has_notes() {
+    let mut index = TestIndex::new().await;
+    index.publish(vec![OperationRecord { message: Some("team:core".to_owned()), ..plain(token(1, 1)) }]).await;
+    let searcher = searcher(&index, false);
+    searcher.refresh_manifest().await.unwrap();
+    for (text, total, notes) in [("team:core", 1, 0), ("team:data", 0, 1), ("nothing", 0, 0)] {
+        for sort in [SortOrder::Newest, SortOrder::Relevance] {
+            let request = SearchRequest { query: query(text), sort, ..SearchRequest::default() };
+            let answer = searcher.search(request).await.unwrap();
+            assert_eq!((answer.total, answer.notes.len()), (total, notes), "{text}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn what_cannot_be_answered_is_refused_with_a_reason() {
     let mut index = TestIndex::new().await;
     let searcher = searcher(&index, false);

@@ -269,6 +269,109 @@ fn forms_of_github_and_mail_are_refused_with_ours() {
 }
 
 #[test]
+fn a_sign_after_a_name_of_another_language_is_refused_as_the_colon_is() {
+    check(&[
+        // A status of HTTP, an assignment: text.
+        ("status:404", &[]),
+        ("status = 404", &[]),
+        ("x = 5", &[]),
+        ("title: x", &[]),
+        ("\"title:x\"", &[]),
+        ("is it in sync", &[]),
+        ("type -> kind", &[]),
+        ("since => now", &[]),
+    ]);
+    check_refused(&[
+        ("author = ada", 1, "contributors:ada"),
+        ("author=ada", 1, "contributors:ada"),
+        ("author != ada", 1, "contributors:ada"),
+        ("fix author=\"ada\"", 5, "contributors:ada"),
+        ("created > 2026-01-01", 1, "time:>"),
+        ("reop = models", 1, "\"repo\" is one"),
+        ("status = open", 1, "outcome:committed"),
+        ("status:open", 1, "outcome:committed"),
+        ("title:x", 1, "message:word"),
+        ("!important", 1, "\"-\""),
+        ("size = 5", 6, "size:value"),
+    ]);
+}
+
+#[test]
+fn two_values_of_which_an_operation_has_one_are_refused_in_every_field() {
+    check(&[
+        ("size:(200 200)", &[0]),
+        ("size:(200 200.0)", &[0]),
+        ("size:(200 OR 700)", &[0, 1]),
+        ("time:(2026-11 2026-11-29)", &[0]),
+        ("time:(2026-11-29 OR 2026-10-01)", &[0, 1]),
+        ("time:2026 -time:2026-11", &[1]),
+        ("payload.attributes.n:(7 9)", &[]),
+    ]);
+    check_refused(&[
+        ("size:(200 700)", 11, "size:(\"200\" OR \"700\")"),
+        ("size:200 size:700", 10, "two values"),
+        ("time:(2026-11-29 2026-10-01)", 18, "time:(\"2026-11-29\" OR \"2026-10-01\")"),
+        ("time:(2026-11 2026-10-01)", 15, "two values"),
+        ("clientTime:2026 clientTime:2025", 17, "two values"),
+        ("completed:(2026-11-29T09 2026-11-29T10)", 26, "two values"),
+    ]);
+}
+
+#[test]
+fn what_was_searched_as_text_and_may_have_been_meant_otherwise_has_a_note() {
+    let index = log();
+    for (query, position, part) in [
+        ("team:core", 1, "payload.attributes.team:core"),
+        ("fix team:core", 5, "no field \"team\""),
+        ("x OR team:core", 6, "no field \"team\""),
+        ("(x team:core)^2", 4, "no field \"team\""),
+        ("team:cor*", 1, "payload.attributes.team:cor*"),
+        ("team=core", 1, "payload.attributes.team:core"),
+        ("team = core", 1, "\"team = core\" was searched as text"),
+        ("n:>5", 1, "no field \"n\""),
+        ("n > 5", 1, "\"n > 5\" was searched as text"),
+        ("build.number:7", 1, "payload.attributes.build.number:7"),
+        ("status:404", 1, "no field \"status\""),
+        ("language:rust", 1, "token, "),
+        ("contributor:Sean O'Neil", 1, "contributor:\"Sean O'Neil\""),
+        ("race contributor:Zoë D'Arcy", 6, "contributor:\"Zoë D'Arcy\""),
+        ("file:a b.csv", 1, "file:\"a b.csv\""),
+        ("fix NEAR race", 5, "\"a b\"~5"),
+        ("fix NEAR/3 race", 5, "\"a b\"~5"),
+    ] {
+        let notes = compiled(&index, query).unwrap_or_else(|error| panic!("{query}: {error}")).notes;
+        let is_right = |note: &&String| note.starts_with(&format!("position {position}: ")) && note.contains(part);
+        assert!(notes.len() == 1 && notes.iter().find(is_right).is_some(), "{query}: {notes:?}");
+    }
+    for query in [
+        "fix race",
+        "-team:core x",
+        "https://example.org/x?a=b",
+        r"C:\Users\ada",
+        "test: x",
+        "std::vec",
+        "10:30",
+        "a->b",
+        "c => d",
+        "a - b",
+        "contributor:\"Sean O'Neil\" fix",
+        "contributor:ada -fix",
+        "repo:models fix",
+        "NEAR",
+        "near NEAR",
+        "\"team:core\"",
+        r"repo\:models",
+        "x =",
+        "= x",
+        "C++",
+        "payload.attributes.team:x",
+    ] {
+        assert_eq!(compiled(&index, query).unwrap().notes, [""; 0], "{query}");
+    }
+    assert_eq!(compiled(&index, &"a:b ".repeat(50)).unwrap().notes.len(), 5);
+}
+
+#[test]
 fn what_word_processors_and_keyboards_make_of_signs_is_understood_or_refused() {
     check(&[
         ("\u{201c}fix the\u{201d}", &[0]),

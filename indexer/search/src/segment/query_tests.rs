@@ -517,6 +517,36 @@ fn a_number_is_compared_with_numbers_and_a_time_with_times() {
 }
 
 #[test]
+fn a_comparison_as_text_is_refused_where_an_attribute_has_numbers_or_times_alone() {
+    let (none, number, time, text) =
+        (json!({}), json!({ "n": 7 }), json!({ "n": "2026-11-20T10:00:00Z" }), json!({ "n": "7 of 9, many" }));
+    // By what entries have: each query, and whether it is answered.
+    for (attributes, by_digits, as_text) in [
+        (vec![&none], true, true),
+        (vec![&none, &number], false, false),
+        (vec![&time], false, false),
+        (vec![&text], true, true),
+        (vec![&number, &text], false, true),
+        (vec![&text, &time], false, true),
+    ] {
+        let index = SchemaIndex::of_payloads(attributes.iter().map(|attributes| json!({ "attributes": attributes })));
+        for (query, is_answered) in [
+            ("payload.attributes.n:7?", by_digits),
+            ("payload.attributes.n:7~1", by_digits),
+            ("payload.attributes.n:>many", as_text),
+            ("payload.attributes.n:[a TO b]", as_text),
+            ("payload.attributes.n:1,000", as_text),
+            ("payload.attributes.n:man*", as_text),
+            ("payload.attributes.n:many", true),
+            ("payload.attributes.n:>=7", true),
+            ("payload.attributes.n:2026-11", true),
+        ] {
+            assert_eq!(compiled(&index, query).is_ok(), is_answered, "{query} of {attributes:?}");
+        }
+    }
+}
+
+#[test]
 fn a_word_that_is_too_long_to_be_indexed_is_refused_wherever_it_stands() {
     let long = "x".repeat(129);
     let index = SchemaIndex::of_messages(["a b", "a y", &format!("a {long} b"), &"y".repeat(128)]);
@@ -692,6 +722,10 @@ fn every_example_of_the_page_finds_something_or_is_refused_as_it_says() {
         for query in examples(section) {
             assert!(!found(&index, &query).is_empty(), "{query}");
         }
+    }
+    for query in examples("What finds nothing") {
+        let compiled = compiled(&index, &query).unwrap_or_else(|error| panic!("{query}: {error}"));
+        assert!(index.found_by(compiled.query.as_ref()).is_empty() && !compiled.notes.is_empty(), "{query}");
     }
     for query in examples("What is refused") {
         let refusal = compiled(&index, &query).err().map(|error| error.to_string()).unwrap_or_default();

@@ -152,6 +152,8 @@ fn hits(answer: &Value) -> Vec<String> {
     });
     let mut lines = table(&std::iter::once(head).chain(rows).collect::<Vec<_>>());
     let total = display_value(answer, "/total");
+    let notes = answer["notes"].as_array().map_or(&[][..], Vec::as_slice);
+    lines.extend(notes.iter().filter_map(Value::as_str).map(|note| format!("note: {note}")));
     lines.push(format!("{} of {total}, complete up to {}", hits.len(), display_value(answer, "/watermark")));
     lines
 }

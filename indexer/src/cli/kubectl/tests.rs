@@ -138,8 +138,12 @@ async fn serve(process: Value, token: Option<&'static str>) -> u16 {
         if given.map(str::to_owned) != token.map(|token| format!("Bearer {token}")) {
             return (reqwest::StatusCode::UNAUTHORIZED, Json(json!({"detail": "a token is wanted"})));
         }
-        if query.is_some_and(|query| query.contains("broken")) {
+        if query.as_ref().is_some_and(|query| query.contains("broken")) {
             return (reqwest::StatusCode::BAD_REQUEST, Json(json!({"detail": "the query does not read"})));
+        }
+        if query.is_some_and(|query| query.contains("team")) {
+            let answer = json!({"total": 0, "hits": [], "notes": ["position 1: there is no field"], "watermark": "2026-11-20T10:00:00Z"});
+            return (reqwest::StatusCode::OK, Json(answer));
         }
         let hit = json!({"time": "2026-11-20T09:00:00Z", "kind": "bundle", "outcome": "committed", "sealed": true,
             "entity": "bundle/orders/b1", "message": "first import\nsecond line"});
@@ -195,6 +199,8 @@ async fn a_search_prints_its_hits() {
     let lines = search("kind:bundle", false, Some("t0k3n")).lines(&fake.client).await.unwrap();
     assert!(lines[1].contains("committed   bundle/orders/b1   first import"), "{lines:?}");
     assert_eq!(lines[2], "1 of 7, complete up to 2026-11-20T10:00:00Z");
+    let lines = search("team:core", false, Some("t0k3n")).lines(&fake.client).await.unwrap();
+    assert_eq!(lines[1..], ["note: position 1: there is no field", "0 of 0, complete up to 2026-11-20T10:00:00Z"]);
     let json = search("", true, Some("t0k3n")).lines(&fake.client).await.unwrap();
     assert_eq!(serde_json::from_str::<Value>(&json[0]).unwrap()["total"], 7);
 }

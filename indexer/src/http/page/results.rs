@@ -28,7 +28,7 @@ pub(crate) fn found(answer: &SearchAnswer, search_url: &SearchUrl, status: Optio
                 (histogram::chart(&answer.histogram, search_url, answer.index_version.watermark))
                 (summary(answer, search_url))
                 @if answer.hits.is_empty() {
-                    (nothing(search_url, status))
+                    (nothing(&answer.notes, search_url, status))
                 } @else {
                     ol.hits { @for found in &answer.hits { (hit::item(found, search_url)) } }
                     (paging(answer, search_url))
@@ -104,7 +104,7 @@ fn paging(answer: &SearchAnswer, search_url: &SearchUrl) -> Markup {
 }
 
 /// What to do when nothing matches.
-fn nothing(search_url: &SearchUrl, status: Option<&StatusAnswer>) -> Markup {
+fn nothing(notes: &[String], search_url: &SearchUrl, status: Option<&StatusAnswer>) -> Markup {
     let empty = search_url.is_everything();
     html! {
         section.notice {
@@ -121,6 +121,7 @@ fn nothing(search_url: &SearchUrl, status: Option<&StatusAnswer>) -> Markup {
                 }
             } @else {
                 h2 { "Nothing matches" }
+                @for note in notes { p { (note) } }
                 p { "Try fewer or other words. These queries show what the language can do:" }
                 (help::table())
                 @if search_url.filters().next().is_some() {

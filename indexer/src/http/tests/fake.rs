@@ -200,6 +200,7 @@ impl SearchService for FakeSearch {
             histogram: if self.hits.is_empty() { Vec::new() } else { (0..40).map(bucket).collect() },
             index_version: index_version(),
             left_out: 7,
+            notes: if self.hits.is_empty() { vec!["position 1: <b>".to_owned()] } else { Vec::new() },
             next: (!self.hits.is_empty()).then(|| "eyJtIjo3fQ".to_owned()),
         })
     }

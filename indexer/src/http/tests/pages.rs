@@ -76,6 +76,7 @@ async fn empty_results_say_what_to_do() {
     assert!(get(&empty, "/").await.text.contains("tidemark append"));
     let narrowed = get(&empty, "/?q=x&repo=a").await.text;
     assert!(narrowed.contains("Nothing matches") && narrowed.contains("Search without the filters"));
+    assert!(narrowed.contains("<p>position 1: &lt;b&gt;</p>"), "what may have been meant is said");
 }
 
 #[tokio::test]
