@@ -527,15 +527,12 @@ impl QueryCompilation<'_> {
             }
             LeafValue::Word(word) => {
                 check_unquoted(leaf, name, &typed_word(word))?;
-                match text_of(word) {
-                    Some(text) => value(&text),
-                    None => {
-                        let spelled = pattern_spellings(word);
-                        let patterns =
-                            spelled.iter().map(|word| exact_pattern(leaf, word)).collect::<Result<_, _>>()?;
-                        self.pattern(leaf, places(patterns))
-                    }
+                if let Some(text) = text_of(word) {
+                    return value(&text);
                 }
+                let spelled = pattern_spellings(word);
+                let patterns = spelled.iter().map(|word| exact_pattern(leaf, word)).collect::<Result<_, _>>()?;
+                self.pattern(leaf, places(patterns))
             }
             LeafValue::Fuzzy { word, edits } => {
                 check_length(leaf, word.chars().count())?;

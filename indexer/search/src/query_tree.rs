@@ -29,7 +29,7 @@ pub(crate) enum LeafValue {
     Anything,
     /// A word as it was typed, perhaps with wildcards.
     Word(Vec<WordChar>),
-    /// A word with so many edits.
+    /// A word with at most this number of edits.
     Fuzzy { word: String, edits: usize },
     /// Words side by side, or an exact value.
     Phrase { text: String, slop: u32, is_prefix: bool },

@@ -11,7 +11,7 @@ pub(crate) enum TermPattern {
     Prefix(String),
     /// Those that consist of these parts after a text that is not empty.
     Wildcard { start: String, parts: Vec<WildcardPart> },
-    /// Those that differ by so many edits at most, and not in the first letter. An edit inserts, removes or replaces a letter, or
+    /// Those that differ by at most `edits` edits, and not in the first letter. An edit inserts, removes or replaces a letter, or
     /// swaps two neighbours.
     Fuzzy { word: Vec<char>, edits: usize },
 }
@@ -77,7 +77,7 @@ fn matches_parts(text: &str, parts: &[WildcardPart]) -> bool {
     reached[parts.len()]
 }
 
-/// Whether `term` is `word` after so many edits at most, by the table of all their beginnings.
+/// Whether `term` is `word` after at most `edits` edits, by the table of all their beginnings.
 fn is_within(word: &[char], term: &str, edits: usize) -> bool {
     // The longest character has four bytes.
     if term.len() > 4 * (word.len() + edits) {

@@ -34,7 +34,7 @@ const DOCS_PER_SEEK: usize = 16;
 
 /// Takes documents in ascending order with their scores.
 pub(crate) trait ScoredDocs {
-    /// Says that so many documents are looked at next. An error ends the search.
+    /// Announces how many documents are looked at next. An error ends the search.
     fn check(&mut self, docs: usize) -> Result<(), SearchError>;
 
     /// Takes matches.
@@ -194,7 +194,7 @@ impl WeightedWords {
                 }
                 WordLeaf::Phrase(terms) => {
                     let phrase = self.lookup.phrase(reader, terms, Some(weight.clone()))?;
-                    postings.extend(phrase.map(LeafPostings::Phrase));
+                    postings.extend(phrase.map(Box::new).map(LeafPostings::Phrase));
                 }
             }
         }
@@ -205,7 +205,7 @@ impl WeightedWords {
 /// The documents of one leaf in one segment.
 enum LeafPostings {
     Word(Box<TermPostings>),
-    Phrase(PhraseScorer),
+    Phrase(Box<PhraseScorer>),
 }
 
 impl LeafPostings {

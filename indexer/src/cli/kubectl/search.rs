@@ -96,7 +96,7 @@ async fn ask(
     token: Option<&str>,
 ) -> anyhow::Result<ForwardedResponse> {
     let begin = Instant::now();
-    let mut told = false;
+    let mut has_reported = false;
     loop {
         let failure = match wal.ready_search_pod().await {
             Ok(None) => anyhow!(
@@ -114,9 +114,9 @@ async fn ask(
         if begin.elapsed() >= READY_TIMEOUT {
             return Err(failure);
         }
-        if !told {
+        if !has_reported {
             eprintln!("waiting up to {} s for a search pod: {failure:#}", READY_TIMEOUT.as_secs());
-            told = true;
+            has_reported = true;
         }
         sleep(RETRY_INTERVAL).await;
     }
