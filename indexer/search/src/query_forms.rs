@@ -45,7 +45,11 @@ pub const QUERY_FORMS: [QueryForm; 28] = [
         "contributors:ada",
         "a word in one of message, names, contributors, text, path, reason or files",
     ),
-    form("parents:id", "parents:1INzQ5TV4vAAfU2PbRFgPfnzEwR", "the bundles that were made from this one"),
+    form(
+        "parents:id",
+        "parents:1INzQ5*",
+        "the bundles that were made from this one; the whole id, or its beginning and *",
+    ),
     form("file:path", "file:data/*", "bundles by the paths of their files, where the indexer runs with --files"),
     form("field:>1", "size:>1000", "a number above it; >=, < and <= too: size, leafSize, count, op, seq"),
     form("field:[1 TO 5]", "size:[100 TO 5000]", "both bounds included; { and } leave them out, * is no bound"),
