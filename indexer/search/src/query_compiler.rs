@@ -5,7 +5,7 @@ use std::{ops::Bound, sync::Arc};
 use tantivy::{
     SegmentReader, TantivyError, Term,
     json_utils::convert_to_fast_value_and_append_to_json_term,
-    query::{AllQuery, BooleanQuery, ConstScoreQuery, EmptyQuery, ExistsQuery, Occur, Query, RangeQuery, TermQuery},
+    query::{AllQuery, ConstScoreQuery, EmptyQuery, ExistsQuery, Query, RangeQuery, TermQuery},
     schema::{Field, FieldType, IndexRecordOption},
     tokenizer::{TextAnalyzer, TokenizerManager},
 };
@@ -136,10 +136,9 @@ impl QueryCompiler {
     pub(crate) fn children(&self, repo: &str, parents: &[&str], besides: &[String]) -> Box<dyn Query> {
         let fields = &self.fields;
         let parents = union(parents.iter().map(|parent| exact_term(fields.parents, parent)).collect());
-        let wanted = [parents, exact_term(fields.repo, repo), exact_term(fields.kind, "bundle")];
-        let wanted = wanted.map(|query| (Occur::Must, query)).into_iter();
-        let besides = besides.iter().map(|key| (Occur::MustNot, exact_term(fields.entity, key)));
-        Box::new(BooleanQuery::new(wanted.chain(besides).collect()))
+        let wanted = vec![parents, exact_term(fields.repo, repo), exact_term(fields.kind, "bundle")];
+        let besides = besides.iter().map(|key| exact_term(fields.entity, key)).collect();
+        all_of(wanted, besides).unwrap_or_else(|| Box::new(EmptyQuery))
     }
 
     /// The query of a text; `now` is the present second.
@@ -574,8 +573,7 @@ impl QueryCompilation<'_> {
         let known = &self.compiler.fields;
         let text = |bound: &Bound<String>| bound.as_ref().map(|text| term_text(text).into_owned());
         let (lower, upper) = (text(lower), text(upper));
-        if let (Bound::Included(first) | Bound::Excluded(first), Bound::Included(last) | Bound::Excluded(last)) =
-            (&lower, &upper)
+        if let (Some(first), Some(last)) = (bound_text(&lower), bound_text(&upper))
             && first > last
         {
             return Ok(Box::new(EmptyQuery));

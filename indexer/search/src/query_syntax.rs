@@ -262,8 +262,8 @@ impl SyntaxReader<'_> {
                     return Err(refusal(at, why.to_owned()));
                 }
                 Some('：') if self.fields.contains(&name) => {
-                    let why = format!("a field has the colon of ASCII after it, as in {name}:value; {QUOTE_IT}");
-                    return Err(refusal(at, why));
+                    let why = format!("a field has the colon of ASCII after it, as in {name}:value");
+                    return Err(text_refusal(at, why));
                 }
                 Some('\\') if let Some(char) = self.escaped(at) => {
                     at += 1;
@@ -481,10 +481,8 @@ impl SyntaxReader<'_> {
         self.skip_blanks();
         let has_to = self.chars[self.at..].starts_with(&['T', 'O']) && self.peek(2).is_some_and(is_blank);
         if !has_to {
-            let why = format!(
-                "a range is written [from TO to], and there is no \" TO \" here after \"{bracket}\"; {QUOTE_IT}"
-            );
-            return Err(refusal(self.at.min(self.chars.len().saturating_sub(1)), why));
+            let why = format!("a range is written [from TO to], and there is no \" TO \" here after \"{bracket}\"");
+            return Err(text_refusal(self.at.min(self.chars.len().saturating_sub(1)), why));
         }
         self.at += 2;
         let upper = self.bound()?;
@@ -509,10 +507,9 @@ impl SyntaxReader<'_> {
         let at = self.at;
         let text = self.bare_value();
         match text.as_str() {
-            "" => Err(refusal(
-                at.min(self.chars.len() - 1),
-                format!("a bound of the range is missing; use \"*\" for none; {QUOTE_IT}"),
-            )),
+            "" => {
+                Err(text_refusal(at.min(self.chars.len() - 1), "a bound of the range is missing; use \"*\" for none"))
+            }
             "*" => Ok(None),
             _ if text.contains('*') => Err(text_refusal(at, "a bound has no wildcards")),
             _ => Ok(Some(text)),
@@ -652,7 +649,7 @@ fn unsupported(typed: &[TypedChar], is_value: bool) -> Option<&'static str> {
 /// Removes a `^2` at the end of a word, which begins at `start`. What is no number is text.
 fn take_boost(typed: &mut Vec<TypedChar>, start: usize) -> Result<Option<f32>, QueryRefusal> {
     let Some(at) = typed.iter().rposition(|typed| *typed == ('^', false)).filter(|at| *at > 0) else { return Ok(None) };
-    let number: String = typed[at + 1..].iter().map(|(char, _)| char).collect();
+    let number = text_of_typed(&typed[at + 1..]);
     if number.parse::<f32>().is_err() || !number.starts_with(|first: char| first.is_ascii_digit() || first == '.') {
         return Ok(None);
     }
@@ -668,15 +665,15 @@ fn wrong_boost(at: usize) -> QueryRefusal {
 /// Removes a `~` or `~1` at the end of a word, which begins at `start`.
 fn take_edits(typed: &mut Vec<TypedChar>, start: usize) -> Result<Option<usize>, QueryRefusal> {
     let Some(at) = typed.iter().rposition(|typed| *typed == ('~', false)).filter(|at| *at > 0) else { return Ok(None) };
-    let number: String = typed[at + 1..].iter().map(|(char, _)| char).collect();
+    let number = text_of_typed(&typed[at + 1..]);
     if !number.chars().all(|char| char.is_ascii_digit() || char == '.') {
         return Ok(None);
     }
     let edits =
         if number.is_empty() { Some(MAX_EDITS) } else { number.parse().ok().filter(|edits| *edits <= MAX_EDITS) };
     let Some(edits) = edits else {
-        let why = format!("\"~{number}\" asks for other than 1 to {MAX_EDITS} edits; {QUOTE_IT}");
-        return Err(refusal(start + at, why));
+        let why = format!("\"~{number}\" asks for other than 1 to {MAX_EDITS} edits");
+        return Err(text_refusal(start + at, why));
     };
     typed.truncate(at);
     Ok(Some(edits))
