@@ -19,7 +19,7 @@ use tantivy::{
 };
 
 use super::{
-    excludable_phrase::ExcludablePhraseQuery, overlay::overlay_index::OverlaySegment, phrase_scorer::PhraseScorer,
+    excludable_phrase::ExcludablePhraseQuery, overlay::tail_index::OverlaySegment, phrase_scorer::PhraseScorer,
     term_cache::TermCache,
 };
 use crate::segment::{ManifestView, OpenSegment};
