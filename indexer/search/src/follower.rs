@@ -13,7 +13,7 @@ use tidemark_wal::{Log, LogReader, MemoryBudget, ParameterSource, Token};
 use tokio::{
     sync::watch,
     task::spawn_blocking,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -163,7 +163,8 @@ impl IndexFollower {
 
     async fn poll_disk(&self) {
         loop {
-            sleep(REOPEN_INTERVAL).await;
+            // At once after a segment came to the disk: it is quicker there.
+            let _ = timeout(REOPEN_INTERVAL, self.engine.segment_fetched()).await;
             let reopened = self.reopen_segments().await;
             self.report("disk", reopened.as_ref().err());
         }
@@ -214,6 +215,8 @@ impl IndexFollower {
         if manifest.closed.is_some() {
             return self.follow_generation(chain).await;
         }
+        // Searches go on meanwhile with what is served, and with the overlay.
+        self.engine.fetch_if_all_is_local(&manifest).await;
         let index = self.engine.open_manifest(&manifest).await.map_err(engine_error)?;
         self.set_manifest(newer, index).await.map_err(engine_error)?;
         Ok(true)
@@ -521,7 +524,80 @@ mod tests {
     use tidemark_wal::{LogParameters, ParameterSchedule};
 
     use super::*;
-    use crate::segment::testing::{BEGIN, TestIndex, plain, token};
+    use crate::{
+        api::{QueryText, SearchRequest},
+        searcher::IndexSearcher,
+        segment::{
+            metered_store::MeteredStore,
+            testing::{BEGIN, TestIndex, cold_index, many, max_cold_bytes, plain, token},
+        },
+        service::SearchService as _,
+    };
+
+    const MAX_WAIT: Duration = Duration::from_secs(90);
+
+    /// A search over an index of three segments with an empty cache, whose downloads are held back.
+    async fn cold_search() -> (MeteredStore, TestIndex, Arc<IndexFollower>, IndexSearcher) {
+        let (store, index) = cold_index().await;
+        let engine = Arc::new(index.another_engine(64 << 20));
+        let follower = IndexFollower::new(engine, index.chain.clone(), None, &FollowerOptions::default()).unwrap();
+        let searcher = IndexSearcher::default();
+        searcher.serve(follower.clone());
+        timeout(MAX_WAIT, follower.refresh_manifest()).await.expect("it waits for no download").unwrap();
+        (store, index, follower, searcher)
+    }
+
+    async fn total(searcher: &IndexSearcher) -> u64 {
+        let request = SearchRequest { query: QueryText::new("message").unwrap(), ..SearchRequest::default() };
+        searcher.search(request).await.unwrap().total
+    }
+
+    async fn wait_until_local(follower: &IndexFollower) {
+        let mut views = follower.view_count.subscribe();
+        let wait = views.wait_for(|_| follower.view().unwrap().index.is_local());
+        timeout(MAX_WAIT, wait).await.expect("segments come to the disk").unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_first_answer_waits_for_no_download_of_a_cold_cache() {
+        let (store, index, follower, searcher) = cold_search().await;
+        assert_eq!(total(&searcher).await, 36_000);
+        let read = store.take_counts();
+        assert!(read.bytes <= max_cold_bytes(&index) && read.requests <= 3 * 8, "{read:?}");
+        assert!(!follower.view().unwrap().index.is_local());
+        store.release();
+        let polling = {
+            let follower = follower.clone();
+            async move { follower.run(CancellationToken::new()).await }
+        };
+        let _polling = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(polling));
+        wait_until_local(&follower).await;
+        assert_eq!(total(&searcher).await, 36_000);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_lies_on_the_disk_is_served_until_a_newer_manifest_does_too() {
+        let (store, mut index, follower, searcher) = cold_search().await;
+        store.release();
+        while !follower.view().unwrap().index.is_local() {
+            timeout(MAX_WAIT, follower.engine.segment_fetched()).await.expect("they are fetched");
+            follower.reopen_segments().await.unwrap();
+        }
+        index.publish(many(4, 12_000)).await;
+        store.hold(|range| range.end - range.start >= 3 << 19);
+        let refresh = tokio::spawn({
+            let follower = follower.clone();
+            async move { follower.refresh_manifest().await }
+        });
+        timeout(MAX_WAIT, store.wait_for_held(1)).await.expect("it is fetched");
+        store.take_counts();
+        assert_eq!(total(&searcher).await, 36_000);
+        assert_eq!(store.take_counts().requests, 0);
+        store.release();
+        refresh.await.unwrap().unwrap();
+        assert!(follower.view().unwrap().index.is_local());
+        assert_eq!(total(&searcher).await, 48_000);
+    }
 
     #[tokio::test]
     async fn a_segment_comes_to_the_disk_when_room_appears_without_a_new_manifest() {

@@ -41,6 +41,8 @@ mod tokenizers;
 #[cfg(test)]
 mod foreign_query_tests;
 #[cfg(test)]
+pub(crate) mod metered_store;
+#[cfg(test)]
 mod query_tests;
 #[cfg(test)]
 mod schema_tests;
