@@ -2,8 +2,8 @@
 //!
 //! What was recorded stands: an operation stays committed when Datamon deletes or renames what it made. A person who looks at it
 //! wants to know that it is gone, though. So the answer about one entry, or one entity, asks the stores, within bounds: what they
-//! do not say in time is not known, and never an error. What they said is kept for a minute, so that pages that watch an entity, and
-//! clients that ask again, cost no requests.
+//! do not say in time is not known, and never an error. That a descriptor is there is kept for a minute, so that pages that watch an
+//! entity, and clients that ask again, cost no requests. That it is gone is not kept: a label may be set again at its path.
 
 use std::{
     num::NonZeroUsize,
@@ -29,9 +29,9 @@ const MAX_CONCURRENT_LOOKS: usize = 8;
 const MAX_DESCRIPTORS: usize = 20;
 /// Of these at once.
 const MAX_CONCURRENT_HEADS: usize = 4;
-/// For how long what the stores said is taken for the present state.
+/// For how long a descriptor counts as present after it was found.
 const MAX_AGE: Duration = Duration::from_mins(1);
-/// Descriptors of which it is kept, those that were asked for last. A path has up to 1 KiB.
+/// Descriptors of which that is kept, those that were asked for last. A path has up to 1 KiB.
 const MAX_KNOWN: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 /// The metadata stores of the log that is served, once they are open. Clones share them.
@@ -42,8 +42,8 @@ pub struct LiveDescriptors(Arc<LiveStores>);
 struct LiveStores {
     metadata: OnceLock<Vec<Store>>,
     permits: Semaphore,
-    /// By path, whether the descriptor was there, and when that was asked.
-    known: Mutex<LruCache<String, (bool, Instant)>>,
+    /// By path, when it was asked for a descriptor that was there.
+    present: Mutex<LruCache<String, Instant>>,
 }
 
 impl Default for LiveDescriptors {
@@ -51,7 +51,7 @@ impl Default for LiveDescriptors {
         Self(Arc::new(LiveStores {
             metadata: OnceLock::new(),
             permits: Semaphore::new(MAX_CONCURRENT_LOOKS),
-            known: Mutex::new(LruCache::new(MAX_KNOWN)),
+            present: Mutex::new(LruCache::new(MAX_KNOWN)),
         }))
     }
 }
@@ -80,9 +80,10 @@ impl LiveDescriptors {
         let Some(stores) = metadata.get() else { return };
         let mut unknown = Vec::new();
         for (path, present) in places {
-            match self.known(path) {
-                Some(known) => *present = Some(known),
-                None => unknown.push((path, present)),
+            if self.was_present(path) {
+                *present = Some(true);
+            } else {
+                unknown.push((path, present));
             }
         }
         if unknown.is_empty() {
@@ -92,17 +93,17 @@ impl LiveDescriptors {
         let looks = stream::iter(unknown).for_each_concurrent(MAX_CONCURRENT_HEADS, |(path, present)| async move {
             let asked = Instant::now();
             *present = is_present(stores, path).await;
-            if let Some(present) = *present {
-                self.0.known.lock().put(path.to_owned(), (present, asked));
+            if *present == Some(true) {
+                self.0.present.lock().put(path.to_owned(), asked);
             }
         });
         // What was found out until then stays.
         let _ = timeout(LOOK_TIMEOUT, looks).await;
     }
 
-    /// What the stores said of a descriptor lately.
-    fn known(&self, path: &str) -> Option<bool> {
-        self.0.known.lock().get(path).filter(|(_, asked)| asked.elapsed() < MAX_AGE).map(|(present, _)| *present)
+    /// Whether a store said lately that it has a descriptor.
+    fn was_present(&self, path: &str) -> bool {
+        self.0.present.lock().get(path).is_some_and(|asked| asked.elapsed() < MAX_AGE)
     }
 }
 
