@@ -22,9 +22,9 @@ use tokio::{
 };
 
 /// How long an answer waits for the stores.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Answers that ask the stores at once; others do not wait for their turn.
-const MAX_CONCURRENT_LOOKS: usize = 8;
+const MAX_CONCURRENT_CHECKS: usize = 8;
 /// Descriptors of one entry that are asked for.
 const MAX_DESCRIPTORS: usize = 20;
 /// Of these at once.
@@ -50,7 +50,7 @@ impl Default for LiveDescriptors {
     fn default() -> Self {
         Self(Arc::new(LiveStores {
             metadata: OnceLock::new(),
-            permits: Semaphore::new(MAX_CONCURRENT_LOOKS),
+            permits: Semaphore::new(MAX_CONCURRENT_CHECKS),
             present: Mutex::new(LruCache::new(MAX_KNOWN)),
         }))
     }
@@ -63,19 +63,19 @@ impl LiveDescriptors {
     }
 
     /// Says of each operation whether its descriptor is there, where one was found when its outcome was decided.
-    pub(super) async fn look_at_entry(&self, entry: &mut EntryAnswer) {
+    pub(super) async fn check_entry(&self, entry: &mut EntryAnswer) {
         let found = entry.ops.iter_mut().filter(|operation| !operation.observations.is_empty());
         let places = found.filter_map(|operation| Some((operation.hit.path.as_deref()?, &mut operation.present)));
-        self.look(places.take(MAX_DESCRIPTORS)).await;
+        self.check(places.take(MAX_DESCRIPTORS)).await;
     }
 
     /// Says whether the descriptor of an entity's current operation is there.
-    pub(super) async fn look_at_entity(&self, entity: &mut EntityAnswer) {
+    pub(super) async fn check_entity(&self, entity: &mut EntityAnswer) {
         let path = entity.current.as_ref().and_then(|current| current.path.as_deref());
-        self.look(path.map(|path| (path, &mut entity.present)).into_iter()).await;
+        self.check(path.map(|path| (path, &mut entity.present)).into_iter()).await;
     }
 
-    async fn look<'a>(&self, places: impl Iterator<Item = (&'a str, &'a mut Option<bool>)>) {
+    async fn check<'a>(&self, places: impl Iterator<Item = (&'a str, &'a mut Option<bool>)>) {
         let LiveStores { metadata, permits, .. } = &*self.0;
         let Some(stores) = metadata.get() else { return };
         let mut unknown = Vec::new();
@@ -90,7 +90,7 @@ impl LiveDescriptors {
             return;
         }
         let Ok(_permit) = permits.try_acquire() else { return };
-        let looks = stream::iter(unknown).for_each_concurrent(MAX_CONCURRENT_HEADS, |(path, present)| async move {
+        let checks = stream::iter(unknown).for_each_concurrent(MAX_CONCURRENT_HEADS, |(path, present)| async move {
             let asked = Instant::now();
             *present = is_present(stores, path).await;
             if *present == Some(true) {
@@ -98,7 +98,7 @@ impl LiveDescriptors {
             }
         });
         // What was found out until then stays.
-        let _ = timeout(LOOK_TIMEOUT, looks).await;
+        let _ = timeout(CHECK_TIMEOUT, checks).await;
     }
 
     /// Whether a store said lately that it has a descriptor.
