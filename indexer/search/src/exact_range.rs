@@ -225,6 +225,21 @@ mod tests {
         assert!(matches!(unusable(&error), SearchError::Overloaded { .. }), "{error}");
     }
 
+    #[test]
+    fn a_range_of_many_terms_ends_in_the_middle_of_them_when_the_deadline_passes() {
+        let (fields, reader) = segment((0..6000).map(numbered));
+        // One check before anything is read, then one with each part: 1024 terms, and the others of the last one's block.
+        for (checks, terms) in [(1, 0..1), (2, 1024..5000)] {
+            let (before, budget) = (terms_read(), ScanBudget::ending_after(checks));
+            let query =
+                ExactRangeQuery::new(fields.parents, Bound::Included("p".to_owned()), Bound::Unbounded, &budget);
+            let error = run(&query, &reader).unwrap_err();
+            assert!(matches!(unusable(&error), SearchError::Overloaded { .. }), "{error}");
+            let read = terms_read() - before;
+            assert!(terms.contains(&read), "{read}");
+        }
+    }
+
     fn bound() -> impl Strategy<Value = Bound<String>> {
         let text = || "[abc]{0,3}";
         prop_oneof![text().prop_map(Bound::Included), text().prop_map(Bound::Excluded), Just(Bound::Unbounded)]
