@@ -15,6 +15,7 @@ mod export;
 mod extract;
 mod guard;
 mod health;
+mod large_json;
 mod lineage;
 mod live_descriptors;
 mod metrics;

@@ -1,5 +1,5 @@
 //! What grows with a log, and by how much: memory, disk, segments, manifests, requests, garbage and the time of a restart of
-//! `tidemark index` and `tidemark serve`, with compaction, for logs of two sizes.
+//! `tidemark index` and `tidemark serve`, with their cache and with an empty one, with compaction, for logs of two sizes.
 //!
 //! `BENCH_GROWTH` (100000,1000000) entries with one descriptor each; the S3 server of this process makes their bodies when
 //! they are asked for, and keeps the index in files. `BENCH_CACHE_DIR` is the cache folder of the programs (a temporary one),
@@ -50,7 +50,7 @@ struct GrowthRun {
     last: StoreSecond,
     server: S3Server,
     chain: IndexChain,
-    _cache: tempfile::TempDir,
+    cache: tempfile::TempDir,
     environment: BTreeMap<String, String>,
 }
 
@@ -72,14 +72,27 @@ impl GrowthRun {
         environment.extend(own.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let index = stores::open("s3://index", &server.environment());
         let chain = IndexChain::open(&index, Generation::first(), Entropy::from_os());
-        Ok(Self { count, last, server, chain, _cache: cache, environment })
+        Ok(Self { count, last, server, chain, cache, environment })
     }
 
     async fn measure(self) -> anyhow::Result<()> {
         println!("== {} entries", self.count);
         self.backfill().await?;
-        self.restart().await?;
-        self.search().await
+        self.restart("its cache").await?;
+        self.search().await?;
+        self.clear_cache()?;
+        self.restart("an empty cache").await?;
+        self.clear_cache()?;
+        self.first_answer().await
+    }
+
+    /// As on a new node.
+    fn clear_cache(&self) -> anyhow::Result<()> {
+        for item in std::fs::read_dir(self.cache.path())? {
+            let path = item?.path();
+            if path.is_dir() { std::fs::remove_dir_all(path)? } else { std::fs::remove_file(path)? }
+        }
+        Ok(())
     }
 
     /// The index from nothing, until it is compacted.
@@ -118,7 +131,7 @@ impl GrowthRun {
     }
 
     /// A process that comes back, until it has published and nothing waits.
-    async fn restart(&self) -> anyhow::Result<()> {
+    async fn restart(&self, cache: &str) -> anyhow::Result<()> {
         self.server.reset_counts();
         let started = Instant::now();
         let indexer = TidemarkProcess::serving(&["index", "--no-search"], &self.environment).await?;
@@ -126,12 +139,29 @@ impl GrowthRun {
             sleep(Duration::from_millis(50)).await;
         }
         println!(
-            "restart of the indexer: caught up after {:.1} s, {}; resident {} MiB",
+            "restart of the indexer with {cache}: caught up after {:.1} s, {}; resident {} MiB",
             started.elapsed().as_secs_f64(),
             requests(&self.server),
             mib(indexer.memory()?.resident)
         );
         indexer.stop().await?;
+        Ok(())
+    }
+
+    /// A search with an empty cache, until it has answered once.
+    async fn first_answer(&self) -> anyhow::Result<()> {
+        self.server.reset_counts();
+        let started = Instant::now();
+        let search = TidemarkProcess::serving(&["serve"], &self.environment).await?;
+        search.until_answer("/v1/status", |_| true).await;
+        let ready = started.elapsed().as_secs_f64();
+        let total = search.get("/v1/search?q=horizon").await?["total"].clone();
+        println!(
+            "search with an empty cache: ready after {ready:.1} s, {total} hits after {:.1} s, {}",
+            started.elapsed().as_secs_f64(),
+            requests(&self.server)
+        );
+        search.stop().await?;
         Ok(())
     }
 

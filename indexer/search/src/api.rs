@@ -494,7 +494,7 @@ pub struct EntryOperation {
     pub observations: Vec<ObservationAnswer>,
     /// Its descriptor; `null` when there is none.
     pub descriptor: Value,
-    /// Whether its descriptor is in its store, as that was asked in the last minute; absent where that is not known. What is
+    /// Whether its descriptor is in its store, checked within the last minute; absent where that is not known. What is
     /// recorded stands, also of what was deleted or renamed since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub present: Option<bool>,
@@ -560,7 +560,7 @@ pub struct EntityAnswer {
     pub entity: String,
     /// The newest committed operation; `null` when none is.
     pub current: Option<SearchHit>,
-    /// Whether the current operation's descriptor is in its store, as that was asked in the last minute; absent where that is not
+    /// Whether the current operation's descriptor is in its store, checked within the last minute; absent where that is not
     /// known. What is recorded stands, also of what was deleted or renamed since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub present: Option<bool>,

@@ -135,7 +135,7 @@ mod tests {
 
     use proptest::{collection::vec, prelude::*, sample::select};
     use serde_json::json;
-    use tantivy::{DocSet, Index, TERMINATED, TantivyDocument};
+    use tantivy::{DocSet, TERMINATED};
     use tidemark_ingest::OperationRecord;
 
     use super::*;
@@ -145,8 +145,8 @@ mod tests {
         query_compiler::{QueryCompiler, unusable},
         segment::{
             SchemaFields,
-            testing::{plain, token},
-            to_unstored, tokenizers,
+            testing::{plain, searcher_of, token},
+            to_unstored,
         },
         term_scan::terms_read,
     };
@@ -154,13 +154,8 @@ mod tests {
     /// A segment of these records.
     fn segment(records: impl IntoIterator<Item = OperationRecord>) -> (Arc<SchemaFields>, SegmentReader) {
         let fields = Arc::new(SchemaFields::current());
-        let index = Index::builder().schema(fields.schema.clone()).tokenizers(tokenizers()).create_in_ram().unwrap();
-        let mut writer = index.writer_with_num_threads::<TantivyDocument>(1, 15_000_000).unwrap();
-        for record in records {
-            writer.add_document(to_unstored(&fields, &record)).unwrap();
-        }
-        writer.commit().unwrap();
-        let reader = index.reader().unwrap().searcher().segment_reader(0).clone();
+        let documents = records.into_iter().map(|record| to_unstored(&fields, &record));
+        let reader = searcher_of(&fields, documents).segment_reader(0).clone();
         (fields, reader)
     }
 
@@ -223,6 +218,21 @@ mod tests {
         let query = ExactRangeQuery::new(fields.bundle, Bound::Included("b".to_owned()), Bound::Unbounded, &late);
         let error = run(&query, &reader).unwrap_err();
         assert!(matches!(unusable(&error), SearchError::Overloaded { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_range_of_many_terms_ends_in_the_middle_of_them_when_the_deadline_passes() {
+        let (fields, reader) = segment((0..6000).map(numbered));
+        // One check before anything is read, then one with each part: 1024 terms, and the others of the last one's block.
+        for (checks, terms) in [(1, 0..1), (2, 1024..5000)] {
+            let (before, budget) = (terms_read(), ScanBudget::ending_after(checks));
+            let query =
+                ExactRangeQuery::new(fields.parents, Bound::Included("p".to_owned()), Bound::Unbounded, &budget);
+            let error = run(&query, &reader).unwrap_err();
+            assert!(matches!(unusable(&error), SearchError::Overloaded { .. }), "{error}");
+            let read = terms_read() - before;
+            assert!(terms.contains(&read), "{read}");
+        }
     }
 
     fn bound() -> impl Strategy<Value = Bound<String>> {

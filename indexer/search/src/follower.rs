@@ -13,7 +13,7 @@ use tidemark_wal::{Log, LogReader, MemoryBudget, ParameterSource, Token};
 use tokio::{
     sync::watch,
     task::spawn_blocking,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -21,8 +21,8 @@ use super::{
     api::StatusAnswer,
     error::SearchError,
     manifest_cache::{ManifestCache, OpenManifest},
-    overlay::log_tail::{ListedTail, LogTail, TailBatch, TailRead, default_schedule},
-    overlay::overlay_index::{OverlayIndex, OverlayLimits, TailEntry},
+    overlay::tail_index::{TailEntry, TailIndex, TailIndexLimits},
+    overlay::tail_reader::{ListedTail, TailBatch, TailFetch, TailReader, default_schedule},
     page_cursor::{PageCursor, refused_cursor, view_fingerprint},
     search_context::schema_searcher,
     search_view::{SearchView, TailListing},
@@ -81,7 +81,7 @@ pub struct IndexFollower {
     /// Locked for a moment at a time, never while the log is read.
     state: tokio::sync::Mutex<FollowState>,
     /// `None`: no log is read.
-    tail: Option<tokio::sync::Mutex<LogTail>>,
+    tail: Option<tokio::sync::Mutex<TailReader>>,
     reader: Option<LogReader>,
     /// The memory for entries that requests ask for.
     request_budget: MemoryBudget,
@@ -96,7 +96,7 @@ pub struct IndexFollower {
 struct FollowState {
     slot: Option<ChainRecord<Manifest>>,
     index: Option<Arc<ManifestView>>,
-    overlay: Arc<Mutex<OverlayIndex>>,
+    overlay: Arc<Mutex<TailIndex>>,
     listing: TailListing,
 }
 
@@ -108,10 +108,10 @@ impl IndexFollower {
         log: Option<(&Log, Arc<dyn ParameterSource>)>,
         options: &FollowerOptions,
     ) -> Result<Arc<Self>, EngineError> {
-        let limits = OverlayLimits { documents: options.overlay_documents, bytes: options.overlay_bytes };
-        let overlay = Arc::new(Mutex::new(OverlayIndex::new(engine.fields(), limits)));
+        let limits = TailIndexLimits { documents: options.overlay_documents, bytes: options.overlay_bytes };
+        let overlay = Arc::new(Mutex::new(TailIndex::new(engine.fields(), limits)));
         let reading = options.overlay_bytes / READING_SHARE;
-        let tail = log.map(|(log, parameters)| LogTail::new(log, parameters, reading));
+        let tail = log.map(|(log, parameters)| TailReader::new(log, parameters, reading));
         let state = FollowState { slot: None, index: None, overlay, listing: TailListing::default() };
         Ok(Arc::new(Self {
             engine,
@@ -120,7 +120,7 @@ impl IndexFollower {
             view: ArcSwapOption::empty(),
             view_count: watch::Sender::new(0),
             state: tokio::sync::Mutex::new(state),
-            reader: tail.as_ref().map(LogTail::reader),
+            reader: tail.as_ref().map(TailReader::reader),
             tail: tail.map(tokio::sync::Mutex::new),
             request_budget: MemoryBudget::new(reading),
             cache: ManifestCache::default(),
@@ -163,7 +163,8 @@ impl IndexFollower {
 
     async fn poll_disk(&self) {
         loop {
-            sleep(REOPEN_INTERVAL).await;
+            // At once after a segment came to the disk: it is quicker there.
+            let _ = timeout(REOPEN_INTERVAL, self.engine.segment_fetched()).await;
             let reopened = self.reopen_segments().await;
             self.report("disk", reopened.as_ref().err());
         }
@@ -214,6 +215,8 @@ impl IndexFollower {
         if manifest.closed.is_some() {
             return self.follow_generation(chain).await;
         }
+        // Searches go on meanwhile with what is served, and with the overlay.
+        self.engine.fetch_if_all_is_local(&manifest).await;
         let index = self.engine.open_manifest(&manifest).await.map_err(engine_error)?;
         self.set_manifest(newer, index).await.map_err(engine_error)?;
         Ok(true)
@@ -246,7 +249,7 @@ impl IndexFollower {
         state.index = Some(index);
         // The tail loses what the manifest gained in the same view: nothing is seen twice, and nothing is missing. The cursor
         // of another generation may lie further back than what was sealed by the one before.
-        let seal = move |overlay: &mut OverlayIndex| {
+        let seal = move |overlay: &mut TailIndex| {
             if switched {
                 overlay.reset();
             }
@@ -274,21 +277,21 @@ impl IndexFollower {
         overlay.lock().set_listed(from, counts);
         self.state.lock().await.listing = listing;
         let incomplete: Vec<Token> = overlay.lock().incomplete().collect();
-        let again = tail.due_retries(incomplete.into_iter()).into_iter().map(TailRead::Again).collect();
+        let again = tail.due_retries(incomplete.into_iter()).into_iter().map(TailFetch::Again).collect();
         let news = !fresh.is_empty();
-        let read = self.read_entries(&mut tail, fresh.into_iter().map(TailRead::Listed).collect()).await;
+        let read = self.read_entries(&mut tail, fresh.into_iter().map(TailFetch::Listed).collect()).await;
         self.read_entries(&mut tail, again).await.and(read)?;
         Ok(news)
     }
 
     /// Reads entries, and makes them visible batch by batch.
-    async fn read_entries(&self, tail: &mut LogTail, reads: Vec<TailRead>) -> Result<(), SearchError> {
+    async fn read_entries(&self, tail: &mut TailReader, reads: Vec<TailFetch>) -> Result<(), SearchError> {
         let schedule = tail.schedule().await;
         let (overlay, budget) = (self.state.lock().await.overlay.clone(), tail.budget());
         // The newest come first: those after one that there is no room for are older.
-        let wanted = move |read: &TailRead| match read {
-            TailRead::Listed(listed) => !overlay.lock().is_left_out(&listed.token),
-            TailRead::Again(_) => true,
+        let wanted = move |read: &TailFetch| match read {
+            TailFetch::Listed(listed) => !overlay.lock().is_left_out(&listed.token),
+            TailFetch::Again(_) => true,
         };
         let mut entries = std::pin::pin!(tail.read(&schedule, reads, wanted));
         let (mut batch, mut failure) = (TailBatch::default(), None);
@@ -469,7 +472,7 @@ impl IndexFollower {
             return Ok(());
         }
         let memory = self.request_budget.open();
-        let found = TailRead::Again(token).read(reader, &default_schedule(), memory).await;
+        let found = TailFetch::Again(token).read(reader, &default_schedule(), memory).await;
         let Some(entry) = found.map_err(|e| SearchError::stored(&e))? else { return Ok(()) };
         let state = self.state.lock().await;
         change(&state.overlay, move |overlay| overlay.add_requested(entry)).await.map_err(engine_error)?;
@@ -487,8 +490,8 @@ impl IndexFollower {
 
 /// Changes the overlay on a thread that may block. Runs to its end even if the caller is cancelled.
 async fn change(
-    overlay: &Arc<Mutex<OverlayIndex>>,
-    work: impl FnOnce(&mut OverlayIndex) -> Result<(), EngineError> + Send + 'static,
+    overlay: &Arc<Mutex<TailIndex>>,
+    work: impl FnOnce(&mut TailIndex) -> Result<(), EngineError> + Send + 'static,
 ) -> Result<(), EngineError> {
     let overlay = overlay.clone();
     let changed = spawn_blocking(move || work(&mut overlay.lock())).await;
@@ -521,7 +524,80 @@ mod tests {
     use tidemark_wal::{LogParameters, ParameterSchedule};
 
     use super::*;
-    use crate::segment::testing::{BEGIN, TestIndex, plain, token};
+    use crate::{
+        api::{QueryText, SearchRequest},
+        searcher::IndexSearcher,
+        segment::{
+            metered_store::MeteredStore,
+            testing::{BEGIN, TestIndex, cold_index, many, max_cold_bytes, plain, token},
+        },
+        service::SearchService as _,
+    };
+
+    const MAX_WAIT: Duration = Duration::from_secs(90);
+
+    /// A search over an index of three segments with an empty cache, whose downloads are held back.
+    async fn cold_search() -> (MeteredStore, TestIndex, Arc<IndexFollower>, IndexSearcher) {
+        let (store, index) = cold_index().await;
+        let engine = Arc::new(index.another_engine(64 << 20));
+        let follower = IndexFollower::new(engine, index.chain.clone(), None, &FollowerOptions::default()).unwrap();
+        let searcher = IndexSearcher::default();
+        searcher.serve(follower.clone());
+        timeout(MAX_WAIT, follower.refresh_manifest()).await.expect("it waits for no download").unwrap();
+        (store, index, follower, searcher)
+    }
+
+    async fn total(searcher: &IndexSearcher) -> u64 {
+        let request = SearchRequest { query: QueryText::new("message").unwrap(), ..SearchRequest::default() };
+        searcher.search(request).await.unwrap().total
+    }
+
+    async fn wait_until_local(follower: &IndexFollower) {
+        let mut views = follower.view_count.subscribe();
+        let wait = views.wait_for(|_| follower.view().unwrap().index.is_local());
+        timeout(MAX_WAIT, wait).await.expect("segments come to the disk").unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_first_answer_waits_for_no_download_of_a_cold_cache() {
+        let (store, index, follower, searcher) = cold_search().await;
+        assert_eq!(total(&searcher).await, 36_000);
+        let read = store.take_counts();
+        assert!(read.bytes <= max_cold_bytes(&index) && read.requests <= 3 * 8, "{read:?}");
+        assert!(!follower.view().unwrap().index.is_local());
+        store.release();
+        let polling = {
+            let follower = follower.clone();
+            async move { follower.run(CancellationToken::new()).await }
+        };
+        let _polling = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(polling));
+        wait_until_local(&follower).await;
+        assert_eq!(total(&searcher).await, 36_000);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_lies_on_the_disk_is_served_until_a_newer_manifest_does_too() {
+        let (store, mut index, follower, searcher) = cold_search().await;
+        store.release();
+        while !follower.view().unwrap().index.is_local() {
+            timeout(MAX_WAIT, follower.engine.segment_fetched()).await.expect("they are fetched");
+            follower.reopen_segments().await.unwrap();
+        }
+        index.publish(many(4, 12_000)).await;
+        store.hold(|range| range.end - range.start >= 3 << 19);
+        let refresh = tokio::spawn({
+            let follower = follower.clone();
+            async move { follower.refresh_manifest().await }
+        });
+        timeout(MAX_WAIT, store.wait_for_held(1)).await.expect("it is fetched");
+        store.take_counts();
+        assert_eq!(total(&searcher).await, 36_000);
+        assert_eq!(store.take_counts().requests, 0);
+        store.release();
+        refresh.await.unwrap().unwrap();
+        assert!(follower.view().unwrap().index.is_local());
+        assert_eq!(total(&searcher).await, 48_000);
+    }
 
     #[tokio::test]
     async fn a_segment_comes_to_the_disk_when_room_appears_without_a_new_manifest() {

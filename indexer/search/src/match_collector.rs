@@ -116,7 +116,7 @@ impl<'a, 'r> MatchCollector<'a, 'r> {
         self.deadline.check()
     }
 
-    /// A segment whose hits are ordered by token. They are offered if they compete for the page.
+    /// A segment whose hits are ordered by token. They are collected if they compete for the page.
     fn collect_unscored(&mut self, weight: &dyn Weight, segment: SearchableSegment<'a>) -> Result<(), SearchError> {
         let competes = self.top_k.can_compete(segment);
         let filter = RangeFilter::new(segment, self.request);
@@ -278,7 +278,7 @@ impl ScoredDocs for SegmentRanking<'_, '_, '_> {
         let alive = self.segment.reader().alive_bitset();
         if alive.is_none() && self.filter.is_none() {
             self.count(docs);
-            self.best.offer(docs, scores);
+            self.best.collect(docs, scores);
             return;
         }
         let (mut shown, mut shown_scores) = std::mem::take(&mut self.shown);
@@ -291,7 +291,7 @@ impl ScoredDocs for SegmentRanking<'_, '_, '_> {
             }
         }
         self.count(&shown);
-        self.best.offer(&shown, &shown_scores);
+        self.best.collect(&shown, &shown_scores);
         self.shown = (shown, shown_scores);
     }
 }

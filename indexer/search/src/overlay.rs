@@ -1,5 +1,5 @@
 //! What is searched beyond the manifest: entries that are not in the index yet, read from the log and held in memory.
-//! `overlay_index` holds and searches them, `log_tail` feeds it.
+//! `tail_index` holds and searches them, `tail_reader` feeds it.
 
-pub(crate) mod log_tail;
-pub(crate) mod overlay_index;
+pub(crate) mod tail_index;
+pub(crate) mod tail_reader;

@@ -263,24 +263,21 @@ mod tests {
         limits::QueryDeadline,
         query_compiler::unusable,
         scan_budget::MAX_SCANNED_TERMS,
-        segment::{SchemaFields, tokenizers},
+        segment::{SchemaFields, testing::searcher_of},
         term_pattern::WildcardPart,
     };
 
     /// A segment of `documents`, each with the words `a{n}` of some hundreds in its message.
     fn segment(documents: u32) -> (SchemaFields, SegmentReader) {
         let fields = SchemaFields::current();
-        let index = Index::builder().schema(fields.schema.clone()).tokenizers(tokenizers()).create_in_ram().unwrap();
-        let mut writer = index.writer_with_num_threads::<TantivyDocument>(1, 15_000_000).unwrap();
-        for doc in 0..documents {
+        let documents = (0..documents).map(|doc| {
             let words: Vec<String> = (0..300).map(|n| format!("a{}", doc * 300 + n)).collect();
             let mut document = TantivyDocument::default();
             document.add_text(fields.names, words.join(" "));
             document.add_text(fields.text, "tide tables");
-            writer.add_document(document).unwrap();
-        }
-        writer.commit().unwrap();
-        let reader = index.reader().unwrap().searcher().segment_reader(0).clone();
+            document
+        });
+        let reader = searcher_of(&fields, documents).segment_reader(0).clone();
         (fields, reader)
     }
 
@@ -350,17 +347,14 @@ mod tests {
     fn the_time_of_a_million_terms() {
         const TERMS: u32 = 1_000_000;
         let fields = SchemaFields::current();
-        let index = Index::builder().schema(fields.schema.clone()).tokenizers(tokenizers()).create_in_ram().unwrap();
-        let mut writer = index.writer_with_num_threads::<TantivyDocument>(1, 500_000_000).unwrap();
-        for number in 0..TERMS {
+        let documents = (0..TERMS).map(|number| {
             // As ids lie: none has much in common with its neighbours.
             let id = format!("x{:026x}", u128::from(number) * 0x9e37_79b9_7f4a_7c15_f39c_c060);
             let mut document = TantivyDocument::default();
             document.add_text(fields.names, &id);
-            writer.add_document(document).unwrap();
-        }
-        writer.commit().unwrap();
-        let searcher = index.reader().unwrap().searcher();
+            document
+        });
+        let searcher = searcher_of(&fields, documents);
         let fuzzy: Vec<char> = format!("x{}", "f".repeat(26)).chars().collect();
         let wildcard = |parts: &str| {
             let part = |char| if char == '*' { WildcardPart::Many } else { WildcardPart::Char(char) };

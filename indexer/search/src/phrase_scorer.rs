@@ -6,7 +6,7 @@ use tantivy::{
     fieldnorm::FieldNormReader,
     postings::{Postings as _, SegmentPostings, TermInfo},
     query::{Bm25Weight, Scorer},
-    schema::IndexRecordOption,
+    schema::{Field, IndexRecordOption},
 };
 
 use super::limits::QueryDeadline;
@@ -18,15 +18,14 @@ const DOCS_PER_DEADLINE_CHECK: u32 = 1024;
 pub(crate) struct PhraseScorer {
     /// The postings of each word, with how far it stands before the end of the phrase; the rarest first.
     words: Vec<(u32, SegmentPostings)>,
-    /// The present document; `None` before the first one, and after one was looked for in vain.
+    /// The present document; `None` before the first one, and after a seek that did not find its target.
     doc: Option<DocId>,
     /// Where the phrase ends in it.
     ends: Vec<u32>,
     /// The same of one word.
     word_ends: Vec<u32>,
-    lengths: FieldNormReader,
-    /// `None`: every score is 1.
-    weight: Option<Bm25Weight>,
+    /// How it is scored, and the lengths of its field; `None`: every score is 1.
+    weight: Option<(Bm25Weight, FieldNormReader)>,
     /// Once it has passed, there is no further document: the search has to check it before it answers.
     deadline: QueryDeadline,
     /// Documents since the deadline was checked.
@@ -43,20 +42,19 @@ impl PhraseScorer {
     ) -> tantivy::Result<Self> {
         words.sort_by_key(|(.., found)| found.doc_freq);
         let end = words.iter().map(|(at, ..)| *at).max().unwrap_or_default();
-        let mut lengths = None;
+        let weight = match (weight, words.first()) {
+            (Some(weight), Some((_, term, _))) => Some((weight, field_lengths(reader, term.field())?)),
+            _ => None,
+        };
         let mut postings = Vec::new();
         for (at, term, found) in words {
             let index = reader.inverted_index(term.field())?;
             let distance = u32::try_from(end - at).unwrap_or(u32::MAX);
             postings
                 .push((distance, index.read_postings_from_terminfo(&found, IndexRecordOption::WithFreqsAndPositions)?));
-            if lengths.is_none() && weight.is_some() {
-                lengths = reader.fieldnorms_readers().get_field(term.field())?;
-            }
         }
-        let lengths = lengths.unwrap_or_else(|| FieldNormReader::constant(reader.max_doc(), 1));
         let (ends, word_ends) = (Vec::new(), Vec::new());
-        Ok(Self { words: postings, doc: None, ends, word_ends, lengths, weight, deadline, unchecked: 0 })
+        Ok(Self { words: postings, doc: None, ends, word_ends, weight, deadline, unchecked: 0 })
     }
 
     /// The last document that was compared.
@@ -122,6 +120,12 @@ fn keep_common(numbers: &mut Vec<u32>, others: &[u32]) {
     });
 }
 
+/// The lengths of a field in the documents of a segment; all the same where it keeps none.
+pub(crate) fn field_lengths(reader: &SegmentReader, field: Field) -> tantivy::Result<FieldNormReader> {
+    let lengths = reader.fieldnorms_readers().get_field(field)?;
+    Ok(lengths.unwrap_or_else(|| FieldNormReader::constant(reader.max_doc(), 1)))
+}
+
 impl DocSet for PhraseScorer {
     fn advance(&mut self) -> DocId {
         match self.doc() {
@@ -176,8 +180,8 @@ impl DocSet for PhraseScorer {
 
 impl Scorer for PhraseScorer {
     fn score(&mut self) -> Score {
-        let Some(weight) = &self.weight else { return 1.0 };
+        let Some((weight, lengths)) = &self.weight else { return 1.0 };
         let count = u32::try_from(self.ends.len()).unwrap_or(u32::MAX);
-        weight.score(self.lengths.fieldnorm_id(self.doc()), count)
+        weight.score(lengths.fieldnorm_id(self.doc()), count)
     }
 }

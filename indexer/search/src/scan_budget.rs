@@ -19,16 +19,35 @@ pub(crate) const DOCS_PER_DEADLINE_CHECK: u32 = 1 << 16;
 pub(crate) struct ScanBudget {
     deadline: QueryDeadline,
     scanned: AtomicU64,
+    /// How many more checks find that the deadline has not passed.
+    #[cfg(test)]
+    checks: AtomicU64,
 }
 
 impl ScanBudget {
     /// A budget that ends at `deadline`.
     pub(crate) fn new(deadline: QueryDeadline) -> Arc<Self> {
-        Arc::new(Self { deadline, scanned: AtomicU64::new(0) })
+        Arc::new(Self {
+            deadline,
+            scanned: AtomicU64::new(0),
+            #[cfg(test)]
+            checks: AtomicU64::new(u64::MAX),
+        })
+    }
+
+    /// A budget whose deadline passes before the check after so many.
+    #[cfg(test)]
+    pub(crate) fn ending_after(checks: u64) -> Arc<Self> {
+        let deadline = QueryDeadline::after(std::time::Duration::from_hours(1));
+        Arc::new(Self { deadline, scanned: AtomicU64::new(0), checks: AtomicU64::new(checks) })
     }
 
     /// An error once the deadline has passed.
     pub(crate) fn check(&self) -> tantivy::Result<()> {
+        #[cfg(test)]
+        if self.checks.fetch_sub(1, Ordering::Relaxed) == 0 {
+            return Err(std::io::Error::other(self.deadline.error()).into());
+        }
         self.deadline.check_scan()
     }
 

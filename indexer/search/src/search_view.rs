@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{
     api::{IndexVersion, OverlayStatus, instant},
     manifest_cache::OpenManifest,
-    overlay::overlay_index::{OverlayIndex, OverlaySegment},
+    overlay::tail_index::{OverlaySegment, TailIndex},
 };
 use crate::segment::{ManifestView, SchemaFields};
 
@@ -42,9 +42,9 @@ pub(crate) struct SearchView {
 
 impl SearchView {
     /// A manifest with what `overlay` holds beyond it.
-    pub(crate) fn new(open: OpenManifest, overlay: Option<(&OverlayIndex, &TailListing)>) -> Self {
+    pub(crate) fn new(open: OpenManifest, overlay: Option<(&TailIndex, &TailListing)>) -> Self {
         let OpenManifest { number: manifest, fingerprint, index } = open;
-        let status = |(overlay, listing): (&OverlayIndex, &TailListing)| OverlayStatus {
+        let status = |(overlay, listing): (&TailIndex, &TailListing)| OverlayStatus {
             documents: overlay.documents(),
             left_out: overlay.left_out(),
             bytes: overlay.bytes(),

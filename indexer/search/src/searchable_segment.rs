@@ -6,7 +6,7 @@ use tantivy::{DocId, SegmentReader};
 use tidemark_wal::Token;
 
 use super::{
-    api::SearchRequest, error::SearchError, overlay::overlay_index::OverlaySegment, search_view::SearchView,
+    api::SearchRequest, error::SearchError, overlay::tail_index::OverlaySegment, search_view::SearchView,
     sort_key::SortKey,
 };
 use crate::segment::{FilterKind, ManifestView, SegmentReaderView, TokenColumns, token_sort_key};

@@ -3,9 +3,9 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `schema` `document` `attributes` | the fields, a record as a document, and what of its payload is indexed |
-//! | `words` `token_columns` | text as words, and tokens as columns |
+//! | `tokenizers` `token_columns` | text as words, and tokens as columns |
 //! | `bundle` `footer` `directory` | one object a segment: its format, and that object as Tantivy's directory |
-//! | `filter` | which entities and idempotency keys a segment might contain |
+//! | `term_filter` | which entities and idempotency keys a segment might contain |
 //! | `marks_sidecar` | the stored form of marks |
 //! | `builder` `merge` `temp_dir` `record_stats` | how a segment is written, made from several, and read again before it is uploaded |
 //! | `disk_budget` `cached_segment` `disk_cache` `ranged_file` | the bytes of the cache folder; segments on the local disk, or read by ranges |
@@ -40,6 +40,8 @@ mod tokenizers;
 
 #[cfg(test)]
 mod foreign_query_tests;
+#[cfg(test)]
+pub(crate) mod metered_store;
 #[cfg(test)]
 mod query_tests;
 #[cfg(test)]

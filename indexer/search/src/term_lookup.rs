@@ -19,7 +19,7 @@ use tantivy::{
 };
 
 use super::{
-    excludable_phrase::ExcludablePhraseQuery, limits::QueryDeadline, overlay::overlay_index::OverlaySegment,
+    excludable_phrase::ExcludablePhraseQuery, limits::QueryDeadline, overlay::tail_index::OverlaySegment,
     phrase_scorer::PhraseScorer, term_cache::TermCache,
 };
 use crate::segment::{ManifestView, OpenSegment};
@@ -244,24 +244,21 @@ mod tests {
     use std::time::Duration;
 
     use proptest::{collection::vec, prelude::*};
-    use tantivy::{Index, Searcher, SeekDangerResult, TERMINATED, TantivyDocument};
+    use tantivy::{Searcher, SeekDangerResult, TERMINATED, TantivyDocument};
     use tidemark_catalog::{Generation, Manifest};
 
     use super::*;
-    use crate::segment::{SchemaFields, tokenizers};
+    use crate::segment::{SchemaFields, testing::searcher_of};
 
     /// One segment of documents with these texts, and the field that has them.
     fn segment<'a>(texts: impl IntoIterator<Item = &'a str>) -> (Field, Searcher) {
         let fields = SchemaFields::current();
-        let index = Index::builder().schema(fields.schema.clone()).tokenizers(tokenizers()).create_in_ram().unwrap();
-        let mut writer = index.writer_with_num_threads::<TantivyDocument>(1, 15_000_000).unwrap();
-        for text in texts {
+        let documents = texts.into_iter().map(|text| {
             let mut document = TantivyDocument::default();
             document.add_text(fields.text, text);
-            writer.add_document(document).unwrap();
-        }
-        writer.commit().unwrap();
-        (fields.text, index.reader().unwrap().searcher())
+            document
+        });
+        (fields.text, searcher_of(&fields, documents))
     }
 
     fn empty_index() -> ManifestView {

@@ -1,5 +1,5 @@
 //! Reads what lies between two keys of a segment's dictionary, [`CHUNK_TERMS`] at a time, so that a segment in the store takes
-//! little memory, and the documents of what was read. The deadline is checked all the while.
+//! little memory, and the documents of what was read. The deadline is checked between chunks and between terms.
 
 use std::{io, ops::Bound};
 

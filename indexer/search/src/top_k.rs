@@ -168,7 +168,7 @@ impl<'a> TopK<'a> {
             floor: self.best.worst().map_or(0, |worst| document_rank(worst, first)),
             limit: self.after.map_or(u64::MAX, |after| document_rank(after, first)),
             kept: Vec::with_capacity(2 * self.size),
-            offered: 0,
+            collected: 0,
             earlier: 0,
         }
     }
@@ -176,7 +176,7 @@ impl<'a> TopK<'a> {
     /// Adds what was the best of a segment.
     pub(crate) fn add(&mut self, segment: SearchableSegment<'a>, mut best: SegmentBest) {
         best.drop_worst();
-        self.passed_over |= segment.is_sealed() && best.offered > best.earlier + best.kept.len() as u64;
+        self.passed_over |= segment.is_sealed() && best.collected > best.earlier + best.kept.len() as u64;
         for rank in best.kept {
             let (score, doc) = (rank >> 32, rank & DOC_MASK);
             // It was made from 32 bits.
@@ -202,7 +202,7 @@ pub(crate) struct SegmentBest {
     limit: u64,
     /// The bits of the score, then the document.
     kept: Vec<u64>,
-    offered: u64,
+    collected: u64,
     earlier: u64,
 }
 
@@ -217,8 +217,8 @@ fn document_rank(key: SortKey, first: u64) -> u64 {
 
 impl SegmentBest {
     /// Documents of the segment, each at most once.
-    pub(crate) fn offer(&mut self, docs: &[DocId], scores: &[Score]) {
-        self.offered += docs.len() as u64;
+    pub(crate) fn collect(&mut self, docs: &[DocId], scores: &[Score]) {
+        self.collected += docs.len() as u64;
         for (doc, score) in docs.iter().zip(scores) {
             let rank = SortKey::of_score(*score) << 32 | u64::from(*doc);
             if rank < self.floor {

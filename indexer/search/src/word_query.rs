@@ -20,7 +20,7 @@ use tantivy::{
 use super::{
     error::SearchError,
     excludable_phrase::ExcludablePhraseQuery,
-    phrase_scorer::PhraseScorer,
+    phrase_scorer::{PhraseScorer, field_lengths},
     query_compiler::unusable,
     term_lookup::{TermLookup, TermStatistics},
 };
@@ -261,8 +261,7 @@ impl TermPostings {
     fn open(reader: &SegmentReader, term: &Term, found: &TermInfo, weight: &Bm25Weight) -> tantivy::Result<Self> {
         let index = reader.inverted_index(term.field())?;
         let blocks = index.read_block_postings_from_terminfo(found, IndexRecordOption::WithFreqs)?;
-        let lengths = reader.fieldnorms_readers().get_field(term.field())?;
-        let lengths = lengths.unwrap_or_else(|| FieldNormReader::constant(reader.max_doc(), 1));
+        let lengths = field_lengths(reader, term.field())?;
         let in_window = found.doc_freq as usize * WINDOW_DOCS / (reader.max_doc() as usize).max(1);
         Ok(Self { blocks, read: 0, in_window, lengths, weight: weight.clone() })
     }

@@ -40,11 +40,19 @@ pub(super) struct TokenAuth(Arc<AuthInner>);
 struct AuthInner {
     file: PathBuf,
     pod: PodStatus,
-    known: Mutex<Option<CachedToken>>,
+    known: Mutex<KnownToken>,
 }
 
-struct CachedToken {
-    looked: Instant,
+/// What the file held when it was read last.
+#[derive(Default)]
+struct KnownToken {
+    /// When the last read began; `None` before the first one.
+    read: Option<Instant>,
+    /// The number of the last read that began.
+    begun: u64,
+    /// The number of the read that `token` is of.
+    of_read: u64,
+    /// The digest of the token; `None` while the file has none that can be used.
     token: Option<[u8; 32]>,
 }
 
@@ -58,25 +66,28 @@ impl TokenAuth {
 
     /// The digest of the token; `None` while the file has none that can be used.
     fn token(&self) -> Option<[u8; 32]> {
-        if let Some(known) = self.0.known.lock().as_mut() {
-            if known.looked.elapsed() < CHECK_INTERVAL {
+        let number = {
+            let mut known = self.0.known.lock();
+            if known.read.is_some_and(|read| read.elapsed() < CHECK_INTERVAL) {
                 return known.token;
             }
             // Other requests go by what is known while this one reads the file.
-            known.looked = Instant::now();
-        }
-        let token = match self.read() {
-            Ok(token) => {
-                self.0.pod.clear_problem(READING);
-                Some(digest(token.as_bytes()))
-            }
-            Err(error) => {
-                self.0.pod.set_problem(READING, error.to_cause(), error.to_string());
-                None
-            }
+            known.read = Some(Instant::now());
+            known.begun += 1;
+            known.begun
         };
-        *self.0.known.lock() = Some(CachedToken { looked: Instant::now(), token });
-        token
+        let read = self.read();
+        let mut known = self.0.known.lock();
+        // A read that began later has seen what the file holds since: a slow one does not bring the token before a rotation back.
+        if number > known.of_read {
+            known.of_read = number;
+            known.token = read.as_ref().ok().map(|token| digest(token.as_bytes()));
+            match read {
+                Ok(_) => self.0.pod.clear_problem(READING),
+                Err(error) => self.0.pod.set_problem(READING, error.to_cause(), error.to_string()),
+            }
+        }
+        known.token
     }
 
     fn read(&self) -> Result<String, TokenFileError> {
@@ -235,6 +246,37 @@ mod tests {
         drop(pipe);
         assert_eq!(known, Ok(Some(digest(TOKEN.as_bytes()))));
         assert_eq!(answer.recv(), Ok(Some(digest(TOKEN.to_uppercase().as_bytes()))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_that_ends_after_a_later_one_brings_no_old_token_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        std::fs::write(&file, TOKEN).unwrap();
+        let pod = PodStatus::indexer(watch::channel(IngestStatus::default()).1, None);
+        let auth = TokenAuth::new(file.clone(), pod.clone());
+        // The slow reader has a pipe open whose other end is still written to.
+        std::fs::remove_file(&file).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&file).status().unwrap().success());
+        tokio::time::advance(CHECK_INTERVAL).await;
+        let (auth_of_slow, runtime) = (auth.clone(), Handle::current());
+        let slow = thread::spawn(move || {
+            let _clock = runtime.enter();
+            auth_of_slow.token()
+        });
+        let mut pipe = std::fs::OpenOptions::new().write(true).open(&file).unwrap();
+        // The file is rotated as a volume of Kubernetes is: another one takes its name.
+        let rotated = digest(TOKEN.to_uppercase().as_bytes());
+        std::fs::write(folder.path().join("next"), TOKEN.to_uppercase()).unwrap();
+        std::fs::rename(folder.path().join("next"), &file).unwrap();
+        tokio::time::advance(CHECK_INTERVAL).await;
+        assert_eq!(auth.token(), Some(rotated));
+        // The slow one fails, or would give the token before: neither counts any more.
+        std::io::Write::write_all(&mut pipe, b"short").unwrap();
+        drop(pipe);
+        assert_eq!(slow.join().unwrap(), Some(rotated));
+        assert_eq!(auth.token(), Some(rotated));
+        assert!(pod.report().problems.is_empty());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! `GET /v1/entities/{key}`.
 
 use axum::{
-    Json,
     extract::{Path, State},
+    response::Response,
 };
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -11,6 +11,7 @@ use super::{
     app::AppState,
     arguments::{HistoryPageSize, MinTokenArgs},
     extract::{QueryArgs, QueryString},
+    large_json::large_json,
     problem::{HttpProblem, ProblemDetails},
 };
 use tidemark_search::api::{EntityAnswer, EntityRequest};
@@ -50,11 +51,11 @@ pub(crate) async fn entity(
     State(app): State<AppState>,
     Path(key): Path<String>,
     QueryArgs { args, wait, query }: QueryArgs<HistoryArgs, MinTokenArgs>,
-) -> Result<Json<EntityAnswer>, HttpProblem> {
+) -> Result<Response, HttpProblem> {
     app.wait_for(wait).await?;
     let mut entity = history(&app, key, args, &query).await?;
-    app.live_descriptors().look_at_entity(&mut entity).await;
-    Ok(Json(entity))
+    app.live_descriptors().check_entity(&mut entity).await;
+    large_json(entity).await
 }
 
 /// The history of the entity named by `key`, without a look at the stores; the page asks the same way.

@@ -1,14 +1,15 @@
 //! `GET /v1/entries/{token}`.
 
 use axum::{
-    Json,
     extract::{Path, State},
+    response::Response,
 };
 
 use super::{
     app::AppState,
     arguments::{MinTokenArgs, TokenText},
     extract::{NoArgs, QueryArgs},
+    large_json::large_json,
     problem::{HttpProblem, ProblemDetails},
 };
 use tidemark_search::api::EntryAnswer;
@@ -36,15 +37,15 @@ pub(crate) async fn entry(
     State(app): State<AppState>,
     Path(token): Path<String>,
     QueryArgs { wait, .. }: QueryArgs<NoArgs, MinTokenArgs>,
-) -> Result<Json<EntryAnswer>, HttpProblem> {
+) -> Result<Response, HttpProblem> {
     app.wait_for(wait).await?;
     let token = token.parse().map_err(|error: ParseTokenError| HttpProblem::invalid("token", error.to_string()))?;
-    answer(&app, token).await.map(Json)
+    large_json(answer(&app, token).await?).await
 }
 
 /// The entry named by `token`; the page asks the same way.
 pub(crate) async fn answer(app: &AppState, token: Token) -> Result<EntryAnswer, HttpProblem> {
     let mut entry = app.search().entry(token).await.map_err(|error| app.problem(error))?;
-    app.live_descriptors().look_at_entry(&mut entry).await;
+    app.live_descriptors().check_entry(&mut entry).await;
     Ok(entry)
 }

@@ -14,7 +14,7 @@ use futures::{
 };
 use serde::Deserialize;
 use serde_json::json;
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
 use utoipa::{
     IntoParams,
     openapi::path::{Parameter, ParameterIn},
@@ -105,7 +105,11 @@ async fn send_pages(
 ) {
     loop {
         let (part, is_last) = match pages.next().await {
-            Some(Ok(hits)) => (lines(&hits).map(ExportPart::Lines), false),
+            Some(Ok(hits)) => {
+                // Megabytes, where messages are long.
+                let lines = spawn_blocking(move || lines(&hits)).await.ok().flatten();
+                (lines.map(ExportPart::Lines), false)
+            }
             None => (Some(ExportPart::End), true),
             Some(Err(error)) => {
                 tracing::warn!(%error, "an export failed and was aborted");

@@ -2,8 +2,8 @@
 //!
 //! What was recorded stands: an operation stays committed when Datamon deletes or renames what it made. A person who looks at it
 //! wants to know that it is gone, though. So the answer about one entry, or one entity, asks the stores, within bounds: what they
-//! do not say in time is not known, and never an error. What they said is kept for a minute, so that pages that watch an entity, and
-//! clients that ask again, cost no requests.
+//! do not say in time is not known, and never an error. That a descriptor is there is kept for a minute, so that pages that watch an
+//! entity, and clients that ask again, cost no requests. That it is gone is not kept: a label may be set again at its path.
 
 use std::{
     num::NonZeroUsize,
@@ -22,16 +22,16 @@ use tokio::{
 };
 
 /// How long an answer waits for the stores.
-const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Answers that ask the stores at once; others do not wait for their turn.
-const MAX_CONCURRENT_LOOKS: usize = 8;
+const MAX_CONCURRENT_CHECKS: usize = 8;
 /// Descriptors of one entry that are asked for.
 const MAX_DESCRIPTORS: usize = 20;
 /// Of these at once.
 const MAX_CONCURRENT_HEADS: usize = 4;
-/// For how long what the stores said is taken for the present state.
+/// For how long a descriptor counts as present after it was found.
 const MAX_AGE: Duration = Duration::from_mins(1);
-/// Descriptors of which it is kept, those that were asked for last. A path has up to 1 KiB.
+/// Descriptors of which that is kept, those that were asked for last. A path has up to 1 KiB.
 const MAX_KNOWN: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
 /// The metadata stores of the log that is served, once they are open. Clones share them.
@@ -42,16 +42,16 @@ pub struct LiveDescriptors(Arc<LiveStores>);
 struct LiveStores {
     metadata: OnceLock<Vec<Store>>,
     permits: Semaphore,
-    /// By path, whether the descriptor was there, and when that was asked.
-    known: Mutex<LruCache<String, (bool, Instant)>>,
+    /// By path, when it was asked for a descriptor that was there.
+    present: Mutex<LruCache<String, Instant>>,
 }
 
 impl Default for LiveDescriptors {
     fn default() -> Self {
         Self(Arc::new(LiveStores {
             metadata: OnceLock::new(),
-            permits: Semaphore::new(MAX_CONCURRENT_LOOKS),
-            known: Mutex::new(LruCache::new(MAX_KNOWN)),
+            permits: Semaphore::new(MAX_CONCURRENT_CHECKS),
+            present: Mutex::new(LruCache::new(MAX_KNOWN)),
         }))
     }
 }
@@ -63,46 +63,47 @@ impl LiveDescriptors {
     }
 
     /// Says of each operation whether its descriptor is there, where one was found when its outcome was decided.
-    pub(super) async fn look_at_entry(&self, entry: &mut EntryAnswer) {
+    pub(super) async fn check_entry(&self, entry: &mut EntryAnswer) {
         let found = entry.ops.iter_mut().filter(|operation| !operation.observations.is_empty());
         let places = found.filter_map(|operation| Some((operation.hit.path.as_deref()?, &mut operation.present)));
-        self.look(places.take(MAX_DESCRIPTORS)).await;
+        self.check(places.take(MAX_DESCRIPTORS)).await;
     }
 
     /// Says whether the descriptor of an entity's current operation is there.
-    pub(super) async fn look_at_entity(&self, entity: &mut EntityAnswer) {
+    pub(super) async fn check_entity(&self, entity: &mut EntityAnswer) {
         let path = entity.current.as_ref().and_then(|current| current.path.as_deref());
-        self.look(path.map(|path| (path, &mut entity.present)).into_iter()).await;
+        self.check(path.map(|path| (path, &mut entity.present)).into_iter()).await;
     }
 
-    async fn look<'a>(&self, places: impl Iterator<Item = (&'a str, &'a mut Option<bool>)>) {
+    async fn check<'a>(&self, places: impl Iterator<Item = (&'a str, &'a mut Option<bool>)>) {
         let LiveStores { metadata, permits, .. } = &*self.0;
         let Some(stores) = metadata.get() else { return };
         let mut unknown = Vec::new();
         for (path, present) in places {
-            match self.known(path) {
-                Some(known) => *present = Some(known),
-                None => unknown.push((path, present)),
+            if self.was_present(path) {
+                *present = Some(true);
+            } else {
+                unknown.push((path, present));
             }
         }
         if unknown.is_empty() {
             return;
         }
         let Ok(_permit) = permits.try_acquire() else { return };
-        let looks = stream::iter(unknown).for_each_concurrent(MAX_CONCURRENT_HEADS, |(path, present)| async move {
+        let checks = stream::iter(unknown).for_each_concurrent(MAX_CONCURRENT_HEADS, |(path, present)| async move {
             let asked = Instant::now();
             *present = is_present(stores, path).await;
-            if let Some(present) = *present {
-                self.0.known.lock().put(path.to_owned(), (present, asked));
+            if *present == Some(true) {
+                self.0.present.lock().put(path.to_owned(), asked);
             }
         });
         // What was found out until then stays.
-        let _ = timeout(LOOK_TIMEOUT, looks).await;
+        let _ = timeout(CHECK_TIMEOUT, checks).await;
     }
 
-    /// What the stores said of a descriptor lately.
-    fn known(&self, path: &str) -> Option<bool> {
-        self.0.known.lock().get(path).filter(|(_, asked)| asked.elapsed() < MAX_AGE).map(|(present, _)| *present)
+    /// Whether a store said lately that it has a descriptor.
+    fn was_present(&self, path: &str) -> bool {
+        self.0.present.lock().get(path).is_some_and(|asked| asked.elapsed() < MAX_AGE)
     }
 }
 

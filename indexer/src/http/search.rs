@@ -1,6 +1,6 @@
 //! `GET /v1/search`.
 
-use axum::{Json, extract::State};
+use axum::{extract::State, response::Response};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -11,6 +11,7 @@ use super::{
         NameList, OneName, OutcomeNames, QueryArg, SearchPageSize, SortName,
     },
     extract::{QueryArgs, QueryString},
+    large_json::large_json,
     problem::{HttpProblem, ProblemDetails},
 };
 use tidemark_search::api::{FilterField, SearchAnswer, SearchRequest};
@@ -129,8 +130,8 @@ fn everything() -> Option<CountedNames> {
 pub(crate) async fn search(
     State(app): State<AppState>,
     QueryArgs { args, wait, query }: QueryArgs<SearchArgs, MinTokenArgs>,
-) -> Result<Json<SearchAnswer>, HttpProblem> {
-    answer(&app, args, wait, &query).await.map(Json)
+) -> Result<Response, HttpProblem> {
+    large_json(answer(&app, args, wait, &query).await?).await
 }
 
 /// Answers a search; the page asks the same way.

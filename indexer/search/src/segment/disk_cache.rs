@@ -327,7 +327,10 @@ mod tests {
     use tidemark_wal::Token;
     use tokio_util::task::AbortOnDropHandle;
 
-    use super::{super::testing::folder_bytes, *};
+    use super::{
+        super::{metered_store::MeteredStore, testing::folder_bytes},
+        *,
+    };
 
     const MIB: u64 = 1 << 20;
     const MIB_LEN: usize = 1 << 20;
@@ -484,5 +487,30 @@ mod tests {
         drop(remote);
         assert_eq!(cache.budget().taken(), new.size);
         assert_eq!(held[0], 1, "what is mapped outlives its file");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn readers_of_different_parts_of_a_segment_do_not_wait_for_one_another() {
+        let (metered, folder) = (MeteredStore::default(), TempDir::new().unwrap());
+        let store = metered.store();
+        let cache = cache(&store, &folder, 8 * MIB);
+        let object = object(&store, 1, 16 * MIB).await;
+        let remote = cache.get(&object).await.unwrap();
+        remote.end_opening();
+        metered.take_counts();
+        metered.hold(|range| range.start < MIB);
+        let read = |start: usize| {
+            let file = remote.file().slice(start..start + MIB_LEN / 4);
+            spawn_blocking(move || file.read_bytes().unwrap().len())
+        };
+        let wait = std::time::Duration::from_secs(90);
+        let (slow, same) = (read(0), read(0));
+        metered.wait_for_held(1).await;
+        let other = tokio::time::timeout(wait, read(4 * MIB_LEN)).await.expect("it waits for no other part");
+        assert_eq!(other.unwrap(), MIB_LEN / 4);
+        assert!(!slow.is_finished() && !same.is_finished());
+        metered.release();
+        assert_eq!((slow.await.unwrap(), same.await.unwrap()), (MIB_LEN / 4, MIB_LEN / 4));
+        assert_eq!(metered.take_counts().requests, 2, "nothing is fetched twice");
     }
 }

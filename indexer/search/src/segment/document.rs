@@ -136,14 +136,10 @@ fn add_names(doc: &mut TantivyDocument, fields: &SchemaFields, record: &Operatio
 
 /// What a query reads that asks whether a field is there, in the place of all its terms.
 fn add_field_names(doc: &mut TantivyDocument, fields: &SchemaFields) {
-    let (named, mut present) = (fields.named(), Vec::new());
-    for (field, _) in doc.field_values() {
-        if named.contains(&field) && !present.contains(&field) {
-            present.push(field);
+    for field in fields.named() {
+        if doc.get_first(field).is_some() {
+            doc.add_text(fields.field_names, fields.schema.get_field_name(field));
         }
-    }
-    for field in present {
-        doc.add_text(fields.field_names, fields.schema.get_field_name(field));
     }
 }
 

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 use tidemark_catalog::{Manifest, SegmentMeta, SidecarMeta};
 use tidemark_store::Store;
-use tokio::task::spawn_blocking;
+use tokio::{sync::Notify, task::spawn_blocking};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
@@ -41,6 +41,8 @@ use tidemark_ingest::{
 
 /// Objects that are opened at once.
 const MAX_CONCURRENT_OPENS: usize = 4;
+/// Segments of at most so many bytes are fetched whole before they are used: reading parts of them takes as many requests.
+const MAX_UNDEFERRED_BYTES: u64 = 1 << 20;
 /// The part of the share of whole segments that they may take whatever is held of others.
 const LEAST_LOCAL_PART: u64 = 3;
 /// Largest sidecar that is read. Real ones are far smaller.
@@ -63,6 +65,8 @@ pub struct TantivyEngine {
     fields: Arc<SchemaFields>,
     open: Mutex<OpenObjects>,
     prefetching: Mutex<Option<AbortOnDropHandle<()>>>,
+    /// Notified of each segment that came to the disk in the background.
+    fetched: Arc<Notify>,
 }
 
 /// Where a segment should be.
@@ -108,24 +112,50 @@ impl TantivyEngine {
             fields: Arc::new(fields),
             open: Mutex::default(),
             prefetching: Mutex::default(),
+            fetched: Arc::default(),
         })
     }
 
     /// The segments and marks of `manifest`, open. Keeps what an earlier manifest opened.
+    ///
+    /// Waits for no long download: segments that belong on the disk and do not lie there are opened in the store, and fetched behind
+    /// that. They are used from the disk when they are opened again.
     pub(crate) async fn open_manifest(&self, manifest: &Manifest) -> Result<Arc<ManifestView>, EngineError> {
         let marks = self.marks(&manifest.sidecars).await?;
         // The newest first: they are asked most, so they get the disk.
         let places = self.places(&manifest.segments);
-        self.prefetch(&places);
-        let mut segments: Vec<_> = stream::iter(places)
+        let opened = stream::iter(places.clone())
             .map(|(segment, place)| self.reader_view(segment, place, marks.clone()))
             .buffered(MAX_CONCURRENT_OPENS)
-            .try_collect()
-            .await?;
+            .try_collect::<Vec<_>>()
+            .await;
+        // Also where one cannot be opened: the next attempt finds the others on the disk.
+        self.prefetch(&places);
+        let mut segments = opened?;
         segments.reverse();
         let view = Arc::new(ManifestView { manifest: manifest.clone(), segments, marks });
         self.remember(&view);
         Ok(view)
+    }
+
+    /// Fetches the segments of `manifest` that belong on the disk, if everything that was opened last lies there: whoever reads that
+    /// goes on with it meanwhile rather than read the store. What cannot be fetched is left to [`Self::open_manifest`].
+    pub(crate) async fn fetch_if_all_is_local(&self, manifest: &Manifest) {
+        if !self.open.lock().latest.as_ref().is_some_and(|latest| latest.is_local()) {
+            return;
+        }
+        let wanted = self.missing(&self.places(&manifest.segments));
+        let fetch = |segment: SegmentMeta| async move {
+            if let Err(error) = self.cache.get_local(&segment).await {
+                tracing::warn!(key = segment.key, %error, "cannot fetch a new segment before it is used");
+            }
+        };
+        stream::iter(wanted).for_each_concurrent(MAX_CONCURRENT_OPENS, fetch).await;
+    }
+
+    /// Waits until a segment has come to the disk in the background since the last call.
+    pub(crate) async fn segment_fetched(&self) {
+        self.fetched.notified().await;
     }
 
     pub(crate) fn fields(&self) -> &Arc<SchemaFields> {
@@ -181,8 +211,12 @@ impl TantivyEngine {
                 Some(cached) => self.open_segment(segment, cached).await,
                 None => Ok(open),
             },
-            (None, SegmentPlace::Disk) => self.fetch_segment(segment.clone(), self.cache.get(&segment)).await,
-            (_, SegmentPlace::Store) => self.fetch_segment(segment.clone(), self.cache.get_ranged(&segment)).await,
+            (None, SegmentPlace::Disk) if segment.size <= MAX_UNDEFERRED_BYTES || self.cache.has_file(&segment) => {
+                self.fetch_segment(segment.clone(), self.cache.get(&segment)).await
+            }
+            (None, SegmentPlace::Disk) | (_, SegmentPlace::Store) => {
+                self.fetch_segment(segment.clone(), self.cache.get_ranged(&segment)).await
+            }
         }
     }
 
@@ -223,25 +257,22 @@ impl TantivyEngine {
         Ok(Arc::new(opened.map_err(|e| damaged(&key, &e))??))
     }
 
-    /// Fetches the open segments to the disk that should be there, one after the other in the background, so that no publication waits
-    /// for them. Does nothing while others are being fetched.
+    /// Fetches the segments to the disk that should be there, one after the other in the background, so that nobody waits for them. Does
+    /// nothing while others are being fetched.
     fn prefetch(&self, places: &[(SegmentMeta, SegmentPlace)]) {
         let mut prefetching = self.prefetching.lock();
         if prefetching.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
         }
-        let wanted = places.iter().filter(|(segment, place)| {
-            *place == SegmentPlace::Disk && self.is_open_remote(segment) && !self.cache.has_file(segment)
-        });
-        let wanted: Vec<_> = wanted.map(|(segment, _)| segment.clone()).collect();
+        let wanted = self.missing(places);
         if wanted.is_empty() {
             return;
         }
-        let cache = self.cache.clone();
+        let (cache, fetched) = (self.cache.clone(), self.fetched.clone());
         let fetch = async move {
             for segment in wanted {
                 match cache.get_local(&segment).await {
-                    Ok(Some(_)) => {}
+                    Ok(Some(_)) => fetched.notify_one(),
                     // The others are older.
                     Ok(None) => return,
                     Err(error) => {
@@ -253,8 +284,11 @@ impl TantivyEngine {
         *prefetching = Some(AbortOnDropHandle::new(tokio::spawn(fetch)));
     }
 
-    fn is_open_remote(&self, segment: &SegmentMeta) -> bool {
-        self.open.lock().upgrade(&segment.key).is_some_and(|open| !open.is_local())
+    /// The segments that should be on the disk and are not, in the order of `places`.
+    fn missing(&self, places: &[(SegmentMeta, SegmentPlace)]) -> Vec<SegmentMeta> {
+        let missing =
+            places.iter().filter(|(segment, place)| *place == SegmentPlace::Disk && !self.cache.has_file(segment));
+        missing.map(|(segment, _)| segment.clone()).collect()
     }
 
     /// The union of all sidecars. Only those that are new are read.

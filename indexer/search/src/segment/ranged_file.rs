@@ -18,7 +18,7 @@ use std::{
 };
 
 use lru::LruCache;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use roaring::RoaringBitmap;
 use tantivy::{
     HasLen,
@@ -89,8 +89,10 @@ pub(crate) struct RangedFile {
     len: usize,
     blocks: Arc<BlockCache>,
     budget: Arc<DiskBudget>,
-    /// What was read in long reads, once there was one.
+    /// What was read in long reads, once there was one. Not locked while the store is read.
     on_disk: Mutex<Option<SparseFile>>,
+    /// Notified when pieces were fetched, or could not be.
+    pieces_fetched: Condvar,
     /// Whether the segment is still being opened.
     opening: AtomicBool,
     warned: AtomicBool,
@@ -107,6 +109,8 @@ struct SparseFile {
     file: File,
     mapped: OwnedBytes,
     present: RoaringBitmap,
+    /// Pieces that a reader fetches now; others that want them wait for it.
+    in_flight: RoaringBitmap,
     _path: TempPath,
     room: DiskReservation,
 }
@@ -117,14 +121,53 @@ impl SparseFile {
         let (file, path) = NamedTempFile::new_in(budget.folder())?.into_parts();
         file.set_len(len as u64)?;
         let mapped = budget.map(&path)?.read_bytes()?;
-        Ok(Some(Self { file, mapped, present: RoaringBitmap::new(), _path: path, room }))
+        let (present, in_flight) = (RoaringBitmap::new(), RoaringBitmap::new());
+        Ok(Some(Self { file, mapped, present, in_flight, _path: path, room }))
     }
 
-    /// The first pieces of `wanted` that are missing in a row.
+    /// The first pieces of `wanted` in a row that are missing and that nobody fetches.
     fn first_gap(&self, wanted: &Range<u32>) -> Option<Range<u32>> {
-        let start = wanted.clone().find(|piece| !self.present.contains(*piece))?;
-        let end = (start..wanted.end).find(|piece| self.present.contains(*piece)).unwrap_or(wanted.end);
+        let is_known = |piece: &u32| self.present.contains(*piece) || self.in_flight.contains(*piece);
+        let start = wanted.clone().find(|piece| !is_known(piece))?;
+        let end = (start..wanted.end).find(is_known).unwrap_or(wanted.end);
         Some(start..end.min(start + MAX_PIECES_PER_GET))
+    }
+
+    fn has(&self, wanted: &Range<u32>) -> bool {
+        self.present.contains_range(wanted.clone())
+    }
+}
+
+/// Pieces that one reader fetches to the disk. Whatever becomes of it, others do not wait for it any longer when it is dropped.
+struct PieceFetch<'a> {
+    of: &'a RangedFile,
+    pieces: Range<u32>,
+    bytes: Range<usize>,
+    is_written: bool,
+}
+
+impl PieceFetch<'_> {
+    fn run(mut self) -> io::Result<()> {
+        let fetched = self.of.fetch_pieces(self.bytes.clone())?;
+        if let Some(sparse) = self.of.on_disk.lock().as_ref() {
+            sparse.room.write_at(&sparse.file, &fetched, self.bytes.start as u64)?;
+            self.is_written = true;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for PieceFetch<'_> {
+    fn drop(&mut self) {
+        if let Some(sparse) = self.of.on_disk.lock().as_mut() {
+            sparse.in_flight.remove_range(self.pieces.clone());
+            if self.is_written {
+                sparse.present.insert_range(self.pieces.clone());
+            } else {
+                sparse.room.set(sparse.room.bytes() - self.bytes.len() as u64);
+            }
+        }
+        self.of.pieces_fetched.notify_all();
     }
 }
 
@@ -145,6 +188,7 @@ impl RangedFile {
             blocks: blocks.clone(),
             budget: budget.clone(),
             on_disk: Mutex::new(None),
+            pieces_fetched: Condvar::new(),
             opening: AtomicBool::new(true),
             warned: AtomicBool::new(false),
         })
@@ -169,30 +213,30 @@ impl RangedFile {
         if on_disk.is_none() {
             *on_disk = SparseFile::new(&self.budget, self.len)?;
         }
-        let Some(sparse) = on_disk.as_mut() else { return Ok(None) };
-        while let Some(gap) = sparse.first_gap(&wanted) {
-            let bytes = gap.start as usize * PIECE_BYTES..(gap.end as usize * PIECE_BYTES).min(self.len);
+        loop {
+            let Some(sparse) = on_disk.as_mut() else { return Ok(None) };
+            if sparse.has(&wanted) {
+                return Ok(Some(sparse.mapped.slice(range)));
+            }
+            let Some(pieces) = sparse.first_gap(&wanted) else {
+                self.pieces_fetched.wait(&mut on_disk);
+                continue;
+            };
+            let bytes = pieces.start as usize * PIECE_BYTES..(pieces.end as usize * PIECE_BYTES).min(self.len);
             let usage = if self.is_opening() { RoomUse::RemoteColumns } else { RoomUse::RemoteRead };
             if !sparse.room.grow(bytes.len() as u64, usage) {
                 return Ok(None);
             }
-            if let Err(error) = self.fetch_to(sparse, bytes.clone()) {
-                sparse.room.set(sparse.room.bytes() - bytes.len() as u64);
-                return Err(error);
-            }
-            sparse.present.insert_range(gap);
+            sparse.in_flight.insert_range(pieces.clone());
+            drop(on_disk);
+            PieceFetch { of: self, pieces, bytes, is_written: false }.run()?;
+            on_disk = self.on_disk.lock();
         }
-        Ok(Some(sparse.mapped.slice(range)))
     }
 
-    fn fetch_to(&self, sparse: &SparseFile, range: Range<usize>) -> io::Result<()> {
-        let fetched = if range.len() > MAX_MEMORY_READ_BYTES {
-            Vec::from(self.fetch(range.clone())?)
-        } else {
-            // By blocks: other columns are near.
-            self.read_blocks(range.clone())?
-        };
-        sparse.room.write_at(&sparse.file, &fetched, range.start as u64)
+    fn fetch_pieces(&self, range: Range<usize>) -> io::Result<Vec<u8>> {
+        // Short ones by blocks: other columns are near.
+        if range.len() > MAX_MEMORY_READ_BYTES { self.fetch(range).map(Vec::from) } else { self.read_blocks(range) }
     }
 
     fn is_opening(&self) -> bool {

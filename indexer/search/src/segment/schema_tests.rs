@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use proptest::{collection::vec, prelude::*};
 use serde_json::{Value, json};
 use tantivy::{
-    Index, IndexReader, Order, Searcher, SegmentReader, TantivyDocument,
+    Index, Order, Searcher, SegmentReader,
     aggregation::{AggContextParams, AggregationCollector},
     collector::TopDocs,
     query::Query,
@@ -21,7 +21,7 @@ use super::{
     document::to_document,
     manifest_view::ManifestView,
     schema::{FORMAT, NEXT_FORMAT, SchemaFields},
-    testing::{TestIndex, plain, token},
+    testing::{TestIndex, plain, searcher_of, token},
     tokenizers::tokenizers,
 };
 use crate::{
@@ -39,14 +39,9 @@ pub(super) struct SchemaIndex {
 impl SchemaIndex {
     pub(super) fn new(records: impl IntoIterator<Item = OperationRecord>) -> Self {
         let fields = Arc::new(SchemaFields::current());
-        let index = Index::builder().schema(fields.schema.clone()).tokenizers(tokenizers()).create_in_ram().unwrap();
-        let mut writer = index.writer_with_num_threads::<TantivyDocument>(1, 15_000_000).unwrap();
-        for (record, op) in records.into_iter().zip(0..) {
-            writer.add_document(to_document(&fields, &OperationRecord { op, ..record }, b"")).unwrap();
-        }
-        writer.commit().unwrap();
-        let reader: IndexReader = index.reader().unwrap();
-        Self { searcher: reader.searcher(), compiler: QueryCompiler::new(&fields) }
+        let documents = records.into_iter().zip(0..);
+        let documents = documents.map(|(record, op)| to_document(&fields, &OperationRecord { op, ..record }, b""));
+        Self { searcher: searcher_of(&fields, documents), compiler: QueryCompiler::new(&fields) }
     }
 
     pub(super) fn of_payloads(payloads: impl IntoIterator<Item = Value>) -> Self {

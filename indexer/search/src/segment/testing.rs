@@ -6,6 +6,7 @@ use futures::TryStreamExt as _;
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use serde_json::json;
 use sha2::{Digest, Sha256};
+use tantivy::{Index, Searcher, TantivyDocument};
 use tempfile::TempDir;
 use tidemark_catalog::{
     CompactionResult, Generation, IndexChain, LogCursor, Manifest, ObjectKind, ObjectName, PublishRequest,
@@ -16,7 +17,10 @@ use tidemark_wal::{ClientTime, Contributor, Evidence, Log, OperationKind, Outcom
 
 use super::{
     engine::{EngineOptions, TantivyEngine},
+    metered_store::MeteredStore,
+    ranged_file::held_bytes,
     schema::{NEXT_FORMAT, SchemaFields},
+    tokenizers::tokenizers,
 };
 use tidemark_ingest::{
     EntryBody, OperationRecord,
@@ -25,6 +29,17 @@ use tidemark_ingest::{
 
 /// The second at which test histories begin.
 pub(crate) const BEGIN: u64 = 1_700_000_000;
+
+/// Documents in one segment in memory.
+pub(crate) fn searcher_of(fields: &SchemaFields, documents: impl IntoIterator<Item = TantivyDocument>) -> Searcher {
+    let index = Index::builder().schema(fields.schema.clone()).tokenizers(tokenizers()).create_in_ram().unwrap();
+    let mut writer = index.writer_with_num_threads::<TantivyDocument>(1, 15_000_000).unwrap();
+    for document in documents {
+        writer.add_document(document).unwrap();
+    }
+    writer.commit().unwrap();
+    index.reader().unwrap().searcher()
+}
 
 /// A record to be: everything but its seq.
 pub(crate) fn record() -> impl Strategy<Value = OperationRecord> {
@@ -123,6 +138,37 @@ pub(crate) fn token(second: u64, n: u32) -> Token {
     Token::from_parts(StoreSecond::from_unix(BEGIN + second), random)
 }
 
+/// Operations that have little in common.
+pub(crate) fn many(second: u64, count: u32) -> Vec<OperationRecord> {
+    let record = |n: u32| OperationRecord {
+        entity: Some(format!("entry/{second}/{n}")),
+        message: Some(format!("message {n} of {second} says {}", n.wrapping_mul(2_654_435_761))),
+        payload: serde_json::json!({ "build": { "number": n }, "hash": format!("{:x}", n.wrapping_mul(40_503)) }),
+        ..plain(token(second, n))
+    };
+    (0..count).map(record).collect()
+}
+
+/// An index of three segments of 1.5 MiB and more each, in a store that holds downloads of them back, but no reads of their parts.
+pub(crate) async fn cold_index() -> (MeteredStore, TestIndex) {
+    let store = MeteredStore::default();
+    let mut index = TestIndex::over(store.store(), 64 << 20).await;
+    for second in 1..4 {
+        index.publish(many(second, 12_000)).await;
+    }
+    let sizes: Vec<u64> = index.manifest().segments.iter().map(|segment| segment.size).collect();
+    assert!(sizes.iter().all(|size| *size >= 3 << 19), "{sizes:?}");
+    store.hold(|range| range.end - range.start >= 3 << 19);
+    store.take_counts();
+    (store, index)
+}
+
+/// The most bytes that opening the segments of a cold index in the store and reading a little of them takes: four blocks of 256 KiB
+/// each, and what is held of each as long as it is open.
+pub(crate) fn max_cold_bytes(index: &TestIndex) -> u64 {
+    index.manifest().segments.iter().map(|segment| (1 << 20) + held_bytes(segment.size)).sum()
+}
+
 /// A history in batches: each continues the tokens of the one before, but for corrections of aborted operations.
 pub(crate) fn history() -> impl Strategy<Value = Vec<Vec<OperationRecord>>> {
     let batch = (vec(record(), 1..12), vec(any::<prop::sample::Index>(), 0..3));
@@ -176,14 +222,19 @@ impl TestIndex {
     }
 
     pub(crate) async fn with_cache(bytes: u64) -> Self {
-        let (store, entropy) = (Store::memory(), Entropy::seeded(1));
+        Self::over(Store::memory(), bytes).await
+    }
+
+    /// An index in `store`.
+    pub(crate) async fn over(store: Store, cache_bytes: u64) -> Self {
+        let entropy = Entropy::seeded(1);
         let log = Log::over(Store::memory(), vec![Store::memory()]);
         let clock = StoreClock::new(log.stores(), "test");
         let chain = IndexChain::open(&store, Generation::first(), entropy.clone());
         let writer_lease =
             chain.acquire(WriterIdentity("test".to_owned()), &clock, &log.entries, |_| {}).await.unwrap();
         let folder = TempDir::new().unwrap();
-        let engine = Arc::new(engine(&store, &folder, bytes));
+        let engine = Arc::new(engine(&store, &folder, cache_bytes));
         let (records, marks) = (Vec::new(), RecordMarks::default());
         Self { store, log, chain, engine, records, marks, writer_lease, entropy, folder }
     }

@@ -17,7 +17,7 @@ use super::{
     manifest_view::ManifestView,
     merge::scratch_bytes,
     reader::OpenSegment,
-    testing::{BEGIN, TestIndex, history, plain, token},
+    testing::{BEGIN, TestIndex, cold_index, history, many, max_cold_bytes, plain, token},
 };
 use crate::{limits::QueryDeadline, query_compiler::QueryCompiler};
 use tidemark_ingest::{
@@ -211,17 +211,6 @@ async fn what_is_too_deep_or_too_long_to_index_is_kept_all_the_same() {
     assert!(lookup.first_commits(&[key]).await.unwrap()[0].is_some());
 }
 
-/// Operations that have little in common.
-fn many(second: u64, count: u32) -> Vec<OperationRecord> {
-    let record = |n: u32| OperationRecord {
-        entity: Some(format!("entry/{second}/{n}")),
-        message: Some(format!("message {n} of {second} says {}", n.wrapping_mul(2_654_435_761))),
-        payload: serde_json::json!({ "build": { "number": n }, "hash": format!("{:x}", n.wrapping_mul(40_503)) }),
-        ..plain(token(second, n))
-    };
-    (0..count).map(record).collect()
-}
-
 /// An index with a segment of `count` operations for each of these seconds.
 async fn filled(seconds: Range<u64>, count: u32) -> TestIndex {
     let mut index = TestIndex::with_cache(64 << 20).await;
@@ -400,6 +389,33 @@ async fn a_pattern_reads_a_segment_in_the_store_by_small_parts() {
     });
     assert_eq!(run.await.unwrap().0, 20_000);
     assert_eq!(index.cache_bytes(), before, "no part of the dictionary was long enough for the disk");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_look_up_waits_for_no_download_of_a_cold_cache_and_segments_come_to_the_disk_behind_it() {
+    let (store, index) = cold_index().await;
+    let engine = index.another_engine(64 << 20);
+    let look_up = async {
+        let lookup = engine.open(index.manifest()).await.unwrap();
+        let entity = "entry/1/7".to_owned();
+        assert!(lookup.latest_commits(std::slice::from_ref(&entity)).await.unwrap()[0].is_some());
+        assert_eq!(lookup.recorded_outcomes(&[token(3, 5)]).await.unwrap()[0].len(), 1);
+    };
+    tokio::time::timeout(Duration::from_secs(90), look_up).await.expect("nothing waits for a download");
+    let read = store.take_counts();
+    assert!(read.bytes <= max_cold_bytes(&index) && read.requests <= 3 * 8, "{read:?}");
+
+    store.wait_for_held(1).await;
+    store.release();
+    loop {
+        tokio::time::timeout(Duration::from_secs(90), engine.segment_fetched()).await.expect("they are fetched");
+        let view = engine.open_manifest(index.manifest()).await.unwrap();
+        let local: Vec<bool> = view.segments.iter().map(|shown| shown.segment.is_local()).collect();
+        assert!(local.is_sorted() && local[2], "the newest come first: {local:?}");
+        if view.is_local() {
+            break;
+        }
+    }
 }
 
 /// As bundles are recorded.

@@ -92,8 +92,8 @@ async fn entity_page(State(app): State<AppState>, query: Result<QueryArgs<Entity
         let QueryArgs { args: EntityPageArgs { key, size, cursor }, query, .. } = query?;
         let mut entity = entities::history(&app, key, HistoryArgs { size, cursor }, &query).await?;
         let relatives = relatives::of_entity(&entity.entity).map(|request| lineage::answer(&app, request));
-        let look = app.live_descriptors().look_at_entity(&mut entity);
-        let (lineage, ()) = tokio::join!(OptionFuture::from(relatives), look);
+        let check = app.live_descriptors().check_entity(&mut entity);
+        let (lineage, ()) = tokio::join!(OptionFuture::from(relatives), check);
         Ok((entity, lineage))
     };
     match answer.await {

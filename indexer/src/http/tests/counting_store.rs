@@ -1,4 +1,4 @@
-//! A store in memory that counts its HEAD requests and takes its time for them.
+//! A store in memory that counts its HEAD requests and delays their answers.
 
 use std::{
     fmt,

@@ -18,7 +18,7 @@ use tidemark_wal::{
 };
 use tokio::time::Instant;
 
-use super::overlay_index::TailEntry;
+use super::tail_index::TailEntry;
 use crate::search_view::{TailListing, UnindexedGap};
 
 /// GETs of entries at once.
@@ -51,7 +51,7 @@ const RETRY_INTERVALS: ExponentialBuilder = ExponentialBuilder::new()
     .without_max_times();
 
 /// Reads the tail of one log; remembers what was listed, and which entries are to be read again.
-pub(crate) struct LogTail {
+pub(crate) struct TailReader {
     reader: LogReader,
     parameters: Arc<dyn ParameterSource>,
     schedule: Option<(ParameterSchedule, Instant)>,
@@ -81,14 +81,14 @@ pub(crate) struct ListedTail {
 
 /// An entry that is to be read.
 #[derive(Clone, Copy)]
-pub(crate) enum TailRead {
+pub(crate) enum TailFetch {
     /// For the first time.
     Listed(ListedEntry),
     /// Again: it was incomplete.
     Again(Token),
 }
 
-impl TailRead {
+impl TailFetch {
     fn token(&self) -> Token {
         match self {
             Self::Listed(listed) => listed.token,
@@ -153,7 +153,7 @@ impl EntryRetry {
     }
 }
 
-impl LogTail {
+impl TailReader {
     /// The tail of `log`; what it reads takes at most `memory` bytes until it is in the overlay.
     pub(crate) fn new(log: &Log, parameters: Arc<dyn ParameterSource>, memory: u64) -> Self {
         Self {
@@ -288,16 +288,16 @@ impl LogTail {
     pub(crate) fn read<'a>(
         &'a self,
         schedule: &'a ParameterSchedule,
-        reads: Vec<TailRead>,
-        wanted: impl Fn(&TailRead) -> bool + Send + 'a,
+        reads: Vec<TailFetch>,
+        wanted: impl Fn(&TailFetch) -> bool + Send + 'a,
     ) -> impl Stream<Item = Result<Option<TailEntry>, StoreError>> + Send + 'a {
         let reader = &self.reader;
         stream::iter(reads)
             .take_while(move |read| future::ready(wanted(read)))
             .then(move |read| async move {
                 let memory = match &read {
-                    TailRead::Listed(listed) => reader.admit(listed, schedule, &self.budget).await,
-                    TailRead::Again(_) => self.budget.open(),
+                    TailFetch::Listed(listed) => reader.admit(listed, schedule, &self.budget).await,
+                    TailFetch::Again(_) => self.budget.open(),
                 };
                 (read, memory)
             })
@@ -350,7 +350,7 @@ mod tests {
         let ahead = Token::first_of(time.after(Duration::from_secs(50)));
         let created = log.entries.create(&ahead.to_string(), "{}".into(), &BTreeMap::default()).await;
         assert!(matches!(created, tidemark_store::Create::Committed));
-        let mut tail = LogTail::new(&log, Arc::new(default_schedule()), 1 << 20);
+        let mut tail = TailReader::new(&log, Arc::new(default_schedule()), 1 << 20);
         let listing = (LogCursor::default(), StoreSecond::default());
         let listed = tail.list(listing, &mut TailListing::default(), 10, |_| true).await.unwrap();
         assert_eq!(listed.fresh.len(), 1);

@@ -33,7 +33,7 @@ const FIRST_NUMBER: u64 = 1 << 62;
 
 /// Bounds on what the overlay holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct OverlayLimits {
+pub(crate) struct TailIndexLimits {
     pub(crate) documents: u64,
     pub(crate) bytes: u64,
 }
@@ -75,9 +75,9 @@ impl OverlaySegment {
 }
 
 /// The tail of the log as segments in memory. One task changes it; views share its segments.
-pub(crate) struct OverlayIndex {
+pub(crate) struct TailIndex {
     fields: Arc<SchemaFields>,
-    limits: OverlayLimits,
+    limits: TailIndexLimits,
     entries: BTreeMap<Token, OverlayEntry>,
     segments: Vec<Arc<OverlaySegment>>,
     next_number: u64,
@@ -111,8 +111,8 @@ pub(crate) struct TailEntry {
     pub(crate) memory: MemoryShare,
 }
 
-impl OverlayIndex {
-    pub(crate) fn new(fields: &Arc<SchemaFields>, limits: OverlayLimits) -> Self {
+impl TailIndex {
+    pub(crate) fn new(fields: &Arc<SchemaFields>, limits: TailIndexLimits) -> Self {
         Self {
             fields: fields.clone(),
             limits,
@@ -199,7 +199,7 @@ impl OverlayIndex {
         self.refresh_segments()
     }
 
-    /// As [`OverlayIndex::add`], for an entry that a request asked for by its token.
+    /// As [`TailIndex::add`], for an entry that a request asked for by its token.
     pub(crate) fn add_requested(&mut self, entry: TailEntry) -> Result<(), EngineError> {
         self.requested.push_back(entry.token);
         if self.requested.len() > MAX_REQUESTED {
@@ -413,7 +413,7 @@ mod tests {
         ]
     }
 
-    fn shown(overlay: &OverlayIndex) -> Vec<(Token, u32)> {
+    fn shown(overlay: &TailIndex) -> Vec<(Token, u32)> {
         let mut shown = Vec::new();
         for segment in overlay.segments() {
             let alive = |doc: &u32| segment.reader.alive_bitset().is_none_or(|alive| alive.is_alive(*doc));
@@ -433,7 +433,7 @@ mod tests {
         #[test]
         fn every_open_operation_is_shown_once(steps in vec(step(), 1..20)) {
             let fields = Arc::new(SchemaFields::current());
-            let mut overlay = OverlayIndex::new(&fields, OverlayLimits { documents: 1000, bytes: 1 << 30 });
+            let mut overlay = TailIndex::new(&fields, TailIndexLimits { documents: 1000, bytes: 1 << 30 });
             let mut naive: BTreeMap<Token, u32> = BTreeMap::new();
             let mut cursor = LogCursor::default();
             for step in steps {
