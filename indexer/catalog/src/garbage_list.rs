@@ -15,9 +15,6 @@ use crate::{
     names::{Generation, ObjectKind, ObjectName, is_nonce},
 };
 
-/// For how long an object must have been seen unreferenced before it is deleted, by the index's store time. A constant of the
-/// format: readers rely on it, each drops a manifest half of it after its successor.
-pub const GARBAGE_GRACE: std::time::Duration = std::time::Duration::from_hours(24);
 /// How many objects one list names at most.
 pub const MAX_LIST_CANDIDATES: u64 = 20_000;
 /// The largest list that is read: a line has 62 bytes.
@@ -165,20 +162,18 @@ impl GarbageListFolder {
         }
     }
 
-    /// Deletes the lists that a pass left behind which ended before its record, where `now` is the time of a pass's first record and
-    /// `named` what that record names.
+    /// Deletes the lists that a pass left behind which ended before its record: those that were written up to `until`, a whole grace
+    /// before a pass's first record, where `named` is what that record names.
     ///
-    /// Only the pass that created a list ever names it. One that was created a whole grace before `now` is of an earlier pass, which
-    /// is fenced: if it is not named by now, it never will be. A younger one may be of a later pass, and waits.
+    /// Only the pass that created a list ever names it. One that is so old is of an earlier pass, which is fenced: if it is not named
+    /// by now, it never will be. A younger one may be of a later pass, and waits.
     pub(crate) async fn delete_orphans(
         &self,
         named: &BTreeMap<String, GarbageList>,
-        now: StoreSecond,
+        until: StoreSecond,
     ) -> Result<(), CatalogError> {
         let is_orphan = |object: &ObjectInfo| {
-            list_generation(&object.key).is_some()
-                && !named.contains_key(&object.key)
-                && object.time.after(GARBAGE_GRACE) <= now
+            list_generation(&object.key).is_some() && !named.contains_key(&object.key) && object.time <= until
         };
         let mut orphans = Vec::new();
         let mut listed = self.store.list("", None);

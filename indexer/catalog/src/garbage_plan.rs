@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidemark_store::StoreSecond;
 
 use crate::{
-    garbage_list::{GARBAGE_GRACE, GarbageKey, GarbageList, MAX_LIST_CANDIDATES, list_generation},
-    garbage_state::{GarbageRoots, MAX_GARBAGE_CANDIDATES, MAX_GARBAGE_LISTS},
+    garbage_list::{GarbageKey, GarbageList, MAX_LIST_CANDIDATES, list_generation},
+    garbage_roots::{GARBAGE_GRACE, GarbageRoots},
+    garbage_state::{MAX_GARBAGE_CANDIDATES, MAX_GARBAGE_LISTS},
     mutants,
     names::Generation,
 };
@@ -292,9 +293,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        garbage_list::tests::key,
-        garbage_state::{GarbageState, GenerationFate},
-        identity::LogId,
+        garbage_list::tests::key, garbage_roots::GenerationFate, garbage_state::GarbageState, identity::LogId,
     };
 
     const HOUR: Duration = Duration::from_hours(1);
