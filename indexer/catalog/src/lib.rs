@@ -18,7 +18,8 @@ mod pins;
 mod purge;
 mod root;
 mod root_chain;
-mod writer;
+mod takeover;
+mod writer_lease;
 
 pub use digest::{BodyDigest, SetDigest, SetElement};
 pub use error::{AcquireError, CatalogError, PublishError, PurgeError, TransactionRejected};
@@ -42,4 +43,5 @@ pub use root::{
     IndexRegistration, LogCleaner, LogFloor, ParameterSet, ProbeRecord, PurgedIndex, RegistrationOutcome, RootState,
 };
 pub use root_chain::RootChain;
-pub use writer::{HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, StandbyReason, WriterLease, heartbeat};
+pub use takeover::StandbyReason;
+pub use writer_lease::{HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, WriterLease, heartbeat};
