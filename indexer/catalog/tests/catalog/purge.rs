@@ -1,22 +1,19 @@
 //! Removing an index for good: what stays, who may not come back, and a process that ends at any of its calls.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
-mod support;
-
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use support::{
-    CallFault, ScriptedStore, StoreCall,
-    process::{INDEX, IndexProcess, owner, publish},
-};
 use tidemark_catalog::{
     CatalogError, GarbageCollector, Generation, IndexChain, IndexOwner, ObjectKind, ObjectName, PurgeStats,
     PurgeTarget, TransactionRejected, WriterIdentity, WriterLease,
 };
 use tidemark_store::{Create, Entropy, UserMetadata};
 use tokio::{sync::Notify, time::timeout};
+
+use super::support::{
+    CallFault, ScriptedStore, StoreCall,
+    process::{INDEX, IndexProcess, owner, publish},
+};
 
 /// An index of some records, objects that were never published, and strangers in and around it. Gives its writer.
 async fn filled(stage: &ScriptedStore, process: &IndexProcess) -> WriterLease {

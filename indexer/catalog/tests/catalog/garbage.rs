@@ -1,17 +1,8 @@
 //! Pins and the collection of garbage, at every step and against each other.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
-mod support;
-
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use support::{
-    CallFault, ScriptedStore, StoreCall,
-    process::{IndexProcess, owner, publish},
-    strike_each_call,
-};
 use tidemark_catalog::{
     CatalogError, CompactionResult, EndReason, GARBAGE_GRACE, GarbageCollector, GarbageReport, Generation,
     GenerationEnd, IndexChain, LogId, MAX_LIST_CANDIDATES, Manifest, ObjectKind, ObjectName, PinChain, PublishRequest,
@@ -23,6 +14,12 @@ use tokio::{
     sync::Notify,
     task::JoinHandle,
     time::{advance, timeout},
+};
+
+use super::support::{
+    CallFault, ScriptedStore, StoreCall,
+    process::{IndexProcess, owner, publish},
+    strike_each_call,
 };
 
 const HOUR: Duration = Duration::from_hours(1);

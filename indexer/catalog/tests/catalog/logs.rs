@@ -1,21 +1,18 @@
 //! Two logs and one prefix: an index holds the records of one log, and says whose.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
-mod support;
-
 use std::{sync::Arc, time::Duration};
 
 use futures::TryStreamExt as _;
-use support::{
-    CallFault, ScriptedStore, StoreCall,
-    process::{INDEX, IndexProcess, owner, publish},
-};
 use tidemark_catalog::{
     AcquireError, CatalogError, Generation, IndexChain, PublishError, PurgeStats, PurgeTarget, TransactionRejected,
     heartbeat,
 };
 use tokio::{sync::Notify, time::timeout};
+
+use super::support::{
+    CallFault, ScriptedStore, StoreCall,
+    process::{INDEX, IndexProcess, owner, publish},
+};
 
 /// The two processes' names: each with a log of its own, and nothing else in common with the other than the index.
 fn two(stage: &ScriptedStore) -> (IndexProcess, IndexProcess) {
