@@ -7,10 +7,10 @@ use tidemark_store::{ChainState, InvariantViolation, StateExtensions, StoreSecon
 
 use crate::{
     error::TransactionRejected,
-    garbage_list::{GarbageList, MAX_LIST_CANDIDATES, list_generation},
+    garbage_list::{GarbageList, MAX_LIST_CANDIDATES},
     identity::LogId,
     mutants,
-    names::Generation,
+    names::{Generation, generation_of_list},
 };
 
 /// How often a pass lists every generation. Between, closed ones without candidates are left out: an index that was rebuilt
@@ -69,7 +69,7 @@ impl ChainState for GarbageState {
             format!("{keys} candidates")
         })?;
         let is_sound = |(name, list): (&String, &GarbageList)| {
-            list_generation(name).is_some() && (1..=MAX_LIST_CANDIDATES).contains(&list.keys)
+            generation_of_list(name).is_some() && (1..=MAX_LIST_CANDIDATES).contains(&list.keys)
         };
         let unsound = self.lists.iter().find(|list| !is_sound(*list));
         InvariantViolation::unless(
@@ -97,7 +97,7 @@ impl ChainState for GarbageState {
         let undated = self.lists.iter().find(|(name, list)| {
             let replaces = |(other, replaced): (&String, &GarbageList)| {
                 !self.lists.contains_key(other)
-                    && list_generation(other) == list_generation(name)
+                    && generation_of_list(other) == generation_of_list(name)
                     && replaced.since == list.since
             };
             list.since.is_some() && !before.lists.contains_key(*name) && !before.lists.iter().any(replaces)
@@ -133,7 +133,7 @@ impl GarbageState {
         let ended = if wants_all || is_due {
             (1..=self.ended).map(Generation::numbered).collect()
         } else {
-            let with_lists = self.lists.keys().filter_map(|name| list_generation(name));
+            let with_lists = self.lists.keys().filter_map(|name| generation_of_list(name));
             with_lists.filter(|generation| generation.number() <= self.ended).collect()
         };
         PassScope { is_full: wants_all || is_due, ended }

@@ -16,10 +16,13 @@ use tokio::{
     time::{advance, timeout},
 };
 
-use super::support::{
-    CallFault, ScriptedStore, StoreCall,
-    process::{IndexProcess, owner, publish},
-    strike_each_call,
+use super::{
+    purge::objects_of_others,
+    support::{
+        CallFault, ScriptedStore, StoreCall,
+        process::{IndexProcess, owner, publish},
+        strike_each_call,
+    },
 };
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -264,6 +267,7 @@ async fn only_names_of_the_catalog_in_generations_with_a_chain_of_this_log_are_g
     ground.raise_epoch().await;
     let other = ObjectName::new(&"g9".parse().unwrap(), ObjectKind::Segment, 1, &ground.entropy).to_string();
     let strangers = [other, "notes.txt".to_owned(), "g1/plan/00000000000000000001-x".to_owned()];
+    let strangers: Vec<_> = strangers.into_iter().chain(objects_of_others(&ground.log)).collect();
     for key in &strangers {
         ground.index().put(key, Bytes::from_static(b"x")).await.unwrap();
     }
@@ -277,7 +281,8 @@ async fn only_names_of_the_catalog_in_generations_with_a_chain_of_this_log_are_g
     }
     assert!(ground.has(&dropped).await);
     for _ in 0..3 {
-        ground.collect().await;
+        // The four among the segments and sidecars are reported.
+        assert_eq!(ground.collect().await.others, 4);
         ground.wait(GARBAGE_GRACE).await;
     }
     assert!(!ground.has(&dropped).await);
