@@ -131,7 +131,7 @@ impl Manifest {
         Ok(self.ended(Some(successor.generation.clone()), EndReason::Reindex))
     }
 
-    /// The writer of `epoch` gives up the generation, which was being built and nobody opened.
+    /// The writer of `epoch` gives up the generation, which was being built and never opened.
     pub fn abandon(&self, epoch: u64) -> Result<Self, TransactionRejected> {
         self.check_epoch(epoch)?;
         Ok(self.ended(None, EndReason::Abandoned))

@@ -55,7 +55,7 @@ async fn cost_of(world: &IngestWorld, prefix: &str, during: impl Future<Output =
     }
 }
 
-/// Runs an idle index for so many days, and checks that it costs the same on each of them from the second one on. The bounds are
+/// Runs an idle index for `count` days, and checks that it costs the same on each of them from the second one on. The bounds are
 /// those of the table in the catalog's README, section 7.3.
 async fn check_idle_days(count: usize) {
     let world = IngestWorld::new(IngestOptions::default()).await;
