@@ -13,6 +13,8 @@ echo "long: commit $(git describe --always --dirty), $(date -u +%F), $(nproc) co
 echo "long: Spark that reads the archive, and a Prometheus that runs the chart's alerts, are not here yet: neither has a test to run"
 
 tests/tools/sim.sh "$seeds"
+# A year of an idle index and a day of a busy one, on simulated time.
+cargo test -p tidemark-ingest --test pipeline days:: -- --ignored --nocapture
 cargo build --release -p tidemark-indexer -p tidemark-operator
 export TIDEMARK_PROGRAM="$target/release/tidemark"
 BENCH_GROWTH="1000000,$entries" cargo bench -p tidemark-tests --bench growth

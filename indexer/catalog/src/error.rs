@@ -197,7 +197,7 @@ pub enum TransactionRejected {
     #[error(
         "index \"{url}\" holds the records of the log at \"{claimed}\", and this log, which has the same id, is at \"{log}\": it was \
          moved, or it is a copy; nothing is written or served there, since the records of a log and of its copy would be mixed; if it \
-         was moved and nobody writes to \"{claimed}\" any more, give --moved-from '{claimed}' (`movedFrom` in the WAL); for a \
+         was moved and no process writes to \"{claimed}\" any more, give --moved-from '{claimed}' (`movedFrom` in the WAL); for a \
          copy choose another prefix for its index"
     )]
     LogMoved {
@@ -263,7 +263,7 @@ pub enum TransactionRejected {
     /// The log floor would rise above what an index needs.
     #[error(
         "the log floor cannot rise to {to}: index \"{index}\" may need the log from {keeps} on; it stays; wait until its indexer has \
-         looked at what is below, or, if nobody writes that index any more, take it off with `tidemark log unregister`"
+         looked at what is below, or, if no process writes that index any more, take it off with `tidemark log unregister`"
     )]
     FloorAboveIndex {
         /// The index.

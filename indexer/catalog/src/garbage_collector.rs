@@ -15,7 +15,8 @@ use crate::{
     error::{CatalogError, TransactionRejected},
     garbage_list::{GarbageKey, GarbageList, GarbageListFolder},
     garbage_plan::{CandidateLimits, DueObject, GarbagePlan, ListedObject, NewGarbageList},
-    garbage_state::{GarbageRoots, GarbageState, GenerationFate, PassOutcome, PassScope},
+    garbage_roots::{GARBAGE_GRACE, GarbageRoots, GenerationFate},
+    garbage_state::{GarbageState, PassOutcome, PassScope},
     identity::LogId,
     index_chain::IndexChain,
     manifest::Manifest,
@@ -114,7 +115,7 @@ impl GarbageCollector {
     async fn pass(&self, collector: &str, wants_all: bool) -> Result<GarbageReport, CatalogError> {
         let begun = self.append(|state| Ok(state.begin_pass(collector))).await?;
         let scope = begun.state.scope(begun.time, wants_all);
-        self.lists.delete_orphans(&begun.state.lists, begun.time).await?;
+        self.lists.delete_orphans(&begun.state.lists, begun.time.before(GARBAGE_GRACE)).await?;
         let open = self.generations_after(begun.state.ended).await?;
         let generations: BTreeSet<_> = scope.ended.union(&open).cloned().collect();
         let mut before = Vec::new();

@@ -12,12 +12,9 @@ use tidemark_store::{Create, Entropy, ObjectInfo, Store, StoreError, StoreSecond
 use crate::{
     error::CatalogError,
     list_header::{UnreadableList, after_header, header_line},
-    names::{Generation, ObjectKind, ObjectName, is_nonce},
+    names::{Generation, ObjectKind, ObjectName, generation_of_list},
 };
 
-/// For how long an object must have been seen unreferenced before it is deleted, by the index's store time. A constant of the
-/// format: readers rely on it, each drops a manifest half of it after its successor.
-pub const GARBAGE_GRACE: std::time::Duration = std::time::Duration::from_hours(24);
 /// How many objects one list names at most.
 pub const MAX_LIST_CANDIDATES: u64 = 20_000;
 /// The largest list that is read: a line has 62 bytes.
@@ -86,12 +83,6 @@ fn decode(bytes: &[u8], generation: &Generation) -> Result<Vec<GarbageKey>, Unre
     if keys.is_sorted_by(|one, next| one < next) { Ok(keys) } else { Err(damaged("its keys do not ascend")) }
 }
 
-/// The generation whose objects a list names, from the list's name: `{generation}/{32 hexadecimal digits}`.
-pub(crate) fn list_generation(name: &str) -> Option<Generation> {
-    let (generation, nonce) = name.split_once('/')?;
-    is_nonce(nonce).then(|| generation.parse().ok())?
-}
-
 /// The folder of one log's lists. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct GarbageListFolder {
@@ -128,7 +119,7 @@ impl GarbageListFolder {
     /// What a list names. `None` if it is gone, damaged, or refused by the store, which may be for good: what it held begins its
     /// grace again, which deletes nothing too early.
     pub(crate) async fn read(&self, name: &str, list: &GarbageList) -> Result<Option<Vec<GarbageKey>>, CatalogError> {
-        let Some(generation) = list_generation(name) else { return Ok(None) };
+        let Some(generation) = generation_of_list(name) else { return Ok(None) };
         let keys = match self.store.get(name, list.size.min(MAX_LIST_BYTES)).await {
             Ok(object) => object
                 .and_then(|object| object.body)
@@ -165,20 +156,18 @@ impl GarbageListFolder {
         }
     }
 
-    /// Deletes the lists that a pass left behind which ended before its record, where `now` is the time of a pass's first record and
-    /// `named` what that record names.
+    /// Deletes the lists that a pass left behind which ended before its record: those that were written up to `until`, a whole grace
+    /// before a pass's first record, where `named` is what that record names.
     ///
-    /// Only the pass that created a list ever names it. One that was created a whole grace before `now` is of an earlier pass, which
-    /// is fenced: if it is not named by now, it never will be. A younger one may be of a later pass, and waits.
+    /// Only the pass that created a list ever names it. One that is so old is of an earlier pass, which is fenced: if it is not named
+    /// by now, it never will be. A younger one may be of a later pass, and waits.
     pub(crate) async fn delete_orphans(
         &self,
         named: &BTreeMap<String, GarbageList>,
-        now: StoreSecond,
+        until: StoreSecond,
     ) -> Result<(), CatalogError> {
         let is_orphan = |object: &ObjectInfo| {
-            list_generation(&object.key).is_some()
-                && !named.contains_key(&object.key)
-                && object.time.after(GARBAGE_GRACE) <= now
+            generation_of_list(&object.key).is_some() && !named.contains_key(&object.key) && object.time <= until
         };
         let mut orphans = Vec::new();
         let mut listed = self.store.list("", None);
@@ -192,7 +181,7 @@ impl GarbageListFolder {
     /// Deletes the lists of the generations up to `last`, which were purged. Gives how many. A pass that comes later drops them from
     /// the state; one that is under way may leave some, which a later pass finds.
     pub(crate) async fn purge(&self, last: &Generation) -> Result<u64, CatalogError> {
-        let is_purged = |key: &String| list_generation(key).is_some_and(|generation| generation <= *last);
+        let is_purged = |key: &String| generation_of_list(key).is_some_and(|generation| generation <= *last);
         let keys: Vec<_> = self.store.list("", None).map_ok(|object| object.key).try_collect().await?;
         let lists: Vec<_> = keys.into_iter().filter(is_purged).collect();
         self.store.delete(&lists).await?;
@@ -218,7 +207,7 @@ pub(crate) mod tests {
         let keys = [key(1, 7), key(1, 8), GarbageKey { kind: ObjectKind::Sidecar, epoch: 0, nonce: [0xab; 16] }];
         let (name, list) = folder.create(&Generation::first(), &keys).await.unwrap();
         assert_eq!(folder.read(&name, &list).await.unwrap().unwrap(), keys);
-        assert_eq!(list_generation(&name), Some(Generation::first()));
+        assert_eq!(generation_of_list(&name), Some(Generation::first()));
         let written = store.get(&name, 1000).await.unwrap().unwrap().body.unwrap();
         assert_eq!(list.size, written.len() as u64);
         store.put(&name, [&written[..], b"x"].concat().into()).await.unwrap();

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidemark_store::StoreSecond;
 
 use crate::{
-    garbage_list::{GARBAGE_GRACE, GarbageKey, GarbageList, MAX_LIST_CANDIDATES, list_generation},
-    garbage_state::{GarbageRoots, MAX_GARBAGE_CANDIDATES, MAX_GARBAGE_LISTS},
+    garbage_list::{GarbageKey, GarbageList, MAX_LIST_CANDIDATES},
+    garbage_roots::{GARBAGE_GRACE, GarbageRoots},
+    garbage_state::{MAX_GARBAGE_CANDIDATES, MAX_GARBAGE_LISTS},
     mutants,
-    names::Generation,
+    names::{Generation, generation_of_list},
 };
 
 /// How much a state names at most.
@@ -117,7 +118,7 @@ impl GarbagePlan {
     ) -> Self {
         let (mut lists, mut members) = (Vec::new(), BTreeMap::<Generation, Vec<_>>::new());
         for (name, list, keys) in before {
-            let Some(generation) = list_generation(&name) else { continue };
+            let Some(generation) = generation_of_list(&name) else { continue };
             members.entry(generation.clone()).or_default().extend(keys.into_iter().map(|key| (key, lists.len())));
             let is_due = list.since.is_some_and(|since| since.after(GARBAGE_GRACE) <= now);
             lists.push(SeenList { name, generation, list, is_due, named: BTreeSet::new(), left: Vec::new() });
@@ -292,9 +293,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        garbage_list::tests::key,
-        garbage_state::{GarbageState, GenerationFate},
-        identity::LogId,
+        garbage_list::tests::key, garbage_roots::GenerationFate, garbage_state::GarbageState, identity::LogId,
     };
 
     const HOUR: Duration = Duration::from_hours(1);
@@ -402,7 +401,7 @@ mod tests {
             let mut dates = BTreeMap::new();
             for (generation, number) in &self.objects {
                 let of = |(name, list): (&String, &GarbageList)| {
-                    let is_named = list_generation(name) == Some(numbered(*generation))
+                    let is_named = generation_of_list(name) == Some(numbered(*generation))
                         && self.keys[name].contains(&key(1, *number));
                     is_named.then_some(list.since.unwrap())
                 };

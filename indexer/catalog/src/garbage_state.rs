@@ -7,10 +7,10 @@ use tidemark_store::{ChainState, InvariantViolation, StateExtensions, StoreSecon
 
 use crate::{
     error::TransactionRejected,
-    garbage_list::{GarbageKey, GarbageList, MAX_LIST_CANDIDATES, list_generation},
+    garbage_list::{GarbageList, MAX_LIST_CANDIDATES},
     identity::LogId,
     mutants,
-    names::Generation,
+    names::{Generation, generation_of_list},
 };
 
 /// How often a pass lists every generation. Between, closed ones without candidates are left out: an index that was rebuilt
@@ -69,7 +69,7 @@ impl ChainState for GarbageState {
             format!("{keys} candidates")
         })?;
         let is_sound = |(name, list): (&String, &GarbageList)| {
-            list_generation(name).is_some() && (1..=MAX_LIST_CANDIDATES).contains(&list.keys)
+            generation_of_list(name).is_some() && (1..=MAX_LIST_CANDIDATES).contains(&list.keys)
         };
         let unsound = self.lists.iter().find(|list| !is_sound(*list));
         InvariantViolation::unless(
@@ -97,7 +97,7 @@ impl ChainState for GarbageState {
         let undated = self.lists.iter().find(|(name, list)| {
             let replaces = |(other, replaced): (&String, &GarbageList)| {
                 !self.lists.contains_key(other)
-                    && list_generation(other) == list_generation(name)
+                    && generation_of_list(other) == generation_of_list(name)
                     && replaced.since == list.since
             };
             list.since.is_some() && !before.lists.contains_key(*name) && !before.lists.iter().any(replaces)
@@ -133,7 +133,7 @@ impl GarbageState {
         let ended = if wants_all || is_due {
             (1..=self.ended).map(Generation::numbered).collect()
         } else {
-            let with_lists = self.lists.keys().filter_map(|name| list_generation(name));
+            let with_lists = self.lists.keys().filter_map(|name| generation_of_list(name));
             with_lists.filter(|generation| generation.number() <= self.ended).collect()
         };
         PassScope { is_full: wants_all || is_due, ended }
@@ -175,48 +175,4 @@ pub(crate) struct PassOutcome {
     pub(crate) full_pass: Option<StoreSecond>,
     /// What it found unreferenced and left.
     pub(crate) lists: BTreeMap<String, GarbageList>,
-}
-
-/// What a generation's chain says of the objects that bear its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum GenerationFate {
-    /// It takes publications by writers of this epoch: objects of lower epochs can never become part of it.
-    Open {
-        /// The epoch in force.
-        epoch: u64,
-    },
-    /// It is closed: nothing becomes part of it, and its last manifest is no root.
-    Closed,
-    /// It is another log's: its objects are not ours to delete.
-    Foreign,
-}
-
-/// What must not be deleted, read after the listing.
-#[derive(Debug, Default)]
-pub(crate) struct GarbageRoots {
-    /// Objects that a manifest or a pin names.
-    pub(crate) named: BTreeSet<String>,
-    /// The generations that have a chain.
-    pub(crate) generations: BTreeMap<Generation, GenerationFate>,
-    /// Those whose last record closed them when it was read first, of any log.
-    pub(crate) closed: BTreeSet<Generation>,
-}
-
-impl GarbageRoots {
-    /// How many generations from `g1` on are closed, where the first `ended` are known to be.
-    pub(crate) fn ended_after(&self, ended: u64) -> u64 {
-        let closed = |number: &u64| self.closed.contains(&Generation::numbered(*number));
-        (ended + 1..=u64::MAX).take_while(closed).last().unwrap_or(ended)
-    }
-
-    /// Whether nothing names this object, and nothing ever will.
-    pub(crate) fn is_garbage(&self, generation: &Generation, key: &GarbageKey) -> bool {
-        let settled = match self.generations.get(generation) {
-            Some(GenerationFate::Open { epoch }) => mutants::is_of_past_epoch(key.epoch < *epoch),
-            Some(GenerationFate::Closed) => true,
-            // A generation without a chain may be one that begins right now.
-            Some(GenerationFate::Foreign) | None => false,
-        };
-        settled && !self.named.contains(&key.in_generation(generation))
-    }
 }

@@ -5,6 +5,7 @@ mod error;
 mod garbage_collector;
 mod garbage_list;
 mod garbage_plan;
+mod garbage_roots;
 mod garbage_state;
 mod identity;
 mod index_chain;
@@ -17,12 +18,14 @@ mod pins;
 mod purge;
 mod root;
 mod root_chain;
-mod writer;
+mod takeover;
+mod writer_lease;
 
 pub use digest::{BodyDigest, SetDigest, SetElement};
 pub use error::{AcquireError, CatalogError, PublishError, PurgeError, TransactionRejected};
 pub use garbage_collector::{GarbageCollector, GarbageReport};
-pub use garbage_list::{GARBAGE_GRACE, GarbageList, MAX_LIST_CANDIDATES};
+pub use garbage_list::{GarbageList, MAX_LIST_CANDIDATES};
+pub use garbage_roots::GARBAGE_GRACE;
 pub use garbage_state::{GarbageState, MAX_GARBAGE_CANDIDATES, MAX_GARBAGE_LISTS};
 pub use identity::{IndexOwner, LogClaim, LogId, LogIdentity, WriterIdentity};
 pub use index_chain::IndexChain;
@@ -40,4 +43,5 @@ pub use root::{
     IndexRegistration, LogCleaner, LogFloor, ParameterSet, ProbeRecord, PurgedIndex, RegistrationOutcome, RootState,
 };
 pub use root_chain::RootChain;
-pub use writer::{HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, StandbyReason, WriterLease, heartbeat};
+pub use takeover::StandbyReason;
+pub use writer_lease::{HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, WriterLease, heartbeat};

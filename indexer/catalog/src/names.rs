@@ -141,6 +141,12 @@ fn read(key: &str) -> Option<ObjectName> {
     Some(ObjectName { generation: generation.parse().ok()?, kind, epoch: epoch.parse().ok()?, nonce: nonce.to_owned() })
 }
 
+/// The generation that a list is of, a pin's or a collector's, from the list's name: `{generation}/{32 hexadecimal digits}`.
+pub(crate) fn generation_of_list(name: &str) -> Option<Generation> {
+    let (generation, nonce) = name.split_once('/')?;
+    is_nonce(nonce).then(|| generation.parse().ok())?
+}
+
 /// Whether it is what a name ends with: 32 hexadecimal digits, in lower case.
 pub(crate) fn is_nonce(text: &str) -> bool {
     text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))

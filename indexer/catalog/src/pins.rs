@@ -20,7 +20,7 @@ use crate::{
     list_header::{UnreadableList, after_header, header_line},
     manifest::Manifest,
     mutants,
-    names::Generation,
+    names::{Generation, generation_of_list},
 };
 
 /// The folder of all logs' pins, below the index's URL.
@@ -331,9 +331,8 @@ impl PinChain {
         }
         self.step(|register| Ok(register.with_purged(last))).await?;
         let keys: Vec<_> = self.index.list(&folder, None).map_ok(|object| object.key).try_collect().await?;
-        let generation_of = |key: &str| -> Option<Generation> {
-            key.strip_prefix(&folder)?.strip_prefix('/')?.split_once('/')?.0.parse().ok()
-        };
+        // By its whole name, never by its folder: it may hold objects that Tidemark did not write.
+        let generation_of = |key: &str| generation_of_list(key.strip_prefix(&folder)?.strip_prefix('/')?);
         let is_purged = |key: &String| generation_of(key).is_some_and(|generation| generation <= *last);
         let lists: Vec<_> = keys.into_iter().filter(is_purged).collect();
         self.index.delete(&lists).await?;

@@ -22,7 +22,7 @@ use crate::{
     names::{Generation, ObjectName},
     pins::PinChain,
     root_chain::RootChain,
-    writer::StandbyReason,
+    takeover::StandbyReason,
 };
 
 /// How many objects are deleted by one call.

@@ -307,7 +307,7 @@ impl RootState {
     }
 
     /// Takes the index `name` off the register, so that it does not hold the log's floor back any more. Nothing of it is deleted. The
-    /// caller makes sure that nobody writes it; refused if it is not registered as it was `seen` before that.
+    /// caller makes sure that no process writes it; refused if it is not registered as it was `seen` before that.
     pub fn unregister(&self, name: &str, seen: &IndexRegistration) -> Result<Self, TransactionRejected> {
         let known = self.registered(name)?;
         if known != seen {

@@ -96,7 +96,7 @@ impl RootChain {
         self.step(|root| root.keep(name, generation, second)).await.map(drop)
     }
 
-    /// Takes an index off the register that nobody writes any more. See [`RootState::unregister`].
+    /// Takes an index off the register that no process writes any more. See [`RootState::unregister`].
     pub async fn unregister(&self, name: &str, seen: &IndexRegistration) -> Result<(), CatalogError> {
         self.step(|root| root.unregister(name, seen).map(Some)).await.map(drop)
     }

@@ -23,7 +23,7 @@ pub struct RecordCounts {
     pub expired: u64,
     /// Refused by the store, and looked at again without end.
     pub unreadable: u64,
-    /// A label's move that cannot be told from another one.
+    /// A label's move that cannot be distinguished from another one.
     pub unknown: u64,
 }
 

@@ -18,7 +18,7 @@ impl Manifest {
     ///
     /// `hasty` says that the take-over follows shortly after the one before.
     pub fn take_over(&self, saw: u64, holder: LeaseHolder, hasty: bool) -> Result<Self, TransactionRejected> {
-        self.open(saw)?;
+        self.check_epoch(saw)?;
         let mut next = self.clone();
         next.epoch = self
             .epoch
@@ -31,7 +31,7 @@ impl Manifest {
 
     /// The writer of `epoch` goes on in the next epoch. What it uploaded and did not publish can never be published afterwards.
     pub fn raise_epoch(&self, epoch: u64) -> Result<Self, TransactionRejected> {
-        self.open(epoch)?;
+        self.check_epoch(epoch)?;
         let holder = self.holder.clone().map(|holder| LeaseHolder { since: None, ..holder });
         let holder = holder.ok_or(TransactionRejected::Fenced { epoch, by: self.epoch })?;
         self.take_over(epoch, holder, false)
@@ -66,13 +66,13 @@ impl Manifest {
 
     /// The writer of `epoch` releases the index, so that any candidate may take it over at once.
     pub fn release(&self, epoch: u64) -> Result<Self, TransactionRejected> {
-        self.open(epoch)?;
+        self.check_epoch(epoch)?;
         Ok(Self { holder: None, hasty_takeovers: 0, ..self.clone() })
     }
 
     /// The writer of `epoch` publishes.
     pub fn publish(&self, epoch: u64, publication: &PublishRequest) -> Result<Self, TransactionRejected> {
-        self.open(epoch)?;
+        self.check_epoch(epoch)?;
         self.continues(publication)?;
         let mut next = self.clone();
         next.hasty_takeovers = 0;
@@ -88,7 +88,7 @@ impl Manifest {
 
     /// The writer of `epoch` replaces objects by others with the same records, seqs and marks.
     pub fn adopt(&self, epoch: u64, compaction: &CompactionResult) -> Result<Self, TransactionRejected> {
-        self.open(epoch)?;
+        self.check_epoch(epoch)?;
         let mut next = self.clone();
         let segments = take(&mut next.segments, &compaction.removes, |segment| &segment.key)?;
         let sidecars = take(&mut next.sidecars, &compaction.removes_sidecars, |sidecar| &sidecar.key)?;
@@ -105,7 +105,7 @@ impl Manifest {
 
     /// The writer of `epoch` ends the generation in favour of `successor`, whose manifest must record the same.
     pub fn close(&self, epoch: u64, successor: &Self) -> Result<Self, TransactionRejected> {
-        self.open(epoch)?;
+        self.check_epoch(epoch)?;
         if successor.closed.is_some() {
             return Err(TransactionRejected::NotASuccessor {
                 successor: successor.generation.clone(),
@@ -131,9 +131,9 @@ impl Manifest {
         Ok(self.ended(Some(successor.generation.clone()), EndReason::Reindex))
     }
 
-    /// The writer of `epoch` gives up the generation, which was being built and nobody opened.
+    /// The writer of `epoch` gives up the generation, which was being built and never opened.
     pub fn abandon(&self, epoch: u64) -> Result<Self, TransactionRejected> {
-        self.open(epoch)?;
+        self.check_epoch(epoch)?;
         Ok(self.ended(None, EndReason::Abandoned))
     }
 
@@ -143,7 +143,7 @@ impl Manifest {
 
     /// The writer of `epoch` ends the index for good: it holds nothing any more, so that all its objects may be deleted.
     pub fn purge(&self, epoch: u64) -> Result<Self, TransactionRejected> {
-        self.open(epoch)?;
+        self.check_epoch(epoch)?;
         let ended = Self {
             claim: self.claim.clone(),
             epoch: self.epoch,
@@ -158,8 +158,8 @@ impl Manifest {
         Ok(ended)
     }
 
-    /// Whether the writer of `epoch` may write.
-    fn open(&self, epoch: u64) -> Result<(), TransactionRejected> {
+    /// Refused unless `epoch` is the one in force and the generation is not closed.
+    fn check_epoch(&self, epoch: u64) -> Result<(), TransactionRejected> {
         if self.epoch != epoch {
             return Err(TransactionRejected::Fenced { epoch, by: self.epoch });
         }

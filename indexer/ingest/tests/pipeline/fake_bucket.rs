@@ -27,6 +27,8 @@ struct BucketState {
     objects: BTreeMap<String, BucketObject>,
     requests: u64,
     written_bytes: u64,
+    /// Puts by the first part of the key, which names a store.
+    puts: BTreeMap<String, u64>,
     read_bytes: u64,
     /// Keys that were read, each as often as it was.
     reads: BTreeMap<String, u64>,
@@ -62,6 +64,7 @@ impl FakeBucket {
             objects: BTreeMap::new(),
             requests: 0,
             written_bytes: 0,
+            puts: BTreeMap::new(),
             read_bytes: 0,
             reads: BTreeMap::new(),
             dies_at: None,
@@ -142,6 +145,11 @@ impl FakeBucket {
     /// The bytes of every object that was put.
     pub(crate) fn written_bytes(&self) -> u64 {
         self.state().written_bytes
+    }
+
+    /// How many puts there were in `store`, those of objects that exist already included.
+    pub(crate) fn puts(&self, store: &str) -> u64 {
+        self.state().puts.get(store).copied().unwrap_or_default()
     }
 
     /// The bytes of every body that was read.
@@ -232,6 +240,8 @@ impl ObjectStore for FakeBucket {
         let key = location.to_string();
         self.request(&key).await?;
         let mut state = self.state();
+        let store = key.split('/').next().unwrap_or_default().to_owned();
+        *state.puts.entry(store).or_default() += 1;
         if opts.mode == PutMode::Create && state.objects.contains_key(&key) {
             return Err(Error::AlreadyExists { path: key, source: "exists".into() });
         }

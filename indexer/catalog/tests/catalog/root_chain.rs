@@ -1,12 +1,7 @@
 //! The root chain: who sets the parameters, and from when a change holds.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
-mod support;
-
 use std::{collections::BTreeMap, time::Duration};
 
-use support::ScriptedStore;
 use tidemark_catalog::{
     CatalogError, Generation, IndexOwner, IndexRegistration, LogCursor, RegistrationOutcome, RootChain,
     TransactionRejected,
@@ -14,6 +9,8 @@ use tidemark_catalog::{
 use tidemark_store::{Entropy, StoreSecond};
 use tidemark_wal::{Log, LogParameters, PARAMETER_CHANGE_DELAY, ParameterSchedule, ParameterSource as _};
 use tokio::time::advance;
+
+use super::support::ScriptedStore;
 
 fn open(stage: &ScriptedStore, seed: u64) -> RootChain {
     RootChain::open(&Log::over(stage.store().below("log"), Vec::new()), Entropy::seeded(seed))

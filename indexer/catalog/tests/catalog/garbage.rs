@@ -1,17 +1,8 @@
 //! Pins and the collection of garbage, at every step and against each other.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
-mod support;
-
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use support::{
-    CallFault, ScriptedStore, StoreCall,
-    process::{IndexProcess, owner, publish},
-    strike_each_call,
-};
 use tidemark_catalog::{
     CatalogError, CompactionResult, EndReason, GARBAGE_GRACE, GarbageCollector, GarbageReport, Generation,
     GenerationEnd, IndexChain, LogId, MAX_LIST_CANDIDATES, Manifest, ObjectKind, ObjectName, PinChain, PublishRequest,
@@ -23,6 +14,15 @@ use tokio::{
     sync::Notify,
     task::JoinHandle,
     time::{advance, timeout},
+};
+
+use super::{
+    purge::objects_of_others,
+    support::{
+        CallFault, ScriptedStore, StoreCall,
+        process::{IndexProcess, owner, publish},
+        strike_each_call,
+    },
 };
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -267,6 +267,7 @@ async fn only_names_of_the_catalog_in_generations_with_a_chain_of_this_log_are_g
     ground.raise_epoch().await;
     let other = ObjectName::new(&"g9".parse().unwrap(), ObjectKind::Segment, 1, &ground.entropy).to_string();
     let strangers = [other, "notes.txt".to_owned(), "g1/plan/00000000000000000001-x".to_owned()];
+    let strangers: Vec<_> = strangers.into_iter().chain(objects_of_others(&ground.log)).collect();
     for key in &strangers {
         ground.index().put(key, Bytes::from_static(b"x")).await.unwrap();
     }
@@ -280,7 +281,8 @@ async fn only_names_of_the_catalog_in_generations_with_a_chain_of_this_log_are_g
     }
     assert!(ground.has(&dropped).await);
     for _ in 0..3 {
-        ground.collect().await;
+        // The four among the segments and sidecars are reported.
+        assert_eq!(ground.collect().await.others, 4);
         ground.wait(GARBAGE_GRACE).await;
     }
     assert!(!ground.has(&dropped).await);

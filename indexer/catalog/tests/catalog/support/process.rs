@@ -46,7 +46,7 @@ impl IndexProcess {
         Self { name: name.to_owned(), stage: stage.clone(), log, clock, root, owner, entropy }
     }
 
-    /// The same process, told where the log was before.
+    /// The same process, which knows where the log was before.
     pub(crate) fn moved_from(self, url: &str) -> Self {
         Self { root: self.root.moved_from(Some(url)), ..self }
     }

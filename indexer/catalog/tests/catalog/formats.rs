@@ -1,7 +1,5 @@
 //! Old formats stay readable: one file a format that was ever written. A file is never changed; a new format brings a new one.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
 use tidemark_catalog::{
@@ -154,29 +152,29 @@ where
 
 #[test]
 fn manifest_1() {
-    golden("manifest-1.json", include_str!("formats/manifest-1.json"), &manifest());
+    golden("manifest-1.json", include_str!("../formats/manifest-1.json"), &manifest());
 }
 
 #[test]
 fn root_1() {
-    golden("root-1.json", include_str!("formats/root-1.json"), &root());
+    golden("root-1.json", include_str!("../formats/root-1.json"), &root());
 }
 
 /// What tells a log from every other one, in its root and in an index that holds its records.
 #[test]
 fn a_claim_of_root_1_and_manifest_1() {
     let root = RootState { id: Some(LogId("0123456789abcdef".repeat(2))), ..root() };
-    golden("root-1-id.json", include_str!("formats/root-1-id.json"), &root);
+    golden("root-1-id.json", include_str!("../formats/root-1-id.json"), &root);
     let (log, owner) = (root.id.unwrap(), root.indexes["main"].owner.clone());
     let claimed = Manifest { claim: Some(LogClaim { log, url: "s3://bucket/log".to_owned(), owner }), ..manifest() };
-    golden("manifest-1-claim.json", include_str!("formats/manifest-1-claim.json"), &claimed);
+    golden("manifest-1-claim.json", include_str!("../formats/manifest-1-claim.json"), &claimed);
 }
 
 /// A manifest that was closed for good.
 #[test]
 fn manifest_1_purged() {
     let purged = Manifest { until: None, closed: None, ..manifest() }.purge(2).unwrap();
-    golden("manifest-1-purged.json", include_str!("formats/manifest-1-purged.json"), &purged);
+    golden("manifest-1-purged.json", include_str!("../formats/manifest-1-purged.json"), &purged);
 }
 
 /// What holds objects back from deletion, and what a collector remembers.
@@ -198,7 +196,7 @@ fn pins_1_and_garbage_1() {
         pins: [("daily".to_owned(), pin)].into(),
         ext: extensions(),
     };
-    golden("pins-1.json", include_str!("formats/pins-1.json"), &register);
+    golden("pins-1.json", include_str!("../formats/pins-1.json"), &register);
     let dated =
         GarbageList { keys: 20_000, size: 1_240_067, checksum: "cd".repeat(32), since: Some(second(1_600_000_200)) };
     let undated = GarbageList { keys: 1, size: 129, since: None, ..dated.clone() };
@@ -211,7 +209,7 @@ fn pins_1_and_garbage_1() {
         lists: [(format!("g1/{}", "a".repeat(32)), dated), (format!("g2/{}", "b".repeat(32)), undated)].into(),
         ext: extensions(),
     };
-    golden("garbage-1.json", include_str!("formats/garbage-1.json"), &garbage);
+    golden("garbage-1.json", include_str!("../formats/garbage-1.json"), &garbage);
 }
 
 /// A root that remembers a purged index.
@@ -220,7 +218,7 @@ fn root_1_purged() {
     let index = root().indexes["main"].clone();
     let mut purged = root().purge_index("main", &index.owner, &index.generation).unwrap().unwrap();
     purged.purged.get_mut("main").unwrap().recorded = Some(second(1_600_000_002));
-    golden("root-1-purged.json", include_str!("formats/root-1-purged.json"), &purged);
+    golden("root-1-purged.json", include_str!("../formats/root-1-purged.json"), &purged);
 }
 
 /// The bytes of a whole record, as a chain writes and reads them.
@@ -242,7 +240,11 @@ async fn record_1() {
     if write_files("record-1.jsonl", std::str::from_utf8(&written).unwrap()) {
         return;
     }
-    assert_eq!(written, include_str!("formats/record-1.jsonl"), "records are written differently: a new layout is due");
+    assert_eq!(
+        written,
+        include_str!("../formats/record-1.jsonl"),
+        "records are written differently: a new layout is due"
+    );
     let slot = chain.read(2).await.unwrap().unwrap();
     let mut read = slot.state;
     assert_eq!(read.holder.as_mut().and_then(|holder| holder.since.take()), Some(slot.time));
@@ -251,7 +253,7 @@ async fn record_1() {
 
 #[test]
 fn an_unknown_field_is_refused() {
-    let file = include_str!("formats/manifest-1.json").replacen("\"epoch\"", "\"epoche\"", 1);
+    let file = include_str!("../formats/manifest-1.json").replacen("\"epoch\"", "\"epoche\"", 1);
     let error = serde_json::from_str::<Manifest>(&file).unwrap_err();
     assert!(error.to_string().contains("unknown field `epoche`"), "{error}");
 }
@@ -290,7 +292,7 @@ async fn an_unsound_state_is_corrupt() {
 }
 
 /// A manifest in which everything is in use.
-const FULL: &str = include_str!("formats/manifest-1.json");
+const FULL: &str = include_str!("../formats/manifest-1.json");
 
 #[test]
 fn the_sample_is_sound() {

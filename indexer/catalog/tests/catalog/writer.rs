@@ -1,15 +1,10 @@
 //! One writer: who waits, who takes over, and what becomes of the one that lost.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
-mod support;
-
 use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use support::{CallFault, ScriptedStore, StoreCall, process::publish};
 use tidemark_catalog::{
     CatalogError, Generation, HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, IndexChain, LogCursor, LogId, Manifest, PinChain,
     PublishError, StandbyReason, TransactionRejected, WriterIdentity, WriterLease, heartbeat,
@@ -20,6 +15,8 @@ use tokio::{
     sync::Notify,
     time::{Instant, sleep, timeout},
 };
+
+use super::support::{CallFault, ScriptedStore, StoreCall, process::publish};
 
 const LONG: Duration = Duration::from_hours(2);
 

@@ -1,22 +1,19 @@
 //! Removing an index for good: what stays, who may not come back, and a process that ends at any of its calls.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
-mod support;
-
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use support::{
-    CallFault, ScriptedStore, StoreCall,
-    process::{INDEX, IndexProcess, owner, publish},
-};
 use tidemark_catalog::{
-    CatalogError, GarbageCollector, Generation, IndexChain, IndexOwner, ObjectKind, ObjectName, PurgeStats,
+    CatalogError, GarbageCollector, Generation, IndexChain, IndexOwner, LogId, ObjectKind, ObjectName, PurgeStats,
     PurgeTarget, TransactionRejected, WriterIdentity, WriterLease,
 };
 use tidemark_store::{Create, Entropy, UserMetadata};
 use tokio::{sync::Notify, time::timeout};
+
+use super::support::{
+    CallFault, ScriptedStore, StoreCall,
+    process::{INDEX, IndexProcess, owner, publish},
+};
 
 /// An index of some records, objects that were never published, and strangers in and around it. Gives its writer.
 async fn filled(stage: &ScriptedStore, process: &IndexProcess) -> WriterLease {
@@ -47,6 +44,30 @@ const STRANGERS: [&str; 6] = [
 async fn put(stage: &ScriptedStore, key: &str) {
     let created = stage.store().create(key, Bytes::from_static(b"x"), &UserMetadata::new()).await;
     assert!(matches!(created, Create::Committed | Create::Lost), "{created:?}");
+}
+
+/// Objects that Tidemark did not write, in each folder of an index that has the catalog's names, and an archive.
+pub(crate) fn objects_of_others(log: &LogId) -> Vec<String> {
+    let nonce = "0123456789abcdef".repeat(2);
+    let epoch = "0".repeat(20);
+    let within = [
+        "g1/segment/notes.txt".to_owned(),
+        format!("g1/segment/{epoch}-{nonce}.bak"),
+        format!("g1/sidecar/{epoch}-{nonce}/part"),
+        format!("g1/sidecar/{epoch}-{}", nonce.to_uppercase()),
+        "g1/manifest/notes.txt".to_owned(),
+        format!("snapshots/{log}/notes.txt"),
+        format!("snapshots/{log}/list/notes.txt"),
+        format!("snapshots/{log}/list/g1/notes.txt"),
+        format!("snapshots/{log}/list/g1/{nonce}.bak"),
+        format!("gc/{log}/notes.txt"),
+        format!("gc/{log}/list/notes.txt"),
+        format!("gc/{log}/list/g1/notes.txt"),
+        format!("gc/{log}/list/g1/{nonce}.bak"),
+        format!("archive/{log}/metadata/v1.metadata.json"),
+        format!("archive/{log}/data/day=20000/{nonce}.parquet"),
+    ];
+    within.into()
 }
 
 /// What is left below the index.
@@ -88,6 +109,25 @@ async fn lists_of_garbage_go_with_their_generation() {
     // The state names one that is gone.
     collector.collect("test").await.unwrap();
     assert!(collector.chain().latest().await.unwrap().unwrap().state.lists.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn objects_of_others_and_the_archive_outlive_the_index() {
+    let stage = ScriptedStore::new();
+    let a = IndexProcess::new("a", &stage, owner("1"));
+    let writer = filled(&stage, &a).await;
+    let others: Vec<_> =
+        objects_of_others(&a.root.id().await.unwrap().unwrap()).iter().map(|key| format!("index/{key}")).collect();
+    for key in &others {
+        put(&stage, key).await;
+    }
+    writer.release().await.unwrap();
+    let swept = a.purges().await;
+    let kept = stage.keys().await;
+    let gone: Vec<_> = others.iter().filter(|key| !kept.contains(key)).collect();
+    assert!(gone.is_empty(), "{gone:?}");
+    // Those in the generation: five, and the two of `STRANGERS`.
+    assert_eq!((swept.fences, swept.unknown), (2, 7));
 }
 
 #[tokio::test(start_paused = true)]

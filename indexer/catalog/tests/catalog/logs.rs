@@ -1,21 +1,18 @@
 //! Two logs and one prefix: an index holds the records of one log, and says whose.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
-mod support;
-
 use std::{sync::Arc, time::Duration};
 
 use futures::TryStreamExt as _;
-use support::{
-    CallFault, ScriptedStore, StoreCall,
-    process::{INDEX, IndexProcess, owner, publish},
-};
 use tidemark_catalog::{
     AcquireError, CatalogError, Generation, IndexChain, PublishError, PurgeStats, PurgeTarget, TransactionRejected,
     heartbeat,
 };
 use tokio::{sync::Notify, time::timeout};
+
+use super::support::{
+    CallFault, ScriptedStore, StoreCall,
+    process::{INDEX, IndexProcess, owner, publish},
+};
 
 /// The two processes' names: each with a log of its own, and nothing else in common with the other than the index.
 fn two(stage: &ScriptedStore) -> (IndexProcess, IndexProcess) {
@@ -41,10 +38,10 @@ async fn another_log_is_refused_before_it_writes_anything_and_told_who_has_the_i
     let mut writer = a.writes().await;
     publish(&mut writer).await.unwrap();
     let before = stage.keys().await;
-    let told = is_refused(b.open().await);
+    let refusal = is_refused(b.open().await);
     for part in ["memory:///log", "ns/wal", "uid \"1\"", INDEX, "; choose another prefix", "`adoptOwner` does not help"]
     {
-        assert!(told.contains(part), "{told}");
+        assert!(refusal.contains(part), "{refusal}");
     }
     assert_eq!(stage.keys().await, before, "the other log's process wrote something");
     publish(&mut writer).await.unwrap();
@@ -209,7 +206,7 @@ async fn a_log_and_its_copy_cannot_alternate_in_one_index() {
     publish(&mut writer).await.unwrap();
     copy(&stage, "log", "copy").await;
     writer.release().await.unwrap();
-    // The same id and the same owner, and nobody holds the index.
+    // The same id and the same owner, and no process holds the index.
     let before = stage.keys().await;
     let copied = IndexProcess::of_log("copy", "b", &stage, owner("1"));
     assert_eq!(copied.root.id().await.unwrap(), original.root.id().await.unwrap());
@@ -242,12 +239,12 @@ async fn a_moved_log_goes_on_once_it_is_told_and_its_old_place_is_refused_from_t
     publish(&mut writer).await.unwrap();
     let cursor = writer.manifest().state.cursor;
     copy(&stage, "log", "new").await;
-    let told = |url| IndexProcess::of_log("new", "b", &stage, owner("1")).moved_from(url);
-    claims(&told("memory:///elsewhere").open().await.err().unwrap());
+    let process_moved_from = |url| IndexProcess::of_log("new", "b", &stage, owner("1")).moved_from(url);
+    claims(&process_moved_from("memory:///elsewhere").open().await.err().unwrap());
     // A reader of the old place learns of the move with the next manifest.
     let reader = original.open().await.unwrap().1;
     let seen = reader.latest().await.unwrap().unwrap();
-    let mut moved = told("memory:///log").writes().await;
+    let mut moved = process_moved_from("memory:///log").writes().await;
     assert_eq!(moved.manifest().state.cursor, cursor);
     assert_eq!(moved.manifest().state.claim.as_ref().map(|claim| claim.url.as_str()), Some("memory:///new"));
     publish(&mut moved).await.unwrap();
@@ -257,11 +254,11 @@ async fn a_moved_log_goes_on_once_it_is_told_and_its_old_place_is_refused_from_t
     claims(&original.open().await.err().unwrap());
     // With and without the flag: the claim is its own.
     drop(IndexProcess::of_log("new", "b", &stage, owner("1")).writes().await);
-    told("memory:///log").writes().await;
+    process_moved_from("memory:///log").writes().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_index_is_taken_off_the_register_only_when_nobody_writes_it() {
+async fn an_index_is_taken_off_the_register_only_when_no_process_writes_it() {
     let stage = ScriptedStore::new();
     let process = IndexProcess::new("a", &stage, owner("1"));
     let (_, chain) = process.open().await.unwrap();

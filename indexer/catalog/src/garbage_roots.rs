@@ -1,0 +1,56 @@
+//! Which objects are garbage: what holds an object back, and for how long garbage stays after it was found.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use crate::{garbage_list::GarbageKey, mutants, names::Generation};
+
+/// For how long an object must have been seen unreferenced before it is deleted, by the index's store time. A constant of the
+/// format: readers rely on it, each drops a manifest half of it after its successor.
+pub const GARBAGE_GRACE: Duration = Duration::from_hours(24);
+
+/// What a generation's chain says of the objects that bear its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GenerationFate {
+    /// It takes publications by writers of this epoch: objects of lower epochs can never become part of it.
+    Open {
+        /// The epoch in force.
+        epoch: u64,
+    },
+    /// It is closed: nothing becomes part of it, and its last manifest is no root.
+    Closed,
+    /// It is another log's: its objects are not ours to delete.
+    Foreign,
+}
+
+/// What must not be deleted, read after the listing.
+#[derive(Debug, Default)]
+pub(crate) struct GarbageRoots {
+    /// Objects that a manifest or a pin names.
+    pub(crate) named: BTreeSet<String>,
+    /// The generations that have a chain.
+    pub(crate) generations: BTreeMap<Generation, GenerationFate>,
+    /// Those whose last record closed them when it was read first, of any log.
+    pub(crate) closed: BTreeSet<Generation>,
+}
+
+impl GarbageRoots {
+    /// How many generations from `g1` on are closed, where the first `ended` are known to be.
+    pub(crate) fn ended_after(&self, ended: u64) -> u64 {
+        let closed = |number: &u64| self.closed.contains(&Generation::numbered(*number));
+        (ended + 1..=u64::MAX).take_while(closed).last().unwrap_or(ended)
+    }
+
+    /// Whether nothing names this object, and nothing ever will.
+    pub(crate) fn is_garbage(&self, generation: &Generation, key: &GarbageKey) -> bool {
+        let settled = match self.generations.get(generation) {
+            Some(GenerationFate::Open { epoch }) => mutants::is_of_past_epoch(key.epoch < *epoch),
+            Some(GenerationFate::Closed) => true,
+            // A generation without a chain may be one that begins right now.
+            Some(GenerationFate::Foreign) | None => false,
+        };
+        settled && !self.named.contains(&key.in_generation(generation))
+    }
+}
