@@ -2,11 +2,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use tidemark_catalog::Manifest;
 use tidemark_ingest::{
     IngestOptions, LatestCommit, OperationRecord, WriterKey,
@@ -19,7 +20,7 @@ use tidemark_wal::Token;
 
 use super::{
     MINUTE,
-    world::{EntryDraft, IngestWorld, small_batches},
+    world::{EntryDraft, IngestWorld, StoreCost, small_batches},
 };
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -30,26 +31,6 @@ const PARTS: u64 = 4;
 const ENTRIES: u64 = 2_160;
 const BUSY_PAUSE: Duration = Duration::from_secs(10);
 
-/// What one day, or a part of it, costs.
-#[derive(Debug)]
-struct DayCost {
-    requests: u64,
-    written_bytes: u64,
-    /// Objects at the end, and their bytes.
-    kept: (usize, u64),
-}
-
-/// Counts while `during` runs. The log's entries are not of the index: `kept` counts what lies below `prefix`.
-async fn cost_of(world: &IngestWorld, prefix: &str, during: impl Future<Output = ()>) -> DayCost {
-    let (requests, written_bytes) = (world.bucket.requests(), world.bucket.written_bytes());
-    during.await;
-    DayCost {
-        requests: world.bucket.requests() - requests,
-        written_bytes: world.bucket.written_bytes() - written_bytes,
-        kept: world.bucket.kept(prefix),
-    }
-}
-
 /// The bounds are those of the table in the catalog's README, section 7.3.
 #[tokio::test(start_paused = true)]
 async fn an_idle_log_keeps_and_asks_for_the_same_on_every_day() {
@@ -58,7 +39,7 @@ async fn an_idle_log_keeps_and_asks_for_the_same_on_every_day() {
     world.pass(2 * DAY).await;
     let mut days = Vec::new();
     for _ in 0..5 {
-        days.push(cost_of(&world, "", world.pass(DAY)).await);
+        days.push(world.cost_of("", world.pass(DAY)).await);
     }
     println!("{days:#?}");
     // The goal for a log with one metadata store, heartbeat, horizon, trimming and collection of garbage included.
@@ -73,7 +54,7 @@ async fn an_idle_log_keeps_and_asks_for_the_same_on_every_day() {
     world.stop(running).await;
 }
 
-fn extremes(days: &[DayCost], figure: fn(&DayCost) -> u64) -> [u64; 2] {
+fn extremes(days: &[StoreCost], figure: fn(&StoreCost) -> u64) -> [u64; 2] {
     let figures = days.iter().map(figure);
     [figures.clone().min().unwrap(), figures.max().unwrap()]
 }
@@ -110,7 +91,7 @@ async fn a_busy_log_costs_the_same_for_each_publication_all_day() {
                 world.pass(BUSY_PAUSE).await;
             }
         };
-        parts.push(cost_of(&world, "index/", append).await);
+        parts.push(world.cost_of("index/", append).await);
     }
     println!("{parts:#?}");
     // Of a publication of one entry: its entry, its segment, a tenth of some merges, the manifest, probes and audits.
@@ -150,7 +131,7 @@ impl RecentEngine {
 #[async_trait]
 impl IndexLookup for RecentLookup {
     async fn recorded_outcomes(&self, tokens: &[Token]) -> Result<Vec<Vec<RecordedOutcome>>, EngineError> {
-        let known = self.0.lock().unwrap();
+        let known = self.0.lock();
         Ok(tokens.iter().map(|token| known.outcomes.get(token).cloned().unwrap_or_default()).collect())
     }
 
@@ -174,10 +155,10 @@ impl EngineDecorator for RecentEngine {
     }
 
     async fn open(&self, manifest: &Manifest) -> Result<Arc<dyn IndexLookup>, EngineError> {
-        let next = self.known.lock().unwrap().next_seq;
+        let next = self.known.lock().next_seq;
         for segment in manifest.segments.iter().filter(|segment| segment.seq.end > next) {
             let records = self.model.records(segment, next..segment.seq.end).await?;
-            let mut known = self.known.lock().unwrap();
+            let mut known = self.known.lock();
             for OperationRecord { token, op, seq, decision, .. } in records {
                 let recorded = RecordedOutcome { op, seq, outcome: decision.outcome, corrected: false };
                 known.outcomes.entry(token).or_default().push(recorded);
