@@ -243,7 +243,7 @@ impl IngestPipeline {
         if let Some(obstacle) = self.obstacle.take()
             && let Err(failure) = obstacle.retry(&self.entries, &mut self.publisher, sealed).await
         {
-            self.obstacle = Some(obstacle);
+            self.obstacle = Some(obstacle).filter(|_| !is_refusal(&failure));
             return Err(failure);
         }
         let mut entries = self.entries.fetch(listing, &sealed.schedule, TAIL_ATTEMPTS);
