@@ -44,9 +44,9 @@ reasons! {
     StoreUnsupported,
     /// A URL that no store can be opened by.
     InvalidURL,
-    /// The log was recorded with other parameters than the WAL asks for.
+    /// The log was recorded with other parameters than the WAL asks for; it is indexed by the recorded ones.
     ParametersDiffer,
-    /// The log has no parameters yet, and no expiry was given.
+    /// The log has no parameters yet, and no expiry was given, or parameters that cannot work.
     ExpiryMissing,
     /// The index belongs to another owner.
     OwnedByAnother,

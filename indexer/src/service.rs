@@ -7,6 +7,7 @@ mod bootstrap;
 mod dev;
 mod error;
 mod index;
+mod parameter_difference;
 mod purge_request;
 mod serve;
 mod startup_retry;

@@ -32,6 +32,10 @@ const QUERIES: [&str; 8] = [
 const ROUNDS: usize = 20;
 /// How long the segments must stay as they are before the index counts as compacted.
 const REST: Duration = Duration::from_mins(1);
+/// The most that an indexer with the default limits may take while it does nothing, in bytes.
+const MAX_RESTING_BYTES: u64 = 256 << 20;
+/// The most that it may take for any log, in bytes.
+const MAX_PEAK_BYTES: u64 = 512 << 20;
 /// How often the index is looked at.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -116,6 +120,12 @@ impl GrowthRun {
             mib(published.anonymous),
             mib(memory.resident),
             mib(memory.anonymous)
+        );
+        ensure!(
+            memory.resident <= MAX_RESTING_BYTES && memory.peak <= MAX_PEAK_BYTES,
+            "the indexer takes more than {} MiB at rest, or than {} MiB at all",
+            mib(MAX_RESTING_BYTES),
+            mib(MAX_PEAK_BYTES)
         );
         let (stored, named) = (self.server.bytes("index"), manifest.totals.bytes);
         println!(

@@ -50,8 +50,8 @@ pub struct LogPlace {
     /// How long after its entry an update may still be completed through its signed URL, from `1s` to `168h`: what the
     /// log's writers use. An index is this much (and `requestTimeout` and `visibilityDelay`) behind the log, and what is newer
     /// is searched from memory. It is required: a wrong value would miss updates without a word. It is recorded in the log
-    /// by the first indexer; a later difference is reported as `ParametersDiffer`, since a change must be dated
-    /// (`tidemark log set`).
+    /// by the first indexer; a later difference is reported as `ParametersDiffer` while indexing goes on with the recorded value,
+    /// since a change must be dated (`tidemark log set`).
     pub expiry: TimeSpan,
     /// How far the clock that dates signed URLs may lead the store's, up to `1h`. Zero when the URLs are dated from the
     /// store's time, as Tidemark's writers do. Recorded like `expiry`.

@@ -289,12 +289,14 @@ impl PinChain {
         Err(CatalogError::Conflicts { chain: self.chain.store().url().to_string(), attempts: MAX_PIN_ATTEMPTS })
     }
 
-    /// Pins once more, under `name` and for `owner`, what the living pin `source` holds.
+    /// Pins once more, under `name` and for `owner`, what the living pin `source` holds. For snapshots, which have no command yet; the
+    /// simulation's pinners use it.
     pub async fn pin_again(&self, source: &str, name: &str, owner: &str) -> Result<PinRegister, CatalogError> {
         Ok(self.append(|register| register.with_copy(source, name, owner)).await?.state)
     }
 
-    /// Drops the pin `name`, which `owner` made, and its list if no other pin has it.
+    /// Drops the pin `name`, which `owner` made, and its list if no other pin has it. For the retention of snapshots, as
+    /// [`Self::pin_again`].
     pub async fn unpin(&self, name: &str, owner: &str) -> Result<(), CatalogError> {
         let Some(pin) = self.register().await?.pins.remove(name) else {
             return Err(pin_refused(name, "does not exist, or was dropped before", "name a living one").into());

@@ -198,7 +198,8 @@ impl RootChain {
         }
     }
 
-    fn known(&self) -> Option<ChainRecord<RootState>> {
+    /// The newest record that this process has read; `None` before the first. No request.
+    pub fn known(&self) -> Option<ChainRecord<RootState>> {
         self.newest.lock().clone()
     }
 

@@ -13,7 +13,7 @@ use crate::{
     options::IngestOptions,
     record::OperationRecord,
     record_resolver::RecordResolver,
-    segment_upload::{SegmentUploader, SegmentWriter},
+    segment_upload::{BatchSegmentWriter, SegmentUploader},
 };
 
 /// How many batches of records are remembered at most before they can be looked up.
@@ -21,7 +21,7 @@ const UNOPENED_BATCHES: u64 = 2;
 
 /// Records that are published together, with the marks that they cause.
 pub(crate) struct RecordBatch {
-    segments: SegmentWriter,
+    segments: BatchSegmentWriter,
     seqs: Range<u64>,
     marks: RecordMarks,
     corrected: CorrectedTotals,
@@ -82,7 +82,7 @@ impl RecordBatch {
     /// An empty batch whose first record gets `first_seq`.
     pub(crate) fn new(uploader: &SegmentUploader, first_seq: u64, limits: BatchLimits) -> Self {
         Self {
-            segments: SegmentWriter::new(uploader, limits.segment_memory),
+            segments: BatchSegmentWriter::new(uploader, limits.segment_memory),
             seqs: first_seq..first_seq,
             marks: RecordMarks::default(),
             corrected: CorrectedTotals::default(),

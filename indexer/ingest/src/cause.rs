@@ -72,10 +72,9 @@ impl ToCause for TransactionRejected {
     fn to_cause(&self) -> FailureCause {
         match self {
             Self::Fenced { .. } => FailureCause::of(Reason::Fenced),
-            Self::ParameterDiffers { .. } | Self::ParameterUnusable { .. } => {
-                FailureCause::of(Reason::ParametersDiffer)
-            }
-            Self::NoParameters => FailureCause::of(Reason::ExpiryMissing),
+            Self::ParameterDiffers { .. } => FailureCause::of(Reason::ParametersDiffer),
+            // Nothing is recorded yet by which to go on.
+            Self::ParameterUnusable { .. } | Self::NoParameters => FailureCause::of(Reason::ExpiryMissing),
             Self::LogMoved { claimed, .. } => FailureCause::at(Reason::LogMoved, claimed),
             Self::BelowFloor { .. } => FailureCause::of(Reason::BelowFloor),
             Self::OwnedByAnother { url, .. }

@@ -47,6 +47,7 @@ mod cause;
 mod compaction;
 mod compaction_policy;
 mod corrected_totals;
+mod drain_obstacle;
 pub mod engine;
 pub mod engine_decorator;
 mod entry_stream;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidemark_catalog::{PublishError, RootChain};
-use tidemark_store::{StoreClock, StoreSecond};
+use tidemark_store::{StoreClock, StoreError, StoreSecond};
 use tidemark_wal::Token;
 use tokio::time::{Instant, sleep};
 
@@ -12,6 +12,7 @@ use crate::{
     audit_schedule::AuditSchedule,
     batch::RecordBatch,
     compaction::IndexCompactor,
+    drain_obstacle::DrainObstacle,
     entry_stream::{EntryListing, EntryReader, FetchedEntry, TAIL_ATTEMPTS},
     error::IngestError,
     horizon::SealedHorizon,
@@ -32,6 +33,8 @@ const MAX_IDLE_INTERVAL: Duration = Duration::from_secs(7);
 const ADVANCE_INTERVAL: Duration = Duration::from_mins(1);
 /// How long a publication waits at most while compactions do not keep up.
 const BEHIND_PAUSE: Duration = Duration::from_secs(30);
+/// The longest pause after passes that have lost what they had read: an hour has at most six of them, whatever each one costs.
+const MAX_LOSSY_BACKOFF: Duration = Duration::from_mins(10);
 /// How often a writer raises its own epoch: what it uploaded and never published is garbage from then on.
 const EPOCH_INTERVAL: Duration = Duration::from_hours(24);
 /// How far the estimate of store time may lag behind: it counts whole seconds, twice.
@@ -52,6 +55,10 @@ pub(crate) struct IngestPipeline {
     oldest_unsealed: Option<Token>,
     /// Whether the last pass found entries.
     busy: bool,
+    /// What ended the last drain, if that can be tried alone.
+    obstacle: Option<DrainObstacle>,
+    /// Whether the last pass had read entries that it did not publish.
+    is_lossy: bool,
     /// When everything up to a horizon was last published.
     advanced: Option<Instant>,
     /// When this writer's epoch began.
@@ -78,6 +85,8 @@ impl IngestPipeline {
             sealed: None,
             oldest_unsealed: None,
             busy: true,
+            obstacle: None,
+            is_lossy: false,
             advanced: None,
             epoch_began: Instant::now(),
         }
@@ -86,7 +95,9 @@ impl IngestPipeline {
     /// Runs passes until one fails with an error that is not retryable. The future may be dropped at any time.
     pub(crate) async fn run(&mut self) -> Result<(), IngestError> {
         let (mut backoff, mut interval) = (RetryBackoff::new(), BUSY_INTERVAL);
+        let mut lossy_backoff = RetryBackoff::up_to(MAX_LOSSY_BACKOFF);
         loop {
+            let cursor = self.publisher.cursor();
             match self.run_pass().await {
                 Ok(found) => {
                     self.publisher.restore_batch_limit();
@@ -95,6 +106,7 @@ impl IngestPipeline {
                         self.tracker.clear_error();
                     }
                     backoff.reset();
+                    lossy_backoff.reset();
                     interval = if found { BUSY_INTERVAL } else { (interval + BUSY_INTERVAL).min(MAX_IDLE_INTERVAL) };
                     self.sleep(interval).await;
                 }
@@ -105,7 +117,12 @@ impl IngestPipeline {
                     self.publisher.lower_batch_limit();
                     self.tracker.end_pass(false);
                     self.tracker.set_error(RetryFailure::new("indexing", &failure));
-                    backoff.sleep().await;
+                    if self.publisher.cursor() > cursor {
+                        lossy_backoff.reset();
+                    }
+                    let pause = backoff.next_pause();
+                    let is_lossy = std::mem::take(&mut self.is_lossy);
+                    sleep(if is_lossy { pause.max(lossy_backoff.next_pause()) } else { pause }).await;
                 }
                 Err(failure) => return Err(failure),
             }
@@ -223,21 +240,35 @@ impl IngestPipeline {
     /// Publishes everything from the cursor up to the horizon, in batches. Gives whether there were entries.
     async fn drain(&mut self, sealed: &SealedHorizon, listing: EntryListing) -> Result<bool, IngestError> {
         self.tracker.begin_pass(sealed.horizon);
+        if let Some(obstacle) = self.obstacle.take()
+            && let Err(failure) = obstacle.retry(&self.entries, &mut self.publisher, sealed).await
+        {
+            self.obstacle = Some(obstacle).filter(|_| !is_refusal(&failure));
+            return Err(failure);
+        }
         let mut entries = self.entries.fetch(listing, &sealed.schedule, TAIL_ATTEMPTS);
         let mut batch = self.publisher.begin_batch();
-        let (mut seconds, mut found, mut more) = (WholeSeconds::default(), false, true);
+        let (mut seconds, mut found, mut more, mut newest) = (WholeSeconds::default(), false, true, None);
         while more {
             let was_whole = seconds.batch_is_whole();
             let added = match entries.next_chunk().await {
                 Ok(fetched) => {
+                    newest = fetched.last().map_or(newest, |last| last.records.last().map(|record| record.token));
                     more = !fetched.is_empty();
                     found |= more;
                     let ready = if more { seconds.push(fetched) } else { seconds.finish() };
                     self.add_ready(&mut batch, ready, sealed.horizon).await
                 }
-                Err(failure) => Err(failure),
+                Err(failure) => {
+                    self.obstacle = newest.map(DrainObstacle::EntryAfter).filter(|_| !is_refusal(&failure));
+                    Err(failure)
+                }
             };
             if let Err(failure) = added {
+                if let Some(question) = self.publisher.take_unanswered() {
+                    self.obstacle = Some(DrainObstacle::Question(question));
+                }
+                self.is_lossy = found && !is_refusal(&failure);
                 // What precedes the failure is published, so that it is not read again and again.
                 if batch.len() > 0 && batch.is_intact() && was_whole {
                     self.publish_up_to_newest(batch, sealed.horizon).await?;
@@ -314,6 +345,12 @@ impl IngestPipeline {
             () = sleep(interval) => {}
         }
     }
+}
+
+/// Whether a store refuses to give an object. It is judged after some passes, and so are all others of its second that are refused:
+/// one alone, or passes that are rare, would take hours.
+fn is_refusal(failure: &IngestError) -> bool {
+    matches!(failure, IngestError::Store(StoreError::Denied { .. } | StoreError::Refused { .. }))
 }
 
 /// The entries that belong to `batch`, and those that come after it: none unless it is full.

@@ -17,7 +17,7 @@ use crate::{
     error::IngestError,
     mutants,
     record::OperationRecord,
-    record_resolver::RecordResolver,
+    record_resolver::{IndexQuestion, RecordResolver},
     retry::StageRetrier,
     segment_upload::SegmentUploader,
     status::IngestStatusTracker,
@@ -158,6 +158,11 @@ impl IndexPublisher {
         if std::mem::take(&mut self.has_unpublished) {
             self.lookup = None;
         }
+    }
+
+    /// What the index did not answer since records were last discarded, if anything.
+    pub(crate) fn take_unanswered(&mut self) -> Option<IndexQuestion> {
+        self.resolver.take_unanswered()
     }
 
     /// Batches are half as long from now on.

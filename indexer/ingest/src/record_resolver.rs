@@ -9,7 +9,7 @@ use tidemark_wal::{Outcome, Token};
 use crate::{
     engine::{EngineError, IndexLookup, RecordMarks},
     mutants,
-    record::{LatestCommit, OperationRecord},
+    record::{LatestCommit, OperationRecord, WriterKey},
 };
 
 /// The first 16 bytes of a SHA-256: what is remembered of a key, whatever its length.
@@ -22,6 +22,27 @@ pub(crate) struct RecordResolver {
     first_commits: BTreeMap<KeyDigest, (Token, u32)>,
     /// Records since it was cleared.
     records: u64,
+    /// What the index did not answer last.
+    unanswered: Option<IndexQuestion>,
+}
+
+/// What the index is asked about some records.
+#[derive(Debug)]
+pub(crate) enum IndexQuestion {
+    /// Which operations committed with these keys.
+    FirstCommits(Vec<WriterKey>),
+    /// The latest commits of these entities.
+    LatestCommits(Vec<String>),
+}
+
+impl IndexQuestion {
+    /// Whether the index answers it; the answer is dropped.
+    pub(crate) async fn ask(&self, index: &dyn IndexLookup) -> Result<(), EngineError> {
+        match self {
+            Self::FirstCommits(keys) => index.first_commits(keys).await.map(drop),
+            Self::LatestCommits(entities) => index.latest_commits(entities).await.map(drop),
+        }
+    }
 }
 
 impl RecordResolver {
@@ -54,11 +75,16 @@ impl RecordResolver {
 
     /// Forgets all: the index contains it by now, or it was never published.
     pub(crate) fn clear(&mut self) {
-        self.records = 0;
+        (self.records, self.unanswered) = (0, None);
         self.latest.clear();
         if mutants::forgets_claims() {
             self.first_commits.clear();
         }
+    }
+
+    /// What the index did not answer since it was cleared, if anything.
+    pub(crate) fn take_unanswered(&mut self) -> Option<IndexQuestion> {
+        self.unanswered.take()
     }
 
     /// Learns from the index which operations committed with the `keys` of `records`.
@@ -73,7 +99,11 @@ impl RecordResolver {
         if keys.is_empty() {
             return Ok(());
         }
-        let answers = index.first_commits(&keys).await?;
+        let answers = index.first_commits(&keys).await;
+        if answers.is_err() {
+            self.unanswered = Some(IndexQuestion::FirstCommits(keys));
+        }
+        let answers = answers?;
         let found = digests.into_iter().zip(answers).filter_map(|(digest, place)| Some((digest, place?)));
         self.first_commits.extend(found);
         Ok(())
@@ -105,7 +135,11 @@ impl RecordResolver {
         if entities.is_empty() {
             return Ok(());
         }
-        let answers = index.latest_commits(&entities).await?;
+        let answers = index.latest_commits(&entities).await;
+        if answers.is_err() {
+            self.unanswered = Some(IndexQuestion::LatestCommits(entities));
+        }
+        let answers = answers?;
         let found = digests.into_iter().zip(answers).filter_map(|(digest, newest)| Some((digest, newest?)));
         self.latest.extend(found);
         Ok(())

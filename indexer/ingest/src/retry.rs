@@ -30,6 +30,11 @@ impl RetryBackoff {
         Self::between(FIRST_BACKOFF, MAX_BACKOFF)
     }
 
+    /// From half a second to `longest`.
+    pub(crate) fn up_to(longest: Duration) -> Self {
+        Self::between(FIRST_BACKOFF, longest)
+    }
+
     /// From `first`, doubled each time, to `longest`.
     pub(crate) fn between(first: Duration, longest: Duration) -> Self {
         let policy = ExponentialBuilder::new().with_min_delay(first).with_max_delay(longest).without_max_times();

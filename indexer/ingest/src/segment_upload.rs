@@ -183,7 +183,7 @@ impl SegmentStats {
 }
 
 /// Writes the segments of one batch: one is filled while the one before it is packed and uploaded.
-pub(crate) struct SegmentWriter {
+pub(crate) struct BatchSegmentWriter {
     uploader: SegmentUploader,
     max_memory: usize,
     filling: Option<FillingSegment>,
@@ -207,7 +207,7 @@ impl FillingSegment {
     }
 }
 
-impl SegmentWriter {
+impl BatchSegmentWriter {
     /// A writer without segments; a segment that takes `max_memory` bytes is finished, and the next one begins.
     pub(crate) fn new(uploader: &SegmentUploader, max_memory: usize) -> Self {
         Self { uploader: uploader.clone(), max_memory, filling: None, uploading: None, uploaded: Vec::new() }

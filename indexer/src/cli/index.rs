@@ -23,8 +23,8 @@ use tidemark_ingest::IngestOptions;
 #[command(
     after_help = "Example: tidemark index --log s3://wal/orders --metadata s3://meta --index s3://idx/orders --expiry 10m \
     --listen 127.0.0.1:7280\n\
-    The first indexer of a log records --expiry and the other parameters; a later one that differs is refused, and\n\
-    `tidemark log set` changes them. Exit code 4: another process has taken over. Exit code 6: the outcome of a\n\
+    The first indexer of a log records --expiry and the other parameters; a later one that differs is refused (with --wait it\n\
+    goes on with the recorded ones, and says so), and `tidemark log set` changes them. Exit code 4: another process has taken over. Exit code 6: the outcome of a\n\
     write is unknown; restart."
 )]
 pub(super) struct IndexCommand {

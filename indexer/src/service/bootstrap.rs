@@ -13,7 +13,7 @@ use tidemark_catalog::{
 use tidemark_store::{ChainRecord, Entropy, ProbeReport, Store, StoreError, probe_store};
 use tidemark_wal::{Log, LogParameters};
 
-use super::error::ServiceError;
+use super::{error::ServiceError, startup_retry::StartupMode};
 use tidemark_search::EngineOptions;
 
 /// Chooses the parameters of the log from those that are recorded; `None` when none are recorded or given.
@@ -87,13 +87,18 @@ pub(super) async fn open_generation(
     IndexChain::open(index, start, entropy.clone()).for_log(root).follow().await
 }
 
-/// The parameters to use, given those that are recorded.
+/// The parameters to use, given those that are recorded: in a pod these, whatever its spec says by now, since it is the log's
+/// writers that go by them.
 pub(super) fn choose_parameters(
     known: Option<&ChainRecord<RootState>>,
     log: &Log,
     choose: &ParameterChoice,
+    startup: StartupMode,
 ) -> Result<LogParameters, ServiceError> {
     let recorded = known.and_then(|slot| slot.state.schedule()).map(|schedule| schedule.newest().parameters);
+    if let (StartupMode::WaitForDependencies, Some(recorded)) = (startup, recorded) {
+        return Ok(recorded);
+    }
     choose(recorded).ok_or_else(|| ServiceError::NoExpiry { log: log.entries.url().to_string() })
 }
 

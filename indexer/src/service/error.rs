@@ -278,10 +278,7 @@ mod tests {
                 TransactionRejected::ParameterDiffers { name: "expiry", recorded: text(), given: text() },
                 Reason::ParametersDiffer,
             ),
-            (
-                TransactionRejected::ParameterUnusable { name: "expiry", given: text(), why: "x" },
-                Reason::ParametersDiffer,
-            ),
+            (TransactionRejected::ParameterUnusable { name: "expiry", given: text(), why: "x" }, Reason::ExpiryMissing),
             (TransactionRejected::NoParameters, Reason::ExpiryMissing),
             (TransactionRejected::OwnedByAnother { url: text(), owner: text(), id: text() }, Reason::OwnedByAnother),
             (TransactionRejected::OfAnotherLog { url: text(), log: text(), owner: text() }, Reason::OwnedByAnother),

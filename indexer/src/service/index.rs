@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     bootstrap::{FolderWriter, ParameterChoice, choose_parameters, open_generation, register, verify_contract},
     error::ServiceError,
+    parameter_difference::report_difference,
     purge_request::{PurgeRequest, was_purged},
     serve::{listen_on, serve},
     startup_retry::{OPENING, StartupMode, StartupRetry},
@@ -248,15 +249,22 @@ impl IndexTask {
         }
         let clock = StoreClock::new(log.stores(), &clock_name(&identity));
         let (options, entropy, status) = (self.options.ingest.clone(), self.entropy.clone(), self.status.clone());
+        let recorded = root.clone();
         let engine: Arc<dyn IndexEngine> = engine;
         let ingest = LogIngester { log, clock, root, chain, engine, identity, options, entropy, status };
-        let ended = match follower {
-            // It follows until the ingest has ended: search goes on while that publishes the rest.
-            Some(follower) => {
-                let following = async move { follower.run(CancellationToken::new()).await };
-                ingest_beside(following, stop, |stop| ingest.run(stop)).await
+        let ingesting = Box::pin(async {
+            match follower {
+                // It follows until the ingest has ended: search goes on while that publishes the rest.
+                Some(follower) => {
+                    let following = async move { follower.run(CancellationToken::new()).await };
+                    ingest_beside(following, stop, |stop| ingest.run(stop)).await
+                }
+                None => ingest.run(stop.clone()).await.map_err(ServiceError::from),
             }
-            None => Box::pin(ingest.run(stop.clone())).await.map_err(ServiceError::from),
+        });
+        let ended = tokio::select! {
+            ended = ingesting => ended,
+            never = report_difference(&recorded, &self.options.parameters, &self.pod) => match never {},
         };
         drop(folder);
         if ended.is_err() && self.options.startup == StartupMode::WaitForDependencies {
@@ -282,8 +290,8 @@ impl IndexTask {
         };
         let head = self.verify_stores(&root, head, &log, &index).await?;
         let chain = chain?;
-        let IndexOptions { parameters, owner, adopt, identity, .. } = &self.options;
-        let parameters = choose_parameters(head.as_ref(), &log, parameters)?;
+        let IndexOptions { parameters, owner, adopt, identity, startup, .. } = &self.options;
+        let parameters = choose_parameters(head.as_ref(), &log, parameters, *startup)?;
         let how = register(&root, head, &parameters, &chain, (owner, adopt.as_deref())).await?;
         let adopted = match how {
             RegistrationOutcome::Adopted { from } => Some(from.id().to_owned()),
@@ -345,4 +353,87 @@ fn clock_name(identity: &WriterIdentity) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' };
     let name: String = identity.0.chars().map(safe).collect();
     format!("{:.64}-{:016x}", name, xxhash_rust::xxh3::xxh3_64(identity.0.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tidemark_crds::Reason;
+    use tidemark_wal::LogParameters;
+    use tokio::time::sleep;
+
+    use super::*;
+
+    /// Options of an indexer of a log in memory, whose spec has an expiry of five minutes.
+    fn options(log: &Log, cache: &tempfile::TempDir, startup: StartupMode) -> IndexOptions {
+        let given = |recorded: Option<LogParameters>| {
+            Some(LogParameters { expiry: Duration::from_mins(5), ..recorded.unwrap_or_else(ten_minutes) })
+        };
+        IndexOptions {
+            stores: PodStores::already_open(Some(log.clone()), Store::memory()),
+            parameters: Box::new(given),
+            owner: IndexOwner::Named { name: "test".to_owned() },
+            adopt: None,
+            moved_from: None,
+            identity: None,
+            listen: None,
+            search: false,
+            startup,
+            cache: EngineOptions { cache_folder: cache.path().to_owned(), cache_bytes: 1 << 20 },
+            ingest: IngestOptions::default(),
+            control: None,
+        }
+    }
+
+    fn ten_minutes() -> LogParameters {
+        LogParameters::with_expiry(Duration::from_mins(10))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_whose_parameters_differ_indexes_by_the_recorded_ones_and_says_so_until_they_agree() {
+        let log = Log::over(Store::memory(), vec![Store::memory()]);
+        let root = RootChain::open(&log, Entropy::seeded(1));
+        root.ensure(&ten_minutes()).await.unwrap();
+        // A store in memory has the machine's clock, which stands still for this test.
+        let probed = [(Store::memory().url().to_string(), "passed")].into();
+        root.record_probes(root.head().await.unwrap(), &probed).await.unwrap();
+        let (cache, stop) = (tempfile::tempdir().unwrap(), CancellationToken::new());
+        let refused = IndexService::start(options(&log, &cache, StartupMode::FailFast), stop.clone()).await;
+        let refused = refused.err().unwrap().to_string();
+        assert!(refused.contains("tidemark log set"), "{refused}");
+
+        let waiting = options(&log, &cache, StartupMode::WaitForDependencies);
+        let service = IndexService::start(waiting, stop.clone()).await.unwrap();
+        let pod = service.pod();
+        let running = tokio::spawn(service.run());
+        let until = async |what: &str, wanted: &dyn Fn(&tidemark_crds::PodReport) -> bool| {
+            for _ in 0..1000 {
+                if wanted(&pod.report()) {
+                    return;
+                }
+                sleep(Duration::from_secs(1)).await;
+            }
+            panic!("never {what}: {:#?}", pod.report());
+        };
+        let differ = |report: &tidemark_crds::PodReport| {
+            let words = ["expiry", "600s", "300s", "tidemark log set"];
+            report.problems.iter().any(|problem| {
+                problem.reason == Reason::ParametersDiffer && words.iter().all(|word| problem.message.contains(word))
+            })
+        };
+        until("writing, with the difference told", &|report| {
+            report.phase == PodPhase::Writing && report.horizon.is_some() && differ(report)
+        })
+        .await;
+        assert_eq!(root.state().await.unwrap().parameters.len(), 1, "the log's parameters were changed");
+
+        root.set_parameters(&LogParameters::with_expiry(Duration::from_mins(5))).await.unwrap();
+        until("well", &|report| report.phase == PodPhase::Writing && report.problems.is_empty()).await;
+        // Changed by somebody else while the process runs.
+        root.set_parameters(&ten_minutes()).await.unwrap();
+        until("told again", &differ).await;
+        stop.cancel();
+        running.await.unwrap().unwrap();
+    }
 }

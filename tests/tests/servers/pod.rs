@@ -207,7 +207,7 @@ async fn an_index_of_another_log_is_left_alone_and_cannot_be_adopted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn parameters_that_are_missing_or_differ_wait_for_the_logs() {
+async fn an_indexer_waits_for_the_logs_parameters_and_goes_on_with_them_where_its_own_differ() {
     let server = S3Server::start().expect("the server starts");
     let missing = Settings::ready(&server).with("EXPIRY", None);
     let pod = missing.start("index").await;
@@ -219,7 +219,9 @@ async fn parameters_that_are_missing_or_differ_wait_for_the_logs() {
     let differs = Settings::ready(&server).with("EXPIRY", Some("2s"));
     let pod = differs.start("index").await;
     let told = pod.until_problem("ParametersDiffer", None).await;
-    assert!(told.contains("tidemark log set"), "{told}");
+    assert!(told.contains("2s") && told.contains("tidemark log set"), "{told}");
+    let goes_on = |process: &serde_json::Value| process["phase"] == "writing" && process["caughtUp"] == true;
+    pod.until("it indexes by the recorded ones", goes_on).await;
     differs.run(&["log", "set"]).await;
     pod.until_well("writing").await;
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,42 +19,11 @@ use tidemark_wal::Token;
 
 use super::{
     MINUTE,
-    world::{EntryDraft, IngestWorld, small_batches},
+    world::{EntryDraft, IngestWorld, StoreCost, small_batches},
 };
 
 const HOUR: Duration = Duration::from_hours(1);
 const DAY: Duration = Duration::from_hours(24);
-/// What an index costs in a span of time.
-#[derive(Debug)]
-struct IndexCost {
-    requests: u64,
-    written_bytes: u64,
-    /// By store: of the log, of metadata, and of the index.
-    puts: [u64; 3],
-    /// Objects at the end, and their bytes.
-    kept: (usize, u64),
-}
-
-fn puts(world: &IngestWorld) -> [u64; 3] {
-    ["log", "metadata", "index"].map(|store| world.bucket.puts(store))
-}
-
-/// Counts while `during` runs. The log's entries are not of the index: `kept` counts what lies below `prefix`.
-async fn cost_of(world: &IngestWorld, prefix: &str, during: impl Future<Output = ()>) -> IndexCost {
-    let (requests, written_bytes, before) = (world.bucket.requests(), world.bucket.written_bytes(), puts(world));
-    during.await;
-    let mut puts = puts(world);
-    for (now, before) in puts.iter_mut().zip(before) {
-        *now -= before;
-    }
-    IndexCost {
-        requests: world.bucket.requests() - requests,
-        written_bytes: world.bucket.written_bytes() - written_bytes,
-        puts,
-        kept: world.bucket.kept(prefix),
-    }
-}
-
 /// Runs an idle index for `count` days, and checks that it costs the same on each of them from the second one on. The bounds are
 /// those of the table in the catalog's README, section 7.3.
 async fn check_idle_days(count: usize) {
@@ -63,7 +32,7 @@ async fn check_idle_days(count: usize) {
     world.pass(DAY).await;
     let mut days = Vec::new();
     for _ in 1..count {
-        days.push(cost_of(&world, "", world.pass(DAY)).await);
+        days.push(world.cost_of("", world.pass(DAY)).await);
     }
     print(&days);
     // The goal for a log with one metadata store, heartbeat, horizon, trimming and collection of garbage included.
@@ -78,7 +47,7 @@ async fn check_idle_days(count: usize) {
 }
 
 /// A figure of a cost, with its name.
-type CostFigure = (&'static str, fn(&IndexCost) -> u64);
+type CostFigure = (&'static str, fn(&StoreCost) -> u64);
 
 /// Those that must not grow with time.
 const FIGURES: [CostFigure; 5] = [
@@ -94,7 +63,7 @@ fn is_within(puts: [u64; 3], bounds: [u64; 3]) -> bool {
 }
 
 /// No part costs over `percent` less than another one.
-fn check_same(parts: &[IndexCost], figures: &[CostFigure], percent: u64) {
+fn check_same(parts: &[StoreCost], figures: &[CostFigure], percent: u64) {
     for (name, figure) in figures {
         let [least, most] = extremes(parts, *figure);
         assert!((most - least) * 100 <= most * percent, "{name}: {least} to {most}: {parts:?}");
@@ -102,7 +71,7 @@ fn check_same(parts: &[IndexCost], figures: &[CostFigure], percent: u64) {
 }
 
 /// The figures of the README's table.
-fn print(parts: &[IndexCost]) {
+fn print(parts: &[StoreCost]) {
     let kept: [CostFigure; 2] = [("objects kept", |cost| cost.kept.0 as u64), ("bytes kept", |cost| cost.kept.1)];
     for (name, figure) in FIGURES.into_iter().chain(kept) {
         let ([least, most], sum) = (extremes(parts, figure), parts.iter().map(figure).sum::<u64>());
@@ -121,7 +90,7 @@ async fn an_idle_index_costs_the_same_on_every_day_of_a_year() {
     check_idle_days(365).await;
 }
 
-fn extremes(parts: &[IndexCost], figure: fn(&IndexCost) -> u64) -> [u64; 2] {
+fn extremes(parts: &[StoreCost], figure: fn(&StoreCost) -> u64) -> [u64; 2] {
     let figures = parts.iter().map(figure);
     [figures.clone().min().unwrap(), figures.max().unwrap()]
 }
@@ -160,7 +129,7 @@ async fn check_busy_parts(parts: u64, span: Duration) {
                 world.pass(Duration::from_secs(1)).await;
             }
         };
-        costs.push(cost_of(&world, "index/", append).await);
+        costs.push(world.cost_of("index/", append).await);
     }
     print(&costs);
     // Of a publication of one entry: the entry, its segment, a share of some merges, the manifest, probes and audits.

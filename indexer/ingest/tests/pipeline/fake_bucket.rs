@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -14,6 +14,7 @@ use object_store::{
     Attributes, CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
     ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, path::Path,
 };
+use parking_lot::{Mutex, MutexGuard};
 use tidemark_store::{Store, StoreSecond};
 use tokio::time::Instant;
 use url::Url;
@@ -76,7 +77,7 @@ impl FakeBucket {
     }
 
     fn state(&self) -> MutexGuard<'_, BucketState> {
-        self.0.lock().unwrap()
+        self.0.lock()
     }
 
     /// The store over it, below `prefix`.

@@ -8,21 +8,8 @@ use tidemark_wal::Outcome;
 use crate::{
     MINUTE,
     fake_bucket::BadRead,
-    world::{EntryDraft, IngestWorld},
+    world::{EntryDraft, IngestWorld, StoreCost},
 };
-
-/// What the stores are asked for meanwhile.
-#[derive(Debug)]
-struct StoreCost {
-    requests: u64,
-    read_bytes: u64,
-}
-
-async fn cost_of(world: &IngestWorld, during: impl Future<Output = ()>) -> StoreCost {
-    let (requests, read_bytes) = (world.bucket.requests(), world.bucket.read_bytes());
-    during.await;
-    StoreCost { requests: world.bucket.requests() - requests, read_bytes: world.bucket.read_bytes() - read_bytes }
-}
 
 fn without_merges() -> IngestOptions {
     IngestOptions { compaction: false, ..IngestOptions::default() }
@@ -39,11 +26,11 @@ async fn a_correction_and_the_audits_cost_the_same_after_any_history() {
         world.plant_history(world.ago(20_000), history, outcome).await;
         let running = world.start();
         world.pass(30 * MINUTE).await;
-        let audits = cost_of(&world, world.pass(30 * MINUTE)).await;
+        let audits = world.cost_of("", world.pass(30 * MINUTE)).await;
         // Both were sealed without it: the history has its entity and its key.
         world.append(world.ago(300), &EntryDraft::entity(7));
         world.append(world.ago(300), &EntryDraft::entity(8).key("k1"));
-        let correction = cost_of(&world, world.pass(30 * MINUTE)).await;
+        let correction = world.cost_of("", world.pass(30 * MINUTE)).await;
         let standing = world.manifest().await.totals.standing();
         assert_eq!((standing.committed, standing.duplicate), (history * 9 / 10 + 1, 1), "after {history}");
         costs.push((audits, correction));
@@ -72,10 +59,10 @@ async fn unreadable_entries_are_tried_again_in_turns_of_a_bounded_length() {
     }
     let running = world.start();
     // All of them at the take-over: a new release or new credentials may read them.
-    let first = cost_of(&world, world.pass(10 * MINUTE)).await;
+    let first = world.cost_of("", world.pass(10 * MINUTE)).await;
     assert!(first.requests >= UNREADABLE, "{first:?}");
     for hour in 1..=4 {
-        let later = cost_of(&world, world.pass(60 * MINUTE)).await;
+        let later = world.cost_of("", world.pass(60 * MINUTE)).await;
         assert!(later.requests < 3_000, "{later:?} in hour {hour}");
     }
     // Each one has its turn.

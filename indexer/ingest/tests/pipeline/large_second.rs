@@ -119,6 +119,28 @@ async fn of_a_second_with_any_number_of_entries_only_so_many_are_remembered() {
     assert!(largest < 2 << 20, "a segment of {largest} bytes");
 }
 
+/// Nothing of a second is published before all of it is: after a crash within it, all of it is read once more, and no more.
+#[tokio::test(start_paused = true)]
+async fn after_a_crash_within_such_a_second_it_is_read_once_more_and_indexed_once() {
+    let (world, _) = counted_world().await;
+    let before: Vec<_> =
+        (0..10).map(|number| world.append(world.ago(30_010 - number), &EntryDraft::entity(number))).collect();
+    let second = world.ago(30_000);
+    let tokens: Vec<_> = (0..ENTRIES).map(|number| world.append(second, &EntryDraft::entity(number % 1_000))).collect();
+    let reads = || world.bucket.reads("log/") - world.bucket.reads("log/.tidemark/");
+    // Two thirds of the way.
+    assert!(world.run_until_request(ENTRIES * 2 / 3).await);
+    let crashed = reads();
+    assert!((ENTRIES / 2..ENTRIES).contains(&crashed), "{crashed} reads before the crash");
+    world.run_for(5 * MINUTE).await;
+    let again = reads() - crashed;
+    assert!(again <= ENTRIES + before.len() as u64, "{again} reads after the crash");
+    // Neither a gap nor a double.
+    assert_eq!(world.check().await.records.len(), tokens.len() + before.len());
+    let outcomes = world.outcomes().await;
+    assert!(before.iter().chain(&tokens).all(|token| outcomes[token] == [Outcome::Committed]));
+}
+
 /// The audits of such a second take their turns with the tail within it.
 #[tokio::test(start_paused = true)]
 async fn the_audit_of_a_second_with_any_number_of_entries_delays_no_tail() {

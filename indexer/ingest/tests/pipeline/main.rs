@@ -5,6 +5,7 @@
 mod bad_objects;
 mod compaction;
 mod days;
+mod failing_drain;
 mod fake_bucket;
 mod history;
 mod large_second;

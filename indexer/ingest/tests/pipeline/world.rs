@@ -72,6 +72,18 @@ pub(crate) struct RunningIngest {
     task: AbortOnDropHandle<Result<(), IngestError>>,
 }
 
+/// What the stores are asked for during a span, and what they keep at its end.
+#[derive(Debug)]
+pub(crate) struct StoreCost {
+    pub(crate) requests: u64,
+    pub(crate) written_bytes: u64,
+    pub(crate) read_bytes: u64,
+    /// By store: of the log, of metadata, and of the index.
+    pub(crate) puts: [u64; 3],
+    /// Objects, and their bytes.
+    pub(crate) kept: (usize, u64),
+}
+
 /// Makes the engine of the index that lives in a store.
 pub(crate) type EngineMaker = Box<dyn Fn(Store) -> Arc<dyn IndexEngine>>;
 
@@ -298,6 +310,22 @@ impl IngestWorld {
 
     pub(crate) async fn pass(&self, span: Duration) {
         sleep(span).await;
+    }
+
+    /// Counts while `during` runs. Of what is kept, what lies below `prefix`: the log's entries are not the index's.
+    pub(crate) async fn cost_of(&self, prefix: &str, during: impl Future<Output = ()>) -> StoreCost {
+        let counts = || (self.bucket.requests(), self.bucket.written_bytes(), self.bucket.read_bytes());
+        let puts = || ["log", "metadata", "index"].map(|store| self.bucket.puts(store));
+        let ((requests, written_bytes, read_bytes), before) = (counts(), puts());
+        during.await;
+        let (after, puts) = (counts(), puts());
+        StoreCost {
+            requests: after.0 - requests,
+            written_bytes: after.1 - written_bytes,
+            read_bytes: after.2 - read_bytes,
+            puts: [0, 1, 2].map(|store| puts[store] - before[store]),
+            kept: self.bucket.kept(prefix),
+        }
     }
 
     /// A process runs, and stops in an orderly way.

@@ -25,7 +25,9 @@ fn of_indexer(inputs: &ConditionInputs<'_>, seen: &ObservedPod, process: &PodRep
     if matches!(process.phase, PodPhase::Purging | PodPhase::Purged) {
         return ConditionValue::no(Reason::Purging, "the index is being removed, as \"spec.deletionPolicy\" asks");
     }
-    let problem = storage::problem(process).or(process.problems.first());
+    // With other parameters than those of the spec it goes on all the same.
+    let mut others = process.problems.iter().filter(|problem| problem.reason != Reason::ParametersDiffer);
+    let problem = storage::problem(process).or_else(|| others.next());
     if let Some(problem) = problem {
         return ConditionValue::no(problem.reason, problem.message.clone());
     }

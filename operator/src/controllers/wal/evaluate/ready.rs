@@ -1,6 +1,6 @@
 //! `Ready`: of what the other conditions say, what keeps the WAL from its use.
 
-use tidemark_crds::{ConditionStatus, Reason};
+use tidemark_crds::{ConditionStatus, ConditionType, Reason, names::WalComponent};
 
 use super::inputs::ConditionInputs;
 use crate::condition_value::ConditionValue;
@@ -20,6 +20,9 @@ pub(super) fn ready(
     if let Some(failing) = of(ConditionStatus::False).or_else(|| of(ConditionStatus::Unknown)) {
         return failing.clone();
     }
+    if let Some(differing) = parameters_differ(inputs) {
+        return differing;
+    }
     match (inputs.suspended, inputs.search_wanted) {
         (true, true) => ConditionValue::yes(
             Reason::Suspended,
@@ -31,6 +34,22 @@ pub(super) fn ready(
         ),
         (false, true) => indexed(inputs, "the log is indexed and can be searched"),
         (false, false) => indexed(inputs, "the log is indexed; search is turned off"),
+    }
+}
+
+/// What the log records otherwise than the spec says. The indexer goes on with what is recorded, so that the spec is not in force.
+fn parameters_differ(inputs: &ConditionInputs<'_>) -> Option<ConditionValue> {
+    match inputs.active_indexer() {
+        Some((_, process)) => {
+            let problem = process.problems.iter().find(|problem| problem.reason == Reason::ParametersDiffer)?;
+            Some(ConditionValue::no(problem.reason, problem.message.clone()))
+        }
+        // It stays as long as an indexer may be about to say whether it is over.
+        None if inputs.has_unpolled(WalComponent::Indexer) => {
+            let before = inputs.before(ConditionType::Ready).map(ConditionValue::repeated);
+            before.filter(|before| before.reason == Reason::ParametersDiffer)
+        }
+        None => None,
     }
 }
 

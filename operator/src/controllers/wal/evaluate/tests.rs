@@ -363,6 +363,27 @@ fn conditions_follow_from_what_was_seen() {
             ["False/AuthTokenMissing", "True/Probed", "True/CaughtUp", "False/AuthTokenMissing"],
         ),
         (
+            "the log has other parameters than the spec: it is indexed by its own",
+            ConditionCase {
+                pods: with(PodReport { problems: problem("ParametersDiffer"), ..writer() }),
+                ..ConditionCase::default()
+            },
+            ["False/ParametersDiffer", "True/Probed", "True/CaughtUp", "True/Available"],
+        ),
+        (
+            "the same while the operator has polled no pod yet",
+            ConditionCase {
+                pods: vec![ObservedPod { observation: PodObservation::default(), ..indexer(writer()) }],
+                before: vec![
+                    before(ConditionType::Ready, "False", Reason::ParametersDiffer),
+                    before(ConditionType::StorageReady, "True", Reason::Probed),
+                    before(ConditionType::Indexing, "True", Reason::CaughtUp),
+                ],
+                ..ConditionCase::default()
+            },
+            ["False/ParametersDiffer", "True/Probed", "True/CaughtUp", "True/Available"],
+        ),
+        (
             "search is turned off",
             ConditionCase { search_wanted: false, search: Some(RolloutStatus::default()), ..ConditionCase::default() },
             ["True/Ready", "True/Probed", "True/CaughtUp", "False/NoReplicas"],
