@@ -1,4 +1,7 @@
 //! Sizes in bytes as people write them in a resource, and the quantities of Kubernetes.
+//!
+//! Read here because a size must be exactly what the definition's pattern lets pass, where parsers of sizes for people take more
+//! (`1.5 MB`), and because a quantity of `k8s-openapi` is only its text.
 
 use std::fmt;
 

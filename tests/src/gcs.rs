@@ -12,7 +12,7 @@ use std::{
     convert::Infallible,
     net::TcpListener,
     sync::{
-        Arc, LazyLock, Mutex, MutexGuard, PoisonError,
+        Arc, LazyLock,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -23,6 +23,7 @@ use aws_lc_rs::{
 };
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 
 use self::objects::GcsBucket;
 use crate::{in_process_server::InProcessServer, s3::MovableClock};
@@ -45,7 +46,7 @@ struct GcsState {
 
 impl GcsState {
     fn buckets(&self) -> MutexGuard<'_, BTreeMap<String, GcsBucket>> {
-        self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
+        self.buckets.lock()
     }
 }
 

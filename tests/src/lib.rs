@@ -42,6 +42,12 @@ pub use program::{ProcessMemory, TidemarkProcess};
 pub use s3::S3Server;
 pub use stores::TestStore;
 
+/// Says that something is not tested since this machine lacks what it needs. In CI nothing is skipped: there it panics.
+pub fn skip(why: &str) {
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}");
+    eprintln!("SKIPPED: {why}");
+}
+
 /// The repository's top folder.
 pub fn root() -> std::path::PathBuf {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(std::path::Path::new("/")).to_owned()

@@ -5,13 +5,10 @@ mod clock;
 mod front;
 mod objects;
 
-use std::{
-    collections::BTreeMap,
-    net::TcpListener,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, net::TcpListener, sync::Arc};
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use tidemark_store::StoreSecond;
 
 pub use self::clock::MovableClock;
@@ -38,16 +35,16 @@ struct S3State {
 }
 
 impl S3State {
-    fn buckets(&self) -> std::sync::MutexGuard<'_, S3Buckets> {
-        self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
+    fn buckets(&self) -> MutexGuard<'_, S3Buckets> {
+        self.buckets.lock()
     }
 
-    fn faults(&self) -> std::sync::MutexGuard<'_, FaultRules> {
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    fn faults(&self) -> MutexGuard<'_, FaultRules> {
+        self.faults.lock()
     }
 
-    fn counts(&self) -> std::sync::MutexGuard<'_, BTreeMap<StoreOperation, u64>> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn counts(&self) -> MutexGuard<'_, BTreeMap<StoreOperation, u64>> {
+        self.counts.lock()
     }
 }
 
@@ -112,7 +109,7 @@ impl S3Server {
 
     /// Rotates the one access key: the one before is refused from now on.
     pub fn set_keys(&self, access_key: &str, secret_key: &str) {
-        let mut keys = self.shared.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut keys = self.shared.keys.lock();
         *keys = (access_key.to_owned(), secret_key.to_owned());
     }
 

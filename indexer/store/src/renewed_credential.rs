@@ -1,4 +1,6 @@
 //! A credential that ends, renewed before it does.
+//!
+//! `object_store` has such a cache for its own tokens and does not export it. Here the old one also serves while renewal fails.
 
 use std::{sync::Arc, time::Duration};
 

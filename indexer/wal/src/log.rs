@@ -57,23 +57,12 @@ impl Log {
 
     /// Every store once, the log's own first.
     pub fn stores(&self) -> impl Iterator<Item = &Store> {
-        let mut once: Vec<&Store> = Vec::new();
-        for store in std::iter::once(&self.entries).chain(&self.metadata) {
-            if !once.iter().any(|known| known.is_same(store)) {
-                once.push(store);
-            }
-        }
-        once.into_iter()
+        each_once(std::iter::once(&self.entries).chain(&self.metadata)).into_iter()
     }
 
     /// The metadata stores in which `path` is looked for, the likely one first. A store is asked once.
     pub(crate) fn likely(&self, path: &DatamonPath) -> Vec<&Store> {
-        let mut stores: Vec<&Store> = self.metadata.iter().collect();
-        if path.is_mutable() {
-            stores.reverse();
-        }
-        stores.dedup_by(|one, other| one.is_same(other));
-        stores
+        if path.is_mutable() { each_once(self.metadata.iter().rev()) } else { each_once(self.metadata.iter()) }
     }
 
     /// Where descriptors are written: the first metadata store.
@@ -87,9 +76,35 @@ impl Log {
     }
 }
 
+fn each_once<'a>(stores: impl Iterator<Item = &'a Store>) -> Vec<&'a Store> {
+    let mut once: Vec<&Store> = Vec::new();
+    for store in stores {
+        if !once.iter().any(|known| known.is_same(store)) {
+            once.push(store);
+        }
+    }
+    once
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use object_store::memory::InMemory;
+
     use super::*;
+    use crate::datamon::parse_datamon_path;
+
+    #[test]
+    fn a_store_that_is_named_twice_is_asked_once() {
+        let [a, b] = ["s3://a", "s3://b"].map(|url| Store::over(Arc::new(InMemory::new()), url.parse().unwrap()));
+        let log = Log::over(Store::memory(), vec![a.clone(), b.clone(), a.clone()]);
+        for path in ["bundles/r/b/bundle.yaml", "labels/r/v1/label.yaml"] {
+            let path = parse_datamon_path(path).unwrap();
+            let asked: Vec<_> = log.likely(&path).into_iter().map(Store::url).collect();
+            assert_eq!(asked, [a.url(), b.url()]);
+        }
+    }
 
     #[test]
     fn a_log_and_its_metadata_do_not_lie_within_one_another() {

@@ -102,6 +102,10 @@ pub(crate) enum ReadFault {
     BodyAndHead,
     /// Its body, with a failure that may pass.
     Unavailable,
+    /// Any request for it, with a status that blames the request.
+    BadRequest,
+    /// Any request for it, since its key is longer than the store takes.
+    KeyTooLong,
 }
 
 /// Two stores with one clock that stands still until a test moves it.
@@ -186,9 +190,14 @@ impl TestStore {
     /// As [`Self::log`], with the versions of the values.
     pub(crate) fn versioned_log(&self) -> Log {
         let mut log = self.log();
-        let (store, url) = (Arc::new(self.clone()), Url::parse("memory:///values").unwrap());
-        log.metadata[1] = Store::over_versioned(store.clone(), store, url);
+        log.metadata[1] = self.versioned_store("values");
         log
+    }
+
+    /// What lies below `prefix`, with its versions.
+    pub(crate) fn versioned_store(&self, prefix: &str) -> Store {
+        let (store, url) = (Arc::new(self.clone()), Url::parse(&format!("memory:///{prefix}")).unwrap());
+        Store::over_versioned(store.clone(), store, url)
     }
 
     /// As [`Self::log`], with values in a store that keeps no user metadata, as a folder.
@@ -260,12 +269,21 @@ impl TestStore {
         self.state().refused.clear();
     }
 
+    fn fault(&self, location: &Path) -> Option<ReadFault> {
+        let of = |(key, _): &&(String, ReadFault)| location.as_ref().contains(key.as_str());
+        self.state().refused.iter().find(of).map(|(_, fault)| *fault)
+    }
+
     fn refusal(&self, location: &Path, head: bool) -> Option<Error> {
-        let refuses = |(key, fault): &&(String, ReadFault)| {
-            location.as_ref().contains(key.as_str()) && (!head || *fault == ReadFault::BodyAndHead)
-        };
-        let fault = self.state().refused.iter().find(refuses)?.1;
-        Some(if fault == ReadFault::Unavailable { Self::silent() } else { Self::denied(location) })
+        match self.fault(location)? {
+            ReadFault::Body | ReadFault::Unavailable if head => None,
+            ReadFault::Unavailable => Some(Self::silent()),
+            ReadFault::Body | ReadFault::BodyAndHead => Some(Self::denied(location)),
+            // The answer to HEAD has no body.
+            ReadFault::BadRequest | ReadFault::KeyTooLong if head => Some(Self::refused_request("")),
+            ReadFault::BadRequest => Some(Self::refused_request("InvalidRequest")),
+            ReadFault::KeyTooLong => Some(Self::refused_request("KeyTooLongError")),
+        }
     }
 
     /// Whether a version, or the list of them, is refused; counts it.
@@ -324,6 +342,12 @@ impl TestStore {
     fn silent() -> Error {
         Error::Generic { store: "lab", source: "no answer".into() }
     }
+
+    /// As S3 refuses a request that it blames, in the transport's words.
+    fn refused_request(code: &str) -> Error {
+        let words = format!("Server returned non-2xx status code: 400 Bad Request: <Code>{code}</Code>");
+        Error::Generic { store: "lab", source: words.into() }
+    }
 }
 
 impl fmt::Display for TestStore {
@@ -344,6 +368,9 @@ impl ListVersions for TestStore {
         // Others go on while this one waits for the answer.
         tokio::task::yield_now().await;
         self.state().requests.version_lists += 1;
+        if self.fault(path) == Some(ReadFault::KeyTooLong) {
+            return Err(Self::refused_request("KeyTooLongError"));
+        }
         if self.is_version_refused(path, None) {
             return Err(Self::denied(path));
         }

@@ -1,11 +1,9 @@
 //! The clock of a store under test.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use jiff::{SignedDuration, Timestamp};
+use parking_lot::Mutex;
 use tidemark_store::StoreSecond;
 
 /// The machine's clock moved by as much as a test says.
@@ -32,18 +30,18 @@ impl MovableClock {
     /// Lets `span` pass at once.
     pub fn advance(&self, span: Duration) {
         let span = SignedDuration::try_from(span).unwrap_or(SignedDuration::MAX);
-        let mut offset = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut offset = self.0.lock();
         *offset = offset.saturating_add(span);
     }
 
     /// Makes it `second` now; the clock goes on from there.
     pub fn set(&self, second: StoreSecond) {
         let wanted = second.timestamp().duration_since(self.now());
-        let mut offset = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut offset = self.0.lock();
         *offset = offset.saturating_add(wanted);
     }
 
     fn offset(&self) -> SignedDuration {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.0.lock()
     }
 }

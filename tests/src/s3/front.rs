@@ -1,10 +1,6 @@
 //! The HTTP front: counts requests, acts out faults, checks the end of signed URLs, and sets the `Date` header.
 
-use std::{
-    convert::Infallible,
-    io,
-    sync::{Arc, PoisonError},
-};
+use std::{convert::Infallible, io, sync::Arc};
 
 use bytes::Bytes;
 use http_body_util::BodyExt;
@@ -47,7 +43,7 @@ struct AccessKeys(Arc<S3State>);
 #[async_trait::async_trait]
 impl S3Auth for AccessKeys {
     async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
-        let (known, secret) = self.0.keys.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (known, secret) = self.0.keys.lock().clone();
         if known == access_key { Ok(secret.into()) } else { Err(s3s::s3_error!(InvalidAccessKeyId)) }
     }
 }

@@ -1,7 +1,8 @@
 //! Azure: a service SAS on one blob, with the permission to create and no other.
 //!
 //! A SAS signs no headers, so the user metadata is sent but not enforced, and the condition is the permission: `c`
-//! creates a blob and never writes to one that exists.
+//! creates a blob and never writes to one that exists. `object_store` begins a SAS at the local clock's moment and chooses the
+//! permissions itself.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,6 @@
 //! Google: V4 signatures with a chosen date.
+//!
+//! `object_store` dates a URL by the local clock and signs no headers, and the condition is one.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

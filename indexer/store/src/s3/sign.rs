@@ -1,4 +1,6 @@
 //! S3: Signature Version 4 in the query, with a chosen date.
+//!
+//! `rusty-s3` signs. `object_store` could, but dates a URL by the local clock and signs no headers, and the condition is one.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -20,6 +20,7 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     ObjectStoreExt as _, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, memory::InMemory, path::Path,
 };
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tidemark_store::{AppendOnlyChain, ChainState, Entropy, InvariantViolation, StateExtensions, Store, StoreSecond};
 use tokio::{sync::Notify, time::Instant};
@@ -148,11 +149,11 @@ impl ScriptedStore {
 
     /// From now on, after `skip` calls of that kind on keys that contain `key`, `fault` happens to `times` of them.
     pub(crate) fn disturb(&self, call: StoreCall, key: &str, skip: u64, times: u64, fault: CallFault) {
-        lock(&self.rules).push(CallFaultRule { call, key: key.to_owned(), skip, times, fault });
+        self.rules.lock().push(CallFaultRule { call, key: key.to_owned(), skip, times, fault });
     }
 
     pub(crate) fn peace(&self) {
-        lock(&self.rules).clear();
+        self.rules.lock().clear();
     }
 
     pub(crate) fn calls(&self) -> u64 {
@@ -182,7 +183,7 @@ impl ScriptedStore {
 
     fn strike(&self, call: StoreCall, key: &str) -> Option<CallFault> {
         self.calls.fetch_add(1, Ordering::Relaxed);
-        let mut rules = lock(&self.rules);
+        let mut rules = self.rules.lock();
         for rule in rules.iter_mut() {
             if (rule.call != call && rule.call != StoreCall::Any) || !key.contains(&rule.key) || rule.times == 0 {
                 continue;
@@ -215,12 +216,12 @@ impl ScriptedStore {
 
     async fn put(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
         let put = self.objects.put_opts(location, payload, options).await?;
-        lock(&self.times).insert(location.to_string(), self.now());
+        self.times.lock().insert(location.to_string(), self.now());
         Ok(put)
     }
 
     fn timed(&self, meta: ObjectMeta) -> ObjectMeta {
-        let time = lock(&self.times).get(meta.location.as_ref()).copied();
+        let time = self.times.lock().get(meta.location.as_ref()).copied();
         ObjectMeta { last_modified: time.unwrap_or(meta.last_modified), ..meta }
     }
 }
@@ -231,10 +232,6 @@ async fn after<T>(fault: Option<CallFault>, answer: Result<T>) -> Result<T> {
         Some(CallFault::EndAfter) => std::future::pending().await,
         _ => answer,
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn broken() -> Error {

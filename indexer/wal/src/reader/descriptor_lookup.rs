@@ -7,7 +7,7 @@ use super::{
     descriptor_object::{DescriptorObject, OP_FIELD, TOKEN_FIELD},
     memory_budget::MemoryShare,
     object_reader::{FIRST_READ_BYTES, ObjectReader, ReadObject},
-    refusals::ObjectName,
+    refusals::ReadTarget,
 };
 use crate::{
     datamon::{DatamonDescriptor, DatamonPath, read_descriptor},
@@ -135,7 +135,7 @@ impl DescriptorReader {
     ) -> Result<Option<DescriptorObject>, StoreError> {
         let kept = limit.min(MAX_KEPT_DESCRIPTOR_BYTES);
         memory.charge(FIRST_READ_BYTES).await;
-        let name = ObjectName::deciding(key);
+        let name = ReadTarget::deciding(key);
         let (mut read, mut charged) = self.objects.read(store, name, 0, kept, memory).await?;
         let mut digest = None;
         if let ReadObject::Read(object) = &read

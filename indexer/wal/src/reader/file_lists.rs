@@ -11,7 +11,7 @@ use super::{
     file_names::{FileNames, MAX_FILE_NAME_BYTES, no_room},
     memory_budget::MemoryShare,
     object_reader::{FIRST_READ_BYTES, ObjectReader, ReadObject},
-    refusals::ObjectName,
+    refusals::ReadTarget,
     resolved_entry::ResolvedOperation,
 };
 use crate::{
@@ -92,7 +92,7 @@ impl FileListReader {
     ) -> Result<Result<Vec<String>, String>, StoreError> {
         for store in self.log.likely(path) {
             memory.charge(FIRST_READ_BYTES).await;
-            let name = ObjectName::file_list(key);
+            let name = ReadTarget::file_list(key);
             let (read, charged) = self.objects.read(store, name, 0, MAX_FILE_LIST_BYTES, memory).await?;
             let names = match read {
                 ReadObject::Absent => None,

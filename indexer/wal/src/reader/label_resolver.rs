@@ -47,8 +47,8 @@ impl LabelResolver {
         Self { log: log.clone(), descriptors: descriptors.clone(), versions, lookahead: Arc::new(lookahead) }
     }
 
-    /// Looks for what the operation on a label wrote that has no marker, in the likely store first; one that has the label ends
-    /// the search.
+    /// Looks for what the operation on a label wrote that has no marker, in the likely store first; one that has a version of it
+    /// ends the search.
     pub(super) async fn find(
         &self,
         wanted: DescriptorQuery<'_>,
@@ -67,7 +67,9 @@ impl LabelResolver {
                     let found = self.find_version(store, key, &wanted, &mut range, memory).await;
                     memory.share.release(range.charged);
                     match found {
-                        Ok(found) => return Ok(found),
+                        Ok(found) if found.observation.is_some() => return Ok(found),
+                        // Its versions are other entries'; values may have moved from one store to another.
+                        Ok(_) => continue,
                         Err(VersionError::Store(error)) => return Err(error),
                         Err(VersionError::NoRight { why, time }) => (Some(why), time),
                     }

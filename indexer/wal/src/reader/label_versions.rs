@@ -10,7 +10,7 @@ use super::{
     descriptor_object::{DescriptorObject, TOKEN_FIELD},
     memory_budget::MemoryShare,
     object_reader::{FIRST_READ_BYTES, ObjectReader, PROOFS_READ, ReadCharge, ReadObject, judgement},
-    refusals::{ObjectName, RefusalCause, RefusalVerdict, VersionRight, is_refusal},
+    refusals::{ReadTarget, RefusalCause, RefusalVerdict, VersionRight, is_refusal},
     shared_horizon::SharedHorizon,
     version_cache::{HistoryListing, LabelHistory, PageVersions, VERSION_BYTES, VersionCache, VersionIndex},
 };
@@ -196,7 +196,7 @@ impl LabelVersionReader {
     pub(super) async fn newest(&self, store: &Store, key: &str) -> Result<ReadObject, StoreError> {
         let before = self.objects.refusals().reads();
         let attributes = store.get(key, 0).await;
-        self.objects.judged(store, ObjectName::deciding(key), before, attributes).await
+        self.objects.judged(store, ReadTarget::deciding(key), before, attributes).await
     }
 
     /// Where the pages of the key's versions begin, as far back as `from`; `None` where the store keeps none.
@@ -383,7 +383,7 @@ impl LabelVersionReader {
                     break VersionRead::Unnamed(DescriptorObject::of(ReadObject::Read(object), None, charge.bytes));
                 }
                 Ok(None) => {
-                    self.objects.refusals().record_absence(store, ObjectName::version(key, id));
+                    self.objects.refusals().record_absence(store, ReadTarget::version(key, id));
                     if known.is_none() {
                         break VersionRead::NotOwn;
                     }
@@ -398,7 +398,7 @@ impl LabelVersionReader {
                 Err(error) => return Err(error.into()),
             };
             if refused.is_none() && self.may_be_this_version(store, key, version, &error).await {
-                let (cause, name) = (RefusalCause::Store, ObjectName::version(key, id));
+                let (cause, name) = (RefusalCause::Store, ReadTarget::version(key, id));
                 let verdict = self.objects.refusals().record_refusal(store, name, cause, version.time, before, &error);
                 let is_this = verdict != RefusalVerdict::LookForProof
                     || self.gives_another_version(store, key, version).await

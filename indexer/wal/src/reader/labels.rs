@@ -15,7 +15,7 @@ use super::{
     listing::{ListedEntry, RangeListing, UnrecognizedKeys},
     memory_budget::MemoryShare,
     object_reader::{FIRST_READ_BYTES, ObjectReader, ReadObject},
-    refusals::ObjectName,
+    refusals::ReadTarget,
     shared_horizon::SharedHorizon,
 };
 use crate::{
@@ -227,7 +227,7 @@ impl LabelLookahead {
         if entry.size > limit {
             return Ok(None);
         }
-        let name = ObjectName::deciding(&key);
+        let name = ReadTarget::deciding(&key);
         let (read, _) = self.objects.read(&self.entries, name, entry.size, limit, memory).await?;
         Ok(match read {
             ReadObject::Read(StoredObject { body, .. }) => body,

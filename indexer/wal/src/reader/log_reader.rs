@@ -14,7 +14,7 @@ use super::{
     listing::{ListedEntry, RangeListing, UnrecognizedKeys},
     memory_budget::{MemoryBudget, MemoryShare},
     object_reader::{FIRST_READ_BYTES, ObjectReader, ReadObject},
-    refusals::{ObjectName, RefusalCause},
+    refusals::{ReadTarget, RefusalCause},
     resolved_entry::{ResolvedEntry, oversized, unreadable},
     shared_horizon::SharedHorizon,
 };
@@ -174,7 +174,7 @@ impl LogReader {
         memory: &MemoryShare,
     ) -> Result<Option<ResolvedEntry>, StoreError> {
         let (key, limit) = (token.to_string(), schedule.at(token.second()).max_entry_size);
-        let name = ObjectName::deciding(&key);
+        let name = ReadTarget::deciding(&key);
         let (read, _) = self.objects.read(&self.log.entries, name, expected, limit, memory).await?;
         let object = match read {
             ReadObject::Absent => return Ok(None),
@@ -195,7 +195,7 @@ impl LogReader {
     ) -> Result<ResolvedEntry, StoreError> {
         let panic = self.panicked(listed.token, panic);
         let info = ObjectInfo { key: listed.token.to_string(), time: listed.time, size: listed.size, etag: None };
-        let (name, before) = (ObjectName::deciding(&info.key), self.objects.refusals().reads());
+        let (name, before) = (ReadTarget::deciding(&info.key), self.objects.refusals().reads());
         let why = self.objects.judge(&self.log.entries, name, RefusalCause::Panic, &info, before, panic).await?;
         Ok(unreadable(listed.token, &info, why))
     }

@@ -7,7 +7,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use super::{
     listing::BEFORE_TOKENS,
     memory_budget::MemoryShare,
-    refusals::{ObjectName, ReadCount, RefusalCause, RefusalRegistry, RefusalVerdict, is_refusal, top_folder},
+    refusals::{ReadCount, ReadTarget, RefusalCause, RefusalRegistry, RefusalVerdict, is_refusal, top_folder},
 };
 use crate::malformed::MalformedInput;
 use tidemark_store::{ObjectInfo, Store, StoreError, StoredObject};
@@ -83,7 +83,7 @@ impl ObjectReader {
     pub(super) async fn read(
         &self,
         store: &Store,
-        name: ObjectName<'_>,
+        name: ReadTarget<'_>,
         expected: u64,
         limit: u64,
         memory: &MemoryShare,
@@ -105,7 +105,7 @@ impl ObjectReader {
     pub(super) async fn judged(
         &self,
         store: &Store,
-        name: ObjectName<'_>,
+        name: ReadTarget<'_>,
         before: ReadCount,
         read: Result<Option<StoredObject>, StoreError>,
     ) -> Result<ReadObject, StoreError> {
@@ -140,7 +140,7 @@ impl ObjectReader {
     pub(super) async fn judge(
         &self,
         store: &Store,
-        name: ObjectName<'_>,
+        name: ReadTarget<'_>,
         cause: RefusalCause,
         info: &ObjectInfo,
         before: ReadCount,
@@ -177,7 +177,7 @@ impl ObjectReader {
         others.sort_by_key(|other| other.time);
         for other in others.iter().rev().take(PROOFS_READ) {
             if let Ok(Some(object)) = store.get(&other.key, FIRST_READ_BYTES).await {
-                self.refusals.record_read(store, ObjectName::deciding(&other.key), object.info.time);
+                self.refusals.record_read(store, ReadTarget::deciding(&other.key), object.info.time);
                 break;
             }
         }
@@ -189,7 +189,7 @@ impl ObjectReader {
 pub(super) fn judgement(
     verdict: RefusalVerdict,
     store: &Store,
-    name: ObjectName<'_>,
+    name: ReadTarget<'_>,
     error: StoreError,
 ) -> Result<MalformedInput, StoreError> {
     let key = name.key;

@@ -46,14 +46,14 @@ type RefusedPlace = (String, String, Option<String>, RefusalCause);
 
 /// An object that is read, or a version of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ObjectName<'a> {
+pub(super) struct ReadTarget<'a> {
     pub(super) key: &'a str,
     pub(super) version: Option<&'a str>,
     /// Whether it is an entry or a descriptor, of which only so many are judged.
     pub(super) is_counted: bool,
 }
 
-impl<'a> ObjectName<'a> {
+impl<'a> ReadTarget<'a> {
     /// An entry or a descriptor.
     pub(super) const fn deciding(key: &'a str) -> Self {
         Self { key, version: None, is_counted: true }
@@ -193,7 +193,7 @@ impl RefusalRegistry {
 
     /// An object of `store` with this store time was read. It proves nothing about versions, and a version nothing about objects: the
     /// right to read one is not that to read the other. A version proves something about those of the same repo only.
-    pub(super) fn record_read(&self, store: &Store, name: ObjectName<'_>, time: StoreSecond) {
+    pub(super) fn record_read(&self, store: &Store, name: ReadTarget<'_>, time: StoreSecond) {
         let mut state = self.0.lock();
         if state.refused.is_empty() {
             return;
@@ -206,7 +206,7 @@ impl RefusalRegistry {
         let beside = state.refused.range_mut(first..);
         let beside = beside.take_while(|((url, key, ..), _)| *url == read.0 && key.starts_with(folder));
         let others = beside.filter(|((_, key, version, _), _)| {
-            let other = ObjectName { key, version: version.as_deref(), ..name };
+            let other = ReadTarget { key, version: version.as_deref(), ..name };
             other != name && other.version.is_some() == name.version.is_some() && other.proof_folder() == folder
         });
         // Store times are whole seconds: in a busy one, all that is read beside a refused object is of the same second.
@@ -219,7 +219,7 @@ impl RefusalRegistry {
     }
 
     /// There is no such object, or not any more: what was refused says nothing about one that is created later.
-    pub(super) fn record_absence(&self, store: &Store, name: ObjectName<'_>) {
+    pub(super) fn record_absence(&self, store: &Store, name: ReadTarget<'_>) {
         let mut state = self.0.lock();
         if !state.refused.is_empty() {
             for cause in [RefusalCause::Store, RefusalCause::Panic] {
@@ -239,7 +239,7 @@ impl RefusalRegistry {
     pub(super) fn record_refusal(
         &self,
         store: &Store,
-        name: ObjectName<'_>,
+        name: ReadTarget<'_>,
         cause: RefusalCause,
         time: StoreSecond,
         before: ReadCount,
@@ -294,7 +294,7 @@ impl RefusalRegistry {
 
     /// The store gave a version.
     pub(super) fn record_version_read(&self, store: &Store, key: &str, version: &str, time: StoreSecond) {
-        self.record_read(store, ObjectName::version(key, version), time);
+        self.record_read(store, ReadTarget::version(key, version), time);
         self.record_right(store, VersionRight::Read, key);
     }
 
@@ -367,26 +367,26 @@ mod tests {
     }
 
     /// The object, of second 10, is refused after all that was read.
-    fn refuse_now(refusals: &RefusalRegistry, store: &Store, name: ObjectName<'_>) -> RefusalVerdict {
+    fn refuse_now(refusals: &RefusalRegistry, store: &Store, name: ReadTarget<'_>) -> RefusalVerdict {
         refusals.record_refusal(store, name, RefusalCause::Store, second(10), refusals.reads(), &denied())
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_object_is_judged_only_once_a_later_one_of_its_store_was_read() {
         let (refusals, store, other) = (RefusalRegistry::default(), Store::memory(), Store::memory().below("other"));
-        let refuse = || refuse_now(&refusals, &store, ObjectName::deciding("k"));
+        let refuse = || refuse_now(&refusals, &store, ReadTarget::deciding("k"));
         // What was read before the refusal proves nothing.
-        refusals.record_read(&store, ObjectName::deciding("before"), second(20));
+        refusals.record_read(&store, ReadTarget::deciding("before"), second(20));
         let (again, look) = (RefusalVerdict::TryAgain, RefusalVerdict::LookForProof);
         assert_eq!([refuse(), refuse(), refuse(), refuse()], [again, again, look, again]);
-        refusals.record_read(&store, ObjectName::deciding("older"), second(9));
-        refusals.record_read(&other, ObjectName::deciding("elsewhere"), second(20));
+        refusals.record_read(&store, ReadTarget::deciding("older"), second(9));
+        refusals.record_read(&other, ReadTarget::deciding("elsewhere"), second(20));
         assert_eq!(refuse(), again);
-        refusals.record_read(&store, ObjectName::deciding("later"), second(11));
+        refusals.record_read(&store, ReadTarget::deciding("later"), second(11));
         assert_eq!(refuse(), RefusalVerdict::Unreadable);
         tokio::time::advance(SEARCH_INTERVAL).await;
         assert_eq!([refuse(), refuse()], [look, again], "another judgement needs another proof");
-        refusals.record_read(&store, ObjectName::deciding("later"), second(11));
+        refusals.record_read(&store, ReadTarget::deciding("later"), second(11));
         assert_eq!(refuse(), RefusalVerdict::Unreadable, "one proof suffices");
     }
 
@@ -394,7 +394,7 @@ mod tests {
     async fn a_proof_is_looked_for_every_ten_seconds_at_most() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
         let looks = |count: usize| {
-            let refuse = || refuse_now(&refusals, &store, ObjectName::deciding("k"));
+            let refuse = || refuse_now(&refusals, &store, ReadTarget::deciding("k"));
             (0..count).filter(|_| refuse() == RefusalVerdict::LookForProof).count()
         };
         assert_eq!(looks(100), 1);
@@ -408,7 +408,7 @@ mod tests {
         let refuse = || {
             refusals.record_refusal(
                 &store,
-                ObjectName::deciding("k"),
+                ReadTarget::deciding("k"),
                 RefusalCause::Panic,
                 second(10),
                 refusals.reads(),
@@ -417,18 +417,18 @@ mod tests {
         };
         let _ = (refuse(), refuse());
         // The store gives it, and reading it panics.
-        refusals.record_read(&store, ObjectName::deciding("k"), second(10));
+        refusals.record_read(&store, ReadTarget::deciding("k"), second(10));
         assert_eq!(refuse(), RefusalVerdict::LookForProof);
-        refusals.record_read(&store, ObjectName::deciding("other"), second(10));
+        refusals.record_read(&store, ReadTarget::deciding("other"), second(10));
         assert_eq!(refuse(), RefusalVerdict::Unreadable);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_door_that_closes_after_a_proof_decides_nothing() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let refuse = || refuse_now(&refusals, &store, ObjectName::deciding("k"));
+        let refuse = || refuse_now(&refusals, &store, ReadTarget::deciding("k"));
         assert_eq!(refuse(), RefusalVerdict::TryAgain);
-        refusals.record_read(&store, ObjectName::deciding("later"), second(11));
+        refusals.record_read(&store, ReadTarget::deciding("later"), second(11));
         // From here on everything is refused.
         assert!((0..1000).all(|_| refuse() != RefusalVerdict::Unreadable));
     }
@@ -439,7 +439,7 @@ mod tests {
         let refuse = |time| {
             refusals.record_refusal(
                 &store,
-                ObjectName::deciding("k"),
+                ReadTarget::deciding("k"),
                 RefusalCause::Store,
                 second(time),
                 refusals.reads(),
@@ -447,20 +447,20 @@ mod tests {
             )
         };
         let _ = (refuse(10), refuse(10));
-        refusals.record_read(&store, ObjectName::deciding("later"), second(11));
+        refusals.record_read(&store, ReadTarget::deciding("later"), second(11));
         tokio::time::advance(MAX_PROOF_AGE).await;
         assert_ne!(refuse(10), RefusalVerdict::Unreadable, "the door may have been closed again");
-        refusals.record_read(&store, ObjectName::deciding("later"), second(11));
+        refusals.record_read(&store, ReadTarget::deciding("later"), second(11));
         assert_ne!(refuse(12), RefusalVerdict::Unreadable, "it was overwritten after what was read");
-        refusals.record_read(&store, ObjectName::deciding("later"), second(12));
+        refusals.record_read(&store, ReadTarget::deciding("later"), second(12));
         assert_eq!(refuse(12), RefusalVerdict::Unreadable);
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_object_of_another_folder_proves_nothing() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let refuse = || refuse_now(&refusals, &store, ObjectName::deciding("bundles/a"));
-        let read = |key| refusals.record_read(&store, ObjectName::deciding(key), second(11));
+        let refuse = || refuse_now(&refusals, &store, ReadTarget::deciding("bundles/a"));
+        let read = |key| refusals.record_read(&store, ReadTarget::deciding(key), second(11));
         let _ = (refuse(), refuse());
         // A role that lost the right to read bundles may read labels.
         read("labels/a");
@@ -473,7 +473,7 @@ mod tests {
     async fn a_proof_is_looked_for_in_each_folder() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
         for key in ["a", "labels/a", "bundles/a"] {
-            let refuse = || refuse_now(&refusals, &store, ObjectName::deciding(key));
+            let refuse = || refuse_now(&refusals, &store, ReadTarget::deciding(key));
             let _ = (refuse(), refuse());
             assert_eq!(refuse(), RefusalVerdict::LookForProof, "{key}");
         }
@@ -485,7 +485,7 @@ mod tests {
         let refuse = |before| {
             refusals.record_refusal(
                 &store,
-                ObjectName::deciding("k"),
+                ReadTarget::deciding("k"),
                 RefusalCause::Store,
                 second(10),
                 before,
@@ -493,7 +493,7 @@ mod tests {
             )
         };
         let (_, _, asked) = (refuse(refusals.reads()), refuse(refusals.reads()), refusals.reads());
-        refusals.record_read(&store, ObjectName::deciding("later"), second(11));
+        refusals.record_read(&store, ReadTarget::deciding("later"), second(11));
         assert_ne!(refuse(asked), RefusalVerdict::Unreadable);
         // It is asked for and refused while others are given.
         assert_eq!(refuse(refusals.reads()), RefusalVerdict::Unreadable);
@@ -505,7 +505,7 @@ mod tests {
         let refuse = || {
             refusals.record_refusal(
                 &store,
-                ObjectName::deciding("k"),
+                ReadTarget::deciding("k"),
                 RefusalCause::Store,
                 second(10),
                 refusals.reads(),
@@ -513,7 +513,7 @@ mod tests {
             )
         };
         let refuse_beside_reads = || {
-            refusals.record_read(&store, ObjectName::deciding("later"), second(11));
+            refusals.record_read(&store, ReadTarget::deciding("later"), second(11));
             refuse()
         };
         let attempts = (1..=MIN_FAILURES).find(|_| refuse_beside_reads() == RefusalVerdict::Unreadable);
@@ -523,10 +523,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_object_that_was_read_after_all_is_forgotten() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let refuse = || refuse_now(&refusals, &store, ObjectName::deciding("k"));
+        let refuse = || refuse_now(&refusals, &store, ReadTarget::deciding("k"));
         assert_eq!([refuse(), refuse()], [RefusalVerdict::TryAgain; 2]);
-        refusals.record_read(&store, ObjectName::deciding("k"), second(10));
-        refusals.record_read(&store, ObjectName::deciding("later"), second(11));
+        refusals.record_read(&store, ReadTarget::deciding("k"), second(10));
+        refusals.record_read(&store, ReadTarget::deciding("later"), second(11));
         assert_eq!([refuse(), refuse()], [RefusalVerdict::TryAgain; 2]);
         assert_eq!(refuse(), RefusalVerdict::LookForProof);
     }
@@ -534,7 +534,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_object_that_is_not_asked_for_any_more_is_forgotten() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let refuse = |key| refuse_now(&refusals, &store, ObjectName::deciding(key));
+        let refuse = |key| refuse_now(&refusals, &store, ReadTarget::deciding(key));
         for _ in 0..10 {
             let _ = refuse("k");
             tokio::time::advance(HOUR).await;
@@ -549,11 +549,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_object_that_is_deleted_is_forgotten_whatever_was_refused_of_it() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let (object, version) = (ObjectName::deciding("labels/r/k"), ObjectName::version("labels/r/k", "1"));
+        let (object, version) = (ReadTarget::deciding("labels/r/k"), ReadTarget::version("labels/r/k", "1"));
         let panicked =
             |name| refusals.record_refusal(&store, name, RefusalCause::Panic, second(10), refusals.reads(), &denied());
         let _ = (refuse_now(&refusals, &store, object), panicked(object), refuse_now(&refusals, &store, version));
-        refusals.record_absence(&store, ObjectName::deciding("another"));
+        refusals.record_absence(&store, ReadTarget::deciding("another"));
         assert_eq!(refusals.remembered(), 3);
         refusals.record_absence(&store, object);
         assert_eq!(refusals.remembered(), 1, "versions are deleted one by one");
@@ -565,8 +565,8 @@ mod tests {
     async fn versions_are_refused_one_by_one_and_prove_nothing_about_objects() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
         let refuse = |name| refuse_now(&refusals, &store, name);
-        let [one, two] = ["1", "2"].map(|version| ObjectName::version("labels/r/k", version));
-        let object = ObjectName::deciding("labels/r/k");
+        let [one, two] = ["1", "2"].map(|version| ReadTarget::version("labels/r/k", version));
+        let object = ReadTarget::deciding("labels/r/k");
         for name in [one, two, object] {
             assert_eq!([refuse(name), refuse(name)], [RefusalVerdict::TryAgain; 2], "{name:?}");
         }
@@ -579,10 +579,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_object_proves_nothing_about_versions() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let refuse = || refuse_now(&refusals, &store, ObjectName::version("labels/r/k", "1"));
+        let refuse = || refuse_now(&refusals, &store, ReadTarget::version("labels/r/k", "1"));
         let _ = (refuse(), refuse());
         for key in ["labels/r/k", "labels/r/other"] {
-            refusals.record_read(&store, ObjectName::deciding(key), second(11));
+            refusals.record_read(&store, ReadTarget::deciding(key), second(11));
             assert_ne!(refuse(), RefusalVerdict::Unreadable, "{key}");
         }
         refusals.record_version_read(&store, "labels/r/other", "1", second(11));
@@ -592,7 +592,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_version_of_another_repo_proves_nothing() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let refuse = || refuse_now(&refusals, &store, ObjectName::version("labels/refused/k", "1"));
+        let refuse = || refuse_now(&refusals, &store, ReadTarget::version("labels/refused/k", "1"));
         let _ = (refuse(), refuse());
         for repo in ["given", "refused2"] {
             refusals.record_version_read(&store, &format!("labels/{repo}/k"), "1", second(11));
@@ -606,7 +606,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn versions_and_lists_of_files_use_up_no_judgement_of_others() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
-        let judge = |name: ObjectName<'_>, proof: ObjectName<'_>| {
+        let judge = |name: ReadTarget<'_>, proof: ReadTarget<'_>| {
             let refuse = || refuse_now(&refusals, &store, name);
             let _ = (refuse(), refuse());
             refusals.record_read(&store, proof, second(11));
@@ -614,11 +614,11 @@ mod tests {
         };
         for number in 0..3 * MAX_JUDGED_PER_HOUR {
             let number = number.to_string();
-            let version = judge(ObjectName::version("labels/r/k", &number), ObjectName::version("labels/r/k", "given"));
-            let list = judge(ObjectName::file_list(&number), ObjectName::deciding("later"));
+            let version = judge(ReadTarget::version("labels/r/k", &number), ReadTarget::version("labels/r/k", "given"));
+            let list = judge(ReadTarget::file_list(&number), ReadTarget::deciding("later"));
             assert_eq!([version, list], [RefusalVerdict::Unreadable; 2], "{number}");
         }
-        assert_eq!(judge(ObjectName::deciding("k"), ObjectName::deciding("later")), RefusalVerdict::Unreadable);
+        assert_eq!(judge(ReadTarget::deciding("k"), ReadTarget::deciding("later")), RefusalVerdict::Unreadable);
     }
 
     #[tokio::test(start_paused = true)]
@@ -665,9 +665,9 @@ mod tests {
     async fn at_most_a_hundred_an_hour_are_judged() {
         let (refusals, store) = (RefusalRegistry::default(), Store::memory());
         let judge = |key: &str| {
-            let refuse = || refuse_now(&refusals, &store, ObjectName::deciding(key));
+            let refuse = || refuse_now(&refusals, &store, ReadTarget::deciding(key));
             let _ = (refuse(), refuse());
-            refusals.record_read(&store, ObjectName::deciding("later"), second(11));
+            refusals.record_read(&store, ReadTarget::deciding("later"), second(11));
             refuse()
         };
         for number in 0..MAX_JUDGED_PER_HOUR {

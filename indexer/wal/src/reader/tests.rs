@@ -1,5 +1,7 @@
 //! Entries as other programs write them, and how a reader resolves them.
 
+mod metadata_stores;
+
 use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -971,7 +973,11 @@ async fn enter_later(log: &Log) -> String {
 
 #[tokio::test(start_paused = true)]
 async fn a_descriptor_that_is_refused_counts_by_its_attributes() {
-    for fault in [ReadFault::Body, ReadFault::BodyAndHead] {
+    for (fault, words) in [
+        (ReadFault::Body, "KMS key is not allowed"),
+        (ReadFault::BodyAndHead, "KMS key is not allowed"),
+        (ReadFault::BadRequest, "InvalidRequest"),
+    ] {
         let lab = TestStore::new();
         let log = lab.log();
         enter(&log, BUNDLE).await;
@@ -981,7 +987,7 @@ async fn a_descriptor_that_is_refused_counts_by_its_attributes() {
         let op = fetch_beside_others(&log, &later).await.ops.remove(0);
         assert_eq!((op.decision.outcome, op.decision.evidence), (Outcome::Committed, Some(Evidence::Timed)));
         assert!(op.descriptor.is_none(), "{op:?}");
-        assert!(op.unreadable.unwrap().reason.contains("KMS key is not allowed"));
+        assert!(op.unreadable.unwrap().reason.contains(words));
     }
 }
 
@@ -1006,15 +1012,19 @@ async fn a_refused_object_that_is_deleted_is_forgotten() {
 
 #[tokio::test(start_paused = true)]
 async fn an_entry_that_is_refused_is_unreadable() {
-    let lab = TestStore::new();
-    let log = lab.log();
-    enter(&log, BUNDLE).await;
-    let later = enter_later(&log).await;
-    lab.refuse(&token().to_string(), ReadFault::BodyAndHead);
-    let entry = fetch_beside_others(&log, &later).await;
-    assert_eq!(entry.ops[0].decision.outcome, Outcome::Unreadable);
-    assert_eq!((entry.entry_time, entry.size), (OPENED, BUNDLE.len() as u64));
-    assert!(entry.intent.unwrap_err().reason.contains("KMS key is not allowed"));
+    for (fault, words) in
+        [(ReadFault::BodyAndHead, "KMS key is not allowed"), (ReadFault::BadRequest, "InvalidRequest")]
+    {
+        let lab = TestStore::new();
+        let log = lab.log();
+        enter(&log, BUNDLE).await;
+        let later = enter_later(&log).await;
+        lab.refuse(&token().to_string(), fault);
+        let entry = fetch_beside_others(&log, &later).await;
+        assert_eq!(entry.ops[0].decision.outcome, Outcome::Unreadable);
+        assert_eq!((entry.entry_time, entry.size), (OPENED, BUNDLE.len() as u64));
+        assert!(entry.intent.unwrap_err().reason.contains(words));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,13 +1,8 @@
 //! What is asked of Azure with a SAS token, and which account counts. The token is the example of Azure's documentation.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
-#[path = "recorded/server.rs"]
-mod server;
-
 use std::path::Path;
 
-use server::RecordingServer;
+use crate::recording_server::RecordingServer;
 use tidemark_store::{Store, StoreAccess, StoreError, StoreSecond, StoreSettings, UrlSigner, UserMetadata};
 
 const SAS: &str = "?sv=2022-11-02&ss=b&srt=sco&sp=rwdlacx&se=2097-05-17T15:09:54Z&spr=https&sig=C7%2BZeEOWbrxPA3R0%3D";

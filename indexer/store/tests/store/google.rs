@@ -3,15 +3,10 @@
 //! The answers are the examples of Google's documentation. They show that the requests have the documented form, not that Google
 //! takes them.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
-#[path = "recorded/server.rs"]
-mod server;
-
 use std::{collections::BTreeMap, path::Path};
 
+use crate::recording_server::{RecordedRequest, RecordingServer};
 use serde_json::{Value, json};
-use server::{RecordedRequest, RecordingServer};
 use tidemark_store::{Store, StoreEnvironment, StoreError, StoreSecond, UrlSigner, UserMetadata};
 
 const ACCOUNT: &str = "signer@project.iam.gserviceaccount.com";

@@ -1,15 +1,11 @@
 //! The chain on a store that loses answers, applies writes late, and forgets what was trimmed.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
-mod support;
-
 use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use support::{
+use crate::support::{
     AppendedNumbers, CallFault, NumberRejected, ScriptedStore, StoreCall, key, push, push_once, strike_each_call,
 };
+use bytes::Bytes;
 use tidemark_store::{AppendOnlyChain, BOUNDARY_CHECK_INTERVAL, ChainError, ChainRecord, RECORD_RETENTION};
 use tokio::{sync::Notify, time::timeout};
 

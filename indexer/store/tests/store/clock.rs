@@ -1,12 +1,8 @@
 //! Clock objects that nobody moves any more, and processes that come back to one.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
-mod support;
-
 use std::{sync::Arc, time::Duration};
 
-use support::{CallFault, ScriptedStore, StoreCall};
+use crate::support::{CallFault, ScriptedStore, StoreCall};
 use tidemark_store::{ClockError, StoreClock};
 use tokio::sync::Notify;
 

@@ -3,23 +3,19 @@
 //! The answers are the examples of AWS's documentation. They show that the requests have the documented form, not that AWS
 //! takes them.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
-#[path = "recorded/server.rs"]
-mod server;
-
 use std::{
     path::Path,
     process::{Command, Output},
     time::Duration,
 };
 
-use server::{RecordedRequest, RecordingServer};
+use crate::recording_server::{RecordedRequest, RecordingServer};
 use tidemark_store::{Create, Store, StoreError, StoreSecond, UrlSigner, UserMetadata};
 
-/// The test of this file that a child process runs.
-const CHILD: &str = "signs_a_url_with_the_credentials_of_its_environment";
-const PRINTED: &str = "signed: ";
+/// The tests of this file that a child process runs.
+const SIGNS: &str = "aws::signs_a_url_with_the_credentials_of_its_environment";
+const WRITES: &str = "aws::writes_an_object_with_what_its_environment_names";
+const PRINTED: &str = "printed: ";
 /// Set for that process alone.
 const CHILD_VARIABLE: &str = "TIDEMARK_TEST_CHILD";
 
@@ -42,14 +38,33 @@ async fn signs_a_url_with_the_credentials_of_its_environment() {
     }
 }
 
+/// As the test above, with a write, which is tried once.
+#[tokio::test]
+#[ignore = "the other tests run it in a process of its own"]
+async fn writes_an_object_with_what_its_environment_names() {
+    if std::env::var_os(CHILD_VARIABLE).is_none() {
+        return;
+    }
+    let store = Store::open(&"s3://wal/orders".parse().unwrap()).unwrap();
+    let created = store.create("x", "body".into(), &UserMetadata::new()).await;
+    // A client of signed URLs trusts whom the store's own client does.
+    let put = store.client().unwrap().put(std::env::var("AWS_ENDPOINT_URL").unwrap()).body("body").send().await;
+    println!("{PRINTED}{created:?}, signed URL: {}", put.is_ok());
+}
+
 /// The URL that a child process signs with these variables, or its refusal.
 fn signed(home: &Path, variables: &[(&str, &str)]) -> String {
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    child.args(["--exact", CHILD, "--ignored", "--nocapture"]).env_clear().env("HOME", home).env(CHILD_VARIABLE, "1");
-    let Output { stdout, stderr, .. } = child.envs(variables.iter().copied()).output().unwrap();
+    printed_by(SIGNS, home, variables)
+}
+
+/// What the test `child` prints in a process that has these variables alone.
+fn printed_by(child: &str, home: &Path, variables: &[(&str, &str)]) -> String {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", child, "--ignored", "--nocapture"]).env_clear().env("HOME", home).env(CHILD_VARIABLE, "1");
+    let Output { stdout, stderr, .. } = command.envs(variables.iter().copied()).output().unwrap();
     let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     let line = stdout.lines().find_map(|line| Some(line.split_once(PRINTED)?.1.to_owned()));
-    line.unwrap_or_else(|| panic!("nothing was signed: {stdout}\n{stderr}"))
+    line.unwrap_or_else(|| panic!("nothing was printed: {stdout}\n{stderr}"))
 }
 
 fn assert_signed_by(url: &str, key: &str, token: &str) {
@@ -211,6 +226,33 @@ async fn a_refusal_names_where_the_credentials_are_from() {
     let refusal = store.get("x", 10).await.unwrap_err();
     assert!(matches!(refusal, StoreError::Denied { .. }), "{refusal}");
     assert!(refusal.to_string().contains("(credentials: variable AWS_ACCESS_KEY_ID)"), "{refusal}");
+}
+
+/// A server whose certificate a private authority signed is trusted because `AWS_CA_BUNDLE`, or `ca_bundle` of the profile,
+/// names that authority.
+#[test]
+fn a_private_authority_is_trusted_because_it_is_named() {
+    let home = home("");
+    let [authority, other] = ["ca.pem", "other.pem"].map(|name| home.path().join(name));
+    let server = RecordingServer::start_with_tls(&authority, |_| (200, String::new()));
+    RecordingServer::start_with_tls(&other, |_| (200, String::new()));
+    let config = home.path().join(".aws/config");
+    std::fs::write(config, format!("[profile corp]\nca_bundle = {}\n", authority.display())).unwrap();
+    let written = |variables: &[(&str, &str)]| {
+        let own = [("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "secret"), ("AWS_ENDPOINT_URL", &server.url)];
+        printed_by(WRITES, home.path(), &[&own, variables].concat())
+    };
+    let [authority, other] = [&authority, &other].map(|file| file.to_str().unwrap());
+    for distrusting in [&[][..], &[("AWS_CA_BUNDLE", other)]] {
+        let refused = written(distrusting);
+        assert!(refused.starts_with("Unknown") && refused.ends_with("signed URL: false"), "{refused}");
+        assert!(refused.to_lowercase().contains("certificate"), "{refused}");
+    }
+    assert_eq!(targets(&server.requests()), [""; 0]);
+    for trusting in [("AWS_CA_BUNDLE", authority), ("AWS_PROFILE", "corp")] {
+        assert_eq!(written(&[trusting]), "Committed, signed URL: true");
+    }
+    assert_eq!(targets(&server.requests()), ["PUT /wal/orders/x", "PUT /", "PUT /wal/orders/x", "PUT /"]);
 }
 
 /// A store whose writes the server records, with variables beside its keys.

@@ -1,12 +1,17 @@
 //! A server on loopback that gives answers from the vendors' documentation and keeps the requests that it got.
 
-#![allow(dead_code, reason = "each test file uses its part")]
-
 use std::{
     collections::BTreeMap,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    sync::{Arc, Mutex},
+    path::Path,
+    sync::Arc,
+};
+
+use parking_lot::Mutex;
+use rustls::{
+    ServerConfig, ServerConnection, StreamOwned,
+    pki_types::{CertificateDer, PrivatePkcs8KeyDer},
 };
 
 /// A request as it came: names of headers in lower case.
@@ -33,13 +38,36 @@ pub(crate) struct RecordingServer {
 impl RecordingServer {
     /// Starts a server that answers with `answer`.
     pub(crate) fn start(answer: impl Fn(&RecordedRequest) -> RecordedAnswer + Send + Sync + 'static) -> Self {
+        Self::start_as("http", answer, serve)
+    }
+
+    /// As [`Self::start`], over TLS with a certificate of a new authority, which is written to `authority` in PEM.
+    pub(crate) fn start_with_tls(
+        authority: &Path,
+        answer: impl Fn(&RecordedRequest) -> RecordedAnswer + Send + Sync + 'static,
+    ) -> Self {
+        let config = Arc::new(issue_certificate(authority));
+        Self::start_as("https", answer, move |connection, answer, kept| {
+            let mut stream = StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), connection);
+            serve(&mut stream, answer, kept);
+            stream.conn.send_close_notify();
+            let _ = stream.flush();
+        })
+    }
+
+    fn start_as(
+        scheme: &str,
+        answer: impl Fn(&RecordedRequest) -> RecordedAnswer + Send + Sync + 'static,
+        serve: impl Fn(TcpStream, &AnswerSource, &Mutex<Vec<RecordedRequest>>) + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let url = format!("{scheme}://{}", listener.local_addr().unwrap());
         let requests = Arc::<Mutex<Vec<RecordedRequest>>>::default();
         let (answer, kept): (Arc<AnswerSource>, _) = (Arc::new(answer), requests.clone());
+        let serve = Arc::new(serve);
         std::thread::spawn(move || {
             for connection in listener.incoming().flatten() {
-                let (answer, kept) = (answer.clone(), kept.clone());
+                let (serve, answer, kept) = (serve.clone(), answer.clone(), kept.clone());
                 std::thread::spawn(move || serve(connection, &*answer, &kept));
             }
         });
@@ -48,14 +76,30 @@ impl RecordingServer {
 
     /// The requests so far.
     pub(crate) fn requests(&self) -> Vec<RecordedRequest> {
-        self.requests.lock().unwrap().clone()
+        self.requests.lock().clone()
     }
 }
 
+/// The certificate of a server on loopback, and the authority that signed it.
+fn issue_certificate(authority: &Path) -> ServerConfig {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut parameters = rcgen::CertificateParams::default();
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    std::fs::write(authority, parameters.self_signed(&key).unwrap().pem()).unwrap();
+    let issuer = rcgen::Issuer::new(parameters, key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let parameters = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    let certificate: CertificateDer<'static> = parameters.signed_by(&key, &issuer).unwrap().der().clone();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let key = PrivatePkcs8KeyDer::from(key.serialize_der());
+    config.with_no_client_auth().with_single_cert(vec![certificate], key.into()).unwrap()
+}
+
 /// Answers one request and closes the connection. A client that goes away early ends it too.
-fn serve(mut connection: TcpStream, answer: &AnswerSource, kept: &Mutex<Vec<RecordedRequest>>) {
-    let Some(request) = read(&connection) else { return };
-    kept.lock().unwrap().push(request.clone());
+fn serve(mut connection: impl Read + Write, answer: &AnswerSource, kept: &Mutex<Vec<RecordedRequest>>) {
+    let Some(request) = read(&mut connection) else { return };
+    kept.lock().push(request.clone());
     let (status, body) = answer(&request);
     // The headers that answers to writes and to requests for tokens have.
     let named = "etag: \"1\"\r\nx-aws-ec2-metadata-token-ttl-seconds: 21600";
@@ -64,7 +108,7 @@ fn serve(mut connection: TcpStream, answer: &AnswerSource, kept: &Mutex<Vec<Reco
     let _ = connection.write_all((head + &body).as_bytes());
 }
 
-fn read(connection: &TcpStream) -> Option<RecordedRequest> {
+fn read(connection: &mut impl Read) -> Option<RecordedRequest> {
     let mut reader = BufReader::new(connection);
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;

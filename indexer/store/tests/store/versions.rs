@@ -1,7 +1,5 @@
 //! Programs of different versions on one chain: what each reads, appends and keeps.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
-
 use bytes::Bytes;
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
