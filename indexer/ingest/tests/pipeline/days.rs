@@ -7,6 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use tidemark_catalog::Manifest;
 use tidemark_ingest::{
     IngestOptions, LatestCommit, OperationRecord, WriterKey,
@@ -186,7 +187,7 @@ impl RecentEngine {
 #[async_trait]
 impl IndexLookup for RecentLookup {
     async fn recorded_outcomes(&self, tokens: &[Token]) -> Result<Vec<Vec<RecordedOutcome>>, EngineError> {
-        let known = self.0.lock().unwrap();
+        let known = self.0.lock();
         Ok(tokens.iter().map(|token| known.outcomes.get(token).cloned().unwrap_or_default()).collect())
     }
 
@@ -210,10 +211,10 @@ impl EngineDecorator for RecentEngine {
     }
 
     async fn open(&self, manifest: &Manifest) -> Result<Arc<dyn IndexLookup>, EngineError> {
-        let next = self.known.lock().unwrap().next_seq;
+        let next = self.known.lock().next_seq;
         for segment in manifest.segments.iter().filter(|segment| segment.seq.end > next) {
             let records = self.model.records(segment, next..segment.seq.end).await?;
-            let mut known = self.known.lock().unwrap();
+            let mut known = self.known.lock();
             for OperationRecord { token, op, seq, decision, .. } in records {
                 let recorded = RecordedOutcome { op, seq, outcome: decision.outcome, corrected: false };
                 known.outcomes.entry(token).or_default().push(recorded);
