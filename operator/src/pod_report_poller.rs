@@ -379,6 +379,7 @@ mod tests {
             address: Some("10.0.0.1".into()),
             terminating: false,
             created: None,
+            restarted: false,
             trouble: None,
             eviction: None,
         };

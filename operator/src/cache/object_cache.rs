@@ -98,12 +98,23 @@ impl ObjectCache {
         news
     }
 
-    /// Keeps a pod, and answers whether it is news.
-    pub(crate) fn put_pod(&self, pod: DataPod) -> bool {
+    /// Keeps a pod, and answers whether it is news. That an evicted pod was replaced stays known when the one in its place is gone.
+    pub(crate) fn put_pod(&self, mut pod: DataPod) -> bool {
         let mut inner = self.inner.write();
         let object = (None, pod.wal.namespace.clone(), pod.name.clone());
         let pods = &mut inner.insert(&object, &pod.wal).pods;
-        let news = pods.get(&pod.name).is_none_or(|before| **before != pod);
+        let before = pods.get(&pod.name);
+        let was_replaced = before.and_then(|before| before.eviction.as_ref()).is_some_and(|eviction| eviction.replaced);
+        let is_replaced = was_replaced || pods.values().any(|other| other.replaces(&pod));
+        if let Some(eviction) = &mut pod.eviction {
+            eviction.replaced = is_replaced;
+        }
+        let news = before.is_none_or(|before| **before != pod);
+        for evicted in pods.values_mut().filter(|other| other.eviction.is_some() && pod.replaces(other)) {
+            if let Some(eviction) = &mut Arc::make_mut(evicted).eviction {
+                eviction.replaced = true;
+            }
+        }
         pods.insert(pod.name.clone(), Arc::new(pod));
         news
     }

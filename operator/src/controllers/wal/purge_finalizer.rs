@@ -212,6 +212,7 @@ mod tests {
             address: None,
             terminating: false,
             created: None,
+            restarted: false,
             trouble: None,
             eviction: None,
         };

@@ -19,7 +19,7 @@ use super::{
     next_status,
     observe::{ObservedWal, WalIntent, observe},
     purge_finalizer::{self, DeletionStep},
-    search_exposure::{self, LiveSearch, TokenCoverage},
+    search_exposure::{self, LiveSearch},
     status_events,
     upgrade::{self, UpgradeInputs, UpgradePermission, UpgradeStep},
     validate::{SpecRefusal, ValidatedWal, validate},
@@ -164,7 +164,7 @@ async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, 
 }
 
 /// What a reconciliation has come to, before its status is written.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct ReconcileOutcome {
     /// How many writes it took.
     writes: usize,
@@ -176,14 +176,6 @@ struct ReconcileOutcome {
     error: Option<ApplyError>,
     /// What must go first, which happens by itself.
     waits: Option<String>,
-    /// Which search pods ask for the token.
-    coverage: TokenCoverage,
-}
-
-impl Default for ReconcileOutcome {
-    fn default() -> Self {
-        Self { writes: 0, refused: None, unfinalized: None, error: None, waits: None, coverage: TokenCoverage::Full }
-    }
 }
 
 impl ReconcileOutcome {
@@ -308,13 +300,12 @@ async fn build_and_roll_out(
     context: &ReconcileContext,
 ) -> ReconcileOutcome {
     let settings = &context.shared.settings;
-    let coverage = match wal.search.token_secret {
-        Some(_) => search_exposure::limit(&mut wal.search, &LiveSearch::read(observed)),
-        None => TokenCoverage::Full,
-    };
+    if wal.search.token_secret.is_some() {
+        search_exposure::limit(&mut wal.search, &LiveSearch::read(observed));
+    }
     let children = build::build(&wal, &settings.platform, &settings.release);
     let written = write_children(context, observed, &children.desired(), step).await;
-    ReconcileOutcome { coverage, ..ReconcileOutcome::of(observed, written) }
+    ReconcileOutcome::of(observed, written)
 }
 
 fn refused(refusals: &[SpecRefusal]) -> ConditionValue {
@@ -421,7 +412,7 @@ async fn report(
         before: &observed.status.conditions,
         refused: result.refused.clone(),
         unfinalized: result.unfinalized.clone(),
-        token_everywhere: result.coverage == TokenCoverage::Full,
+        token_everywhere: search_exposure::asks_for_token_everywhere(observed),
         generation: observed.generation,
         upgrade_pending: upgrade.value.status == ConditionStatus::True,
         held: upgrade.held,

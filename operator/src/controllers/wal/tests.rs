@@ -414,6 +414,24 @@ async fn judged(world: &FakeWorld, wal: &str, kind: ConditionType) -> (KstatusVe
 }
 
 #[tokio::test(start_paused = true)]
+async fn search_without_the_token_of_a_spec_that_is_refused_is_reported() {
+    let world = start();
+    world.make::<Wal>("orders", wal_spec()).await;
+    is(&world, "orders", ConditionType::Applied, "RollingOut").await;
+    settled(|| world.server.writes()).await;
+    roll_out(&world, "orders-search", 1).await;
+    assert_eq!(is(&world, "orders", ConditionType::SearchAvailable, "Available").await, "search answers");
+    let refused = json!({
+        "indexer": {"podTemplate": {"spec": {"hostNetwork": true}}},
+        "search": {"auth": {"type": "Token", "secretRef": {"name": "token"}}},
+    });
+    patch::<Wal>(&world, "orders", json!({"spec": refused})).await;
+    is(&world, "orders", ConditionType::Ready, "PodTemplateRefused").await;
+    let message = is(&world, "orders", ConditionType::SearchAvailable, "Available").await;
+    assert!(message.contains("not every search pod asks for the token"), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wal_whose_spec_becomes_invalid_gives_its_slot_back_once_nothing_of_it_changes() {
     let world = start_with(|_| ());
     for wal in ["first", "second"] {

@@ -11,7 +11,7 @@ use tidemark_crds::{
 
 use super::*;
 use crate::{
-    cache::{DataPod, NamespacedName, OwnedObjects, PodEviction, PodTrouble, RolloutStatus},
+    cache::{DataPod, NamespacedName, ObjectCache, OwnedObjects, PodEviction, PodTrouble, RolloutStatus},
     condition_value::ConditionValue,
     controllers::wal::{
         kstatus::{KstatusVerdict, kstatus},
@@ -36,6 +36,7 @@ fn pod(component: WalComponent, name: &str) -> DataPod {
         address: Some("10.0.0.1".into()),
         terminating: false,
         created: Some(Timestamp::from_second(1_000_000_000).unwrap()),
+        restarted: false,
         trouble: None,
         eviction: None,
     }
@@ -175,6 +176,7 @@ impl ConditionCase {
             intent: WalIntent {
                 suspended: self.suspended,
                 search_wanted: self.search_wanted,
+                token_secret: None,
                 deletion_policy: DeletionPolicy::Retain,
                 deleted: None,
                 index_url: "s3://index/a".to_owned(),
@@ -288,10 +290,21 @@ fn whether_the_pods_are_made_of_the_spec() {
 
 #[test]
 fn search_that_waits_for_pods_with_the_token_is_reported() {
-    let told = |token_everywhere| ConditionCase { token_everywhere, ..ConditionCase::default() }.evaluate().search;
-    assert_eq!(told(true).message, "search answers");
-    assert!(told(false).message.contains("admit no further clients until all of them do"), "{}", told(false).message);
-    assert_eq!(told(false).reason, Reason::Available);
+    let search = |token_everywhere, refused| {
+        let search = ConditionCase { token_everywhere, refused, ..ConditionCase::default() }.evaluate().search;
+        assert_eq!(search.reason, Reason::Available);
+        search.message
+    };
+    let refused = || Some(ConditionValue::no(Reason::SpecInvalid, "so"));
+    assert_eq!([search(true, None), search(true, refused())], ["search answers"; 2]);
+    for (message, remedy) in
+        [(search(false, None), "kubectl get pods"), (search(false, refused()), "the condition Applied")]
+    {
+        assert!(
+            message.contains("admit no further clients until all of them do") && message.contains(remedy),
+            "{message}"
+        );
+    }
 }
 
 #[test]
@@ -558,6 +571,29 @@ fn ready_says_how_many_operations_are_in_the_index_without_their_content() {
     assert!(told.contains("\"kubectl exec orders-indexer-a -- tidemark audit --unreadable\""), "{told}");
 }
 
+/// It crashes again and again, before or after it has probed the stores.
+#[test]
+fn what_is_known_of_the_stores_does_not_change_each_time_that_an_indexer_crashes() {
+    let probing = |restarted| {
+        let seen = indexer(PodReport { phase: PodPhase::Probing, ..PodReport::default() });
+        let pod = Arc::new(DataPod { restarted, ..(*seen.pod).clone() });
+        ObservedPod { pod, ..seen }
+    };
+    let storage = |seen: ObservedPod, (status, reason)| {
+        let before = vec![before(ConditionType::StorageReady, status, reason)];
+        ConditionCase { pods: vec![seen], before, ..ConditionCase::default() }.conditions()[1].clone()
+    };
+    let crashing = || troubled(WalComponent::Indexer, PodTrouble::Crashing("OOMKilled, exit code 137".into()));
+    for (known, stays) in
+        [(("True", Reason::Probed), "True/Probed"), (("Unknown", Reason::PodCrashing), "Unknown/PodCrashing")]
+    {
+        assert_eq!([storage(crashing(), known), storage(probing(true), known)], [stays; 2]);
+        assert_eq!(storage(probing(false), known), "Unknown/Probing", "another pod may have another spec");
+    }
+    assert_eq!(storage(crashing(), ("Unknown", Reason::Probing)), "Unknown/PodCrashing");
+    assert_eq!(storage(probing(true), ("False", Reason::BucketMissing)), "Unknown/Probing", "it may be over");
+}
+
 #[test]
 fn a_standbys_figures_do_not_count_beside_a_writers() {
     let standby = |name| {
@@ -621,8 +657,12 @@ fn evicted(before: i64, replacement: ObservedPod) -> Vec<ObservedPod> {
     // What it said last is still known.
     old.observation.failures = 0;
     let created = Timestamp::from_second(900_000_000).ok();
-    let pod = DataPod { eviction: Some(PodEviction { time, message }), address: None, created, ..(*old.pod).clone() };
-    vec![ObservedPod { pod: Arc::new(pod), ..old }, replacement]
+    let eviction = Some(PodEviction { time, message, replaced: false });
+    let cache = ObjectCache::default();
+    cache.put_pod(DataPod { eviction, address: None, created, ..(*old.pod).clone() });
+    cache.put_pod((*replacement.pod).clone());
+    let pod = cache.pods().into_iter().find(|pod| pod.eviction.is_some()).unwrap();
+    vec![ObservedPod { pod, ..old }, replacement]
 }
 
 #[test]
@@ -632,12 +672,18 @@ fn an_eviction_is_reported_in_the_kubelets_words_until_the_next_pod_runs() {
         observation: PodObservation::default(),
     };
     let case = |pods| ConditionCase { pods, ..ConditionCase::default() };
-    let told = case(evicted(2, starting.clone())).evaluate().ready;
-    assert_eq!(told.reason, Reason::PodEvicted);
+    let ready = case(evicted(2, starting.clone())).evaluate().ready;
+    assert_eq!(ready.reason, Reason::PodEvicted);
     let wanted = "the node evicted pod \"old\" at 2001-09-09T01:46:38Z: Usage of EmptyDir volume \"cache\" exceeds the limit \"8Gi\"; ";
-    assert!(told.message.starts_with(wanted) && told.message.contains("spec.indexer.cache.size"), "{}", told.message);
+    assert!(
+        ready.message.starts_with(wanted) && ready.message.contains("spec.indexer.cache.size"),
+        "{}",
+        ready.message
+    );
     assert_eq!(case(evicted(2, indexer(writer()))).conditions()[0], "True/Ready");
-    assert_eq!(case(evicted(3600, starting)).conditions()[2], "False/Starting", "it is no news");
+    assert_eq!(case(evicted(3600, starting.clone())).conditions()[2], "False/Starting", "it is no news");
+    let of_two = evicted(2, indexer(writer())).into_iter().take(1).chain([starting]).collect();
+    assert_eq!(case(of_two).conditions()[2], "False/Starting", "the one that took its place is replaced in turn");
     let unscheduled = troubled(WalComponent::Indexer, PodTrouble::Unschedulable("0/1 nodes".into()));
     assert_eq!(case(evicted(2, unscheduled)).conditions()[2], "False/PodUnschedulable", "the later one");
     // Once the next pod runs it is that one which does not answer.
