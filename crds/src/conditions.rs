@@ -24,7 +24,7 @@ pub enum ConditionType {
     UpgradePending,
     /// The pods are not made of the present spec yet. Only there while that is so, as kstatus wants it.
     Reconciling,
-    /// The pods are not made of the present spec, and will not be before somebody acts. Only there while that is so.
+    /// The pods are not made of the present spec, and will not be before a user acts. Only there while that is so.
     Stalled,
 }
 
@@ -77,7 +77,7 @@ pub enum ConditionStatus {
     True,
     /// It does not hold.
     False,
-    /// Nobody can say at present.
+    /// It is not known at present.
     Unknown,
 }
 

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_watch_is_told_from_a_read() {
+    fn a_watch_is_distinguished_from_a_read() {
         assert_eq!(verb(&Method::GET, "labelSelector=a%3Db&watch=true&timeoutSeconds=290"), "watch");
         assert_eq!(verb(&Method::GET, "limit=500"), "get");
         assert_eq!(verb(&Method::PATCH, "fieldManager=x"), "patch");

@@ -21,7 +21,7 @@ use crate::{
 /// Why an object could not be written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApplyError {
-    /// An object of somebody else has the name.
+    /// An object of another owner has the name.
     #[error(
         "{kind} \"{name}\" exists and belongs to something else; the one of this {owner} is not created; remove it or give the \
          {owner} another name",
@@ -34,7 +34,7 @@ pub(crate) enum ApplyError {
         kind = .kind.as_str()
     )]
     Leftover { kind: ChildKind, name: String, owner: &'static str },
-    /// Somebody deletes it.
+    /// It is being deleted.
     #[error(
         "{kind} \"{name}\" is being deleted; it is created again when it is gone; if that takes long, look at its finalizers",
         kind = .kind.as_str()
@@ -175,7 +175,7 @@ impl ObjectApplier<'_> {
         Ok(())
     }
 
-    /// The object as it is. One that the watches do not show is read: it may be just created, or somebody else's.
+    /// The object as it is. One that the watches do not show is read: it may be just created, or another owner's.
     async fn live(&self, kind: ChildKind, name: &str) -> Result<Option<Arc<OwnedObject>>, ApplyError> {
         if let Some(child) = self.cache.child(kind, &self.owner.key.namespace, name) {
             return Ok(Some(child));

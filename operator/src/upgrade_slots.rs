@@ -83,7 +83,7 @@ impl UpgradeSlots {
         if !inner.under_way.remove(key) && !waited {
             return Vec::new();
         }
-        // Who leaves the line may be the one that was told of a free slot.
+        // The WAL that leaves the line may be the one that was notified of a free slot.
         let free = self.limit.saturating_sub(inner.under_way.len());
         inner.waiting.iter().take(free).cloned().collect()
     }
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_gets_a_slot_before_all_parts_are_counted() {
+    fn no_wal_gets_a_slot_before_all_parts_are_counted() {
         let slots = UpgradeSlots::new(1, 2);
         let key = NamespacedName::new("data", "orders");
         slots.count_under_way([]);

@@ -142,7 +142,7 @@ fn retry(key: &NamespacedName, error: &ReconcileError, backoff: &FailureBackoff<
     Action::requeue(wait)
 }
 
-/// The object that an event is about. An own write is skipped: a change by somebody else has an event of its own, unless the
+/// The object that an event is about. An own write is skipped: a change by another client has an event of its own, unless the
 /// watch failed, after which everything is listed.
 fn changed_object<C: KindController>(
     event: Event<DeserializeGuard<C::Object>>,

@@ -75,7 +75,7 @@ async fn the_indexers_node_loses_the_api_server_and_falls_asleep() {
     .await;
     let slot = world.indexing_goes_on().await;
     let resumed = scenario.elapsed();
-    assert_eq!(slot.state.epoch, epoch, "nobody disturbs a writer that lives");
+    assert_eq!(slot.state.epoch, epoch, "no standby disturbs a writer that lives");
     let said = until("the writer answers", async || world.process_at(&url).await.ok()).await;
     assert_eq!(said["phase"], "writing");
 
@@ -100,7 +100,7 @@ async fn the_indexers_node_loses_the_api_server_and_falls_asleep() {
     assert!(words.contains("was overtaken by epoch"), "the zombie says why it ended: {words}");
     world.cluster.heal(zombie.node).expect("it is healed");
     let exit = world.exit_code(&zombie).await;
-    println!("fence: the zombie's exit code, as its node told after the cut: {exit:?}");
+    println!("fence: the zombie's exit code, as its node reported after the cut: {exit:?}");
     assert!(exit.is_none_or(|code| code == 4), "{exit:?}");
     scenario.end(resumed, Bounds { least_epochs: 1, most_epochs: 1, restarts: 0 }).await;
 }

@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value;
 use tidemark_tests::TidemarkProcess;
 
-/// The folders of one log, and what a pod is told.
+/// The folders of one log, and what a pod is asked to do.
 struct Place {
     folder: tempfile::TempDir,
 }

@@ -126,7 +126,7 @@ async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, 
     let deletion = purge_finalizer::finalize(wal, &observed, validated.is_err(), context).await;
     let (deletion, unfinalized) = controller.answered(&observed.key, deletion)?;
     if deletion == DeletionStep::Done {
-        // A finalizer of somebody else may keep it for long.
+        // A finalizer of another client may keep it for long.
         controller.release_slot(&observed.key).await;
         return Ok(Action::await_change());
     }
@@ -241,7 +241,7 @@ impl ReconcileOutcome {
         self.unfinalized = answer.map(|answer| purge_finalizer::unwritten(answer, wanted, deleted.is_some()));
     }
 
-    /// Repeats a refusal of the present spec as long as nobody can say whether it still is one: while the WAL waits in line with the
+    /// Repeats a refusal of the present spec as long as it is not known whether it still is one: while the WAL waits in line with the
     /// Deployment that was refused, and where the API server fails otherwise.
     fn repeat_refusal(&mut self, observed: &ObservedWal, upgrade: &UpgradePlan) {
         let in_line = upgrade.blocked && upgrade.step == UpgradeStep::Queue;

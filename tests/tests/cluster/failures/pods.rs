@@ -21,7 +21,7 @@ pub(crate) struct Seen {
     pub(crate) node: u8,
     pub(crate) restarts: i32,
     pub(crate) ready: bool,
-    /// Nobody asked it to go.
+    /// It is not being deleted.
     pub(crate) stays: bool,
     /// The exit code with which its container ended last.
     pub(crate) exit: Option<i32>,
@@ -93,7 +93,7 @@ impl FailureWorld {
         files.map(|file| std::fs::read_to_string(file.path()).unwrap_or_default()).collect()
     }
 
-    /// Waits until a pod is gone, and gives the exit code that its container had before, if its node told it in time.
+    /// Waits until a pod is gone, and gives the exit code that its container had before, if its node reported that in time.
     pub(crate) async fn exit_code(&self, pod: &Seen) -> Option<i32> {
         let mut exit = None;
         until("the pod is gone", async || {

@@ -59,7 +59,7 @@ impl Scenario {
         self.began.elapsed()
     }
 
-    /// Starts the clock anew: the failure begins now.
+    /// Starts the clock again: the failure begins now.
     pub(crate) fn fails_now(&mut self) {
         self.began = Instant::now();
     }

@@ -114,7 +114,7 @@ impl FailureWorld {
 pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let asking = async {
         loop {
-            // A question that nobody answers is asked again.
+            // A question without an answer is asked again.
             if let Ok(Some(answer)) = timeout(Duration::from_secs(20), ask()).await {
                 return answer;
             }

@@ -24,7 +24,7 @@ const SETTLED: Duration = Duration::from_secs(70);
 const PATIENCE: Duration = Duration::from_mins(6);
 /// Requests of one pod to its stores in a second, all in all.
 const STORE_REQUESTS: f64 = 4.0;
-/// Reads of the operator's two replicas in a minute, watches that begin anew included.
+/// Reads of the operator's two replicas in a minute, watches that begin again included.
 const READS: f64 = 60.0;
 
 /// Requests to the stores since each pod's start, by pod, role of the store and operation.
@@ -34,9 +34,9 @@ async fn store_requests(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, u6
     let mut requests = BTreeMap::new();
     for pod in pods {
         let url = cluster.pod_url(NAMESPACE, &pod.name_any(), 7280).await?;
-        let told = http.get(format!("{url}/metrics")).send().await?.error_for_status()?.text().await?;
+        let printed = http.get(format!("{url}/metrics")).send().await?.error_for_status()?.text().await?;
         let component = &pod.labels()["app.kubernetes.io/component"];
-        for line in told.lines() {
+        for line in printed.lines() {
             let Some(rest) = line.strip_prefix("tidemark_store_requests_total{") else { continue };
             let (labels, count) = rest.split_once("} ").context("a figure")?;
             let value = |name: &str| {

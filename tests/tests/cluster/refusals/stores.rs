@@ -1,4 +1,4 @@
-//! What can be wrong with a store: told in one condition, and mended without a restart.
+//! What can be wrong with a store: reported in one condition, and mended without a restart.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ const UNFIT: &str = "refused-stores";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs root and containerd; 'make cluster-test' runs it"]
-async fn wrong_keys_missing_keys_and_missing_buckets_are_told_and_mended() {
+async fn wrong_keys_missing_keys_and_missing_buckets_are_reported_and_mended() {
     let cluster = cluster().await;
     let work = Box::pin(async { tokio::join!(wrong_key(cluster), missing_secret(cluster), missing_bucket(cluster)) });
     unaffected(cluster, KEYS, work).await;
@@ -31,7 +31,7 @@ async fn wrong_key(cluster: &Cluster) {
     let wal = plan.prepare(cluster).await.expect("its buckets are made");
     // Wrong from the start; later rotated to a wrong one while the pods run.
     for _ in 0..2 {
-        put_secret(cluster, KEYS, "wrong", keys("nobody", "not-the-right-key")).await;
+        put_secret(cluster, KEYS, "wrong", keys("unknown-key", "not-the-right-key")).await;
         cluster.apply(&plan.resource().to_string()).await.expect("it is applied");
         refused(&wal, "AccessDenied", &["s3://refused-keys-wrong-"]).await;
         put_secret(cluster, KEYS, "wrong", keys(&wal.store.access_key, &wal.store.secret_key)).await;

@@ -291,7 +291,7 @@ fn whether_the_pods_are_made_of_the_spec() {
 #[test]
 fn search_that_waits_for_pods_with_the_token_is_reported() {
     let search = |token_everywhere, refused| {
-        let search = ConditionCase { token_everywhere, refused, ..ConditionCase::default() }.evaluate().search;
+        let search = ConditionCase { refused, token_everywhere, ..ConditionCase::default() }.evaluate().search;
         assert_eq!(search.reason, Reason::Available);
         search.message
     };
@@ -504,7 +504,7 @@ fn before_the_pods_were_asked_what_was_known_still_holds() {
 
 /// The pod that reported it, an indexer that is gone or search, reports it no longer.
 #[test]
-fn a_problem_of_a_store_goes_when_nobody_reports_it_and_no_indexer_is_about_to_answer() {
+fn a_problem_of_a_store_goes_when_no_process_reports_it_and_no_indexer_is_about_to_answer() {
     let serves = || says(WalComponent::Search, "s", PodReport { phase: PodPhase::Serving, ..PodReport::default() });
     let case =
         |suspended, pods, before| ConditionCase { suspended, pods, before: vec![before], ..ConditionCase::default() };
@@ -542,20 +542,20 @@ fn ready_repeats_the_message_of_what_fails_first() {
 }
 
 #[test]
-fn of_a_refused_child_and_a_refused_finalizer_ready_tells_both_and_applied_the_child() {
+fn ready_reports_a_refused_child_and_a_refused_finalizer_and_applied_the_child_alone() {
     let child = || Some(ConditionValue::no(Reason::ChildRefused, "no child"));
     let finalizer = || Some(ConditionValue::no(Reason::FinalizerRefused, "no finalizer"));
-    let told = |refused, unfinalized| {
+    let ready_and_applied = |refused, unfinalized| {
         let WalConditions { ready, applied, .. } =
             ConditionCase { refused, unfinalized, ..ConditionCase::default() }.evaluate();
         [ready, applied].map(|value| (value.reason, value.message))
     };
     let of = |reason, message: &str| (reason, message.to_owned());
     let (both, one) = (of(Reason::ChildRefused, "no child; no finalizer"), of(Reason::ChildRefused, "no child"));
-    assert_eq!(told(child(), finalizer()), [both, one.clone()]);
-    assert_eq!(told(child(), None), [one.clone(), one]);
+    assert_eq!(ready_and_applied(child(), finalizer()), [both, one.clone()]);
+    assert_eq!(ready_and_applied(child(), None), [one.clone(), one]);
     let finalizer_alone = of(Reason::FinalizerRefused, "no finalizer");
-    assert_eq!(told(None, finalizer()), [finalizer_alone.clone(), finalizer_alone]);
+    assert_eq!(ready_and_applied(None, finalizer()), [finalizer_alone.clone(), finalizer_alone]);
 }
 
 #[test]
@@ -566,9 +566,9 @@ fn ready_says_how_many_operations_are_in_the_index_without_their_content() {
     };
     assert_eq!((message(0).reason, message(3).reason), (Reason::Ready, Reason::Ready));
     assert!(!message(0).message.contains("except"), "{}", message(0).message);
-    let told = message(3).message;
-    assert!(told.contains("content of 3 operations") && told.matches("; ").count() >= 2, "{told}");
-    assert!(told.contains("\"kubectl exec orders-indexer-a -- tidemark audit --unreadable\""), "{told}");
+    let message = message(3).message;
+    assert!(message.contains("content of 3 operations") && message.matches("; ").count() >= 2, "{message}");
+    assert!(message.contains("\"kubectl exec orders-indexer-a -- tidemark audit --unreadable\""), "{message}");
 }
 
 /// It crashes again and again, before or after it has probed the stores.
@@ -626,7 +626,7 @@ fn a_busy_log_is_a_little_behind_without_a_change_of_condition() {
 }
 
 #[test]
-fn a_pod_that_has_never_answered_may_be_starting_and_is_told_after_a_while() {
+fn a_pod_that_has_never_answered_may_be_starting_and_is_reported_after_a_while() {
     let mut seen = indexer(PodReport::default());
     seen.observation = PodObservation { failures: 2, ..PodObservation::default() };
     let conditions = |seen: &ObservedPod| {
@@ -696,19 +696,19 @@ fn an_eviction_is_reported_in_the_kubelets_words_until_the_next_pod_runs() {
 
 #[test]
 fn a_pod_that_does_not_say_that_it_is_this_pod_is_reported_so() {
-    let told = |foreign, upgrade_pending| {
+    let indexing = |foreign, upgrade_pending| {
         let mut seen = silent(indexer(writer()));
         seen.observation.foreign = Some(foreign);
-        let told = ConditionCase { pods: vec![seen], upgrade_pending, ..ConditionCase::default() }.evaluate().indexing;
-        assert_eq!((told.status, told.reason), (ConditionStatus::Unknown, Reason::PodUnidentified));
-        told.message
+        let value = ConditionCase { pods: vec![seen], upgrade_pending, ..ConditionCase::default() }.evaluate().indexing;
+        assert_eq!((value.status, value.reason), (ConditionStatus::Unknown, Reason::PodUnidentified));
+        value.message
     };
-    let message = told(ForeignReport::Unnamed, true);
+    let message = indexing(ForeignReport::Unnamed, true);
     assert!(message.contains("older builds") && message.contains("UpgradePending"), "{message}");
-    let message = told(ForeignReport::Unnamed, false);
+    let message = indexing(ForeignReport::Unnamed, false);
     assert!(message.contains("which proxy answers") && !message.contains("pgrade"), "{message}");
     for upgrade_pending in [true, false] {
-        let message = told(ForeignReport::Other, upgrade_pending);
+        let message = indexing(ForeignReport::Other, upgrade_pending);
         assert!(message.contains("another process answers at the address of pod"), "{message}");
     }
 }
