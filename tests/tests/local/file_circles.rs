@@ -19,7 +19,7 @@ use std::{
 use crate::product_sources::{CrateSources, product_crates};
 
 /// The segments of a path.
-type Segments = Vec<String>;
+type PathSegments = Vec<String>;
 
 /// What one file uses: by file, one of the paths that lead there.
 type UsedFiles<'a> = BTreeMap<&'a str, String>;
@@ -28,21 +28,21 @@ type UsedFiles<'a> = BTreeMap<&'a str, String>;
 #[derive(Debug, PartialEq)]
 struct ImportedName {
     is_reexport: bool,
-    path: Segments,
+    path: PathSegments,
     /// The last segment, or what follows `as`.
     name: String,
 }
 
 struct ModuleFile<'a> {
     file: &'a str,
-    module: Segments,
+    module: PathSegments,
     imports: Vec<ImportedName>,
     /// The words outside of the `use` declarations.
     body: Vec<&'a str>,
 }
 
 impl<'a> ModuleFile<'a> {
-    fn new(file: &'a str, module: Segments, words: &'a [String]) -> Self {
+    fn new(file: &'a str, module: PathSegments, words: &'a [String]) -> Self {
         let mut found = Self { file, module, imports: Vec::new(), body: Vec::new() };
         let mut words = words.iter().map(String::as_str).peekable();
         while let Some(word) = words.next() {
@@ -58,7 +58,7 @@ impl<'a> ModuleFile<'a> {
     }
 
     /// The paths of two and more segments in the body.
-    fn paths(&self) -> impl Iterator<Item = Segments> {
+    fn paths(&self) -> impl Iterator<Item = PathSegments> {
         let is_name = |word: &str| word.starts_with(|letter: char| letter.is_alphabetic() || letter == '_');
         let starts = (0..self.body.len()).filter(move |&at| {
             let is_head = is_name(self.body[at]) && !self.body[at].starts_with(char::is_uppercase);
@@ -66,7 +66,7 @@ impl<'a> ModuleFile<'a> {
         });
         let path = move |at: usize| {
             let tail = self.body[at + 1..].chunks_exact(2).take_while(|pair| pair[0] == "::" && is_name(pair[1]));
-            iter::once(self.body[at]).chain(tail.map(|pair| pair[1])).map(str::to_owned).collect::<Segments>()
+            iter::once(self.body[at]).chain(tail.map(|pair| pair[1])).map(str::to_owned).collect::<PathSegments>()
         };
         starts.map(path).filter(|path| path.len() > 1)
     }
@@ -122,7 +122,7 @@ fn read_imports<'a>(is_reexport: bool, words: impl Iterator<Item = &'a str>) -> 
 }
 
 /// The modules of one crate that are files.
-struct ModuleFiles<'a>(BTreeMap<Segments, ModuleFile<'a>>);
+struct ModuleFiles<'a>(BTreeMap<PathSegments, ModuleFile<'a>>);
 
 impl<'a> ModuleFiles<'a> {
     fn new(sources: &'a CrateSources) -> Self {
@@ -130,7 +130,7 @@ impl<'a> ModuleFiles<'a> {
         let files =
             sources.files.iter().filter(|(file, _)| !(file.starts_with("bin/") || has_library && *file == "main.rs"));
         let modules = files.map(|(file, words)| {
-            let mut module: Segments = file.trim_end_matches(".rs").split('/').map(str::to_owned).collect();
+            let mut module: PathSegments = file.trim_end_matches(".rs").split('/').map(str::to_owned).collect();
             module.pop_if(|last| ["lib", "main", "mod"].contains(&last.as_str()));
             (module.clone(), ModuleFile::new(file, module, words))
         });
@@ -138,7 +138,7 @@ impl<'a> ModuleFiles<'a> {
     }
 
     /// The path from the crate's top, if it leads into the crate.
-    fn absolute(&self, from: &ModuleFile, path: &[String]) -> Option<Segments> {
+    fn absolute(&self, from: &ModuleFile, path: &[String]) -> Option<PathSegments> {
         let (head, tail) = path.split_first()?;
         if head == "crate" {
             return Some(tail.to_vec());
@@ -152,7 +152,7 @@ impl<'a> ModuleFiles<'a> {
     }
 
     /// The file that defines what a path from the crate's top names, with re-exports followed.
-    fn defining(&self, path: &[String], seen: &mut BTreeSet<Segments>) -> Option<&ModuleFile<'a>> {
+    fn defining(&self, path: &[String], seen: &mut BTreeSet<PathSegments>) -> Option<&ModuleFile<'a>> {
         let depth = (0..path.len()).take_while(|depth| self.0.contains_key(&path[..=*depth])).count();
         let (module, rest) = path.split_at(depth);
         let file = self.0.get(module)?;

@@ -11,7 +11,7 @@ use tidemark_tests::{
 };
 use tokio::time::Instant;
 
-use super::{audit::Since, setup::installed};
+use super::{audit::AuditPosition, setup::installed};
 
 const NAMESPACE: &str = "quiet";
 /// How long it is watched at a time.
@@ -51,10 +51,10 @@ async fn store_requests(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, u6
 }
 
 async fn settled() {
-    let mut since = (Since::now(), Instant::now());
+    let mut since = (AuditPosition::now(), Instant::now());
     until("the operator writes nothing for a while", PATIENCE, async || {
         if !since.0.asked().writes.is_empty() {
-            since = (Since::now(), Instant::now());
+            since = (AuditPosition::now(), Instant::now());
         }
         (since.1.elapsed() > SETTLED).then_some(())
     })
@@ -64,7 +64,7 @@ async fn settled() {
 /// Watches it once: an error says what was not quiet, or could not be measured.
 async fn watched(cluster: &Cluster, wal: &TestWal<'_>) -> anyhow::Result<()> {
     let (before, version) = (store_requests(cluster).await?, wal.get().await?.resource_version());
-    let since = Since::now();
+    let since = AuditPosition::now();
     // Not a synchronisation: the span that is measured.
     tokio::time::sleep(WATCHED).await;
     let asked = since.asked();

@@ -25,22 +25,22 @@ const PATIENCE: Duration = Duration::from_mins(3);
 const TOKEN: &str = "correct-horse-battery-staple";
 
 /// A block with the output that the README shows below it, if any.
-struct Block {
+struct ShellBlock {
     script: String,
     shown: Option<String>,
 }
 
-fn blocks() -> Vec<Block> {
+fn blocks() -> Vec<ShellBlock> {
     let rest = include_str!("../../../../README.md").split("```sh cluster\n").skip(1);
     rest.map(|rest| {
         let (script, rest) = rest.split_once("```").expect("a block ends");
         let shown = rest.trim_start().strip_prefix("```text\n").and_then(|shown| shown.split_once("```"));
-        Block { script: script.trim().to_owned(), shown: shown.map(|(shown, _)| shown.to_owned()) }
+        ShellBlock { script: script.trim().to_owned(), shown: shown.map(|(shown, _)| shown.to_owned()) }
     })
     .collect()
 }
 
-impl Block {
+impl ShellBlock {
     /// Its last line as a block of its own: the search with the token.
     fn last_line(&self) -> Self {
         let line = self.script.lines().next_back().expect("a block has lines");
@@ -113,7 +113,7 @@ fn is_ready(pod: &Pod) -> bool {
 async fn every_block_runs_in_the_order_of_the_readme() {
     let [install, apply, search, look, scale, broken, report, end] = blocks()
         .try_into()
-        .unwrap_or_else(|blocks: Vec<Block>| panic!("the README has {} blocks for a cluster", blocks.len()));
+        .unwrap_or_else(|blocks: Vec<ShellBlock>| panic!("the README has {} blocks for a cluster", blocks.len()));
     let cluster = bare().await;
     install.run(cluster).await;
 
