@@ -5,7 +5,7 @@ use std::{
     fmt,
     ops::Range,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -17,6 +17,7 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, RenameOptions, Result, path::Path,
 };
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::faults::{FaultRule, FaultRules, InjectedFault, StoreOperation};
 
@@ -60,12 +61,12 @@ impl FaultyStore {
         self.counters().clone()
     }
 
-    fn faults(&self) -> std::sync::MutexGuard<'_, FaultRules> {
-        self.state.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    fn faults(&self) -> MutexGuard<'_, FaultRules> {
+        self.state.faults.lock()
     }
 
-    fn counters(&self) -> std::sync::MutexGuard<'_, BTreeMap<StoreOperation, u64>> {
-        self.state.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn counters(&self) -> MutexGuard<'_, BTreeMap<StoreOperation, u64>> {
+        self.state.counts.lock()
     }
 
     /// Counts the call and acts out what hits before it is applied. The fault to act out afterwards comes back.

@@ -1,12 +1,9 @@
 //! The real indexer over the S3 server in process, with the real Tantivy engine.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tempfile::TempDir;
 use tidemark_catalog::{Generation, IndexChain, RootChain, SegmentMeta, WriterIdentity};
 use tidemark_indexer::http::{HttpServer, ServerOptions};
@@ -164,7 +161,7 @@ impl IndexPipeline {
 
     /// The errors with which the indexer ended and was started again.
     pub fn ends(&self) -> Vec<String> {
-        self.ends.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.ends.lock().clone()
     }
 
     /// Waits until something goes wrong, and gives what the indexer says of it: as its problem, or as its end.
@@ -225,7 +222,7 @@ impl IngestAttempt {
             let cache = tempfile::tempdir().expect("a temporary folder");
             match Box::pin(self.ingest(&cache).run(stop.clone())).await {
                 Ok(()) => return,
-                Err(error) => ends.lock().unwrap_or_else(PoisonError::into_inner).push(error.to_string()),
+                Err(error) => ends.lock().push(error.to_string()),
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }

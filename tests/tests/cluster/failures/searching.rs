@@ -1,10 +1,8 @@
 //! Somebody who searches all the time and counts what is answered.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep},
@@ -36,7 +34,7 @@ impl QueryLoop {
     }
 
     pub(crate) fn answers(&self) -> QueryTally {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.answers.lock().clone()
     }
 }
 
@@ -53,7 +51,7 @@ async fn keep_asking(query: String, answers: Arc<Mutex<QueryTally>>) {
     loop {
         let asked = ask(&client, &query).await;
         {
-            let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut answers = answers.lock();
             answers.total += 1;
             match asked {
                 Ok(()) => {

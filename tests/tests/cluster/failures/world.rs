@@ -1,10 +1,8 @@
 //! The cluster that all scenarios share, with the chart, a WAL and a writer that never stops.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use serde_json::json;
 use tidemark_catalog::{Generation, IndexChain, Manifest};
 use tidemark_store::{ChainRecord, Entropy};
@@ -90,7 +88,7 @@ impl FailureWorld {
     }
 
     pub(crate) fn appended(&self) -> AppendTally {
-        *self.appended.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.appended.lock()
     }
 
     /// Waits until an append that began after this call is acknowledged, and then until the index holds it.
@@ -146,7 +144,7 @@ async fn append_without_end(log: &LogOutside, appended: &Mutex<AppendTally>) {
     loop {
         let receipt = log.append(&writer, "orders", "written while things fail").await;
         {
-            let mut appended = appended.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut appended = appended.lock();
             match receipt {
                 Ok(token) => {
                     appended.acknowledged += 1;
