@@ -1,4 +1,7 @@
 //! Sizes in bytes as people write them in a resource, and the quantities of Kubernetes.
+//!
+//! Written by hand: `k8s-openapi` and `kube` keep a quantity as text, and libraries for sizes read spellings that the definition's
+//! pattern refuses and no thousandths (`m`).
 
 use std::fmt;
 

@@ -1,4 +1,6 @@
 //! Conditions: their types, and how one is set.
+//!
+//! Kubernetes' rule for setting one (`meta.SetStatusCondition` of Go's apimachinery) is in no crate that we know; it is a few lines here.
 
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},

@@ -1,4 +1,6 @@
 //! Spans of time as people write them in a resource.
+//!
+//! `jiff` reads them. The type is our own because it keeps the text as it was written and takes only what CEL's `duration()` takes.
 
 use std::{fmt, sync::LazyLock, time::Duration};
 

@@ -1,4 +1,6 @@
 //! The client of the API server, which counts what it asks.
+//!
+//! `kube` keeps no such count, and a layer for HTTP in general takes a watch for a read: they differ in the query alone.
 
 use std::{
     future::Future,

@@ -1,4 +1,7 @@
 //! How many WALs may be upgraded at a time: a semaphore that knows who holds a slot and who waits for one.
+//!
+//! tokio's semaphore knows neither. Both are needed: a WAL that was under way before a restart has its slot already, and one that is
+//! deleted or refused while it waits must leave the line.
 
 use std::{
     collections::{BTreeSet, HashSet},

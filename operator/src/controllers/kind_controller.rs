@@ -1,4 +1,7 @@
 //! Runs the controller of one kind of resource: what is the same for each of them.
+//!
+//! It is made of the parts of `kube`'s `Controller` (`reflector`, `applier`) instead of that one, because the watch is
+//! [`relisting_watcher`], events of own writes are left out, and an object that is gone is forgotten.
 
 use std::{error::Error, fmt::Debug, sync::Arc, time::Duration};
 
