@@ -62,10 +62,11 @@ pub(crate) enum PodTrouble {
 }
 
 impl DataPod {
-    /// Whether it takes or took the place of an evicted pod: it has run, and was not made before that one.
+    /// Whether it has taken the place of an evicted pod: it runs, is another one of the same role, and was not made before.
     pub(super) fn replaces(&self, evicted: &Self) -> bool {
         let runs = self.eviction.is_none() && self.address.is_some();
-        runs && self.component == evicted.component && self.created >= evicted.created
+        let is_other = self.uid != evicted.uid && self.component == evicted.component;
+        runs && is_other && self.created >= evicted.created
     }
 
     /// The object that has to be reconciled when it changes.

@@ -239,6 +239,34 @@ mod tests {
     }
 
     #[test]
+    fn that_an_evicted_pod_was_replaced_stays_known() {
+        let pod = |name: &str, second, status| {
+            let labels = json!({"app.kubernetes.io/component": "indexer", "tidemark.dev/wal": "orders"});
+            let created = format!("2026-11-28T10:00:0{second}Z");
+            let metadata = json!({
+                "namespace": "data", "name": name, "uid": name, "creationTimestamp": created, "labels": labels,
+            });
+            DataPod::read(&serde_json::from_value(json!({"metadata": metadata, "status": status})).unwrap()).unwrap()
+        };
+        let runs = || json!({"phase": "Running", "podIP": "10.0.0.1"});
+        let evicted = || pod("first", 1, json!({"phase": "Failed", "reason": "Evicted"}));
+        let cache = ObjectCache::default();
+        let is_replaced = || cache.pods().into_iter().find_map(|pod| Some(pod.eviction.as_ref()?.replaced));
+        for earlier in [pod("older", 0, runs()), pod("first", 1, runs()), pod("second", 2, json!({"phase": "Pending"}))]
+        {
+            cache.put_pod(earlier);
+        }
+        cache.put_pod(evicted());
+        assert_eq!(is_replaced(), Some(false), "it ran itself, as did one that was made before");
+        cache.put_pod(pod("second", 2, runs()));
+        assert_eq!(is_replaced(), Some(true));
+        cache.remove_pod("data", "second");
+        cache.put_pod(pod("third", 3, json!({"phase": "Pending"})));
+        assert!(!cache.put_pod(evicted()), "it is no news");
+        assert_eq!(is_replaced(), Some(true));
+    }
+
+    #[test]
     fn an_object_whose_label_changes_moves() {
         let cache = ObjectCache::default();
         cache.put_child(config_map("orders", "1", "a"));

@@ -659,7 +659,9 @@ fn evicted(before: i64, replacement: ObservedPod) -> Vec<ObservedPod> {
     let created = Timestamp::from_second(900_000_000).ok();
     let eviction = Some(PodEviction { time, message, replaced: false });
     let cache = ObjectCache::default();
-    cache.put_pod(DataPod { eviction, address: None, created, ..(*old.pod).clone() });
+    let runs = DataPod { created, ..(*old.pod).clone() };
+    cache.put_pod(runs.clone());
+    cache.put_pod(DataPod { eviction, address: None, ..runs });
     cache.put_pod((*replacement.pod).clone());
     let pod = cache.pods().into_iter().find(|pod| pod.eviction.is_some()).unwrap();
     vec![ObservedPod { pod, ..old }, replacement]
