@@ -1,4 +1,6 @@
 //! Conditions: their types, and how one is set.
+//!
+//! Kubernetes' rule for setting one (`meta.SetStatusCondition` of Go's apimachinery) is in no crate that we know; it is a few lines here.
 
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
@@ -24,7 +26,7 @@ pub enum ConditionType {
     UpgradePending,
     /// The pods are not made of the present spec yet. Only there while that is so, as kstatus wants it.
     Reconciling,
-    /// The pods are not made of the present spec, and will not be before somebody acts. Only there while that is so.
+    /// The pods are not made of the present spec, and will not be before a user acts. Only there while that is so.
     Stalled,
 }
 
@@ -77,7 +79,7 @@ pub enum ConditionStatus {
     True,
     /// It does not hold.
     False,
-    /// Nobody can say at present.
+    /// It is not known at present.
     Unknown,
 }
 

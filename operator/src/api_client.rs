@@ -1,4 +1,6 @@
 //! The client of the API server, which counts what it asks.
+//!
+//! `kube` keeps no such count, and a layer for HTTP in general takes a watch for a read: they differ in the query alone.
 
 use std::{
     future::Future,
@@ -90,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_watch_is_told_from_a_read() {
+    fn a_watch_is_distinguished_from_a_read() {
         assert_eq!(verb(&Method::GET, "labelSelector=a%3Db&watch=true&timeoutSeconds=290"), "watch");
         assert_eq!(verb(&Method::GET, "limit=500"), "get");
         assert_eq!(verb(&Method::PATCH, "fieldManager=x"), "patch");

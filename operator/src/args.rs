@@ -73,7 +73,7 @@ pub struct ScopeArgs {
     #[arg(long = "namespace", env = "TIDEMARK_OPERATOR_NAMESPACE", value_delimiter = ',')]
     pub namespaces: Vec<String>,
     /// Name of this cluster in the ownership records of logs. The default is the UID of the namespace kube-system; it must
-    /// be given where the operator may not read that namespace. With another value every index belongs to somebody else.
+    /// be given where the operator may not read that namespace. With another value every index belongs to another owner.
     #[arg(long, env = "TIDEMARK_OPERATOR_CLUSTER_ID")]
     pub cluster_id: Option<String>,
 }

@@ -43,7 +43,7 @@ fn list_holds(live: &[Value], wanted: &[Value]) -> bool {
     })
 }
 
-/// The fields that tell the elements of a list apart, as server-side apply merges the lists of our children.
+/// The fields that identify the elements of a list, as server-side apply merges the lists of our children.
 fn keys(list: &[Value]) -> Option<&'static [&'static str]> {
     const KEYS: [&[&str]; 6] = [
         &["mountPath"],

@@ -83,12 +83,12 @@ mod tests {
             ..conditions[0].clone()
         });
         tally.count(&key, &conditions);
-        let told = metrics.encode().unwrap();
+        let encoded = metrics.encode().unwrap();
         for (condition, reason, count) in
             [("Indexing", "Starting", 0), ("Indexing", "PodCrashing", 1), ("Foreign", "Other", 1)]
         {
             let line = format!("{{condition=\"{condition}\",status=\"False\",reason=\"{reason}\"}} {count}\n");
-            assert!(told.contains(&line), "{line} is not in {told}");
+            assert!(encoded.contains(&line), "{line} is not in {encoded}");
         }
         tally.forget(&key);
         assert!(metrics.encode().unwrap().contains("reason=\"PodCrashing\"} 0\n"));

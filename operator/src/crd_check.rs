@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn an_older_version_and_none_are_told() {
+    fn an_older_version_and_none_are_reported() {
         let pre_release = format!("{CRD_VERSION}-rc.1");
         for (version, fits) in [
             ("0.0.9", false),

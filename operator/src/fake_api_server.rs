@@ -40,7 +40,7 @@ struct StoredObjects {
     refused: Option<(&'static str, Option<&'static str>, ApiRefusal)>,
     /// Whether finalizers cannot be changed.
     keeps_finalizers: bool,
-    /// The plural that nobody may list.
+    /// The plural whose lists are refused.
     hidden: Option<&'static str>,
     /// The plural that may be listed and not watched.
     unwatchable: Option<&'static str>,
@@ -124,7 +124,7 @@ impl FakeApiServer {
         self.stored.lock().keeps_finalizers = refused;
     }
 
-    /// From now on nobody may list or watch objects of this plural; `None` ends that. Watches end, as they do every few minutes.
+    /// Refuses from now on to list or watch objects of this plural; `None` ends that. Watches end, as they do every few minutes.
     pub(crate) fn hide(&self, plural: Option<&'static str>) {
         self.stored.lock().hidden = plural;
         self.events.send_modify(|_| ());

@@ -1,4 +1,7 @@
 //! Finalizers: set and removed.
+//!
+//! `kube::runtime::finalizer` wraps a whole reconciliation and keeps the finalizer on every object until it is deleted. Here the deletion
+//! policy decides whether a WAL has one, and may change; so the two writes alone are what is needed.
 
 use std::fmt::Debug;
 

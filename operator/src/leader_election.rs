@@ -152,7 +152,7 @@ impl LeaderElection {
         if holder == Some(&self.identity) { self.write_holder(lease).await } else { Ok(false) }
     }
 
-    /// Writes this replica into the lease, unless somebody else wrote in between.
+    /// Writes this replica into the lease, unless another replica wrote in between.
     async fn write_holder(&self, mut lease: Lease) -> Result<bool, kube::Error> {
         let before = lease.spec.take().unwrap_or_default();
         let mut spec = self.record(before.lease_transitions.unwrap_or(0));
@@ -201,7 +201,7 @@ impl LeaderElection {
     }
 }
 
-/// A write that met another writer is no error: somebody else was first.
+/// A write that met another writer is no error: another replica was first.
 fn won(result: Result<Lease, kube::Error>) -> Result<bool, kube::Error> {
     match result {
         Ok(_) => Ok(true),

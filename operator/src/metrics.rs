@@ -127,7 +127,7 @@ impl OperatorMetrics {
         );
         registry.register(
             "upgrades_stalled",
-            "WALs whose upgrade does not get on until somebody acts",
+            "WALs whose upgrade waits for a user to act",
             self.upgrades_stalled.clone(),
         );
         registry.register(

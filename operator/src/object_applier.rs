@@ -1,4 +1,7 @@
 //! Writes owned objects: server-side apply, forced, under one field manager, and only where something differs.
+//!
+//! `kube` applies an object, whatever object has its name. Written by hand is what comes before: whether an object of that name
+//! may be written (it may be another owner's, of an earlier owner, or left behind), and whether a write would change anything.
 
 use std::sync::Arc;
 
@@ -21,7 +24,7 @@ use crate::{
 /// Why an object could not be written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApplyError {
-    /// An object of somebody else has the name.
+    /// An object of another owner has the name.
     #[error(
         "{kind} \"{name}\" exists and belongs to something else; the one of this {owner} is not created; remove it or give the \
          {owner} another name",
@@ -34,7 +37,7 @@ pub(crate) enum ApplyError {
         kind = .kind.as_str()
     )]
     Leftover { kind: ChildKind, name: String, owner: &'static str },
-    /// Somebody deletes it.
+    /// It is being deleted.
     #[error(
         "{kind} \"{name}\" is being deleted; it is created again when it is gone; if that takes long, look at its finalizers",
         kind = .kind.as_str()
@@ -91,7 +94,7 @@ impl ObjectApplier<'_> {
     pub(crate) async fn ensure_json(&self, kind: ChildKind, name: &str, mut object: Value) -> Result<bool, ApplyError> {
         let live = self.live(kind, name).await?;
         if let Some(live) = &live {
-            self.take_or_leave(live, &mut object).await?;
+            self.adopt_or_check_owner(live, &mut object).await?;
         }
         let digest = compare::digest(&object);
         if let Some(live) = &live {
@@ -122,9 +125,7 @@ impl ObjectApplier<'_> {
         };
         self.check_owner(&live)?;
         let patch = json!({"spec": {"replicas": replicas}});
-        let field_manager = Some(self.owner.field_manager.to_owned());
-        let params = PatchParams { field_manager, ..PatchParams::default() };
-        self.patch(ChildKind::Deployment, name, &params, &Patch::Merge(&patch)).await?;
+        self.merge(ChildKind::Deployment, name, &patch).await?;
         let after = self.live(ChildKind::Deployment, name).await?;
         let is_scaled = after.and_then(|after| after.rollout.clone()).is_some_and(|rollout| rollout.wanted == replicas);
         tracing::info!(object = %self.owner.key, name, replicas, is_scaled, "scaled");
@@ -164,18 +165,16 @@ impl ObjectApplier<'_> {
     pub(crate) async fn restore_labels(&self, name: &str, mut wanted: Value) -> Result<(), ApplyError> {
         let kind = ChildKind::Deployment;
         if let Some(live) = self.live(kind, name).await? {
-            self.take_or_leave(&live, &mut wanted).await?;
+            self.adopt_or_check_owner(&live, &mut wanted).await?;
         }
         let metadata = &wanted["metadata"];
         let patch = json!({"metadata": {"labels": metadata["labels"], "ownerReferences": metadata["ownerReferences"]}});
-        let field_manager = Some(self.owner.field_manager.to_owned());
-        let params = PatchParams { field_manager, ..PatchParams::default() };
-        self.patch(kind, name, &params, &Patch::Merge(&patch)).await?;
+        self.merge(kind, name, &patch).await?;
         tracing::info!(object = %self.owner.key, name, "restored labels and owner");
         Ok(())
     }
 
-    /// The object as it is. One that the watches do not show is read: it may be just created, or somebody else's.
+    /// The object as it is. One that the watches do not show is read: it may be just created, or another owner's.
     async fn live(&self, kind: ChildKind, name: &str) -> Result<Option<Arc<OwnedObject>>, ApplyError> {
         if let Some(child) = self.cache.child(kind, &self.owner.key.namespace, name) {
             return Ok(Some(child));
@@ -197,7 +196,7 @@ impl ObjectApplier<'_> {
 
     /// Whether `live` may be written as `wanted`: it is the owner's, or an orphan that it adopts. An orphan of an owner that is being
     /// deleted is written without an owner, so that it stays; the watch may not show yet that this is so.
-    async fn take_or_leave(&self, live: &OwnedObject, wanted: &mut Value) -> Result<(), ApplyError> {
+    async fn adopt_or_check_owner(&self, live: &OwnedObject, wanted: &mut Value) -> Result<(), ApplyError> {
         if !is_orphan_of(live, wanted) {
             return self.check_owner(live);
         }
@@ -239,6 +238,12 @@ impl ObjectApplier<'_> {
         } else {
             Err(ApplyError::NameTaken { kind, name, owner })
         }
+    }
+
+    async fn merge(&self, kind: ChildKind, name: &str, patch: &Value) -> Result<(), ApplyError> {
+        let field_manager = Some(self.owner.field_manager.to_owned());
+        let params = PatchParams { field_manager, ..PatchParams::default() };
+        self.patch(kind, name, &params, &Patch::Merge(patch)).await
     }
 
     async fn patch(

@@ -25,7 +25,7 @@ impl ObservedPod {
 
     /// How its node removed it, if it did.
     pub(crate) fn evicted(&self) -> Option<ConditionValue> {
-        let PodEviction { time, message } = self.pod.eviction.as_ref()?;
+        let PodEviction { time, message, .. } = self.pod.eviction.as_ref()?;
         let (pod, role) = (&self.pod.name, self.pod.component.as_str());
         let time = time.map_or_else(String::new, |time| format!(" at {time}"));
         Some(ConditionValue::no(

@@ -30,7 +30,7 @@ impl<K: Eq + Hash, V> OwnWrites<K, V> {
     }
 
     /// Whether an event of the watch shows the pending write; `is_value` compares it with the value. Only the first such
-    /// event is the echo: a later one is a change by somebody else back to the same value.
+    /// event is the echo: a later one is a change by another client back to the same value.
     pub(crate) fn is_own_write(&mut self, key: &K, is_value: impl FnOnce(&V) -> bool) -> bool {
         let own = self.pending.get(key).is_some_and(is_value);
         if own {

@@ -59,7 +59,7 @@ pub(crate) struct PodObservation {
     pub(crate) unanswered: u32,
 }
 
-/// A report that is not the polled pod's. An address may be used again before the watch shows it, and anybody may write our labels.
+/// A report that is not the polled pod's. An address may be used again before the watch shows it, and any user may write our labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ForeignReport {
     /// It names no pod, as those of older builds.
@@ -82,7 +82,7 @@ impl PodObservation {
         self.process.is_none() && self.failures < MAX_FAILURES
     }
 
-    /// Whether so many polls have failed that it counts as not answering.
+    /// Whether enough polls in a row have failed for it to count as not answering.
     pub(crate) fn silence(&self) -> PodSilence {
         match self.failures {
             0..MAX_FAILURES => PodSilence::None,
@@ -347,9 +347,9 @@ mod tests {
         let (foreign, silence) = (Some(ForeignReport::Unnamed), None);
         let polled = |result| observations.put("u", Err(result), at(10)).1;
         let poll_times = |result, count| (1..count).fold(polled(result), |_, _| polled(result));
-        let told = poll_times(foreign, MAX_UNANSWERED);
+        let repeated = poll_times(foreign, MAX_UNANSWERED);
         for result in [silence, foreign, silence, foreign] {
-            assert_eq!(essence(Some(&polled(result))), essence(Some(&told)));
+            assert_eq!(essence(Some(&polled(result))), essence(Some(&repeated)));
         }
         let gone = poll_times(silence, MAX_FAILURES);
         assert_eq!((gone.foreign, gone.silence()), (None, PodSilence::Final));
@@ -379,6 +379,7 @@ mod tests {
             address: Some("10.0.0.1".into()),
             terminating: false,
             created: None,
+            restarted: false,
             trouble: None,
             eviction: None,
         };

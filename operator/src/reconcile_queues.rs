@@ -47,7 +47,7 @@ impl ReconcileQueues {
         receiver
     }
 
-    /// Waits while the queue is full. What has no controller here is not reconciled by anybody.
+    /// Waits while the queue is full. What has no controller here is not reconciled.
     pub(crate) async fn send(&self, target: ReconcileTarget) {
         if let Some(queue) = self.queue(&target) {
             // There is no receiver only while the process ends.

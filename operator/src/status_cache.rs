@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn an_own_write_is_told_from_changes_by_others_before_and_after_the_answer() {
+    fn an_own_write_is_distinguished_from_changes_by_others_before_and_after_the_answer() {
         let (statuses, key) = (StatusCache::<Wal>::default(), NamespacedName::new("data", "orders"));
         let status = wal("2", 2, "").status.unwrap();
         assert!(!statuses.is_own_write(&key, &wal("1", 1, "")), "nothing was written");

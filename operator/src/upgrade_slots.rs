@@ -1,4 +1,7 @@
 //! How many WALs may be upgraded at a time: a semaphore that knows who holds a slot and who waits for one.
+//!
+//! tokio's semaphore knows neither. Both are needed: a WAL that was under way before a restart has its slot already, and one that is
+//! deleted or refused while it waits must leave the line.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -83,7 +86,7 @@ impl UpgradeSlots {
         if !inner.under_way.remove(key) && !waited {
             return Vec::new();
         }
-        // Who leaves the line may be the one that was told of a free slot.
+        // The WAL that leaves the line may be the one that was notified of a free slot.
         let free = self.limit.saturating_sub(inner.under_way.len());
         inner.waiting.iter().take(free).cloned().collect()
     }
@@ -94,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_gets_a_slot_before_all_parts_are_counted() {
+    fn no_wal_gets_a_slot_before_all_parts_are_counted() {
         let slots = UpgradeSlots::new(1, 2);
         let key = NamespacedName::new("data", "orders");
         slots.count_under_way([]);

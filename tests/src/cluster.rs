@@ -28,14 +28,10 @@ pub mod product;
 mod reaper;
 mod store;
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::BTreeMap, net::SocketAddr, path::Path};
 
 use kube::{Client, Config};
+use parking_lot::Mutex;
 
 pub use api_server::{ApiServer, ApiServerBuilder};
 pub use builder::ClusterBuilder;
@@ -104,29 +100,29 @@ impl Cluster {
 
     /// SIGKILL to etcd: the API server answers nothing until [`Self::start_etcd`].
     pub fn stop_etcd(&self) {
-        held(&self.parts).etcd.stop();
+        self.parts.lock().etcd.stop();
     }
 
     /// Starts etcd with what it knew, and waits until the API server is ready again.
     pub async fn start_etcd(&self) -> anyhow::Result<()> {
-        held(&self.parts).etcd.start_again()?;
+        self.parts.lock().etcd.start_again()?;
         self.ready().await
     }
 
     /// SIGKILL to the API server.
     pub fn stop_api_server(&self) {
-        held(&self.parts).api.stop();
+        self.parts.lock().api.stop();
     }
 
     /// Starts the API server and waits until it is ready.
     pub async fn start_api_server(&self) -> anyhow::Result<()> {
-        held(&self.parts).api.start_again()?;
+        self.parts.lock().api.start_again()?;
         self.ready().await
     }
 
     /// Starts every other control program again that ended meanwhile: they do not outlive a long absence of the API server.
     fn revive(&self) -> anyhow::Result<()> {
-        let ClusterPrograms { controllers, scheduler, dns, .. } = &mut *held(&self.parts);
+        let ClusterPrograms { controllers, scheduler, dns, .. } = &mut *self.parts.lock();
         for part in [controllers, scheduler, dns] {
             if part.ended().is_some() {
                 part.start_again()?;
@@ -142,23 +138,18 @@ impl Cluster {
 
     /// Kills a node's kubelet and starts it again: its pods go on meanwhile.
     pub fn restart_kubelet(&self, node: u8) -> anyhow::Result<()> {
-        let mut nodes = held(&self.nodes);
+        let mut nodes = self.nodes.lock();
         let kubelet = nodes.get_mut(usize::from(node) - 1).and_then(ClusterNode::kubelet_process);
         Ok(kubelet.map_or(Ok(()), WatchedProcess::start_again)?)
     }
 
     /// Takes an OCI archive into the images of every node. Pods name it with `imagePullPolicy: Never` or `IfNotPresent`.
     pub fn import(&self, archive: impl AsRef<Path>) -> anyhow::Result<()> {
-        held(&self.nodes).iter().try_for_each(|node| node.import(archive.as_ref()))
+        self.nodes.lock().iter().try_for_each(|node| node.import(archive.as_ref()))
     }
 
     /// Runs a command in a node's network, among the cluster's processes and mounts. Blocks until its end.
     pub fn exec_in_node<W: AsRef<std::ffi::OsStr>>(&self, node: u8, words: &[W]) -> anyhow::Result<String> {
         self.namespaces.run(NetworkPlace::Node(node), words)
     }
-}
-
-/// A lock that a panicking test may have poisoned: what it guards is still true.
-fn held<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
-    lock.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -4,6 +4,7 @@
 //! - [`MinioServer`]: a real S3 server, built from its Go module;
 //! - [`GcsServer`]: a server of our own for the part of Google Cloud Storage's XML API that Tidemark uses;
 //! - [`AzuriteServer`]: Microsoft's emulator of Azure's storage, from its npm package;
+//! - [`TlsFront`]: TLS before any of these servers, with a certificate that changes;
 //! - [`FaultyStore`]: an `object_store` decorator that counts, fails and drops preconditions, for stores without a server;
 //! - [`TestStore`]: any of them behind one name, for a suite that runs on all;
 //! - [`IndexPipeline`]: an indexer at work on a log in that server, which starts again when it ends, as a pod would;
@@ -28,6 +29,7 @@ mod pipeline;
 mod program;
 pub mod s3;
 pub mod stores;
+mod tls_front;
 mod tools;
 mod watchdog;
 pub mod workload;
@@ -41,6 +43,7 @@ pub use pipeline::IndexPipeline;
 pub use program::{ProcessMemory, TidemarkProcess};
 pub use s3::S3Server;
 pub use stores::TestStore;
+pub use tls_front::TlsFront;
 
 /// Says that something is not tested since this machine lacks what it needs. In CI nothing is skipped: there it panics.
 pub fn skip(why: &str) {

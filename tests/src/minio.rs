@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     ffi::OsString,
-    net::{Ipv4Addr, TcpListener},
+    net::{IpAddr, TcpListener},
     path::Path,
     time::Duration,
 };
@@ -143,12 +143,12 @@ impl Drop for MinioServer {
     }
 }
 
-/// Writes a certificate for loopback into `folder`, as `MinIO` takes it, and its new authority as `ca.crt`.
-pub fn issue_certificate(folder: &Path) -> anyhow::Result<()> {
+/// Writes a certificate for an address into `folder`, as `MinIO` takes it, and its new authority as `ca.crt`.
+pub fn issue_certificate(folder: &Path, address: IpAddr) -> anyhow::Result<()> {
     let scratch = tempfile::tempdir()?;
     let pki = CertificateAuthority::create(scratch.path().to_owned())?;
     let server = CertificateSubject { user: "minio", group: "tests" };
-    pki.issue("server", server, &[], &[Ipv4Addr::LOCALHOST.into()])?;
+    pki.issue("server", server, &[], &[address])?;
     for (from, to) in [("ca.crt", "ca.crt"), ("server.key", "private.key"), ("server.crt", "public.crt")] {
         std::fs::copy(pki.path(from), folder.join(to))?;
     }

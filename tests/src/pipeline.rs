@@ -106,7 +106,7 @@ impl IndexPipeline {
         }
     }
 
-    /// Drops the indexer wherever it is: as far as the stores can tell, it was killed.
+    /// Drops the indexer wherever it is: for the stores it was killed.
     pub async fn kill(&mut self) {
         if let Some((_, task)) = self.running.take() {
             task.abort();

@@ -78,7 +78,7 @@ impl WatchedProcess {
         }
     }
 
-    /// Starts a stopped program anew, with the same arguments.
+    /// Starts a stopped program again, with the same arguments.
     pub(crate) fn start_again(&mut self) -> io::Result<()> {
         self.stop();
         self.watchdog = Some(begin(&self.recipe)?);

@@ -1,4 +1,7 @@
 //! Types, bounds, patterns and unknown fields: the part of a schema that is not CEL.
+//!
+//! A validator of JSON Schema would not do: it takes an unknown field where the API server does not, and knows nothing of
+//! Kubernetes' extensions (`x-kubernetes-int-or-string`, `x-kubernetes-preserve-unknown-fields`).
 
 use regex::Regex;
 use serde_json::{Map, Value};

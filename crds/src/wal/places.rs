@@ -81,7 +81,7 @@ pub struct LogPlace {
     #[serde(default = "day")]
     pub audit_window: TimeSpan,
     /// The URL at which this log was before it was moved, as the condition with reason `LogMoved` names it: the index claims that
-    /// place, which tells a copy of a log from the log. Set it only once nobody writes to the old place any more.
+    /// place, which distinguishes a copy of a log from the log. Set it only once nothing writes to the old place any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub moved_from: Option<String>,

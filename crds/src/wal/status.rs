@@ -22,7 +22,7 @@ pub struct WalStatus {
     /// buckets can be used and this WAL owns the index. `Indexing`: an indexer publishes. `SearchAvailable`: search answers;
     /// `False` with reason `NoReplicas` when it is turned off. `UpgradePending`: a newer release waits for
     /// approval (`NewRelease`), rolls out (`Upgrading`) or does not get on (`UpgradeStalled`). While `Applied` is not true, one
-    /// of two more is there for tools that follow kstatus: `Stalled` if somebody has to act first, else `Reconciling`.
+    /// of two more is there for tools that follow kstatus: `Stalled` if a user has to act first, else `Reconciling`.
     #[serde(default)]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
@@ -34,7 +34,7 @@ pub struct WalStatus {
     #[schemars(schema_with = "optional_time")]
     pub horizon: Option<Time>,
     /// Seconds from the oldest entry that is sealed and not published to the horizon; 0 when there is none. Left out while no
-    /// indexer writes, as nobody can tell.
+    /// indexer writes, as it is not known then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag_seconds: Option<i64>,
     /// Entries that are sealed and not published. Left out while no indexer writes.

@@ -29,6 +29,8 @@ pub(crate) struct DataPod {
     pub(crate) terminating: bool,
     /// When it was made, by the API server's clock.
     pub(crate) created: Option<Timestamp>,
+    /// Whether its container was started again.
+    pub(crate) restarted: bool,
     /// What keeps it from running.
     pub(crate) trouble: Option<PodTrouble>,
     /// How its node removed it. Such a pod is kept, and never runs again.
@@ -42,6 +44,8 @@ pub(crate) struct PodEviction {
     pub(crate) time: Option<Timestamp>,
     /// The kubelet's words.
     pub(crate) message: Box<str>,
+    /// Whether a pod of the same role that was made later has run since, as far as this operator has seen.
+    pub(crate) replaced: bool,
 }
 
 /// What keeps a pod from running.
@@ -58,6 +62,13 @@ pub(crate) enum PodTrouble {
 }
 
 impl DataPod {
+    /// Whether it has taken the place of an evicted pod: it runs, is another one of the same role, and was not made before.
+    pub(super) fn replaces(&self, evicted: &Self) -> bool {
+        let runs = self.eviction.is_none() && self.address.is_some();
+        let is_other = self.uid != evicted.uid && self.component == evicted.component;
+        runs && is_other && self.created >= evicted.created
+    }
+
     /// The object that has to be reconciled when it changes.
     pub(crate) fn target(&self) -> ReconcileTarget {
         ReconcileTarget::new(names::KIND, self.wal.clone())
@@ -73,6 +84,7 @@ impl DataPod {
             _ => return None,
         };
         let status = pod.status.as_ref();
+        let mut containers = status.into_iter().flat_map(|status| status.container_statuses.iter().flatten());
         let created = metadata.creation_timestamp.as_ref().map(|time| time.0);
         let eviction = status.and_then(|status| eviction(status, created));
         let running = status.and_then(|status| status.phase.as_deref()) == Some("Running");
@@ -86,6 +98,7 @@ impl DataPod {
             address: address.map(Box::from),
             terminating: metadata.deletion_timestamp.is_some(),
             created,
+            restarted: containers.any(|container| container.restart_count > 0),
             trouble: status.filter(|_| eviction.is_none()).and_then(trouble),
             eviction,
         })
@@ -100,7 +113,7 @@ fn eviction(status: &core::PodStatus, created: Option<Timestamp>) -> Option<PodE
     let changes = status.conditions.iter().flatten().filter_map(|condition| condition.last_transition_time.as_ref());
     let time = changes.map(|time| time.0).max().or(created);
     let message = status.message.as_deref().unwrap_or("the kubelet gave no cause");
-    Some(PodEviction { time, message: message.trim().trim_end_matches('.').into() })
+    Some(PodEviction { time, message: message.trim().trim_end_matches('.').into(), replaced: false })
 }
 
 fn trouble(status: &core::PodStatus) -> Option<PodTrouble> {

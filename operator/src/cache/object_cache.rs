@@ -98,12 +98,23 @@ impl ObjectCache {
         news
     }
 
-    /// Keeps a pod, and answers whether it is news.
-    pub(crate) fn put_pod(&self, pod: DataPod) -> bool {
+    /// Keeps a pod, and answers whether it is news. That an evicted pod was replaced stays known when the one in its place is gone.
+    pub(crate) fn put_pod(&self, mut pod: DataPod) -> bool {
         let mut inner = self.inner.write();
         let object = (None, pod.wal.namespace.clone(), pod.name.clone());
         let pods = &mut inner.insert(&object, &pod.wal).pods;
-        let news = pods.get(&pod.name).is_none_or(|before| **before != pod);
+        let before = pods.get(&pod.name);
+        let was_replaced = before.and_then(|before| before.eviction.as_ref()).is_some_and(|eviction| eviction.replaced);
+        let is_replaced = was_replaced || pods.values().any(|other| other.replaces(&pod));
+        if let Some(eviction) = &mut pod.eviction {
+            eviction.replaced = is_replaced;
+        }
+        let news = before.is_none_or(|before| **before != pod);
+        for evicted in pods.values_mut().filter(|other| other.eviction.is_some() && pod.replaces(other)) {
+            if let Some(eviction) = &mut Arc::make_mut(evicted).eviction {
+                eviction.replaced = true;
+            }
+        }
         pods.insert(pod.name.clone(), Arc::new(pod));
         news
     }
@@ -225,6 +236,34 @@ mod tests {
         cache.begin_write(ChildKind::ConfigMap, "data", "orders-control", "d");
         cache.finish_write(ChildKind::ConfigMap, "data", "orders-control", None);
         assert!(cache.put_child(applied("5", "b")), "what failed is reconciled");
+    }
+
+    #[test]
+    fn that_an_evicted_pod_was_replaced_stays_known() {
+        let pod = |name: &str, second, status| {
+            let labels = json!({"app.kubernetes.io/component": "indexer", "tidemark.dev/wal": "orders"});
+            let created = format!("2026-11-28T10:00:0{second}Z");
+            let metadata = json!({
+                "namespace": "data", "name": name, "uid": name, "creationTimestamp": created, "labels": labels,
+            });
+            DataPod::read(&serde_json::from_value(json!({"metadata": metadata, "status": status})).unwrap()).unwrap()
+        };
+        let runs = || json!({"phase": "Running", "podIP": "10.0.0.1"});
+        let evicted = || pod("first", 1, json!({"phase": "Failed", "reason": "Evicted"}));
+        let cache = ObjectCache::default();
+        let is_replaced = || cache.pods().into_iter().find_map(|pod| Some(pod.eviction.as_ref()?.replaced));
+        for earlier in [pod("older", 0, runs()), pod("first", 1, runs()), pod("second", 2, json!({"phase": "Pending"}))]
+        {
+            cache.put_pod(earlier);
+        }
+        cache.put_pod(evicted());
+        assert_eq!(is_replaced(), Some(false), "it ran itself, as did one that was made before");
+        cache.put_pod(pod("second", 2, runs()));
+        assert_eq!(is_replaced(), Some(true));
+        cache.remove_pod("data", "second");
+        cache.put_pod(pod("third", 3, json!({"phase": "Pending"})));
+        assert!(!cache.put_pod(evicted()), "it is no news");
+        assert_eq!(is_replaced(), Some(true));
     }
 
     #[test]

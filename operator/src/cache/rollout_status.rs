@@ -22,7 +22,7 @@ pub(crate) struct RolloutStatus {
     pub(crate) rolled_out: bool,
     /// Whether it makes no progress: for longer than its progress deadline, or because it is paused.
     pub(crate) stalled: bool,
-    /// Whether somebody has paused it in the middle of a roll-out.
+    /// Whether a user has paused it in the middle of a roll-out.
     pub(crate) paused: bool,
     /// Why pods cannot be created, in the words of the API server.
     pub(crate) failure: Option<Box<str>>,
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn refused_pods_are_told_in_the_words_of_the_api_server() {
+    fn refused_pods_are_reported_in_the_words_of_the_api_server() {
         let condition = json!({"type": "ReplicaFailure", "status": "True", "message": "violates PodSecurity"});
         let refused = rollout(&json!({"conditions": [condition]}));
         assert_eq!(refused.failure.as_deref(), Some("violates PodSecurity"));

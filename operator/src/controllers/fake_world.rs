@@ -96,8 +96,8 @@ impl FakeWorld {
 
     /// How often a controller has reconciled something.
     pub(crate) fn reconciled(&self, controller: &str) -> u32 {
-        let told = self.metrics.encode().unwrap();
-        let lines = told.lines().filter(|line| {
+        let encoded = self.metrics.encode().unwrap();
+        let lines = encoded.lines().filter(|line| {
             line.starts_with("tidemark_operator_reconciles_total{")
                 && line.contains(&format!("controller=\"{controller}\""))
         });

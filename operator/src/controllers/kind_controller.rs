@@ -1,4 +1,7 @@
 //! Runs the controller of one kind of resource: what is the same for each of them.
+//!
+//! It is made of the parts of `kube`'s `Controller` (`reflector`, `applier`) instead of that one, because the watch is
+//! [`relisting_watcher`], events of own writes are left out, and an object that is gone is forgotten.
 
 use std::{error::Error, fmt::Debug, sync::Arc, time::Duration};
 
@@ -142,7 +145,7 @@ fn retry(key: &NamespacedName, error: &ReconcileError, backoff: &FailureBackoff<
     Action::requeue(wait)
 }
 
-/// The object that an event is about. An own write is skipped: a change by somebody else has an event of its own, unless the
+/// The object that an event is about. An own write is skipped: a change by another client has an event of its own, unless the
 /// watch failed, after which everything is listed.
 fn changed_object<C: KindController>(
     event: Event<DeserializeGuard<C::Object>>,

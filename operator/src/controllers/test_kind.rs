@@ -316,7 +316,7 @@ async fn a_child_that_somebody_changes_or_removes_is_the_business_of_its_owner()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_is_taken_and_an_object_that_cannot_be_read_are_told_and_hold_up_nobody() {
+async fn a_name_that_is_taken_and_an_object_that_cannot_be_read_are_reported_and_delay_no_other() {
     let world = a_wal_and_its_note().await;
     let theirs = ConfigMap {
         metadata: kube::api::ObjectMeta { name: Some("second-note".to_owned()), ..Default::default() },
@@ -326,10 +326,10 @@ async fn a_name_that_is_taken_and_an_object_that_cannot_be_read_are_told_and_hol
     world.world.api::<ConfigMap>().create(&PostParams::default(), &theirs).await.unwrap();
     world.make("second", text("second")).await;
     world.make("newer", json!({"wal": "orders", "text": ["a list"]})).await;
-    let told = world.is("second", ("False", "NameTaken")).await;
-    assert!(told.contains("the one of this WALNote is not created"), "{told}");
-    let told = world.is("newer", ("False", "SpecInvalid")).await;
-    assert!(told.contains("the WALNote cannot be read"), "{told}");
+    let message = world.is("second", ("False", "NameTaken")).await;
+    assert!(message.contains("the one of this WALNote is not created"), "{message}");
+    let message = world.is("newer", ("False", "SpecInvalid")).await;
+    assert!(message.contains("the WALNote cannot be read"), "{message}");
     world.make("third", text("third")).await;
     world.is("third", ("True", "Ready")).await;
     world.world.api::<ConfigMap>().delete("second-note", &DeleteParams::default()).await.unwrap();

@@ -9,10 +9,10 @@ use std::{
 
 /// The files of an image by their path without the leading slash.
 #[derive(Debug, Default)]
-pub struct Layer(BTreeMap<PathBuf, Node>);
+pub struct Layer(BTreeMap<PathBuf, LayerEntry>);
 
 #[derive(Debug)]
-enum Node {
+enum LayerEntry {
     Folder { mode: u32 },
     File { mode: u32, bytes: Vec<u8> },
     Link { to: PathBuf },
@@ -30,15 +30,15 @@ impl Layer {
     pub fn file(mut self, path: &str, mode: u32, bytes: impl Into<Vec<u8>>) -> Self {
         let path = PathBuf::from(path.trim_start_matches('/'));
         for above in path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()) {
-            self.0.entry(above.to_owned()).or_insert(Node::Folder { mode: 0o755 });
+            self.0.entry(above.to_owned()).or_insert(LayerEntry::Folder { mode: 0o755 });
         }
-        self.0.insert(path, Node::File { mode, bytes: bytes.into() });
+        self.0.insert(path, LayerEntry::File { mode, bytes: bytes.into() });
         self
     }
 
     /// Adds a folder with a mode such as `0o1777`.
     pub fn folder(mut self, path: &str, mode: u32) -> Self {
-        self.0.insert(PathBuf::from(path.trim_matches('/')), Node::Folder { mode });
+        self.0.insert(PathBuf::from(path.trim_matches('/')), LayerEntry::Folder { mode });
         self
     }
 
@@ -49,12 +49,12 @@ impl Layer {
             let metadata = entry.metadata()?;
             let mode = metadata.permissions().mode() & 0o7777;
             if metadata.is_dir() {
-                self.0.insert(path.clone(), Node::Folder { mode });
+                self.0.insert(path.clone(), LayerEntry::Folder { mode });
                 self.read(root, &path)?;
             } else if metadata.is_symlink() {
-                self.0.insert(path, Node::Link { to: fs::read_link(entry.path())? });
+                self.0.insert(path, LayerEntry::Link { to: fs::read_link(entry.path())? });
             } else if metadata.is_file() {
-                self.0.insert(path, Node::File { mode, bytes: fs::read(entry.path())? });
+                self.0.insert(path, LayerEntry::File { mode, bytes: fs::read(entry.path())? });
             } else {
                 let what =
                     format!("\"{}\" is no file, folder or link; an image cannot hold it", entry.path().display());
@@ -74,18 +74,18 @@ impl Layer {
             header.set_mtime(0);
             header.set_size(0);
             match node {
-                Node::Folder { mode } => {
+                LayerEntry::Folder { mode } => {
                     header.set_entry_type(tar::EntryType::Directory);
                     header.set_mode(*mode);
                     archive.append_data(&mut header, path, io::empty())?;
                 }
-                Node::File { mode, bytes } => {
+                LayerEntry::File { mode, bytes } => {
                     header.set_entry_type(tar::EntryType::Regular);
                     header.set_mode(*mode);
                     header.set_size(bytes.len() as u64);
                     archive.append_data(&mut header, path, bytes.as_slice())?;
                 }
-                Node::Link { to } => {
+                LayerEntry::Link { to } => {
                     header.set_entry_type(tar::EntryType::Symlink);
                     header.set_mode(0o777);
                     archive.append_link(&mut header, path, to)?;

@@ -37,13 +37,13 @@ pub struct Sbom {
 }
 
 /// A crate by name and version.
-type Crate = (String, String);
+type CrateVersion = (String, String);
 
 /// What `cargo tree` says: each crate's licence, and what it depends on.
 #[derive(Debug, Default, PartialEq)]
-struct Graph {
-    licences: BTreeMap<Crate, String>,
-    edges: BTreeMap<Crate, BTreeSet<Crate>>,
+struct DependencyGraph {
+    licences: BTreeMap<CrateVersion, String>,
+    edges: BTreeMap<CrateVersion, BTreeSet<CrateVersion>>,
 }
 
 impl Sbom {
@@ -56,7 +56,7 @@ impl Sbom {
     pub fn json(&self, folder: &Path) -> anyhow::Result<Vec<u8>> {
         let lock = folder.join("Cargo.lock");
         let lock = std::fs::read_to_string(&lock).with_context(|| format!("\"{}\" is not readable", lock.display()))?;
-        let graph = Graph::parse(&tree(folder, &self.packages, &self.features)?)?;
+        let graph = DependencyGraph::parse(&tree(folder, &self.packages, &self.features)?)?;
         let bom = self.document(&graph, &checksums(&lock)?)?;
         let valid = bom.validate();
         ensure!(valid.passed(), "the document is not valid: {valid:?}");
@@ -65,7 +65,7 @@ impl Sbom {
         Ok(bytes)
     }
 
-    fn document(&self, graph: &Graph, checksums: &BTreeMap<Crate, String>) -> anyhow::Result<Bom> {
+    fn document(&self, graph: &DependencyGraph, checksums: &BTreeMap<CrateVersion, String>) -> anyhow::Result<Bom> {
         let roots = self.packages.iter().map(|package| graph.named(package)).collect::<anyhow::Result<Vec<_>>>()?;
         let (_, version) = roots.first().context("no package is named")?;
         let product = Component::new(Classification::Application, &self.name, version, Some(self.name.clone()));
@@ -101,11 +101,11 @@ impl Sbom {
     }
 }
 
-impl Graph {
+impl DependencyGraph {
     /// Reads lines such as `2 quote v1.0.47<tab>MIT OR Apache-2.0`: the depth, the package, its licence.
     fn parse(tree: &str) -> anyhow::Result<Self> {
         let mut graph = Self::default();
-        let mut above: Vec<Crate> = Vec::new();
+        let mut above: Vec<CrateVersion> = Vec::new();
         for line in tree.lines().filter(|line| !line.is_empty()) {
             // A package that was shown before is marked, and shown without what is below it.
             let (package, licence) = line.trim_end_matches(" (*)").split_once('\t').context("a line has no licence")?;
@@ -125,7 +125,7 @@ impl Graph {
         Ok(graph)
     }
 
-    fn named(&self, package: &str) -> anyhow::Result<&Crate> {
+    fn named(&self, package: &str) -> anyhow::Result<&CrateVersion> {
         let found = self.licences.keys().find(|(name, _)| name == package);
         found.with_context(|| format!("the workspace has no package \"{package}\""))
     }
@@ -142,7 +142,7 @@ fn tree(folder: &Path, packages: &[String], features: &str) -> anyhow::Result<St
 }
 
 /// The registry's checksums; crates of the workspace have none.
-fn checksums(lock: &str) -> anyhow::Result<BTreeMap<Crate, String>> {
+fn checksums(lock: &str) -> anyhow::Result<BTreeMap<CrateVersion, String>> {
     let lock = Document::parse(lock).context("the lock file is not readable")?;
     let packages = lock.get("package").and_then(|packages| packages.as_array_of_tables());
     let packages = packages.context("the lock file has no packages")?;
@@ -151,12 +151,12 @@ fn checksums(lock: &str) -> anyhow::Result<BTreeMap<Crate, String>> {
     Ok(packages.iter().filter_map(checksum).collect())
 }
 
-fn reference((name, version): &Crate) -> String {
+fn reference((name, version): &CrateVersion) -> String {
     format!("{name}@{version}")
 }
 
 fn component(
-    krate: &Crate,
+    krate: &CrateVersion,
     kind: Classification,
     licence: &str,
     checksum: Option<&String>,
@@ -192,7 +192,7 @@ fn system(url: &str) -> anyhow::Result<Component> {
 mod tests {
     use super::*;
 
-    fn krate(name: &str) -> Crate {
+    fn krate(name: &str) -> CrateVersion {
         (name.to_owned(), "1.0.0".to_owned())
     }
 
@@ -200,20 +200,20 @@ mod tests {
     fn a_tree_becomes_a_graph() {
         let tree = "0 a v1.0.0 (/somewhere/a)\tMIT\n1 b v1.0.0 (proc-macro)\tISC\n2 c v1.0.0\t\n1 d v1.0.0\tMIT\n\
             2 b v1.0.0 (proc-macro)\tISC (*)\n\n0 e v1.0.0 (/somewhere/e)\tMIT\n1 a v1.0.0 (/somewhere/a)\tMIT (*)\n";
-        let graph = Graph::parse(tree).expect("it is one");
+        let graph = DependencyGraph::parse(tree).expect("it is one");
         let edges = [("a", vec!["b", "d"]), ("b", vec!["c"]), ("c", vec![]), ("d", vec!["b"]), ("e", vec!["a"])];
         let edges = edges.into_iter().map(|(from, to)| (krate(from), to.into_iter().map(krate).collect()));
         assert_eq!(graph.edges, edges.collect());
         assert_eq!(graph.licences[&krate("b")], "ISC");
         assert_eq!(graph.licences[&krate("c")], "");
-        assert!(Graph::parse("a v1.0.0\tMIT").is_err(), "no depth");
-        assert!(Graph::parse("0 a v1.0.0").is_err(), "no licence");
+        assert!(DependencyGraph::parse("a v1.0.0\tMIT").is_err(), "no depth");
+        assert!(DependencyGraph::parse("0 a v1.0.0").is_err(), "no licence");
     }
 
     #[test]
     fn a_document_is_valid_and_says_where_each_part_is_from() {
         let tree = "0 a v1.0.0 (/somewhere/a)\tMIT\n1 b v1.0.0\tMIT/Apache-2.0\n1 c v1.0.0\tsome words\n";
-        let graph = Graph::parse(tree).expect("it is one");
+        let graph = DependencyGraph::parse(tree).expect("it is one");
         let lock = format!("[[package]]\nname = \"b\"\nversion = \"1.0.0\"\nchecksum = \"{}\"\n", "ab".repeat(32));
         let system = "pkg:deb/debian/libc6@2.36-9+deb12u10?distro=debian-12";
         let sbom = Sbom {

@@ -34,7 +34,7 @@ async fn main() -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     if api_server {
         let server = ApiServer::builder().controllers().start().await?;
-        tell(server.kubectl_command(), None)?;
+        print_access(server.kubectl_command(), None)?;
         println!("\nCtrl-C removes everything. Logs meanwhile: {}", server.logs().display());
         interrupt.recv().await;
         return Ok(());
@@ -46,7 +46,7 @@ async fn main() -> anyhow::Result<()> {
     println!("starting Kubernetes");
     let cluster = builder.start().await?;
     tokio::select! {
-        // A signal before all is told ends it as well.
+        // A signal before everything is printed ends it as well.
         _ = interrupt.recv() => {}
         shown = show(&cluster, bare) => {
             shown?;
@@ -59,13 +59,13 @@ async fn main() -> anyhow::Result<()> {
 
 async fn show(cluster: &Cluster, bare: bool) -> anyhow::Result<()> {
     let demo = if bare { None } else { install(cluster).await? };
-    tell(cluster.kubectl_command(), demo.as_deref())?;
+    print_access(cluster.kubectl_command(), demo.as_deref())?;
     println!("\nCtrl-C removes everything. Logs meanwhile: {}", cluster.logs().display());
     Ok(())
 }
 
 /// What to type.
-fn tell(kubectl: &ClusterCommand, demo: Option<&str>) -> anyhow::Result<()> {
+fn print_access(kubectl: &ClusterCommand, demo: Option<&str>) -> anyhow::Result<()> {
     let command = kubectl.command();
     let programs = Path::new(command.get_program()).parent().context("kubectl is in a folder")?;
     println!("\nIn another terminal:\n");

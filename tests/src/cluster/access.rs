@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Api;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::{Cluster, ClusterCommand, control_plane::DNS, held, namespaces::NetworkPlace};
+use super::{Cluster, ClusterCommand, control_plane::DNS, namespaces::NetworkPlace};
 
 impl Cluster {
     /// Runs `kubectl` and gives what it printed.
@@ -71,7 +71,7 @@ impl Cluster {
     /// A URL on this machine that leads to an address on the cluster's network. Asked again, it is the same.
     pub fn url(&self, address: IpAddr, port: u16) -> anyhow::Result<String> {
         let target = SocketAddr::new(address, port);
-        let mut ports = held(&self.ports);
+        let mut ports = self.ports.lock();
         let open = match ports.get(&target) {
             Some(open) => *open,
             None => self.forwarder.open(target)?,

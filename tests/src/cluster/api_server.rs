@@ -31,7 +31,7 @@ static SHARED: OnceCell<ApiServer> = OnceCell::const_new();
 
 /// A real API server on loopback. Needs no root; several run at once. Dropping it, or the end of the process, removes it.
 ///
-/// No node and no scheduler exist: pods stay `Pending`. Without [`ApiServerBuilder::controllers`] nobody collects garbage,
+/// No node and no scheduler exist: pods stay `Pending`. Without [`ApiServerBuilder::controllers`] garbage is not collected,
 /// makes service accounts or acts on Deployments either.
 pub struct ApiServer {
     config: Config,

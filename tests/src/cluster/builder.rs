@@ -5,20 +5,20 @@ use std::{
     net::IpAddr,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::Mutex,
     time::Duration,
 };
 
 use anyhow::ensure;
 use k8s_openapi::api::core::v1::{Node as NodeResource, ServiceAccount};
 use kube::{Api, Client, ResourceExt};
+use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::{
     Cluster, ClusterCommand, ClusterPrograms, api_server,
     control_plane::{ControlPlane, DNS},
     forward::PortForwarder,
-    held, images,
+    images,
     logs::ClusterLogs,
     namespaces::{ClusterNamespaces, NetworkPlace},
     node::{ClusterNode, NodeSurroundings},
@@ -81,7 +81,7 @@ impl ClusterBuilder {
     }
 
     fn shared_cell(&self) -> &'static OnceCell<Cluster> {
-        let mut shared = held(&SHARED);
+        let mut shared = SHARED.lock();
         if let Some((_, cell)) = shared.iter().find(|(wanted, _)| wanted == self) {
             return cell;
         }

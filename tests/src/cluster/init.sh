@@ -6,7 +6,7 @@ set -eu
 nodes="$1"
 exec 3<&0
 
-# /proc is still the machine's: it tells this process's number there.
+# /proc is still the machine's: it shows this process's number there.
 read -r pid _ </proc/self/stat
 mount --make-rshared /
 mount -t proc proc /proc
@@ -35,7 +35,7 @@ while [ "$node" -le "$nodes" ]; do
     ip -n "node$node" addr add "10.99.0.$node/24" dev eth0
     ip -n "node$node" link set eth0 up
     ip -n "node$node" route add default via "$control"
-    # `ip netns exec` would mount /sys anew.
+    # `ip netns exec` would mount /sys again.
     nsenter --net="/run/netns/node$node" sh -c 'echo 1 >/proc/sys/net/ipv4/ip_forward'
     ip route add "10.244.$node.0/24" via "10.99.0.$node"
     other=1

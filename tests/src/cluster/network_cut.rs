@@ -2,7 +2,7 @@
 
 use anyhow::ensure;
 
-use super::{Cluster, control_plane::SERVICES, held, namespaces::NetworkPlace};
+use super::{Cluster, control_plane::SERVICES, namespaces::NetworkPlace};
 
 /// What a node is cut off from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl Cluster {
 
     /// The test's own way to Services must not lead through a node that is cut off.
     fn lead_services_past(&self, node: u8) -> anyhow::Result<()> {
-        let nodes = held(&self.nodes).len();
+        let nodes = self.nodes.lock().len();
         ensure!((1..=nodes).contains(&usize::from(node)), "there is no node {node}: the cluster has {nodes}");
         let other = if node == 1 && nodes > 1 { 2 } else { 1 };
         self.at_control(&["ip", "route", "replace", SERVICES, "via", &format!("10.99.0.{other}")])

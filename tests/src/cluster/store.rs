@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use rusty_s3::{Bucket, Credentials, S3Action, UrlStyle};
 use tidemark_store::Entropy;
 
-use super::{Cluster, control_plane::DNS, held, namespaces::NetworkPlace};
+use super::{Cluster, control_plane::DNS, namespaces::NetworkPlace};
 use crate::{
     tools,
     watchdog::{ProcessRecipe, WatchedProcess},
@@ -50,7 +50,7 @@ impl Cluster {
     /// The cluster's object store, started at the first call. Its data outlives [`Self::stop_minio`].
     pub async fn minio(&self) -> anyhow::Result<StoreInside> {
         let program = tools::go("minio").await?.join("minio");
-        if let Some((store, _)) = &*held(&self.store) {
+        if let Some((store, _)) = &*self.store.lock() {
             return Ok(store.clone());
         }
         let address: IpAddr = DNS.parse()?;
@@ -79,14 +79,14 @@ impl Cluster {
             environment: variables.map(|(name, value)| (name.to_owned(), value)).to_vec(),
             ..ProcessRecipe::new(command, self.logs().join("minio.log"))
         })?;
-        *held(&self.store) = Some((store.clone(), process));
+        *self.store.lock() = Some((store.clone(), process));
         self.wait_for_minio(&store).await?;
         Ok(store)
     }
 
     /// SIGKILL to the object store.
     pub fn stop_minio(&self) {
-        if let Some((_, process)) = &mut *held(&self.store) {
+        if let Some((_, process)) = &mut *self.store.lock() {
             process.stop();
         }
     }
@@ -94,8 +94,8 @@ impl Cluster {
     /// Starts it with what it held, and waits until it answers.
     pub async fn start_minio(&self) -> anyhow::Result<()> {
         let store = {
-            let mut held = held(&self.store);
-            let (store, process) = held.as_mut().context("the object store was never started")?;
+            let mut started = self.store.lock();
+            let (store, process) = started.as_mut().context("the object store was never started")?;
             process.start_again()?;
             store.clone()
         };

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     net::{Ipv4Addr, SocketAddr},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU32, Ordering},
     },
 };
@@ -16,6 +16,7 @@ use kube::{
     api::{Patch, PatchParams},
     runtime::{WatchStreamExt, watcher},
 };
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tidemark_crds::names::{self, WalComponent};
 use tokio::{
@@ -59,7 +60,7 @@ impl FakePods {
         let parts = PodRoles::default();
         let defaults = [(WalComponent::Indexer, say::writing(1, 10)), (WalComponent::Search, say::serving())];
         for (component, says) in defaults {
-            lock(&parts).insert(component, PodRole { says: Some(says), ready: true, pending: false });
+            parts.lock().insert(component, PodRole { says: Some(says), ready: true, pending: false });
         }
         let mut tasks = JoinSet::new();
         tasks.spawn(act(Api::namespaced(client.clone(), namespace), port, parts.clone()));
@@ -137,7 +138,7 @@ impl FakePods {
     }
 
     fn change(&self, component: WalComponent, change: impl FnOnce(&mut PodRole)) {
-        lock(&self.parts).entry(component).and_modify(change);
+        self.parts.lock().entry(component).and_modify(change);
     }
 }
 
@@ -199,13 +200,13 @@ async fn act(api: Api<Pod>, port: u16, parts: PodRoles) {
     while let Some(pod) = pods.next().await {
         let Ok(pod) = pod else { continue };
         let (Some(uid), Some(component)) = (pod.uid(), role(&pod)) else { continue };
-        if known.contains_key(&uid) || lock(&parts).get(&component).is_some_and(|part| part.pending) {
+        if known.contains_key(&uid) || parts.lock().get(&component).is_some_and(|part| part.pending) {
             continue;
         }
         let (ip, listener) = listen(port).await;
         known.insert(uid.clone(), ip);
         servers.spawn(serve(listener, uid, component, parts.clone()));
-        let wanted = || lock(&parts).get(&component).is_some_and(|part| part.ready);
+        let wanted = || parts.lock().get(&component).is_some_and(|part| part.ready);
         let mut ready = wanted();
         loop {
             // A pod that is gone by now needs no status.
@@ -234,7 +235,7 @@ async fn listen(port: u16) -> (Ipv4Addr, TcpListener) {
 async fn serve(listener: TcpListener, uid: String, component: WalComponent, parts: PodRoles) {
     let mut answers = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        let mut says = lock(&parts).get(&component).and_then(|part| part.says.clone());
+        let mut says = parts.lock().get(&component).and_then(|part| part.says.clone());
         if let Some(says) = says.as_mut().filter(|says| says["identity"] == say::OWN) {
             says["identity"] = json!(uid);
         }
@@ -270,8 +271,4 @@ async fn run(api: &Api<Pod>, pod: &Pod, ip: &str, ready: bool) -> anyhow::Result
 fn role(pod: &Pod) -> Option<WalComponent> {
     let role = pod.labels().get(names::LABEL_COMPONENT)?;
     WalComponent::ALL.into_iter().find(|component| component.as_str() == role)
-}
-
-fn lock(parts: &PodRoles) -> std::sync::MutexGuard<'_, HashMap<WalComponent, PodRole>> {
-    parts.lock().unwrap_or_else(PoisonError::into_inner)
 }

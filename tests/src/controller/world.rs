@@ -154,9 +154,9 @@ impl ControllerWorld {
     }
 
     /// Waits until there is an Event with this reason on a WAL.
-    pub async fn told(&self, name: &str, reason: &str) -> anyhow::Result<()> {
+    pub async fn has_event(&self, name: &str, reason: &str) -> anyhow::Result<()> {
         eventually(&format!("Event {reason} on \"{name}\""), async || {
-            Ok(self.events(name).await?.iter().any(|told| told == reason).then_some(()))
+            Ok(self.events(name).await?.iter().any(|found| found == reason).then_some(()))
         })
         .await
     }

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use pods::{INDEXER, OPERATOR};
-use scenario::{Bounds, Scenario};
+use scenario::{FailureBounds, FailureScenario};
 use serde_json::json;
 use tidemark_tests::cluster::{NetworkCut, product::OPERATOR_NAMESPACE};
 use tokio::time::Instant;
@@ -26,7 +26,7 @@ const MINUTE: Duration = Duration::from_mins(1);
 #[ignore = "needs root and containerd; 'make cluster-test' runs it"]
 async fn the_indexers_pod_is_deleted() {
     let world = world().await;
-    let mut scenario = Scenario::begin(world, "pod deleted").await;
+    let mut scenario = FailureScenario::begin(world, "pod deleted").await;
     let name = scenario.indexer.name.clone();
     scenario.fails_now();
     world.cluster.kubectl(["delete", "pod", &name, "-n", WAL, "--wait=false"]).await.expect("it is deleted");
@@ -34,14 +34,14 @@ async fn the_indexers_pod_is_deleted() {
     until("another writer", async || (world.latest().await.state.epoch > epoch).then_some(())).await;
     world.indexing_goes_on().await;
     let resumed = scenario.elapsed();
-    scenario.end(resumed, Bounds { least_epochs: 1, most_epochs: 1, restarts: 0 }).await;
+    scenario.end(resumed, FailureBounds { least_epochs: 1, most_epochs: 1, restarts: 0 }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs root and containerd; 'make cluster-test' runs it"]
 async fn the_indexer_is_killed() {
     let world = world().await;
-    let mut scenario = Scenario::begin(world, "SIGKILL").await;
+    let mut scenario = FailureScenario::begin(world, "SIGKILL").await;
     let indexer = scenario.indexer.clone();
     let process = world.process_id(&indexer).expect("it runs");
     scenario.fails_now();
@@ -51,7 +51,7 @@ async fn the_indexer_is_killed() {
     until("it writes again", async || (world.latest().await.state.epoch > epoch).then_some(())).await;
     world.indexing_goes_on().await;
     let resumed = scenario.elapsed();
-    scenario.end(resumed, Bounds { least_epochs: 1, most_epochs: 1, restarts: 1 }).await;
+    scenario.end(resumed, FailureBounds { least_epochs: 1, most_epochs: 1, restarts: 1 }).await;
 }
 
 /// The case that the fence exists for: the writer's node is given up by the cluster, while the writer goes on and reaches
@@ -61,7 +61,7 @@ async fn the_indexer_is_killed() {
 #[ignore = "needs root and containerd; 'make cluster-test' runs it"]
 async fn the_indexers_node_loses_the_api_server_and_falls_asleep() {
     let world = world().await;
-    let mut scenario = Scenario::begin(world, "cut off from the API server").await;
+    let mut scenario = FailureScenario::begin(world, "cut off from the API server").await;
     let (zombie, epoch) = (scenario.indexer.clone(), scenario.first.state.epoch);
     let url = world.cluster.pod_url(WAL, &zombie.name, 7280).await.expect("it has an address");
     let sleepers = [world.kubelet(zombie.node).ok(), world.process_id(&zombie)].map(|found| found.expect("it runs"));
@@ -75,7 +75,7 @@ async fn the_indexers_node_loses_the_api_server_and_falls_asleep() {
     .await;
     let slot = world.indexing_goes_on().await;
     let resumed = scenario.elapsed();
-    assert_eq!(slot.state.epoch, epoch, "nobody disturbs a writer that lives");
+    assert_eq!(slot.state.epoch, epoch, "no standby disturbs a writer that lives");
     let said = until("the writer answers", async || world.process_at(&url).await.ok()).await;
     assert_eq!(said["phase"], "writing");
 
@@ -100,16 +100,16 @@ async fn the_indexers_node_loses_the_api_server_and_falls_asleep() {
     assert!(words.contains("was overtaken by epoch"), "the zombie says why it ended: {words}");
     world.cluster.heal(zombie.node).expect("it is healed");
     let exit = world.exit_code(&zombie).await;
-    println!("fence: the zombie's exit code, as its node told after the cut: {exit:?}");
+    println!("fence: the zombie's exit code, as its node reported after the cut: {exit:?}");
     assert!(exit.is_none_or(|code| code == 4), "{exit:?}");
-    scenario.end(resumed, Bounds { least_epochs: 1, most_epochs: 1, restarts: 0 }).await;
+    scenario.end(resumed, FailureBounds { least_epochs: 1, most_epochs: 1, restarts: 0 }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs root and containerd; 'make cluster-test' runs it"]
 async fn the_indexers_node_is_cut_off_from_everything() {
     let world = world().await;
-    let mut scenario = Scenario::begin(world, "cut off from everything").await;
+    let mut scenario = FailureScenario::begin(world, "cut off from everything").await;
     let (node, epoch) = (scenario.indexer.node, scenario.first.state.epoch);
     scenario.fails_now();
     world.cluster.cut(node, NetworkCut::Everything).expect("it is cut");
@@ -117,7 +117,7 @@ async fn the_indexers_node_is_cut_off_from_everything() {
     world.indexing_goes_on().await;
     let resumed = scenario.elapsed();
     world.cluster.heal(node).expect("it is healed");
-    scenario.end(resumed, Bounds { least_epochs: 1, most_epochs: 1, restarts: 1 }).await;
+    scenario.end(resumed, FailureBounds { least_epochs: 1, most_epochs: 1, restarts: 1 }).await;
 }
 
 /// For longer than any client tries one call again (about 16 s of pauses).
@@ -125,7 +125,7 @@ async fn the_indexers_node_is_cut_off_from_everything() {
 #[ignore = "needs root and containerd; 'make cluster-test' runs it"]
 async fn the_store_is_down_for_a_minute() {
     let world = world().await;
-    let mut scenario = Scenario::begin(world, "store down for 60 s").await;
+    let mut scenario = FailureScenario::begin(world, "store down for 60 s").await;
     world.cluster.stop_minio();
     tokio::time::sleep(MINUTE).await;
     world.cluster.start_minio().await.expect("it starts again");
@@ -133,14 +133,14 @@ async fn the_store_is_down_for_a_minute() {
     world.indexing_goes_on().await;
     let resumed = scenario.elapsed();
     // A publication whose outcome is unknown ends the process, and its next container is the same writer.
-    scenario.end(resumed, Bounds { least_epochs: 0, most_epochs: 1, restarts: 1 }).await;
+    scenario.end(resumed, FailureBounds { least_epochs: 0, most_epochs: 1, restarts: 1 }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs root and containerd; 'make cluster-test' runs it"]
 async fn the_leading_operator_is_killed() {
     let world = world().await;
-    let mut scenario = Scenario::begin(world, "leading operator killed").await;
+    let mut scenario = FailureScenario::begin(world, "leading operator killed").await;
     let leader = until("one operator leads", async || world.leader().await).await;
     // Frozen first, since a pod is asked to stop before it is killed: this one gives no lease back.
     let process = world.process_with(&format!("POD_NAME={leader}")).expect("it runs");
@@ -153,7 +153,7 @@ async fn the_leading_operator_is_killed() {
     world.operator_works().await;
     world.indexing_goes_on().await;
     let resumed = scenario.elapsed();
-    scenario.end(resumed, Bounds { least_epochs: 0, most_epochs: 0, restarts: 0 }).await;
+    scenario.end(resumed, FailureBounds { least_epochs: 0, most_epochs: 0, restarts: 0 }).await;
 }
 
 /// For a minute, or longer: until an indexer's pod was replaced and entries were indexed without an operator.
@@ -161,7 +161,7 @@ async fn the_leading_operator_is_killed() {
 #[ignore = "needs root and containerd; 'make cluster-test' runs it"]
 async fn no_operator_runs_while_the_indexers_pod_is_deleted() {
     let world = world().await;
-    let mut scenario = Scenario::begin(world, "operator down").await;
+    let mut scenario = FailureScenario::begin(world, "operator down").await;
     let scale = |replicas: &str| {
         let words = ["scale", "deployment/tidemark-operator", "-n", OPERATOR_NAMESPACE, replicas].map(str::to_owned);
         world.cluster.kubectl(words)
@@ -178,7 +178,7 @@ async fn no_operator_runs_while_the_indexers_pod_is_deleted() {
     tokio::time::sleep(MINUTE.saturating_sub(resumed)).await;
     scale("--replicas=2").await.expect("it is scaled");
     world.operator_works().await;
-    scenario.end(resumed, Bounds { least_epochs: 1, most_epochs: 1, restarts: 0 }).await;
+    scenario.end(resumed, FailureBounds { least_epochs: 1, most_epochs: 1, restarts: 0 }).await;
 }
 
 /// SIGKILL, and back after entries were indexed meanwhile: data pods need no API server.
@@ -186,7 +186,7 @@ async fn no_operator_runs_while_the_indexers_pod_is_deleted() {
 #[ignore = "needs root and containerd; 'make cluster-test' runs it"]
 async fn etcd_is_restarted() {
     let world = world().await;
-    let mut scenario = Scenario::begin(world, "etcd restarted").await;
+    let mut scenario = FailureScenario::begin(world, "etcd restarted").await;
     scenario.fails_now();
     world.cluster.stop_etcd();
     let slot = world.indexing_goes_on().await;
@@ -195,5 +195,5 @@ async fn etcd_is_restarted() {
     world.cluster.start_etcd().await.expect("it starts again");
     world.operator_works().await;
     // A node whose kubelet is heard later than the other's may count as lost, and its pods are replaced.
-    scenario.end(resumed, Bounds { least_epochs: 0, most_epochs: 1, restarts: 2 }).await;
+    scenario.end(resumed, FailureBounds { least_epochs: 0, most_epochs: 1, restarts: 2 }).await;
 }

@@ -126,7 +126,7 @@ async fn etcd_and_the_store_come_back_with_what_they_knew() {
     let store = cluster.minio().await.expect("the store starts");
     store.create_bucket("kept").await.expect("it is created");
     cluster.stop_minio();
-    assert!(!is_alive(&store.outside).await, "nobody answers");
+    assert!(!is_alive(&store.outside).await, "it is stopped");
     cluster.start_minio().await.expect("it starts again");
     let again = store.create_bucket("kept").await.expect_err("it is still there").to_string();
     assert!(again.contains("BucketAlreadyOwnedByYou"), "{again}");

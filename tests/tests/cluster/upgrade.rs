@@ -57,7 +57,7 @@ fn renamed(archive: &Path, target: &Path) -> std::io::Result<()> {
 
 /// How far a WAL is.
 #[derive(Clone, Debug, Default)]
-struct Progress {
+struct UpgradeProgress {
     /// When its search or indexer was first seen to be of the new image.
     search_started: Option<Instant>,
     indexer_started: Option<Instant>,
@@ -66,9 +66,9 @@ struct Progress {
 }
 
 /// Watches the Deployments of all WALs by consistent lists, and panics when what must hold does not.
-struct Watch {
+struct UpgradeWatch {
     deployments: Api<Deployment>,
-    wals: BTreeMap<&'static str, Progress>,
+    wals: BTreeMap<&'static str, UpgradeProgress>,
     lists: u64,
 }
 
@@ -93,9 +93,9 @@ fn has_rolled_out(deployment: &Deployment) -> bool {
     is_complete(deployment) || observed && status.updated_replicas == status.replicas && was_complete
 }
 
-impl Watch {
+impl UpgradeWatch {
     fn new(deployments: Api<Deployment>) -> Self {
-        let wals = WALS.into_iter().map(|name| (name, Progress::default())).collect();
+        let wals = WALS.into_iter().map(|name| (name, UpgradeProgress::default())).collect();
         Self { deployments, wals, lists: 0 }
     }
 
@@ -154,18 +154,18 @@ impl Watch {
 
 /// What a searcher saw.
 #[derive(Default)]
-struct Asked {
+struct QueryResults {
     queries: u64,
     slowest: Duration,
     failed: Vec<String>,
 }
 
 /// Searches through the Service, each time by a new connection, which may reach any pod; nothing is tried again.
-fn search_on(url: String, at_least: usize, stop: CancellationToken) -> JoinHandle<Asked> {
+fn search_on(url: String, at_least: usize, stop: CancellationToken) -> JoinHandle<QueryResults> {
     let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(Duration::from_secs(30));
     let client = client.build().expect("a client");
     tokio::spawn(async move {
-        let (mut asked, start) = (Asked::default(), Instant::now());
+        let (mut asked, start) = (QueryResults::default(), Instant::now());
         while !stop.is_cancelled() {
             let began = Instant::now();
             let answer = one_search(&client, &url).await;
@@ -217,13 +217,13 @@ async fn old_cluster() -> Cluster {
 }
 
 /// The WALs with what is in them.
-struct Stage<'a> {
+struct UpgradeWorld<'a> {
     cluster: &'a Cluster,
     wals: Vec<TestWal<'a>>,
     logs: Vec<(LogOutside, LogWriter)>,
 }
 
-impl<'a> Stage<'a> {
+impl<'a> UpgradeWorld<'a> {
     async fn make(cluster: &'a Cluster) -> Self {
         let store = cluster.minio().await.expect("MinIO runs");
         let (mut wals, mut logs) = (Vec::new(), Vec::new());
@@ -267,7 +267,7 @@ impl<'a> Stage<'a> {
     }
 
     /// One searcher for each WAL, once search agrees with its log.
-    async fn searched(&self, stop: &CancellationToken) -> Vec<JoinHandle<Asked>> {
+    async fn searched(&self, stop: &CancellationToken) -> Vec<JoinHandle<QueryResults>> {
         let mut searchers = Vec::new();
         for (wal, (log, _)) in self.wals.iter().zip(&self.logs) {
             let entries = wal.agrees_with(log).await;
@@ -292,7 +292,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Approves the first WAL as its condition says: the others stay.
-    async fn one_is_approved(&self, revision: &str, watch: &mut Watch) {
+    async fn one_is_approved(&self, revision: &str, watch: &mut UpgradeWatch) {
         let (start, approval) = (Instant::now(), format!("{}={revision}", names::ANNOTATION_APPROVE_UPGRADE));
         let annotate = ["annotate", "wal", WALS[0], "-n", NAMESPACE, "--overwrite", &approval];
         self.cluster.kubectl(annotate).await.expect("it is annotated");
@@ -307,7 +307,7 @@ impl<'a> Stage<'a> {
     }
 
     /// Approves all that are left.
-    async fn all_are_approved(&self, revision: &str, watch: &mut Watch) {
+    async fn all_are_approved(&self, revision: &str, watch: &mut UpgradeWatch) {
         let (start, approval) = (Instant::now(), format!("--set-string=upgrade.approved={revision}"));
         let approved = [NEWER[0], NEWER[1], &approval];
         let (installed, ()) = tokio::join!(self.cluster.install_chart(&approved), watch.until_done(&WALS));
@@ -329,7 +329,7 @@ impl<'a> Stage<'a> {
 }
 
 /// What failed while the searchers asked.
-async fn failures(searchers: Vec<JoinHandle<Asked>>) -> Vec<String> {
+async fn failures(searchers: Vec<JoinHandle<QueryResults>>) -> Vec<String> {
     let mut failed = Vec::new();
     for (name, searcher) in WALS.into_iter().zip(searchers) {
         let asked = searcher.await.expect("the searcher ends");
@@ -344,13 +344,13 @@ async fn failures(searchers: Vec<JoinHandle<Asked>>) -> Vec<String> {
 #[ignore = "needs root and containerd; 'make cluster-test' runs it"]
 async fn a_new_release_changes_nothing_unasked_and_rolls_one_wal_at_a_time_without_a_failed_query() {
     let cluster = old_cluster().await;
-    let stage = Stage::make(&cluster).await;
+    let stage = UpgradeWorld::make(&cluster).await;
     let old_pods = stage.pods().await;
     let stop = CancellationToken::new();
     let searchers = stage.searched(&stop).await;
 
     let revision = stage.nothing_changes_unasked().await;
-    let mut watch = Watch::new(stage.deployments());
+    let mut watch = UpgradeWatch::new(stage.deployments());
     stage.one_is_approved(&revision, &mut watch).await;
     stage.all_are_approved(&revision, &mut watch).await;
     watch.print();

@@ -16,7 +16,7 @@ use spdx::{Expression, Licensee, ParseMode};
 /// `deny.toml`. A key or a value that this test does not know is an error: nothing is checked less than it says.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Policy {
+struct DenyPolicy {
     /// All features are looked at.
     #[serde(rename = "graph")]
     _graph: IgnoredAny,
@@ -52,16 +52,16 @@ struct LicenseException {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct BanPolicy {
     #[serde(rename = "multiple-versions")]
-    _multiple_versions: Allow,
+    _multiple_versions: AllowOnly,
     #[serde(rename = "wildcards")]
-    _wildcards: Deny,
+    _wildcards: DenyOnly,
     allow_wildcard_paths: bool,
-    deny: Vec<Ban>,
+    deny: Vec<BannedCrate>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Ban {
+struct BannedCrate {
     #[serde(rename = "crate")]
     name: String,
     reason: String,
@@ -74,25 +74,25 @@ struct Ban {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct SourcePolicy {
     #[serde(rename = "unknown-registry")]
-    _unknown_registry: Deny,
+    _unknown_registry: DenyOnly,
     #[serde(rename = "unknown-git")]
-    _unknown_git: Deny,
+    _unknown_git: DenyOnly,
     allow_registry: Vec<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Allow {
+enum AllowOnly {
     Allow,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
-enum Deny {
+enum DenyOnly {
     Deny,
 }
 
-fn policy() -> Policy {
+fn policy() -> DenyPolicy {
     let text = std::fs::read_to_string(tidemark_tests::root().join("deny.toml")).expect("it is readable");
     toml_edit::de::from_str(&text).unwrap_or_else(|error| panic!("deny.toml: {error}"))
 }
@@ -122,7 +122,7 @@ fn packages() -> Vec<UsedPackage> {
 }
 
 /// What the policy says against a package.
-fn objections(policy: &Policy, used: &UsedPackage) -> Vec<String> {
+fn objections(policy: &DenyPolicy, used: &UsedPackage) -> Vec<String> {
     let package = &used.package;
     let said = [
         against_license(&policy.licenses, package),

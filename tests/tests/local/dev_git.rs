@@ -40,7 +40,7 @@ async fn a_repository_that_cannot_be_read_ends_dev_with_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn newest_first_is_the_order_of_the_commits_and_hits_tell_the_clients_time() {
+async fn newest_first_is_the_order_of_the_commits_and_hits_show_the_clients_time() {
     let (folder, repository) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
     git(repository.path(), &["init", "--quiet", "--initial-branch", "main"], 0);
     let commits: Vec<String> = (1..=60)

@@ -308,7 +308,7 @@ fn every_right_that_the_product_and_its_documents_name_is_in_the_printed_policy(
 }
 
 #[test]
-fn paths_and_types_are_told_from_other_code() {
+fn paths_and_types_are_distinguished_from_other_code() {
     for path in ["crds/src/wal.rs", "wal.rs", "build/", "../bin/tidemark-cluster.rs", "indexer/src/cli/NAME.rs"] {
         assert_eq!(paths(path), [path]);
         assert!(exists(path), "{path}");

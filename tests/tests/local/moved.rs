@@ -50,7 +50,7 @@ async fn publish(folder: &Path, moved_from: Option<&str>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_moved_folder_is_told_how_to_go_on() {
+async fn a_moved_folder_is_refused_with_the_way_to_go_on() {
     let home = tempfile::tempdir().expect("a folder");
     let home = home.path().canonicalize().expect("its path");
     let (first, second) = (home.join("first"), home.join("second"));
@@ -90,7 +90,7 @@ async fn says(service: &TidemarkProcess, wanted: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn search_over_a_moved_log_is_refused_until_it_is_told_where_that_was() {
+async fn search_over_a_moved_log_is_refused_until_its_former_place_is_given() {
     let home = tempfile::tempdir().expect("a folder");
     let home = home.path().canonicalize().expect("its path");
     let (first, second) = (home.join("first"), home.join("second"));
@@ -109,11 +109,11 @@ async fn search_over_a_moved_log_is_refused_until_it_is_told_where_that_was() {
     says(&wrong, &format!("--moved-from '{claimed}'")).await;
     wrong.stop().await.expect("it stops");
 
-    let told = serve(&second, &["--moved-from", &claimed]).await;
-    says(&told, "\"manifest\"").await;
-    told.get("/v1/search?q=anything").await.expect("it answers");
-    told.stop().await.expect("it stops");
-    // Once an indexer has claimed the new place, nobody needs to be told.
+    let serving = serve(&second, &["--moved-from", &claimed]).await;
+    says(&serving, "\"manifest\"").await;
+    serving.get("/v1/search?q=anything").await.expect("it answers");
+    serving.stop().await.expect("it stops");
+    // Once an indexer has claimed the new place, the former place is not needed.
     publish(&second, Some(&claimed)).await;
     let settled = serve(&second, &[]).await;
     says(&settled, "\"manifest\"").await;

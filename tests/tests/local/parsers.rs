@@ -63,26 +63,26 @@ const PIECES: [&[u8]; 40] = [
 ];
 
 /// Damages one of `seeds`, again and again.
-struct Inputs {
+struct DamagedInputs {
     random: StdRng,
     seeds: Vec<Vec<u8>>,
-    left: Left,
+    left: RunLimit,
 }
 
-enum Left {
+enum RunLimit {
     Cases(u32),
     Until(Instant),
 }
 
-impl Inputs {
+impl DamagedInputs {
     fn of(seeds: &[&[u8]], cases: u32) -> Self {
         let seconds = std::env::var("FUZZ_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
         let (random, left) = match seconds {
             Some(seconds) => {
                 let seed = u64::from_le_bytes(Entropy::from_os().bytes());
-                (StdRng::seed_from_u64(seed), Left::Until(Instant::now() + Duration::from_secs(seconds)))
+                (StdRng::seed_from_u64(seed), RunLimit::Until(Instant::now() + Duration::from_secs(seconds)))
             }
-            None => (StdRng::seed_from_u64(1), Left::Cases(cases)),
+            None => (StdRng::seed_from_u64(1), RunLimit::Cases(cases)),
         };
         Self { random, seeds: seeds.iter().map(|seed| seed.to_vec()).collect(), left }
     }
@@ -118,15 +118,15 @@ impl Inputs {
     }
 }
 
-impl Iterator for Inputs {
+impl Iterator for DamagedInputs {
     type Item = Vec<u8>;
 
     fn next(&mut self) -> Option<Vec<u8>> {
         match &mut self.left {
-            Left::Cases(0) => return None,
-            Left::Cases(left) => *left -= 1,
-            Left::Until(end) if Instant::now() >= *end => return None,
-            Left::Until(_) => {}
+            RunLimit::Cases(0) => return None,
+            RunLimit::Cases(left) => *left -= 1,
+            RunLimit::Until(end) if Instant::now() >= *end => return None,
+            RunLimit::Until(_) => {}
         }
         let at = self.random.random_range(0..self.seeds.len());
         let mut input = self.seeds[at].clone();
@@ -138,7 +138,7 @@ impl Iterator for Inputs {
 }
 
 /// Feeds all inputs to `parser`, and shows the one that brings it down.
-fn feed(inputs: Inputs, parser: impl Fn(&[u8])) {
+fn feed(inputs: DamagedInputs, parser: impl Fn(&[u8])) {
     for input in inputs {
         let survived = catch_unwind(AssertUnwindSafe(|| parser(&input))).is_ok();
         assert!(survived, "the parser panicked on b\"{}\"", input.escape_ascii());
@@ -167,12 +167,12 @@ fn seeds() -> [Vec<u8>; 7] {
 fn payloads() {
     let seeds = seeds();
     let token = TOKEN.parse().expect("an example token");
-    feed(Inputs::of(&seeds.each_ref().map(Vec::as_slice), 20_000), |body| drop(parse_payload(token, body)));
+    feed(DamagedInputs::of(&seeds.each_ref().map(Vec::as_slice), 20_000), |body| drop(parse_payload(token, body)));
 }
 
 #[test]
 fn tokens() {
-    feed(Inputs::of(&[TOKEN.as_bytes(), b"aWgEPTl1tmebfsQzFP4bxwgy80V"], 50_000), |text| {
+    feed(DamagedInputs::of(&[TOKEN.as_bytes(), b"aWgEPTl1tmebfsQzFP4bxwgy80V"], 50_000), |text| {
         let text = String::from_utf8_lossy(text);
         if let Ok(token) = text.parse::<Token>() {
             assert_eq!(token.to_string(), text, "a token has one text");
@@ -187,7 +187,7 @@ fn paths_and_descriptors() {
         ["repos/r/repo.yaml", "bundles/r/b/bundle.yaml", "labels/r/l/label.yaml", "contexts/c/context.yaml"]
             .map(|path| parse_datamon_path(path).expect("an example path"))
             .to_vec();
-    feed(Inputs::of(&seeds.each_ref().map(Vec::as_slice), 20_000), |body| {
+    feed(DamagedInputs::of(&seeds.each_ref().map(Vec::as_slice), 20_000), |body| {
         let _ = parse_datamon_path(&String::from_utf8_lossy(body));
         for place in &paths {
             let _ = read_descriptor(place, body);
@@ -204,7 +204,7 @@ async fn manifests() {
     let key = format!("{:020}", slot.number);
     let whole = store.get(&key, 1 << 20).await.expect("the store answers").expect("it is there");
     let whole = whole.body.expect("it is small");
-    for input in Inputs::of(&[&whole], 5000) {
+    for input in DamagedInputs::of(&[&whole], 5000) {
         store.put(&key, input.clone().into()).await.expect("it is written");
         let read = AssertUnwindSafe(chain.latest()).catch_unwind().await;
         let shown = input.escape_ascii();
@@ -241,7 +241,7 @@ async fn searches() {
     for name in ["q", "cursor", "from", "sort", "facets", "histogram_by", "size", "outcome", "kind", "min_token"] {
         let seeds =
             [&queries[..], &[cursor.as_bytes(), b"newest", b"20", b"kind,repo", b"2026-01-01", b"committed"]].concat();
-        for input in Inputs::of(&seeds, if name == "q" { 600 } else { 60 }).filter(|input| input.len() < 6000) {
+        for input in DamagedInputs::of(&seeds, if name == "q" { 600 } else { 60 }).filter(|input| input.len() < 6000) {
             let text = String::from_utf8_lossy(&input);
             let (status, body) = get(&client, &url, &[(name, &text), ("wait", "0")]).await;
             let expected = [200, 400, 404, 408, 410, 414, 503, 504].contains(&status);

@@ -8,12 +8,12 @@ use std::{
 use serde_json::Value;
 use tidemark_tests::TidemarkProcess;
 
-/// The folders of one log, and what a pod is told.
-struct Place {
+/// The folders of one log, and what a pod is asked to do.
+struct LogFolders {
     folder: tempfile::TempDir,
 }
 
-impl Place {
+impl LogFolders {
     fn new() -> Self {
         let place = Self { folder: tempfile::tempdir().expect("a folder") };
         std::fs::create_dir(place.path("control")).expect("a folder");
@@ -81,7 +81,7 @@ async fn indexed(pod: &TidemarkProcess, entries: u64) -> Value {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_index_is_removed_once_and_the_next_resource_starts_a_generation_of_its_own() {
-    let place = Place::new();
+    let place = LogFolders::new();
     let pod = place.pod("uid-1").await;
     phase(&pod, "writing").await;
     let count = ["demo", "--count", "12", "--every", "0s", "--seed", "1"];

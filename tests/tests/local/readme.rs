@@ -27,7 +27,7 @@ fn root() -> PathBuf {
 }
 
 /// A newcomer's machine: the repository, another git repository beside it, and S3 credentials in the environment.
-struct Machine {
+struct NewcomerMachine {
     program: &'static Path,
     server: S3Server,
     folder: TempDir,
@@ -35,7 +35,7 @@ struct Machine {
     running: Vec<Child>,
 }
 
-impl Machine {
+impl NewcomerMachine {
     async fn new() -> Self {
         let program = TidemarkProcess::path().await.unwrap();
         let server = S3Server::start().unwrap();
@@ -146,7 +146,7 @@ impl Machine {
     }
 }
 
-impl Drop for Machine {
+impl Drop for NewcomerMachine {
     fn drop(&mut self) {
         self.stop();
     }
@@ -168,7 +168,7 @@ fn free_port() -> u16 {
 async fn every_block_runs_in_the_order_of_the_readme() {
     let [demo, query, own, build, check, index, serve, append] =
         blocks().try_into().expect("the README has eight blocks");
-    let mut machine = Machine::new().await;
+    let mut machine = NewcomerMachine::new().await;
 
     assert_eq!(demo, "make demo");
     machine.serve(&demo, "7280").await;

@@ -1,6 +1,6 @@
 //! A store whose certificate is of an authority of its own, as in many companies, and which gets another one.
 
-use std::{path::Path, time::Duration};
+use std::{net::Ipv4Addr, path::Path, time::Duration};
 
 use tidemark_store::{Create, Store, StoreAccess, StoreEnvironment, StoreSettings, UserMetadata};
 use tidemark_tests::{MinioServer, controller::eventually, issue_certificate};
@@ -8,7 +8,7 @@ use tidemark_tests::{MinioServer, controller::eventually, issue_certificate};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_authority_reaches_an_open_store_and_no_other_one_is_trusted() {
     let folder = tempfile::tempdir().expect("a folder is made");
-    issue_certificate(folder.path()).expect("it is written");
+    issue_certificate(folder.path(), Ipv4Addr::LOCALHOST.into()).expect("it is written");
     let server = MinioServer::start_with_tls(folder.path()).await.expect("minio starts");
     server.create_bucket("wal").await.expect("it is created");
     let mounted = tempfile::tempdir().expect("a folder is made");
@@ -32,7 +32,7 @@ async fn a_changed_authority_reaches_an_open_store_and_no_other_one_is_trusted()
 
     // The pods trust another authority first, then the server gets a certificate of it.
     let next = tempfile::tempdir().expect("a folder is made");
-    issue_certificate(next.path()).expect("it is written");
+    issue_certificate(next.path(), Ipv4Addr::LOCALHOST.into()).expect("it is written");
     trust(next.path());
     eventually("the old authority is trusted no more", async || Ok((writes().await == (false, false)).then_some(())))
         .await

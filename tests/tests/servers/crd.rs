@@ -23,13 +23,13 @@ use tidemark_tests::cluster::ApiServer;
 use cases::{fields, minimal, rules, updates, wal, with};
 
 /// A namespace of its own on the shared server, with the definition in place. Pods in it are held to level `restricted`.
-struct Ground {
+struct TestNamespace {
     server: &'static ApiServer,
     client: Client,
     namespace: String,
 }
 
-impl Ground {
+impl TestNamespace {
     async fn new(namespace: &str) -> Self {
         let server = ApiServer::shared().await.unwrap();
         let client = server.client();
@@ -94,7 +94,7 @@ fn linted(object: &Value) -> Option<String> {
 
 #[tokio::test]
 async fn each_rule_takes_and_refuses_what_it_should_here_and_there() {
-    let ground = Ground::new("crd-rules").await;
+    let ground = TestNamespace::new("crd-rules").await;
     let mut wrong = Vec::new();
     for case in rules() {
         let object = wal("orders", &case.spec);
@@ -113,7 +113,7 @@ async fn each_rule_takes_and_refuses_what_it_should_here_and_there() {
 
 #[tokio::test]
 async fn each_field_takes_and_refuses_what_it_should_here_and_there() {
-    let ground = Ground::new("crd-fields").await;
+    let ground = TestNamespace::new("crd-fields").await;
     let mut wrong = Vec::new();
     for (field, good, bad) in fields() {
         for (value, accepted) in
@@ -132,7 +132,7 @@ async fn each_field_takes_and_refuses_what_it_should_here_and_there() {
 
 #[tokio::test]
 async fn names_leave_room_for_the_children() {
-    let ground = Ground::new("crd-names").await;
+    let ground = TestNamespace::new("crd-names").await;
     for (names, accepted) in [(cases::GOOD_NAMES, true), (cases::BAD_NAMES, false)] {
         for name in names {
             let object = wal(name, &minimal());
@@ -168,7 +168,7 @@ fn collect(value: &Value, messages: &mut BTreeSet<String>) {
 
 #[tokio::test]
 async fn what_cannot_change_does_not() {
-    let ground = Ground::new("crd-updates").await;
+    let ground = TestNamespace::new("crd-updates").await;
     ground.stored("orders", &minimal()).await;
     for case in updates() {
         let said = ground.refusal(&wal("orders", &case.spec)).await;
@@ -181,7 +181,7 @@ async fn what_cannot_change_does_not() {
 
 #[tokio::test]
 async fn defaults_are_what_the_types_say() {
-    let ground = Ground::new("crd-defaults").await;
+    let ground = TestNamespace::new("crd-defaults").await;
     let stored = ground.stored("orders", &minimal()).await;
     assert_eq!(stored.spec, serde_json::from_value::<WalSpec>(minimal()).unwrap());
     let spec = serde_json::to_value(ground.wals().get("orders").await.unwrap()).unwrap()["spec"].clone();
@@ -213,7 +213,7 @@ async fn defaults_are_what_the_types_say() {
 /// A null takes the default, and cannot stand in for a Secret.
 #[tokio::test]
 async fn a_null_takes_the_default_or_is_refused() {
-    let ground = Ground::new("crd-nulls").await;
+    let ground = TestNamespace::new("crd-nulls").await;
     let null = |changes: &[(&str, Value)]| {
         let object = wal("orders", &with(changes)).to_string().replace("\"null\"", "null");
         serde_json::from_str::<Value>(&object).unwrap()
@@ -230,7 +230,7 @@ async fn a_null_takes_the_default_or_is_refused() {
 
 #[tokio::test]
 async fn search_scales_and_columns_move() {
-    let ground = Ground::new("crd-scale").await;
+    let ground = TestNamespace::new("crd-scale").await;
     ground.stored("orders", &minimal()).await;
     let wals = ground.wals();
     assert_eq!(wals.get_scale("orders").await.unwrap().spec.unwrap().replicas, Some(1));
@@ -270,7 +270,7 @@ async fn search_scales_and_columns_move() {
 /// Status that the operator could not have meant is refused, too.
 #[tokio::test]
 async fn a_status_is_held_to_its_schema() {
-    let ground = Ground::new("crd-status").await;
+    let ground = TestNamespace::new("crd-status").await;
     ground.stored("orders", &minimal()).await;
     let patch = async |status: Value| {
         let patch = Patch::Merge(json!({"status": status}));
@@ -338,7 +338,7 @@ fn validated(wal: &Wal) -> ValidatedWal {
 
 #[tokio::test]
 async fn the_children_are_taken_and_their_pods_are_restricted() {
-    let ground = Ground::new("crd-children").await;
+    let ground = TestNamespace::new("crd-children").await;
     let platform = PlatformSettings {
         image: "tidemark.dev/tidemark:dev".to_owned(),
         image_pull_policy: Some("IfNotPresent".to_owned()),
@@ -381,7 +381,7 @@ fn pod_of(deployment: &Value) -> Value {
 /// What the operator refuses on top of the API server is what `lint` finds: a pod template that asks for too much.
 #[tokio::test]
 async fn a_greedy_pod_template_is_stored_and_refused_by_operator_and_lint() {
-    let ground = Ground::new("crd-template").await;
+    let ground = TestNamespace::new("crd-template").await;
     let spec = with(&[("indexer", json!({"podTemplate": {"spec": {"hostNetwork": true}}}))]);
     let stored = ground.stored("orders", &spec).await;
     let refused = validate(&stored, "cluster").map(drop).unwrap_err();

@@ -2,7 +2,7 @@
 
 mod data_pod;
 
-use std::{path::Path, time::Duration};
+use std::{net::Ipv4Addr, path::Path, time::Duration};
 
 use data_pod::{ID, SECRET, Settings};
 use tidemark_tests::{
@@ -84,7 +84,7 @@ async fn credentials_are_rotated_while_indexer_and_search_run() {
 async fn an_authority_is_rotated_while_indexer_and_search_run() {
     let [folder, next, mounted] = [(); 3].map(|()| tempfile::tempdir().expect("a folder"));
     for folder in [&folder, &next] {
-        issue_certificate(folder.path()).expect("it is written");
+        issue_certificate(folder.path(), Ipv4Addr::LOCALHOST.into()).expect("it is written");
     }
     let minio = MinioServer::start_with_tls(folder.path()).await.expect("minio starts");
     for bucket in ["log", "meta", "vmeta", "index"] {

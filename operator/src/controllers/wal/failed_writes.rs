@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 
 use crate::cache::NamespacedName;
 
-/// After so many reconciliations in a row a failure is reported as a problem of the WAL: what fails once may be a restart.
+/// After this many reconciliations in a row a failure is reported as a problem of the WAL: what fails once may be a restart.
 const MAX_FAILURES: u32 = 3;
 
 /// Counts the failures in a row of each WAL.

@@ -77,7 +77,7 @@ pub(crate) fn next(
     status
 }
 
-/// Forgets how far the writer is: nobody can tell.
+/// Forgets how far the writer is: that is not known any more.
 fn clear_progress(status: &mut WalStatus) {
     (status.lag_seconds, status.pending_entries) = (None, None);
 }

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use kube::{ResourceExt as _, core::ApiResource};
 use tidemark_crds::{
-    DeletionPolicy, Wal, WalStatus,
+    AuthType, DeletionPolicy, SearchAuth, Wal, WalStatus,
     names::{self, WalComponent},
 };
 
@@ -33,6 +33,8 @@ pub(crate) struct ObservedWal {
 pub(crate) struct WalIntent {
     pub(crate) suspended: bool,
     pub(crate) search_wanted: bool,
+    /// The Secret whose token search pods are to ask for, if any.
+    pub(crate) token_secret: Option<String>,
     pub(crate) deletion_policy: DeletionPolicy,
     /// When the WAL was deleted, if it was.
     pub(crate) deleted: Option<Timestamp>,
@@ -57,12 +59,17 @@ pub(crate) fn observe(wal: &Wal, controller: &WalController) -> ObservedWal {
     let intent = WalIntent {
         suspended: wal.spec.suspend,
         search_wanted: wal.spec.search.replicas > 0,
+        token_secret: token_secret(&wal.spec.search.auth),
         deletion_policy: wal.spec.deletion_policy,
         deleted: wal.metadata.deletion_timestamp.as_ref().map(|deleted| deleted.0),
         index_url: wal.spec.index.url.clone(),
         approved_release: wal.annotations().get(names::ANNOTATION_APPROVE_UPGRADE).cloned(),
     };
     ObservedWal { key, uid, generation: wal.metadata.generation, intent, owned, pods, status }
+}
+
+fn token_secret(auth: &SearchAuth) -> Option<String> {
+    auth.secret_ref.as_ref().filter(|_| auth.r#type == AuthType::Token).map(|secret| secret.name.clone())
 }
 
 impl ObservedWal {

@@ -212,6 +212,7 @@ mod tests {
             address: None,
             terminating: false,
             created: None,
+            restarted: false,
             trouble: None,
             eviction: None,
         };
@@ -238,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_finalizer_that_cannot_be_written_is_reported_with_its_effect() {
-        let told =
+        let value =
             |wanted, deleted| unwritten(&Status { message: "no".to_owned(), ..Status::default() }, wanted, deleted);
         for (wanted, deleted, effect) in [
             (
@@ -249,9 +250,9 @@ mod tests {
             (false, false, "the WAL does not go when it is deleted before its index is removed"),
             (false, true, "the WAL is deleted and does not go"),
         ] {
-            let told = told(wanted, deleted);
-            assert_eq!(told.reason, Reason::FinalizerRefused);
-            assert!(told.message.contains(effect), "{}", told.message);
+            let value = value(wanted, deleted);
+            assert_eq!(value.reason, Reason::FinalizerRefused);
+            assert!(value.message.contains(effect), "{}", value.message);
         }
     }
 

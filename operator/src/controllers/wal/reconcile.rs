@@ -19,7 +19,7 @@ use super::{
     next_status,
     observe::{ObservedWal, WalIntent, observe},
     purge_finalizer::{self, DeletionStep},
-    search_exposure::{self, LiveSearch, TokenCoverage},
+    search_exposure::{self, LiveSearch},
     status_events,
     upgrade::{self, UpgradeInputs, UpgradePermission, UpgradeStep},
     validate::{SpecRefusal, ValidatedWal, validate},
@@ -126,7 +126,7 @@ async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, 
     let deletion = purge_finalizer::finalize(wal, &observed, validated.is_err(), context).await;
     let (deletion, unfinalized) = controller.answered(&observed.key, deletion)?;
     if deletion == DeletionStep::Done {
-        // A finalizer of somebody else may keep it for long.
+        // A finalizer of another client may keep it for long.
         controller.release_slot(&observed.key).await;
         return Ok(Action::await_change());
     }
@@ -164,7 +164,7 @@ async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, 
 }
 
 /// What a reconciliation has come to, before its status is written.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct ReconcileOutcome {
     /// How many writes it took.
     writes: usize,
@@ -176,14 +176,6 @@ struct ReconcileOutcome {
     error: Option<ApplyError>,
     /// What must go first, which happens by itself.
     waits: Option<String>,
-    /// Which search pods ask for the token.
-    coverage: TokenCoverage,
-}
-
-impl Default for ReconcileOutcome {
-    fn default() -> Self {
-        Self { writes: 0, refused: None, unfinalized: None, error: None, waits: None, coverage: TokenCoverage::Full }
-    }
 }
 
 impl ReconcileOutcome {
@@ -249,7 +241,7 @@ impl ReconcileOutcome {
         self.unfinalized = answer.map(|answer| purge_finalizer::unwritten(answer, wanted, deleted.is_some()));
     }
 
-    /// Repeats a refusal of the present spec as long as nobody can say whether it still is one: while the WAL waits in line with the
+    /// Repeats a refusal of the present spec as long as it is not known whether it still is one: while the WAL waits in line with the
     /// Deployment that was refused, and where the API server fails otherwise.
     fn repeat_refusal(&mut self, observed: &ObservedWal, upgrade: &UpgradePlan) {
         let in_line = upgrade.blocked && upgrade.step == UpgradeStep::Queue;
@@ -308,13 +300,12 @@ async fn build_and_roll_out(
     context: &ReconcileContext,
 ) -> ReconcileOutcome {
     let settings = &context.shared.settings;
-    let coverage = match wal.search.token_secret {
-        Some(_) => search_exposure::limit(&mut wal.search, &LiveSearch::read(observed)),
-        None => TokenCoverage::Full,
-    };
+    if wal.search.token_secret.is_some() {
+        search_exposure::limit(&mut wal.search, &LiveSearch::read(observed));
+    }
     let children = build::build(&wal, &settings.platform, &settings.release);
     let written = write_children(context, observed, &children.desired(), step).await;
-    ReconcileOutcome { coverage, ..ReconcileOutcome::of(observed, written) }
+    ReconcileOutcome::of(observed, written)
 }
 
 fn refused(refusals: &[SpecRefusal]) -> ConditionValue {
@@ -421,7 +412,7 @@ async fn report(
         before: &observed.status.conditions,
         refused: result.refused.clone(),
         unfinalized: result.unfinalized.clone(),
-        token_everywhere: result.coverage == TokenCoverage::Full,
+        token_everywhere: search_exposure::asks_for_token_everywhere(observed),
         generation: observed.generation,
         upgrade_pending: upgrade.value.status == ConditionStatus::True,
         held: upgrade.held,

@@ -20,7 +20,7 @@ use crate::cache::ChildKind;
 
 /// Which of the search pods ask for the token that the spec names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum TokenCoverage {
+enum TokenCoverage {
     /// All of them, or the spec names none.
     Full,
     /// The Deployment asks for a token; pods without it, or with another one, may still run.
@@ -64,7 +64,7 @@ impl LiveSearch {
     }
 
     /// Which of the pods ask for the token of the Secret `wanted`.
-    pub(crate) fn coverage(&self, wanted: Option<&str>) -> TokenCoverage {
+    fn coverage(&self, wanted: Option<&str>) -> TokenCoverage {
         match (wanted, self.token_secret.as_deref()) {
             (None, _) => TokenCoverage::Full,
             (Some(wanted), Some(live)) if wanted == live && self.complete => TokenCoverage::Full,
@@ -74,10 +74,15 @@ impl LiveSearch {
     }
 }
 
-/// Takes from `search` what would make it reachable further than the live pods guard it, and answers how far they do.
-pub(crate) fn limit(search: &mut ValidatedSearch, live: &LiveSearch) -> TokenCoverage {
-    let coverage = live.coverage(search.token_secret.as_deref());
-    match coverage {
+/// Whether every search pod asks for the token of the spec, also of one that is refused otherwise, or the spec names none.
+pub(crate) fn asks_for_token_everywhere(observed: &ObservedWal) -> bool {
+    let wanted = observed.intent.token_secret.as_deref();
+    wanted.is_none() || LiveSearch::read(observed).coverage(wanted) == TokenCoverage::Full
+}
+
+/// Takes from `search` what would make it reachable further than the live pods guard it.
+pub(crate) fn limit(search: &mut ValidatedSearch, live: &LiveSearch) {
+    match live.coverage(search.token_secret.as_deref()) {
         TokenCoverage::Full => {}
         // A load balancer that is taken away comes back with another address, so a roll-out keeps what is open already.
         TokenCoverage::Partial => {
@@ -91,7 +96,6 @@ pub(crate) fn limit(search: &mut ValidatedSearch, live: &LiveSearch) -> TokenCov
             search.allow_from.clear();
         }
     }
-    coverage
 }
 
 /// From the least reachable to the most.
@@ -239,7 +243,8 @@ mod tests {
             ),
         ];
         for (name, mut wanted, live, coverage, service_type, cidrs) in cases {
-            assert_eq!(limit(&mut wanted, &live), coverage, "{name}");
+            assert_eq!(live.coverage(wanted.token_secret.as_deref()), coverage, "{name}");
+            limit(&mut wanted, &live);
             let peers: Vec<_> = cidrs.iter().map(|cidr| peer(cidr)).collect();
             assert_eq!((wanted.service.r#type, wanted.allow_from), (service_type, peers), "{name}");
         }

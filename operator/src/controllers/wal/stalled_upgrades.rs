@@ -35,12 +35,12 @@ mod tests {
         let metrics = OperatorMetrics::new();
         let upgrades = StalledUpgrades::new(metrics.clone());
         let keys = ["a", "b"].map(|name| NamespacedName::new("data", name));
-        let told = |count: u32| metrics.encode().unwrap().contains(&format!("upgrades_stalled {count}\n"));
+        let is_counted = |count: u32| metrics.encode().unwrap().contains(&format!("upgrades_stalled {count}\n"));
         for (key, stalled, count) in
             [(0, false, 0), (0, true, 1), (0, true, 1), (1, true, 2), (0, false, 1), (0, false, 1), (1, false, 0)]
         {
             upgrades.note(&keys[key], stalled);
-            assert!(told(count), "{count} is not in {}", metrics.encode().unwrap());
+            assert!(is_counted(count), "{count} is not in {}", metrics.encode().unwrap());
         }
     }
 }

@@ -31,7 +31,7 @@ pub(crate) fn events_between(before: &WalStatus, after: &WalStatus, adopted_from
     }
     suspended(before, after, &mut events);
     upgraded(before, after, &mut events);
-    events.extend(problem_events(told(before), told(after)));
+    events.extend(problem_events(reported(before), reported(after)));
     events
 }
 
@@ -78,8 +78,8 @@ fn upgraded(before: &WalStatus, after: &WalStatus, events: &mut Vec<EventRecord>
     }
 }
 
-/// The conditions whose problems get Events here; that of an upgrade tells its own story.
-fn told(status: &WalStatus) -> impl Iterator<Item = &Condition> {
+/// The conditions whose problems get Events here. An upgrade has Events of its own.
+fn reported(status: &WalStatus) -> impl Iterator<Item = &Condition> {
     let upgrade = ConditionType::UpgradePending.as_str();
     status.conditions.iter().filter(move |condition| condition.type_ != upgrade)
 }

@@ -38,19 +38,19 @@ use crate::{
 #[tokio::test(start_paused = true)]
 async fn an_operator_that_may_not_list_a_kind_says_so() {
     let world = start_hidden("poddisruptionbudgets");
-    let told = |kind: &str, synced: u8| shows_synced(&world, kind, synced);
+    let is_synced = |kind: &str, synced: u8| shows_synced(&world, kind, synced);
     world.make::<Wal>("orders", wal_spec()).await;
-    eventually("ConfigMaps are listed", async || told("ConfigMap", 1).then_some(())).await;
-    assert!(told("PodDisruptionBudget", 0), "{}", world.metrics.encode().unwrap());
+    eventually("ConfigMaps are listed", async || is_synced("ConfigMap", 1).then_some(())).await;
+    assert!(is_synced("PodDisruptionBudget", 0), "{}", world.metrics.encode().unwrap());
     world.server.hide(None);
     is(&world, "orders", ConditionType::Applied, "RollingOut").await;
-    assert!(told("PodDisruptionBudget", 1) && told("WAL", 1));
+    assert!(is_synced("PodDisruptionBudget", 1) && is_synced("WAL", 1));
     // A right that is revoked later shows when the API server ends the watch, as it does every few minutes.
     for (plural, kind) in [("poddisruptionbudgets", "PodDisruptionBudget"), ("wals", "WAL"), ("pods", "Pod")] {
         world.server.hide(Some(plural));
-        eventually("the right is missed", async || told(kind, 0).then_some(())).await;
+        eventually("the right is missed", async || is_synced(kind, 0).then_some(())).await;
         world.server.hide(None);
-        eventually("everything is known again", async || told(kind, 1).then_some(())).await;
+        eventually("everything is known again", async || is_synced(kind, 1).then_some(())).await;
     }
     world.make::<Wal>("bills", wal_spec()).await;
     is(&world, "bills", ConditionType::Applied, "RollingOut").await;
@@ -147,8 +147,8 @@ async fn a_child_that_is_refused_stops_no_other() {
     let world = start();
     world.server.refuse(Some("services"));
     world.make::<Wal>("orders", wal_spec()).await;
-    let told = is(&world, "orders", ConditionType::Ready, "ChildRefused").await;
-    assert!(told.contains("refuses Service \"orders-search\""), "{told}");
+    let message = is(&world, "orders", ConditionType::Ready, "ChildRefused").await;
+    assert!(message.contains("refuses Service \"orders-search\""), "{message}");
     for deployment in ["orders-search", "orders-indexer"] {
         assert!(exists::<Deployment>(&world, deployment).await, "{deployment}");
     }
@@ -182,8 +182,8 @@ async fn what_the_api_server_fails_to_write_again_and_again_is_reported_in_its_w
     world.server.fail("deployments");
     world.make::<Wal>("orders", wal_spec()).await;
     for kind in [ConditionType::Ready, ConditionType::Applied] {
-        let told = is(&world, "orders", kind, "ApplyFailed").await;
-        assert!(told.contains("no, says a policy") && told.contains("Deployment"), "{told}");
+        let message = is(&world, "orders", kind, "ApplyFailed").await;
+        assert!(message.contains("no, says a policy") && message.contains("Deployment"), "{message}");
     }
     world.server.refuse(None);
     is(&world, "orders", ConditionType::Applied, "RollingOut").await;
@@ -199,9 +199,9 @@ async fn a_finalizer_that_cannot_be_written_is_reported_and_stops_nothing_else()
     world.server.refuse_finalizers(true);
     world.make::<Wal>("orders", purged).await;
     for kind in [ConditionType::Applied, ConditionType::Ready] {
-        let told = is(&world, "orders", kind, "FinalizerRefused").await;
-        assert!(told.contains("add the finalizer") && told.contains("no, says a policy"), "{told}");
-        assert!(told.contains("its index stays"), "{told}");
+        let message = is(&world, "orders", kind, "FinalizerRefused").await;
+        assert!(message.contains("add the finalizer") && message.contains("no, says a policy"), "{message}");
+        assert!(message.contains("its index stays"), "{message}");
     }
     assert!(exists::<Deployment>(&world, "orders-indexer").await, "the log is indexed all the same");
     assert!(!has_finalizer().await);
@@ -210,8 +210,8 @@ async fn a_finalizer_that_cannot_be_written_is_reported_and_stops_nothing_else()
     assert!(has_finalizer().await);
     world.server.refuse_finalizers(true);
     patch::<Wal>(&world, "orders", json!({"spec": {"deletionPolicy": "Retain"}})).await;
-    let told = is(&world, "orders", ConditionType::Applied, "FinalizerRefused").await;
-    assert!(told.contains("remove the finalizer"), "{told}");
+    let message = is(&world, "orders", ConditionType::Applied, "FinalizerRefused").await;
+    assert!(message.contains("remove the finalizer"), "{message}");
     world.api::<Wal>().delete("orders", &DeleteParams::default()).await.unwrap();
     sleep(Duration::from_mins(10)).await;
     assert!(exists::<Wal>(&world, "orders").await, "the finalizer holds it");
@@ -242,8 +242,8 @@ async fn a_deployment_that_cannot_be_written_stalls_its_upgrade_and_no_other() {
     world.server.refuse(Some("deployments"));
     for wal in ["first", "second"] {
         set_release(&world, wal, "old").await;
-        let told = is(&world, wal, ConditionType::UpgradePending, "UpgradeStalled").await;
-        assert!(told.contains("other WALs are upgraded meanwhile"), "{told}");
+        let message = is(&world, wal, ConditionType::UpgradePending, "UpgradeStalled").await;
+        assert!(message.contains("other WALs are upgraded meanwhile"), "{message}");
         is(&world, wal, ConditionType::Applied, "ChildRefused").await;
     }
     // With the cause gone they are upgraded in turns all the same.
@@ -359,7 +359,7 @@ async fn a_wal_that_cannot_be_read_is_failed_for_tools_that_follow_kstatus() {
     becomes("older", KstatusVerdict::InProgress, "SpecInvalid").await;
 }
 
-/// The controller of Deployments has rolled this one out; so many of its pods are available now.
+/// The controller of Deployments has rolled this one out, and `available` of its pods are available.
 async fn roll_out(world: &FakeWorld, deployment: &str, available: i32) {
     show_progress(world, deployment, available, "NewReplicaSetAvailable").await;
 }
@@ -414,6 +414,24 @@ async fn judged(world: &FakeWorld, wal: &str, kind: ConditionType) -> (KstatusVe
 }
 
 #[tokio::test(start_paused = true)]
+async fn search_without_the_token_of_a_spec_that_is_refused_is_reported() {
+    let world = start();
+    world.make::<Wal>("orders", wal_spec()).await;
+    is(&world, "orders", ConditionType::Applied, "RollingOut").await;
+    settled(|| world.server.writes()).await;
+    roll_out(&world, "orders-search", 1).await;
+    assert_eq!(is(&world, "orders", ConditionType::SearchAvailable, "Available").await, "search answers");
+    let refused = json!({
+        "indexer": {"podTemplate": {"spec": {"hostNetwork": true}}},
+        "search": {"auth": {"type": "Token", "secretRef": {"name": "token"}}},
+    });
+    patch::<Wal>(&world, "orders", json!({"spec": refused})).await;
+    is(&world, "orders", ConditionType::Ready, "PodTemplateRefused").await;
+    let message = is(&world, "orders", ConditionType::SearchAvailable, "Available").await;
+    assert!(message.contains("not every search pod asks for the token"), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wal_whose_spec_becomes_invalid_gives_its_slot_back_once_nothing_of_it_changes() {
     let world = start_with(|_| ());
     for wal in ["first", "second"] {
@@ -426,8 +444,11 @@ async fn a_wal_whose_spec_becomes_invalid_gives_its_slot_back_once_nothing_of_it
     patch::<Wal>(&world, "first", json!({"spec": refused})).await;
     is(&world, "first", ConditionType::Ready, "PodTemplateRefused").await;
     settled(|| world.server.writes()).await;
-    let told = is(&world, "second", ConditionType::UpgradePending, "NewRelease").await;
-    assert!(told.contains("until other WALs are done"), "the search pods of the first one are being replaced: {told}");
+    let message = is(&world, "second", ConditionType::UpgradePending, "NewRelease").await;
+    assert!(
+        message.contains("until other WALs are done"),
+        "the search pods of the first one are being replaced: {message}"
+    );
     roll_out(&world, "first-search", 2).await;
     is(&world, "first", ConditionType::UpgradePending, "UpgradeStalled").await;
     is(&world, "second", ConditionType::UpgradePending, "Upgrading").await;
@@ -496,8 +517,8 @@ async fn a_spec_that_is_refused_suspends_nothing_and_turns_no_search_off() {
         .await;
     is(&world, "orders", ConditionType::Ready, "PodTemplateRefused").await;
     for kind in [ConditionType::Indexing, ConditionType::SearchAvailable] {
-        let told = is(&world, "orders", kind, "NoReplicas").await;
-        assert!(told.contains("see the condition Applied"), "{told}");
+        let message = is(&world, "orders", kind, "NoReplicas").await;
+        assert!(message.contains("see the condition Applied"), "{message}");
     }
 }
 
@@ -601,10 +622,10 @@ async fn a_refused_finalizer_hides_no_refused_child_while_the_wal_waits_in_line(
     let ready = async || judged(&world, "first", ConditionType::Ready).await.1;
     for _ in 0..120 {
         sleep(Duration::from_secs(5)).await;
-        let told = ready().await;
-        let both =
-            ["refuses Deployment \"first-search\"", "add the finalizer"].map(|part| told.message.matches(part).count());
-        assert_eq!((told.reason.as_str(), both), ("ChildRefused", [1, 1]), "{}", told.message);
+        let condition = ready().await;
+        let both = ["refuses Deployment \"first-search\"", "add the finalizer"]
+            .map(|part| condition.message.matches(part).count());
+        assert_eq!((condition.reason.as_str(), both), ("ChildRefused", [1, 1]), "{}", condition.message);
         let applied = judged(&world, "first", ConditionType::Applied).await.1;
         assert!(applied.reason == "ChildRefused" && !applied.message.contains("finalizer"), "{}", applied.message);
     }
@@ -668,8 +689,8 @@ async fn what_is_left_of_an_earlier_wal_is_named_while_it_is_waited_for() {
     let left = json!({"metadata": {"ownerReferences": [owner], "labels": {names::LABEL_WAL: "orders"}}});
     patch::<ConfigMap>(&world, "orders-control", left).await;
     world.make::<Wal>("orders", wal_spec()).await;
-    let told = is(&world, "orders", ConditionType::Applied, "RollingOut").await;
-    assert!(told.contains("ConfigMap \"orders-control\" of a deleted WAL still exists"), "{told}");
+    let message = is(&world, "orders", ConditionType::Applied, "RollingOut").await;
+    assert!(message.contains("ConfigMap \"orders-control\" of a deleted WAL still exists"), "{message}");
 }
 
 /// As `kubectl delete deployment --cascade=foreground` while its pods end.
@@ -686,8 +707,8 @@ async fn a_spec_is_not_applied_while_its_deployment_is_being_deleted() {
     let deployments = world.api::<Deployment>();
     patch::<Deployment>(&world, "orders-search", json!({"metadata": {"finalizers": ["foregroundDeletion"]}})).await;
     deployments.delete("orders-search", &DeleteParams::default()).await.unwrap();
-    let told = is(&world, "orders", ConditionType::Applied, "RollingOut").await;
-    assert!(told.contains("Deployment \"orders-search\" is being deleted; it is created again"), "{told}");
+    let message = is(&world, "orders", ConditionType::Applied, "RollingOut").await;
+    assert!(message.contains("Deployment \"orders-search\" is being deleted; it is created again"), "{message}");
     let before = deployments.get("orders-search").await.unwrap().metadata.uid;
     patch::<Deployment>(&world, "orders-search", json!({"metadata": {"finalizers": null}})).await;
     eventually("it is created again", async || {
@@ -767,8 +788,8 @@ async fn orphaned_children_are_adopted_and_those_of_somebody_else_are_not() {
     let theirs = json!({"metadata": {"ownerReferences": null, "annotations": null}});
     patch::<Service>(&world, "orders-search", theirs).await;
     world.make::<Wal>("orders", wal_spec()).await;
-    let told = is(&world, "orders", ConditionType::Ready, "NameTaken").await;
-    assert!(told.contains("Service \"orders-search\" exists and belongs to something else"), "{told}");
+    let message = is(&world, "orders", ConditionType::Ready, "NameTaken").await;
+    assert!(message.contains("Service \"orders-search\" exists and belongs to something else"), "{message}");
     let uid = world.api::<Wal>().get("orders").await.unwrap().metadata.uid.unwrap();
     for name in ["orders-indexer", "orders-search"] {
         let adopted = world.api::<Deployment>().get(name).await.unwrap();

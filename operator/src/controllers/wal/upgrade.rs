@@ -5,7 +5,7 @@
 //! changed, and keeps it until all of it is done. An operator that starts counts those first.
 //!
 //! A WAL whose new pods do not become ready keeps its slot: what stops it would most likely stop the others, too. After the
-//! Deployment's progress deadline the reason is `UpgradeStalled` and somebody has to act. One that fails after all were ready once
+//! Deployment's progress deadline the reason is `UpgradeStalled` and a user has to act. One that fails after all were ready once
 //! holds no slot: Kubernetes watches no deadline any more, and the WAL's other conditions report it. A WAL that is deleted or suspended, or
 //! whose approval is withdrawn, stops where it is and releases its slot to the next. So does one whose new Deployment the API server
 //! does not take, as nothing of it changes; it waits for a slot again each time that it is tried.
@@ -82,7 +82,7 @@ pub(crate) struct UpgradeInputs<'a> {
 pub(crate) enum UpgradeStep {
     /// Nothing: everything is of this release.
     UpToDate,
-    /// Change no pod until somebody approves.
+    /// Change no pod until it is approved.
     Hold,
     /// It is approved: acquire a slot, and change no pod before the status says that the WAL is under way.
     Queue,
@@ -465,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn new_pods_that_do_not_become_ready_are_told_and_keep_the_slot() {
+    fn new_pods_that_do_not_become_ready_are_reported_and_keep_the_slot() {
         let key = NamespacedName::new("data", "orders");
         let behind =
             RolloutStatus { release: Some(NEW.into()), available: 1, stalled: true, ..RolloutStatus::default() };
@@ -516,7 +516,7 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_a_wal_is_told_with_its_remedy() {
+    fn what_holds_a_wal_is_reported_with_its_remedy() {
         let key = NamespacedName::new("data", "orders");
         let old = RolloutStatus { release: Some("old".into()), ..RolloutStatus::default() };
         for (permission, remedy) in [

@@ -8,7 +8,7 @@ use tidemark_image::{Image, Layer};
 
 /// Writes a folder as a container image: an OCI archive of one layer, the same bytes for the same content.
 #[derive(Parser)]
-struct Arguments {
+struct ImageArguments {
     /// The folder that becomes the image's root
     #[arg(long)]
     root: PathBuf,
@@ -32,7 +32,7 @@ struct Arguments {
 }
 
 fn main() -> anyhow::Result<()> {
-    let Arguments { root, name, entry_point, user, label, env, output } = Arguments::parse();
+    let ImageArguments { root, name, entry_point, user, label, env, output } = ImageArguments::parse();
     let labels = label.iter().map(|label| {
         let (key, value) = label.split_once('=').with_context(|| format!("label \"{label}\" has no \"=\""))?;
         Ok((key.to_owned(), value.to_owned()))

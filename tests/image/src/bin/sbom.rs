@@ -8,7 +8,7 @@ use tidemark_image::Sbom;
 
 /// Writes what the programs of the workspace here are made of: a `CycloneDX` document, the same for the same lock file.
 #[derive(Parser)]
-struct Arguments {
+struct SbomArguments {
     /// The product's name
     #[arg(long)]
     name: String,
@@ -26,7 +26,7 @@ struct Arguments {
 }
 
 fn main() -> anyhow::Result<()> {
-    let Arguments { name, package, features, system, output } = Arguments::parse();
+    let SbomArguments { name, package, features, system, output } = SbomArguments::parse();
     let json = Sbom { name, packages: package, features, system }.json(Path::new("."))?;
     std::fs::write(&output, json).with_context(|| format!("\"{}\" is not written", output.display()))
 }

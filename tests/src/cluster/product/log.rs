@@ -150,7 +150,7 @@ impl FoundEntries {
 
 impl LogComparison {
     /// Panics with what is missing, doubled or invented. What is being appended meanwhile makes `total` differ: that is
-    /// shown and not held against anybody.
+    /// shown and not counted as a fault.
     pub fn assert_same(&self) {
         let same = self.missing.is_empty() && self.doubled.is_empty() && self.invented.is_empty();
         assert!(same, "search and log differ: {self:?}");

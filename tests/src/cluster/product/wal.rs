@@ -1,4 +1,4 @@
-//! A WAL with its namespace, Secret and buckets on the cluster's MinIO, and waits that tell its story when they fail.
+//! A WAL with its namespace, Secret and buckets on the cluster's MinIO, and waits that print its story when they fail.
 
 use std::time::Duration;
 
@@ -172,8 +172,8 @@ impl<'a> TestWal<'a> {
         let mut story = String::new();
         for words in questions {
             let words = [words, &["-n", &self.namespace, "--request-timeout=10s"]].concat();
-            let told = self.cluster.kubectl(words).await.unwrap_or_else(|error| error.to_string());
-            story.push_str(&told);
+            let answer = self.cluster.kubectl(words).await.unwrap_or_else(|error| error.to_string());
+            story.push_str(&answer);
             story.push('\n');
         }
         story

@@ -15,13 +15,13 @@ pub(crate) const OPERATOR: &str = "app.kubernetes.io/name=tidemark-operator";
 
 /// What a scenario wants to know of a pod.
 #[derive(Clone, Debug)]
-pub(crate) struct Seen {
+pub(crate) struct PodSnapshot {
     pub(crate) name: String,
     pub(crate) uid: String,
     pub(crate) node: u8,
     pub(crate) restarts: i32,
     pub(crate) ready: bool,
-    /// Nobody asked it to go.
+    /// It is not being deleted.
     pub(crate) stays: bool,
     /// The exit code with which its container ended last.
     pub(crate) exit: Option<i32>,
@@ -29,16 +29,16 @@ pub(crate) struct Seen {
 
 impl FailureWorld {
     /// The pods of a namespace that a label selects.
-    pub(crate) async fn pods(&self, namespace: &str, label: &str) -> anyhow::Result<Vec<Seen>> {
+    pub(crate) async fn pods(&self, namespace: &str, label: &str) -> anyhow::Result<Vec<PodSnapshot>> {
         let pods = Api::<Pod>::namespaced(self.cluster.client(), namespace);
         let found = pods.list(&ListParams::default().labels(label)).await?.items;
         Ok(found.iter().filter_map(seen).collect())
     }
 
     /// Waits until exactly one indexer pod is there and is the holder of the index.
-    pub(crate) async fn indexer(&self) -> Seen {
+    pub(crate) async fn indexer(&self) -> PodSnapshot {
         until("one indexer pod, which writes", async || {
-            let [pod] = <[Seen; 1]>::try_from(self.pods(WAL, INDEXER).await.ok()?).ok()?;
+            let [pod] = <[PodSnapshot; 1]>::try_from(self.pods(WAL, INDEXER).await.ok()?).ok()?;
             let holder = self.latest().await.state.holder?.identity.to_string();
             (pod.stays && pod.ready && pod.uid == holder).then_some(pod)
         })
@@ -46,7 +46,7 @@ impl FailureWorld {
     }
 
     /// The answer of `/v1/process` of a pod.
-    pub(crate) async fn process(&self, pod: &Seen) -> anyhow::Result<serde_json::Value> {
+    pub(crate) async fn process(&self, pod: &PodSnapshot) -> anyhow::Result<serde_json::Value> {
         let url = self.cluster.pod_url(WAL, &pod.name, 7280).await?;
         self.process_at(&url).await
     }
@@ -86,15 +86,15 @@ impl FailureWorld {
     }
 
     /// What the containers of an indexer pod have logged.
-    pub(crate) fn logged_by(&self, pod: &Seen) -> String {
-        let Seen { name, uid, node, .. } = pod;
+    pub(crate) fn logged_by(&self, pod: &PodSnapshot) -> String {
+        let PodSnapshot { name, uid, node, .. } = pod;
         let folder = self.cluster.logs().join(format!("node{node}/pods/{WAL}_{name}_{uid}/indexer"));
         let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
         files.map(|file| std::fs::read_to_string(file.path()).unwrap_or_default()).collect()
     }
 
-    /// Waits until a pod is gone, and gives the exit code that its container had before, if its node told it in time.
-    pub(crate) async fn exit_code(&self, pod: &Seen) -> Option<i32> {
+    /// Waits until a pod is gone, and gives the exit code that its container had before, if its node reported that in time.
+    pub(crate) async fn exit_code(&self, pod: &PodSnapshot) -> Option<i32> {
         let mut exit = None;
         until("the pod is gone", async || {
             let pods = self.pods(WAL, INDEXER).await.ok()?;
@@ -107,7 +107,7 @@ impl FailureWorld {
     }
 
     /// The number, among the cluster's processes, of the program that a pod runs as a writer.
-    pub(crate) fn process_id(&self, pod: &Seen) -> Option<u32> {
+    pub(crate) fn process_id(&self, pod: &PodSnapshot) -> Option<u32> {
         self.process_with(&format!("TIDEMARK_IDENTITY={}", pod.uid))
     }
 
@@ -133,11 +133,11 @@ impl FailureWorld {
     }
 }
 
-fn seen(pod: &Pod) -> Option<Seen> {
+fn seen(pod: &Pod) -> Option<PodSnapshot> {
     let status = pod.status.as_ref()?;
     let container = status.container_statuses.as_ref().and_then(|all| all.first());
     let ended = container.and_then(|container| container.last_state.as_ref()?.terminated.as_ref());
-    Some(Seen {
+    Some(PodSnapshot {
         name: pod.name_any(),
         uid: pod.uid()?,
         node: pod.spec.as_ref()?.node_name.as_ref()?.strip_prefix("node")?.parse().ok()?,

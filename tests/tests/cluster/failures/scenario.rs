@@ -8,10 +8,10 @@ use tidemark_tests::cluster::product::OPERATOR_NAMESPACE;
 use tokio::time::Instant;
 
 use super::{
-    pods::{OPERATOR, Seen},
-    searching::Searching,
+    pods::{OPERATOR, PodSnapshot},
+    searching::QueryLoop,
     truth,
-    world::{Appended, FailureWorld, WAL, until},
+    world::{AppendTally, FailureWorld, WAL, until},
 };
 
 /// The longest time without an answer. Kubernetes counts a node as lost after 12 s here and looks every 2 s; until its Service
@@ -20,7 +20,7 @@ const MOST_SILENCE: Duration = Duration::from_secs(30);
 
 /// How much may happen in a scenario.
 #[derive(Clone, Copy)]
-pub(crate) struct Bounds {
+pub(crate) struct FailureBounds {
     /// By how much the epoch grows at least: a new writer must have come.
     pub(crate) least_epochs: u64,
     /// By how much the epoch grows at most: more would be candidates that fence each other.
@@ -30,27 +30,27 @@ pub(crate) struct Bounds {
 }
 
 /// A scenario under way.
-pub(crate) struct Scenario {
+pub(crate) struct FailureScenario {
     world: &'static FailureWorld,
     name: &'static str,
     /// The indexer when it began.
-    pub(crate) indexer: Seen,
+    pub(crate) indexer: PodSnapshot,
     /// The manifest when it began.
     pub(crate) first: ChainRecord<Manifest>,
     restarts: BTreeMap<String, i32>,
-    appended: Appended,
+    appended: AppendTally,
     began: Instant,
     /// Somebody who searches all the time.
-    pub(crate) searching: Searching,
+    pub(crate) searching: QueryLoop,
 }
 
-impl Scenario {
+impl FailureScenario {
     /// Waits until all is well and begins to count.
     pub(crate) async fn begin(world: &'static FailureWorld, name: &'static str) -> Self {
         let indexer = settled(world).await;
         let restarts = all(world).await.into_iter().map(|pod| (pod.uid, pod.restarts)).collect();
         let (first, appended) = (world.latest().await, world.appended());
-        let searching = Searching::start(&world.search);
+        let searching = QueryLoop::start(&world.search);
         Self { world, name, indexer, first, restarts, appended, began: Instant::now(), searching }
     }
 
@@ -59,14 +59,14 @@ impl Scenario {
         self.began.elapsed()
     }
 
-    /// Starts the clock anew: the failure begins now.
+    /// Starts the clock again: the failure begins now.
     pub(crate) fn fails_now(&mut self) {
         self.began = Instant::now();
     }
 
     /// Waits until all is well again, checks what must hold, and prints what was counted. `resumed` is how long it took
     /// until an entry was indexed that was appended after the failure.
-    pub(crate) async fn end(self, resumed: Duration, bounds: Bounds) {
+    pub(crate) async fn end(self, resumed: Duration, bounds: FailureBounds) {
         let Self { world, name, first, restarts, appended, began, searching, .. } = self;
         let indexer = settled(world).await;
         let answers = searching.answers();
@@ -109,11 +109,11 @@ impl Scenario {
 }
 
 /// Waits until every pod is ready, the WAL says that all is well, and the one indexer writes; gives the indexer.
-async fn settled(world: &FailureWorld) -> Seen {
+async fn settled(world: &FailureWorld) -> PodSnapshot {
     until("all pods are ready", async || {
         let operators = world.pods(OPERATOR_NAMESPACE, OPERATOR).await.ok()?;
         let pods = world.pods(WAL, "tidemark.dev/wal").await.ok()?;
-        let well = |pod: &Seen| pod.ready && pod.stays;
+        let well = |pod: &PodSnapshot| pod.ready && pod.stays;
         (operators.len() == 2 && pods.len() == 3 && operators.iter().chain(&pods).all(well)).then_some(())
     })
     .await;
@@ -132,7 +132,7 @@ async fn settled(world: &FailureWorld) -> Seen {
     indexer
 }
 
-async fn all(world: &FailureWorld) -> Vec<Seen> {
+async fn all(world: &FailureWorld) -> Vec<PodSnapshot> {
     until("all pods are listed", async || {
         let mut pods = world.pods(WAL, "tidemark.dev/wal").await.ok()?;
         pods.extend(world.pods(OPERATOR_NAMESPACE, OPERATOR).await.ok()?);

@@ -1,10 +1,8 @@
 //! Somebody who searches all the time and counts what is answered.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep},
@@ -12,7 +10,7 @@ use tokio::{
 
 /// What became of the queries.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Answers {
+pub(crate) struct QueryTally {
     pub(crate) total: u64,
     pub(crate) failed: u64,
     /// The longest time without an answer.
@@ -23,37 +21,37 @@ pub(crate) struct Answers {
 
 /// Queries one after the other, each over a connection of its own, so that the Service chooses a pod each time. One that
 /// is not answered with results within 3 s has failed; none is asked twice.
-pub(crate) struct Searching {
-    answers: Arc<Mutex<Answers>>,
+pub(crate) struct QueryLoop {
+    answers: Arc<Mutex<QueryTally>>,
     task: JoinHandle<()>,
 }
 
-impl Searching {
+impl QueryLoop {
     pub(crate) fn start(url: &str) -> Self {
-        let answers = Arc::<Mutex<Answers>>::default();
+        let answers = Arc::<Mutex<QueryTally>>::default();
         let query = format!("{url}/v1/search?q=written&size=1");
-        Self { task: tokio::spawn(ask_for_ever(query, Arc::clone(&answers))), answers }
+        Self { task: tokio::spawn(keep_asking(query, Arc::clone(&answers))), answers }
     }
 
-    pub(crate) fn answers(&self) -> Answers {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn answers(&self) -> QueryTally {
+        self.answers.lock().clone()
     }
 }
 
-impl Drop for Searching {
+impl Drop for QueryLoop {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-async fn ask_for_ever(query: String, answers: Arc<Mutex<Answers>>) {
+async fn keep_asking(query: String, answers: Arc<Mutex<QueryTally>>) {
     let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(Duration::from_secs(3));
     let client = client.build().expect("a client");
     let mut answered = Instant::now();
     loop {
         let asked = ask(&client, &query).await;
         {
-            let mut answers = answers.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut answers = answers.lock();
             answers.total += 1;
             match asked {
                 Ok(()) => {

@@ -1,10 +1,8 @@
 //! The cluster that all scenarios share, with the chart, a WAL and a writer that never stops.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use serde_json::json;
 use tidemark_catalog::{Generation, IndexChain, Manifest};
 use tidemark_store::{ChainRecord, Entropy};
@@ -38,12 +36,12 @@ pub(crate) struct FailureWorld {
     pub(crate) store: StoreInside,
     /// The Service of search, by a way that leads past a node that is cut off.
     pub(crate) search: String,
-    appended: Arc<Mutex<Appended>>,
+    appended: Arc<Mutex<AppendTally>>,
 }
 
 /// What the writer did so far.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct Appended {
+pub(crate) struct AppendTally {
     /// Appends that were acknowledged.
     pub(crate) acknowledged: u64,
     /// Appends that failed: what became of them is for the log to say.
@@ -89,8 +87,8 @@ impl FailureWorld {
         until("the index has a manifest", async || chain.latest().await.ok().flatten()).await
     }
 
-    pub(crate) fn appended(&self) -> Appended {
-        *self.appended.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn appended(&self) -> AppendTally {
+        *self.appended.lock()
     }
 
     /// Waits until an append that began after this call is acknowledged, and then until the index holds it.
@@ -98,7 +96,7 @@ impl FailureWorld {
         let before = self.appended().acknowledged;
         // One append may have been under way.
         let token = until("an append is acknowledged", async || {
-            let Appended { acknowledged, last, .. } = self.appended();
+            let AppendTally { acknowledged, last, .. } = self.appended();
             last.filter(|_| acknowledged > before + 1)
         })
         .await;
@@ -114,7 +112,7 @@ impl FailureWorld {
 pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     let asking = async {
         loop {
-            // A question that nobody answers is asked again.
+            // A question without an answer is asked again.
             if let Ok(Some(answer)) = timeout(Duration::from_secs(20), ask()).await {
                 return answer;
             }
@@ -125,18 +123,18 @@ pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>
 }
 
 /// A writer for as long as the process lives: on a thread with a runtime of its own, which outlives each test's.
-fn keep_appending(store: &StoreInside, appended: Arc<Mutex<Appended>>) {
+fn keep_appending(store: &StoreInside, appended: Arc<Mutex<AppendTally>>) {
     let environment = store.environment();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     std::thread::spawn(move || {
         runtime.block_on(async {
             let log = LogOutside::open(LOG, &[METADATA.to_owned()], &environment).expect("the log opens");
-            append_for_ever(&log, &appended).await;
+            append_without_end(&log, &appended).await;
         });
     });
 }
 
-async fn append_for_ever(log: &LogOutside, appended: &Mutex<Appended>) {
+async fn append_without_end(log: &LogOutside, appended: &Mutex<AppendTally>) {
     let writer = loop {
         match log.writer("test").await {
             Ok(writer) => break writer,
@@ -146,7 +144,7 @@ async fn append_for_ever(log: &LogOutside, appended: &Mutex<Appended>) {
     loop {
         let receipt = log.append(&writer, "orders", "written while things fail").await;
         {
-            let mut appended = appended.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut appended = appended.lock();
             match receipt {
                 Ok(token) => {
                     appended.acknowledged += 1;

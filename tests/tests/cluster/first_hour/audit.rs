@@ -12,11 +12,11 @@ const OPERATOR: &str = "system:serviceaccount:tidemark-system:tidemark-operator"
 const WRITES: [&str; 5] = ["create", "update", "patch", "delete", "deletecollection"];
 
 /// A moment in the audit log.
-pub(crate) struct Since(usize);
+pub(crate) struct AuditPosition(usize);
 
 /// How often the operator asked, by verb and resource.
 #[derive(Debug, Default)]
-pub(crate) struct Asked {
+pub(crate) struct AuditedRequests {
     pub(crate) reads: BTreeMap<String, u64>,
     pub(crate) writes: BTreeMap<String, u64>,
     /// The renewals of the leader election.
@@ -43,14 +43,14 @@ fn log() -> Vec<u8> {
     fs::read(file("audit.log")).expect("the API server writes it")
 }
 
-impl Since {
+impl AuditPosition {
     pub(crate) fn now() -> Self {
         Self(log().len())
     }
 
     /// What was asked since then.
-    pub(crate) fn asked(&self) -> Asked {
-        let mut asked = Asked::default();
+    pub(crate) fn asked(&self) -> AuditedRequests {
+        let mut asked = AuditedRequests::default();
         let log = log();
         for line in String::from_utf8_lossy(&log[self.0.min(log.len())..]).lines() {
             // The last line may not be whole yet.
@@ -62,7 +62,7 @@ impl Since {
     }
 }
 
-impl Asked {
+impl AuditedRequests {
     fn count(&mut self, event: &Value) {
         let text = |at: &str| event.pointer(at).and_then(Value::as_str).unwrap_or_default();
         let (user, verb, resource) = (text("/user/username"), text("/verb"), text("/objectRef/resource"));

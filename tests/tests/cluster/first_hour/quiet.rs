@@ -11,7 +11,7 @@ use tidemark_tests::{
 };
 use tokio::time::Instant;
 
-use super::{audit::Since, setup::installed};
+use super::{audit::AuditPosition, setup::installed};
 
 const NAMESPACE: &str = "quiet";
 /// How long it is watched at a time.
@@ -24,7 +24,7 @@ const SETTLED: Duration = Duration::from_secs(70);
 const PATIENCE: Duration = Duration::from_mins(6);
 /// Requests of one pod to its stores in a second, all in all.
 const STORE_REQUESTS: f64 = 4.0;
-/// Reads of the operator's two replicas in a minute, watches that begin anew included.
+/// Reads of the operator's two replicas in a minute, watches that begin again included.
 const READS: f64 = 60.0;
 
 /// Requests to the stores since each pod's start, by pod, role of the store and operation.
@@ -34,9 +34,9 @@ async fn store_requests(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, u6
     let mut requests = BTreeMap::new();
     for pod in pods {
         let url = cluster.pod_url(NAMESPACE, &pod.name_any(), 7280).await?;
-        let told = http.get(format!("{url}/metrics")).send().await?.error_for_status()?.text().await?;
+        let printed = http.get(format!("{url}/metrics")).send().await?.error_for_status()?.text().await?;
         let component = &pod.labels()["app.kubernetes.io/component"];
-        for line in told.lines() {
+        for line in printed.lines() {
             let Some(rest) = line.strip_prefix("tidemark_store_requests_total{") else { continue };
             let (labels, count) = rest.split_once("} ").context("a figure")?;
             let value = |name: &str| {
@@ -51,10 +51,10 @@ async fn store_requests(cluster: &Cluster) -> anyhow::Result<BTreeMap<String, u6
 }
 
 async fn settled() {
-    let mut since = (Since::now(), Instant::now());
+    let mut since = (AuditPosition::now(), Instant::now());
     until("the operator writes nothing for a while", PATIENCE, async || {
         if !since.0.asked().writes.is_empty() {
-            since = (Since::now(), Instant::now());
+            since = (AuditPosition::now(), Instant::now());
         }
         (since.1.elapsed() > SETTLED).then_some(())
     })
@@ -64,7 +64,7 @@ async fn settled() {
 /// Watches it once: an error says what was not quiet, or could not be measured.
 async fn watched(cluster: &Cluster, wal: &TestWal<'_>) -> anyhow::Result<()> {
     let (before, version) = (store_requests(cluster).await?, wal.get().await?.resource_version());
-    let since = Since::now();
+    let since = AuditPosition::now();
     // Not a synchronisation: the span that is measured.
     tokio::time::sleep(WATCHED).await;
     let asked = since.asked();

@@ -25,22 +25,22 @@ const PATIENCE: Duration = Duration::from_mins(3);
 const TOKEN: &str = "correct-horse-battery-staple";
 
 /// A block with the output that the README shows below it, if any.
-struct Block {
+struct ShellBlock {
     script: String,
     shown: Option<String>,
 }
 
-fn blocks() -> Vec<Block> {
+fn blocks() -> Vec<ShellBlock> {
     let rest = include_str!("../../../../README.md").split("```sh cluster\n").skip(1);
     rest.map(|rest| {
         let (script, rest) = rest.split_once("```").expect("a block ends");
         let shown = rest.trim_start().strip_prefix("```text\n").and_then(|shown| shown.split_once("```"));
-        Block { script: script.trim().to_owned(), shown: shown.map(|(shown, _)| shown.to_owned()) }
+        ShellBlock { script: script.trim().to_owned(), shown: shown.map(|(shown, _)| shown.to_owned()) }
     })
     .collect()
 }
 
-impl Block {
+impl ShellBlock {
     /// Its last line as a block of its own: the search with the token.
     fn last_line(&self) -> Self {
         let line = self.script.lines().next_back().expect("a block has lines");
@@ -113,7 +113,7 @@ fn is_ready(pod: &Pod) -> bool {
 async fn every_block_runs_in_the_order_of_the_readme() {
     let [install, apply, search, look, scale, broken, report, end] = blocks()
         .try_into()
-        .unwrap_or_else(|blocks: Vec<Block>| panic!("the README has {} blocks for a cluster", blocks.len()));
+        .unwrap_or_else(|blocks: Vec<ShellBlock>| panic!("the README has {} blocks for a cluster", blocks.len()));
     let cluster = bare().await;
     install.run(cluster).await;
 
@@ -126,11 +126,11 @@ async fn every_block_runs_in_the_order_of_the_readme() {
     })
     .await;
     let first_events = ["StorageProbed", "RoleTaken", "FirstManifest", "CaughtUp"];
-    story::told(cluster, NAMESPACE, "demo", &first_events).await;
+    story::events_until(cluster, NAMESPACE, "demo", &first_events).await;
     let described = look.run(cluster).await;
     let (_, events) = described.split_once("Events:").expect("`kubectl describe` shows Events");
-    for told in first_events {
-        assert!(events.contains(told), "`kubectl describe` tells {told}: {events}");
+    for event in first_events {
+        assert!(events.contains(event), "`kubectl describe` shows {event}: {events}");
     }
 
     let (wal, log) = demo(cluster).await;
@@ -152,8 +152,8 @@ async fn every_block_runs_in_the_order_of_the_readme() {
     })
     .await;
     // The operator asks the pods of search and of the indexer apart, so that either may be heard of first.
-    story::told(cluster, NAMESPACE, "demo", &["SearchAvailable"]).await;
-    let reasons = story::told(cluster, NAMESPACE, "demo", &first_events).await;
+    story::events_until(cluster, NAMESPACE, "demo", &["SearchAvailable"]).await;
+    let reasons = story::events_until(cluster, NAMESPACE, "demo", &first_events).await;
     println!("the Events: {reasons:?}");
     story::assert_in_order(&reasons, &first_events);
 
@@ -195,10 +195,10 @@ async fn every_block_runs_in_the_order_of_the_readme() {
     assert!(said.contains("AccessDenied"), "{said}");
     report.run(cluster).await;
     let file = tidemark_tests::root().join("target/demo-report.tar");
-    let told = std::fs::read(&file).expect("the report is written");
+    let report_text = std::fs::read(&file).expect("the report is written");
     std::fs::remove_file(&file).expect("it is removed");
     for secret in ["demo-for-this-cluster-only", TOKEN] {
-        let found = told.windows(secret.len()).any(|window| window == secret.as_bytes());
+        let found = report_text.windows(secret.len()).any(|window| window == secret.as_bytes());
         assert!(!found, "the report holds the value of a Secret, \"{secret}\"");
     }
     end.run(cluster).await;

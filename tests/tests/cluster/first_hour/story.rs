@@ -8,7 +8,7 @@ use tidemark_tests::{
 };
 
 /// Waits until these are among their reasons, which it gives, oldest first: a status is written before its Events.
-pub(crate) async fn told(cluster: &Cluster, namespace: &str, wal: &str, wanted: &[&str]) -> Vec<String> {
+pub(crate) async fn events_until(cluster: &Cluster, namespace: &str, wal: &str, wanted: &[&str]) -> Vec<String> {
     until(&format!("the Events {wanted:?} of \"{wal}\""), PATIENCE, async || {
         let reasons = reasons(cluster, namespace, wal).await.ok()?;
         wanted.iter().all(|wanted| reasons.iter().any(|reason| reason == wanted)).then_some(reasons)
@@ -36,5 +36,5 @@ pub(crate) fn assert_in_order(reasons: &[String], wanted: &[&str]) {
         found.unwrap_or_else(|| panic!("no Event \"{wanted}\" among {reasons:?}"))
     };
     let places: Vec<usize> = wanted.iter().map(first).collect();
-    assert!(places.is_sorted(), "the Events {wanted:?} are told in another order: {reasons:?}");
+    assert!(places.is_sorted(), "the Events {wanted:?} are in another order: {reasons:?}");
 }

@@ -58,10 +58,10 @@ async fn a_wal_answers_its_owner_pauses_and_outlives_the_operator() {
     assert!(checked.contains("passed") && !checked.contains("FAILED"), "{checked}");
     let report = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("report-{}.tar", std::process::id()));
     ask(&format!("report orders -o {}", report.display())).await;
-    let told = std::fs::read(&report).expect("the report is written");
+    let report_text = std::fs::read(&report).expect("the report is written");
     std::fs::remove_file(&report).expect("it is removed");
     for secret in [&store.secret_key, &store.access_key] {
-        let found = told.windows(secret.len()).any(|window| window == secret.as_bytes());
+        let found = report_text.windows(secret.len()).any(|window| window == secret.as_bytes());
         assert!(!found, "the report holds a value of the Secret");
     }
 
@@ -79,7 +79,7 @@ async fn a_wal_answers_its_owner_pauses_and_outlives_the_operator() {
     wal.until_condition(ConditionType::Indexing, "True", "CaughtUp").await;
     assert!(wal.agrees_with(&log).await >= 2);
     let wanted = ["StorageProbed", "RoleTaken", "FirstManifest", "CaughtUp", "Suspended", "Resumed"];
-    let reasons = story::told(cluster, NAMESPACE, "orders", &wanted).await;
+    let reasons = story::events_until(cluster, NAMESPACE, "orders", &wanted).await;
     println!("the Events: {reasons:?}");
     story::assert_in_order(&reasons, &wanted);
 
@@ -88,7 +88,7 @@ async fn a_wal_answers_its_owner_pauses_and_outlives_the_operator() {
     let definitions = Api::<CustomResourceDefinition>::all(cluster.client());
     definitions.get("wals.tidemark.dev").await.expect("the definition stays");
     wal.get().await.expect("the WAL stays");
-    log.append(&writer, "orders", "nobody operates").await.expect("it is appended");
+    log.append(&writer, "orders", "without an operator").await.expect("it is appended");
     let entries = wal.agrees_with(&log).await;
     assert!(entries >= 3, "its pods go on");
     assert_eq!(data_pods(cluster).await, before, "its pods are the same");

@@ -38,7 +38,7 @@ async fn older(cluster: &Cluster) {
     let first = operator(cluster).await.expect("one operator runs").name_any();
     cluster.kubectl(["delete", "pod", &first, "-n", OPERATOR_NAMESPACE]).await.expect("it is deleted");
     let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().expect("a client");
-    let (waiting, told) = until("another operator says what it waits for", PATIENCE, async || {
+    let (waiting, message) = until("another operator says what it waits for", PATIENCE, async || {
         let name = operator(cluster).await?.name_any();
         let url = cluster.pod_url(OPERATOR_NAMESPACE, &name, 8080).await.ok()?;
         let answer = http.get(format!("{url}/readyz")).send().await.ok()?;
@@ -47,7 +47,7 @@ async fn older(cluster: &Cluster) {
         (name != first && text.contains("older than this operator")).then_some((name, text))
     })
     .await;
-    super::setup::told("an older definition", &told, &["0.0.0", "helm upgrade"]);
+    super::setup::assert_message("an older definition", &message, &["0.0.0", "helm upgrade"]);
     // It is not ready, and nothing restarts it; what it made goes on.
     tokio::time::sleep(Duration::from_secs(10)).await;
     assert!(!is_ready(&operator(cluster).await.expect("it runs")), "it is not ready");
@@ -57,7 +57,7 @@ async fn older(cluster: &Cluster) {
     healthy.agrees_with(&log).await;
 
     // The command that it named.
-    let remedy = told.split('"').find(|words| words.starts_with("kubectl ")).expect("it names a command");
+    let remedy = message.split('"').find(|words| words.starts_with("kubectl ")).expect("it names a command");
     let words = remedy.split(' ').skip(1).map(|word| match word.strip_suffix(".yaml") {
         Some(_) => tidemark_tests::root().join(word).display().to_string(),
         None => word.to_owned(),

@@ -75,7 +75,7 @@ async fn purged(cluster: &Cluster) {
     );
     let after = written(&wal).await;
     assert!(before.is_subset(&after), "log and metadata stay: {:?}", before.difference(&after).collect::<Vec<_>>());
-    until("it is told", PATIENCE, async || events(cluster, GOING).await.contains("Purged").then_some(())).await;
+    until("the Event is there", PATIENCE, async || events(cluster, GOING).await.contains("Purged").then_some(())).await;
     println!("purged {} objects of the index; {} of log and metadata stay", indexed.len(), after.len());
 }
 
@@ -94,7 +94,8 @@ async fn retained(cluster: &Cluster) {
     assert!(epoch(&again) > epoch(&first), "{} after {}", epoch(&again), epoch(&first));
     let entries = again.status.and_then(|status| status.entries);
     assert!(entries >= first.status.and_then(|status| status.entries), "the index is used on");
-    until("it is told", PATIENCE, async || events(cluster, GOING).await.contains("OwnerAdopted").then_some(())).await;
+    until("the Event is there", PATIENCE, async || events(cluster, GOING).await.contains("OwnerAdopted").then_some(()))
+        .await;
     println!("{} objects of the index were used on", indexed.len());
 }
 

@@ -9,7 +9,7 @@ use tidemark_tests::cluster::{
     product::{TestWal, WalPlan},
 };
 
-use super::setup::{cluster, keys, plan, put_secret, refused, told, unaffected};
+use super::setup::{assert_message, cluster, keys, plan, put_secret, refused, unaffected};
 
 const DEMO: &str = "tidemark-demo";
 
@@ -61,7 +61,7 @@ async fn wrong_key(cluster: &Cluster) {
 async fn wrong_region(cluster: &Cluster) {
     let wal = applied(cluster, "wrong-region").await;
     let message = wal.until_condition(ConditionType::StorageReady, "False", "").await;
-    told("wrong-region", &message, &["us-east-1"]);
+    assert_message("wrong-region", &message, &["us-east-1"]);
     wal.patch(&json!({"spec": {"storage": {"region": "us-east-1"}}})).await.expect("it is taken");
     wal.until_ready().await;
 }

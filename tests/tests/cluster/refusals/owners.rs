@@ -15,7 +15,7 @@ use tidemark_tests::{
 
 use super::{
     deletion::gone,
-    setup::{cluster, events, plan, refused, told, unaffected},
+    setup::{assert_message, cluster, events, plan, refused, unaffected},
 };
 
 const OWNERS: &str = "refused-owners";
@@ -53,7 +53,7 @@ async fn two_on_one_index(cluster: &Cluster) {
     first.until("it indexes on", async |wal| (wal.status.as_ref()?.entries? >= 1).then_some(())).await;
     println!("\"first\" keeps its index, with {appended}");
     first.until_ready().await;
-    // Where its index is cannot be changed. Made anew with one of its own, it reads the same log.
+    // Where its index is cannot be changed. Made again with one of its own, it reads the same log.
     second.api().delete("second", &DeleteParams::default()).await.expect("it is deleted");
     gone(&second).await;
     let own = json!({"index": {"url": "s3://refused-owners-second-idx/index"}});
@@ -105,7 +105,10 @@ async fn another_cluster(cluster: &Cluster) {
     refused(&wal, "OwnedByAnother", &["\"far/orders\" of cluster \"other-cluster\"", "uid-far-away"]).await;
     wal.patch(&json!({"spec": {"adoptOwner": "uid-far-away"}})).await.expect("it is taken");
     wal.until_ready().await;
-    until("it is told", PATIENCE, async || events(cluster, OWNERS).await.contains("OwnerAdopted").then_some(())).await;
+    until("the Event is there", PATIENCE, async || {
+        events(cluster, OWNERS).await.contains("OwnerAdopted").then_some(())
+    })
+    .await;
 }
 
 async fn privilege(cluster: &Cluster) {
@@ -115,7 +118,7 @@ async fn privilege(cluster: &Cluster) {
     let plan = plan(cluster, OWNERS, "privilege").await.with(&asks);
     let wal = plan.apply(cluster).await.expect("it is applied");
     let message = wal.until_condition(ConditionType::Ready, "False", "PodTemplateRefused").await;
-    told("PodTemplateRefused", &message, &["hostNetwork"]);
+    assert_message("PodTemplateRefused", &message, &["hostNetwork"]);
     wal.patch(&json!({"spec": {"indexer": {"podTemplate": null}}})).await.expect("it is taken");
     wal.until_ready().await;
 }

@@ -48,7 +48,7 @@ fn right(line: &str) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs root and containerd; 'make cluster-test' runs it"]
-async fn accounts_may_do_what_is_listed_and_nobody_reads_secrets() {
+async fn accounts_may_do_what_is_listed_and_read_no_secrets() {
     let cluster = cluster().await;
     let operator = format!("{OPERATOR_NAMESPACE}:tidemark-operator");
     assert_eq!(rights(cluster, &operator, HEALTHY).await, OPERATOR);

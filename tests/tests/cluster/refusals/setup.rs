@@ -59,12 +59,12 @@ pub(crate) fn keys(id: &str, secret: &str) -> Value {
 /// Waits for the one reason of `StorageReady` and looks at what it says.
 pub(crate) async fn refused(wal: &TestWal<'_>, reason: &str, says: &[&str]) {
     let message = wal.until_condition(ConditionType::StorageReady, "False", reason).await;
-    told(reason, &message, says);
+    assert_message(reason, &message, says);
     wal.until_condition(ConditionType::Ready, "False", reason).await;
 }
 
 /// Fact, effect and remedy are parted by semicolons.
-pub(crate) fn told(reason: &str, message: &str, says: &[&str]) {
+pub(crate) fn assert_message(reason: &str, message: &str, says: &[&str]) {
     println!("{reason}: {message}");
     assert!(message.matches("; ").count() >= 2, "a fact, an effect, a remedy: {message}");
     for part in says {
@@ -102,11 +102,11 @@ pub(crate) async fn unaffected<T>(cluster: &Cluster, namespace: &str, work: impl
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     };
-    let done = tokio::select! { done = work => done, () = watching => unreachable!("it watches for ever") };
+    let done = tokio::select! { done = work => done, () = watching => unreachable!("it has no end") };
     println!("meanwhile {} of {} searches of the healthy WAL failed", failed.get(), asked.get());
     assert!(asked.get() > 0 && failed.get() <= (asked.get() / 20).max(2), "search of the healthy WAL goes on");
     let most = (asked.get() / 10).max(2);
-    assert!(unknown.get() <= most, "{} times nobody knew whether the healthy WAL is ready", unknown.get());
+    assert!(unknown.get() <= most, "{} times it was not known whether the healthy WAL is ready", unknown.get());
     for namespace in [namespace, HEALTHY, tidemark_tests::cluster::product::OPERATOR_NAMESPACE] {
         for pod in pods(cluster, namespace).await {
             let name = pod.name_any();
@@ -126,8 +126,8 @@ pub(crate) async fn pods(cluster: &Cluster, namespace: &str) -> Vec<Pod> {
 /// The Events' reasons of a namespace so far.
 pub(crate) async fn events(cluster: &Cluster, namespace: &str) -> BTreeSet<String> {
     let words = ["get", "events", "-n", namespace, "-o", "jsonpath={.items[*].reason}"];
-    let told = cluster.kubectl(words).await.expect("the API server answers");
-    told.split_whitespace().map(str::to_owned).collect()
+    let answer = cluster.kubectl(words).await.expect("the API server answers");
+    answer.split_whitespace().map(str::to_owned).collect()
 }
 
 /// All keys of a bucket.

@@ -1,21 +1,26 @@
-//! What can be wrong with a store: told in one condition, and mended without a restart.
+//! What can be wrong with a store: reported in one condition, and mended without a restart.
 
+use std::collections::BTreeSet;
+
+use kube::ResourceExt;
 use serde_json::json;
+use tempfile::TempDir;
 use tidemark_tests::{
-    S3Server,
+    S3Server, TlsFront,
     cluster::Cluster,
     faults::{FaultRule, InjectedFault, StoreOperation},
+    issue_certificate,
     s3::{ACCESS_KEY, SECRET_KEY},
 };
 
-use super::setup::{cluster, keys, keys_in, plan, put_secret, refused, unaffected};
+use super::setup::{cluster, keys, keys_in, plan, pods, put_secret, refused, unaffected};
 
 const KEYS: &str = "refused-keys";
 const UNFIT: &str = "refused-stores";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs root and containerd; 'make cluster-test' runs it"]
-async fn wrong_keys_missing_keys_and_missing_buckets_are_told_and_mended() {
+async fn wrong_keys_missing_keys_and_missing_buckets_are_reported_and_mended() {
     let cluster = cluster().await;
     let work = Box::pin(async { tokio::join!(wrong_key(cluster), missing_secret(cluster), missing_bucket(cluster)) });
     unaffected(cluster, KEYS, work).await;
@@ -26,7 +31,7 @@ async fn wrong_key(cluster: &Cluster) {
     let wal = plan.prepare(cluster).await.expect("its buckets are made");
     // Wrong from the start; later rotated to a wrong one while the pods run.
     for _ in 0..2 {
-        put_secret(cluster, KEYS, "wrong", keys("nobody", "not-the-right-key")).await;
+        put_secret(cluster, KEYS, "wrong", keys("unknown-key", "not-the-right-key")).await;
         cluster.apply(&plan.resource().to_string()).await.expect("it is applied");
         refused(&wal, "AccessDenied", &["s3://refused-keys-wrong-"]).await;
         put_secret(cluster, KEYS, "wrong", keys(&wal.store.access_key, &wal.store.secret_key)).await;
@@ -54,9 +59,11 @@ async fn missing_bucket(cluster: &Cluster) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs root and containerd; 'make cluster-test' runs it"]
-async fn read_only_buckets_and_stores_without_preconditions_are_told() {
+async fn stores_that_are_read_only_unfit_or_not_trusted_are_reported_and_mended() {
     let cluster = cluster().await;
-    let work = Box::pin(async { tokio::join!(read_only(cluster), without_preconditions(cluster)) });
+    let work = Box::pin(async {
+        tokio::join!(read_only(cluster), without_preconditions(cluster), rotated_authority(cluster))
+    });
     unaffected(cluster, UNFIT, work).await;
 }
 
@@ -88,6 +95,56 @@ async fn read_only(cluster: &Cluster) {
     refused(&wal, "ReadOnly", &["s3://refused-stores-readonly-"]).await;
     server.calm();
     wal.until_ready().await;
+}
+
+/// What `caRef` promises: the certificates of a changed ConfigMap are trusted by the pods that run, in place of those before.
+async fn rotated_authority(cluster: &Cluster) {
+    let store = cluster.minio().await.expect("the store starts");
+    let server = store.outside.trim_start_matches("http://").parse().expect("an address");
+    let listener = cluster.listener().expect("it listens");
+    let address = listener.local_addr().expect("it listens").ip();
+    let [first, second] = [(); 2].map(|()| {
+        let folder = tempfile::tempdir().expect("a folder is made");
+        issue_certificate(folder.path(), address).expect("it is written");
+        folder
+    });
+    let mut front = TlsFront::start(listener, server, first.path()).expect("it starts");
+    let endpoint = front.url().expect("it listens");
+    let plan = plan(cluster, UNFIT, "authority").await.with(&json!({
+        "storage": {"endpoint": endpoint, "allowHTTP": false, "caRef": {"name": "authority"}}, "search": {"replicas": 1},
+    }));
+    let wal = plan.prepare(cluster).await.expect("its buckets are made");
+    let trust = async |folder: &TempDir| {
+        let certificates = std::fs::read_to_string(folder.path().join("ca.crt")).expect("it is readable");
+        let config_map = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "authority", "namespace": UNFIT},
+            "data": {"ca.crt": certificates},
+        });
+        cluster.apply(&config_map.to_string()).await.expect("the ConfigMap is taken");
+    };
+    let pods_of_wal = async || {
+        let pods = pods(cluster, UNFIT).await.into_iter().filter(|pod| pod.name_any().starts_with("authority-"));
+        pods.filter_map(|pod| pod.uid()).collect::<BTreeSet<_>>()
+    };
+    trust(&first).await;
+    cluster.apply(&plan.resource().to_string()).await.expect("it is applied");
+    wal.until_ready().await;
+    let before = pods_of_wal().await;
+    assert_eq!(before.len(), 2, "an indexer and a search pod");
+    trust(&second).await;
+    refused(&wal, "Unreachable", &["s3://refused-stores-authority-", "certificate"]).await;
+    front.exchange_certificate(second.path()).expect("it is served");
+    wal.until_ready().await;
+    let log = wal.log().await.expect("it opens");
+    let writer = log.writer("client").await.expect("it opens");
+    log.append(&writer, "orders", "after the rotation").await.expect("it is appended");
+    // Before it is sealed search alone reads it, from the log.
+    wal.until("search reads the log", async |_| {
+        let found = wal.ask("/v1/search", &[("q", "rotation")]).await.ok()?;
+        (found["total"] == 1).then_some(())
+    })
+    .await;
+    assert_eq!(pods_of_wal().await, before, "no pod was replaced");
 }
 
 async fn without_preconditions(cluster: &Cluster) {

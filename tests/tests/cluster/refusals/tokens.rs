@@ -32,7 +32,7 @@ async fn the_search_token_is_required_where_it_is_set() {
     let work = Box::pin(async {
         let wal = plan.apply(cluster).await.expect("it is applied");
         let message = wal.until_condition(ConditionType::SearchAvailable, "False", "AuthTokenMissing").await;
-        super::setup::told("AuthTokenMissing", &message, &["token"]);
+        super::setup::assert_message("AuthTokenMissing", &message, &["token"]);
         put_secret(cluster, TOKENS, "search-token", json!({"token": "the-first-token-of-this-test"})).await;
         wal.until_ready().await;
         until_answered(&wal, Some("the-first-token-of-this-test"), 200).await;

@@ -10,14 +10,14 @@ const BEGIN: &str = "<!-- values: written by tests/tests/servers/chart/reference
 const END: &str = "<!-- end of values -->\n";
 
 /// A value with the comment above it.
-struct Documented {
+struct DocumentedValue {
     path: String,
     default: String,
     comment: String,
 }
 
 /// Every value of values.yaml that is no group of values.
-fn documented() -> Vec<Documented> {
+fn documented() -> Vec<DocumentedValue> {
     let text = std::fs::read_to_string(chart().join("values.yaml")).unwrap();
     // What the head of the file says belongs to no value.
     let body = text.split_once("\n\n").unwrap().1;
@@ -42,7 +42,7 @@ fn documented() -> Vec<Documented> {
             groups.push((indent, key.to_owned()));
         } else {
             assert!(comment.ends_with('.'), "\"{path}\" needs a comment that ends with a dot: {comment}");
-            found.push(Documented { path, default: value.trim().to_owned(), comment: comment.clone() });
+            found.push(DocumentedValue { path, default: value.trim().to_owned(), comment: comment.clone() });
         }
         comment.clear();
     }
@@ -51,7 +51,7 @@ fn documented() -> Vec<Documented> {
 
 fn table() -> String {
     let mut table = "| value | default | |\n|---|---|---|\n".to_owned();
-    for Documented { path, default, comment } in documented() {
+    for DocumentedValue { path, default, comment } in documented() {
         writeln!(table, "| `{path}` | `{default}` | {} |", comment.replace('|', "\\|")).unwrap();
     }
     table

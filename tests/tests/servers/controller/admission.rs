@@ -98,7 +98,7 @@ async fn a_webhook_that_is_down_is_reported_in_the_words_of_the_api_server() {
         let message = world.is("orders", kind, "False/ApplyFailed").await.expect("it is reported");
         assert!(message.contains("down.example.com") && message.contains("orders-indexer"), "{message}");
     }
-    world.told("orders", "ApplyFailed").await.expect("an Event says so");
+    world.has_event("orders", "ApplyFailed").await.expect("an Event says so");
     world.server.kubectl(["delete", "validatingwebhookconfiguration", &name]).await.expect("it is deleted");
     recovers(&world).await;
 }
@@ -164,7 +164,7 @@ async fn a_finalizer_that_a_policy_refuses_is_reported_and_stops_nothing_else() 
         let message = world.is("orders", kind, "False/FinalizerRefused").await.expect("it is reported");
         assert!(message.contains("no finalizers here") && message.contains("its index stays"), "{message}");
     }
-    world.told("orders", "FinalizerRefused").await.expect("an Event says so");
+    world.has_event("orders", "FinalizerRefused").await.expect("an Event says so");
     world.is("orders", ConditionType::Indexing, "True/CaughtUp").await.expect("its pods run all the same");
     world.server.kubectl(["delete", "validatingadmissionpolicybinding", &name]).await.expect("it is deleted");
     recovers(&world).await;

@@ -27,7 +27,7 @@ async fn ready_speaks_of_the_spec_that_runs_until_the_new_one_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn figures_that_nobody_can_tell_are_cleared_and_reports_of_others_do_not_count() {
+async fn figures_that_are_not_known_any_more_are_cleared_and_reports_of_others_do_not_count() {
     let (world, _operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
     // Another process has the address of the pod.
     world.pods.say(WalComponent::Indexer, say::of_another(say::writing(7, 99)));

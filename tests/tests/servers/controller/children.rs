@@ -47,13 +47,13 @@ async fn a_wal_gets_its_children_and_becomes_ready() {
     assert_eq!((status.entries, status.epoch, status.generation.as_deref()), (Some(10), Some(1), Some("g1")));
     assert_eq!(status.observed_generation, wal.metadata.generation);
     for reason in ["StorageProbed", "RoleTaken", "FirstManifest", "CaughtUp", "SearchAvailable"] {
-        world.told("orders", reason).await.expect("it is told");
+        world.has_event("orders", reason).await.expect("it is reported");
     }
     let events = world.events("orders").await.expect("they are listed");
     let mut once = events.clone();
     once.sort();
     once.dedup();
-    assert_eq!(once.len(), events.len(), "each is told once: {events:?}");
+    assert_eq!(once.len(), events.len(), "each Event is there once: {events:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,7 +126,7 @@ async fn an_object_of_somebody_else_is_not_taken_over() {
     );
     world.server.apply(&theirs).await.expect("it is created");
     world.make("orders", "").await.expect("it is created");
-    let message = world.is("orders", ConditionType::Ready, "False/NameTaken").await.expect("it is told");
+    let message = world.is("orders", ConditionType::Ready, "False/NameTaken").await.expect("it is reported");
     assert!(message.contains("Service \"orders-search\""), "{message}");
     let service = world.api::<Service>().get("orders-search").await.expect("it is there");
     assert_eq!(service.spec.and_then(|spec| spec.ports).map(|ports| ports[0].port), Some(99));

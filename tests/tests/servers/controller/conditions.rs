@@ -14,11 +14,11 @@ async fn a_problem_of_a_pod_is_one_condition_with_its_words_and_goes_with_its_ca
     world.make("orders", "").await.expect("it is created");
     world.make("bills", "suspend: true").await.expect("it is created");
     for kind in [ConditionType::StorageReady, ConditionType::Indexing, ConditionType::Ready] {
-        let message = world.is("orders", kind, "False/BucketMissing").await.expect("it is told");
+        let message = world.is("orders", kind, "False/BucketMissing").await.expect("it is reported");
         assert_eq!(message, words);
     }
     world.is("bills", ConditionType::Ready, "True/Suspended").await.expect("others are unaffected");
-    world.told("orders", "BucketMissing").await.expect("it is told");
+    world.has_event("orders", "BucketMissing").await.expect("it is reported");
 
     world.pods.say(WalComponent::Indexer, say::writing(1, 1));
     world.is_ready("orders").await.expect("it recovers without a restart");
@@ -30,11 +30,11 @@ async fn a_problem_of_a_pod_is_one_condition_with_its_words_and_goes_with_its_ca
 async fn an_indexer_that_does_not_answer_flips_nothing_but_indexing() {
     let (world, _operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
     world.pods.silence(WalComponent::Indexer);
-    let message = world.is("orders", ConditionType::Indexing, "Unknown/PodNotAnswering").await.expect("it is told");
+    let message = world.is("orders", ConditionType::Indexing, "Unknown/PodNotAnswering").await.expect("it is reported");
     assert!(message.contains("has not answered the operator since"), "{message}");
     world.is("orders", ConditionType::SearchAvailable, "True/Available").await.expect("search is not flipped");
     world.is("orders", ConditionType::StorageReady, "True/Probed").await.expect("what was known stays known");
-    world.is("orders", ConditionType::Ready, "Unknown/PodNotAnswering").await.expect("nobody can say");
+    world.is("orders", ConditionType::Ready, "Unknown/PodNotAnswering").await.expect("it is not known");
 
     world.pods.silence(WalComponent::Search);
     world.pods.say(WalComponent::Indexer, say::writing(1, 10));
@@ -42,14 +42,14 @@ async fn an_indexer_that_does_not_answer_flips_nothing_but_indexing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_eviction_is_told_with_the_kubelets_words_until_the_next_pod_runs() {
+async fn an_eviction_is_reported_with_the_kubelets_words_until_the_next_pod_runs() {
     let (world, _operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
     world.pods.keep_pending(WalComponent::Indexer);
     let words = "Usage of EmptyDir volume \"cache\" exceeds the limit \"8Gi\"";
     world.pods.evict(WalComponent::Indexer, &format!("{words}. ")).await.expect("it is evicted");
-    let message = world.is("orders", ConditionType::Indexing, "False/PodEvicted").await.expect("it is told");
+    let message = world.is("orders", ConditionType::Indexing, "False/PodEvicted").await.expect("it is reported");
     assert!(message.contains(words) && message.contains("spec.indexer.cache.size"), "{message}");
-    world.told("orders", "PodEvicted").await.expect("it is told");
+    world.has_event("orders", "PodEvicted").await.expect("it is reported");
     world.pods.silence(WalComponent::Indexer);
     world.pods.start_pending(WalComponent::Indexer).await.expect("it runs");
     world.is("orders", ConditionType::Indexing, "Unknown/PodNotAnswering").await.expect("that is the problem now");
@@ -66,7 +66,7 @@ async fn a_spec_that_is_refused_waits_for_a_change_and_the_pods_stay() {
     let message = world.is("orders", ConditionType::Ready, "False/PodTemplateRefused").await.expect("it is refused");
     assert!(message.contains("hostNetwork"), "{message}");
     world.is("orders", ConditionType::Indexing, "True/CaughtUp").await.expect("the pods go on");
-    world.told("orders", "PodTemplateRefused").await.expect("it is told");
+    world.has_event("orders", "PodTemplateRefused").await.expect("it is reported");
 
     let (writes, polls) = (operator.writes().await.expect("it counts"), polls(&operator).await);
     eventually("pods are asked some more", async || Ok((self::polls(&operator).await > polls + 6.0).then_some(())))
@@ -84,7 +84,7 @@ async fn a_spec_that_is_refused_waits_for_a_change_and_the_pods_stay() {
 async fn suspend_stops_the_indexer_and_nothing_else() {
     let (world, _operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
     world.change("orders", json!({"spec": {"suspend": true}})).await.expect("it is changed");
-    world.is("orders", ConditionType::Ready, "True/Suspended").await.expect("it is told");
+    world.is("orders", ConditionType::Ready, "True/Suspended").await.expect("it is reported");
     let replicas = async |component| {
         world.deployment("orders", component).await.expect("it is there").spec.and_then(|spec| spec.replicas)
     };
@@ -93,7 +93,7 @@ async fn suspend_stops_the_indexer_and_nothing_else() {
     world.is_ready("orders").await.expect("it goes on");
     assert_eq!(replicas(WalComponent::Indexer).await, Some(1));
     for reason in ["Suspended", "Resumed"] {
-        world.told("orders", reason).await.expect("it is told");
+        world.has_event("orders", reason).await.expect("it is reported");
     }
 }
 
@@ -117,7 +117,7 @@ async fn the_scale_subresource_sets_and_shows_the_search_pods() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_cluster_refuses_is_told_and_tried_again() {
+async fn what_the_cluster_refuses_is_reported_and_tried_again() {
     let world = ControllerWorld::create().await.expect("it starts");
     let quota = format!(
         "{{apiVersion: v1, kind: ResourceQuota, metadata: {{namespace: {}, name: none}}, spec: {{hard: {{services: 0}}}}}}",
@@ -129,7 +129,7 @@ async fn what_the_cluster_refuses_is_told_and_tried_again() {
     quotas.patch_status("none", &PatchParams::default(), &Patch::Merge(&status)).await.expect("it is in force");
     let _operator = world.operator().await.expect("it starts");
     world.make("orders", "").await.expect("it is created");
-    let message = world.is("orders", ConditionType::Ready, "False/ChildRefused").await.expect("it is told");
+    let message = world.is("orders", ConditionType::Ready, "False/ChildRefused").await.expect("it is reported");
     assert!(message.contains("exceeded quota"), "{message}");
     world.deployment("orders", WalComponent::Indexer).await.expect("it needs no Service");
     quotas.delete("none", &DeleteParams::default()).await.expect("it is deleted");

@@ -33,7 +33,7 @@ fn with_newer_policy(crd: &mut Value) {
     policies.push(json!("Newer"));
 }
 
-/// An operator of the cluster, whose pods nobody runs.
+/// An operator of the cluster, whose pods do not run.
 async fn operator(server: &ApiServer, flags: &[&str]) -> OperatorProcess {
     operator_of("i", server, flags).await
 }
@@ -79,7 +79,7 @@ async fn without_a_definition_that_is_new_enough_it_says_what_to_do_and_then_wor
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wal_that_cannot_be_read_is_told_so_and_holds_up_nobody() {
+async fn a_wal_that_cannot_be_read_is_reported_and_delays_no_other() {
     let server = ApiServer::start().await.expect("it starts");
     install(&server, with_newer_policy).await;
     let operator = operator(&server, &["--purge-timeout=3s"]).await;
@@ -98,7 +98,7 @@ async fn a_wal_that_cannot_be_read_is_told_so_and_holds_up_nobody() {
     assert_eq!(message("plain").await, "the indexer starts");
     let invalid = operator.metric("tidemark_operator_invalid_objects_total", &[]).await.expect("it counts");
     assert!(invalid >= 1.0);
-    // Nobody knows what to remove of it, and nobody may be kept from deleting it for ever.
+    // What to remove of it is not known, and its deletion must not wait without end.
     let finalizer = format!("{{\"metadata\":{{\"finalizers\":[\"{FINALIZER_PURGE}\"]}}}}");
     server.kubectl(["patch", "wal", "newer", "--type=merge", "-p", &finalizer]).await.expect("it is patched");
     server.kubectl(["delete", "wal", "newer", "--wait=false"]).await.expect("it is deleted");

@@ -55,14 +55,14 @@ async fn purge_is_asked_of_the_writer_and_waited_for() {
     });
     assert_eq!(asked.await.ok(), uid);
     world.pods.say(WalComponent::Indexer, say::phase(say::writing(1, 10), "purging"));
-    world.is("orders", tidemark_crds::ConditionType::Indexing, "False/Purging").await.expect("it is told");
+    world.is("orders", tidemark_crds::ConditionType::Indexing, "False/Purging").await.expect("it is reported");
     world.pods.say(WalComponent::Indexer, say::of_another(say::phase(say::writing(1, 10), "purged")));
     let kind = tidemark_crds::ConditionType::Indexing;
     world.is("orders", kind, "Unknown/PodUnidentified").await.expect("it is ignored");
     has_finalizer(&world, true).await;
     world.pods.say(WalComponent::Indexer, say::phase(say::writing(1, 10), "purged"));
     world.is_gone("orders").await.expect("nothing holds it any more");
-    world.told("orders", "Purged").await.expect("it is told");
+    world.has_event("orders", "Purged").await.expect("it is reported");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,7 +76,7 @@ async fn a_purge_that_takes_too_long_is_given_up() {
     has_finalizer(&world, true).await;
     world.wals().delete("orders", &DeleteParams::default()).await.expect("it is deleted");
     world.is_gone("orders").await.expect("it is given up");
-    world.told("orders", "PurgeAbandoned").await.expect("it is told");
+    world.has_event("orders", "PurgeAbandoned").await.expect("it is reported");
     let abandoned = operator.metric("tidemark_operator_purges_abandoned_total", &[]).await.expect("it counts");
     assert!((abandoned - 1.0).abs() < 0.5, "{abandoned}");
 }
@@ -90,7 +90,7 @@ async fn a_namespace_that_goes_is_not_held_up() {
     has_finalizer(&world, true).await;
     world.delete_namespace().await.expect("it goes");
     world.is_gone("orders").await.expect("the finalizer goes at once");
-    // No Event can be written there any more: the log and the metric tell.
+    // No Event can be written there any more: the log and the metric show it.
     eventually("it is counted", async || {
         let abandoned = operator.metric("tidemark_operator_purges_abandoned_total", &[]).await?;
         Ok(((abandoned - 1.0).abs() < 0.5).then_some(()))
@@ -113,7 +113,7 @@ async fn a_wal_that_was_refused_from_the_start_has_nothing_to_purge() {
     world.wals().delete("orders", &DeleteParams::default()).await.expect("it is deleted");
     // Long before the ten minutes that a purge may take.
     world.is_gone("orders").await.expect("it goes at once");
-    world.told("orders", "NothingToPurge").await.expect("it is told");
+    world.has_event("orders", "NothingToPurge").await.expect("it is reported");
     let abandoned = operator.metric("tidemark_operator_purges_abandoned_total", &[]).await.expect("it counts");
     assert!(abandoned < 0.5, "{abandoned}");
 }

@@ -77,7 +77,7 @@ async fn search_is_opened_after_the_last_pod_without_the_token_and_closed_at_onc
     .expect("it rolls out");
     assert_eq!(exposure(&world).await, ("LoadBalancer".to_owned(), true));
 
-    // The pods with the token are still there when nobody else may come in any more.
+    // The pods with the token are still there when no other client may come in any more.
     let closed = json!({"spec": {"search": {"auth": null, "service": null, "allowFrom": null}}});
     world.change("orders", closed).await.expect("it is changed");
     exposure_becomes(&world, "ClusterIP", false).await;

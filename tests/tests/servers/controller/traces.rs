@@ -1,10 +1,6 @@
 //! What the operator sends to an OpenTelemetry collector.
 
-use std::{
-    convert::Infallible,
-    net::Ipv4Addr,
-    sync::{Arc, Mutex},
-};
+use std::{convert::Infallible, net::Ipv4Addr, sync::Arc};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -14,26 +10,27 @@ use opentelemetry_proto::tonic::{
     collector::trace::v1::ExportTraceServiceRequest,
     common::v1::{KeyValue, any_value::Value},
 };
+use parking_lot::Mutex;
 use prost::Message;
 use tidemark_tests::controller::{ControllerWorld, OperatorProcess, eventually};
 use tokio::{net::TcpListener, task::JoinSet};
 
 /// A span that arrived: the service, its name, and its attributes that are texts.
 #[derive(Clone, Debug)]
-struct Span {
+struct ReceivedSpan {
     service: Vec<(String, String)>,
     name: String,
     attributes: Vec<(String, String)>,
 }
 
 /// A collector that takes traces over HTTP in protobuf.
-struct Collector {
+struct TraceCollector {
     endpoint: String,
     requests: Arc<Mutex<Vec<ExportTraceServiceRequest>>>,
     _server: JoinSet<()>,
 }
 
-impl Collector {
+impl TraceCollector {
     async fn start() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port is free");
         let endpoint = format!("http://{}/v1/traces", listener.local_addr().expect("it is bound"));
@@ -43,12 +40,12 @@ impl Collector {
         Self { endpoint, requests, _server: server }
     }
 
-    fn spans(&self) -> Vec<Span> {
-        let requests = self.requests.lock().expect("nobody panics with it").clone();
+    fn spans(&self) -> Vec<ReceivedSpan> {
+        let requests = self.requests.lock().clone();
         let of_resource = requests.into_iter().flat_map(|request| request.resource_spans).flat_map(|part| {
             let service = texts(part.resource.map(|resource| resource.attributes).unwrap_or_default());
             let spans = part.scope_spans.into_iter().flat_map(|scope| scope.spans);
-            spans.map(move |span| Span {
+            spans.map(move |span| ReceivedSpan {
                 service: service.clone(),
                 name: span.name,
                 attributes: texts(span.attributes),
@@ -85,7 +82,7 @@ async fn take(
     assert_eq!(request.headers()["content-type"], "application/x-protobuf");
     let body = request.into_body().collect().await.expect("it arrives").to_bytes();
     let message = ExportTraceServiceRequest::decode(body).expect("it is what the protocol says");
-    requests.lock().expect("nobody panics with it").push(message);
+    requests.lock().push(message);
     // An empty message: everything was taken.
     Ok(Response::builder().header("content-type", "application/x-protobuf").body(Full::default()).expect("it is sound"))
 }
@@ -97,7 +94,7 @@ fn has(pairs: &[(String, String)], name: &str, value: &str) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reconciliation_arrives_as_a_span_where_a_collector_is_named_and_nothing_else_does() {
     let world = ControllerWorld::create().await.expect("it starts");
-    let collector = Collector::start().await;
+    let collector = TraceCollector::start().await;
     let silent = world.operator().await.expect("it starts");
     world.make("bills", "").await.expect("it is created");
     world.is_ready("bills").await.expect("it becomes ready");

@@ -26,7 +26,7 @@ fn newer(world: &ControllerWorld, flags: &[&str]) -> OperatorOptions {
 
 /// Waits until a WAL waits for approval, and gives the revision that it waits for.
 async fn pending(world: &ControllerWorld, name: &str) -> String {
-    let message = world.is(name, ConditionType::UpgradePending, "True/NewRelease").await.expect("it is told");
+    let message = world.is(name, ConditionType::UpgradePending, "True/NewRelease").await.expect("it is reported");
     let revision = message.rsplit_once("approve-upgrade=").expect("the message names the command").1;
     revision.trim_end_matches('"').to_owned()
 }
@@ -85,7 +85,7 @@ async fn a_new_release_changes_no_pod_unasked_and_rolls_search_first() {
     .await
     .expect("it is scaled");
     assert_eq!(images(&world, "orders").await, [OLD, OLD]);
-    let message = world.is("orders", ConditionType::UpgradePending, "True/NewRelease").await.expect("it is told");
+    let message = world.is("orders", ConditionType::UpgradePending, "True/NewRelease").await.expect("it is reported");
     assert!(message.contains("latest change of the spec"), "{message}");
 
     // The new search pods are not ready: the indexer must wait.
@@ -93,7 +93,7 @@ async fn a_new_release_changes_no_pod_unasked_and_rolls_search_first() {
     let approval = json!({names::ANNOTATION_APPROVE_UPGRADE: revision});
     world.change("orders", json!({"metadata": {"annotations": approval}})).await.expect("it is approved");
     images_are(&world, "orders", [NEW, OLD]).await;
-    world.is("orders", ConditionType::UpgradePending, "True/Upgrading").await.expect("it is told");
+    world.is("orders", ConditionType::UpgradePending, "True/Upgrading").await.expect("it is reported");
     let deployment = world.deployment("orders", WalComponent::Search).await.expect("it is there");
     let container = &deployment.spec.expect("it has a spec").template.spec.expect("it has a pod").containers[0];
     let requests = container.resources.clone().and_then(|resources| resources.requests).unwrap_or_default();
@@ -105,7 +105,7 @@ async fn a_new_release_changes_no_pod_unasked_and_rolls_search_first() {
     images_are(&world, "orders", [NEW, NEW]).await;
     world.is("orders", ConditionType::UpgradePending, "False/UpToDate").await.expect("it is done");
     for reason in ["UpgradePending", "UpgradeStarted", "Upgraded"] {
-        world.told("orders", reason).await.expect("it is told");
+        world.has_event("orders", reason).await.expect("it is reported");
     }
 }
 
@@ -181,7 +181,7 @@ async fn pods_that_do_not_become_ready_hold_the_others_and_a_wal_that_is_suspend
     });
     let deployments = world.api::<Deployment>();
     let patch = Patch::Merge(json!({"status": {"conditions": [condition]}}));
-    let message = eventually("it is told", async || {
+    let message = eventually("it is reported", async || {
         // As long as pods come, that controller sees progress and says so.
         deployments.patch_status(&format!("{stuck}-search"), &PatchParams::default(), &patch).await?;
         let status = world.wals().get(stuck).await?.status.unwrap_or_default();
@@ -189,9 +189,9 @@ async fn pods_that_do_not_become_ready_hold_the_others_and_a_wal_that_is_suspend
         Ok(pending.filter(|pending| pending.reason == "UpgradeStalled").map(|pending| pending.message))
     })
     .await
-    .expect("it is told");
+    .expect("it is reported");
     assert!(message.contains(&format!("kubectl describe deployment {stuck}-search")), "{message}");
-    world.told(stuck, "UpgradeStalled").await.expect("it is told");
+    world.has_event(stuck, "UpgradeStalled").await.expect("it is reported");
     let stalled = async || operator.metric("tidemark_operator_upgrades_stalled", &[]).await.expect("it counts");
     // The metric follows the condition.
     eventually("it is counted", async || Ok(((stalled().await - 1.0).abs() < 0.5).then_some(())))
@@ -202,7 +202,7 @@ async fn pods_that_do_not_become_ready_hold_the_others_and_a_wal_that_is_suspend
 
     world.change(stuck, json!({"spec": {"suspend": true}})).await.expect("it is changed");
     images_are(&world, other, [NEW, OLD]).await;
-    let message = world.is(stuck, ConditionType::UpgradePending, "True/NewRelease").await.expect("it is told");
+    let message = world.is(stuck, ConditionType::UpgradePending, "True/NewRelease").await.expect("it is reported");
     assert!(message.contains("while the WAL is suspended"), "{message}");
     assert_eq!(images(&world, stuck).await, [NEW, OLD]);
     assert!(stalled().await < 0.5);

@@ -18,7 +18,7 @@ pub(crate) fn wal(name: &str, spec: &Value) -> Value {
 }
 
 /// A change of [`minimal`] and what is said about it.
-pub(crate) struct Case {
+pub(crate) struct DefinitionCase {
     pub(crate) change: &'static str,
     pub(crate) spec: Value,
     /// Words of the refusal; `None` is accepted.
@@ -44,10 +44,10 @@ fn put(spec: &mut Value, path: &str, value: Value) {
 }
 
 /// Every CEL rule that looks at one state, with what it takes and what it refuses.
-pub(crate) fn rules() -> Vec<Case> {
+pub(crate) fn rules() -> Vec<DefinitionCase> {
     let mut cases = Vec::new();
     let mut case = |change, changes: &[(&str, Value)], refused| {
-        cases.push(Case { change, spec: with(changes), refused });
+        cases.push(DefinitionCase { change, spec: with(changes), refused });
     };
     let secret = json!({"type": "Secret", "secretRef": {"name": "own"}});
     let own = json!({"credentials": secret});
@@ -291,10 +291,10 @@ pub(crate) const GOOD_NAMES: [&str; 4] = ["a", "orders", "a1-b", "abcdefghijabcd
 pub(crate) const BAD_NAMES: [&str; 4] = ["1st", "a.b", "9", "abcdefghijabcdefghijabcdefghijabcdefghijk"];
 
 /// Changes of a stored WAL: what is said about each.
-pub(crate) fn updates() -> Vec<Case> {
+pub(crate) fn updates() -> Vec<DefinitionCase> {
     let mut cases = Vec::new();
     let mut case = |change, changes: &[(&str, Value)], refused| {
-        cases.push(Case { change, spec: with(changes), refused });
+        cases.push(DefinitionCase { change, spec: with(changes), refused });
     };
     case("log moved", &[("log.url", json!("s3://wal/others"))], Some("the log's URL cannot change"));
     case("metadata dropped", &[("metadata.urls", json!(["s3://meta"]))], Some("the metadata URLs cannot change"));

@@ -107,7 +107,7 @@ fn the_indexer_is_configured_by_its_environment() {
 }
 
 #[test]
-fn both_roles_are_told_where_a_moved_log_was() {
+fn both_roles_learn_where_a_moved_log_was() {
     let children = built(&with(|spec| spec["log"]["movedFrom"] = json!("s3://old?endpoint=https://s3.corp")));
     for deployment in [&children.indexer_deployment, &children.search_deployment] {
         let variables = environment(deployment);
@@ -280,7 +280,7 @@ fn a_cache_with_a_claim_takes_nothing_of_the_node() {
 }
 
 #[test]
-fn azure_is_told_that_the_pods_want_an_identity() {
+fn pods_that_want_an_identity_of_azure_are_labelled() {
     let spec = |credentials: Value| {
         json!({
             "storage": {"credentials": credentials},

@@ -6,7 +6,7 @@ use super::inputs::ConditionInputs;
 use crate::{cache::RolloutStatus, condition_value::ConditionValue};
 
 pub(super) fn evaluate(inputs: &ConditionInputs<'_>) -> ConditionValue {
-    // Of two only the one about the spec and its pods: it is repeated while nobody can say whether it still is so.
+    // Of two only the one about the spec and its pods: it is repeated while it is not known whether it still holds.
     if let Some(refused) = inputs.refused.as_ref().or(inputs.unfinalized.as_ref()) {
         return refused.clone();
     }

@@ -111,14 +111,14 @@ impl ConditionInputs<'_> {
     /// An eviction, until a pod that was made later runs. Evicted pods are kept for long; one does not say why later pods do not
     /// answer.
     fn recent_eviction(&self, component: WalComponent) -> Option<ConditionValue> {
-        let others = || self.pods_of(component).map(|seen| &seen.pod).filter(|pod| pod.eviction.is_none());
-        let newest = others().filter_map(|pod| pod.created).max();
+        let others = self.pods_of(component).map(|seen| &seen.pod).filter(|pod| pod.eviction.is_none());
+        let newest = others.filter_map(|pod| pod.created).max();
         let evicted = self.pods_of(component).filter(|seen| !seen.pod.terminating && seen.pod.eviction.is_some());
         let last = evicted.max_by_key(|seen| seen.pod.eviction.as_ref().and_then(|eviction| eviction.time))?;
-        let time = last.pod.eviction.as_ref().and_then(|eviction| eviction.time);
-        let is_recent = newest.zip(time).is_none_or(|(newest, time)| newest.duration_since(time) <= REPLACEMENT_TIME);
-        let is_replaced = others().any(|pod| pod.address.is_some() && pod.created >= last.pod.created);
-        (is_recent && !is_replaced).then(|| last.evicted()).flatten()
+        let eviction = last.pod.eviction.as_ref()?;
+        let is_recent =
+            newest.zip(eviction.time).is_none_or(|(newest, time)| newest.duration_since(time) <= REPLACEMENT_TIME);
+        (is_recent && !eviction.replaced).then(|| last.evicted()).flatten()
     }
 
     /// What the condition says now. That the WAL could not be read is over.

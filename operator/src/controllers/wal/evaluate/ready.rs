@@ -53,7 +53,7 @@ fn parameters_differ(inputs: &ConditionInputs<'_>) -> Option<ConditionValue> {
     }
 }
 
-/// `Ready`, with what is in the index without its content: nothing waits for that, and somebody should know.
+/// `Ready`, with what is in the index without its content: nothing waits for that, and users should know.
 fn indexed(inputs: &ConditionInputs<'_>, fact: &str) -> ConditionValue {
     let active = inputs.active_indexer().map(|(seen, process)| (&seen.pod.name, process.unreadable_entries));
     let message = match active.filter(|(_, unreadable)| *unreadable > 0) {

@@ -27,11 +27,7 @@ pub(super) fn evaluate(inputs: &ConditionInputs<'_>) -> ConditionValue {
         return match locked(inputs) {
             Some(problem) => ConditionValue::no(problem.reason, problem.message.clone()),
             None if inputs.token_everywhere => ConditionValue::yes(Reason::Available, "search answers"),
-            None => ConditionValue::yes(
-                Reason::Available,
-                "search answers, and not every search pod asks for the token of \"spec.search.auth\" yet; the Service and \
-                 the NetworkPolicy admit no further clients until all of them do; if that takes long, see \"kubectl get pods\"",
-            ),
+            None => ConditionValue::yes(Reason::Available, without_token(inputs)),
         };
     }
     let answering =
@@ -47,6 +43,17 @@ pub(super) fn evaluate(inputs: &ConditionInputs<'_>) -> ConditionValue {
             "search starts; it answers when it has read the first manifest of the index",
         )
     })
+}
+
+fn without_token(inputs: &ConditionInputs<'_>) -> String {
+    let remedy = match inputs.refused {
+        Some(_) => "see the condition Applied for why the spec is not in force",
+        None => "if that takes long, see \"kubectl get pods\"",
+    };
+    format!(
+        "search answers, and not every search pod asks for the token of \"spec.search.auth\" yet; the Service and the NetworkPolicy \
+         admit no further clients until all of them do; {remedy}"
+    )
 }
 
 /// Whether the kubelet calls a search pod ready.

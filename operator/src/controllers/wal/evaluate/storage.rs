@@ -8,21 +8,25 @@ use crate::observed_pod::ObservedPod;
 
 pub(super) fn evaluate(inputs: &ConditionInputs<'_>) -> ConditionValue {
     match inputs.active_indexer() {
-        Some((_, process)) => of_indexer(inputs, process),
+        Some((seen, process)) => of_indexer(inputs, seen, process),
         None => without_indexer(inputs),
     }
 }
 
-fn of_indexer(inputs: &ConditionInputs<'_>, process: &PodReport) -> ConditionValue {
+fn of_indexer(inputs: &ConditionInputs<'_>, seen: &ObservedPod, process: &PodReport) -> ConditionValue {
     if let Some(problem) = problem(process) {
         return ConditionValue::no(problem.reason, problem.message.clone());
     }
     if process.probed {
         return ConditionValue::yes(Reason::Probed, "the buckets can be used, and this WAL owns the index");
     }
-    match process.phase {
-        PodPhase::Probing => ConditionValue::unknown(Reason::Probing, "the indexer is probing the object stores"),
-        _ => known_before(inputs).unwrap_or_else(not_yet),
+    // A container that is started again probes the same stores: while it crashes repeatedly, that says nothing new each time.
+    let repeats = |before: &ConditionValue| {
+        seen.pod.restarted && (before.status == ConditionStatus::True || before.reason == Reason::PodCrashing)
+    };
+    match (process.phase, known_before(inputs)) {
+        (PodPhase::Probing, before) => before.filter(repeats).unwrap_or_else(probing),
+        (_, before) => before.unwrap_or_else(not_yet),
     }
 }
 
@@ -58,6 +62,10 @@ fn absent(inputs: &ConditionInputs<'_>) -> Option<ConditionValue> {
 
 fn known_before(inputs: &ConditionInputs<'_>) -> Option<ConditionValue> {
     inputs.before(ConditionType::StorageReady).map(ConditionValue::repeated)
+}
+
+fn probing() -> ConditionValue {
+    ConditionValue::unknown(Reason::Probing, "the indexer is probing the object stores")
 }
 
 fn not_yet() -> ConditionValue {

@@ -11,7 +11,7 @@ use tidemark_crds::{
 
 use super::*;
 use crate::{
-    cache::{DataPod, NamespacedName, OwnedObjects, PodEviction, PodTrouble, RolloutStatus},
+    cache::{DataPod, NamespacedName, ObjectCache, OwnedObjects, PodEviction, PodTrouble, RolloutStatus},
     condition_value::ConditionValue,
     controllers::wal::{
         kstatus::{KstatusVerdict, kstatus},
@@ -36,6 +36,7 @@ fn pod(component: WalComponent, name: &str) -> DataPod {
         address: Some("10.0.0.1".into()),
         terminating: false,
         created: Some(Timestamp::from_second(1_000_000_000).unwrap()),
+        restarted: false,
         trouble: None,
         eviction: None,
     }
@@ -175,6 +176,7 @@ impl ConditionCase {
             intent: WalIntent {
                 suspended: self.suspended,
                 search_wanted: self.search_wanted,
+                token_secret: None,
                 deletion_policy: DeletionPolicy::Retain,
                 deleted: None,
                 index_url: "s3://index/a".to_owned(),
@@ -288,10 +290,21 @@ fn whether_the_pods_are_made_of_the_spec() {
 
 #[test]
 fn search_that_waits_for_pods_with_the_token_is_reported() {
-    let told = |token_everywhere| ConditionCase { token_everywhere, ..ConditionCase::default() }.evaluate().search;
-    assert_eq!(told(true).message, "search answers");
-    assert!(told(false).message.contains("admit no further clients until all of them do"), "{}", told(false).message);
-    assert_eq!(told(false).reason, Reason::Available);
+    let search = |token_everywhere, refused| {
+        let search = ConditionCase { refused, token_everywhere, ..ConditionCase::default() }.evaluate().search;
+        assert_eq!(search.reason, Reason::Available);
+        search.message
+    };
+    let refused = || Some(ConditionValue::no(Reason::SpecInvalid, "so"));
+    assert_eq!([search(true, None), search(true, refused())], ["search answers"; 2]);
+    for (message, remedy) in
+        [(search(false, None), "kubectl get pods"), (search(false, refused()), "the condition Applied")]
+    {
+        assert!(
+            message.contains("admit no further clients until all of them do") && message.contains(remedy),
+            "{message}"
+        );
+    }
 }
 
 #[test]
@@ -512,7 +525,7 @@ fn before_the_pods_were_asked_what_was_known_still_holds() {
 
 /// The pod that reported it, an indexer that is gone or search, reports it no longer.
 #[test]
-fn a_problem_of_a_store_goes_when_nobody_reports_it_and_no_indexer_is_about_to_answer() {
+fn a_problem_of_a_store_goes_when_no_process_reports_it_and_no_indexer_is_about_to_answer() {
     let serves = || says(WalComponent::Search, "s", PodReport { phase: PodPhase::Serving, ..PodReport::default() });
     let case =
         |suspended, pods, before| ConditionCase { suspended, pods, before: vec![before], ..ConditionCase::default() };
@@ -550,20 +563,20 @@ fn ready_repeats_the_message_of_what_fails_first() {
 }
 
 #[test]
-fn of_a_refused_child_and_a_refused_finalizer_ready_tells_both_and_applied_the_child() {
+fn ready_reports_a_refused_child_and_a_refused_finalizer_and_applied_the_child_alone() {
     let child = || Some(ConditionValue::no(Reason::ChildRefused, "no child"));
     let finalizer = || Some(ConditionValue::no(Reason::FinalizerRefused, "no finalizer"));
-    let told = |refused, unfinalized| {
+    let ready_and_applied = |refused, unfinalized| {
         let WalConditions { ready, applied, .. } =
             ConditionCase { refused, unfinalized, ..ConditionCase::default() }.evaluate();
         [ready, applied].map(|value| (value.reason, value.message))
     };
     let of = |reason, message: &str| (reason, message.to_owned());
     let (both, one) = (of(Reason::ChildRefused, "no child; no finalizer"), of(Reason::ChildRefused, "no child"));
-    assert_eq!(told(child(), finalizer()), [both, one.clone()]);
-    assert_eq!(told(child(), None), [one.clone(), one]);
+    assert_eq!(ready_and_applied(child(), finalizer()), [both, one.clone()]);
+    assert_eq!(ready_and_applied(child(), None), [one.clone(), one]);
     let finalizer_alone = of(Reason::FinalizerRefused, "no finalizer");
-    assert_eq!(told(None, finalizer()), [finalizer_alone.clone(), finalizer_alone]);
+    assert_eq!(ready_and_applied(None, finalizer()), [finalizer_alone.clone(), finalizer_alone]);
 }
 
 #[test]
@@ -574,9 +587,32 @@ fn ready_says_how_many_operations_are_in_the_index_without_their_content() {
     };
     assert_eq!((message(0).reason, message(3).reason), (Reason::Ready, Reason::Ready));
     assert!(!message(0).message.contains("except"), "{}", message(0).message);
-    let told = message(3).message;
-    assert!(told.contains("content of 3 operations") && told.matches("; ").count() >= 2, "{told}");
-    assert!(told.contains("\"kubectl exec orders-indexer-a -- tidemark audit --unreadable\""), "{told}");
+    let message = message(3).message;
+    assert!(message.contains("content of 3 operations") && message.matches("; ").count() >= 2, "{message}");
+    assert!(message.contains("\"kubectl exec orders-indexer-a -- tidemark audit --unreadable\""), "{message}");
+}
+
+/// It crashes again and again, before or after it has probed the stores.
+#[test]
+fn what_is_known_of_the_stores_does_not_change_each_time_that_an_indexer_crashes() {
+    let probing = |restarted| {
+        let seen = indexer(PodReport { phase: PodPhase::Probing, ..PodReport::default() });
+        let pod = Arc::new(DataPod { restarted, ..(*seen.pod).clone() });
+        ObservedPod { pod, ..seen }
+    };
+    let storage = |seen: ObservedPod, (status, reason)| {
+        let before = vec![before(ConditionType::StorageReady, status, reason)];
+        ConditionCase { pods: vec![seen], before, ..ConditionCase::default() }.conditions()[1].clone()
+    };
+    let crashing = || troubled(WalComponent::Indexer, PodTrouble::Crashing("OOMKilled, exit code 137".into()));
+    for (known, stays) in
+        [(("True", Reason::Probed), "True/Probed"), (("Unknown", Reason::PodCrashing), "Unknown/PodCrashing")]
+    {
+        assert_eq!([storage(crashing(), known), storage(probing(true), known)], [stays; 2]);
+        assert_eq!(storage(probing(false), known), "Unknown/Probing", "another pod may have another spec");
+    }
+    assert_eq!(storage(crashing(), ("Unknown", Reason::Probing)), "Unknown/PodCrashing");
+    assert_eq!(storage(probing(true), ("False", Reason::BucketMissing)), "Unknown/Probing", "it may be over");
 }
 
 #[test]
@@ -611,7 +647,7 @@ fn a_busy_log_is_a_little_behind_without_a_change_of_condition() {
 }
 
 #[test]
-fn a_pod_that_has_never_answered_may_be_starting_and_is_told_after_a_while() {
+fn a_pod_that_has_never_answered_may_be_starting_and_is_reported_after_a_while() {
     let mut seen = indexer(PodReport::default());
     seen.observation = PodObservation { failures: 2, ..PodObservation::default() };
     let conditions = |seen: &ObservedPod| {
@@ -642,8 +678,14 @@ fn evicted(before: i64, replacement: ObservedPod) -> Vec<ObservedPod> {
     // What it said last is still known.
     old.observation.failures = 0;
     let created = Timestamp::from_second(900_000_000).ok();
-    let pod = DataPod { eviction: Some(PodEviction { time, message }), address: None, created, ..(*old.pod).clone() };
-    vec![ObservedPod { pod: Arc::new(pod), ..old }, replacement]
+    let eviction = Some(PodEviction { time, message, replaced: false });
+    let cache = ObjectCache::default();
+    let runs = DataPod { created, ..(*old.pod).clone() };
+    cache.put_pod(runs.clone());
+    cache.put_pod(DataPod { eviction, address: None, ..runs });
+    cache.put_pod((*replacement.pod).clone());
+    let pod = cache.pods().into_iter().find(|pod| pod.eviction.is_some()).unwrap();
+    vec![ObservedPod { pod, ..old }, replacement]
 }
 
 #[test]
@@ -653,12 +695,18 @@ fn an_eviction_is_reported_in_the_kubelets_words_until_the_next_pod_runs() {
         observation: PodObservation::default(),
     };
     let case = |pods| ConditionCase { pods, ..ConditionCase::default() };
-    let told = case(evicted(2, starting.clone())).evaluate().ready;
-    assert_eq!(told.reason, Reason::PodEvicted);
+    let ready = case(evicted(2, starting.clone())).evaluate().ready;
+    assert_eq!(ready.reason, Reason::PodEvicted);
     let wanted = "the node evicted pod \"old\" at 2001-09-09T01:46:38Z: Usage of EmptyDir volume \"cache\" exceeds the limit \"8Gi\"; ";
-    assert!(told.message.starts_with(wanted) && told.message.contains("spec.indexer.cache.size"), "{}", told.message);
+    assert!(
+        ready.message.starts_with(wanted) && ready.message.contains("spec.indexer.cache.size"),
+        "{}",
+        ready.message
+    );
     assert_eq!(case(evicted(2, indexer(writer()))).conditions()[0], "True/Ready");
-    assert_eq!(case(evicted(3600, starting)).conditions()[2], "False/Starting", "it is no news");
+    assert_eq!(case(evicted(3600, starting.clone())).conditions()[2], "False/Starting", "it is no news");
+    let of_two = evicted(2, indexer(writer())).into_iter().take(1).chain([starting]).collect();
+    assert_eq!(case(of_two).conditions()[2], "False/Starting", "the one that took its place is replaced in turn");
     let unscheduled = troubled(WalComponent::Indexer, PodTrouble::Unschedulable("0/1 nodes".into()));
     assert_eq!(case(evicted(2, unscheduled)).conditions()[2], "False/PodUnschedulable", "the later one");
     // Once the next pod runs it is that one which does not answer.
@@ -671,19 +719,19 @@ fn an_eviction_is_reported_in_the_kubelets_words_until_the_next_pod_runs() {
 
 #[test]
 fn a_pod_that_does_not_say_that_it_is_this_pod_is_reported_so() {
-    let told = |foreign, upgrade_pending| {
+    let indexing = |foreign, upgrade_pending| {
         let mut seen = silent(indexer(writer()));
         seen.observation.foreign = Some(foreign);
-        let told = ConditionCase { pods: vec![seen], upgrade_pending, ..ConditionCase::default() }.evaluate().indexing;
-        assert_eq!((told.status, told.reason), (ConditionStatus::Unknown, Reason::PodUnidentified));
-        told.message
+        let value = ConditionCase { pods: vec![seen], upgrade_pending, ..ConditionCase::default() }.evaluate().indexing;
+        assert_eq!((value.status, value.reason), (ConditionStatus::Unknown, Reason::PodUnidentified));
+        value.message
     };
-    let message = told(ForeignReport::Unnamed, true);
+    let message = indexing(ForeignReport::Unnamed, true);
     assert!(message.contains("older builds") && message.contains("UpgradePending"), "{message}");
-    let message = told(ForeignReport::Unnamed, false);
+    let message = indexing(ForeignReport::Unnamed, false);
     assert!(message.contains("which proxy answers") && !message.contains("pgrade"), "{message}");
     for upgrade_pending in [true, false] {
-        let message = told(ForeignReport::Other, upgrade_pending);
+        let message = indexing(ForeignReport::Other, upgrade_pending);
         assert!(message.contains("another process answers at the address of pod"), "{message}");
     }
 }

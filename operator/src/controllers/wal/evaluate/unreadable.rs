@@ -1,4 +1,4 @@
-//! The conditions of a WAL that this release cannot read: nobody evaluates what its pods report, and nothing of it is upgraded.
+//! The conditions of a WAL that this release cannot read: what its pods report is not evaluated, and nothing of it is upgraded.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tidemark_crds::{ConditionType, Reason};

@@ -202,7 +202,7 @@ fn a_pod_template_asks_for_no_more_than_it_may() {
 }
 
 #[test]
-fn everything_wrong_is_told_at_once() {
+fn everything_wrong_is_reported_at_once() {
     let mut spec = with("/log/expiry", json!("0s"));
     spec["storage"]["endpoint"] = json!("http://s3");
     spec["search"] = json!({"podTemplate": {"spec": {"hostIPC": true}}});
