@@ -1,4 +1,7 @@
 //! The client of the API server, which counts what it asks.
+//!
+//! The counter is a tower service of our own: kube has none, and `TraceLayer` of tower-http does not show the request to the
+//! closure that sees its answer, so that verb and status could not be counted together.
 
 use std::{
     future::Future,
