@@ -39,6 +39,12 @@ fn history(commits: impl IntoIterator<Item = (usize, Vec<usize>, i64)>) -> Strin
     commands
 }
 
+/// As [`history`], each commit the child of the one before.
+fn line_of_commits(count: usize) -> String {
+    let parents = |mark: usize| (mark > 1).then(|| mark - 1).into_iter().collect();
+    history((1..=count).map(|mark| (mark, parents(mark), 1_500_000_000 + i64::try_from(mark).unwrap())))
+}
+
 #[tokio::test]
 async fn newest_first_is_the_order_of_the_commits() {
     let repository = GitFixture::empty();
@@ -114,9 +120,7 @@ fn read_counted(path: &Path) -> (Vec<GitCommit>, [u64; 2]) {
 fn a_bare_repository_is_read_as_one_with_a_work_tree() {
     const COMMITS: u64 = 60;
     let repository = GitFixture::empty();
-    let commits =
-        (1..=60).map(|mark| (mark, (mark > 1).then(|| mark - 1).into_iter().collect(), 1_700_000_000 + mark as i64));
-    repository.fast_import(&history(commits));
+    repository.fast_import(&line_of_commits(60));
     repository.git(&["reset", "-q", "--hard"]);
     let bare = repository.beside("bare.git");
     git(&repository.beside(""), &["clone", "-q", "--bare", "project", "bare.git"], b"");
@@ -133,10 +137,7 @@ async fn ten_thousand_commits_are_held_a_few_at_a_time() {
     const COMMITS: usize = 10_000;
     const MAX_HELD: u64 = 128;
     let repository = GitFixture::empty();
-    let commits = (1..=COMMITS).map(|mark| {
-        (mark, mark.checked_sub(1).into_iter().filter(|parent| *parent > 0).collect(), 1_500_000_000 + mark as i64)
-    });
-    repository.fast_import(&history(commits));
+    repository.fast_import(&line_of_commits(COMMITS));
     let log = LogFixture::new().await;
     let held = Arc::new(AtomicU64::new(0));
     let most = Arc::new(AtomicU64::new(0));
