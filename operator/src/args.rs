@@ -42,12 +42,15 @@ pub struct RunArgs {
     /// How upgrades roll out.
     #[command(flatten)]
     pub upgrade: UpgradeArgs,
-    /// Rates and time-outs of the reconciliation.
+    /// Rates of the reconciliation.
     #[command(flatten)]
     pub rates: RateArgs,
     /// Where metrics and traces go.
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
+    /// What the help leaves out.
+    #[command(flatten)]
+    pub hidden: HiddenArgs,
 }
 
 /// What the data pods run.
@@ -60,9 +63,6 @@ pub struct DataPodArgs {
     #[arg(long, env = "TIDEMARK_OPERATOR_IMAGE_PULL_POLICY", default_value = "IfNotPresent",
           value_parser = ["Always", "IfNotPresent", "Never"])]
     pub image_pull_policy: String,
-    /// Port on which the data pods are polled; tests set it.
-    #[arg(long, env = "TIDEMARK_OPERATOR_POD_PORT", default_value_t = tidemark_crds::names::CONTAINER_PORT, hide = true)]
-    pub pod_port: u16,
 }
 
 /// What the operator watches.
@@ -90,9 +90,6 @@ pub struct LeaseArgs {
     /// Name of this replica in the lease and in Events: the pod's name.
     #[arg(long, env = "TIDEMARK_OPERATOR_IDENTITY")]
     pub identity: String,
-    /// How long a lease holds without being renewed. A replica that dies is replaced after this time.
-    #[arg(long, env = "TIDEMARK_OPERATOR_LEASE_DURATION", default_value = "15s", value_parser = span, hide = true)]
-    pub lease_duration: Duration,
 }
 
 /// How a new release reaches the data pods. Without approval it does not.
@@ -108,7 +105,7 @@ pub struct UpgradeArgs {
     pub max_concurrent_upgrades: u16,
 }
 
-/// Rates and time-outs of the reconciliation.
+/// Rates of the reconciliation.
 #[derive(Clone, Debug, Args)]
 pub struct RateArgs {
     /// How many WALs are reconciled at the same time.
@@ -118,9 +115,6 @@ pub struct RateArgs {
     /// How often each settled data pod is polled (with jitter); one that is not settled is polled more often.
     #[arg(long, env = "TIDEMARK_OPERATOR_POLL_INTERVAL", default_value = "10s", value_parser = span)]
     pub poll_interval: Duration,
-    /// How long after a WAL's deletion its index may take to be removed (deletionPolicy Purge) before the WAL is deleted without that.
-    #[arg(long, env = "TIDEMARK_OPERATOR_PURGE_TIMEOUT", default_value = "10m", value_parser = span, hide = true)]
-    pub purge_timeout: Duration,
 }
 
 /// Where metrics and traces go.
@@ -135,6 +129,22 @@ pub struct TelemetryArgs {
     /// Which log lines are written, such as `info` or `tidemark_operator=debug,kube=info`.
     #[arg(long, env = "TIDEMARK_OPERATOR_LOG_LEVEL", default_value = "info")]
     pub log_level: String,
+}
+
+/// What the tests set and the chart does not: the help leaves it out, since no cluster is known that needs other values, and a
+/// wrong one is found late. Another port finds no pod of the operator's own, replicas with different lease durations do not wait
+/// for each other long enough, and a short purge leaves an index behind.
+#[derive(Clone, Debug, Args)]
+pub struct HiddenArgs {
+    /// Port on which the data pods are polled.
+    #[arg(long, env = "TIDEMARK_OPERATOR_POD_PORT", default_value_t = tidemark_crds::names::CONTAINER_PORT, hide = true)]
+    pub pod_port: u16,
+    /// How long a lease holds without being renewed. A replica that dies is replaced after this time.
+    #[arg(long, env = "TIDEMARK_OPERATOR_LEASE_DURATION", default_value = "15s", value_parser = span, hide = true)]
+    pub lease_duration: Duration,
+    /// How long after a WAL's deletion its index may take to be removed (deletionPolicy Purge) before the WAL is deleted without that.
+    #[arg(long, env = "TIDEMARK_OPERATOR_PURGE_TIMEOUT", default_value = "10m", value_parser = span, hide = true)]
+    pub purge_timeout: Duration,
 }
 
 /// Reads a span of time such as 10s or 1h30m. Zero is refused: every interval and time-out of the operator needs some time.
@@ -166,6 +176,18 @@ mod tests {
                 assert_eq!(found.as_deref(), Some(wanted.as_str()), "{} --{long}", command.get_name());
             }
         }
+    }
+
+    #[test]
+    fn the_help_leaves_out_the_hidden_flags_alone() {
+        let names = |command: clap::Command, all: bool| -> Vec<String> {
+            let flags = command.get_arguments().filter(|flag| all || flag.is_hide_set());
+            flags.map(|flag| flag.get_id().to_string()).collect()
+        };
+        let command = clap::Command::new("run");
+        let hidden = names(HiddenArgs::augment_args(command.clone()), true);
+        assert_eq!(names(RunArgs::augment_args(command), false), hidden);
+        assert!(!hidden.is_empty());
     }
 
     #[test]

@@ -47,12 +47,13 @@ pub(crate) enum LeadershipEnd<T> {
 }
 
 impl LeaderElection {
-    pub(crate) fn new(client: Client, args: &args::LeaseArgs, metrics: OperatorMetrics) -> Self {
+    /// A lease holds for `duration` without being renewed.
+    pub(crate) fn new(client: Client, args: &args::LeaseArgs, duration: Duration, metrics: OperatorMetrics) -> Self {
         Self {
             api: Api::namespaced(client, &args.lease_namespace),
             name: args.lease_name.clone(),
             identity: args.identity.clone(),
-            duration: args.lease_duration,
+            duration,
             metrics,
         }
     }

@@ -46,7 +46,7 @@ async fn work(
     }
     let settings = settings(&client, &args).await?;
     tracing::info!(release = settings.release, cluster = settings.cluster_id, "ready to lead");
-    let leader = LeaderElection::new(client.clone(), &args.lease, metrics.clone());
+    let leader = LeaderElection::new(client.clone(), &args.lease, args.hidden.lease_duration, metrics.clone());
     loop {
         let work = async || controllers::run(client.clone(), &args, settings.clone(), metrics.clone()).await;
         match leader.lead(work, &shutdown).await {
@@ -60,13 +60,14 @@ async fn work(
 }
 
 async fn settings(client: &Client, args: &RunArgs) -> anyhow::Result<OperatorSettings> {
-    let args::DataPodArgs { image, image_pull_policy, pod_port } = args.data.clone();
+    let args::DataPodArgs { image, image_pull_policy } = args.data.clone();
     let platform = build::PlatformSettings {
         image,
         image_pull_policy: Some(image_pull_policy),
         operator_namespace: args.lease.lease_namespace.clone(),
     };
-    let args::RateArgs { concurrency, poll_interval, purge_timeout } = args.rates.clone();
+    let args::RateArgs { concurrency, poll_interval } = args.rates.clone();
+    let args::HiddenArgs { pod_port, lease_duration: _, purge_timeout } = args.hidden.clone();
     Ok(OperatorSettings {
         release: build::release_revision(&platform),
         platform,

@@ -22,13 +22,19 @@ disk)
     mount -o loop "$2.img" "$2"
     ;;
 free)
-    for figure in $figures; do sed "s/^/$figure: /" "$group/$figure"; done
-    rmdir "$group"
+    # Without the group nothing has run.
+    if [ -e "$group" ]; then
+        for figure in $figures; do sed "s/^/$figure: /" "$group/$figure"; done
+        # A group empties some moments after its last process was killed.
+        for _ in $(seq 50); do rmdir "$group" 2>/dev/null && break || sleep 0.2; done
+    fi
     umount "$2"
     rm -f "$2.img"
     rmdir "$2"
     ;;
 *)
+    # Where no service manager has done so, the groups below the root have no limit of memory.
+    if [ -e /sys/fs/cgroup/cgroup.controllers ]; then echo +memory >/sys/fs/cgroup/cgroup.subtree_control || true; fi
     mkdir -p "$group"
     for one in $limits; do echo "${one#*=}" >"$group/${one%%=*}"; done
     echo $$ >"$group/cgroup.procs"

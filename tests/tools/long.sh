@@ -1,34 +1,48 @@
 #!/usr/bin/env bash
-# What takes hours, and is too much for `make test`: many seeds of the simulation, and benchmarks at their largest. Figures
-# go to the terminal; the last run's belong into BENCHMARKS.md, with commit and date.
+# What takes hours, and is too much for `make test`: many seeds of the simulation, a large git history, and benchmarks at their
+# largest. Figures go to the terminal; the last run's belong into BENCHMARKS.md, with commit and date. Stops at nothing: each
+# step runs, and the last lines say how long each took and what failed.
 #
 # environment: LONG_SEEDS (20000) of each scenario, LONG_ENTRIES (10000000), LONG_WALS (10000)
-set -euo pipefail
+set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+. tests/tools/steps.sh
+begin_steps
 
 seeds="${LONG_SEEDS:-20000}" entries="${LONG_ENTRIES:-10000000}" wals="${LONG_WALS:-10000}"
 target="${CARGO_TARGET_DIR:-$(pwd)/target}"
+disk="$target/limited"
+
+# Runs the growth benchmark on a disk of 1 GiB with 384 MiB of memory.
+limited_growth() {
+    local code=0
+    tests/tools/limited.sh disk "$disk" || return
+    trap 'tests/tools/limited.sh free "$disk"' EXIT
+    TIDEMARK_PROGRAM="$(pwd)/tests/tools/limited.sh" LIMITED_PROGRAM="$target/release/tidemark" BENCH_CACHE_DIR="$disk" \
+        TIDEMARK_CACHE_MIB=900 BENCH_GROWTH="$entries" cargo bench -p tidemark-tests --bench growth || code=$?
+    trap - EXIT
+    tests/tools/limited.sh free "$disk" && return "$code"
+}
 
 echo "long: commit $(git describe --always --dirty), $(date -u +%F), $(nproc) cores"
 echo "long: Spark that reads the archive, and a Prometheus that runs the chart's alerts, are not here yet: neither has a test to run"
 
-tests/tools/sim.sh "$seeds"
-# A year of an idle index and a day of a busy one, on simulated time.
-cargo test -p tidemark-ingest --test pipeline days:: -- --ignored --nocapture
-cargo build --release -p tidemark-indexer -p tidemark-operator
-export TIDEMARK_PROGRAM="$target/release/tidemark"
-BENCH_GROWTH="1000000,$entries" cargo bench -p tidemark-tests --bench growth
-if [ "$(id -u)" = 0 ]; then
-    # The same on a disk of 1 GiB with 384 MiB of memory.
-    disk="$target/limited"
-    tests/tools/limited.sh disk "$disk"
-    trap 'tests/tools/limited.sh free "$disk"' EXIT
-    TIDEMARK_PROGRAM="$(pwd)/tests/tools/limited.sh" LIMITED_PROGRAM="$target/release/tidemark" BENCH_CACHE_DIR="$disk" \
-        TIDEMARK_CACHE_MIB=900 BENCH_GROWTH="$entries" cargo bench -p tidemark-tests --bench growth
-    tests/tools/limited.sh free "$disk"
-    trap - EXIT
-else
-    echo "long: not root, so nothing runs on a small disk with little memory"
+step "simulation" tests/tools/sim.sh "$seeds"
+# On simulated time.
+step "a year of an idle index, a day of a busy one" cargo test -p tidemark-ingest --test pipeline days:: -- --ignored --nocapture
+step "git history" cargo test -p tidemark-indexer --lib --features demo -- --ignored --nocapture a_hundred_thousand_commits
+# One after the other: they measure memory and time.
+step "segments and terms" cargo test --profile bench -p tidemark-search --lib -- --ignored --nocapture --test-threads=1 \
+    the_time_of_a_million_terms the_size_of_a_segment the_memory_of_an_open_segment
+if step "release build" cargo build --release -p tidemark-indexer -p tidemark-operator; then
+    export TIDEMARK_PROGRAM="$target/release/tidemark"
+    step "growth" env BENCH_GROWTH="1000000,$entries" cargo bench -p tidemark-tests --bench growth
+    if [ "$(id -u)" = 0 ]; then
+        step "growth, limited" limited_growth
+    else
+        skip "growth on a small disk with little memory (needs root)"
+    fi
+    step "scale" cargo bench -p tidemark-tests --bench scale
+    step "WALs" env WALS="$wals" cargo bench -p tidemark-tests --bench wals
 fi
-BENCH_COMPACTION=true cargo bench -p tidemark-tests --bench scale
-WALS="$wals" cargo bench -p tidemark-tests --bench wals
+summary

@@ -343,7 +343,7 @@ mod tests {
     /// What a million terms cost, the base of [`MAX_SCANNED_TERMS`]:
     /// `cargo test --release -p tidemark-search --lib the_time_of_a_million_terms -- --ignored --nocapture`.
     #[test]
-    #[ignore = "a measurement"]
+    #[ignore = "a measurement; 'make long' runs it"]
     fn the_time_of_a_million_terms() {
         const TERMS: u32 = 1_000_000;
         let fields = SchemaFields::current();

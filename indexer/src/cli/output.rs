@@ -1,4 +1,7 @@
-//! What people and scripts see: JSON lines, tables, progress.
+//! What people and scripts see: JSON lines and progress.
+//!
+//! The bar is indicatif's. That shows nothing where there is no terminal, so that the log lines which stand in for it there, and
+//! how seldom they come, are written here.
 
 use std::{
     io::{IsTerminal as _, Write as _},
@@ -45,8 +48,12 @@ pub(super) struct ProgressReporter {
 impl ProgressReporter {
     /// Progress over `what`, such as `"commits"`.
     pub(super) fn new(what: &'static str) -> Self {
-        let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {per_sec} {eta}");
         let bar = if std::io::stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+        Self::over(bar, what)
+    }
+
+    fn over(bar: ProgressBar, what: &'static str) -> Self {
+        let style = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {per_sec} {eta}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
         bar.set_message(what);
         Self { bar, what, logged: Mutex::default() }
@@ -103,4 +110,62 @@ pub(super) fn watch_backfill(mut status: watch::Receiver<IngestStatus>) -> Abort
             }
         }
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io, sync::Arc};
+
+    use indicatif::{ProgressDrawTarget, TermLike};
+
+    use super::*;
+
+    /// A terminal that keeps all that was written to it.
+    #[derive(Clone, Debug, Default)]
+    struct RecordingTerminal(Arc<Mutex<String>>);
+
+    impl TermLike for RecordingTerminal {
+        fn width(&self) -> u16 {
+            80
+        }
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            Ok(())
+        }
+        fn write_line(&self, text: &str) -> io::Result<()> {
+            self.write_str(text)
+        }
+        fn write_str(&self, text: &str) -> io::Result<()> {
+            self.0.lock().push_str(text);
+            Ok(())
+        }
+        fn clear_line(&self) -> io::Result<()> {
+            Ok(())
+        }
+        fn flush(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_terminal_shows_a_bar_to_the_end() {
+        let terminal = RecordingTerminal::default();
+        let target = ProgressDrawTarget::term_like(Box::new(terminal.clone()));
+        let progress = ProgressReporter::over(ProgressBar::with_draw_target(None, target), "commits and tags");
+        for done in 1..=3 {
+            progress.report(done, 3);
+        }
+        let shown = terminal.0.lock().clone();
+        let places = ["commits and tags", " 1/3 ", " 2/3 ", " 3/3 "].map(|text| shown.find(text));
+        assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{shown:?}");
+        progress.finish();
+    }
 }

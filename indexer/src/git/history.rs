@@ -92,7 +92,7 @@ pub struct GitReferences {
 
 /// An open repository.
 pub struct GitRepository {
-    repository: gix::Repository,
+    pub(super) repository: gix::Repository,
     path: PathBuf,
     /// Commits whose parents a shallow clone left out.
     shallow: BTreeSet<ObjectId>,

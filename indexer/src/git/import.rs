@@ -90,6 +90,16 @@ pub async fn import_git(
     path: &Path,
     on_event: impl FnMut(ImportEvent),
 ) -> Result<ImportSummary, GitImportError> {
+    import_git_by(GitRepository::commit, log, path, on_event).await
+}
+
+/// As [`import_git`], with commits read by `read`.
+pub(super) async fn import_git_by(
+    mut read: impl FnMut(&mut GitRepository, ObjectId) -> Result<GitCommit, GitWarning> + Send + 'static,
+    log: &Log,
+    path: &Path,
+    on_event: impl FnMut(ImportEvent),
+) -> Result<ImportSummary, GitImportError> {
     let entropy = Entropy::from_os();
     let root = Arc::new(RootChain::open(log, entropy.clone()));
     let writer = LogWriter::open(log.clone(), root, LogWriterOptions::named("git"), entropy).await?;
@@ -97,7 +107,7 @@ pub async fn import_git(
         let path = path.to_owned();
         blocking(move || OpenedHistory::open(&path)).await??
     };
-    let OpenedHistory { repository, repo, mut commits, references } = opened;
+    let OpenedHistory { mut repository, repo, mut commits, references } = opened;
     let GitReferences { mut tags, warnings, .. } = references;
     let present = imported_commits(log, &repo).await?;
     let labels = newest_markers(log, &repo).await?;
@@ -115,7 +125,8 @@ pub async fn import_git(
     if log.descriptors().head(&repo_path).await?.is_none() {
         writer.append(repo_draft(&repo, repo_path)?).await?;
     }
-    progress.summary.commits = append_commits(&writer, &repo, repository, commits, &mut progress).await?;
+    let commits = commits.into_iter().map(move |id| read(&mut repository, id));
+    progress.summary.commits = append_commits(&writer, &repo, commits, &mut progress).await?;
     if progress.summary.commits + progress.summary.present == 0 {
         return Err(GitRepository::unreadable(path, progress.first.as_ref()).into());
     }
@@ -132,15 +143,14 @@ pub async fn import_git(
 async fn append_commits(
     writer: &LogWriter,
     repo: &str,
-    mut repository: GitRepository,
-    commits: Vec<ObjectId>,
+    commits: impl Iterator<Item = Result<GitCommit, GitWarning>> + Send + 'static,
     progress: &mut ImportProgress<impl FnMut(ImportEvent)>,
 ) -> Result<u64, GitImportError> {
     let (sender, mut receiver) = mpsc::channel(MAX_COMMITS_AHEAD);
     let reader = tokio::task::spawn_blocking(move || {
-        for id in commits {
+        for commit in commits {
             // Nobody receives after an append has failed.
-            if sender.blocking_send(repository.commit(id)).is_err() {
+            if sender.blocking_send(commit).is_err() {
                 break;
             }
         }

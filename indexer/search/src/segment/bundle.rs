@@ -218,7 +218,7 @@ mod tests {
 
     /// CONTRIBUTING.md says when it is run.
     #[test]
-    #[ignore = "it writes a file of the repository"]
+    #[ignore = "writes a file of the repository; CONTRIBUTING.md says when"]
     fn format_files_are_written() {
         std::fs::write(format_file(FORMAT), kept_bundle()).unwrap();
     }

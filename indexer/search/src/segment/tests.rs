@@ -442,7 +442,7 @@ fn bundles(count: u32) -> Vec<OperationRecord> {
 
 /// The size of a segment and the time that it takes, to compare formats: `-- --ignored --nocapture the_size_of_a_segment`.
 #[tokio::test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement; 'make long' runs it"]
 async fn the_size_of_a_segment() {
     let index = TestIndex::with_cache(4 << 30).await;
     let records = bundles(50_000);
@@ -458,7 +458,7 @@ async fn the_size_of_a_segment() {
 /// The memory that a segment takes which is read by ranges, after it was opened, asked for a word and read:
 /// `-- --ignored --nocapture the_memory_of_an_open_segment`.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "a measurement"]
+#[ignore = "a measurement; 'make long' runs it"]
 async fn the_memory_of_an_open_segment() {
     const OPENED: u64 = 200;
     let mut index = TestIndex::with_cache(4 << 30).await;

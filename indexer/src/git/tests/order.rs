@@ -1,11 +1,28 @@
-//! The order of the import is that of the history, and its memory does not grow with the text.
+//! The order of the import is that of the history, its memory does not grow with the text, and a work tree changes nothing.
 
-use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
+use gix::{
+    ObjectId,
+    objs::Kind,
+    odb::pack::cache::{self, object::MemoryCappedHashmap},
+};
 use tidemark_store::Store;
 use tidemark_wal::{Log, LogParameters};
 
-use super::fixtures::{GitFixture, LogFixture};
+use super::{
+    super::{GitCommit, GitRepository, ImportEvent, import::import_git_by},
+    fixtures::{GitFixture, LogFixture, git},
+};
 
 /// Commands of `git fast-import`: commits with these marks, parents and dates.
 fn history(commits: impl IntoIterator<Item = (usize, Vec<usize>, i64)>) -> String {
@@ -20,6 +37,12 @@ fn history(commits: impl IntoIterator<Item = (usize, Vec<usize>, i64)>) -> Strin
         write!(commands, "M 100644 inline file-{}\ndata {}\n{message}\n", mark % 50, message.len()).unwrap();
     }
     commands
+}
+
+/// As [`history`], each commit the child of the one before.
+fn line_of_commits(count: usize) -> String {
+    let parents = |mark: usize| (mark > 1).then(|| mark - 1).into_iter().collect();
+    history((1..=count).map(|mark| (mark, parents(mark), 1_500_000_000 + i64::try_from(mark).unwrap())))
 }
 
 #[tokio::test]
@@ -51,9 +74,99 @@ async fn newest_first_is_the_order_of_the_commits() {
     }
 }
 
+/// What is read of the repository, and how often.
+#[derive(Clone, Default)]
+struct CountedObjects {
+    /// Objects that were asked for.
+    asked: Arc<AtomicU64>,
+    /// Objects that were read from the disk.
+    read: Arc<AtomicU64>,
+}
+
+/// The cache of objects, which hears of each look-up and of each object that is read because it does not have it.
+struct CountingCache {
+    counted: CountedObjects,
+    cache: MemoryCappedHashmap,
+}
+
+impl cache::Object for CountingCache {
+    fn put(&mut self, id: ObjectId, kind: Kind, data: &[u8]) {
+        self.counted.read.fetch_add(1, SeqCst);
+        self.cache.put(id, kind, data);
+    }
+
+    fn get(&mut self, id: &ObjectId, out: &mut Vec<u8>) -> Option<Kind> {
+        self.counted.asked.fetch_add(1, SeqCst);
+        self.cache.get(id, out)
+    }
+}
+
+/// The commits at `path`, and how many objects were asked for and read for them.
+fn read_counted(path: &Path) -> (Vec<GitCommit>, [u64; 2]) {
+    let mut repository = GitRepository::open(path).unwrap();
+    assert!(repository.repository.objects.has_object_cache(), "{}", path.display());
+    let counted = CountedObjects::default();
+    let counts = counted.clone();
+    repository.repository.objects.set_object_cache(move || {
+        Box::new(CountingCache { counted: counted.clone(), cache: MemoryCappedHashmap::new(16 << 20) })
+    });
+    let references = repository.references().unwrap();
+    let ids = repository.commits(&references).unwrap();
+    let commits = ids.into_iter().map(|id| repository.commit(id).unwrap()).collect();
+    (commits, [counts.asked, counts.read].map(|count| count.load(SeqCst)))
+}
+
+#[test]
+fn a_bare_repository_is_read_as_one_with_a_work_tree() {
+    const COMMITS: u64 = 60;
+    let repository = GitFixture::empty();
+    repository.fast_import(&line_of_commits(60));
+    repository.git(&["reset", "-q", "--hard"]);
+    let bare = repository.beside("bare.git");
+    git(&repository.beside(""), &["clone", "-q", "--bare", "project", "bare.git"], b"");
+    let (commits, [asked, read]) = read_counted(&repository.path);
+    assert_eq!(read_counted(&bare), (commits.clone(), [asked, read]));
+    assert_eq!(commits.len() as u64, COMMITS);
+    // Each commit and each tree once: what is asked for again comes from the cache.
+    assert!(read <= 3 * COMMITS && asked > read, "{read} of {asked} objects were read from the disk");
+}
+
+/// Commits are counted between their read and the end of their append: this many of the text are in memory at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_commits_are_held_a_few_at_a_time() {
+    const COMMITS: usize = 10_000;
+    const MAX_HELD: u64 = 128;
+    let repository = GitFixture::empty();
+    repository.fast_import(&line_of_commits(COMMITS));
+    let log = LogFixture::new().await;
+    let held = Arc::new(AtomicU64::new(0));
+    let most = Arc::new(AtomicU64::new(0));
+    let read = {
+        let (held, most) = (Arc::clone(&held), Arc::clone(&most));
+        move |repository: &mut GitRepository, id| {
+            most.fetch_max(held.fetch_add(1, SeqCst) + 1, SeqCst);
+            repository.commit(id)
+        }
+    };
+    let mut reported = Vec::new();
+    let summary = import_git_by(read, &log.log, &repository.path, |event| match event {
+        ImportEvent::Progress { done, total } => {
+            held.fetch_sub(1, SeqCst);
+            reported.push((done, total));
+        }
+        ImportEvent::Warning(warning) => panic!("{warning}"),
+    });
+    assert_eq!(summary.await.unwrap().commits, COMMITS as u64);
+    let most = most.load(SeqCst);
+    assert!((1..=MAX_HELD).contains(&most), "{most} commits were in memory at once");
+    // What a bar shows: each commit once, to the end.
+    let total = COMMITS as u64;
+    assert_eq!(reported, (1..=total).map(|done| (done, total)).collect::<Vec<_>>());
+}
+
 /// 100 000 commits with 4 KiB of text each: 400 MiB, of which the import holds a bounded number at once.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "takes minutes and a gigabyte of disk"]
+#[ignore = "takes minutes and a gigabyte of disk; 'make long' runs it"]
 async fn a_hundred_thousand_commits_need_little_memory() {
     const COMMITS: usize = 100_000;
     const MAX_GROWTH_KIB: u64 = 96 << 10;

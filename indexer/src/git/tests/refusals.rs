@@ -1,6 +1,6 @@
 //! What hides the whole history is an error with a remedy.
 
-use std::fs;
+use std::{fs, process::Command};
 
 use super::fixtures::{GitFixture, LogFixture, git};
 
@@ -52,9 +52,8 @@ async fn sha_256_objects_are_refused() {
     assert!(error.contains("named by sha256, and only SHA-1 is read"), "{error}");
 }
 
-/// The git of this machine may be too old to make such a repository.
-#[tokio::test]
-async fn reftable_is_refused() {
+/// A repository whose references are a reftable, as git from 2.45 on leaves it.
+fn reftable_by_hand() -> GitFixture {
     let repository = GitFixture::empty();
     repository.commit("a", "first");
     let git_folder = repository.path.join(".git");
@@ -66,8 +65,31 @@ async fn reftable_is_refused() {
     fs::write(git_folder.join("refs/heads"), "this repository uses the reftable format\n").unwrap();
     fs::create_dir(git_folder.join("reftable")).unwrap();
     fs::write(git_folder.join("reftable/tables.list"), "").unwrap();
-    let error = refusal(&repository.path).await;
-    assert!(error.contains("kept as reftable") && error.contains("git refs migrate --ref-format=files"), "{error}");
+    repository
+}
+
+/// The same as the git of this machine makes it; one before 2.45 does not know the format.
+fn reftable_by_git() -> Option<GitFixture> {
+    let options = Command::new("git").args(["init", "-h"]).output().unwrap();
+    let usage = [options.stdout, options.stderr].concat();
+    String::from_utf8_lossy(&usage).contains("--ref-format").then(|| {
+        let repository = GitFixture::initialized(&["--ref-format=reftable"]);
+        repository.commit("a", "first");
+        repository
+    })
+}
+
+#[tokio::test]
+async fn reftable_is_refused() {
+    for repository in [Some(reftable_by_hand()), reftable_by_git()].into_iter().flatten() {
+        let inside = repository.path.join("folder");
+        fs::create_dir(&inside).unwrap();
+        for path in [&repository.path, &repository.path.join(".git"), &inside] {
+            let error = refusal(path).await;
+            assert!(error.contains("its references are kept as reftable, and only files are read"), "{error}");
+            assert!(error.contains("run \"git refs migrate --ref-format=files\" there"), "{error}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -1,4 +1,7 @@
 //! How numbers, times and outcomes are shown.
+//!
+//! Numbers and spans are formatted here, since what indicatif offers for them groups digits by commas, and rounds spans or spells
+//! them out; the page groups by thin spaces, and its spans and sizes have one short unit.
 
 use jiff::{Timestamp, tz::TimeZone};
 use maud::{Markup, html};
