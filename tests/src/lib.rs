@@ -44,12 +44,7 @@ pub use program::{ProcessMemory, TidemarkProcess};
 pub use s3::S3Server;
 pub use stores::TestStore;
 pub use tls_front::TlsFront;
-
-/// Says that something is not tested since this machine lacks what it needs. In CI nothing is skipped: there it panics.
-pub fn skip(why: &str) {
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "{why}");
-    eprintln!("SKIPPED: {why}");
-}
+pub use tools::optional_script;
 
 /// The repository's top folder.
 pub fn root() -> std::path::PathBuf {

@@ -3,7 +3,7 @@
 # Two runs at once wait for each other. Progress goes to standard error. No package runs a script of its own.
 #
 # usage: npm.sh FAMILY        (azurite)
-# exit code 3: there is no Node.js with npm, and none can be installed here; or the registry does not answer
+# exit code 3: there is no Node.js with npm, and none can be installed here; 4: a registry does not answer
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/apt.sh"
 
@@ -18,7 +18,7 @@ if ! usable; then
         exit 3
     fi
     echo "$family: installing Debian's package npm" >&2
-    install_packages npm || exit 3
+    install_packages npm || exit 4
     usable || { echo "$family: Node.js is older than 20" >&2; exit 3; }
 fi
 
@@ -47,7 +47,7 @@ if [ ! -d "$folder" ]; then
             # Only what is no fault of the lock file's: no answer (124: of `timeout`), or one that the registry is not well.
             if [ "$code" -eq 124 ] || grep -qE 'code (E(NOTFOUND|AI_AGAIN|CONN[A-Z]*|TIMEDOUT|HOSTUNREACH|NETUNREACH|SOCKETTIMEOUT)|ERR_SOCKET_TIMEOUT|E403|E429|E5[0-9][0-9])' "$new/npm.log"; then
                 echo "$family: the registry does not answer" >&2
-                exit 3
+                exit 4
             fi
             exit 1
         fi

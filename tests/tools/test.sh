@@ -22,6 +22,14 @@ go_lane() {
     done_with go
 }
 
+# A registry of packages that is down, and that only these tests need, stops no run, not even in CI.
+azurite() {
+    local code=0
+    tests/tools/npm.sh azurite || code=$?
+    [ "$code" -ne 4 ] || { CI='' skip "the stores' conformance on azurite (no answer of a registry)"; return 0; }
+    return "$code"
+}
+
 # The lane of Debian's packages: one step at a time, since apt-get does not wait for the lock on its lists.
 package_lane() {
     if [ "$(id -u)" -ne 0 ]; then
@@ -31,7 +39,7 @@ package_lane() {
     fi
     otherwise="the API against its document (no Python)" step "schemathesis" tests/tools/schemathesis.sh
     otherwise="the page in a browser (no Chromium)" step "chromium" tests/tools/chromium.sh
-    otherwise="the stores' conformance on azurite (no Node.js, or no answer of its registry)" step "azurite" tests/tools/npm.sh azurite
+    otherwise="the stores' conformance on azurite (no Node.js)" step "azurite" azurite
     done_with packages
 }
 

@@ -1,26 +1,19 @@
 //! The API against its OpenAPI document: schemathesis makes requests of the document, those that it allows and those that it
 //! does not, and checks every answer. The requests are the same in every run.
 
-use std::{
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{path::PathBuf, process::Stdio, time::Duration};
 
-use tidemark_tests::{root, skip};
+use tidemark_tests::{optional_script, root};
 
 use crate::page::site::Site;
 
 /// The program, or nothing where there is no Python; in CI there has to be one.
-fn schemathesis() -> Option<String> {
-    let script = root().join("tests/tools/schemathesis.sh");
-    let ended = Command::new(script).stdin(Stdio::null()).stderr(Stdio::inherit()).output().expect("the script runs");
-    if ended.status.code() == Some(3) {
-        skip("no Python, so the API is not tested against its document");
-        return None;
+fn schemathesis() -> Option<PathBuf> {
+    let program = optional_script("schemathesis.sh", &[]).expect("schemathesis is installed");
+    if program.is_none() {
+        eprintln!("SKIPPED: no Python, so the API is not tested against its document");
     }
-    assert!(ended.status.success(), "schemathesis is installed: {}", ended.status);
-    let said = String::from_utf8(ended.stdout).expect("a path");
-    Some(said.trim().lines().last().expect("a path").to_owned())
+    program
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
