@@ -255,7 +255,7 @@ impl TypedAttribute {
 mod tests {
     use std::{sync::atomic::Ordering, time::Duration};
 
-    use tantivy::{Index, TantivyDocument};
+    use tantivy::TantivyDocument;
 
     use super::*;
     use crate::{
