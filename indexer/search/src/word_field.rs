@@ -151,13 +151,20 @@ impl WordPlace {
     /// The parts of a pattern, folded as words are; `None` if it is more than one word.
     fn parts(&self, pattern: &[WordChar]) -> Option<Vec<WildcardPart>> {
         let mut parts = Vec::new();
-        for (at, part) in pattern.iter().enumerate() {
-            match part {
-                WordChar::AnyText | WordChar::AnyChar => parts.push(wildcard_part(pattern, at)),
-                WordChar::Text(char) if is_of_word(*part) => {
-                    // A mark belongs to the character before it, and its fold has none.
-                    let folded = tokens_of(&self.exact_tokens, &char.to_string());
+        let mut at = 0;
+        while at < pattern.len() {
+            match pattern[at] {
+                WordChar::AnyText | WordChar::AnyChar => {
+                    parts.push(wildcard_part(pattern, at));
+                    at += 1;
+                }
+                WordChar::Text(_) if is_of_word(pattern[at]) => {
+                    // Folded with its marks: a letter and a mark may be another letter, such as `й`.
+                    let marks = pattern[at + 1..].iter().take_while(|part| is_mark(**part)).count();
+                    let letter = text_of(&pattern[at..=at + marks]).unwrap_or_default();
+                    let folded = tokens_of(&self.exact_tokens, &letter);
                     parts.extend(folded.iter().flat_map(|(_, text)| text.chars()).map(WildcardPart::Char));
+                    at += 1 + marks;
                 }
                 WordChar::Text(_) => return None,
             }
@@ -246,6 +253,10 @@ fn wildcard_part(pattern: &[WordChar], at: usize) -> WildcardPart {
         WordChar::AnyChar if pattern[at..].iter().all(|part| *part == WordChar::AnyChar) => WildcardPart::OneOrNone,
         WordChar::AnyChar => WildcardPart::One,
     }
+}
+
+fn is_mark(part: WordChar) -> bool {
+    matches!(part, WordChar::Text(char) if is_word_mark(char))
 }
 
 /// Whether a character is part of a word, or a wildcard.

@@ -862,6 +862,17 @@ fn any_written_word() -> impl Strategy<Value = WrittenWord> {
     prop_oneof![written_word(&LETTERS, false), written_word(&CHARACTERS, true)]
 }
 
+/// Found by the property below: the mark was folded without its letter.
+#[test]
+fn a_letter_after_a_wildcard_keeps_the_mark_that_makes_it_another_letter() {
+    let index = SchemaIndex::of_messages(["σи", "σй"]);
+    for typed in ["Σ*й", "Σ*и\u{306}", "σ?и\u{306}", "Σ*И\u{306}"] {
+        let wanted: &[u64] = if typed.contains('?') { &[] } else { &[1] };
+        assert_eq!(found(&index, typed), wanted, "{typed}");
+    }
+    assert_eq!(found(&index, "Σ*и"), [0]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
