@@ -114,7 +114,9 @@ impl IngestPipeline {
                     // The next pass reads the batch again, from the published cursor: less of it, so that what precedes the
                     // failure is soon published and not read again and again.
                     self.publisher.discard_unpublished();
-                    self.publisher.lower_batch_limit();
+                    if self.obstacle.is_none() {
+                        self.publisher.lower_batch_limit();
+                    }
                     self.tracker.end_pass(false);
                     self.tracker.set_error(RetryFailure::new("indexing", &failure));
                     if self.publisher.cursor() > cursor {
@@ -267,6 +269,10 @@ impl IngestPipeline {
             if let Err(failure) = added {
                 if let Some(question) = self.publisher.take_unanswered() {
                     self.obstacle = Some(DrainObstacle::Question(question));
+                }
+                if !(batch.is_intact() && was_whole) && batch.oldest() < batch.newest() {
+                    // Shorter batches publish the earlier seconds first.
+                    self.obstacle = None;
                 }
                 self.is_lossy = found && !is_refusal(&failure);
                 // What precedes the failure is published, so that it is not read again and again.

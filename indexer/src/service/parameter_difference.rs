@@ -20,6 +20,8 @@ const PARAMETERS: &str = "parameters";
 ///
 /// Costs no request while they agree: the indexer reads the root for each horizon.
 pub(super) async fn report_difference(root: &RootChain, choose: &ParameterChoice, pod: &PodStatus) -> Infallible {
+    // An attempt before this one may have ended while it reported a difference.
+    pod.clear_problem(PARAMETERS);
     let mut reported = None;
     loop {
         if reported.is_some() {

@@ -174,7 +174,8 @@ impl TantivyEngine {
             let held_by_others = held - held_bytes(segment.size);
             // The newest ones are asked most, however many others there are.
             let share = share.min(parts.saturating_sub(held_by_others).max(share / LEAST_LOCAL_PART));
-            let is_remote = open.upgrade(&segment.key).is_some_and(|open| !open.is_local());
+            let is_remote =
+                !self.cache.has_file(segment) && open.upgrade(&segment.key).is_some_and(|open| !open.is_local());
             // One that is read by ranges comes to the disk only if it is likely to stay there.
             let limit = if is_remote { share - share / 8 } else { share };
             let fits = taken + segment.size <= limit;
@@ -206,7 +207,11 @@ impl TantivyEngine {
             (Some(open), SegmentPlace::Disk) if open.is_local() => Ok(open),
             (Some(open), SegmentPlace::Store) if !open.is_local() => Ok(open),
             // It is used from there when it is opened again after it was fetched.
-            (Some(open), SegmentPlace::Disk) if !self.cache.has_file(&segment) => Ok(open),
+            (Some(open), SegmentPlace::Disk) if !self.cache.has_file(&segment) => {
+                // Only a whole download is compared with its checksum.
+                self.cache.damaged().check(&segment.key)?;
+                Ok(open)
+            }
             (Some(open), SegmentPlace::Disk) => match self.cache.get_local(&segment).await? {
                 Some(cached) => self.open_segment(segment, cached).await,
                 None => Ok(open),
@@ -276,6 +281,7 @@ impl TantivyEngine {
                     // The others are older.
                     Ok(None) => return,
                     Err(error) => {
+                        cache.damaged().record(&segment.key, Some(&error));
                         tracing::warn!(key = segment.key, %error, "a segment stays in the store and is read by ranges");
                     }
                 }
