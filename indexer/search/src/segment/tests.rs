@@ -418,6 +418,28 @@ async fn a_look_up_waits_for_no_download_of_a_cold_cache_and_segments_come_to_th
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_that_only_a_background_download_finds_is_reported() {
+    let (store, index) = cold_index().await;
+    store.release();
+    let key = index.manifest().segments[2].key.clone();
+    let mut body = index.store.get(&key, 1 << 30).await.unwrap().unwrap().body.unwrap().to_vec();
+    // In the store of records, which no hash of Tantivy's guards.
+    body[40] ^= 1;
+    index.store.put(&key, body.into()).await.unwrap();
+    let engine = index.another_engine(64 << 20);
+    let damaged = async {
+        loop {
+            match engine.open_manifest(index.manifest()).await {
+                Err(EngineError::Damaged { key, .. }) => return key,
+                Err(error) => panic!("{error}"),
+                Ok(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(Duration::from_secs(90), damaged).await.expect("it is reported"), key);
+}
+
 /// As bundles are recorded.
 fn bundles(count: u32) -> Vec<OperationRecord> {
     let names = ["red", "green", "blue", "ochre"];
