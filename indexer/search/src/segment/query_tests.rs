@@ -977,6 +977,14 @@ fn range_text(name: &str, lower: &Bound<String>, upper: &Bound<String>) -> Strin
     format!("{name}:{open}{} TO {}{close}", text(lower), text(upper))
 }
 
+/// A case of the property below that is rare.
+#[test]
+fn a_range_of_one_value_finds_the_text_that_is_that_value() {
+    let index = SchemaIndex::of_payloads([json!({ "attributes": { "n": "3" } }), json!({ "attributes": { "n": 3 } })]);
+    assert_eq!(found(&index, "payload.attributes.n:[\"3\" TO \"3\"]"), [0, 1]);
+    assert_eq!(found(&index, "payload.attributes.n:[\"3\" TO \"4\"]"), [1]);
+}
+
 /// Whether all values of `values` are whole, and of one of the two types that columns of whole numbers have.
 fn are_whole(values: &[Value]) -> bool {
     let numbers = || values.iter().filter(|value| value.is_number());
@@ -1017,9 +1025,14 @@ proptest! {
             if matches!((&low, &high), (Bound::Unbounded, Bound::Unbounded)) {
                 continue;
             }
+            let one_value = match (&lower, &upper) {
+                (Bound::Included(from), Bound::Included(to)) if from == to => Some(from.as_str()),
+                _ => None,
+            };
             let matches = |value: &Value| {
                 let exact = value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from));
-                let Some(number) = value.as_f64() else { return false };
+                // A range of one value is that value, whatever it is.
+                let Some(number) = value.as_f64() else { return one_value.is_some_and(|text| value.as_str() == Some(text)) };
                 let compare = |(bound, exact_bound): (f64, Option<i128>)| match (exact, exact_bound) {
                     // Columns of whole numbers lose nothing.
                     (Some(exact), Some(bound)) if whole => exact.cmp(&bound),
