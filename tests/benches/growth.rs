@@ -123,7 +123,7 @@ impl GrowthRun {
         );
         ensure!(
             memory.resident <= MAX_RESTING_BYTES && memory.peak <= MAX_PEAK_BYTES,
-            "the indexer takes more than {} MiB at rest, or than {} MiB at all",
+            "the indexer takes more than {} MiB when idle, or more than {} MiB at its peak",
             mib(MAX_RESTING_BYTES),
             mib(MAX_PEAK_BYTES)
         );

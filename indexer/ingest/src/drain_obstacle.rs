@@ -23,7 +23,7 @@ pub(crate) enum DrainObstacle {
 }
 
 impl DrainObstacle {
-    /// Tries it alone, and drops what comes of it: an error if it still is in the way.
+    /// Tries it alone, and drops what it gives: an error if it still is in the way.
     pub(crate) async fn retry(
         &self,
         entries: &EntryReader,

@@ -100,10 +100,7 @@ impl RecordResolver {
             return Ok(());
         }
         let answers = index.first_commits(&keys).await;
-        if answers.is_err() {
-            self.unanswered = Some(IndexQuestion::FirstCommits(keys));
-        }
-        let answers = answers?;
+        let answers = answers.inspect_err(|_| self.unanswered = Some(IndexQuestion::FirstCommits(keys)))?;
         let found = digests.into_iter().zip(answers).filter_map(|(digest, place)| Some((digest, place?)));
         self.first_commits.extend(found);
         Ok(())
@@ -136,10 +133,7 @@ impl RecordResolver {
             return Ok(());
         }
         let answers = index.latest_commits(&entities).await;
-        if answers.is_err() {
-            self.unanswered = Some(IndexQuestion::LatestCommits(entities));
-        }
-        let answers = answers?;
+        let answers = answers.inspect_err(|_| self.unanswered = Some(IndexQuestion::LatestCommits(entities)))?;
         let found = digests.into_iter().zip(answers).filter_map(|(digest, newest)| Some((digest, newest?)));
         self.latest.extend(found);
         Ok(())

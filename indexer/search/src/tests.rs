@@ -1,26 +1,11 @@
 //! Search against a naive filter over the same records, and what a reader sees while the index moves.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    ops::Deref,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::BTreeMap, ops::Deref, sync::Arc, time::Duration};
 
-use async_trait::async_trait;
-use futures::{TryStreamExt as _, stream::BoxStream};
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, memory::InMemory, path::Path,
-};
+use futures::TryStreamExt as _;
 use proptest::{prelude::*, sample::select};
-use tidemark_store::{Store, StoreSecond};
+use tidemark_store::StoreSecond;
 use tidemark_wal::{ClientTime, LogParameters, OperationKind, Outcome, ParameterSchedule, Token};
-use url::Url;
 
 use super::{
     api::{
@@ -33,7 +18,10 @@ use super::{
     searcher::IndexSearcher,
     service::SearchService,
 };
-use crate::segment::testing::{BEGIN, TestIndex, client_time, history, plain, token};
+use crate::segment::{
+    metered_store::MeteredStore,
+    testing::{BEGIN, TestIndex, client_time, history, plain, token},
+};
 use tidemark_ingest::OperationRecord;
 
 /// A search service and what keeps its view current, which the tests do step by step.
@@ -659,73 +647,11 @@ async fn an_entry_that_the_tail_has_left_out_shows_when_a_request_names_it() {
     assert_eq!((shown, answer.left_out), (vec![token(20, 1), token(19, 1), oldest], 17));
 }
 
-/// A store that counts how many objects are read, and panics when it reads one of them.
-#[derive(Debug, Default)]
-struct CountingStore {
-    inner: InMemory,
-    reads: Arc<AtomicU64>,
-    panics_at: Option<Token>,
-}
-
-impl fmt::Display for CountingStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("CountingStore")
-    }
-}
-
-#[async_trait]
-impl ObjectStore for CountingStore {
-    async fn put_opts(
-        &self,
-        location: &Path,
-        payload: PutPayload,
-        opts: PutOptions,
-    ) -> object_store::Result<PutResult> {
-        self.inner.put_opts(location, payload, opts).await
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        opts: PutMultipartOptions,
-    ) -> object_store::Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(location, opts).await
-    }
-
-    async fn get_opts(&self, location: &Path, options: GetOptions) -> object_store::Result<GetResult> {
-        self.reads.fetch_add(1, Ordering::Relaxed);
-        if self.panics_at.is_some_and(|token| location.as_ref() == token.to_string()) {
-            std::panic::resume_unwind(Box::new("this entry cannot be read"));
-        }
-        self.inner.get_opts(location, options).await
-    }
-
-    fn delete_stream(
-        &self,
-        locations: BoxStream<'static, object_store::Result<Path>>,
-    ) -> BoxStream<'static, object_store::Result<Path>> {
-        self.inner.delete_stream(locations)
-    }
-
-    fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        self.inner.list(prefix)
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
-        self.inner.copy_opts(from, to, options).await
-    }
-}
-
 #[tokio::test]
 async fn the_tail_reads_no_more_than_it_has_room_for() {
     let mut index = TestIndex::new().await;
-    let reads = Arc::new(AtomicU64::new(0));
-    let counting = CountingStore { reads: reads.clone(), ..CountingStore::default() };
-    index.log.entries = Store::over(Arc::new(counting), Url::parse("memory:///").unwrap());
+    let (store, mut read) = (MeteredStore::default(), 0);
+    index.log.entries = store.store();
     let options = FollowerOptions { overlay_bytes: 8 << 20, ..FollowerOptions::default() };
     let searcher = searcher_with(&index, true, &options);
     let operations = format!("{{\"tidemark\":1,\"ops\":[{}{{}}]}}", "{},".repeat(999)).leak();
@@ -738,7 +664,7 @@ async fn the_tail_reads_no_more_than_it_has_room_for() {
         let overlay = searcher.status().unwrap().overlay.unwrap();
         assert!((1000..8000).contains(&overlay.documents), "{overlay:?}");
         // Those that fit, and those whose reading begins while the first ones are read.
-        let read = reads.load(Ordering::Relaxed);
+        read += store.take_counts().requests;
         assert!(read <= 8 + 2 * 16, "{read} entries were read for {overlay:?}");
     }
 }
@@ -748,8 +674,9 @@ async fn the_tail_reads_no_more_than_it_has_room_for() {
 async fn an_entry_whose_reading_panics_hides_no_other_and_ends_nothing() {
     let mut index = TestIndex::new().await;
     let tokens = [1, 2, 3].map(|second| token(second, 1));
-    let panicking = CountingStore { panics_at: Some(tokens[1]), ..CountingStore::default() };
-    index.log.entries = Store::over(Arc::new(panicking), Url::parse("memory:///").unwrap());
+    let store = MeteredStore::default();
+    store.panic_at(&tokens[1].to_string());
+    index.log.entries = store.store();
     let searcher = searcher(&index, true);
     for token in tokens {
         index.write_entry(token, "bundles/red/1/bundle.yaml").await;

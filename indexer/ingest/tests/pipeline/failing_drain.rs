@@ -59,7 +59,7 @@ async fn a_descriptor_that_cannot_be_read_lets_nothing_else_of_its_second_be_rea
 
 #[tokio::test(start_paused = true)]
 async fn a_question_that_the_index_does_not_answer_is_asked_again_alone() {
-    let (world, fault) = faulty_world(Fault::Lookup).await;
+    let (world, fault) = faulty_world(EngineFault::Lookup).await;
     let entries = append_second(&world, 100);
     fault.store(true, Ordering::Relaxed);
     let running = world.start();
@@ -75,7 +75,7 @@ async fn a_question_that_the_index_does_not_answer_is_asked_again_alone() {
 
 #[tokio::test(start_paused = true)]
 async fn the_pause_grows_to_minutes_while_all_of_a_second_must_be_read_again() {
-    let (world, fault) = faulty_world(Fault::Builder).await;
+    let (world, fault) = faulty_world(EngineFault::Builder).await;
     let entries = append_second(&world, 100);
     fault.store(true, Ordering::Relaxed);
     let running = world.start();
@@ -101,13 +101,13 @@ async fn the_pause_grows_to_minutes_while_all_of_a_second_must_be_read_again() {
 
 /// What an engine refuses while its switch is on.
 #[derive(Clone, Copy)]
-enum Fault {
+enum EngineFault {
     Lookup,
     /// The last records of the second.
     Builder,
 }
 
-async fn faulty_world(fault: Fault) -> (IngestWorld, Arc<AtomicBool>) {
+async fn faulty_world(fault: EngineFault) -> (IngestWorld, Arc<AtomicBool>) {
     let switch = Arc::<AtomicBool>::default();
     let shared = switch.clone();
     let engine = move |store| -> Arc<dyn IndexEngine> {
@@ -118,7 +118,7 @@ async fn faulty_world(fault: Fault) -> (IngestWorld, Arc<AtomicBool>) {
 
 struct FaultyEngine {
     model: ModelEngine,
-    fault: Fault,
+    fault: EngineFault,
     switch: Arc<AtomicBool>,
 }
 
@@ -142,16 +142,16 @@ impl EngineDecorator for FaultyEngine {
     fn builder(&self) -> Result<Box<dyn SegmentBuilder>, EngineError> {
         let inner = self.model.builder()?;
         Ok(match self.fault {
-            Fault::Lookup => inner,
-            Fault::Builder => Box::new(FaultyBuilder { inner, added: 0, switch: self.switch.clone() }),
+            EngineFault::Lookup => inner,
+            EngineFault::Builder => Box::new(FaultyBuilder { inner, added: 0, switch: self.switch.clone() }),
         })
     }
 
     async fn open(&self, manifest: &Manifest) -> Result<Arc<dyn IndexLookup>, EngineError> {
         let inner = self.model.open(manifest).await?;
         Ok(match self.fault {
-            Fault::Lookup => Arc::new(FaultyLookup { inner, switch: self.switch.clone() }),
-            Fault::Builder => inner,
+            EngineFault::Lookup => Arc::new(FaultyLookup { inner, switch: self.switch.clone() }),
+            EngineFault::Builder => inner,
         })
     }
 }

@@ -138,8 +138,8 @@ impl TantivyEngine {
         Ok(view)
     }
 
-    /// Fetches the segments of `manifest` that belong on the disk, if everything that was opened last lies there: whoever reads that
-    /// goes on with it meanwhile rather than read the store. What cannot be fetched is left to [`Self::open_manifest`].
+    /// Fetches the segments of `manifest` that belong on the disk, if everything that was opened last lies there: its readers go
+    /// on with it meanwhile rather than read the store. What cannot be fetched is left to [`Self::open_manifest`].
     pub(crate) async fn fetch_if_all_is_local(&self, manifest: &Manifest) {
         if !self.open.lock().latest.as_ref().is_some_and(|latest| latest.is_local()) {
             return;
@@ -281,7 +281,6 @@ impl TantivyEngine {
                     // The others are older.
                     Ok(None) => return,
                     Err(error) => {
-                        cache.damaged().record(&segment.key, Some(&error));
                         tracing::warn!(key = segment.key, %error, "a segment stays in the store and is read by ranges");
                     }
                 }

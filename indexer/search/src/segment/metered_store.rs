@@ -1,4 +1,4 @@
-//! A store in memory that counts what is read, and holds some reads back.
+//! A store in memory that counts what is read, holds some reads back, and panics at others.
 
 use std::{fmt, ops::Range, sync::Arc};
 
@@ -25,6 +25,7 @@ pub(crate) struct MeteredStore {
 struct MeterState {
     reads: ReadCounts,
     held: Option<HeldReads>,
+    panics_at: Option<Path>,
 }
 
 /// What was read of the store. Reads that are held back are not in it until they go on.
@@ -57,6 +58,11 @@ impl MeteredStore {
     /// Holds back reads of these ranges of bytes until [`Self::release`].
     pub(crate) fn hold(&self, held: impl Fn(&Range<u64>) -> bool + Send + Sync + 'static) {
         self.state.send_modify(|state| state.held = Some(Arc::new(held)));
+    }
+
+    /// Panics at each read of this object from now on.
+    pub(crate) fn panic_at(&self, key: &str) {
+        self.state.send_modify(|state| state.panics_at = Some(key.into()));
     }
 
     /// Lets all reads go on.
@@ -102,6 +108,10 @@ impl ObjectStore for MeteredStore {
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        let panics = self.state.borrow().panics_at.as_ref() == Some(location);
+        if panics {
+            std::panic::resume_unwind(Box::new("this object cannot be read"));
+        }
         let head = options.head;
         if let Some(GetRange::Bounded(range)) = &options.range {
             self.wait_for_release(range).await;

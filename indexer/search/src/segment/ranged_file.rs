@@ -138,7 +138,7 @@ impl SparseFile {
     }
 }
 
-/// Pieces that one reader fetches to the disk. Whatever becomes of it, others do not wait for it any longer when it is dropped.
+/// Pieces that one reader fetches to the disk. Whether it succeeds or fails, others stop waiting for it when it is dropped.
 struct PieceFetch<'a> {
     of: &'a RangedFile,
     pieces: Range<u32>,
