@@ -28,6 +28,13 @@ mod time_span;
 mod wal;
 mod web_origin;
 
+pub use self::{
+    byte_size::{ByteSize, ByteSizeError, parse_byte_size, parse_quantity_millis},
+    pod_report::{PodPhase, PodProblem, PodReport, StoreRole},
+    reason::Reason,
+    time_span::{TimeSpan, TimeSpanError, parse_span},
+    web_origin::is_web_origin,
+};
 #[cfg(feature = "kinds")]
 pub use self::{
     conditions::{ConditionKind, ConditionStatus, ConditionType, condition, is_true, remove_condition, set_condition},
@@ -42,11 +49,4 @@ pub use self::{
         CursorStatus, DeletionPolicy, IndexPlace, IndexerRole, IndexerSpec, IndexerStatus, LogPlace, MetadataPlace,
         RoleSpec, SearchAuth, SearchSpec, SearchStatus, ServiceSpec, ServiceType, Wal, WalSpec, WalStatus,
     },
-};
-pub use self::{
-    byte_size::{ByteSize, ByteSizeError, parse_byte_size, parse_quantity_millis},
-    pod_report::{PodPhase, PodProblem, PodReport, StoreRole},
-    reason::Reason,
-    time_span::{TimeSpan, TimeSpanError, parse_span},
-    web_origin::is_web_origin,
 };

@@ -81,13 +81,7 @@ fn chain_source(environment: &StoreEnvironment, profile: &AwsProfile) -> String 
 }
 
 impl AwsCredentialChain {
-    fn new(
-        url: Url,
-        source: String,
-        region: String,
-        profile: AwsProfile,
-        http: CredentialsHttpClient,
-    ) -> Self {
+    fn new(url: Url, source: String, region: String, profile: AwsProfile, http: CredentialsHttpClient) -> Self {
         Self { url, source, region, profile, http, current: RenewedCredential::default() }
     }
 

@@ -8,11 +8,11 @@ use object_store::{
 };
 use url::Url;
 
+#[cfg(not(feature = "aws-credentials"))]
+use super::without_profiles::{NoAwsProfile as AwsProfile, credential_chain};
 #[cfg(feature = "aws-credentials")]
 use super::{credentials::credential_chain, profile::AwsProfile};
 use super::{sign::S3Signer, versions::S3Versions, write_headers::write_headers};
-#[cfg(not(feature = "aws-credentials"))]
-use super::without_profiles::{NoAwsProfile as AwsProfile, credential_chain};
 use crate::{
     configuration::{ConfiguredValue, StoreConfiguration},
     environment::{StoreEnvironment, is_true},

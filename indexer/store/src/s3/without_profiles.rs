@@ -14,7 +14,8 @@ use crate::{
     provider_client::{TransportSettings, unusable},
 };
 
-const REMEDY: &str = "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION, or build tidemark with its default features";
+const REMEDY: &str =
+    "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION, or build tidemark with its default features";
 
 /// The profile of a program that reads none.
 #[derive(Debug)]
@@ -27,7 +28,9 @@ impl NoAwsProfile {
         match environment.configured(&["AWS_PROFILE", "AWS_DEFAULT_PROFILE"]) {
             None => Ok(Self),
             Some(ConfiguredValue { value, source }) => Err(ProfileRefusal {
-                why: format!("profile \"{value}\" ({source}) cannot be read: this program is built without AWS's profiles"),
+                why: format!(
+                    "profile \"{value}\" ({source}) cannot be read: this program is built without AWS's profiles"
+                ),
                 remedy: REMEDY,
             }),
         }
