@@ -474,7 +474,7 @@ async fn publish(
     process: &SimProcess,
     writer_lease: &mut WriterLease,
 ) -> Result<ChainRecord<Manifest>, PublishError> {
-    // Nothing merges them here: a manifest that names hundreds makes the run slow and shows no more.
+    // Nothing compacts them here: a manifest that names hundreds makes the run slow and shows no more.
     let segment = if world.simulated_store.state().rng.chance(150) {
         Some(upload_segment(&world.index(process), writer_lease, || world.entropy()).await?)
     } else {
