@@ -192,11 +192,11 @@ impl IngestStatusTracker {
     }
 
     /// A manifest was published or taken over.
-    pub(crate) fn set_manifest(&self, slot: &ChainRecord<Manifest>) {
-        self.lag.lock().learn(slot.state.horizon);
+    pub(crate) fn set_manifest(&self, latest: &ChainRecord<Manifest>) {
+        self.lag.lock().learn(latest.state.horizon);
         self.status.send_modify(|status| {
-            let manifest = &slot.state;
-            status.manifest = slot.number;
+            let manifest = &latest.state;
+            status.manifest = latest.number;
             status.epoch = manifest.epoch;
             status.horizon = status.horizon.max(manifest.horizon);
             status.cursor = manifest.cursor;
