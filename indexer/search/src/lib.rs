@@ -1,6 +1,6 @@
 //! Search over a published index and the unsealed tail of its log, and the Tantivy segments that the index consists of.
 //!
-//! - [`TantivyEngine`] implements the ingest's `Engine`: it builds, compacts and opens segments, and keeps whole segments in a
+//! - [`TantivyEngine`] implements the ingest's `IndexEngine`: it builds, compacts and opens segments, and keeps whole segments in a
 //!   bounded cache on the local disk.
 //! - [`IndexFollower`] polls one index and its log, and makes a *view* of each newer state: one manifest with the entries
 //!   beyond its cursor.

@@ -11,7 +11,7 @@
 //! | `disk_budget` `cached_segment` `disk_cache` `ranged_file` | the bytes of the cache folder; segments on the local disk, or read by ranges |
 //! | `damaged_objects` | which objects are damaged in the store, and when they are fetched again |
 //! | `reader` `manifest_view` `lookup` | one open segment, one open manifest, and what the ingest asks of it |
-//! | `engine` | the `Engine` of the ingest on all of this |
+//! | `engine` | the `IndexEngine` of the ingest on all of this |
 
 mod attributes;
 mod builder;

@@ -13,7 +13,7 @@ use tidemark_tests::{
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_cause_is_told_and_goes_when_it_is_mended_without_a_restart() {
+async fn each_cause_is_reported_and_goes_when_it_is_mended_without_a_restart() {
     let server = S3Server::start().expect("the server starts");
     let settings = PodSettings::of(&server.endpoint());
     let pod = settings.start("index").await;
