@@ -1,8 +1,6 @@
 //! What stands for profiles and the credentials beyond the environment's keys where AWS's crates are left out (the feature
 //! `aws-credentials`): nothing is found, and who asks for it is refused.
 
-use std::sync::Arc;
-
 use object_store::aws::AwsCredentialProvider;
 use url::Url;
 

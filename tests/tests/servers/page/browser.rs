@@ -29,8 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// A page whose script has run, so that it listens.
 const COMPLETE: &str = "document.readyState === 'complete'";
 
-/// The browser.
-#[expect(clippy::struct_field_names, reason = "it wraps the client library's")]
+/// A Chromium without a window.
 pub(crate) struct HeadlessBrowser {
     browser: chromiumoxide::Browser,
     events: tokio::task::JoinHandle<()>,
