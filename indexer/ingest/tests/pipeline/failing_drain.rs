@@ -146,7 +146,7 @@ async fn of_the_failing_entries_of_a_second_only_those_that_still_fail_are_read_
     world.describe("proof", world.bucket.now());
     world.pass(30 * MINUTE).await;
     let contents = world.check().await;
-    assert_eq!(contents.records.len(), ENTRIES as usize + all.len());
+    assert_eq!(contents.records.len() as u64, ENTRIES + all.len() as u64);
     let judged = |token: &Token| {
         let record = contents.records.values().find(|record| record.token == *token).unwrap();
         assert_eq!(record.decision.outcome, Outcome::Committed);
