@@ -94,7 +94,9 @@ impl TableExtension<'_> {
         };
         let mut totals = before.map(|version| version.totals).unwrap_or_default();
         let entries: Vec<_> = files.iter().map(|file| file.entry(&location)).collect();
-        files.iter().for_each(|file| file.add_to(&mut totals));
+        for file in &files {
+            file.add_to(&mut totals);
+        }
         if let (Some(first), Some(last)) = (entries.first(), entries.last()) {
             let bytes = encode_manifest(attempt.version, &entries);
             let written = write_checked(self.store, PartKind::Manifest, attempt.clone(), bytes.into()).await?;

@@ -197,7 +197,7 @@ proptest! {
         let open = |bytes: Vec<u8>| {
             let object = CheckedObject { name: name.clone(), bytes: bytes.into(), time: StoreSecond::default() };
             if let Ok(open) = OpenDataFile::open(String::new(), &object) {
-                let _ = (open.totals(), (0..open.groups()).map(|group| open.rows(group)).count());
+                let _ = (open.totals(), (0..open.groups()).map(|group| open.rows(group)).collect::<Vec<_>>());
             }
         };
         open(bytes);
