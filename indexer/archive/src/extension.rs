@@ -59,11 +59,12 @@ impl TableExtension<'_> {
                 if files.bytes() < self.limits.version_bytes {
                     continue;
                 }
-                match rows.as_mut().peek().await {
-                    Some(Ok(next)) if next.record.token.second() > second => {
-                        break LogCursor(next.record.token.second());
-                    }
-                    _ => {}
+                // A row that is not to be taken ends no version: it is refused in its turn.
+                if let Some(Ok(next)) = rows.as_mut().peek().await
+                    && next.record.token.second() > second
+                    && up_to.covers(next.record.token)
+                {
+                    break LogCursor(next.record.token.second());
                 }
             };
             let version = self.commit(before.as_ref(), attempt, files, end).await?;

@@ -154,6 +154,19 @@ async fn rows_that_do_not_follow_are_refused_and_nothing_is_committed() {
     extend(&table, rows(10..20), 20).await.unwrap();
 }
 
+/// However many versions are committed before it, a row behind the announced end moves none beyond it.
+#[tokio::test]
+async fn no_version_ends_behind_the_announced_end() {
+    let all = rows(0..60);
+    for up_to in 8..24 {
+        let table = table(&FlakyTransport::steady(&Arc::default()), 1);
+        let error = extend(&table, all.clone(), up_to).await.unwrap_err();
+        assert!(matches!(error, ArchiveError::Rejected(RowRejected::BeyondEnd { .. })), "{error}");
+        let end = table.latest().await.unwrap().map(|version| version.end);
+        assert!(end.is_none_or(|end| end < cursor(up_to)), "{end:?} for {up_to}");
+    }
+}
+
 /// A source that fails is the end of the extension; what was committed before stays.
 #[tokio::test]
 async fn rows_that_break_off_are_gone_on_with() {

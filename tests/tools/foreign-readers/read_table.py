@@ -80,7 +80,9 @@ def pandas_files(metadata, first, last):
 
 
 def main():
-    table, metadata, first, last = sys.argv[1:]
+    table, metadata, *times = sys.argv[1:]
+    # As pyiceberg reads times.
+    first, last = (time.replace("Z", "+00:00") for time in times)
     found = {
         "pyiceberg": pyiceberg(metadata, first, last),
         "duckdb": duckdb_scans(table, metadata, first, last),
