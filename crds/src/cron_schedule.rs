@@ -26,7 +26,7 @@ const ANY_INSTANT: Timestamp = Timestamp::constant(1_709_251_200, 0);
 
 /// A cron expression of five fields (minute, hour, day of month, month, day of week) in a time zone.
 ///
-/// As in cron, a time matches if one of the two kinds of days does, unless one of these fields starts with `*`. `L`, `W` and `#` are
+/// As in cron, a time matches if one of the two kinds of days does, unless one of these fields starts with `*`. `L` and `W` are
 /// understood, names such as `@daily` are not.
 #[derive(Clone, Debug)]
 pub struct CronSchedule {
@@ -53,6 +53,16 @@ pub enum CronScheduleError {
     /// The time zone does not exist.
     #[error("unknown time zone \"{0}\"; write a name of the IANA database, such as \"Etc/UTC\" or \"Europe/Berlin\"")]
     TimeZone(String),
+}
+
+impl CronScheduleError {
+    /// The field of a schedule that is to be corrected.
+    pub fn field(&self) -> &'static str {
+        match self {
+            Self::Expression { .. } | Self::NoTime(_) => "schedule",
+            Self::TimeZone(_) => "timeZone",
+        }
+    }
 }
 
 impl CronSchedule {

@@ -15,7 +15,8 @@ pub use self::{
     roles::{AuthType, CompactionSpec, IndexerSpec, RoleSpec, SearchAuth, SearchSpec, ServiceSpec, ServiceType},
     spec::{DeletionPolicy, Wal, WalSpec},
     status::{
-        CleanupStatus, CursorStatus, IndexerRole, IndexerStatus, SearchStatus, SnapshotStatus, VerificationStatus,
+        CleanupStatus, CursorStatus, IndexerRole, IndexerStatus, ScheduleStatus, SearchStatus, SnapshotStatus,
+        VerificationStatus,
         WalStatus,
     },
 };

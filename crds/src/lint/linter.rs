@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{defaults, structure};
 use crate::{
+    cron_schedule::CronSchedule,
     kinds::{KINDS, ResourceKind},
     names,
     pod_template::PodTemplate,
@@ -145,6 +146,7 @@ impl ResourceLinter {
         // As in the API server: rules read fields, so the fields must be right first.
         if self.report.findings.len() == before {
             self.rules(known, &object);
+            self.schedules(known.kind, &object);
         }
         self.pod_templates(known.kind, &object);
     }
@@ -166,6 +168,20 @@ impl ResourceLinter {
         let Err(errors) = self.validator.validate_compiled(&known.rules, object, None) else { return };
         for error in errors {
             self.find(&error.field_path, error.message);
+        }
+    }
+
+    /// As the operator reads them.
+    fn schedules(&mut self, kind: &ResourceKind, object: &Value) {
+        for part in kind.schedules {
+            let text = |field: &str| object["spec"][*part][field].as_str().unwrap_or_default();
+            let (schedule, time_zone) = (text("schedule"), text("timeZone"));
+            if schedule.is_empty() {
+                continue;
+            }
+            if let Err(error) = CronSchedule::parse(schedule, time_zone) {
+                self.find(&format!("spec.{part}.{}", error.field()), error.to_string());
+            }
         }
     }
 

@@ -41,6 +41,8 @@ pub(crate) enum ReconcileError {
     Status(#[source] kube::Error),
     #[error("failed to write the finalizer: {0}")]
     Finalizer(#[source] kube::Error),
+    #[error("failed to make a task: {0}")]
+    Task(#[source] kube::Error),
 }
 
 /// What a controller does with the objects of its kind.

@@ -4,6 +4,7 @@ use anyhow::Context as _;
 use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tidemark_crds::TaskType;
 
 use super::{
     client::KubectlClient,
@@ -44,12 +45,15 @@ pub(super) struct RestoreTarget {
     /// What this snapshot holds.
     #[arg(long, value_name = "NAME")]
     pub(super) snapshot: Option<String>,
+    /// Everything that archive and log hold.
+    #[arg(long)]
+    pub(super) latest: bool,
 }
 
 impl RestoreTarget {
     /// The member `restore` of the task.
     pub(super) fn request(&self) -> anyhow::Result<Value> {
-        let Self { to_time, to_token, snapshot } = self;
+        let Self { to_time, to_token, snapshot, latest } = self;
         if let Some(text) = to_time {
             let time: Timestamp = text.parse().with_context(|| {
                 format!("--to-time \"{text}\" is no time; nothing was asked for; write one with its offset, such as 2026-11-20T10:00:00Z")
@@ -60,7 +64,9 @@ impl RestoreTarget {
         }
         Ok(match (to_token, snapshot) {
             (Some(token), _) => json!({"token": token}),
-            (None, snapshot) => json!({"snapshot": snapshot}),
+            (None, Some(snapshot)) => json!({"snapshot": snapshot}),
+            // clap lets no other combination through.
+            (None, None) => json!({"latest": latest}),
         })
     }
 }
@@ -72,7 +78,7 @@ impl WalRestoreCommand {
         let wal = WalObject::get(client, &wal).await?;
         let window = |edge: &str| display_value(&wal.object, &format!("/status/recoveryWindow/{edge}"));
         print_line(&format!("recovery window of the last snapshot: {} to {}", window("first"), window("last")))?;
-        start(&wal, "Restore", json!({"restore": restore}), args).await
+        start(&wal, TaskType::Restore, json!({"restore": restore}), args).await
     }
 }
 
@@ -94,6 +100,6 @@ impl WalPromoteCommand {
     pub(super) async fn run(self, client: &KubectlClient) -> anyhow::Result<()> {
         let Self { wal, start: args } = self;
         let wal = WalObject::get(client, &wal).await?;
-        start(&wal, "Promote", json!({}), args).await
+        start(&wal, TaskType::Promote, json!({}), args).await
     }
 }

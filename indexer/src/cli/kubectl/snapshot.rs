@@ -2,6 +2,7 @@
 
 use clap::Args;
 use serde_json::json;
+use tidemark_crds::TaskType;
 
 use super::{
     client::KubectlClient,
@@ -21,14 +22,18 @@ pub(super) struct WalSnapshotCommand {
     /// The WAL; the only one of the namespace if left out.
     #[arg(value_name = "WAL")]
     pub(super) wal: Option<String>,
+    /// Name of the snapshot; the program makes one if it is left out.
+    #[arg(long, value_name = "NAME")]
+    pub(super) name: Option<String>,
     #[command(flatten)]
     pub(super) start: StartArgs,
 }
 
 impl WalSnapshotCommand {
     pub(super) async fn run(self, client: &KubectlClient) -> anyhow::Result<()> {
-        let Self { wal, start: args } = self;
+        let Self { wal, name, start: args } = self;
         let wal = WalObject::get_or_only(client, wal.as_deref()).await?;
-        start(&wal, "Snapshot", json!({}), args).await
+        let request = name.map_or_else(|| json!({}), |name| json!({"snapshot": {"name": name}}));
+        start(&wal, TaskType::Snapshot, request, args).await
     }
 }

@@ -5,12 +5,12 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::Args;
 use serde_json::{Value, json};
-use tidemark_crds::names;
+use tidemark_crds::{TaskType, names};
 use tokio::time::{Instant, sleep};
 
 use super::{
     client::KubectlClient,
-    objects::{WalObject, conditions, display_value, text},
+    objects::{WalObject, display_value, text},
 };
 use crate::cli::output::print_line;
 
@@ -34,16 +34,16 @@ pub(super) struct StartArgs {
 /// Creates a task of `wal`, says so, and waits for its end if that is wanted.
 ///
 /// `request` is what the spec has beside WAL and type.
-pub(super) async fn start(wal: &WalObject, kind: &str, request: Value, args: StartArgs) -> anyhow::Result<()> {
+pub(super) async fn start(wal: &WalObject, r#type: TaskType, request: Value, args: StartArgs) -> anyhow::Result<()> {
     let WalObject { name, namespace, client, .. } = wal;
-    let mut spec = json!({"walRef": {"name": name}, "type": kind});
+    let mut spec = json!({"walRef": {"name": name}, "type": r#type});
     if let (Value::Object(spec), Value::Object(request)) = (&mut spec, request) {
         spec.extend(request);
     }
     let task = json!({
         "apiVersion": format!("{}/{}", names::GROUP, names::VERSION),
-        "kind": "WALTask",
-        "metadata": {"generateName": format!("{name}-{}-", kind.to_lowercase())},
+        "kind": names::TASK_KIND,
+        "metadata": {"generateName": format!("{name}-{}-", r#type.as_str().to_lowercase())},
         "spec": spec,
     });
     let created = client.create(&task).await.with_context(|| {
@@ -85,20 +85,18 @@ pub(super) async fn wait(
     }
 }
 
-/// State, reason and message on one line.
+/// State and message on one line.
 fn progress(task: &Value) -> String {
     let attempts = task.pointer("/status/attempts").and_then(Value::as_i64).unwrap_or_default();
     let attempt = if attempts > 1 { format!(" (attempt {attempts})") } else { String::new() };
     let state = display_value(task, "/status/state");
     match verdict(task) {
-        verdict if verdict.is_empty() => format!("{state}{attempt}"),
+        "" => format!("{state}{attempt}"),
         verdict => format!("{state}{attempt}: {verdict}"),
     }
 }
 
-/// What the task says of itself: the condition that it always has, with its reason.
-pub(super) fn verdict(task: &Value) -> String {
-    let Some(condition) = conditions(task).first() else { return String::new() };
-    let (reason, message) = (text(condition, "/reason"), text(condition, "/message"));
-    if message.is_empty() { reason.to_owned() } else { format!("{reason}: {message}") }
+/// What the task says of itself: what it did, what it waits for, or why it did not succeed.
+pub(super) fn verdict(task: &Value) -> &str {
+    text(task, "/status/message")
 }

@@ -7,10 +7,13 @@ mod applied;
 mod indexing;
 mod inputs;
 mod progress;
+mod protection;
 mod ready;
 mod search;
+pub(crate) mod snapshot_current;
 mod storage;
 mod unreadable;
+pub(crate) mod verified;
 
 #[cfg(test)]
 mod tests;
@@ -18,7 +21,7 @@ mod tests;
 use tidemark_crds::ConditionType;
 
 use self::ready::ready;
-pub(crate) use self::{inputs::ConditionInputs, unreadable::evaluate_unreadable};
+pub(crate) use self::{inputs::ConditionInputs, protection::ProtectionInputs, unreadable::evaluate_unreadable};
 use crate::condition_value::ConditionValue;
 
 /// The conditions of a WAL.
@@ -29,6 +32,8 @@ pub(crate) struct WalConditions {
     pub(crate) storage: ConditionValue,
     pub(crate) indexing: ConditionValue,
     pub(crate) search: ConditionValue,
+    pub(crate) snapshot_current: ConditionValue,
+    pub(crate) verified: ConditionValue,
     /// The one of `Reconciling` and `Stalled` that holds, if one does.
     pub(crate) progress: Option<(ConditionType, ConditionValue)>,
 }
@@ -38,5 +43,8 @@ pub(crate) fn evaluate(inputs: &ConditionInputs<'_>) -> WalConditions {
     let (storage, indexing, search) = (storage::evaluate(inputs), indexing::evaluate(inputs), search::evaluate(inputs));
     let ready = ready(inputs, &storage, &indexing, &search);
     let applied = applied::evaluate(inputs);
-    WalConditions { ready, progress: progress::evaluate(&applied), applied, storage, indexing, search }
+    let protection = inputs.protection.as_ref();
+    let (snapshot_current, verified) = (snapshot_current::evaluate(protection), verified::evaluate(protection));
+    let progress = progress::evaluate(&applied);
+    WalConditions { ready, progress, applied, storage, indexing, search, snapshot_current, verified }
 }

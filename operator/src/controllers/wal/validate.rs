@@ -4,11 +4,13 @@
 //! are checked again, since a WAL may have been stored before a rule existed.
 
 mod refusal;
+mod schedule_rules;
 mod spec_digest;
 mod spec_rules;
 #[cfg(test)]
 mod tests;
 mod validated;
+mod validated_schedules;
 mod validated_stores;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -17,11 +19,13 @@ use tidemark_crds::{DeletionPolicy, Wal, names};
 
 use self::{
     refusal::RefusalList,
+    schedule_rules::schedules,
     spec_rules::{indexer, log, search, stores},
 };
 pub use self::{
     refusal::SpecRefusal,
     validated::{ValidatedCache, ValidatedIndexer, ValidatedLog, ValidatedRole, ValidatedSearch, ValidatedWal},
+    validated_schedules::{ValidatedSchedules, ValidatedSnapshots, ValidatedVerification},
     validated_stores::{StorePlace, ValidatedCredentials, ValidatedStore, WalStores},
 };
 
@@ -35,6 +39,7 @@ pub fn validate(wal: &Wal, cluster_id: &str) -> Result<ValidatedWal, Vec<SpecRef
     let log = log(&wal.spec.log, &mut refusals);
     let indexer = indexer(wal, &mut refusals);
     let search = search(wal, &mut refusals);
+    let schedules = log.as_ref().map(|log| schedules(&wal.spec, log, &mut refusals)).unwrap_or_default();
     match (identity, stores, log) {
         (Some((name, namespace, uid, owner_reference)), Some(stores), Some(log)) if refusals.0.is_empty() => {
             let purging =
@@ -51,6 +56,7 @@ pub fn validate(wal: &Wal, cluster_id: &str) -> Result<ValidatedWal, Vec<SpecRef
                 log,
                 indexer,
                 search,
+                schedules,
                 purging,
             })
         }

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use tidemark_crds::{Wal, names};
+use kube::{core::DeserializeGuard, runtime::reflector::Store};
+use tidemark_crds::{Wal, WalTask, names};
 
 use super::{failed_writes::FailedWrites, stalled_upgrades::StalledUpgrades};
 use crate::{
@@ -14,6 +15,8 @@ use crate::{
 pub(crate) struct WalController {
     pub(super) context: ReconcileContext,
     pub(super) statuses: StatusCache<Wal>,
+    /// All tasks of its part of the cluster.
+    tasks: Store<DeserializeGuard<WalTask>>,
     pub(super) tally: ConditionTally,
     pub(super) stalled: StalledUpgrades,
     pub(super) failed_writes: FailedWrites,
@@ -24,18 +27,32 @@ pub(crate) struct WalController {
 }
 
 impl WalController {
-    pub(crate) fn new(context: ReconcileContext, slots: Arc<UpgradeSlots>) -> Self {
+    pub(crate) fn new(
+        context: ReconcileContext,
+        tasks: Store<DeserializeGuard<WalTask>>,
+        slots: Arc<UpgradeSlots>,
+    ) -> Self {
         let metrics = &context.shared.metrics;
         let (tally, stalled) = (ConditionTally::new(metrics.wals()), StalledUpgrades::new(metrics.clone()));
         Self {
             context,
             statuses: StatusCache::default(),
+            tasks,
             tally,
             stalled,
             failed_writes: FailedWrites::default(),
             failed_finalizers: FailedWrites::default(),
             slots,
         }
+    }
+
+    /// The tasks of a WAL that this release can read.
+    pub(super) fn tasks_of(&self, wal: &NamespacedName) -> Vec<Arc<WalTask>> {
+        let is_of_wal = |task: &WalTask| {
+            *task.spec.wal_ref.name == *wal.name && task.metadata.namespace.as_deref() == Some(&*wal.namespace)
+        };
+        let read = |task: Arc<DeserializeGuard<WalTask>>| task.0.as_ref().ok().filter(|task| is_of_wal(task)).cloned();
+        self.tasks.state().into_iter().filter_map(read).map(Arc::new).collect()
     }
 
     /// Releases the upgrade slot of a WAL of which nothing more is changed, and has those reconciled that may get it.
