@@ -9,7 +9,7 @@ use tidemark_crds::TaskType;
 use super::{
     client::KubectlClient,
     objects::{WalObject, display_value},
-    task_object::{StartArgs, start},
+    task_object::{TaskStartArgs, start},
 };
 use crate::cli::output::print_line;
 
@@ -27,15 +27,15 @@ pub(super) struct WalRestoreCommand {
     #[arg(value_name = "WAL")]
     pub(super) wal: String,
     #[command(flatten)]
-    pub(super) target: RestoreTarget,
+    pub(super) target: WalRestoreTarget,
     #[command(flatten)]
-    pub(super) start: StartArgs,
+    pub(super) start: TaskStartArgs,
 }
 
 /// What to restore to.
 #[derive(Clone, Debug, Default, Args)]
 #[group(required = true, multiple = false)]
-pub(super) struct RestoreTarget {
+pub(super) struct WalRestoreTarget {
     /// All operations whose token's second is not later than this time, such as 2026-11-20T10:00:00Z or 2026-11-20T11:00:00+01:00.
     #[arg(long, value_name = "TIME")]
     pub(super) to_time: Option<String>,
@@ -50,7 +50,7 @@ pub(super) struct RestoreTarget {
     pub(super) latest: bool,
 }
 
-impl RestoreTarget {
+impl WalRestoreTarget {
     /// The member `restore` of the task.
     pub(super) fn request(&self) -> anyhow::Result<Value> {
         let Self { to_time, to_token, snapshot, latest } = self;
@@ -93,7 +93,7 @@ pub(super) struct WalPromoteCommand {
     #[arg(value_name = "WAL")]
     pub(super) wal: String,
     #[command(flatten)]
-    pub(super) start: StartArgs,
+    pub(super) start: TaskStartArgs,
 }
 
 impl WalPromoteCommand {

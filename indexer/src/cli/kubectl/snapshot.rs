@@ -7,7 +7,7 @@ use tidemark_crds::TaskType;
 use super::{
     client::KubectlClient,
     objects::WalObject,
-    task_object::{StartArgs, start},
+    task_object::{TaskStartArgs, start},
 };
 
 /// Make a snapshot of a WAL now, beside those of its schedule.
@@ -26,7 +26,7 @@ pub(super) struct WalSnapshotCommand {
     #[arg(long, value_name = "NAME")]
     pub(super) name: Option<String>,
     #[command(flatten)]
-    pub(super) start: StartArgs,
+    pub(super) start: TaskStartArgs,
 }
 
 impl WalSnapshotCommand {

@@ -23,7 +23,7 @@ const UNSEEN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a command does that starts a task.
 #[derive(Clone, Copy, Debug, Default, Args)]
-pub(super) struct StartArgs {
+pub(super) struct TaskStartArgs {
     /// Stay until the task has ended, and show what it does. Exit code 1: it did not succeed.
     ///
     /// The task runs in the cluster: it goes on if this command is interrupted.
@@ -34,7 +34,7 @@ pub(super) struct StartArgs {
 /// Creates a task of `wal`, says so, and waits for its end if that is wanted.
 ///
 /// `request` is what the spec has beside WAL and type.
-pub(super) async fn start(wal: &WalObject, r#type: TaskType, request: Value, args: StartArgs) -> anyhow::Result<()> {
+pub(super) async fn start(wal: &WalObject, r#type: TaskType, request: Value, args: TaskStartArgs) -> anyhow::Result<()> {
     let WalObject { name, namespace, client, .. } = wal;
     let mut spec = json!({"walRef": {"name": name}, "type": r#type});
     if let (Value::Object(spec), Value::Object(request)) = (&mut spec, request) {
@@ -55,6 +55,18 @@ pub(super) async fn start(wal: &WalObject, r#type: TaskType, request: Value, arg
         return wait(client, &created, POLL_INTERVAL, print_line).await;
     }
     print_line(&format!("see what it does: kubectl tidemark tasks {name} -n {namespace}"))
+}
+
+/// The tasks of a WAL, oldest first.
+pub(super) async fn tasks_of(client: &KubectlClient, wal: &str) -> anyhow::Result<Vec<Value>> {
+    let mut tasks = client.list(&["get", TASK_RESOURCE]).await?;
+    tasks.retain(|task| text(task, "/spec/walRef/name") == wal);
+    sort_by_age(&mut tasks);
+    Ok(tasks)
+}
+
+pub(super) fn sort_by_age(tasks: &mut [Value]) {
+    tasks.sort_by(|a, b| text(a, "/metadata/creationTimestamp").cmp(text(b, "/metadata/creationTimestamp")));
 }
 
 /// Shows each change of a task until it has ended.

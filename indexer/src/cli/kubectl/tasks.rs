@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     client::KubectlClient,
     objects::{display_value, table, text},
-    task_object::{TASK_RESOURCE, verdict},
+    task_object::{TASK_RESOURCE, sort_by_age, tasks_of, verdict},
 };
 use crate::cli::output::print_line;
 
@@ -36,16 +36,21 @@ impl WalTasksCommand {
 
     pub(super) async fn lines(&self, client: &KubectlClient) -> anyhow::Result<Vec<String>> {
         let Self { wal, all_namespaces } = self;
-        let everywhere: &[&str] = if *all_namespaces { &["--all-namespaces"] } else { &[] };
-        let mut tasks = client.list(&[&["get", TASK_RESOURCE], everywhere].concat()).await?;
-        tasks.retain(|task| wal.as_deref().is_none_or(|wal| text(task, "/spec/walRef/name") == wal));
+        let tasks = match wal {
+            Some(wal) => tasks_of(client, wal).await?,
+            None => {
+                let everywhere: &[&str] = if *all_namespaces { &["--all-namespaces"] } else { &[] };
+                let mut tasks = client.list(&[&["get", TASK_RESOURCE], everywhere].concat()).await?;
+                sort_by_age(&mut tasks);
+                tasks
+            }
+        };
         if tasks.is_empty() {
             let which = wal.as_deref().map_or("in this namespace; -A lists every namespace".to_owned(), |wal| {
                 format!("of WAL \"{wal}\"; make one: kubectl tidemark snapshot {wal}")
             });
             return Ok(vec![format!("no tasks {which}")]);
         }
-        tasks.sort_by(|a, b| text(a, "/metadata/creationTimestamp").cmp(text(b, "/metadata/creationTimestamp")));
         let mut head = ["NAME", "WAL", "TYPE", "BY", "STATE", "STARTED", "TOOK", "WHAT"].map(str::to_owned).to_vec();
         let mut rows: Vec<Vec<String>> = tasks.iter().map(row).collect();
         if *all_namespaces {
@@ -60,7 +65,7 @@ impl WalTasksCommand {
 
 fn row(task: &Value) -> Vec<String> {
     let by = if text(task, "/metadata/labels/tidemark.dev~1schedule").is_empty() { "hand" } else { "schedule" };
-    let what = verdict(task).chars().take(MAX_VERDICT_CHARS).collect();
+    let what: String = verdict(task).chars().take(MAX_VERDICT_CHARS).collect();
     vec![
         display_value(task, "/metadata/name"),
         display_value(task, "/spec/walRef/name"),

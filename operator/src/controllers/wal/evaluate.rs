@@ -18,10 +18,10 @@ pub(crate) mod verified;
 #[cfg(test)]
 mod tests;
 
-use tidemark_crds::ConditionType;
+use tidemark_crds::{ConditionType, condition};
 
 use self::ready::ready;
-pub(crate) use self::{inputs::ConditionInputs, protection::ProtectionInputs, unreadable::evaluate_unreadable};
+pub(crate) use self::{inputs::ConditionInputs, protection::{ProtectionInputs, ProtectionState}, unreadable::evaluate_unreadable};
 use crate::condition_value::ConditionValue;
 
 /// The conditions of a WAL.
@@ -43,8 +43,10 @@ pub(crate) fn evaluate(inputs: &ConditionInputs<'_>) -> WalConditions {
     let (storage, indexing, search) = (storage::evaluate(inputs), indexing::evaluate(inputs), search::evaluate(inputs));
     let ready = ready(inputs, &storage, &indexing, &search);
     let applied = applied::evaluate(inputs);
-    let protection = inputs.protection.as_ref();
-    let (snapshot_current, verified) = (snapshot_current::evaluate(protection), verified::evaluate(protection));
+    let before = |kind| condition(inputs.before, kind);
+    let protection = &inputs.protection;
+    let snapshot_current = protection.evaluate(before(ConditionType::SnapshotCurrent), snapshot_current::evaluate);
+    let verified = protection.evaluate(before(ConditionType::Verified), verified::evaluate);
     let progress = progress::evaluate(&applied);
     WalConditions { ready, progress, applied, storage, indexing, search, snapshot_current, verified }
 }

@@ -36,6 +36,8 @@ pub(crate) struct ObservedWal {
     /// When the WAL was made.
     pub(crate) created: Timestamp,
     pub(crate) tasks: TaskHistory,
+    /// Whether all of them are known.
+    pub(crate) tasks_listed: bool,
     /// What the index holds, if that is known.
     pub(crate) index: Option<IndexFigures>,
 }
@@ -69,6 +71,8 @@ pub(crate) fn observe(wal: &Wal, controller: &WalController) -> ObservedWal {
     let pods: Vec<_> = pods.collect();
     let status = controller.statuses.status(&key, wal);
     let created = wal.metadata.creation_timestamp.as_ref().map_or(Timestamp::MIN, |created| created.0);
+    // Before they are asked for: what is listed after this is known as well.
+    let tasks_listed = controller.tasks_listed();
     let tasks = TaskHistory::of(controller.tasks_of(&key), &key.name, &uid, created);
     let index = index_figures(&pods, &status);
     let intent = WalIntent {
@@ -81,7 +85,7 @@ pub(crate) fn observe(wal: &Wal, controller: &WalController) -> ObservedWal {
         approved_release: wal.annotations().get(names::ANNOTATION_APPROVE_UPGRADE).cloned(),
     };
     let generation = wal.metadata.generation;
-    ObservedWal { key, uid, generation, intent, owned, pods, status, created, tasks, index }
+    ObservedWal { key, uid, generation, intent, owned, pods, status, created, tasks, tasks_listed, index }
 }
 
 /// What the writer reports, or what one reported last. An indexer that was not polled yet may be about to say something else.

@@ -16,7 +16,7 @@ use tidemark_crds::{
 
 use super::{
     build,
-    evaluate::{ConditionInputs, ProtectionInputs, evaluate, evaluate_unreadable},
+    evaluate::{ConditionInputs, ProtectionInputs, ProtectionState, evaluate, evaluate_unreadable},
     next_status,
     observe::{ObservedWal, WalIntent, observe},
     purge_finalizer::{self, DeletionStep},
@@ -166,11 +166,12 @@ async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, 
     let resync = backoff::jittered(RESYNC_INTERVAL, backoff::random());
     let counting = (upgrade.step == UpgradeStep::Queue && controller.slots.is_counting()).then_some(RETRY_INTERVAL);
     let slot = schedule.outcome.next.map(|slot| wait_until(slot, clock::now()));
+    let listing = (!observed.tasks_listed).then_some(RETRY_INTERVAL);
     let next = [again, waiting, at_once, purging, counting].into_iter().flatten().reduce(Duration::min);
     match (next, unfinalized) {
         // Tried again later each time, where nothing else is due before that.
         (None, Some(answer)) => Err(ReconcileError::Finalizer(kube::Error::Api(answer))),
-        (next, _) => Ok(Action::requeue(next.into_iter().chain(slot).fold(resync, Duration::min))),
+        (next, _) => Ok(Action::requeue(next.into_iter().chain(slot).chain(listing).fold(resync, Duration::min))),
     }
 }
 
@@ -205,7 +206,7 @@ async fn follow_schedules<'a>(
         None
     };
     let outcome = match wal {
-        Some(wal) if blocked.is_none() => {
+        Some(wal) if blocked.is_none() && observed.tasks_listed => {
             let shared = &context.shared;
             make_due_tasks(wal, observed, &shared.client, &shared.metrics, clock::now()).await
         }
@@ -460,12 +461,16 @@ async fn report(
     if let Some(done) = &followed.outcome.done {
         maintained.schedules = Some(done.clone()).filter(|done| *done != ScheduleStatus::default());
     }
-    let protection = followed.schedules.map(|schedules| ProtectionInputs {
-        schedule: ScheduleInputs { status: &maintained, ..observed.schedule_inputs(schedules) },
-        failure: followed.outcome.failure.as_ref().map(|failure| (failure.r#type, failure.to_string())),
-        blocked: followed.blocked,
-        now,
-    });
+    let protection = match followed.schedules {
+        _ if !observed.tasks_listed => ProtectionState::Unlisted,
+        None => ProtectionState::Refused,
+        Some(schedules) => ProtectionState::Known(ProtectionInputs {
+            schedule: ScheduleInputs { status: &maintained, ..observed.schedule_inputs(schedules) },
+            failure: followed.outcome.failure.as_ref().map(|failure| (failure.r#type, failure.to_string())),
+            blocked: followed.blocked,
+            now,
+        }),
+    };
     let inputs = ConditionInputs {
         suspended: observed.is_suspended(),
         search_wanted: observed.is_search_wanted(),

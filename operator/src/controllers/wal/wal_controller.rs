@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt as _;
 use kube::{core::DeserializeGuard, runtime::reflector::Store};
 use tidemark_crds::{Wal, WalTask, names};
 
@@ -44,6 +45,11 @@ impl WalController {
             failed_finalizers: FailedWrites::default(),
             slots,
         }
+    }
+
+    /// Whether all tasks are known.
+    pub(super) fn tasks_listed(&self) -> bool {
+        self.tasks.wait_until_ready().now_or_never().is_some()
     }
 
     /// The tasks of a WAL that this release can read.

@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tidemark_crds::{ConditionType, PodPhase, PodReport, Reason, condition, names::WalComponent};
 
-use super::protection::ProtectionInputs;
+use super::protection::ProtectionState;
 use crate::{
     cache::RolloutStatus, condition_value::ConditionValue, observed_pod::ObservedPod, pod_report_poller::PodSilence,
 };
@@ -35,8 +35,8 @@ pub(crate) struct ConditionInputs<'a> {
     pub(crate) outdated: Vec<WalComponent>,
     /// Why not all children could be written yet, if that may pass by itself.
     pub(crate) unwritten: Option<String>,
-    /// Schedules and tasks; none if the spec is refused.
-    pub(crate) protection: Option<ProtectionInputs<'a>>,
+    /// Schedules and tasks.
+    pub(crate) protection: ProtectionState<'a>,
 }
 
 impl ConditionInputs<'_> {

@@ -1,16 +1,49 @@
 //! What `SnapshotCurrent` and `Verified` are made from, and what both ask: whether a schedule is followed.
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
-use tidemark_crds::{CronSchedule, TaskType, WalTask, WalTaskState, names};
+use tidemark_crds::{CronSchedule, Reason, TaskType, WalTask, WalTaskState, names};
 
-use crate::controllers::wal::schedule::{
-    due_tasks::{ScheduleInputs, schedule_done},
-    task_history::{created_at, state},
+use crate::{
+    condition_value::ConditionValue,
+    controllers::wal::schedule::{
+        due_tasks::{ScheduleInputs, schedule_done},
+        task_history::{created_at, state},
+    },
 };
 
 /// Nothing is late before this.
 pub(super) const GRACE: SignedDuration = SignedDuration::from_hours(1);
+
+/// Whether a WAL's schedules and tasks are known.
+#[derive(Clone, Debug)]
+pub(crate) enum ProtectionState<'a> {
+    /// The spec is refused, and with it its schedules.
+    Refused,
+    /// The operator has just started, and has not listed the tasks.
+    Unlisted,
+    Known(ProtectionInputs<'a>),
+}
+
+impl ProtectionState<'_> {
+    /// What a condition says by `evaluate`, where that can be known; `before` is what it said before.
+    pub(super) fn evaluate(
+        &self,
+        before: Option<&Condition>,
+        evaluate: impl FnOnce(&ProtectionInputs<'_>) -> ConditionValue,
+    ) -> ConditionValue {
+        match (self, before) {
+            (Self::Known(inputs), _) => evaluate(inputs),
+            (Self::Unlisted, Some(before)) => ConditionValue::repeated(before),
+            (Self::Unlisted, None) => ConditionValue::unknown(Reason::Pending, "the operator is listing the tasks of this WAL"),
+            (Self::Refused, _) => ConditionValue::unknown(
+                Reason::SpecInvalid,
+                "the spec is refused, and none of its schedules is followed; see the condition Ready for what to correct",
+            ),
+        }
+    }
+}
 
 /// What is known of a WAL's schedules and tasks.
 #[derive(Clone, Debug)]

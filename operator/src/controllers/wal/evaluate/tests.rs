@@ -162,7 +162,7 @@ impl ConditionCase {
             held: *held,
             outdated: outdated.clone(),
             unwritten: unwritten.clone(),
-            protection: None,
+            protection: ProtectionState::Refused,
         };
         let conditions = evaluate(&inputs);
         self.check_status(&inputs, &conditions);
@@ -189,6 +189,7 @@ impl ConditionCase {
             status: WalStatus { conditions: self.before.clone(), applied_generation: Some(1), ..WalStatus::default() },
             created: Timestamp::UNIX_EPOCH,
             tasks: TaskHistory::default(),
+            tasks_listed: true,
             index: None,
         };
         let upgrade = ConditionValue::no(Reason::UpToDate, "");

@@ -6,13 +6,7 @@ use tidemark_crds::{Reason, TaskType};
 use super::protection::{ProtectionInputs, message};
 use crate::condition_value::ConditionValue;
 
-pub(crate) fn evaluate(protection: Option<&ProtectionInputs<'_>>) -> ConditionValue {
-    let Some(protection) = protection else {
-        return ConditionValue::unknown(
-            Reason::SpecInvalid,
-            "the spec is refused, and none of its schedules is followed; see the condition Ready for what to correct",
-        );
-    };
+pub(crate) fn evaluate(protection: &ProtectionInputs<'_>) -> ConditionValue {
     let schedule = &protection.schedule;
     let last = schedule.status.last_verification.as_ref();
     let latest = match last {

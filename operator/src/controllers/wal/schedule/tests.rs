@@ -387,7 +387,7 @@ fn conditions(case: &ScheduleCase, now: &str, blocked: Option<&'static str>, fai
     let failure = failure.map(|failure| (TaskType::Snapshot, failure.to_owned()));
     let protection = ProtectionInputs { schedule, failure, blocked, now: at(now) };
     let said = |value: ConditionValue| format!("{}/{}: {}", value.status.as_str(), value.reason, value.message);
-    [said(snapshot_current::evaluate(Some(&protection))), said(verified::evaluate(Some(&protection)))]
+    [said(snapshot_current::evaluate(&protection)), said(verified::evaluate(&protection))]
 }
 
 #[track_caller]
