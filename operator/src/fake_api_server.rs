@@ -104,7 +104,7 @@ impl FakeApiServer {
         self.stored.lock().writes
     }
 
-    /// From now on no object of this plural can be applied; `None` ends that.
+    /// From now on no object of this plural can be applied or created; `None` ends that.
     pub(crate) fn refuse(&self, plural: Option<&'static str>) {
         self.stored.lock().refused = plural.map(|plural| (plural, None, FORBIDDEN));
     }
@@ -158,7 +158,7 @@ impl FakeApiServer {
         if stored.keeps_finalizers && body.pointer("/metadata/finalizers").is_some() {
             return Err(FORBIDDEN);
         }
-        let applies = target.query.contains_key("force");
+        let applies = target.query.contains_key("force") || method == Method::POST;
         let refused = stored.refused.filter(|(plural, name, _)| {
             applies && target.path.is_of(plural) && name.is_none_or(|name| target.path.name == name)
         });

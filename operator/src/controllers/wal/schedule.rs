@@ -10,3 +10,5 @@ pub(crate) mod task_history;
 pub(crate) mod task_results;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod world_tests;
