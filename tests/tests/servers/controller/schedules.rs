@@ -41,17 +41,18 @@ async fn forget(world: &ControllerWorld) -> Timestamp {
     long_ago
 }
 
-/// The pod of the task's Job ends with this result.
+/// The pod of the task's Job ends with this result; one that is not a success is a failure of the pod.
 async fn finish(world: &ControllerWorld, task: &str, result: Value) -> anyhow::Result<()> {
     let pods = world.api::<Pod>();
     let of_task = ListParams::default().labels(&format!("{}={task}", names::LABEL_TASK));
     let pod = eventually("the Job has a pod", async || Ok(pods.list(&of_task).await?.items.into_iter().next())).await?;
     let container = pod.spec.iter().flat_map(|spec| &spec.containers).map(|container| &container.name).next();
+    let (phase, code) = if result["state"] == "succeeded" { ("Succeeded", 0) } else { ("Failed", 1) };
     let ended = json!({"status": {
-        "phase": "Succeeded",
+        "phase": phase,
         "containerStatuses": [{
             "name": container, "image": "i", "imageID": "i", "ready": false, "restartCount": 0,
-            "state": {"terminated": {"exitCode": 0, "reason": "Completed", "message": result.to_string()}},
+            "state": {"terminated": {"exitCode": code, "reason": "Completed", "message": result.to_string()}},
         }],
     }});
     pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&ended)).await?;
