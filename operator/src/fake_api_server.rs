@@ -38,6 +38,8 @@ struct StoredObjects {
     writes: usize,
     /// The plural of which no object can be applied, or only the one of this name, and what is answered.
     refused: Option<(&'static str, Option<&'static str>, ApiRefusal)>,
+    /// The plural of which no object can be created.
+    uncreatable: Option<&'static str>,
     /// Whether finalizers cannot be changed.
     keeps_finalizers: bool,
     /// The plural whose lists are refused.
@@ -104,9 +106,14 @@ impl FakeApiServer {
         self.stored.lock().writes
     }
 
-    /// From now on no object of this plural can be applied or created; `None` ends that.
+    /// From now on no object of this plural can be applied; `None` ends that.
     pub(crate) fn refuse(&self, plural: Option<&'static str>) {
         self.stored.lock().refused = plural.map(|plural| (plural, None, FORBIDDEN));
+    }
+
+    /// From now on no object of this plural can be created; `None` ends that.
+    pub(crate) fn refuse_creation(&self, plural: Option<&'static str>) {
+        self.stored.lock().uncreatable = plural;
     }
 
     /// From now on the object of this plural and name cannot be applied.
@@ -158,12 +165,15 @@ impl FakeApiServer {
         if stored.keeps_finalizers && body.pointer("/metadata/finalizers").is_some() {
             return Err(FORBIDDEN);
         }
-        let applies = target.query.contains_key("force") || method == Method::POST;
+        let applies = target.query.contains_key("force");
         let refused = stored.refused.filter(|(plural, name, _)| {
             applies && target.path.is_of(plural) && name.is_none_or(|name| target.path.name == name)
         });
         if let Some((.., refusal)) = refused {
             return Err(refusal);
+        }
+        if *method == Method::POST && stored.uncreatable.is_some_and(|plural| target.path.is_of(plural)) {
+            return Err(FORBIDDEN);
         }
         let changed = match method.as_str() {
             "POST" => stored.create(target.path, body),

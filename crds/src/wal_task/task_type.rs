@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::names;
+
 /// What a task does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema, Serialize, Deserialize)]
 pub enum TaskType {
@@ -50,6 +52,11 @@ impl TaskType {
     /// Its row of [`TASK_COMMANDS`].
     pub const fn command(self) -> TaskCommand {
         TASK_COMMANDS[self as usize]
+    }
+
+    /// Name of the ServiceAccount of its Jobs, which belongs to the WAL `wal`.
+    pub fn service_account(self, wal: &str) -> String {
+        if self == Self::Cleanup { names::cleanup_service_account(wal) } else { names::jobs_service_account(wal) }
     }
 
     /// As `spec.type` writes it.

@@ -16,7 +16,7 @@ use super::{
     wal_controller::WalController,
 };
 use crate::{
-    cache::{ChildKind, NamespacedName, OwnedObjects, RolloutStatus},
+    cache::{ChildKind, JobStatus, NamespacedName, OwnedObjects, RolloutStatus},
     object_owner::ObjectOwner,
     observed_pod::ObservedPod,
 };
@@ -103,6 +103,12 @@ fn index_figures(pods: &[ObservedPod], status: &WalStatus) -> Option<IndexFigure
     Some(IndexFigures { generation: status.generation.clone()?, entries, bytes: 0 })
 }
 
+/// The Jobs of the WAL with this UID that run, or whose pods may not be gone yet.
+pub(crate) fn running_jobs<'a>(owned: &'a OwnedObjects, uid: &'a str) -> impl Iterator<Item = &'a JobStatus> {
+    let jobs = owned.children.values().filter_map(|child| child.job.as_ref());
+    jobs.filter(move |job| *job.wal_uid == *uid && job.end.is_none())
+}
+
 fn token_secret(auth: &SearchAuth) -> Option<String> {
     auth.secret_ref.as_ref().filter(|_| auth.r#type == AuthType::Token).map(|secret| secret.name.clone())
 }
@@ -129,6 +135,11 @@ impl ObservedWal {
     pub(crate) fn schedule_inputs<'a>(&'a self, schedules: &'a ValidatedSchedules) -> ScheduleInputs<'a> {
         let Self { tasks, status, created, index, .. } = self;
         ScheduleInputs { schedules, tasks, status, index: index.as_ref(), created: *created }
+    }
+
+    /// The task of a Job of this WAL that may write and has not ended, if there is one.
+    pub(crate) fn writing_task(&self) -> Option<&str> {
+        running_jobs(&self.owned, &self.uid).find(|job| job.writes()).map(|job| &*job.task)
     }
 
     /// The WAL as the owner of its children.

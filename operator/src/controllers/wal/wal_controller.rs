@@ -10,6 +10,7 @@ use super::{failed_writes::FailedWrites, stalled_upgrades::StalledUpgrades};
 use crate::{
     cache::NamespacedName, condition_tally::ConditionTally, context::ReconcileContext,
     reconcile_queues::ReconcileTarget, status_cache::StatusCache, upgrade_slots::UpgradeSlots,
+    writing_turns::WritingTurns,
 };
 
 /// The controller of the WALs in one namespace, or in the whole cluster.
@@ -25,13 +26,16 @@ pub(crate) struct WalController {
     pub(super) failed_finalizers: FailedWrites,
     /// Those of every namespace.
     pub(super) slots: Arc<UpgradeSlots>,
+    /// Whose Job is being created.
+    pub(super) turns: WritingTurns,
 }
 
 impl WalController {
     pub(crate) fn new(
         context: ReconcileContext,
-        tasks: Store<DeserializeGuard<WalTask>>,
         slots: Arc<UpgradeSlots>,
+        turns: WritingTurns,
+        tasks: Store<DeserializeGuard<WalTask>>,
     ) -> Self {
         let metrics = &context.shared.metrics;
         let (tally, stalled) = (ConditionTally::new(metrics.wals()), StalledUpgrades::new(metrics.clone()));
@@ -44,6 +48,7 @@ impl WalController {
             failed_writes: FailedWrites::default(),
             failed_finalizers: FailedWrites::default(),
             slots,
+            turns,
         }
     }
 

@@ -175,11 +175,11 @@ async fn no_task_is_made_while_the_wal_is_suspended() {
 async fn a_task_that_cannot_be_made_is_reported_in_the_servers_words_and_tried_again() {
     let mut world = FakeWorld::new();
     start_operator(&mut world);
-    world.server.refuse(Some("waltasks"));
+    world.server.refuse_creation(Some("waltasks"));
     make_wal(&world, |_| ()).await;
     let message = is(&world, "SnapshotOverdue").await;
     assert!(message.contains("no, says a policy"), "{message}");
-    world.server.refuse(None);
+    world.server.refuse_creation(None);
     only_task(&world).await;
 }
 
