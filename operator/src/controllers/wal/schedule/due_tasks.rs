@@ -9,7 +9,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use tidemark_crds::{CronSchedule, ScheduleStatus, TaskType, WalStatus};
+use tidemark_crds::{CronSchedule, ScheduleStatus, TaskType, WalStatus, WalTaskState};
 
 use super::task_history::{IndexFigures, TaskHistory, created_at, ended_at, index_figures, state};
 use crate::controllers::wal::validate::{ValidatedSchedules, ValidatedSnapshots};
@@ -137,8 +137,8 @@ impl ScheduleInputs<'_> {
             || grew(snapshots.after_bytes, index.bytes, bytes)
             || old_at.is_some_and(|old_at| old_at <= now);
         let spaced = self.tasks.last_ended(TaskType::Snapshot).and_then(|task| {
-            let succeeded = state(task).is_some_and(|state| state == tidemark_crds::WalTaskState::Succeeded);
-            ended_at(task)?.checked_add(if succeeded { MIN_INTERVAL } else { RETRY_INTERVAL }).ok()
+            let interval = if state(task) == Some(WalTaskState::Succeeded) { MIN_INTERVAL } else { RETRY_INTERVAL };
+            ended_at(task)?.checked_add(interval).ok()
         });
         match spaced.filter(|spaced| *spaced > now) {
             Some(spaced) if is_over => (false, Some(spaced)),
