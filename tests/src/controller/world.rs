@@ -16,9 +16,7 @@ use kube::{
     api::{ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use tidemark_crds::{
-    ConditionType, KINDS, Wal, WalTask, WalTaskState, WalTaskStatus, condition, names::WalComponent,
-};
+use tidemark_crds::{ConditionType, KINDS, Wal, WalTask, WalTaskState, WalTaskStatus, condition, names::WalComponent};
 use tokio::sync::OnceCell;
 
 use super::{FakePods, OperatorOptions, OperatorProcess};

@@ -22,8 +22,8 @@ use self::{
 pub use self::{
     refusal::SpecRefusal,
     validated::{
-        ValidatedCache, ValidatedCleanup, ValidatedIndexer, ValidatedJobs, ValidatedLog, ValidatedRole, ValidatedSearch,
-        ValidatedWal,
+        ValidatedCache, ValidatedCleanup, ValidatedIndexer, ValidatedJobs, ValidatedLog, ValidatedRole,
+        ValidatedSearch, ValidatedWal,
     },
     validated_stores::{StorePlace, ValidatedCredentials, ValidatedStore, WalStores},
 };
@@ -40,7 +40,9 @@ pub fn validate(wal: &Wal, cluster_id: &str) -> Result<ValidatedWal, Vec<SpecRef
     let search = search(wal, &mut refusals);
     let jobs = jobs(wal, &mut refusals);
     match (identity, stores, log, jobs) {
-        (Some((name, namespace, uid, owner_reference)), Some(stores), Some(log), Some(jobs)) if refusals.0.is_empty() => {
+        (Some((name, namespace, uid, owner_reference)), Some(stores), Some(log), Some(jobs))
+            if refusals.0.is_empty() =>
+        {
             let purging =
                 wal.spec.deletion_policy == DeletionPolicy::Purge && wal.metadata.deletion_timestamp.is_some();
             Ok(ValidatedWal {

@@ -38,8 +38,7 @@ pub(crate) struct AttemptPlan<'a> {
 pub(crate) fn build(attempt: &AttemptPlan<'_>, wal: &ValidatedWal, platform: &PlatformSettings) -> Job {
     let AttemptPlan { task, owner, spec, number, image, time_limit } = attempt;
     let kind = spec.r#type;
-    let labels =
-        job_pod_plan::labels(wal, [(names::LABEL_TASK, &*task.name), (names::LABEL_TASK_TYPE, kind.as_str())]);
+    let labels = job_pod_plan::labels(wal, [(names::LABEL_TASK, &*task.name), (names::LABEL_TASK_TYPE, kind.as_str())]);
     let settings = JobSettings {
         image,
         arguments: arguments(attempt, &wal.jobs),

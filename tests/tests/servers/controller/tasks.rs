@@ -32,7 +32,14 @@ async fn a_task_runs_as_a_job_and_tells_what_it_did() {
     assert_eq!((result.entries, result.bytes), (Some(7), Some(1024)));
     assert_eq!(done.message.as_deref(), Some("deleted 7 objects"));
     assert!(done.start_time.is_some() && done.completion_time >= done.start_time);
-    let waited = world.server.kubectl(["wait", "waltask/nightly", "-n", &world.namespace, "--for=condition=Complete", "--timeout=10s"]);
+    let waited = world.server.kubectl([
+        "wait",
+        "waltask/nightly",
+        "-n",
+        &world.namespace,
+        "--for=condition=Complete",
+        "--timeout=10s",
+    ]);
     waited.await.expect("people wait for it so");
     eventually("its story is told", async || {
         Ok((world.events_on("WALTask", "nightly").await? == ["AttemptStarted", "Succeeded"]).then_some(()))
@@ -125,7 +132,8 @@ async fn a_node_that_is_cut_off_ends_an_attempt_when_kubernetes_gives_its_pod_up
     let pod = world.job_pod("nightly-1").await.expect("it has a pod").name_any();
     let path = format!("/api/v1/namespaces/{}/pods/{pod}/binding", world.namespace);
     let target = json!({"apiVersion": "v1", "kind": "Node", "name": "lost"});
-    let binding = json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod}, "target": target}).to_string();
+    let binding =
+        json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod}, "target": target}).to_string();
     let bound = world.server.kubectl_command().run_with(["create", "--raw", &path, "-f", "-"], &binding).await;
     bound.expect("it is bound");
     world.task_is("nightly", WalTaskState::Running).await.expect("it runs");

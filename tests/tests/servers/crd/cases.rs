@@ -170,15 +170,27 @@ pub(crate) fn rules() -> Vec<DefinitionCase> {
 
     let snapshots = |more: Value| with_more(json!({}), more);
     case("snapshots", &[("snapshots", json!({}))], None);
-    case("no bounds", &[("snapshots", json!({"schedule": "", "afterEntries": 0, "afterSize": "0", "afterAge": "0s"}))], None);
+    case(
+        "no bounds",
+        &[("snapshots", json!({"schedule": "", "afterEntries": 0, "afterSize": "0", "afterAge": "0s"}))],
+        None,
+    );
     case("snapshots too rare", &[("snapshots", json!({"afterAge": "8785h"}))], Some("afterAge is at most 8784h"));
     let copy = |url: &str| snapshots(json!({"copyTo": {"url": url}}));
     case("a copy elsewhere", &[("snapshots", copy("gs://dr/orders"))], None);
-    case("a copy in the log", &[("snapshots", copy("s3://wal/orders/dr"))], Some("a copy of the snapshots lies neither"));
+    case(
+        "a copy in the log",
+        &[("snapshots", copy("s3://wal/orders/dr"))],
+        Some("a copy of the snapshots lies neither"),
+    );
     case("a copy above the index", &[("snapshots", copy("s3://idx"))], Some("a copy of the snapshots lies neither"));
     let cleanup = |more: Value| with_more(json!({"enabled": true}), more);
     case("cleanup", &[("snapshots", json!({})), ("cleanup", cleanup(json!({})))], None);
-    case("cleanup without snapshots", &[("cleanup", cleanup(json!({})))], Some("cleanup needs snapshots and the archive"));
+    case(
+        "cleanup without snapshots",
+        &[("cleanup", cleanup(json!({})))],
+        Some("cleanup needs snapshots and the archive"),
+    );
     case(
         "cleanup without archive",
         &[("snapshots", json!({})), ("archive", json!({"enabled": false})), ("cleanup", cleanup(json!({})))],
@@ -189,7 +201,11 @@ pub(crate) fn rules() -> Vec<DefinitionCase> {
         &[("snapshots", json!({"keepLast": 2})), ("cleanup", cleanup(json!({"keepSnapshots": 3})))],
         Some("cleanup.keepSnapshots is at most snapshots.keepLast"),
     );
-    case("rules of a cleanup that is off", &[("cleanup", json!({"minAge": "1h", "maxEntries": 0, "maxSize": "1Mi"}))], None);
+    case(
+        "rules of a cleanup that is off",
+        &[("cleanup", json!({"minAge": "1h", "maxEntries": 0, "maxSize": "1Mi"}))],
+        None,
+    );
     case("cleanup of the present", &[("cleanup", json!({"minAge": "0s"}))], Some("minAge is from 1s"));
     case("cleanup in the far future", &[("cleanup", json!({"minAge": "87841h"}))], Some("minAge is from 1s"));
     case("a log of nothing", &[("cleanup", json!({"maxSize": "1023Ki"}))], Some("maxSize is at least 1Mi"));
@@ -319,7 +335,9 @@ pub(crate) fn fields() -> Vec<(&'static str, Vec<Value>, Vec<Value>)> {
         ("archive", each(json!([{}, {"enabled": false}])), each(json!([{"enabled": "no"}, {"url": "s3://a"}]))),
         (
             "jobs",
-            each(json!([{}, {"resources": {"limits": {"memory": "2Gi"}}, "podTemplate": {"spec": {"tolerations": []}}}])),
+            each(
+                json!([{}, {"resources": {"limits": {"memory": "2Gi"}}, "podTemplate": {"spec": {"tolerations": []}}}]),
+            ),
             each(json!([{"replicas": 1}, {"cache": "8Gi"}])),
         ),
         (
@@ -337,8 +355,12 @@ pub(crate) fn fields() -> Vec<(&'static str, Vec<Value>, Vec<Value>)> {
         ),
         (
             "cleanup",
-            each(json!([{}, {"schedule": "0 4 * * *", "timeZone": "Europe/Berlin"}, {"serviceAccountAnnotations": {"a": "b"}}])),
-            each(json!([{"minAge": "30d"}, {"keepSnapshots": 0}, {"maxEntries": -1}, {"maxSize": "1Ti"}, {"dryRun": true}])),
+            each(
+                json!([{}, {"schedule": "0 4 * * *", "timeZone": "Europe/Berlin"}, {"serviceAccountAnnotations": {"a": "b"}}]),
+            ),
+            each(
+                json!([{"minAge": "30d"}, {"keepSnapshots": 0}, {"maxEntries": -1}, {"maxSize": "1Ti"}, {"dryRun": true}]),
+            ),
         ),
         ("verify", each(json!([{}, {"drill": false}])), each(json!([{"schedule": "weekly"}, {"sample": 1}]))),
     ]

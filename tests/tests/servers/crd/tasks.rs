@@ -86,9 +86,13 @@ async fn each_task_is_taken_or_refused_here_and_there() {
 async fn names_of_tasks_leave_room_for_their_jobs() {
     let ground = TestNamespace::new("crd-task-names").await;
     let longest = "a".repeat(59);
-    for (name, accepted) in
-        [("1", true), ("orders-snapshot-1q2w3", true), (&*longest, true), ("a.b", false), (&*format!("{longest}a"), false)]
-    {
+    for (name, accepted) in [
+        ("1", true),
+        ("orders-snapshot-1q2w3", true),
+        (&*longest, true),
+        ("a.b", false),
+        (&*format!("{longest}a"), false),
+    ] {
         let object = task(name, &of("GC", &json!({})));
         let (server, offline) = (ground.refusal(&object).await, linted(&object));
         assert_eq!((server.is_none(), offline.is_none()), (accepted, accepted), "{name}: {server:?} {offline:?}");
@@ -109,9 +113,17 @@ async fn a_task_is_made_once_with_safe_defaults_and_never_changed() {
     assert_eq!(raw["spec"], wanted);
     assert_eq!(raw["status"], json!({"observedGeneration": -1}), "kstatus takes it for unfinished");
     assert_eq!(serde_json::from_value::<WalTaskSpec>(spec).unwrap(), serde_json::from_value(wanted).unwrap());
-    for change in [json!({"maxAttempts": 4}), json!({"type": "GC"}), json!({"snapshot": {"name": "a"}}), json!({"walRef": {"name": "bills"}})] {
+    for change in [
+        json!({"maxAttempts": 4}),
+        json!({"type": "GC"}),
+        json!({"snapshot": {"name": "a"}}),
+        json!({"walRef": {"name": "bills"}}),
+    ] {
         let said = ground.refusal(&task("nightly", &of("Snapshot", &change))).await;
-        assert!(said.as_ref().is_some_and(|said| said.contains("the spec of a task cannot change")), "{change}: {said:?}");
+        assert!(
+            said.as_ref().is_some_and(|said| said.contains("the spec of a task cannot change")),
+            "{change}: {said:?}"
+        );
     }
     assert_eq!(ground.refusal(&task("nightly", &of("Snapshot", &json!({})))).await, None);
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use k8s_openapi::api::{core::v1::ResourceRequirements, networking::v1::NetworkPolicyPeer};
 use tidemark_crds::{
-    AuthType, ByteSize, CacheSpec, CleanupSpec, CredentialsType, LogPlace, PodTemplate, PodTemplateSettings, Reason, RoleSpec,
-    ServiceType, StorageCredentials, StorageSpec, TimeSpan, Wal, WalSpec, is_web_origin, names,
+    AuthType, ByteSize, CacheSpec, CleanupSpec, CredentialsType, LogPlace, PodTemplate, PodTemplateSettings, Reason,
+    RoleSpec, ServiceType, StorageCredentials, StorageSpec, TimeSpan, Wal, WalSpec, is_web_origin, names,
     names::WalComponent, parse_quantity_millis,
 };
 
