@@ -9,7 +9,7 @@ use super::{status::WalTaskStatus, task_type::TaskType};
 use crate::{names, schema::optional_time, time_span::TimeSpan};
 
 /// The name of a snapshot: it stands in the names of objects.
-const SNAPSHOT_NAME: &str = "^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?$";
+const SNAPSHOT_NAME: &str = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$";
 
 /// What is done to which WAL. It cannot change: another wish is another task.
 #[derive(Clone, Debug, PartialEq, CustomResource, KubeSchema, Serialize, Deserialize)]
@@ -169,7 +169,7 @@ pub struct RestoreTarget {
 /// More about a snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct SnapshotTask {
-    /// Its name; left out, the program makes one.
+    /// Its name; left out, one is made of the task's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63), regex(pattern = SNAPSHOT_NAME))]
     pub name: Option<String>,

@@ -118,7 +118,9 @@ mod tests {
     #[test]
     fn the_end_of_its_container_is_kept() {
         let container = |state: Value| json!([{"name": "job", "image": "i", "imageID": "i", "ready": false, "restartCount": 0, "state": state}]);
-        let pod = read(&json!({"phase": "Pending", "containerStatuses": container(json!({"waiting": {"reason": "ImagePullBackOff"}}))}));
+        let pod = read(
+            &json!({"phase": "Pending", "containerStatuses": container(json!({"waiting": {"reason": "ImagePullBackOff"}}))}),
+        );
         assert_eq!((pod.started, pod.trouble), (false, Some(PodTrouble::Image("i".into()))));
         let pod = read(&json!({
             "phase": "Failed",
@@ -138,7 +140,8 @@ mod tests {
         };
         assert_eq!(target("PreemptionByScheduler"), Some((true, "so".to_owned())));
         assert_eq!(target("DeletionByTaintManager"), Some((false, "so".to_owned())));
-        let evicted = read(&json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}));
+        let evicted =
+            read(&json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}));
         assert_eq!(&*evicted.disruption.unwrap().message, "The node was low on resource: memory");
         assert_eq!(read(&json!({"phase": "Running"})).disruption, None);
     }

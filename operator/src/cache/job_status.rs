@@ -47,7 +47,8 @@ impl JobStatus {
     /// Reads a Job of the API server.
     pub(super) fn read(object: &Value) -> Self {
         let label = |name: &str| object.pointer("/metadata/labels").and_then(|labels| labels[name].as_str());
-        let annotation = object.pointer("/metadata/annotations").and_then(|all| all[ANNOTATION_WAL_GENERATION].as_str());
+        let annotation =
+            object.pointer("/metadata/annotations").and_then(|all| all[ANNOTATION_WAL_GENERATION].as_str());
         let of_type = label(names::LABEL_TASK_TYPE);
         let known = TASK_COMMANDS.into_iter().map(|row| row.r#type).find(|known| Some(known.as_str()) == of_type);
         let image = object.pointer("/spec/template/spec/containers/0/image").and_then(Value::as_str);
@@ -73,7 +74,12 @@ fn end(object: &Value) -> Option<JobEnd> {
         None => (false, holds("Failed").or_else(|| holds("FailureTarget"))?),
     };
     let text = |field: &str| condition[field].as_str().unwrap_or_default().into();
-    Some(JobEnd { succeeded, reason: text("reason"), message: text("message"), time: time(&condition["lastTransitionTime"]) })
+    Some(JobEnd {
+        succeeded,
+        reason: text("reason"),
+        message: text("message"),
+        time: time(&condition["lastTransitionTime"]),
+    })
 }
 
 fn time(value: &Value) -> Option<Timestamp> {
@@ -99,15 +105,17 @@ mod tests {
 
     #[test]
     fn a_job_ends_when_kubernetes_says_so() {
-        let condition = |kind: &str, status: &str| {
-            json!({"type": kind, "status": status, "reason": "R", "message": "m", "lastTransitionTime": "2026-11-28T11:00:00Z"})
-        };
+        let condition = |kind: &str, status: &str| json!({"type": kind, "status": status, "reason": "R", "message": "m", "lastTransitionTime": "2026-11-28T11:00:00Z"});
         let end = |conditions: Value| read(&conditions).end.map(|end| end.succeeded);
         assert_eq!(end(json!([])), None);
         assert_eq!(end(json!([condition("Suspended", "True"), condition("Failed", "False")])), None);
         assert_eq!(end(json!([condition("SuccessCriteriaMet", "True"), condition("Complete", "True")])), Some(true));
         assert_eq!(end(json!([condition("FailureTarget", "True"), condition("Failed", "True")])), Some(false));
-        assert_eq!(end(json!([condition("FailureTarget", "True")])), Some(false), "its pod is on a node that is cut off");
+        assert_eq!(
+            end(json!([condition("FailureTarget", "True")])),
+            Some(false),
+            "its pod is on a node that is cut off"
+        );
     }
 
     #[test]

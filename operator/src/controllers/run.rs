@@ -47,7 +47,8 @@ pub(crate) async fn run(
         namespaces => namespaces.iter().cloned().map(Some).collect(),
     };
     let mut queues = ReconcileQueues::default();
-    let changed: Vec<_> = namespaces.iter().map(|namespace| ChangedKeys::open(&mut queues, namespace.as_deref())).collect();
+    let changed: Vec<_> =
+        namespaces.iter().map(|namespace| ChangedKeys::open(&mut queues, namespace.as_deref())).collect();
     let shared = Arc::new(LeaderContext {
         events: EventPublisher::new(client.clone(), &args.lease.identity),
         queues: Arc::new(queues),

@@ -13,5 +13,6 @@ mod exposure;
 mod quiet;
 mod replicas;
 mod schedules;
+mod tasks;
 mod traces;
 mod upgrade;

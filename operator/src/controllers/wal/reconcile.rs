@@ -145,8 +145,8 @@ async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, 
             let mut validated = validated.clone();
             // What a job writes would be left behind. Whoever starts one has the turn until the Job is in the cache.
             let owned = || context.cache.owned(&observed.key);
-            validated.purging &= !controller.turns.is_taken(&observed.key)
-                && running_jobs(&owned(), &observed.uid).next().is_none();
+            validated.purging &=
+                !controller.turns.is_taken(&observed.key) && running_jobs(&owned(), &observed.uid).next().is_none();
             build_and_roll_out(validated, &observed, upgrade.step, context).await
         }
         Err(refusals) => ReconcileOutcome::refused(refused(refusals)),

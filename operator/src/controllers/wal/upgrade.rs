@@ -190,7 +190,9 @@ impl UpgradeInputs<'_> {
                 };
                 ConditionValue::yes(
                     Reason::NewRelease,
-                    format!("the pods are of release \"{old}\", release \"{release}\" is approved; it waits{held} until {until}"),
+                    format!(
+                        "the pods are of release \"{old}\", release \"{release}\" is approved; it waits{held} until {until}"
+                    ),
                 )
             }
             UpgradeStep::AwaitSearch if self.search.is_some_and(|search| search.stalled) => {
@@ -535,8 +537,14 @@ mod tests {
             (UpgradePermission::Suspended, "while the WAL is suspended; set \"spec.suspend\" to false"),
             (UpgradePermission::Deleted, "the WAL is being deleted"),
         ] {
-            let inputs =
-                UpgradeInputs { release: NEW, search: Some(&old), indexer: Some(&old), permission, under_way: false, writing_task: None };
+            let inputs = UpgradeInputs {
+                release: NEW,
+                search: Some(&old),
+                indexer: Some(&old),
+                permission,
+                under_way: false,
+                writing_task: None,
+            };
             let value = inputs.condition_value(inputs.step(), &key, false);
             assert!(value.reason == Reason::NewRelease && value.message.contains(remedy), "{}", value.message);
         }

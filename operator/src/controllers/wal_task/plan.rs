@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use tidemark_crds::{
-    Reason, TaskConditionType, TaskFailureClass, TaskFigures, TimeSpan, WalTaskState, condition,
-};
+use tidemark_crds::{Reason, TaskConditionType, TaskFailureClass, TaskFigures, TimeSpan, WalTaskSpec, WalTaskState, WalTaskStatus, condition};
 
 use super::{
     admit::{Admission, admit, gone},
@@ -110,7 +108,9 @@ fn first_attempt(task: &ObservedTask, now: Timestamp) -> TaskPlan {
         Admission::Refused(reason, message) => TaskPlan::ended(task, reason, message, now),
         Admission::Waits(_, message) if left.is_zero() => {
             let deadline = &task.spec.deadline;
-            let message = format!("the task could not start within its deadline of {deadline}; nothing was done; its last wait: {message}");
+            let message = format!(
+                "the task could not start within its deadline of {deadline}; nothing was done; its last wait: {message}"
+            );
             let plan = TaskPlan::ended(task, Reason::DeadlineExceeded, message, now);
             TaskPlan { class: Some(TaskFailureClass::Deadline), ..plan }
         }
@@ -141,7 +141,8 @@ fn running(
     if overdue {
         let before = condition(&task.status.conditions, TaskConditionType::Complete);
         let failure = attempt::out_of_time(job, before.and_then(|complete| Reason::parse(&complete.reason)), Some(now));
-        let message = format!("{}; Kubernetes has not confirmed that its pod is gone: its node may be cut off", failure.message);
+        let message =
+            format!("{}; Kubernetes has not confirmed that its pod is gone: its node may be cut off", failure.message);
         let plan = TaskPlan::ended(task, failure.reason, message, now);
         return TaskPlan { step: TaskStep::Stop, class: Some(failure.class), ..plan };
     }
@@ -157,11 +158,7 @@ fn running(
         let left = signed(deadline) + STOP_GRACE - now.duration_since(first);
         Duration::try_from(left).unwrap_or_default() + Duration::from_secs(1)
     });
-    TaskPlan {
-        class: task.status.failure_class,
-        again: until,
-        ..TaskPlan::new(WalTaskState::Running, reason, message)
-    }
+    TaskPlan { class: task.status.failure_class, again: until, ..TaskPlan::new(WalTaskState::Running, reason, message) }
 }
 
 fn after_failure(
@@ -174,7 +171,12 @@ fn after_failure(
     let class = Some(failure.class);
     let figures = failure.figures.clone();
     let failed = failure.time.unwrap_or(now);
-    let ended = |reason, message| TaskPlan { class, figures: figures.clone(), completed: Some(failed), ..TaskPlan::ended(task, reason, message, now) };
+    let ended = |reason, message| TaskPlan {
+        class,
+        figures: figures.clone(),
+        completed: Some(failed),
+        ..TaskPlan::ended(task, reason, message, now)
+    };
     let AttemptFailure { reason, message, .. } = &failure;
     if !failure.may_pass() {
         return ended(*reason, message.clone());
@@ -185,7 +187,13 @@ fn after_failure(
     }
     let left = left(task.started(), &task.spec.deadline, now);
     if left.is_zero() {
-        return ended(*reason, format!("{message}; the task's deadline of {} has passed; give the next task a longer one", task.spec.deadline));
+        return ended(
+            *reason,
+            format!(
+                "{message}; the task's deadline of {} has passed; give the next task a longer one",
+                task.spec.deadline
+            ),
+        );
     }
     // A Job that is gone tells no time.
     let wait = failure.time.map_or(SignedDuration::ZERO, |failed| retry_wait(attempts) - now.duration_since(failed));
@@ -214,9 +222,9 @@ fn left(since: Option<Timestamp>, limit: &TimeSpan, now: Timestamp) -> Duration 
 }
 
 /// When a task that has ended is deleted.
-pub(crate) fn expires_in(task: &ObservedTask, now: Timestamp) -> Duration {
-    let ended = task.status.completion_time.as_ref().map(|time| time.0);
-    left(ended, &task.spec.ttl_after_finished, now)
+pub(crate) fn expires_in(spec: &WalTaskSpec, status: &WalTaskStatus, now: Timestamp) -> Duration {
+    let ended = status.completion_time.as_ref().map(|time| time.0);
+    left(ended, &spec.ttl_after_finished, now)
 }
 
 fn span(span: &TimeSpan) -> Duration {

@@ -9,10 +9,7 @@ use kube::{
     core::{DeserializeGuard, error_boundary::InvalidObject},
     runtime::controller::Action,
 };
-use tidemark_crds::{
-    Reason, TaskConditionType, Wal, WalTask, WalTaskState,
-    names,
-};
+use tidemark_crds::{Reason, TaskConditionType, Wal, WalTask, WalTaskState, WalTaskStatus, names};
 
 use super::{
     admit::{Admission, admit},
@@ -78,7 +75,8 @@ async fn reconcile_unreadable(
 ) -> Result<Action, ReconcileError> {
     let shared = &controller.context.shared;
     shared.metrics.invalid_object();
-    let values = |message: &str, _: &[_]| vec![(TaskConditionType::Complete, ConditionValue::no(Reason::SpecInvalid, message))];
+    let values =
+        |message: &str, _: &[_]| vec![(TaskConditionType::Complete, ConditionValue::no(Reason::SpecInvalid, message))];
     let manager = names::MANAGER_TASK_STATUS;
     let reported =
         unreadable_object::report::<WalTask, _>(invalid, &shared.client, values, manager, None, clock::now()).await;
@@ -93,14 +91,16 @@ async fn reconcile_task(task: &WalTask, controller: &WalTaskController) -> Resul
     if task.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
-    let observed = observe(task, controller);
-    if observed.is_terminal() {
-        controller.tally.count(&observed.key, &observed.status.conditions);
-        return expire(&observed, controller).await;
+    // Before anything is looked up: most tasks that exist have ended.
+    let key = NamespacedName::of(&task.metadata);
+    let status = controller.statuses.status(&key, task);
+    if status.state.is_some_and(WalTaskState::is_terminal) {
+        controller.tally.count(&key, &status.conditions);
+        return expire(task, &key, &status, controller).await;
     }
-    let wal = observed.wal_key();
+    let wal = NamespacedName::new(&key.namespace, &task.spec.wal_ref.name);
     // Taken before anything is decided: what another task does is seen from here on.
-    let writes = observed.spec.r#type.command().writes;
+    let writes = task.spec.r#type.command().writes;
     let turn = if writes { controller.turns.take(&wal) } else { None };
     if writes && turn.is_none() {
         return Ok(Action::requeue(WAIT_INTERVAL));
@@ -122,16 +122,20 @@ async fn reconcile_task(task: &WalTask, controller: &WalTaskController) -> Resul
 }
 
 /// Deletes a task that ended long ago, and with it its Jobs.
-async fn expire(observed: &ObservedTask, controller: &WalTaskController) -> Result<Action, ReconcileError> {
-    let left = expires_in(observed, clock::now());
+async fn expire(
+    task: &WalTask,
+    key: &NamespacedName,
+    status: &WalTaskStatus,
+    controller: &WalTaskController,
+) -> Result<Action, ReconcileError> {
+    let left = expires_in(&task.spec, status, clock::now());
     if !left.is_zero() {
-        return Ok(Action::requeue(left.min(RESYNC_INTERVAL)));
+        return Ok(Action::requeue(left));
     }
-    let client = controller.context.shared.client.clone();
-    let api: Api<WalTask> = Api::namespaced(client, &observed.key.namespace);
-    let preconditions = Preconditions { uid: Some(observed.uid.clone()), resource_version: None };
-    match api.delete(&observed.key.name, &DeleteParams::background().preconditions(preconditions)).await {
-        Ok(_) => tracing::info!(object = %observed.key, "deleted a task that ended long ago"),
+    let api: Api<WalTask> = Api::namespaced(controller.context.shared.client.clone(), &key.namespace);
+    let preconditions = Preconditions { uid: task.metadata.uid.clone(), resource_version: None };
+    match api.delete(&key.name, &DeleteParams::background().preconditions(preconditions)).await {
+        Ok(_) => tracing::info!(object = %key, "deleted a task that ended long ago"),
         // Gone already, or another one by now.
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
         Err(error) => return Err(ReconcileError::Expiry(error)),
@@ -165,9 +169,12 @@ async fn start(
             Ok(TaskPlan::ended(observed, Reason::NameTaken, error.to_string(), now))
         }
         Err(error @ ApplyError::Refused { .. }) => Ok(TaskPlan::waits(Reason::ChildRefused, error.to_string())),
-        Err(error @ (ApplyError::Leftover { .. } | ApplyError::Terminating { .. } | ApplyError::LeftBehind { .. } | ApplyError::NamespaceTerminating)) => {
-            Ok(TaskPlan::waits(Reason::Pending, error.to_string()))
-        }
+        Err(
+            error @ (ApplyError::Leftover { .. }
+            | ApplyError::Terminating { .. }
+            | ApplyError::LeftBehind { .. }
+            | ApplyError::NamespaceTerminating),
+        ) => Ok(TaskPlan::waits(Reason::Pending, error.to_string())),
         Err(error @ (ApplyError::Failed { .. } | ApplyError::Unwritable(_))) => Err(error.into()),
     }
 }

@@ -134,7 +134,12 @@ fn a_task_that_cannot_run_is_rejected_before_there_is_a_pod() {
     let cases = [
         ("no WAL for long", lost(NOW - 61), Rejected, Reason::WALNotFound),
         ("no WAL yet", lost(NOW - 59), Pending, Reason::WALNotFound),
-        ("a WAL that cannot be read", ObservedTask { wal: WalLookup::Unreadable, ..task(TaskType::GC) }, Rejected, Reason::SpecInvalid),
+        (
+            "a WAL that cannot be read",
+            ObservedTask { wal: WalLookup::Unreadable, ..task(TaskType::GC) },
+            Rejected,
+            Reason::SpecInvalid,
+        ),
         ("suspended", gc(|wal| wal.suspended = true), Rejected, Reason::Suspended),
         ("deleted", gc(|wal| wal.deleted = true), Rejected, Reason::WALDeleted),
         ("refused", gc(|wal| wal.validated = Err("no".to_owned())), Rejected, Reason::SpecInvalid),
@@ -156,13 +161,20 @@ fn what_history_does_not_allow_is_rejected_where_it_is_known() {
         _ => None,
     };
     // Types that this release does not run are refused for that first.
-    let only_available = |kind: TaskType, wanted| if kind.command().available { wanted } else { Some(Reason::TypeUnsupported) };
+    let only_available =
+        |kind: TaskType, wanted| if kind.command().available { wanted } else { Some(Reason::TypeUnsupported) };
     let window = |first| Some(RecoveryWindow { first: at(first), last: at(NOW) });
     let cases = [
         (with_wal(TaskType::Cleanup, |wal| wal.has_snapshot = false), Some(Reason::NoVerifiedSnapshot)),
-        (with_wal(TaskType::Cleanup, |wal| wal.validated.as_mut().unwrap().jobs.archive = false), Some(Reason::NoVerifiedSnapshot)),
+        (
+            with_wal(TaskType::Cleanup, |wal| wal.validated.as_mut().unwrap().jobs.archive = false),
+            Some(Reason::NoVerifiedSnapshot),
+        ),
         (task(TaskType::Cleanup), None),
-        (with_wal(TaskType::Restore, |wal| wal.recovery_window = window(NOW - 99)), Some(Reason::OutsideRecoveryWindow)),
+        (
+            with_wal(TaskType::Restore, |wal| wal.recovery_window = window(NOW - 99)),
+            Some(Reason::OutsideRecoveryWindow),
+        ),
         (with_wal(TaskType::Restore, |wal| wal.recovery_window = window(NOW - 100)), None),
         (task(TaskType::Restore), None),
     ];
@@ -204,8 +216,16 @@ fn writing_tasks_of_a_wal_run_one_after_another() {
         ("a younger one that runs", vec![other("younger", gc, 0, true, None)], Some("younger")),
         ("an older one that ended", vec![other("older", gc, 5, true, Some(WalTaskState::Failed))], None),
         ("one that only reads", vec![other("older", TaskType::Verify, 5, true, None)], None),
-        ("of the same second, by name", vec![other("a", gc, 1, false, None), other("z", gc, 1, false, None)], Some("a")),
-        ("the one that runs of several", vec![other("older", gc, 9, false, None), other("runs", gc, 3, true, None)], Some("runs")),
+        (
+            "of the same second, by name",
+            vec![other("a", gc, 1, false, None), other("z", gc, 1, false, None)],
+            Some("a"),
+        ),
+        (
+            "the one that runs of several",
+            vec![other("older", gc, 9, false, None), other("runs", gc, 3, true, None)],
+            Some("runs"),
+        ),
     ] {
         assert_eq!(waits_for(&with(others)).as_deref(), wanted, "{case}");
     }
@@ -253,7 +273,10 @@ fn all_attempts_together_have_one_deadline() {
     let running = |began: i64| plan(&with_job(task(TaskType::GC), 1, NOW - began, &json!([])), at(NOW));
     assert_eq!(running(deadline + 119).state, WalTaskState::Running);
     let overdue = running(deadline + 120);
-    assert_eq!((overdue.step, overdue.state, overdue.class), (TaskStep::Stop, WalTaskState::Failed, Some(TaskFailureClass::Deadline)));
+    assert_eq!(
+        (overdue.step, overdue.state, overdue.class),
+        (TaskStep::Stop, WalTaskState::Failed, Some(TaskFailureClass::Deadline))
+    );
 }
 
 #[test]
@@ -274,12 +297,16 @@ fn a_task_ends_with_its_wal() {
     let mut replaced = running(with_wal(TaskType::GC, |wal| wal.uid = "another".to_owned()));
     replaced.status.wal_uid = Some("w".to_owned());
     let gone = ObservedTask { wal: WalLookup::Missing, ..running(task(TaskType::GC)) };
-    for (task, reason) in [(deleted, Reason::WALDeleted), (replaced, Reason::WALNotFound), (gone, Reason::WALNotFound)] {
+    for (task, reason) in [(deleted, Reason::WALDeleted), (replaced, Reason::WALNotFound), (gone, Reason::WALNotFound)]
+    {
         let plan = plan(&task, at(NOW));
         assert_eq!((plan.step, plan.state, plan.reason), (TaskStep::Stop, WalTaskState::Failed, reason));
     }
     // A WAL that is suspended, or refused, stops nothing that runs.
-    for task in [with_wal(TaskType::GC, |wal| wal.suspended = true), with_wal(TaskType::GC, |wal| wal.validated = Err(String::new()))] {
+    for task in [
+        with_wal(TaskType::GC, |wal| wal.suspended = true),
+        with_wal(TaskType::GC, |wal| wal.validated = Err(String::new())),
+    ] {
         assert_eq!(says(&running(task)).0, WalTaskState::Running);
     }
 }
@@ -293,11 +320,17 @@ fn a_status_tells_programs_and_people_how_far_a_task_is() {
     };
     let running = tell(&with_job(task(TaskType::GC), 1, NOW - 10, &json!([])));
     assert_eq!(types(&running), ["Complete=False", "Failed=False", "Reconciling=True"]);
-    assert_eq!((running.attempts, running.job_name.as_deref(), running.wal_uid.as_deref()), (Some(1), Some("nightly-1"), Some("w")));
+    assert_eq!(
+        (running.attempts, running.job_name.as_deref(), running.wal_uid.as_deref()),
+        (Some(1), Some("nightly-1"), Some("w"))
+    );
     let complete = json!([{"type": "Complete", "status": "True", "lastTransitionTime": at(NOW - 2).to_string()}]);
     let succeeded = tell(&with_job(task(TaskType::GC), 1, NOW - 10, &complete));
     assert_eq!(types(&succeeded), ["Complete=True", "Failed=False"]);
-    assert_eq!((succeeded.state, succeeded.completion_time.map(|time| time.0)), (Some(WalTaskState::Succeeded), Some(at(NOW - 2))));
+    assert_eq!(
+        (succeeded.state, succeeded.completion_time.map(|time| time.0)),
+        (Some(WalTaskState::Succeeded), Some(at(NOW - 2)))
+    );
     let rejected = tell(&with_wal(TaskType::GC, |wal| wal.suspended = true));
     assert_eq!(types(&rejected), ["Complete=False", "Failed=True", "Stalled=True"]);
     let reasons = |before: &WalTaskStatus, after: &WalTaskStatus| {
@@ -315,8 +348,9 @@ fn a_task_goes_when_its_time_to_live_is_over() {
     let mut task = task(TaskType::GC);
     task.status.completion_time = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(NOW)));
     let week = 168 * 3600;
-    assert_eq!(expires_in(&task, at(NOW + week - 1)).as_secs(), 1);
-    assert!(expires_in(&task, at(NOW + week)).is_zero());
+    let left = |second| expires_in(&task.spec, &task.status, at(second));
+    assert_eq!(left(NOW + week - 1).as_secs(), 1);
+    assert!(left(NOW + week).is_zero());
 }
 
 /// The Job of a task of this type, of a WAL with this spec.
@@ -360,12 +394,21 @@ fn a_job_runs_once_with_the_rights_and_stores_of_its_wal() {
     assert_eq!(pod["automountServiceAccountToken"], false);
     let container = &pod["containers"][0];
     assert_eq!((&container["image"], &container["args"]), (&json!("i@sha256:0"), &json!(["gc", "--json"])));
-    let variables = container["env"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect::<Vec<_>>();
+    let variables =
+        container["env"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect::<Vec<_>>();
     assert_eq!(
         variables,
         [
-            "TIDEMARK_LOG", "TIDEMARK_METADATA", "TIDEMARK_INDEX", "TIDEMARK_STORES", "TIDEMARK_CACHE_DIR", "TIDEMARK_CACHE_MIB",
-            "TIDEMARK_IDENTITY", "TIDEMARK_OWNER", "TIDEMARK_RESULT_FILE",
+            "TIDEMARK_LOG",
+            "TIDEMARK_METADATA",
+            "TIDEMARK_INDEX",
+            "TIDEMARK_STORES",
+            "TIDEMARK_CACHE_DIR",
+            "TIDEMARK_CACHE_MIB",
+            "TIDEMARK_IDENTITY",
+            "TIDEMARK_OWNER",
+            "TIDEMARK_TASK",
+            "TIDEMARK_RESULT_FILE",
         ]
     );
 }
@@ -377,7 +420,7 @@ fn each_type_has_its_arguments() {
         arguments.iter().map(|one| one.as_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
     };
     let plain = |kind| arguments(&job(kind, |_| (), |_| ()));
-    assert_eq!(plain(TaskType::Snapshot), "snapshot --json");
+    assert_eq!(plain(TaskType::Snapshot), "snapshot --json --name nightly-t", "the same for each attempt");
     assert_eq!(plain(TaskType::Cleanup), "cleanup --json --min-age 2592000s --keep-snapshots 3");
     assert_eq!(plain(TaskType::Verify), "verify --json");
     assert_eq!(plain(TaskType::Reindex), "reindex --json");
@@ -393,8 +436,12 @@ fn each_type_has_its_arguments() {
         arguments(&job(kind, change_task, change_wal))
     };
     assert_eq!(
-        of(TaskType::Snapshot, json!({"snapshot": {"name": "before"}}), json!({"snapshots": {"copyTo": {"url": "s3://dr/a"}}})),
-        "snapshot --json --name before --copy-to s3://dr/a"
+        of(
+            TaskType::Snapshot,
+            json!({"snapshot": {"name": "before"}}),
+            json!({"snapshots": {"copyTo": {"url": "s3://dr/a"}}})
+        ),
+        "snapshot --json --name before --keep-last 7 --copy-to s3://dr/a"
     );
     assert_eq!(
         of(
@@ -495,7 +542,8 @@ impl TaskWorld {
 
     /// Waits for a Job.
     async fn job(&self, name: &str) -> Job {
-        eventually(&format!("there is a Job {name}"), async || self.world.api::<Job>().get_opt(name).await.unwrap()).await
+        eventually(&format!("there is a Job {name}"), async || self.world.api::<Job>().get_opt(name).await.unwrap())
+            .await
     }
 
     /// Its pod ends with this message, and the Job with it.
@@ -513,10 +561,12 @@ impl TaskWorld {
         }))
         .unwrap();
         self.world.api::<Pod>().create(&PostParams::default(), &pod).await.unwrap();
-        let (kind, reason) = if succeeded { ("Complete", "CompletionsReached") } else { ("Failed", "BackoffLimitExceeded") };
+        let (kind, reason) =
+            if succeeded { ("Complete", "CompletionsReached") } else { ("Failed", "BackoffLimitExceeded") };
         // Long ago, so that no retry is waited for.
         let time = "2026-01-01T00:00:00Z";
-        let condition = json!({"type": kind, "status": "True", "reason": reason, "message": "so", "lastTransitionTime": time});
+        let condition =
+            json!({"type": kind, "status": "True", "reason": reason, "message": "so", "lastTransitionTime": time});
         let patch = Patch::Merge(json!({"status": {"conditions": [condition]}}));
         self.world.api::<Job>().patch_status(job, &PatchParams::default(), &patch).await.unwrap();
     }
@@ -525,9 +575,10 @@ impl TaskWorld {
     async fn events(&self, task: &str) -> Vec<String> {
         let events = self.world.api::<Event>().list(&ListParams::default()).await.unwrap().items;
         let of_task = events.into_iter().filter(|event| {
-            event.regarding.as_ref().is_some_and(|about| {
-                about.kind.as_deref() == Some("WALTask") && about.name.as_deref() == Some(task)
-            })
+            event
+                .regarding
+                .as_ref()
+                .is_some_and(|about| about.kind.as_deref() == Some("WALTask") && about.name.as_deref() == Some(task))
         });
         of_task.filter_map(|event| event.reason).collect()
     }
@@ -551,7 +602,10 @@ async fn a_task_runs_to_its_end_and_stays_there() {
     let world = TaskWorld::start().await;
     world.make("nightly", json!({})).await;
     let running = world.is("nightly", WalTaskState::Running, Reason::Starting).await;
-    assert_eq!((running.attempts, running.job_name.as_deref(), running.wal_generation), (Some(1), Some("nightly-1"), Some(1)));
+    assert_eq!(
+        (running.attempts, running.job_name.as_deref(), running.wal_generation),
+        (Some(1), Some("nightly-1"), Some(1))
+    );
     assert_eq!(running.image.as_deref(), Some("i"), "no pod writes: it is the Deployment's image");
     world.end("nightly-1", true, DONE).await;
     let done = world.is("nightly", WalTaskState::Succeeded, Reason::Succeeded).await;
@@ -650,7 +704,10 @@ async fn a_job_that_the_cluster_refuses_is_told_and_tried_again() {
 #[tokio::test(start_paused = true)]
 async fn a_job_of_somebody_else_is_left_alone() {
     let world = TaskWorld::start().await;
-    let theirs: Job = serde_json::from_value(json!({"metadata": {"name": "nightly-1"}, "spec": {"template": {"spec": {"containers": []}}}})).unwrap();
+    let theirs: Job = serde_json::from_value(
+        json!({"metadata": {"name": "nightly-1"}, "spec": {"template": {"spec": {"containers": []}}}}),
+    )
+    .unwrap();
     world.world.api::<Job>().create(&PostParams::default(), &theirs).await.unwrap();
     world.make("nightly", json!({})).await;
     world.is("nightly", WalTaskState::Rejected, Reason::NameTaken).await;
@@ -679,7 +736,9 @@ async fn an_upgrade_waits_for_a_writing_task_and_the_next_task_for_the_upgrade()
         .await;
     };
     pending("it waits until task \"first\" has ended").await;
-    let release = |deployment: &k8s_openapi::api::apps::v1::Deployment| deployment.annotations()[names::ANNOTATION_RELEASE].clone();
+    let release = |deployment: &k8s_openapi::api::apps::v1::Deployment| {
+        deployment.annotations()[names::ANNOTATION_RELEASE].clone()
+    };
     assert_eq!(release(&deployments.get("orders-indexer").await.unwrap()), "old");
     world.make("second", json!({})).await;
     world.is("second", WalTaskState::Pending, Reason::WaitingForTask).await;

@@ -48,13 +48,7 @@ pub(crate) fn next(task: &ObservedTask, plan: &TaskPlan, now: Timestamp) -> WalT
     status
 }
 
-fn set_conditions(
-    status: &mut WalTaskStatus,
-    plan: &TaskPlan,
-    message: &str,
-    generation: Option<i64>,
-    now: Timestamp,
-) {
+fn set_conditions(status: &mut WalTaskStatus, plan: &TaskPlan, message: &str, generation: Option<i64>, now: Timestamp) {
     let (complete, failed) = match plan.state {
         WalTaskState::Pending | WalTaskState::Running => (false, false),
         WalTaskState::Succeeded => (true, false),
@@ -67,10 +61,9 @@ fn set_conditions(
     };
     set(TaskConditionType::Complete, complete);
     set(TaskConditionType::Failed, failed);
-    for (kind, present) in [
-        (TaskConditionType::Reconciling, !plan.state.is_terminal()),
-        (TaskConditionType::Stalled, failed),
-    ] {
+    for (kind, present) in
+        [(TaskConditionType::Reconciling, !plan.state.is_terminal()), (TaskConditionType::Stalled, failed)]
+    {
         if present {
             set_condition(&mut status.conditions, kind, ConditionStatus::True, plan.reason, message, generation, now);
         } else {

@@ -22,12 +22,14 @@ pub(super) fn common(wal: &ValidatedWal, component: WalComponent) -> Vec<EnvVar>
 }
 
 /// The variables of a job's pod. The command itself is in the arguments.
-pub(super) fn job(wal: &ValidatedWal) -> Vec<EnvVar> {
+pub(super) fn job(wal: &ValidatedWal, task: &str) -> Vec<EnvVar> {
     let mut variables = places(wal);
     variables.extend(cache(&wal.jobs.role.cache));
     variables.extend([
         pod_uid("TIDEMARK_IDENTITY"),
         set("TIDEMARK_OWNER", &wal.owner),
+        // An attempt goes on with what the one before began.
+        set("TIDEMARK_TASK", task),
         set("TIDEMARK_RESULT_FILE", TERMINATION_LOG),
     ]);
     if wal.indexer.file_names {

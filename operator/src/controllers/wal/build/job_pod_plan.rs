@@ -19,6 +19,8 @@ pub(crate) struct JobSettings<'a> {
     pub(crate) service_account: String,
     /// Labels that say whose it is.
     pub(crate) labels: BTreeMap<String, String>,
+    /// Names the task for good: another one has another name, and all attempts have one.
+    pub(crate) task: String,
 }
 
 /// A pod that has the WAL's stores, runs once, and listens to nobody.
@@ -27,14 +29,14 @@ pub(crate) fn plan<'a>(
     platform: &'a PlatformSettings,
     settings: JobSettings<'a>,
 ) -> PodPlan<'a> {
-    let JobSettings { image, arguments, service_account, labels } = settings;
+    let JobSettings { image, arguments, service_account, labels, task } = settings;
     let role = &wal.jobs.role;
     PodPlan {
         container: names::COMPONENT_JOBS,
         image,
         image_pull_policy: platform.image_pull_policy.as_deref(),
         arguments,
-        environment: environment::job(wal),
+        environment: environment::job(wal, &task),
         ports: Vec::new(),
         volumes: volumes::common(wal, &role.cache),
         liveness: None,

@@ -5,8 +5,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use k8s_openapi::api::{core::v1::ResourceRequirements, networking::v1::NetworkPolicyPeer};
 use tidemark_crds::{
-    AuthType, ByteSize, CacheSpec, CleanupSpec, CredentialsType, LogPlace, PodTemplate, PodTemplateSettings, Reason, RoleSpec,
-    ServiceType, StorageCredentials, StorageSpec, TimeSpan, Wal, WalSpec, is_web_origin, names,
+    AuthType, ByteSize, CacheSpec, CleanupSpec, CredentialsType, LogPlace, PodTemplate, PodTemplateSettings, Reason,
+    RoleSpec, ServiceType, StorageCredentials, StorageSpec, TimeSpan, Wal, WalSpec, is_web_origin, names,
     names::WalComponent, parse_quantity_millis,
 };
 
@@ -169,6 +169,7 @@ pub(super) fn jobs(wal: &Wal, refusals: &mut RefusalList) -> Option<ValidatedJob
     Some(ValidatedJobs {
         cleanup_account_annotations,
         archive: spec.archive.enabled,
+        keep_snapshots: spec.snapshots.as_ref().map(|snapshots| snapshots.keep_last.max(1)),
         copy_to: spec.snapshots.as_ref().and_then(|snapshots| Some(snapshots.copy_to.as_ref()?.url.clone())),
         cleanup: cleanup(&spec.cleanup, refusals)?,
         role,

@@ -99,6 +99,8 @@ pub struct ValidatedJobs {
     pub cleanup_account_annotations: BTreeMap<String, String>,
     /// Whether snapshots write to the archive.
     pub archive: bool,
+    /// How many verified snapshots stay; `None`: all.
+    pub keep_snapshots: Option<i32>,
     /// Where snapshots are copied to.
     pub copy_to: Option<String>,
     /// What a cleanup deletes.
