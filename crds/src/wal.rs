@@ -16,7 +16,6 @@ pub use self::{
     spec::{DeletionPolicy, Wal, WalSpec},
     status::{
         CleanupStatus, CursorStatus, IndexerRole, IndexerStatus, ScheduleStatus, SearchStatus, SnapshotStatus,
-        VerificationStatus,
-        WalStatus,
+        VerificationStatus, WalStatus,
     },
 };

@@ -34,7 +34,12 @@ pub(super) struct TaskStartArgs {
 /// Creates a task of `wal`, says so, and waits for its end if that is wanted.
 ///
 /// `request` is what the spec has beside WAL and type.
-pub(super) async fn start(wal: &WalObject, r#type: TaskType, request: Value, args: TaskStartArgs) -> anyhow::Result<()> {
+pub(super) async fn start(
+    wal: &WalObject,
+    r#type: TaskType,
+    request: Value,
+    args: TaskStartArgs,
+) -> anyhow::Result<()> {
     let WalObject { name, namespace, client, .. } = wal;
     let mut spec = json!({"walRef": {"name": name}, "type": r#type});
     if let (Value::Object(spec), Value::Object(request)) = (&mut spec, request) {
@@ -86,7 +91,9 @@ pub(super) async fn wait(
             show(&line)?;
             shown = line;
         } else if state.is_empty() && begin.elapsed() >= UNSEEN_TIMEOUT && !has_warned {
-            show("no operator has looked at the task yet; see that one runs and leads: kubectl get pods -A -l app.kubernetes.io/name=tidemark-operator")?;
+            show(
+                "no operator has looked at the task yet; see that one runs and leads: kubectl get pods -A -l app.kubernetes.io/name=tidemark-operator",
+            )?;
             has_warned = true;
         }
         match state {

@@ -16,7 +16,7 @@ use super::{
     client::KubectlClient,
     objects::WalObject,
     report,
-    restore::{WalRestoreTarget, WalPromoteCommand, WalRestoreCommand},
+    restore::{WalPromoteCommand, WalRestoreCommand, WalRestoreTarget},
     search::{TokenArgs, WalSearchCommand},
     snapshot::WalSnapshotCommand,
     status::{describe, overview},
@@ -81,7 +81,8 @@ fn tasks() -> Vec<Value> {
     scheduled["status"]["startTime"] = json!("2026-11-20T03:00:05Z");
     scheduled["status"]["completionTime"] = json!("2026-11-20T03:01:35Z");
     let mut other = task("Rejected", "no verified snapshot");
-    other["metadata"] = json!({"name": "bills-cleanup-y", "namespace": "data", "creationTimestamp": "2026-11-20T04:00:00Z"});
+    other["metadata"] =
+        json!({"name": "bills-cleanup-y", "namespace": "data", "creationTimestamp": "2026-11-20T04:00:00Z"});
     other["spec"] = json!({"walRef": {"name": "bills"}, "type": "Cleanup"});
     vec![task("Running", "Job \"orders-snapshot-x-1\" runs"), scheduled, other]
 }
@@ -368,13 +369,19 @@ async fn tasks_are_listed_oldest_first() {
         ["orders-snapshot-hx2k1", "orders", "Snapshot", "schedule", "Succeeded", "2026-11-20T03:00:05Z", "90s"]
     );
     assert!(lines[1].ends_with("1204 entries are archived"), "{lines:?}");
-    assert_eq!(cells(&lines[2])[..7], ["orders-snapshot-x", "orders", "Snapshot", "hand", "Running", "2026-11-20T11:00:05Z", "-"]);
+    assert_eq!(
+        cells(&lines[2])[..7],
+        ["orders-snapshot-x", "orders", "Snapshot", "hand", "Running", "2026-11-20T11:00:05Z", "-"]
+    );
     assert_eq!(lines.len(), 3, "{lines:?}");
     let all = of(None, true).lines(&fake.client).await.unwrap();
     assert_eq!(cells(&all[2])[..4], ["data", "bills-cleanup-y", "bills", "Cleanup"]);
     assert!(fake.calls().contains("--context=kind get waltasks.tidemark.dev --all-namespaces"), "{}", fake.calls());
     let none = of(Some("absent"), false).lines(&fake.client).await.unwrap();
-    assert!(none[0].contains("no tasks of WAL \"absent\"") && none[0].contains("kubectl tidemark snapshot"), "{none:?}");
+    assert!(
+        none[0].contains("no tasks of WAL \"absent\"") && none[0].contains("kubectl tidemark snapshot"),
+        "{none:?}"
+    );
 }
 
 #[tokio::test]

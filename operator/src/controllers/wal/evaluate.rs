@@ -21,7 +21,11 @@ mod tests;
 use tidemark_crds::{ConditionType, condition};
 
 use self::ready::ready;
-pub(crate) use self::{inputs::ConditionInputs, protection::{ProtectionInputs, ProtectionState}, unreadable::evaluate_unreadable};
+pub(crate) use self::{
+    inputs::ConditionInputs,
+    protection::{ProtectionInputs, ProtectionState},
+    unreadable::evaluate_unreadable,
+};
 use crate::condition_value::ConditionValue;
 
 /// The conditions of a WAL.

@@ -81,10 +81,13 @@ fn upgraded(before: &WalStatus, after: &WalStatus, events: &mut Vec<EventRecord>
 
 /// What tasks have done.
 fn maintained(before: &WalStatus, after: &WalStatus, events: &mut Vec<EventRecord>) {
-    if let Some(snapshot) = after.last_snapshot.as_ref().filter(|snapshot| before.last_snapshot.as_ref() != Some(*snapshot)) {
+    if let Some(snapshot) =
+        after.last_snapshot.as_ref().filter(|snapshot| before.last_snapshot.as_ref() != Some(*snapshot))
+    {
         events.push(EventRecord::normal("SnapshotTaken", format!("snapshot \"{}\" is verified", snapshot.name)));
     }
-    if let Some(cleanup) = after.last_cleanup.as_ref().filter(|cleanup| before.last_cleanup.as_ref() != Some(*cleanup)) {
+    if let Some(cleanup) = after.last_cleanup.as_ref().filter(|cleanup| before.last_cleanup.as_ref() != Some(*cleanup))
+    {
         let (entries, bytes) = (cleanup.deleted_entries.unwrap_or_default(), cleanup.deleted_bytes.unwrap_or_default());
         let message = format!("{entries} entries of {bytes} bytes were deleted from the log; the archive holds them");
         events.push(EventRecord::normal("LogCleaned", message));

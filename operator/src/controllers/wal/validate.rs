@@ -10,13 +10,14 @@ mod spec_rules;
 #[cfg(test)]
 mod tests;
 mod validated;
-mod validated_schedules;
+pub(crate) mod validated_schedules;
 mod validated_stores;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource as _;
 use tidemark_crds::{DeletionPolicy, Wal, names};
 
+pub(crate) use self::validated_schedules::{ValidatedSchedules, ValidatedSnapshots};
 use self::{
     refusal::RefusalList,
     schedule_rules::schedules,
@@ -28,7 +29,6 @@ pub use self::{
         ValidatedCache, ValidatedCleanup, ValidatedIndexer, ValidatedJobs, ValidatedLog, ValidatedRole,
         ValidatedSearch, ValidatedWal,
     },
-    validated_schedules::{ValidatedSchedules, ValidatedSnapshots, ValidatedVerification},
     validated_stores::{StorePlace, ValidatedCredentials, ValidatedStore, WalStores},
 };
 

@@ -328,7 +328,7 @@ fn a_status_tells_programs_and_people_how_far_a_task_is() {
     let succeeded = tell(&with_job(task(TaskType::GC), 1, NOW - 10, &complete));
     assert_eq!(types(&succeeded), ["Complete=True", "Failed=False"]);
     assert_eq!(
-        (succeeded.state, succeeded.completion_time.map(|time| time.0)),
+        (succeeded.state, succeeded.completion_time.as_ref().map(|time| time.0)),
         (Some(WalTaskState::Succeeded), Some(at(NOW - 2)))
     );
     let rejected = tell(&with_wal(TaskType::GC, |wal| wal.suspended = true));

@@ -36,7 +36,9 @@ impl ProtectionState<'_> {
         match (self, before) {
             (Self::Known(inputs), _) => evaluate(inputs),
             (Self::Unlisted, Some(before)) => ConditionValue::repeated(before),
-            (Self::Unlisted, None) => ConditionValue::unknown(Reason::Pending, "the operator is listing the tasks of this WAL"),
+            (Self::Unlisted, None) => {
+                ConditionValue::unknown(Reason::Pending, "the operator is listing the tasks of this WAL")
+            }
             (Self::Refused, _) => ConditionValue::unknown(
                 Reason::SpecInvalid,
                 "the spec is refused, and none of its schedules is followed; see the condition Ready for what to correct",

@@ -16,7 +16,9 @@ pub(crate) fn evaluate(protection: &ProtectionInputs<'_>) -> ConditionValue {
     if schedule.schedules.snapshots.is_none() {
         return ConditionValue::no(
             Reason::NotScheduled,
-            format!("no schedule takes snapshots, and {newest}; nothing can be restored; set \"spec.snapshots\": {{}}, which takes one a day"),
+            format!(
+                "no schedule takes snapshots, and {newest}; nothing can be restored; set \"spec.snapshots\": {{}}, which takes one a day"
+            ),
         );
     }
     if let Some(task) = protection.failed_task(TaskType::Snapshot) {
@@ -52,7 +54,9 @@ fn lateness(protection: &ProtectionInputs<'_>) -> Option<String> {
         let old_at = last.unwrap_or(schedule.created).checked_add(snapshots.after_age?).ok()?;
         let is_idle = schedule.tasks.active(TaskType::Snapshot).is_none();
         let is_late = is_idle && old_at.checked_add(GRACE).is_ok_and(|late| late <= protection.now);
-        is_late.then(|| format!("one was due at {old_at}, and {}", protection.blocked.unwrap_or("no task was made for it")))
+        is_late.then(|| {
+            format!("one was due at {old_at}, and {}", protection.blocked.unwrap_or("no task was made for it"))
+        })
     };
     protection.lateness(TaskType::Snapshot, snapshots.cron.as_ref(), last).or_else(by_age)
 }

@@ -17,19 +17,27 @@ pub(crate) fn evaluate(protection: &ProtectionInputs<'_>) -> ConditionValue {
     if let Some(task) = protection.failed_task(TaskType::Verify) {
         return ConditionValue::no(
             Reason::VerificationFailed,
-            format!("task \"{}\": {}; {latest} before; do not delete anything from the log until this is repaired", task.name_any(), message(task)),
+            format!(
+                "task \"{}\": {}; {latest} before; do not delete anything from the log until this is repaired",
+                task.name_any(),
+                message(task)
+            ),
         );
     }
     if let Some(damaged) = last.and_then(|last| last.damaged).filter(|damaged| *damaged > 0) {
         return ConditionValue::no(
             Reason::VerificationFailed,
-            format!("{latest}, and {damaged} objects or records were missing or damaged; see the task's message for the remedy, and do not delete anything from the log"),
+            format!(
+                "{latest}, and {damaged} objects or records were missing or damaged; see the task's message for the remedy, and do not delete anything from the log"
+            ),
         );
     }
     let Some(verification) = &schedule.schedules.verification else {
         return ConditionValue::no(
             Reason::NotScheduled,
-            format!("no schedule verifies index and archive, and {latest}; damage shows when they are needed; set \"spec.verify\": {{}}, which verifies once a week"),
+            format!(
+                "no schedule verifies index and archive, and {latest}; damage shows when they are needed; set \"spec.verify\": {{}}, which verifies once a week"
+            ),
         );
     };
     match (protection.lateness(TaskType::Verify, verification.cron.as_ref(), last.map(|last| last.time.0)), last) {

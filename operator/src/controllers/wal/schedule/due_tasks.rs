@@ -75,8 +75,7 @@ impl ScheduleInputs<'_> {
     pub(crate) fn outlook(&self, now: Timestamp) -> ScheduleOutlook {
         let (snapshot, verification) = (self.snapshot(now), self.verification(now));
         let cleanup = self.cleanup(now, snapshot.due.is_some());
-        let types =
-            [(TaskType::Snapshot, snapshot), (TaskType::Cleanup, cleanup), (TaskType::Verify, verification)];
+        let types = [(TaskType::Snapshot, snapshot), (TaskType::Cleanup, cleanup), (TaskType::Verify, verification)];
         let due = types.iter().filter_map(|(r#type, outlook)| Some(DueTask { r#type: *r#type, slot: outlook.due? }));
         let time = |outlook: SlotOutlook| outlook.done.map(Time);
         ScheduleOutlook {
@@ -130,7 +129,8 @@ impl ScheduleInputs<'_> {
         let last = self.tasks.succeeded(TaskType::Snapshot).find_map(index_figures);
         let last = last.filter(|last| last.generation == index.generation);
         let (entries, bytes) = last.map_or((0, 0), |last| (last.entries, last.bytes));
-        let grew = |bound: Option<u64>, now: u64, then: u64| bound.is_some_and(|bound| now.saturating_sub(then) >= bound);
+        let grew =
+            |bound: Option<u64>, now: u64, then: u64| bound.is_some_and(|bound| now.saturating_sub(then) >= bound);
         let newest = self.status.last_snapshot.as_ref().map_or(self.created, |last| last.time.0);
         let old_at = snapshots.after_age.and_then(|age| newest.checked_add(age).ok());
         let is_over = grew(snapshots.after_entries, index.entries, entries)
@@ -147,13 +147,16 @@ impl ScheduleInputs<'_> {
     }
 
     fn coverage(&self, index: &IndexFigures) -> SnapshotCoverage {
-        let is_same = |figures: &IndexFigures| (&figures.generation, figures.entries) == (&index.generation, index.entries);
+        let is_same =
+            |figures: &IndexFigures| (&figures.generation, figures.entries) == (&index.generation, index.entries);
         // What a user's snapshot found in the index is not known.
-        let counted = self.tasks.succeeded(TaskType::Snapshot).filter_map(|task| Some((created_at(task), index_figures(task)?)));
+        let counted =
+            self.tasks.succeeded(TaskType::Snapshot).filter_map(|task| Some((created_at(task), index_figures(task)?)));
         let mut counted = counted.peekable();
         if counted.peek().is_none() {
             let last = self.status.last_snapshot.as_ref();
-            let last = last.filter(|last| last.entries.and_then(|entries| u64::try_from(entries).ok()) == Some(index.entries));
+            let last =
+                last.filter(|last| last.entries.and_then(|entries| u64::try_from(entries).ok()) == Some(index.entries));
             return last.map_or(SnapshotCoverage::Changed, |last| self.unsettled(last.time.0));
         }
         let same: Vec<_> = counted.take_while(|(_, figures)| is_same(figures)).map(|(created, _)| created).collect();
@@ -173,7 +176,9 @@ impl ScheduleInputs<'_> {
     fn cleanup(&self, now: Timestamp, snapshot_is_due: bool) -> SlotOutlook {
         let outlook = self.slots(TaskType::Cleanup, self.schedules.cleanup.as_ref(), now);
         let is_verified = self.status.last_snapshot.as_ref().is_some_and(|last| last.verified);
-        if snapshot_is_due || [TaskType::Snapshot, TaskType::Cleanup].iter().any(|r#type| self.tasks.active(*r#type).is_some()) {
+        if snapshot_is_due
+            || [TaskType::Snapshot, TaskType::Cleanup].iter().any(|r#type| self.tasks.active(*r#type).is_some())
+        {
             // After the snapshot there is more to delete.
             outlook.waiting()
         } else if !is_verified || self.is_clean() {

@@ -30,12 +30,7 @@ impl TaskHistory {
     /// Of `tasks` those of the WAL with this name, UID and time of creation.
     ///
     /// A task that was made for an earlier WAL of the same name says nothing about this one.
-    pub(crate) fn of(
-        tasks: impl IntoIterator<Item = Arc<WalTask>>,
-        name: &str,
-        uid: &str,
-        created: Timestamp,
-    ) -> Self {
+    pub(crate) fn of(tasks: impl IntoIterator<Item = Arc<WalTask>>, name: &str, uid: &str, created: Timestamp) -> Self {
         let is_own = |task: &Arc<WalTask>| {
             let of_uid = task.status.as_ref().and_then(|status| status.wal_uid.as_deref());
             task.spec.wal_ref.name == name && created_at(task) >= created && of_uid.is_none_or(|of| of == uid)

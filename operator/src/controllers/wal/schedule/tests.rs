@@ -18,7 +18,7 @@ use crate::{
     condition_value::ConditionValue,
     controllers::wal::{
         evaluate::{ProtectionInputs, snapshot_current, verified},
-        validate::{ValidatedSchedules, ValidatedSnapshots, ValidatedVerification},
+        validate::{ValidatedSchedules, ValidatedSnapshots, validated_schedules::ValidatedVerification},
     },
 };
 
@@ -53,8 +53,7 @@ impl ScheduleCase {
         };
         let done = Some(Time(at(DONE)));
         let done = ScheduleStatus { snapshot: done.clone(), cleanup: done.clone(), verify: done };
-        let status =
-            WalStatus { schedules: Some(done), generation: Some("g1".to_owned()), ..WalStatus::default() };
+        let status = WalStatus { schedules: Some(done), generation: Some("g1".to_owned()), ..WalStatus::default() };
         Self { schedules, tasks: Vec::new(), status, index: Some(figures(100, 1000)) }
     }
 
@@ -227,9 +226,18 @@ fn bounds_ask_for_a_snapshot_at_once_and_not_again_and_again() {
     assert_eq!(bounded(by_entries, "Succeeded", long_ago, figures(150, 1000)), due);
     assert!(bounded(by_entries, "Succeeded", long_ago, figures(149, 1000)).is_empty());
     assert_eq!(bounded(|s| s.after_bytes = Some(500), "Succeeded", long_ago, figures(101, 1500)), due);
-    assert!(bounded(|s| s.after_bytes = Some(500), "Succeeded", long_ago, figures(101, 900)).is_empty(), "a compaction");
-    assert_eq!(bounded(|s| s.after_age = Some(SignedDuration::from_hours(8)), "Succeeded", long_ago, figures(101, 1000)), due);
-    assert!(bounded(|s| s.after_age = Some(SignedDuration::from_hours(9)), "Succeeded", long_ago, figures(101, 1000)).is_empty());
+    assert!(
+        bounded(|s| s.after_bytes = Some(500), "Succeeded", long_ago, figures(101, 900)).is_empty(),
+        "a compaction"
+    );
+    assert_eq!(
+        bounded(|s| s.after_age = Some(SignedDuration::from_hours(8)), "Succeeded", long_ago, figures(101, 1000)),
+        due
+    );
+    assert!(
+        bounded(|s| s.after_age = Some(SignedDuration::from_hours(9)), "Succeeded", long_ago, figures(101, 1000))
+            .is_empty()
+    );
     // It ended ten minutes later.
     let soon = bounded(by_entries, "Succeeded", "2026-11-22T11:45:00Z", figures(150, 1000));
     assert!(soon.is_empty(), "{soon:?}");
@@ -250,14 +258,20 @@ fn a_bound_that_time_alone_passes_is_looked_at_then() {
     case.snapshots().after_age = None;
     case.snapshots().after_entries = Some(5);
     let soon = case.task(snapshot("2026-11-22T12:00:00Z", "Succeeded", 90));
-    assert_eq!(soon.outlook("2026-11-22T12:11:00Z").next, Some(at("2026-11-22T12:20:00Z")), "the next may be taken then");
+    assert_eq!(
+        soon.outlook("2026-11-22T12:11:00Z").next,
+        Some(at("2026-11-22T12:20:00Z")),
+        "the next may be taken then"
+    );
 }
 
 #[test]
 fn a_cleanup_follows_a_verified_snapshot() {
     let mut case = ScheduleCase::new();
     case.schedules.cleanup = cron("0 4 * * *");
-    let cleanups = |case: &ScheduleCase, now| case.due(now).into_iter().filter(|due| due.starts_with("Cleanup")).collect::<Vec<_>>();
+    let cleanups = |case: &ScheduleCase, now| {
+        case.due(now).into_iter().filter(|due| due.starts_with("Cleanup")).collect::<Vec<_>>()
+    };
     let four = "2026-11-21T04:00:00Z";
     assert!(cleanups(&case, four).is_empty(), "a snapshot is due");
     let mut taken = case.task(snapshot("2026-11-21T03:00:00Z", "Succeeded", 100));
@@ -355,18 +369,25 @@ fn results_become_a_part_of_the_status_and_stay_when_the_tasks_are_gone() {
     let mut status = case.status.clone();
     apply_results(&mut status, &case.history());
     let last = status.last_snapshot.clone().unwrap();
-    assert_eq!((last.name.as_str(), last.time.0, last.verified, last.entries), ("s-1", at("2026-11-21T03:10:00Z"), true, Some(100)));
+    assert_eq!(
+        (last.name.as_str(), last.time.0, last.verified, last.entries),
+        ("s-1", at("2026-11-21T03:10:00Z"), true, Some(100))
+    );
     let window = status.recovery_window.unwrap();
     assert_eq!((window.first, window.last), (at("2026-11-01T00:00:00Z"), at("2026-11-21T03:00:00Z")));
     let cleanup = status.last_cleanup.clone().unwrap();
-    assert_eq!((cleanup.time.0, cleanup.deleted_entries, cleanup.deleted_bytes), (at("2026-11-21T04:10:00Z"), Some(7), Some(70)));
+    assert_eq!(
+        (cleanup.time.0, cleanup.deleted_entries, cleanup.deleted_bytes),
+        (at("2026-11-21T04:10:00Z"), Some(7), Some(70))
+    );
     let drilled = status.last_verification.clone().unwrap();
-    assert_eq!((drilled.damaged, drilled.last_drill), (Some(0), Some(Time(at("2026-11-22T05:10:00Z")))));
+    let drilled_at = Some(Time(at("2026-11-22T05:10:00Z")));
+    assert_eq!((drilled.damaged, &drilled.last_drill), (Some(0), &drilled_at));
 
     case = case.task(sample);
     apply_results(&mut status, &case.history());
     let verification = status.last_verification.clone().unwrap();
-    assert_eq!((verification.time.0, verification.last_drill), (at("2026-11-23T05:10:00Z"), drilled.last_drill));
+    assert_eq!((verification.time.0, verification.last_drill), (at("2026-11-23T05:10:00Z"), drilled_at));
     let before = status.clone();
     apply_results(&mut status, &TaskHistory::default());
     assert_eq!(status, before);
@@ -420,7 +441,11 @@ fn whether_the_newest_snapshot_is_as_new_as_the_schedule_asks_for() {
 
     let taken = ScheduleCase::new().task(snapshot("2026-11-21T03:00:00Z", "Succeeded", 90));
     says(&said(&taken, "2026-11-22T03:30:00Z"), "True/SnapshotCurrent", &["of 2026-11-21T03:10:00Z"]);
-    says(&said(&taken, "2026-11-22T04:00:00Z"), "False/SnapshotOverdue", &["due at 2026-11-22T03:00:00Z", "2026-11-21T03:10:00Z"]);
+    says(
+        &said(&taken, "2026-11-22T04:00:00Z"),
+        "False/SnapshotOverdue",
+        &["due at 2026-11-22T03:00:00Z", "2026-11-21T03:10:00Z"],
+    );
     let covered = ScheduleCase::new().task(snapshot("2026-11-21T03:00:00Z", "Succeeded", 100));
     says(&said(&covered, "2026-11-22T04:00:00Z"), "True/SnapshotCurrent", &["not changed since"]);
     let mut unscheduled = taken.task(snapshot("2026-11-22T03:00:00Z", "Failed", 90));

@@ -103,7 +103,10 @@ async fn missed_slots_are_one_task_whose_result_becomes_the_status() {
     assert_eq!(task.name_any(), names::scheduled_task("orders", "snapshot", minute));
     let wal = world.api::<Wal>().get("orders").await.unwrap();
     let owner = &task.owner_references()[0];
-    assert_eq!((owner.kind.as_str(), owner.uid.as_str(), owner.controller), ("WAL", wal.uid().unwrap().as_str(), Some(true)));
+    assert_eq!(
+        (owner.kind.as_str(), owner.uid.as_str(), owner.controller),
+        ("WAL", wal.uid().unwrap().as_str(), Some(true))
+    );
     assert_eq!(task.labels()[names::LABEL_SCHEDULE], "snapshot");
     eventually("the slot is done with", async || {
         status(&world).await.schedules?.snapshot.filter(|done| done.0 == slot)
@@ -114,7 +117,8 @@ async fn missed_slots_are_one_task_whose_result_becomes_the_status() {
 
     let window = json!({"first": "2026-11-01T00:00:00Z", "last": "2026-11-20T00:00:00Z"});
     let result = json!({"snapshot": "s-1", "recoveryWindow": window});
-    end(&world, &task.name_any(), json!({"state": "Succeeded", "completionTime": clock::now(), "result": result})).await;
+    end(&world, &task.name_any(), json!({"state": "Succeeded", "completionTime": clock::now(), "result": result}))
+        .await;
     let message = is(&world, "SnapshotCurrent").await;
     assert!(message.contains("\"s-1\""), "{message}");
     let told = status(&world).await;
@@ -148,12 +152,24 @@ async fn a_failure_is_a_condition_and_an_event() {
     start_operator(&mut world);
     make_wal(&world, |_| ()).await;
     let task = only_task(&world).await.name_any();
-    end(&world, &task, json!({"state": "Failed", "completionTime": clock::now(), "message": "the disk is full; free some"})).await;
+    end(
+        &world,
+        &task,
+        json!({"state": "Failed", "completionTime": clock::now(), "message": "the disk is full; free some"}),
+    )
+    .await;
     let message = is(&world, "SnapshotFailed").await;
     assert!(message.contains("the disk is full; free some") && message.contains(&task), "{message}");
-    let counted = "tidemark_operator_wals{condition=\"SnapshotCurrent\",status=\"False\",reason=\"SnapshotFailed\"} 1\n";
+    let counted =
+        "tidemark_operator_wals{condition=\"SnapshotCurrent\",status=\"False\",reason=\"SnapshotFailed\"} 1\n";
     assert!(world.metrics.encode().unwrap().contains(counted));
-    assert!(world.metrics.encode().unwrap().contains("tidemark_operator_scheduled_tasks_total{type=\"Snapshot\",result=\"created\"} 1\n"));
+    assert!(
+        world
+            .metrics
+            .encode()
+            .unwrap()
+            .contains("tidemark_operator_scheduled_tasks_total{type=\"Snapshot\",result=\"created\"} 1\n")
+    );
     assert!(events(&world).await.contains(&"SnapshotFailed".to_owned()));
 }
 
@@ -217,7 +233,7 @@ async fn old_tasks_of_a_schedule_are_removed() {
     let api = world.untyped::<Wal>();
     api.patch("orders", &PatchParams::default(), &Patch::Merge(&json!({"spec": {"suspend": false}}))).await.unwrap();
     eventually("the oldest are removed", async || {
-        let mut left: Vec<_> = tasks(&world).await.iter().map(ResourceExt::name_any).collect();
+        let mut left: Vec<_> = tasks(&world).await.iter().map(|task| task.name_any()).collect();
         left.retain(|name| name.len() == "orders-snapshot-10".len());
         (left == ["orders-snapshot-13", "orders-snapshot-14", "orders-snapshot-15"]).then_some(())
     })

@@ -229,24 +229,44 @@ fn schedules_are_read_as_the_spec_writes_them() {
     assert_eq!(none.settling, hours(1 + 24 + 1) + jiff::SignedDuration::from_secs(1800 + 60 + 10));
     let snapshots = read("/snapshots", json!({})).snapshots.unwrap();
     assert_eq!(snapshots.cron, CronSchedule::parse("0 3 * * *", "Etc/UTC").ok());
-    assert_eq!((snapshots.after_entries, snapshots.after_bytes, snapshots.after_age), (Some(1_000_000), Some(10 << 30), Some(hours(24))));
+    assert_eq!(
+        (snapshots.after_entries, snapshots.after_bytes, snapshots.after_age),
+        (Some(1_000_000), Some(10 << 30), Some(hours(24)))
+    );
     let unbounded = json!({"schedule": "", "afterEntries": 0, "afterSize": "0", "afterAge": "0s"});
     assert_eq!(read("/snapshots", unbounded).snapshots, Some(ValidatedSnapshots::default()));
     assert_eq!(read("/cleanup", json!({"enabled": false})).cleanup, None);
-    let verification = read("/verify", json!({"schedule": "0 6 1 * *", "timeZone": "Asia/Tokyo", "drill": false})).verification.unwrap();
+    let verification = read("/verify", json!({"schedule": "0 6 1 * *", "timeZone": "Asia/Tokyo", "drill": false}))
+        .verification
+        .unwrap();
     assert_eq!((verification.cron, verification.drill), (CronSchedule::parse("0 6 1 * *", "Asia/Tokyo").ok(), false));
 }
 
 #[test]
 fn a_schedule_that_cannot_be_followed_is_refused() {
     for (pointer, value, wanted) in [
-        ("/snapshots", json!({"schedule": "0 25 * * *"}), "\"spec.snapshots.schedule\": invalid cron expression \"0 25 * * *\""),
-        ("/snapshots", json!({"timeZone": "Mars/Phobos"}), "\"spec.snapshots.timeZone\": unknown time zone \"Mars/Phobos\""),
-        ("/cleanup", json!({"schedule": "0 4 31 2 *"}), "\"spec.cleanup.schedule\": cron expression \"0 4 31 2 *\" matches no day"),
+        (
+            "/snapshots",
+            json!({"schedule": "0 25 * * *"}),
+            "\"spec.snapshots.schedule\": invalid cron expression \"0 25 * * *\"",
+        ),
+        (
+            "/snapshots",
+            json!({"timeZone": "Mars/Phobos"}),
+            "\"spec.snapshots.timeZone\": unknown time zone \"Mars/Phobos\"",
+        ),
+        (
+            "/cleanup",
+            json!({"schedule": "0 4 31 2 *"}),
+            "\"spec.cleanup.schedule\": cron expression \"0 4 31 2 *\" matches no day",
+        ),
         ("/verify", json!({"schedule": "@weekly"}), "\"spec.verify.schedule\": invalid cron expression \"@weekly\""),
     ] {
         let (reason, message) = only_refusal(with(pointer, value));
         assert_eq!(reason, Reason::ScheduleInvalid);
-        assert!(message.starts_with(wanted) && (message.contains("such as") || message.contains("correct")), "{message}");
+        assert!(
+            message.starts_with(wanted) && (message.contains("such as") || message.contains("correct")),
+            "{message}"
+        );
     }
 }
