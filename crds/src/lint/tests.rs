@@ -50,9 +50,9 @@ fn a_list_is_looked_into() {
 
 #[test]
 fn a_kind_of_ours_that_does_not_exist_is_a_finding() {
-    let (_, path, message) = one("apiVersion: tidemark.dev/v1alpha1\nkind: WALTask\n");
+    let (_, path, message) = one("apiVersion: tidemark.dev/v1alpha1\nkind: WALNote\n");
     assert_eq!(path, "kind");
-    assert!(message.contains("WALTask") && message.contains("v1alpha1 WAL"), "{message}");
+    assert!(message.contains("WALNote") && message.contains("v1alpha1 WAL"), "{message}");
     assert_eq!(one(&GOOD.replace("v1alpha1", "v9")).1, "kind");
 }
 

@@ -127,8 +127,8 @@ mod tests {
             "containerStatuses": container(json!({"terminated": {"exitCode": 137, "reason": "OOMKilled", "message": "so far"}})),
         }));
         let exit = ContainerExit { code: 137, reason: "OOMKilled".into(), message: "so far".into() };
-        assert_eq!((pod.started, pod.exit, &*pod.job_uid), (true, Some(exit), "j"));
-        assert_eq!(pod.target_key(), "data/nightly");
+        assert_eq!((pod.started, &pod.exit, &*pod.job_uid), (true, &Some(exit), "j"));
+        assert_eq!(pod.target().key, NamespacedName::new("data", "nightly"));
     }
 
     #[test]
@@ -144,11 +144,5 @@ mod tests {
             read(&json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."}));
         assert_eq!(&*evicted.disruption.unwrap().message, "The node was low on resource: memory");
         assert_eq!(read(&json!({"phase": "Running"})).disruption, None);
-    }
-
-    impl JobPod {
-        fn target_key(&self) -> String {
-            self.target().key.to_string()
-        }
     }
 }

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use tidemark_crds::{Reason, TaskConditionType, TaskFailureClass, TaskFigures, TimeSpan, WalTaskSpec, WalTaskState, WalTaskStatus, condition};
+use tidemark_crds::{
+    Reason, TaskConditionType, TaskFailureClass, TaskFigures, TimeSpan, WalTaskSpec, WalTaskState, WalTaskStatus,
+    condition,
+};
 
 use super::{
     admit::{Admission, admit, gone},

@@ -13,7 +13,6 @@ use tidemark_crds::{Reason, TaskConditionType, Wal, WalTask, WalTaskState, WalTa
 
 use super::{
     admit::{Admission, admit},
-    attempt::AttemptState,
     build::{AttemptPlan, build},
     dereference::{FoundWal, LastAttempt, ObservedTask, observe},
     plan::{TaskPlan, TaskStep, WAIT_INTERVAL, expires_in, plan},

@@ -328,7 +328,7 @@ fn a_status_tells_programs_and_people_how_far_a_task_is() {
     let succeeded = tell(&with_job(task(TaskType::GC), 1, NOW - 10, &complete));
     assert_eq!(types(&succeeded), ["Complete=True", "Failed=False"]);
     assert_eq!(
-        (succeeded.state, succeeded.completion_time.map(|time| time.0)),
+        (succeeded.state, succeeded.completion_time.as_ref().map(|time| time.0)),
         (Some(WalTaskState::Succeeded), Some(at(NOW - 2)))
     );
     let rejected = tell(&with_wal(TaskType::GC, |wal| wal.suspended = true));
@@ -563,8 +563,8 @@ impl TaskWorld {
         self.world.api::<Pod>().create(&PostParams::default(), &pod).await.unwrap();
         let (kind, reason) =
             if succeeded { ("Complete", "CompletionsReached") } else { ("Failed", "BackoffLimitExceeded") };
-        // Long ago, so that no retry is waited for.
-        let time = "2026-01-01T00:00:00Z";
+        // Long enough ago that no retry is waited for.
+        let time = (crate::clock::now() - jiff::SignedDuration::from_mins(10)).to_string();
         let condition =
             json!({"type": kind, "status": "True", "reason": reason, "message": "so", "lastTransitionTime": time});
         let patch = Patch::Merge(json!({"status": {"conditions": [condition]}}));
