@@ -6,7 +6,9 @@ use clap::{Parser, Subcommand};
 
 #[cfg(feature = "demo")]
 use super::demo;
-use super::{append, args, audit, check, dev, exit::CommandExit, gc, index, kubectl, lint, log, probe, serve};
+use super::{append, args, audit, check, dev, exit::CommandExit, gc, index, log, probe, serve};
+#[cfg(feature = "kubernetes")]
+use super::{kubectl, lint};
 
 /// Full-text search over write-ahead logs in object storage.
 ///
@@ -43,8 +45,10 @@ enum CliCommand {
     Audit(audit::AuditCommand),
     Gc(gc::GcCommand),
     Check(check::CheckCommand),
+    #[cfg(feature = "kubernetes")]
     Kubectl(kubectl::KubectlCommand),
     Probe(probe::ProbeCommand),
+    #[cfg(feature = "kubernetes")]
     Lint(lint::LintCommand),
 }
 
@@ -71,8 +75,10 @@ impl CommandLine {
             CliCommand::Audit(audit) => Box::pin(audit.run()).await,
             CliCommand::Gc(gc) => gc.run().await,
             CliCommand::Check(check) => check.run().await,
+            #[cfg(feature = "kubernetes")]
             CliCommand::Kubectl(kubectl) => kubectl.run().await,
             CliCommand::Probe(probe) => probe.run().await,
+            #[cfg(feature = "kubernetes")]
             CliCommand::Lint(lint) => lint.run(),
         };
         CommandExit::of(result)
@@ -118,6 +124,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "kubernetes")]
     fn called_as_a_plugin_it_is_one() {
         let read = |words: &[&str]| CommandLine::try_parse_from(as_plugin(words.iter().map(Into::into).collect()));
         assert!(read(&["/usr/local/bin/kubectl-tidemark", "status", "-A"]).is_ok());

@@ -8,10 +8,9 @@ use std::sync::{
 use async_trait::async_trait;
 use tidemark_catalog::Manifest;
 use tidemark_ingest::{
-    IngestOptions, LatestCommit, OperationRecord, WriterKey,
+    IngestOptions, LatestCommit, WriterKey,
     engine::{
-        EngineError, IndexEngine, IndexLookup, PackedSegment, RecordedOutcome, SegmentBuilder, UnfitRecords,
-        UnsettledOperation, UnsettledQuery,
+        EngineError, IndexEngine, IndexLookup, RecordedOutcome, SegmentBuilder, UnsettledOperation, UnsettledQuery,
     },
     engine_decorator::EngineDecorator,
     model_engine::ModelEngine,
@@ -20,6 +19,7 @@ use tidemark_wal::Token;
 
 use super::{
     MINUTE,
+    add_hook_builder::AddHookBuilder,
     world::{EntryDraft, IngestWorld},
 };
 
@@ -127,12 +127,6 @@ struct FaultyLookup {
     switch: Arc<AtomicBool>,
 }
 
-struct FaultyBuilder {
-    inner: Box<dyn SegmentBuilder>,
-    added: u64,
-    switch: Arc<AtomicBool>,
-}
-
 #[async_trait]
 impl EngineDecorator for FaultyEngine {
     fn inner(&self) -> &dyn IndexEngine {
@@ -141,10 +135,19 @@ impl EngineDecorator for FaultyEngine {
 
     fn builder(&self) -> Result<Box<dyn SegmentBuilder>, EngineError> {
         let inner = self.model.builder()?;
-        Ok(match self.fault {
-            EngineFault::Lookup => inner,
-            EngineFault::Builder => Box::new(FaultyBuilder { inner, added: 0, switch: self.switch.clone() }),
-        })
+        if let EngineFault::Lookup = self.fault {
+            return Ok(inner);
+        }
+        let (mut all, switch) = (0, self.switch.clone());
+        let before_add = move |added| {
+            all += added;
+            if switch.load(Ordering::Relaxed) && all >= ENTRIES {
+                let source = std::io::Error::other("a test");
+                return Err(EngineError::Disk { path: "the cache".to_owned(), source });
+            }
+            Ok(())
+        };
+        Ok(Box::new(AddHookBuilder { inner, before_add }))
     }
 
     async fn open(&self, manifest: &Manifest) -> Result<Arc<dyn IndexLookup>, EngineError> {
@@ -176,29 +179,5 @@ impl IndexLookup for FaultyLookup {
 
     async fn unsettled_operations(&self, query: &UnsettledQuery) -> Result<Vec<UnsettledOperation>, EngineError> {
         self.inner.unsettled_operations(query).await
-    }
-}
-
-#[async_trait]
-impl SegmentBuilder for FaultyBuilder {
-    async fn add(&mut self, records: Vec<OperationRecord>) -> Result<(), EngineError> {
-        self.added += records.len() as u64;
-        if self.switch.load(Ordering::Relaxed) && self.added >= ENTRIES {
-            let source = std::io::Error::other("a test");
-            return Err(EngineError::Disk { path: "the cache".to_owned(), source });
-        }
-        self.inner.add(records).await
-    }
-
-    fn size(&self) -> usize {
-        self.inner.size()
-    }
-
-    async fn flush(&mut self) -> Result<Option<UnfitRecords>, EngineError> {
-        self.inner.flush().await
-    }
-
-    async fn finish(self: Box<Self>) -> Result<PackedSegment, EngineError> {
-        self.inner.finish().await
     }
 }

@@ -77,7 +77,12 @@ impl WalRestoreCommand {
         let restore = target.request()?;
         let wal = WalObject::get(client, &wal).await?;
         let window = |edge: &str| display_value(&wal.object, &format!("/status/recoveryWindow/{edge}"));
-        print_line(&format!("recovery window of the last snapshot: {} to {}", window("first"), window("last")))?;
+        print_line(&match wal.object.pointer("/status/recoveryWindow") {
+            Some(_) => {
+                format!("recovery window, as the last snapshot found it: {} to {}", window("first"), window("last"))
+            }
+            None => "no task has found a recovery window yet; the restore is refused if there is none".to_owned(),
+        })?;
         start(&wal, TaskType::Restore, json!({"restore": restore}), args).await
     }
 }

@@ -78,6 +78,7 @@ impl KindController for WalController {
     }
 
     fn forget(&self, key: &NamespacedName) {
+        self.stop_tasks(key);
         self.statuses.forget(key);
         self.tally.forget(key);
         self.stalled.note(key, false);
@@ -128,6 +129,9 @@ async fn reconcile_unreadable(
 async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, ReconcileError> {
     let context = &controller.context;
     let observed = observe(wal, controller);
+    if observed.intent.deleted.is_some() {
+        controller.stop_tasks(&observed.key);
+    }
     let validated = validate(wal, &context.shared.settings.cluster_id);
     let deletion = purge_finalizer::finalize(wal, &observed, validated.is_err(), context).await;
     let (deletion, unfinalized) = controller.answered(&observed.key, deletion)?;

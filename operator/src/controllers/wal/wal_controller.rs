@@ -66,6 +66,17 @@ impl WalController {
         self.tasks.state().into_iter().filter_map(read).map(Arc::new).collect()
     }
 
+    /// Has the tasks reconciled that run Jobs of a WAL which is being deleted, or is gone: they stop.
+    pub(super) fn stop_tasks(&self, key: &NamespacedName) {
+        let owned = self.context.cache.owned(key);
+        let running = owned.children.values().filter_map(|child| child.job.as_ref()).filter(|job| job.end.is_none());
+        for job in running {
+            let task = NamespacedName::new(&key.namespace, &job.task);
+            // With a full queue the resync finds them.
+            self.context.shared.queues.try_send(ReconcileTarget::new(names::TASK_KIND, task));
+        }
+    }
+
     /// Releases the upgrade slot of a WAL of which nothing more is changed, and has those reconciled that may get it.
     pub(super) async fn release_slot(&self, key: &NamespacedName) {
         for next in self.slots.release(key) {

@@ -563,8 +563,8 @@ impl TaskWorld {
         self.world.api::<Pod>().create(&PostParams::default(), &pod).await.unwrap();
         let (kind, reason) =
             if succeeded { ("Complete", "CompletionsReached") } else { ("Failed", "BackoffLimitExceeded") };
-        // Long ago, so that no retry is waited for.
-        let time = "2026-01-01T00:00:00Z";
+        // Long enough ago that no retry is waited for.
+        let time = (crate::clock::now() - jiff::SignedDuration::from_mins(10)).to_string();
         let condition =
             json!({"type": kind, "status": "True", "reason": reason, "message": "so", "lastTransitionTime": time});
         let patch = Patch::Merge(json!({"status": {"conditions": [condition]}}));

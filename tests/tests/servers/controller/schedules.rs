@@ -121,7 +121,8 @@ async fn an_index_that_has_grown_asks_for_a_snapshot_and_a_failure_is_told() {
     let _operator = world.operator().await.expect("it starts");
     world.make("orders", "snapshots: {schedule: '', afterEntries: 10}").await.expect("it is created");
     let task = only_task(&world).await.name_any();
-    let result = json!({"state": "refused", "reason": "AccessDenied", "message": "the bucket cannot be written; grant it"});
+    let result =
+        json!({"state": "refused", "reason": "AccessDenied", "message": "the bucket cannot be written; grant it"});
     finish(&world, &task, result).await.expect("it ends");
     let message = world.is("orders", ConditionType::SnapshotCurrent, "False/SnapshotFailed").await.expect("it is told");
     assert!(message.contains("the bucket cannot be written; grant it"), "{message}");
