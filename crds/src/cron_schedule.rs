@@ -255,7 +255,7 @@ mod tests {
             let instant = from + minute * i32::try_from(number).unwrap();
             let shown = zone.to_datetime(instant);
             while newest < shown {
-                newest = newest + minute;
+                newest += minute;
                 if matches(newest) && number >= 1 {
                     slots.insert(instant);
                 }

@@ -52,5 +52,5 @@ pub(crate) fn evaluate(inputs: &ConditionInputs<'_>) -> WalConditions {
     let snapshot_current = protection.evaluate(before(ConditionType::SnapshotCurrent), snapshot_current::evaluate);
     let verified = protection.evaluate(before(ConditionType::Verified), verified::evaluate);
     let progress = progress::evaluate(&applied);
-    WalConditions { ready, progress, applied, storage, indexing, search, snapshot_current, verified }
+    WalConditions { ready, applied, storage, indexing, search, snapshot_current, verified, progress }
 }
