@@ -194,7 +194,7 @@ fn wait_until(slot: Timestamp, now: Timestamp) -> Duration {
 }
 
 /// What the schedules of a WAL are, and what came of them.
-struct FollowedSchedules<'a> {
+struct ScheduleReport<'a> {
     /// None where the spec is refused.
     schedules: Option<&'a ValidatedSchedules>,
     /// Why no task is made now, if none is.
@@ -208,7 +208,7 @@ async fn follow_schedules<'a>(
     observed: &ObservedWal,
     upgrade: &UpgradePlan,
     context: &ReconcileContext,
-) -> FollowedSchedules<'a> {
+) -> ScheduleReport<'a> {
     let blocked = if observed.intent.deleted.is_some() {
         Some("the WAL is being deleted")
     } else if observed.intent.suspended {
@@ -225,7 +225,7 @@ async fn follow_schedules<'a>(
         }
         _ => ScheduleOutcome::default(),
     };
-    FollowedSchedules { schedules: wal.map(|wal| &wal.schedules), blocked, outcome }
+    ScheduleReport { schedules: wal.map(|wal| &wal.schedules), blocked, outcome }
 }
 
 /// What a reconciliation has come to, before its status is written.
@@ -484,7 +484,7 @@ async fn report(
     upgrade: &UpgradePlan,
     result: &ReconcileOutcome,
     outdated: Vec<WalComponent>,
-    followed: &FollowedSchedules<'_>,
+    followed: &ScheduleReport<'_>,
     controller: &WalController,
 ) -> Result<Option<Duration>, ReconcileError> {
     let (mut maintained, now) = (observed.status.clone(), clock::now());
