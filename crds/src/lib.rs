@@ -9,6 +9,8 @@ mod conditions;
 #[cfg(feature = "kinds")]
 mod crd;
 #[cfg(feature = "kinds")]
+mod cron_schedule;
+#[cfg(feature = "kinds")]
 mod generated;
 #[cfg(feature = "kinds")]
 mod kinds;
@@ -23,30 +25,44 @@ mod reason;
 mod schema;
 #[cfg(feature = "kinds")]
 mod storage;
+mod task_result;
 mod time_span;
 #[cfg(feature = "kinds")]
 mod wal;
+#[cfg(feature = "kinds")]
+mod wal_task;
 mod web_origin;
 
 pub use self::{
     byte_size::{ByteSize, ByteSizeError, parse_byte_size, parse_quantity_millis},
     pod_report::{PodPhase, PodProblem, PodReport, StoreRole},
     reason::Reason,
+    task_result::{MAX_RESULT_BYTES, RecoveryWindow, TaskFigures, TaskResult, TaskState},
     time_span::{TimeSpan, TimeSpanError, parse_span},
     web_origin::is_web_origin,
 };
 #[cfg(feature = "kinds")]
 pub use self::{
-    conditions::{ConditionKind, ConditionStatus, ConditionType, condition, is_true, remove_condition, set_condition},
-    crd::{CRD_VERSION, CRD_VERSION_ANNOTATION, SIZE_LIMIT, wal_crd, wal_crd_yaml},
+    conditions::{
+        ConditionKind, ConditionStatus, ConditionType, TaskConditionType, condition, is_true, remove_condition,
+        set_condition,
+    },
+    crd::{CRD_VERSION, CRD_VERSION_ANNOTATION, SIZE_LIMIT, wal_crd, wal_crd_yaml, wal_task_crd},
+    cron_schedule::{CronSchedule, CronScheduleError},
     generated::{GeneratedFile, generated_files},
-    kinds::{KINDS, ResourceKind},
+    kinds::{KINDS, ResourceKind, ResourceWriters},
     lint::{LintFinding, LintReport, SkippedDocument, lint},
     pod_template::{PodTemplate, PodTemplateRefusal, PodTemplateSettings},
     storage::{CaReference, CredentialsType, SecretReference, StorageCredentials, StorageSpec},
     wal::{
-        AuthType, CacheAccessMode, CacheClaimSpec, CacheClaimTemplate, CacheSizeError, CacheSpec, CompactionSpec,
-        CursorStatus, DeletionPolicy, IndexPlace, IndexerRole, IndexerSpec, IndexerStatus, LogPlace, MetadataPlace,
-        RoleSpec, SearchAuth, SearchSpec, SearchStatus, ServiceSpec, ServiceType, Wal, WalSpec, WalStatus,
+        ArchiveSpec, AuthType, CacheAccessMode, CacheClaimSpec, CacheClaimTemplate, CacheSizeError, CacheSpec,
+        CleanupSpec, CleanupStatus, CompactionSpec, CursorStatus, DeletionPolicy, IndexPlace, IndexerRole, IndexerSpec,
+        IndexerStatus, JobsSpec, LogPlace, MetadataPlace, RoleSpec, ScheduleStatus, SearchAuth, SearchSpec,
+        SearchStatus, ServiceSpec, ServiceType, SnapshotCopySpec, SnapshotStatus, SnapshotsSpec, VerificationStatus,
+        VerifySpec, Wal, WalSpec, WalStatus,
+    },
+    wal_task::{
+        CleanupTask, RestoreTarget, SnapshotTask, TASK_COMMANDS, TaskCommand, TaskFailureClass, TaskType, VerifyTask,
+        WalReference, WalTask, WalTaskSpec, WalTaskState, WalTaskStatus,
     },
 };

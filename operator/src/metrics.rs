@@ -8,6 +8,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
+use tidemark_crds::TaskType;
 
 /// Bounds of duration histograms: 1 ms to 16 s.
 const DURATIONS: [f64; 9] = [0.001, 0.004, 0.016, 0.064, 0.256, 0.512, 1.024, 4.096, 16.384];
@@ -20,9 +21,12 @@ pub(crate) struct OperatorMetrics {
     reconcile_duration: Family<ControllerLabels, Histogram>,
     api_requests: Family<ApiRequestLabels, Counter>,
     wals: ConditionGauges,
+    tasks: ConditionGauges,
+    tasks_ended: Family<TaskLabels, Counter>,
     polls: Family<ResultLabels, Counter>,
     watch_failures: Family<KindLabels, Counter>,
     watch_synced: Family<WatchLabels, Gauge>,
+    scheduled_tasks: Family<ScheduledTaskLabels, Counter>,
     upgrades_stalled: Gauge,
     purges_abandoned: Counter,
     invalid_objects: Counter,
@@ -59,8 +63,22 @@ pub(crate) struct ConditionLabels {
     pub(crate) reason: &'static str,
 }
 
+/// The type of a task, and how it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TaskLabels {
+    r#type: &'static str,
+    state: &'static str,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabels {
+    result: &'static str,
+}
+
+/// A type of task, and what came of the attempt to make one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ScheduledTaskLabels {
+    r#type: &'static str,
     result: &'static str,
 }
 
@@ -91,9 +109,12 @@ impl OperatorMetrics {
             reconcile_duration: Family::new_with_constructor(|| Histogram::new(DURATIONS)),
             api_requests: Family::default(),
             wals: Family::default(),
+            tasks: Family::default(),
+            tasks_ended: Family::default(),
             polls: Family::default(),
             watch_failures: Family::default(),
             watch_synced: Family::default(),
+            scheduled_tasks: Family::default(),
             upgrades_stalled: Gauge::default(),
             purges_abandoned: Counter::default(),
             invalid_objects: Counter::default(),
@@ -114,6 +135,8 @@ impl OperatorMetrics {
         );
         registry.register("api_requests", "requests to the API server by verb and class", self.api_requests.clone());
         registry.register("wals", "WALs by condition, its status and its reason", self.wals.clone());
+        registry.register("tasks", "tasks by condition, its status and its reason", self.tasks.clone());
+        registry.register("tasks_ended", "tasks that ended, by type and state", self.tasks_ended.clone());
         registry.register("polls", "polls of data pods by result", self.polls.clone());
         registry.register(
             "watch_failures",
@@ -124,6 +147,11 @@ impl OperatorMetrics {
             "watch_synced",
             "1 once a watch has listed its kind in its namespace, 0 while it may not or cannot",
             self.watch_synced.clone(),
+        );
+        registry.register(
+            "scheduled_tasks",
+            "tasks that schedules of WALs made, by type and result",
+            self.scheduled_tasks.clone(),
         );
         registry.register(
             "upgrades_stalled",
@@ -171,6 +199,11 @@ impl OperatorMetrics {
         self.watch_synced.get_or_create(&labels).set(i64::from(synced));
     }
 
+    /// Counts a task that a schedule made, or failed to make.
+    pub(crate) fn task_scheduled(&self, r#type: TaskType, result: &'static str) {
+        self.scheduled_tasks.get_or_create(&ScheduledTaskLabels { r#type: r#type.as_str(), result }).inc();
+    }
+
     /// Counts a purge that was given up.
     pub(crate) fn purge_abandoned(&self) {
         self.purges_abandoned.inc();
@@ -186,6 +219,7 @@ impl OperatorMetrics {
         self.leader.set(i64::from(leading));
         if !leading {
             self.wals.clear();
+            self.tasks.clear();
             self.watch_synced.clear();
             self.upgrades_stalled.set(0);
         }
@@ -199,6 +233,16 @@ impl OperatorMetrics {
     /// WALs by what their conditions say.
     pub(crate) fn wals(&self) -> ConditionGauges {
         self.wals.clone()
+    }
+
+    /// Tasks by what their conditions say.
+    pub(crate) fn tasks(&self) -> ConditionGauges {
+        self.tasks.clone()
+    }
+
+    /// Counts a task that ended.
+    pub(crate) fn task_ended(&self, r#type: &'static str, state: &'static str) {
+        self.tasks_ended.get_or_create(&TaskLabels { r#type, state }).inc();
     }
 
     /// The metrics as text.

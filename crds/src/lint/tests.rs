@@ -50,9 +50,9 @@ fn a_list_is_looked_into() {
 
 #[test]
 fn a_kind_of_ours_that_does_not_exist_is_a_finding() {
-    let (_, path, message) = one("apiVersion: tidemark.dev/v1alpha1\nkind: WALTask\n");
+    let (_, path, message) = one("apiVersion: tidemark.dev/v1alpha1\nkind: WALNote\n");
     assert_eq!(path, "kind");
-    assert!(message.contains("WALTask") && message.contains("v1alpha1 WAL"), "{message}");
+    assert!(message.contains("WALNote") && message.contains("v1alpha1 WAL"), "{message}");
     assert_eq!(one(&GOOD.replace("v1alpha1", "v9")).1, "kind");
 }
 
@@ -62,6 +62,20 @@ fn findings_name_document_and_path() {
     let found = found(&format!("{GOOD}---\n{bad}"));
     let places: Vec<_> = found.iter().map(|(document, path, _)| (*document, path.as_str())).collect();
     assert_eq!(places, [(2, "spec.storage.regoin"), (2, "spec.metadata.urls")]);
+}
+
+#[test]
+fn a_schedule_is_read_as_the_operator_does() {
+    let with = |part: &str| format!("{GOOD}  {part}\n");
+    assert_eq!(found(&with("snapshots: {schedule: '30 2 * * MON-FRI', timeZone: Europe/Berlin}")), []);
+    assert_eq!(found(&with("snapshots: {schedule: ''}")), []);
+    let (_, path, message) = one(&with("snapshots: {schedule: '0 25 * * *'}"));
+    assert_eq!(path, "spec.snapshots.schedule");
+    assert!(message.contains("\"0 25 * * *\"") && message.contains("such as"), "{message}");
+    let (_, path, message) = one(&with("verify: {timeZone: Mars/Phobos}"));
+    assert_eq!(path, "spec.verify.timeZone");
+    assert!(message.contains("unknown time zone \"Mars/Phobos\""), "{message}");
+    assert_eq!(one(&with("cleanup: {schedule: '0 4 31 2 *'}")).1, "spec.cleanup.schedule");
 }
 
 #[test]

@@ -4,7 +4,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::{conditions, optional_time, time};
+use crate::{
+    schema::{conditions, optional_time, time},
+    task_result::RecoveryWindow,
+};
 
 /// What the operator saw. Figures are from the pods, written at most once a minute while nothing else changes.
 #[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
@@ -20,7 +23,8 @@ pub struct WalStatus {
     /// `Ready`: the log is indexed and can be searched (or `suspend` is set and it can be searched). `Applied`: the
     /// pods are made of this spec (else `RollingOut`, `RollOutStalled`, `Held`, or why it cannot be applied). `StorageReady`: the
     /// buckets can be used and this WAL owns the index. `Indexing`: an indexer publishes. `SearchAvailable`: search answers;
-    /// `False` with reason `NoReplicas` when it is turned off. `UpgradePending`: a newer release waits for
+    /// `False` with reason `NoReplicas` when it is turned off. `SnapshotCurrent`: the newest verified snapshot is as new as the schedule
+    /// asks for. `Verified`: index and archive were found to be right as lately as the schedule asks for. `UpgradePending`: a newer release waits for
     /// approval (`NewRelease`), rolls out (`Upgrading`) or does not get on (`UpgradeStalled`). While `Applied` is not true, one
     /// of two more is there for tools that follow kstatus: `Stalled` if a user has to act first, else `Reconciling`.
     #[serde(default)]
@@ -62,6 +66,89 @@ pub struct WalStatus {
     /// The indexer. Left out while none answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub indexer: Option<IndexerStatus>,
+    /// What the index can be restored to, as the last task that looked found it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_window: Option<RecoveryWindow>,
+    /// The newest snapshot that a task of this WAL has taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_snapshot: Option<SnapshotStatus>,
+    /// The last cleanup that was through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_cleanup: Option<CleanupStatus>,
+    /// The last verification that was through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_verification: Option<VerificationStatus>,
+    /// Up to when the schedules are done with: what was due by then was asked for, or there was nothing to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedules: Option<ScheduleStatus>,
+}
+
+/// Up to when each schedule is done with, by the operator's clock. Left out for one that the spec does not have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ScheduleStatus {
+    /// That of snapshots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "optional_time")]
+    pub snapshot: Option<Time>,
+    /// That of cleanups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "optional_time")]
+    pub cleanup: Option<Time>,
+    /// That of verifications.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "optional_time")]
+    pub verify: Option<Time>,
+}
+
+/// A snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotStatus {
+    /// Its name.
+    pub name: String,
+    /// When the task that took it ended, by the cluster's clock.
+    #[schemars(schema_with = "time")]
+    pub time: Time,
+    /// Whether what it wrote was read again and was right.
+    pub verified: bool,
+    /// Entries in the index when it was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entries: Option<i64>,
+    /// Bytes of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<i64>,
+}
+
+/// A cleanup of the log.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CleanupStatus {
+    /// When the task ended, by the cluster's clock.
+    #[schemars(schema_with = "time")]
+    pub time: Time,
+    /// Entries that it deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted_entries: Option<i64>,
+    /// Bytes of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted_bytes: Option<i64>,
+}
+
+/// A verification of index and archive.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VerificationStatus {
+    /// When the task ended, by the cluster's clock.
+    #[schemars(schema_with = "time")]
+    pub time: Time,
+    /// Objects or records that it found missing or damaged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damaged: Option<i64>,
+    /// When a snapshot was last restored to try it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "optional_time")]
+    pub last_drill: Option<Time>,
 }
 
 /// How far a log is decided and published.

@@ -13,7 +13,7 @@ use kube::{
     runtime::{
         WatchStreamExt as _,
         controller::{Action, Config, Error as ApplierError, ReconcileRequest, applier, trigger_self},
-        reflector::{ObjectRef, Store, reflector, store},
+        reflector::{ObjectRef, Store, reflector, store::Writer},
         watcher::{self, Event},
     },
 };
@@ -41,6 +41,12 @@ pub(crate) enum ReconcileError {
     Status(#[source] kube::Error),
     #[error("failed to write the finalizer: {0}")]
     Finalizer(#[source] kube::Error),
+    #[error("failed to make a task: {0}")]
+    Task(#[source] kube::Error),
+    #[error("failed to read the pods of a job: {0}")]
+    Pods(#[source] kube::Error),
+    #[error("failed to delete a task that ended long ago: {0}")]
+    Expiry(#[source] kube::Error),
 }
 
 /// What a controller does with the objects of its kind.
@@ -63,6 +69,9 @@ pub(crate) trait KindController: Sized + Send + Sync + 'static {
         object: &DeserializeGuard<Self::Object>,
     ) -> impl Future<Output = Result<Action, ReconcileError>> + Send;
 
+    /// Takes note of what a watch shows, own writes included, once other controllers see it in the store.
+    fn shown(&self, _object: &Self::Object) {}
+
     /// Whether an event shows no more than what this process wrote.
     fn is_own_write(&self, key: &NamespacedName, shown: &Self::Object) -> bool;
 
@@ -73,11 +82,16 @@ pub(crate) trait KindController: Sized + Send + Sync + 'static {
     fn forget(&self, key: &NamespacedName);
 }
 
-/// Reconciles each object of a kind, in a namespace or everywhere, when it changes or its key comes through `changed`.
+/// The objects of a kind: who reads them, and who keeps them up to date.
+pub(crate) type KindStore<K> = (Store<DeserializeGuard<K>>, Writer<DeserializeGuard<K>>);
+
+/// Reconciles each object of a kind, in a namespace or everywhere, when it changes or its key comes through `changed`. Keeps the objects
+/// in `objects`, which other controllers may read.
 ///
 /// Nothing is reconciled before `listed` returns: until then an object that exists could look like one to create.
 pub(crate) async fn run_kind<C: KindController>(
     controller: C,
+    (reader, writer): KindStore<C::Object>,
     shared: Arc<LeaderContext>,
     namespace: Option<&str>,
     mut changed: mpsc::Receiver<NamespacedName>,
@@ -88,7 +102,6 @@ pub(crate) async fn run_kind<C: KindController>(
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
     };
-    let (reader, writer) = store();
     let kind = C::Object::kind(&());
     let objects = relisting_watcher(api, watcher::Config::default(), &shared.metrics, &kind, namespace)
         .modify(|object: &mut DeserializeGuard<C::Object>| object.meta_mut().managed_fields = None);
@@ -154,6 +167,11 @@ fn changed_object<C: KindController>(
     let is_own_write = |object: &DeserializeGuard<C::Object>| {
         object.0.as_ref().is_ok_and(|shown| controller.is_own_write(&NamespacedName::of(object.meta()), shown))
     };
+    if let Event::Apply(object) | Event::Delete(object) = &event
+        && let Ok(object) = &object.0
+    {
+        controller.shown(object);
+    }
     match event {
         Event::Apply(object) if is_own_write(&object) => None,
         Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) => Some(object),

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Resource as _, ResourceExt as _,
@@ -9,26 +10,31 @@ use kube::{
     runtime::controller::Action,
 };
 use tidemark_crds::{
-    ConditionStatus, ConditionType, DeletionPolicy, Reason, Wal, condition,
+    ConditionStatus, ConditionType, DeletionPolicy, Reason, ScheduleStatus, Wal, condition,
     names::{self, WalComponent},
 };
 
 use super::{
     build,
-    evaluate::{ConditionInputs, evaluate, evaluate_unreadable},
+    evaluate::{ConditionInputs, ProtectionInputs, ProtectionState, evaluate, evaluate_unreadable},
     next_status,
-    observe::{ObservedWal, WalIntent, observe},
+    observe::{ObservedWal, WalIntent, observe, running_jobs},
     purge_finalizer::{self, DeletionStep},
+    schedule::{
+        due_tasks::ScheduleInputs,
+        make_tasks::{ScheduleOutcome, make_due_tasks},
+        task_results::apply_results,
+    },
     search_exposure::{self, LiveSearch},
     status_events,
     upgrade::{self, UpgradeInputs, UpgradePermission, UpgradeStep},
-    validate::{SpecRefusal, ValidatedWal, validate},
+    validate::{SpecRefusal, ValidatedSchedules, ValidatedWal, validate},
     wal_controller::WalController,
     write_children::{ChildWrites, outdated, write_children},
 };
 use crate::{
     backoff,
-    cache::{ChildKind, NamespacedName},
+    cache::{ChildKind, JobStatus, NamespacedName},
     clock,
     condition_value::ConditionValue,
     context::ReconcileContext,
@@ -72,6 +78,7 @@ impl KindController for WalController {
     }
 
     fn forget(&self, key: &NamespacedName) {
+        self.stop_tasks(key);
         self.statuses.forget(key);
         self.tally.forget(key);
         self.stalled.note(key, false);
@@ -122,6 +129,9 @@ async fn reconcile_unreadable(
 async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, ReconcileError> {
     let context = &controller.context;
     let observed = observe(wal, controller);
+    if observed.intent.deleted.is_some() {
+        controller.stop_tasks(&observed.key);
+    }
     let validated = validate(wal, &context.shared.settings.cluster_id);
     let deletion = purge_finalizer::finalize(wal, &observed, validated.is_err(), context).await;
     let (deletion, unfinalized) = controller.answered(&observed.key, deletion)?;
@@ -132,11 +142,18 @@ async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, 
     }
     let digests = validated.as_ref().ok().map(ValidatedWal::spec_digests);
     let mut upgrade = UpgradePlan::new(&observed, digests.as_deref(), controller);
-    let mut result = match validated {
+    let mut result = match &validated {
         // All that it waits for is that its finalizer goes.
         Ok(_) if unfinalized.is_some() && observed.intent.deleted.is_some() => ReconcileOutcome::default(),
-        Ok(validated) => build_and_roll_out(validated, &observed, upgrade.step, context).await,
-        Err(refusals) => ReconcileOutcome::refused(refused(&refusals)),
+        Ok(validated) => {
+            let mut validated = validated.clone();
+            // What a job writes would be left behind. Whoever starts one has the turn until the Job is in the cache.
+            let owned = || context.cache.owned(&observed.key);
+            validated.purging &=
+                !controller.turns.is_taken(&observed.key) && running_jobs(&owned(), &observed.uid).next().is_none();
+            Box::pin(build_and_roll_out(validated, &observed, upgrade.step, context)).await
+        }
+        Err(refusals) => ReconcileOutcome::refused(refused(refusals)),
     };
     result.report_repeated_failure(&observed.key, controller);
     result.report_finalizer(unfinalized.as_deref(), &observed);
@@ -145,22 +162,70 @@ async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, 
     let observed = observe(wal, controller);
     upgrade.finish(&observed, &result, &context.shared.settings.release);
     let outdated = digests.map_or_else(Vec::new, |digests| outdated(&observed, &digests));
-    let again = report(wal, &observed, &upgrade, &result, outdated, controller).await?;
+    let schedule = follow_schedules(validated.as_ref().ok(), &observed, &upgrade, context).await;
+    let again = report(wal, &observed, &upgrade, &result, outdated, &schedule, controller).await?;
     if let Some(error) = result.error {
         return Err(error.into());
+    }
+    if let Some(failure) = schedule.outcome.failure {
+        return Err(ReconcileError::Task(failure.source));
     }
     let waiting = result.waits.as_ref().map(|_| RETRY_INTERVAL);
     let got_on = result.writes > 0 && result.waits.is_none() && upgrade.step.is_under_way();
     let at_once = (upgrade.has_slot || got_on).then_some(Duration::ZERO);
     let purging = if let DeletionStep::Purging { again } = deletion { Some(again) } else { None };
     let resync = backoff::jittered(RESYNC_INTERVAL, backoff::random());
-    let counting = (upgrade.step == UpgradeStep::Queue && controller.slots.is_counting()).then_some(RETRY_INTERVAL);
-    let next = [again, waiting, at_once, purging, counting].into_iter().flatten().reduce(Duration::min);
+    // Who waits in line for a slot is notified; who waits for a task, or for slots to be counted, looks again.
+    let unnotified = controller.slots.is_counting() || !controller.slots.is_waiting(&observed.key);
+    let polling = (upgrade.waits && !upgrade.has_slot && unnotified).then_some(RETRY_INTERVAL);
+    let slot = schedule.outcome.next.map(|slot| wait_until(slot, clock::now()));
+    let listing = (!observed.tasks_listed).then_some(RETRY_INTERVAL);
+    let next = [again, waiting, at_once, purging, polling].into_iter().flatten().reduce(Duration::min);
     match (next, unfinalized) {
         // Tried again later each time, where nothing else is due before that.
         (None, Some(answer)) => Err(ReconcileError::Finalizer(kube::Error::Api(answer))),
-        _ => Ok(Action::requeue(next.map_or(resync, |next| next.min(resync)))),
+        (next, _) => Ok(Action::requeue(next.into_iter().chain(slot).chain(listing).fold(resync, Duration::min))),
     }
+}
+
+/// How long it is to a slot of a schedule.
+fn wait_until(slot: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(slot.duration_since(now)).unwrap_or_default()
+}
+
+/// What the schedules of a WAL are, and what came of them.
+struct ScheduleReport<'a> {
+    /// None where the spec is refused.
+    schedules: Option<&'a ValidatedSchedules>,
+    /// Why no task is made now, if none is.
+    blocked: Option<&'static str>,
+    outcome: ScheduleOutcome,
+}
+
+/// Makes the tasks that are due. A WAL that waits for the approval of a release goes on: its tasks run with its own image.
+async fn follow_schedules<'a>(
+    wal: Option<&'a ValidatedWal>,
+    observed: &ObservedWal,
+    upgrade: &UpgradePlan,
+    context: &ReconcileContext,
+) -> ScheduleReport<'a> {
+    let blocked = if observed.intent.deleted.is_some() {
+        Some("the WAL is being deleted")
+    } else if observed.intent.suspended {
+        Some("the WAL is suspended; set \"spec.suspend\" to false")
+    } else if upgrade.has_slot || upgrade.step.is_under_way() {
+        Some("the WAL is being upgraded; see the condition UpgradePending")
+    } else {
+        None
+    };
+    let outcome = match wal {
+        Some(wal) if blocked.is_none() && observed.tasks_listed => {
+            let shared = &context.shared;
+            make_due_tasks(wal, observed, &shared.client, &shared.metrics, clock::now()).await
+        }
+        _ => ScheduleOutcome::default(),
+    };
+    ScheduleReport { schedules: wal.map(|wal| &wal.schedules), blocked, outcome }
 }
 
 /// What a reconciliation has come to, before its status is written.
@@ -345,11 +410,12 @@ impl UpgradePlan {
                 true => UpgradePermission::Granted,
             },
             under_way: upgrade::is_under_way(&observed.status.conditions),
+            writing_task: observed.writing_task(),
         };
         let mut step = inputs.step();
         // One that could not be written gave its slot back, and waits for the next one like others.
         let was_blocked = step.rolls() && upgrade::is_stalled(&observed.status.conditions);
-        if was_blocked && (digests.is_none() || !controller.slots.acquire(&observed.key)) {
+        if was_blocked && (digests.is_none() || !acquire_slot(observed, controller)) {
             step = UpgradeStep::Queue;
         } else if step.is_under_way() {
             // It may have been unreadable meanwhile, and lost its slot.
@@ -357,7 +423,7 @@ impl UpgradePlan {
         }
         // One whose spec is refused neither waits nor keeps a slot that it had when this operator began.
         let waits = step == UpgradeStep::Queue && digests.is_some();
-        let has_slot = waits && !was_blocked && controller.slots.acquire(&observed.key);
+        let has_slot = waits && !was_blocked && acquire_slot(observed, controller);
         let held = matches!(step, UpgradeStep::Hold | UpgradeStep::Queue)
             && digests.is_some_and(|digests| !outdated(observed, digests).is_empty());
         // With a slot the status says that the WAL is under way; only then is anything of it changed.
@@ -394,6 +460,23 @@ impl UpgradePlan {
     }
 }
 
+/// Acquires a slot, unless a task writes: that one runs to its end first, and holds no slot meanwhile.
+fn acquire_slot(observed: &ObservedWal, controller: &WalController) -> bool {
+    let key = &observed.key;
+    if observed.writing_task().is_some() || !controller.slots.acquire(key) {
+        return false;
+    }
+    // Looked at again with the slot in hand, since a task looks at the slots with its turn in hand.
+    let owned = || controller.context.cache.owned(key);
+    if controller.turns.is_taken(key) || running_jobs(&owned(), &observed.uid).any(JobStatus::writes) {
+        for next in controller.slots.release(key) {
+            controller.context.shared.queues.try_send(ReconcileTarget::new(names::KIND, next));
+        }
+        return false;
+    }
+    true
+}
+
 /// Writes status and Events if there is news. Answers when there may be some that waits.
 async fn report(
     wal: &Wal,
@@ -401,8 +484,24 @@ async fn report(
     upgrade: &UpgradePlan,
     result: &ReconcileOutcome,
     outdated: Vec<WalComponent>,
+    followed: &ScheduleReport<'_>,
     controller: &WalController,
 ) -> Result<Option<Duration>, ReconcileError> {
+    let (mut maintained, now) = (observed.status.clone(), clock::now());
+    apply_results(&mut maintained, &observed.tasks);
+    if let Some(done) = &followed.outcome.done {
+        maintained.schedules = Some(done.clone()).filter(|done| *done != ScheduleStatus::default());
+    }
+    let protection = match followed.schedules {
+        _ if !observed.tasks_listed => ProtectionState::Unlisted,
+        None => ProtectionState::Refused,
+        Some(schedules) => ProtectionState::Known(ProtectionInputs {
+            schedule: ScheduleInputs { status: &maintained, ..observed.schedule_inputs(schedules) },
+            failure: followed.outcome.failure.as_ref().map(|failure| (failure.r#type, failure.to_string())),
+            blocked: followed.blocked,
+            now,
+        }),
+    };
     let inputs = ConditionInputs {
         suspended: observed.is_suspended(),
         search_wanted: observed.is_search_wanted(),
@@ -418,9 +517,10 @@ async fn report(
         held: upgrade.held,
         outdated,
         unwritten: result.unwritten(),
+        protection,
     };
     let (before, shared) = (&observed.status, &controller.context.shared);
-    let after = next_status::next(observed, &inputs, &evaluate(&inputs), &upgrade.value, clock::now());
+    let after = next_status::next(observed, maintained.clone(), &inputs, &evaluate(&inputs), &upgrade.value, now);
     let (statuses, field_manager) = (&controller.statuses, names::MANAGER_STATUS);
     let writer = StatusWriter { client: &shared.client, statuses, field_manager };
     let timing = writer.update(observed.owner(), before, &after).await.map_err(ReconcileError::Status)?;
