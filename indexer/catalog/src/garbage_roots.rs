@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use crate::{garbage_list::GarbageKey, mutants, names::Generation};
+use crate::{garbage_list::GarbageKey, identity::LogId, manifest::Manifest, mutants, names::Generation};
 
 /// For how long an object must have been seen unreferenced before it is deleted, by the index's store time. A constant of the
 /// format: readers rely on it, each drops a manifest half of it after its successor.
@@ -23,6 +23,17 @@ pub(crate) enum GenerationFate {
     Closed,
     /// It is another log's: its objects are not ours to delete.
     Foreign,
+}
+
+impl GenerationFate {
+    /// That of the generation whose latest manifest this is, for the collectors of `log`.
+    pub(crate) fn of(latest: &Manifest, log: &LogId) -> Self {
+        match latest {
+            state if !state.belongs_to_log(Some(log)) => Self::Foreign,
+            state if state.closed.is_some() => Self::Closed,
+            Manifest { epoch, .. } => Self::Open { epoch: *epoch },
+        }
+    }
 }
 
 /// What must not be deleted, read after the listing.

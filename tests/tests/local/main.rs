@@ -45,3 +45,4 @@ mod product_sources;
 mod purge;
 mod readme;
 mod unreadable;
+mod verify;
