@@ -72,6 +72,32 @@ impl ConditionType {
     }
 }
 
+/// What a condition of a task is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TaskConditionType {
+    /// The task did what it was asked to do.
+    Complete,
+    /// The task did not, and will not.
+    Failed,
+    /// The task has not ended. Only there while that is so, as kstatus wants it.
+    Reconciling,
+    /// The task failed or was rejected. Only there where that is so.
+    Stalled,
+}
+
+impl ConditionKind for TaskConditionType {
+    const ALL: &'static [Self] = &[Self::Complete, Self::Failed, Self::Reconciling, Self::Stalled];
+
+    fn type_name(self) -> &'static str {
+        match self {
+            Self::Complete => "Complete",
+            Self::Failed => "Failed",
+            Self::Reconciling => "Reconciling",
+            Self::Stalled => "Stalled",
+        }
+    }
+}
+
 /// Whether a condition holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConditionStatus {

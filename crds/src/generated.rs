@@ -1,7 +1,7 @@
 //! The files that are made of [`KINDS`]: definitions, and the parts of the chart that name kinds.
 
 use crate::{
-    kinds::{KINDS, ResourceKind},
+    kinds::{KINDS, ResourceKind, ResourceWriters},
     names,
 };
 
@@ -51,6 +51,7 @@ fn chart_rules(kinds: &[ResourceKind]) -> String {
         ),
         named_template("viewRules", "Rights of users who may view the objects of a namespace.", &rules(view_rules)),
         named_template("editRules", "Rights of users who may edit the objects of a namespace.", &rules(edit_rules)),
+        named_template("adminRules", "Further rights of users who administer a namespace.", &rules(admin_rules)),
     ]
     .join("\n")
 }
@@ -119,6 +120,14 @@ fn view_rules(kind: &ResourceKind) -> Vec<AccessRule> {
 }
 
 fn edit_rules(kind: &ResourceKind) -> Vec<AccessRule> {
+    if kind.writers == ResourceWriters::Editors { write_rules(kind) } else { Vec::new() }
+}
+
+fn admin_rules(kind: &ResourceKind) -> Vec<AccessRule> {
+    if kind.writers == ResourceWriters::Admins { write_rules(kind) } else { Vec::new() }
+}
+
+fn write_rules(kind: &ResourceKind) -> Vec<AccessRule> {
     let (name, plural) = (kind.kind, kind.plural);
     let mut rules = vec![AccessRule {
         reason: format!("Makes, changes and deletes {name}s."),
@@ -149,38 +158,32 @@ mod tests {
     }
 
     #[test]
-    fn a_second_kind_is_named_wherever_the_chart_names_kinds() {
-        let task = ResourceKind {
-            kind: "WALTask",
-            plural: "waltasks",
-            operator_verbs: &["get", "list", "watch", "create"],
-            operator_reason: "Runs the tasks that it is given, and makes those that are due.",
-            // One without a scale subresource.
-            definition: || {
-                let mut definition = (KINDS[0].definition)();
-                for version in &mut definition.spec.versions {
-                    version.subresources.as_mut().unwrap().scale = None;
-                }
-                definition
-            },
-            ..KINDS[0]
-        };
-        let rules = chart_rules(&[KINDS[0], task]);
+    fn each_kind_is_named_wherever_the_chart_names_kinds() {
+        let rules = chart_rules(KINDS);
         for (wanted, times) in [
             ("[wals.tidemark.dev, waltasks.tidemark.dev]\n", 1),
-            (
-                "# Runs the tasks that it is given, and makes those that are due.\n- apiGroups: [tidemark.dev]\n  resources: [waltasks]\n  verbs: [get, list, watch, create]\n",
-                1,
-            ),
+            ("resources: [waltasks]\n  verbs: [get, list, watch, create, delete]\n", 1),
             ("resources: [waltasks/status]\n  verbs: [patch]\n", 1),
             ("resources: [waltasks/finalizers]\n  verbs: [update]\n", 1),
             ("resources: [waltasks]\n  verbs: [get, list, watch]\n", 1),
             ("resources: [waltasks/status]\n  verbs: [get]\n", 1),
-            ("resources: [waltasks]\n  verbs: [create, update, patch, delete, deletecollection]\n", 1),
             ("waltasks/scale", 0),
             ("resources: [wals/scale]\n  verbs: [update, patch]\n", 1),
         ] {
             assert_eq!(rules.matches(wanted).count(), times, "{wanted} in {rules}");
         }
+    }
+
+    /// A task deletes entries, or takes an index back: who edits a namespace may not.
+    #[test]
+    fn only_administrators_may_make_tasks() {
+        let rules = chart_rules(KINDS);
+        let part = |name: &str| {
+            let start = rules.find(&format!("kinds.{name}\"")).unwrap();
+            rules[start..].split("{{- end -}}").next().unwrap()
+        };
+        let writes = "verbs: [create, update, patch, delete, deletecollection]";
+        assert!(part("editRules").contains(writes) && !part("editRules").contains("waltasks"));
+        assert!(part("adminRules").contains(writes) && !part("adminRules").contains("[wals]"));
     }
 }

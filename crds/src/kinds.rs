@@ -6,7 +6,7 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 
 use crate::{
-    crd::{crd_yaml, wal_crd},
+    crd::{crd_yaml, wal_crd, wal_task_crd},
     names,
 };
 
@@ -27,18 +27,43 @@ pub struct ResourceKind {
     pub operator_verbs: &'static [&'static str],
     /// What it needs these verbs for: one sentence.
     pub operator_reason: &'static str,
+    /// Who may make, change and delete its objects.
+    pub writers: ResourceWriters,
+}
+
+/// Users who may make, change and delete the objects of a kind. Each aggregated role includes those of lesser ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResourceWriters {
+    /// Who may edit what is in a namespace.
+    Editors,
+    /// Who administers a namespace.
+    Admins,
 }
 
 /// Every kind.
-pub const KINDS: &[ResourceKind] = &[ResourceKind {
-    kind: names::KIND,
-    plural: "wals",
-    version: names::VERSION,
-    definition: wal_crd,
-    pod_roles: &["indexer", "search"],
-    operator_verbs: &["get", "list", "watch", "patch"],
-    operator_reason: "Reads the WALs it serves; a patch sets and removes the purge finalizer.",
-}];
+pub const KINDS: &[ResourceKind] = &[
+    ResourceKind {
+        kind: names::KIND,
+        plural: "wals",
+        version: names::VERSION,
+        definition: wal_crd,
+        pod_roles: &["indexer", "search", "jobs"],
+        operator_verbs: &["get", "list", "watch", "patch"],
+        operator_reason: "Reads the WALs it serves; a patch sets and removes the purge finalizer.",
+        writers: ResourceWriters::Editors,
+    },
+    ResourceKind {
+        kind: names::TASK_KIND,
+        plural: "waltasks",
+        version: names::VERSION,
+        definition: wal_task_crd,
+        pod_roles: &[],
+        operator_verbs: &["get", "list", "watch", "create", "delete"],
+        operator_reason: "Runs the tasks that it is given, makes those that are due, and deletes those that ended long ago.",
+        // A task deletes from the log, or takes an index back to an earlier state.
+        writers: ResourceWriters::Admins,
+    },
+];
 
 impl ResourceKind {
     /// Name of the definition, such as `wals.tidemark.dev`.

@@ -30,13 +30,18 @@ mod time_span;
 #[cfg(feature = "kinds")]
 mod wal;
 #[cfg(feature = "kinds")]
+mod wal_task;
+#[cfg(feature = "kinds")]
 mod web_origin;
 
 #[cfg(feature = "kinds")]
 pub use self::{
     byte_size::{ByteSize, ByteSizeError, parse_byte_size, parse_quantity_millis},
-    conditions::{ConditionKind, ConditionStatus, ConditionType, condition, is_true, remove_condition, set_condition},
-    crd::{CRD_VERSION, CRD_VERSION_ANNOTATION, SIZE_LIMIT, wal_crd, wal_crd_yaml},
+    conditions::{
+        ConditionKind, ConditionStatus, ConditionType, TaskConditionType, condition, is_true, remove_condition,
+        set_condition,
+    },
+    crd::{CRD_VERSION, CRD_VERSION_ANNOTATION, SIZE_LIMIT, wal_crd, wal_crd_yaml, wal_task_crd},
     generated::{GeneratedFile, generated_files},
     kinds::{KINDS, ResourceKind},
     lint::{LintFinding, LintReport, SkippedDocument, lint},
@@ -44,9 +49,15 @@ pub use self::{
     storage::{CaReference, CredentialsType, SecretReference, StorageCredentials, StorageSpec},
     time_span::{TimeSpan, TimeSpanError, parse_span},
     wal::{
-        AuthType, CacheAccessMode, CacheClaimSpec, CacheClaimTemplate, CacheSizeError, CacheSpec, CompactionSpec,
-        CursorStatus, DeletionPolicy, IndexPlace, IndexerRole, IndexerSpec, IndexerStatus, LogPlace, MetadataPlace,
-        RoleSpec, SearchAuth, SearchSpec, SearchStatus, ServiceSpec, ServiceType, Wal, WalSpec, WalStatus,
+        ArchiveSpec, AuthType, CacheAccessMode, CacheClaimSpec, CacheClaimTemplate, CacheSizeError, CacheSpec,
+        CleanupSpec, CleanupStatus, CompactionSpec, CursorStatus, DeletionPolicy, IndexPlace, IndexerRole, IndexerSpec,
+        IndexerStatus, JobsSpec, LogPlace, MetadataPlace, RoleSpec, SearchAuth, SearchSpec, SearchStatus, ServiceSpec,
+        ServiceType, SnapshotCopySpec, SnapshotStatus, SnapshotsSpec, VerificationStatus, VerifySpec, Wal, WalSpec,
+        WalStatus,
+    },
+    wal_task::{
+        CleanupTask, RestoreTarget, SnapshotTask, TASK_COMMANDS, TaskCommand, TaskFailureClass, TaskType, VerifyTask,
+        WalReference, WalTask, WalTaskSpec, WalTaskState, WalTaskStatus,
     },
     web_origin::is_web_origin,
 };

@@ -8,6 +8,8 @@ pub const GROUP: &str = "tidemark.dev";
 pub const VERSION: &str = "v1alpha1";
 /// The kind of a write-ahead log.
 pub const KIND: &str = "WAL";
+/// The kind of what is done once to a WAL.
+pub const TASK_KIND: &str = "WALTask";
 /// Category that `kubectl get tidemark` lists.
 pub const CATEGORY: &str = "tidemark";
 
@@ -26,6 +28,15 @@ pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const LABEL_WAL: &str = "tidemark.dev/wal";
 /// Label: the WAL's UID. A child that bears another one is an orphan of an earlier WAL of the same name.
 pub const LABEL_WAL_UID: &str = "tidemark.dev/wal-uid";
+
+/// Label of a Job and its pod: name of the task that they are an attempt of.
+pub const LABEL_TASK: &str = "tidemark.dev/task";
+/// Label of a Job and its pod: type of their task.
+pub const LABEL_TASK_TYPE: &str = "tidemark.dev/task-type";
+/// Value of [`LABEL_COMPONENT`] on Jobs, their pods and their ServiceAccount.
+pub const COMPONENT_JOBS: &str = "jobs";
+/// Value of [`LABEL_COMPONENT`] on the ServiceAccount of cleanups.
+pub const COMPONENT_CLEANUP: &str = "cleanup";
 
 /// Value of [`LABEL_NAME`].
 pub const APP: &str = "tidemark";
@@ -47,6 +58,11 @@ pub const FINALIZER_PURGE: &str = "tidemark.dev/purge";
 pub const MANAGER_CHILDREN: &str = "tidemark-operator-wal";
 /// Field manager of a WAL's status.
 pub const MANAGER_STATUS: &str = "tidemark-operator-wal-status";
+
+/// Field manager of the Jobs.
+pub const MANAGER_TASK_CHILDREN: &str = "tidemark-operator-waltask";
+/// Field manager of a task's status.
+pub const MANAGER_TASK_STATUS: &str = "tidemark-operator-waltask-status";
 
 /// Name of the port on which a data pod and the Service answer.
 pub const PORT_NAME: &str = "http";
@@ -102,6 +118,21 @@ pub fn control_config_map(wal: &str) -> String {
     format!("{wal}-control")
 }
 
+/// Name of the ServiceAccount of jobs.
+pub fn jobs_service_account(wal: &str) -> String {
+    format!("{wal}-{COMPONENT_JOBS}")
+}
+
+/// Name of the ServiceAccount of cleanups: the only one that needs a right to delete from the log.
+pub fn cleanup_service_account(wal: &str) -> String {
+    format!("{wal}-{COMPONENT_CLEANUP}")
+}
+
+/// Name of the Job of a task's attempt, which counts from 1.
+pub fn job(task: &str, attempt: usize) -> String {
+    format!("{task}-{attempt}")
+}
+
 /// The address of the search Service inside the cluster.
 pub fn search_url(namespace: &str, wal: &str) -> String {
     format!("http://{}.{namespace}.svc", WalComponent::Search.child_name(wal))
@@ -123,6 +154,8 @@ mod tests {
         assert!(pattern.is_match(&longest) && !pattern.is_match(&"a".repeat(41)));
         assert!(WalComponent::ALL.iter().all(|component| component.child_name(&longest).len() <= 63));
         assert!(control_config_map(&longest).len() <= 63);
+        assert!(cleanup_service_account(&longest).len() <= 63);
+        assert!(job(&"a".repeat(59), 10).len() <= 63);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 #![expect(unreachable_pub, reason = "`KubeSchema` repeats the type inside of a function")]
 
 mod cache;
+mod maintenance;
 mod places;
 mod roles;
 mod spec;
@@ -9,8 +10,12 @@ mod status;
 
 pub use self::{
     cache::{CacheAccessMode, CacheClaimSpec, CacheClaimTemplate, CacheSizeError, CacheSpec},
+    maintenance::{ArchiveSpec, CleanupSpec, JobsSpec, SnapshotCopySpec, SnapshotsSpec, VerifySpec},
     places::{IndexPlace, LogPlace, MetadataPlace},
     roles::{AuthType, CompactionSpec, IndexerSpec, RoleSpec, SearchAuth, SearchSpec, ServiceSpec, ServiceType},
     spec::{DeletionPolicy, Wal, WalSpec},
-    status::{CursorStatus, IndexerRole, IndexerStatus, SearchStatus, WalStatus},
+    status::{
+        CleanupStatus, CursorStatus, IndexerRole, IndexerStatus, SearchStatus, SnapshotStatus, VerificationStatus,
+        WalStatus,
+    },
 };

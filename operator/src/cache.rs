@@ -1,9 +1,11 @@
-//! What exists: the children and pods of every WAL, from watches that select objects with Tidemark's labels.
+//! What exists: the children and pods of every WAL and task, from watches that select objects with Tidemark's labels.
 //!
 //! An object is kept as little more than its JSON text, without status and bookkeeping, so that ten thousand WALs fit into a
 //! small pod. Reading costs no request.
 
 mod data_pod;
+mod job_pod;
+mod job_status;
 mod namespaced_name;
 mod object_cache;
 mod owned_object;
@@ -12,6 +14,8 @@ mod watch;
 
 pub(crate) use self::{
     data_pod::{DataPod, PodEviction, PodTrouble},
+    job_pod::{ContainerExit, JobPod, PodDisruption},
+    job_status::{ANNOTATION_WAL_GENERATION, JobEnd, JobStatus},
     namespaced_name::{NamespacedName, is_older},
     object_cache::{ObjectCache, OwnedObjects},
     owned_object::{ChildKind, OwnedObject},

@@ -9,5 +9,6 @@ mod run;
 mod test_kind;
 mod unreadable_object;
 pub(crate) mod wal;
+mod wal_task;
 
 pub(crate) use self::run::run;

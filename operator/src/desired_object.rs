@@ -3,6 +3,7 @@
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
+        batch::v1::Job,
         core::v1::{ConfigMap, Service, ServiceAccount},
         networking::v1::NetworkPolicy,
         policy::v1::PodDisruptionBudget,
@@ -19,6 +20,7 @@ use crate::cache::ChildKind;
 pub(crate) enum DesiredObject<'a> {
     ConfigMap(&'a ConfigMap),
     Deployment(&'a Deployment),
+    Job(&'a Job),
     NetworkPolicy(&'a NetworkPolicy),
     PodDisruptionBudget(&'a PodDisruptionBudget),
     Service(&'a Service),
@@ -30,6 +32,7 @@ impl<'a> DesiredObject<'a> {
         match self {
             Self::ConfigMap(_) => ChildKind::ConfigMap,
             Self::Deployment(_) => ChildKind::Deployment,
+            Self::Job(_) => ChildKind::Job,
             Self::NetworkPolicy(_) => ChildKind::NetworkPolicy,
             Self::PodDisruptionBudget(_) => ChildKind::PodDisruptionBudget,
             Self::Service(_) => ChildKind::Service,
@@ -45,6 +48,7 @@ impl<'a> DesiredObject<'a> {
         match self {
             Self::ConfigMap(object) => &object.metadata,
             Self::Deployment(object) => &object.metadata,
+            Self::Job(object) => &object.metadata,
             Self::NetworkPolicy(object) => &object.metadata,
             Self::PodDisruptionBudget(object) => &object.metadata,
             Self::Service(object) => &object.metadata,

@@ -38,6 +38,8 @@ struct StoredObjects {
     writes: usize,
     /// The plural of which no object can be applied, or only the one of this name, and what is answered.
     refused: Option<(&'static str, Option<&'static str>, ApiRefusal)>,
+    /// The plural of which no object can be created.
+    uncreatable: Option<&'static str>,
     /// Whether finalizers cannot be changed.
     keeps_finalizers: bool,
     /// The plural whose lists are refused.
@@ -109,6 +111,11 @@ impl FakeApiServer {
         self.stored.lock().refused = plural.map(|plural| (plural, None, FORBIDDEN));
     }
 
+    /// From now on no object of this plural can be created; `None` ends that.
+    pub(crate) fn refuse_creation(&self, plural: Option<&'static str>) {
+        self.stored.lock().uncreatable = plural;
+    }
+
     /// From now on the object of this plural and name cannot be applied.
     pub(crate) fn refuse_object(&self, plural: &'static str, name: &'static str) {
         self.stored.lock().refused = Some((plural, Some(name), FORBIDDEN));
@@ -164,6 +171,9 @@ impl FakeApiServer {
         });
         if let Some((.., refusal)) = refused {
             return Err(refusal);
+        }
+        if *method == Method::POST && stored.uncreatable.is_some_and(|plural| target.path.is_of(plural)) {
+            return Err(FORBIDDEN);
         }
         let changed = match method.as_str() {
             "POST" => stored.create(target.path, body),

@@ -1,4 +1,4 @@
-//! The operator: reconciles WAL resources, and reports their state.
+//! The operator: reconciles WALs and their tasks, and reports their state.
 //!
 //! [`run`] is the whole process but for its log lines. What it writes to the cluster is built by pure functions, which are
 //! public, so that tests and tools can check it without a cluster.
@@ -39,12 +39,13 @@ mod status_cache;
 mod status_writer;
 pub mod telemetry;
 mod upgrade_slots;
+mod writing_turns;
 
 pub use controllers::wal::{
     build::{PlatformSettings, WalChildren, build, release_revision},
     validate::{
-        SpecRefusal, StorePlace, ValidatedCache, ValidatedCredentials, ValidatedIndexer, ValidatedLog, ValidatedRole,
-        ValidatedSearch, ValidatedStore, ValidatedWal, WalStores, validate,
+        SpecRefusal, StorePlace, ValidatedCache, ValidatedCleanup, ValidatedCredentials, ValidatedIndexer,
+        ValidatedJobs, ValidatedLog, ValidatedRole, ValidatedSearch, ValidatedStore, ValidatedWal, WalStores, validate,
     },
 };
 pub use run::run;

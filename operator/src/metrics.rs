@@ -20,6 +20,8 @@ pub(crate) struct OperatorMetrics {
     reconcile_duration: Family<ControllerLabels, Histogram>,
     api_requests: Family<ApiRequestLabels, Counter>,
     wals: ConditionGauges,
+    tasks: ConditionGauges,
+    tasks_ended: Family<TaskLabels, Counter>,
     polls: Family<ResultLabels, Counter>,
     watch_failures: Family<KindLabels, Counter>,
     watch_synced: Family<WatchLabels, Gauge>,
@@ -59,6 +61,13 @@ pub(crate) struct ConditionLabels {
     pub(crate) reason: &'static str,
 }
 
+/// The type of a task, and how it ended.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TaskLabels {
+    r#type: &'static str,
+    state: &'static str,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabels {
     result: &'static str,
@@ -91,6 +100,8 @@ impl OperatorMetrics {
             reconcile_duration: Family::new_with_constructor(|| Histogram::new(DURATIONS)),
             api_requests: Family::default(),
             wals: Family::default(),
+            tasks: Family::default(),
+            tasks_ended: Family::default(),
             polls: Family::default(),
             watch_failures: Family::default(),
             watch_synced: Family::default(),
@@ -114,6 +125,8 @@ impl OperatorMetrics {
         );
         registry.register("api_requests", "requests to the API server by verb and class", self.api_requests.clone());
         registry.register("wals", "WALs by condition, its status and its reason", self.wals.clone());
+        registry.register("tasks", "tasks by condition, its status and its reason", self.tasks.clone());
+        registry.register("tasks_ended", "tasks that ended, by type and state", self.tasks_ended.clone());
         registry.register("polls", "polls of data pods by result", self.polls.clone());
         registry.register(
             "watch_failures",
@@ -186,6 +199,7 @@ impl OperatorMetrics {
         self.leader.set(i64::from(leading));
         if !leading {
             self.wals.clear();
+            self.tasks.clear();
             self.watch_synced.clear();
             self.upgrades_stalled.set(0);
         }
@@ -199,6 +213,16 @@ impl OperatorMetrics {
     /// WALs by what their conditions say.
     pub(crate) fn wals(&self) -> ConditionGauges {
         self.wals.clone()
+    }
+
+    /// Tasks by what their conditions say.
+    pub(crate) fn tasks(&self) -> ConditionGauges {
+        self.tasks.clone()
+    }
+
+    /// Counts a task that ended.
+    pub(crate) fn task_ended(&self, r#type: &'static str, state: &'static str) {
+        self.tasks_ended.get_or_create(&TaskLabels { r#type, state }).inc();
     }
 
     /// The metrics as text.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use kube::{
     Api, Client,
-    api::{DeleteParams, DynamicObject, Patch, PatchParams, Preconditions},
+    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions},
     core::Status,
 };
 use serde_json::{Value, json};
@@ -113,6 +113,39 @@ impl ObjectApplier<'_> {
         self.patch(kind, name, &params, &Patch::Apply(&object)).await?;
         tracing::info!(object = %self.owner.key, kind = kind.as_str(), name, "applied");
         Ok(true)
+    }
+
+    /// Creates an object that is never changed, such as a Job, and answers whether that took a write. One that exists and is the owner's
+    /// stays as it is.
+    pub(crate) async fn create(&self, desired: DesiredObject<'_>) -> Result<bool, ApplyError> {
+        let (kind, name) = (desired.kind(), desired.name());
+        if let Some(live) = self.live(kind, name).await? {
+            self.check_owner(&live)?;
+            return Ok(false);
+        }
+        let object: DynamicObject = serde_json::from_value(serde_json::to_value(desired)?)?;
+        let params = PostParams { field_manager: Some(self.owner.field_manager.to_owned()), ..PostParams::default() };
+        let created = self.api(kind).create(&params, &object).await;
+        let created = created.map_err(|error| ApplyError::from_answer(kind, name, error))?;
+        if let Ok(child) = OwnedObject::read(kind, serde_json::to_value(created)?) {
+            self.cache.put_child(child);
+        }
+        tracing::info!(object = %self.owner.key, kind = kind.as_str(), name, "created");
+        Ok(true)
+    }
+
+    /// Deletes an object of the owner, which stays until its pods are gone.
+    pub(crate) async fn delete(&self, child: &OwnedObject) -> Result<(), ApplyError> {
+        let preconditions = Preconditions { uid: Some(child.uid.to_string()), resource_version: None };
+        let params = DeleteParams::foreground().preconditions(preconditions);
+        match self.api(child.kind).delete(&child.name, &params).await {
+            Ok(_) => {}
+            // Gone already, or another object by now.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {}
+            Err(source) => return Err(ApplyError::Failed { kind: child.kind, name: child.name.to_string(), source }),
+        }
+        tracing::info!(object = %self.owner.key, kind = child.kind.as_str(), name = %child.name, "deleted");
+        Ok(())
     }
 
     /// Sets nothing but the number of replicas of a Deployment, and answers whether it has them by that: a policy of the cluster may

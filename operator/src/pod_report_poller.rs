@@ -376,6 +376,7 @@ mod tests {
             uid: "u".into(),
             wal_uid: "w".into(),
             component: WalComponent::Indexer,
+            image: None,
             address: Some("10.0.0.1".into()),
             terminating: false,
             created: None,

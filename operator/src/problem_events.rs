@@ -48,6 +48,14 @@ fn is_problem(reason: Reason) -> bool {
         | Reason::Applied
         | Reason::RollingOut
         | Reason::Held
+        | Reason::Pending
+        | Reason::WaitingForTask
+        | Reason::WaitingForUpgrade
+        | Reason::Running
+        | Reason::Succeeded
+        | Reason::SnapshotCurrent
+        | Reason::Verified
+        | Reason::NotScheduled
         // Reported with the state of the upgrade.
         | Reason::UpgradeStalled => false,
         Reason::CredentialsMissing
@@ -81,6 +89,31 @@ fn is_problem(reason: Reason) -> bool {
         | Reason::PodEvicted
         | Reason::PodRefused
         | Reason::ChildRefused
-        | Reason::NameTaken => true,
+        | Reason::NameTaken
+        | Reason::OutsideRecoveryWindow
+        | Reason::SnapshotMissing
+        | Reason::NoVerifiedSnapshot
+        | Reason::RetentionRefused
+        | Reason::DeletionRefused
+        | Reason::ArchiveDamaged
+        | Reason::OutcomesDiffer
+        | Reason::DrillFailed
+        | Reason::NothingToPromote
+        | Reason::GenerationBusy
+        | Reason::PrefixInUse
+        | Reason::ScratchFull
+        | Reason::AttemptFailed
+        | Reason::WALNotFound
+        | Reason::WALDeleted
+        | Reason::TypeUnsupported
+        | Reason::DeadlineExceeded
+        | Reason::PodPreempted
+        | Reason::JobCrashed
+        | Reason::JobLost
+        | Reason::SnapshotOverdue
+        | Reason::SnapshotFailed
+        | Reason::VerificationOverdue
+        | Reason::VerificationFailed
+        | Reason::ScheduleInvalid => true,
     }
 }

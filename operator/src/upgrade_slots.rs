@@ -70,6 +70,16 @@ impl UpgradeSlots {
         false
     }
 
+    /// Whether a WAL is in line for a slot, and is notified of a free one.
+    pub(crate) fn is_waiting(&self, key: &NamespacedName) -> bool {
+        self.inner.lock().waiting.contains(key)
+    }
+
+    /// Whether a WAL has a slot.
+    pub(crate) fn is_under_way(&self, key: &NamespacedName) -> bool {
+        self.inner.lock().under_way.contains(key)
+    }
+
     /// Whether slots are not given yet: who waits for one must try again by itself.
     pub(crate) fn is_counting(&self) -> bool {
         !self.is_counted(&self.inner.lock())

@@ -70,6 +70,10 @@ capabilities: {drop: [ALL]}
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch, delete]
+# Runs the tasks of each WAL.
+- apiGroups: [batch]
+  resources: [jobs]
+  verbs: [get, list, watch, create, delete]
 # Gives each WAL the Service of its search, one account a role (without any right), and the control file of its indexer.
 - apiGroups: [""]
   resources: [services, serviceaccounts, configmaps]

@@ -10,7 +10,7 @@ use crate::{byte_size::ByteSize, storage::StorageSpec, time_span::TimeSpan};
 
 /// What a URL may look like: no slash at the end, none doubled, no segment that starts with a dot, no percent-encoding, so
 /// that two different texts name two different places.
-const URL: &str =
+pub(super) const URL: &str =
     r"^(s3|gs|az)://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[A-Za-z0-9_!@+=:~'()*-][A-Za-z0-9._!@+=:~'()*-]*)*$";
 
 /// The log.

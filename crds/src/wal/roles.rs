@@ -1,4 +1,4 @@
-//! The roles of a WAL's pods: indexer and search.
+//! The roles of a WAL's data pods: indexer and search.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ pub struct RoleSpec {
     /// The disk of each pod.
     #[serde(default)]
     pub cache: CacheSpec,
-    /// Annotations of the role's ServiceAccount (`<name>-indexer`, `<name>-search`), for workload identity:
+    /// Annotations of the role's ServiceAccount (`<name>-indexer`, `<name>-search`, `<name>-jobs`), for workload identity:
     /// `eks.amazonaws.com/role-arn`, `iam.gke.io/gcp-service-account`, `azure.workload.identity/client-id`. Search only reads:
     /// its account needs no right to write. A change rolls the pods: clouds look at them when a pod is made.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

@@ -5,6 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    maintenance::{ArchiveSpec, CleanupSpec, JobsSpec, SnapshotsSpec, VerifySpec},
     places::{IndexPlace, LogPlace, MetadataPlace},
     roles::{CompactionSpec, IndexerSpec, SearchSpec},
     status::WalStatus,
@@ -54,6 +55,12 @@ use crate::storage::StorageSpec;
         json_path = ".status.entries",
         description = "Entries in the index."
     ),
+    printcolumn(
+        name = "Last-Snapshot",
+        type_ = "date",
+        json_path = ".status.lastSnapshot.time",
+        description = "When the newest verified snapshot was taken."
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
         name = "Search",
@@ -101,7 +108,16 @@ use crate::storage::StorageSpec;
         .field_path(".metadata.urls"),
     validation = Rule::new("has(self.storage) || (has(self.log.storage) && has(self.metadata.storage) && has(self.index.storage))")
         .message("storage is needed, unless log, metadata and index each have their own")
-        .field_path(".storage")
+        .field_path(".storage"),
+    validation = Rule::new("!self.cleanup.enabled || (has(self.snapshots) && self.archive.enabled)")
+        .message("cleanup needs snapshots and the archive: it deletes only what a verified snapshot has there. Add spec.snapshots, and leave archive.enabled true")
+        .field_path(".cleanup.enabled"),
+    validation = Rule::new("!self.cleanup.enabled || !has(self.snapshots) || self.cleanup.keepSnapshots <= self.snapshots.keepLast")
+        .message("cleanup.keepSnapshots is at most snapshots.keepLast: no more snapshots than those stay")
+        .field_path(".cleanup.keepSnapshots"),
+    validation = Rule::new("!has(self.snapshots) || !has(self.snapshots.copyTo) || (!(self.snapshots.copyTo.url + '/').startsWith(self.log.url + '/') && !(self.log.url + '/').startsWith(self.snapshots.copyTo.url + '/') && !(self.snapshots.copyTo.url + '/').startsWith(self.index.url + '/') && !(self.index.url + '/').startsWith(self.snapshots.copyTo.url + '/'))")
+        .message("a copy of the snapshots lies neither below log and index nor above them")
+        .field_path(".snapshots.copyTo.url")
 )]
 pub struct WalSpec {
     /// The object store that holds log, metadata and index, and the credentials for it. Each of the three may name its own
@@ -123,6 +139,21 @@ pub struct WalSpec {
     /// Compaction of the index, which runs in the indexer.
     #[serde(default)]
     pub compaction: CompactionSpec,
+    /// The pods of jobs, which run the tasks of this WAL: those that users make (kind `WALTask`) and those that the schedules make.
+    #[serde(default)]
+    pub jobs: JobsSpec,
+    /// The archive, which snapshots write and restores read: an Apache Iceberg table below `index.url`.
+    #[serde(default)]
+    pub archive: ArchiveSpec,
+    /// When snapshots are taken. Left out, only those that tasks ask for; `{}` takes one a day.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshots: Option<SnapshotsSpec>,
+    /// What is deleted from the log, and when.
+    #[serde(default)]
+    pub cleanup: CleanupSpec,
+    /// When index and archive are verified. Left out, only when tasks ask for it; `{}` does it once a week.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verify: Option<VerifySpec>,
     /// The owner to take this index over from: the UID that the condition `StorageReady` names with reason `OwnedByAnother`.
     /// Empty adopts nothing but an index of the same cluster, namespace and name. It has no effect once this WAL is the owner, and an
     /// index of another log is never taken over.

@@ -4,7 +4,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::schema::{conditions, optional_time, time};
+use crate::{
+    schema::{conditions, optional_time, time},
+    task_result::RecoveryWindow,
+};
 
 /// What the operator saw. Figures are from the pods, written at most once a minute while nothing else changes.
 #[derive(Clone, Debug, Default, PartialEq, JsonSchema, Serialize, Deserialize)]
@@ -62,6 +65,68 @@ pub struct WalStatus {
     /// The indexer. Left out while none answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub indexer: Option<IndexerStatus>,
+    /// What the index can be restored to, as the last task that looked found it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_window: Option<RecoveryWindow>,
+    /// The newest snapshot that a task of this WAL has taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_snapshot: Option<SnapshotStatus>,
+    /// The last cleanup that was through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_cleanup: Option<CleanupStatus>,
+    /// The last verification that was through.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_verification: Option<VerificationStatus>,
+}
+
+/// A snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SnapshotStatus {
+    /// Its name.
+    pub name: String,
+    /// When the task that took it ended, by the cluster's clock.
+    #[schemars(schema_with = "time")]
+    pub time: Time,
+    /// Whether what it wrote was read again and was right.
+    pub verified: bool,
+    /// Entries in the index when it was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entries: Option<i64>,
+    /// Bytes of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<i64>,
+}
+
+/// A cleanup of the log.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CleanupStatus {
+    /// When the task ended, by the cluster's clock.
+    #[schemars(schema_with = "time")]
+    pub time: Time,
+    /// Entries that it deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted_entries: Option<i64>,
+    /// Bytes of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted_bytes: Option<i64>,
+}
+
+/// A verification of index and archive.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VerificationStatus {
+    /// When the task ended, by the cluster's clock.
+    #[schemars(schema_with = "time")]
+    pub time: Time,
+    /// Objects or records that it found missing or damaged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damaged: Option<i64>,
+    /// When a snapshot was last restored to try it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "optional_time")]
+    pub last_drill: Option<Time>,
 }
 
 /// How far a log is decided and published.

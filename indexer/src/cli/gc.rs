@@ -1,8 +1,12 @@
 //! `tidemark gc`: one pass over the garbage of an index.
 
+use std::path::PathBuf;
+
 use clap::Args;
-use tidemark_catalog::{GarbageCollector, GarbageReport, Generation, IndexChain, RootChain};
-use tidemark_store::Entropy;
+use tidemark_catalog::{CatalogError, GarbageCollector, GarbageReport, Generation, IndexChain, RootChain};
+use tidemark_crds::{Reason, TaskFigures, TaskResult};
+use tidemark_ingest::ToCause as _;
+use tidemark_store::{Entropy, StoreError, error_chain};
 
 use super::{
     args::{ExistingIndexArgs, OutputArgs},
@@ -23,33 +27,65 @@ use crate::service::{AccessMode, PodStores};
 pub(super) struct GcCommand {
     #[command(flatten)]
     places: ExistingIndexArgs,
+    /// File that gets the result as one JSON object of at most 4096 bytes, also when the command fails.
+    #[arg(long, env = "TIDEMARK_RESULT_FILE", value_name = "PATH")]
+    result_file: Option<PathBuf>,
     #[command(flatten)]
     output: OutputArgs,
 }
 
+/// There is no index to look through.
+#[derive(Debug, thiserror::Error)]
+enum MissingIndexError {
+    #[error("\"{0}\" is no log that was ever indexed; nothing was deleted; correct --log")]
+    Log(String),
+    #[error("\"{0}\" holds no index; nothing was deleted; correct --index")]
+    Index(String),
+}
+
 impl GcCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let Self { places: ExistingIndexArgs { log, index, moved }, output } = self;
-        let settings = log.settings();
-        let log = log.open()?;
-        let index = PodStores::at(None, index, &settings, AccessMode::ReadWrite).open()?.index;
-        let entropy = Entropy::from_os();
-        let root = RootChain::open(&log, entropy.clone()).moved_from(moved.url().as_deref());
-        let never_indexed = || {
-            anyhow::anyhow!(
-                "\"{}\" is no log that was ever indexed; nothing was deleted; correct --log",
-                log.entries.url()
-            )
-        };
-        let id = root.id().await?.ok_or_else(never_indexed)?;
-        // Before anything is written there: an index of another log is refused here.
-        let chain = IndexChain::open(&index, Generation::first(), entropy.clone()).for_log(&root).follow().await?;
-        if chain.latest().await?.is_none() {
-            anyhow::bail!("\"{}\" holds no index; nothing was deleted; correct --index", index.url());
+        let Self { places, result_file, output } = self;
+        let collected = collect(places).await;
+        if let Some(file) = &result_file
+            && let Err(error) = result(&collected).write_to(file)
+        {
+            tracing::error!(file = %file.display(), %error, "the result was not written; whoever started this command has its exit code only");
         }
-        let collector = GarbageCollector::new(&index, &id, entropy);
-        let report = collector.collect_everywhere("tidemark gc").await?;
-        print(&report, output)
+        print(&collected?, output)
+    }
+}
+
+async fn collect(ExistingIndexArgs { log, index, moved }: ExistingIndexArgs) -> anyhow::Result<GarbageReport> {
+    let settings = log.settings();
+    let log = log.open()?;
+    let index = PodStores::at(None, index, &settings, AccessMode::ReadWrite).open()?.index;
+    let entropy = Entropy::from_os();
+    let root = RootChain::open(&log, entropy.clone()).moved_from(moved.url().as_deref());
+    let id = root.id().await?.ok_or_else(|| MissingIndexError::Log(log.entries.url().to_string()))?;
+    // Before anything is written there: an index of another log is refused here.
+    let chain = IndexChain::open(&index, Generation::first(), entropy.clone()).for_log(&root).follow().await?;
+    if chain.latest().await?.is_none() {
+        return Err(MissingIndexError::Index(index.url().to_string()).into());
+    }
+    Ok(GarbageCollector::new(&index, &id, entropy).collect_everywhere("tidemark gc").await?)
+}
+
+fn result(collected: &anyhow::Result<GarbageReport>) -> TaskResult {
+    match collected {
+        Ok(GarbageReport { listed, deleted, deleted_bytes, .. }) => {
+            let message = format!("{deleted} of {listed} objects were deleted, {deleted_bytes} bytes");
+            TaskResult::succeeded(message).with(TaskFigures { bytes: Some(*deleted_bytes), ..TaskFigures::default() })
+        }
+        Err(error) => {
+            let message = error_chain(error.as_ref());
+            if error.is::<MissingIndexError>() {
+                return TaskResult::refused(Reason::SpecInvalid, message);
+            }
+            let of_catalog = error.downcast_ref::<CatalogError>().map(|error| error.to_cause().reason);
+            let of_store = || error.downcast_ref::<StoreError>().map(|error| error.to_cause().reason);
+            TaskResult::failed(of_catalog.or_else(of_store).unwrap_or(Reason::Internal), message)
+        }
     }
 }
 

@@ -24,6 +24,8 @@ pub(crate) struct DataPod {
     /// UID of the WAL that it was made for.
     pub(crate) wal_uid: Box<str>,
     pub(crate) component: WalComponent,
+    /// What its container runs: by digest where the kubelet says it, else as the pod names it.
+    pub(crate) image: Option<Box<str>>,
     /// Where it can be polled, once its container runs.
     pub(crate) address: Option<Box<str>>,
     pub(crate) terminating: bool,
@@ -95,11 +97,12 @@ impl DataPod {
             uid: metadata.uid.as_deref()?.into(),
             wal_uid: labels.get(names::LABEL_WAL_UID).map_or("", String::as_str).into(),
             component,
+            image: running_image(pod, component),
             address: address.map(Box::from),
             terminating: metadata.deletion_timestamp.is_some(),
             created,
             restarted: containers.any(|container| container.restart_count > 0),
-            trouble: status.filter(|_| eviction.is_none()).and_then(trouble),
+            trouble: status.filter(|_| eviction.is_none()).and_then(pod_trouble),
             eviction,
         })
     }
@@ -116,7 +119,19 @@ fn eviction(status: &core::PodStatus, created: Option<Timestamp>) -> Option<PodE
     Some(PodEviction { time, message: message.trim().trim_end_matches('.').into(), replaced: false })
 }
 
-fn trouble(status: &core::PodStatus) -> Option<PodTrouble> {
+/// What its container runs. An image that was not pulled has no name with a digest, only one of the node's own.
+fn running_image(pod: &core::Pod, component: WalComponent) -> Option<Box<str>> {
+    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let status = statuses.into_iter().find(|status| status.name == component.as_str());
+    let pulled = status.map(|status| status.image_id.rsplit("://").next().unwrap_or_default());
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let named = containers.into_iter().find(|container| container.name == component.as_str());
+    let named = named.and_then(|container| container.image.as_deref());
+    pulled.filter(|image| image.contains("@sha256:")).or(named).map(Box::from)
+}
+
+/// What keeps a pod from running.
+pub(super) fn pod_trouble(status: &core::PodStatus) -> Option<PodTrouble> {
     let conditions = status.conditions.iter().flatten();
     let mut unscheduled = conditions
         .filter(|condition| condition.type_ == "PodScheduled" && condition.reason.as_deref() == Some("Unschedulable"));
@@ -203,6 +218,28 @@ mod tests {
         assert_eq!(&*eviction.message, "Usage of EmptyDir volume \"cache\" exceeds the limit \"8Gi\"");
         assert_eq!(eviction.time, Some("2026-11-28T11:00:00Z".parse().unwrap()));
         assert_eq!((pod.trouble, pod.address), (None, None));
+    }
+
+    #[test]
+    fn its_image_is_the_one_that_was_pulled() {
+        let image = |id: &str| {
+            let pod = json!({
+                "metadata": {
+                    "name": "orders-indexer-a", "namespace": "data", "uid": "p1",
+                    "labels": {"app.kubernetes.io/component": "indexer", "tidemark.dev/wal": "orders"},
+                },
+                "spec": {"containers": [{"name": "sidecar", "image": "s"}, {"name": "indexer", "image": "r/i:1"}]},
+                "status": {"containerStatuses": [{
+                    "name": "indexer", "image": "r/i:1", "imageID": id, "ready": true, "restartCount": 0,
+                }]},
+            });
+            DataPod::read(&serde_json::from_value(pod).unwrap()).unwrap().image.unwrap()
+        };
+        assert_eq!(&*image("r/i@sha256:0a"), "r/i@sha256:0a");
+        assert_eq!(&*image("docker-pullable://r/i@sha256:0a"), "r/i@sha256:0a");
+        // As of one that was loaded into the node, which no other node could pull.
+        assert_eq!(&*image("sha256:0a"), "r/i:1");
+        assert_eq!(&*image(""), "r/i:1");
     }
 
     /// As one that was short of memory in its first week, and whose store does not answer today.

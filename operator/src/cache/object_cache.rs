@@ -9,6 +9,7 @@ use parking_lot::RwLock;
 
 use super::{
     data_pod::DataPod,
+    job_pod::JobPod,
     namespaced_name::NamespacedName,
     owned_object::{ChildKind, OwnedObject},
 };
@@ -22,6 +23,8 @@ pub(crate) type ChildKey = (ChildKind, Arc<str>);
 pub(crate) struct OwnedObjects {
     pub(crate) children: BTreeMap<ChildKey, Arc<OwnedObject>>,
     pub(crate) pods: BTreeMap<Arc<str>, Arc<DataPod>>,
+    /// Pods of Jobs.
+    pub(crate) job_pods: BTreeMap<Arc<str>, Arc<JobPod>>,
 }
 
 impl OwnedObjects {
@@ -62,7 +65,7 @@ impl ObjectCache {
         inner.by_wal.get(wal)?.child(kind, name).cloned()
     }
 
-    /// Every pod.
+    /// Every data pod.
     pub(crate) fn pods(&self) -> Vec<Arc<DataPod>> {
         self.inner.read().by_wal.values().flat_map(|owned| owned.pods.values().cloned()).collect()
     }
@@ -119,6 +122,16 @@ impl ObjectCache {
         news
     }
 
+    /// Keeps a pod of a Job, and answers whether it is news.
+    pub(crate) fn put_job_pod(&self, pod: JobPod) -> bool {
+        let mut inner = self.inner.write();
+        let object = (None, pod.wal.namespace.clone(), pod.name.clone());
+        let pods = &mut inner.insert(&object, &pod.wal).job_pods;
+        let news = pods.get(&pod.name).is_none_or(|before| **before != pod);
+        pods.insert(pod.name.clone(), Arc::new(pod));
+        news
+    }
+
     /// Removes a child, and answers what has to be reconciled.
     pub(crate) fn remove_child(&self, kind: ChildKind, namespace: &str, name: &str) -> Vec<ReconcileTarget> {
         self.inner.write().remove(&(Some(kind), namespace.into(), name.into()))
@@ -167,9 +180,12 @@ impl ObjectIndex {
                 let child = owned.children.remove(&(kind, object.2.clone()));
                 child.map(|child| child.targets()).unwrap_or_default()
             }
-            None => owned.pods.remove(&object.2).map(|pod| pod.target()).into_iter().collect(),
+            None => {
+                let of_job = owned.job_pods.remove(&object.2).map(|pod| pod.target());
+                owned.pods.remove(&object.2).map(|pod| pod.target()).into_iter().chain(of_job).collect()
+            }
         };
-        if owned.children.is_empty() && owned.pods.is_empty() {
+        if owned.children.is_empty() && owned.pods.is_empty() && owned.job_pods.is_empty() {
             self.by_wal.remove(&key);
         }
         targets

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
+    batch::v1::Job,
     core::v1::{ConfigMap, Service, ServiceAccount},
     networking::v1::NetworkPolicy,
     policy::v1::PodDisruptionBudget,
@@ -14,6 +15,7 @@ use serde_json::Value;
 use tidemark_crds::names;
 
 use super::{
+    job_status::JobStatus,
     namespaced_name::{NamespacedName, is_older},
     rollout_status::RolloutStatus,
 };
@@ -24,6 +26,7 @@ use crate::{compare::ANNOTATION_DIGEST, reconcile_queues::ReconcileTarget};
 pub(crate) enum ChildKind {
     ConfigMap,
     Deployment,
+    Job,
     NetworkPolicy,
     PodDisruptionBudget,
     Service,
@@ -31,9 +34,10 @@ pub(crate) enum ChildKind {
 }
 
 impl ChildKind {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::ConfigMap,
         Self::Deployment,
+        Self::Job,
         Self::NetworkPolicy,
         Self::PodDisruptionBudget,
         Self::Service,
@@ -45,6 +49,7 @@ impl ChildKind {
         match self {
             Self::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
             Self::Deployment => ApiResource::erase::<Deployment>(&()),
+            Self::Job => ApiResource::erase::<Job>(&()),
             Self::NetworkPolicy => ApiResource::erase::<NetworkPolicy>(&()),
             Self::PodDisruptionBudget => ApiResource::erase::<PodDisruptionBudget>(&()),
             Self::Service => ApiResource::erase::<Service>(&()),
@@ -56,6 +61,7 @@ impl ChildKind {
         match self {
             Self::ConfigMap => "ConfigMap",
             Self::Deployment => "Deployment",
+            Self::Job => "Job",
             Self::NetworkPolicy => "NetworkPolicy",
             Self::PodDisruptionBudget => "PodDisruptionBudget",
             Self::Service => "Service",
@@ -78,6 +84,8 @@ pub(crate) struct OwnedObject {
     pub(crate) terminating: bool,
     /// How far a Deployment is; `None` for other kinds.
     pub(crate) rollout: Option<RolloutStatus>,
+    /// How far a Job is; `None` for other kinds.
+    pub(crate) job: Option<JobStatus>,
     /// Digest of what was applied last, if this operator made it.
     pub(crate) digest: Option<Box<str>>,
     /// Whether it is what the API server made of an apply by this process, unchanged since. A policy of the cluster may have made
@@ -115,6 +123,7 @@ impl OwnedObject {
         let (name, uid) = (Arc::from(text("/metadata/name")?), Box::from(text("/metadata/uid")?));
         let resource_version = Box::from(text("/metadata/resourceVersion")?);
         let rollout = (kind == ChildKind::Deployment).then(|| RolloutStatus::read(&object));
+        let job = (kind == ChildKind::Job).then(|| JobStatus::read(&object));
         let controller = ControllerRef::read(&object);
         let annotations = object.pointer("/metadata/annotations");
         let digest = annotations.and_then(|all| all.get(ANNOTATION_DIGEST)).and_then(Value::as_str).map(Box::from);
@@ -129,6 +138,7 @@ impl OwnedObject {
             controller,
             terminating,
             rollout,
+            job,
             digest,
             applied: false,
             text: object.to_string().into_boxed_str(),
@@ -175,12 +185,13 @@ impl OwnedObject {
             controller,
             terminating,
             rollout,
+            job,
             digest: _,
             applied: _,
             text,
         } = self;
         (kind, wal, name, uid, controller) != (&other.kind, &other.wal, &other.name, &other.uid, &other.controller)
-            || (terminating, rollout, text) != (&other.terminating, &other.rollout, &other.text)
+            || (terminating, rollout, job, text) != (&other.terminating, &other.rollout, &other.job, &other.text)
     }
 
     /// Whether nothing of it differs but how far it is.

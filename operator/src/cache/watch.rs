@@ -14,6 +14,7 @@ use tokio::{sync::watch, task::JoinSet};
 
 use super::{
     data_pod::DataPod,
+    job_pod::JobPod,
     object_cache::ObjectCache,
     owned_object::{ChildKind, OwnedObject},
 };
@@ -173,9 +174,15 @@ impl CacheableObject for DynamicObject {
 
 impl CacheableObject for core::Pod {
     fn keep(self, _kind: Option<ChildKind>, cache: &ObjectCache) -> Result<Vec<ReconcileTarget>, String> {
-        let pod = DataPod::read(&self).ok_or("it is no data pod")?;
-        let target = pod.target();
-        Ok(cache.put_pod(pod).then_some(target).into_iter().collect())
+        let (news, target) = if let Some(pod) = DataPod::read(&self) {
+            let target = pod.target();
+            (cache.put_pod(pod), target)
+        } else {
+            let pod = JobPod::read(&self).ok_or("it is neither a data pod nor one of a Job")?;
+            let target = pod.target();
+            (cache.put_job_pod(pod), target)
+        };
+        Ok(news.then_some(target).into_iter().collect())
     }
 }
 

@@ -76,6 +76,11 @@ impl FakeWorld {
         });
     }
 
+    /// Ends what [`FakeWorld::run`] has begun, at once.
+    pub(crate) fn stop(&mut self) {
+        self.tasks = JoinSet::new();
+    }
+
     pub(crate) fn api<K>(&self) -> Api<K>
     where
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,

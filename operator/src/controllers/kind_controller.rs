@@ -13,7 +13,7 @@ use kube::{
     runtime::{
         WatchStreamExt as _,
         controller::{Action, Config, Error as ApplierError, ReconcileRequest, applier, trigger_self},
-        reflector::{ObjectRef, Store, reflector, store},
+        reflector::{ObjectRef, Store, reflector, store::Writer},
         watcher::{self, Event},
     },
 };
@@ -41,6 +41,10 @@ pub(crate) enum ReconcileError {
     Status(#[source] kube::Error),
     #[error("failed to write the finalizer: {0}")]
     Finalizer(#[source] kube::Error),
+    #[error("failed to read the pods of a job: {0}")]
+    Pods(#[source] kube::Error),
+    #[error("failed to delete a task that ended long ago: {0}")]
+    Expiry(#[source] kube::Error),
 }
 
 /// What a controller does with the objects of its kind.
@@ -73,11 +77,16 @@ pub(crate) trait KindController: Sized + Send + Sync + 'static {
     fn forget(&self, key: &NamespacedName);
 }
 
-/// Reconciles each object of a kind, in a namespace or everywhere, when it changes or its key comes through `changed`.
+/// The objects of a kind: who reads them, and who keeps them up to date.
+pub(crate) type KindStore<K> = (Store<DeserializeGuard<K>>, Writer<DeserializeGuard<K>>);
+
+/// Reconciles each object of a kind, in a namespace or everywhere, when it changes or its key comes through `changed`. Keeps the objects
+/// in `objects`, which other controllers may read.
 ///
 /// Nothing is reconciled before `listed` returns: until then an object that exists could look like one to create.
 pub(crate) async fn run_kind<C: KindController>(
     controller: C,
+    (reader, writer): KindStore<C::Object>,
     shared: Arc<LeaderContext>,
     namespace: Option<&str>,
     mut changed: mpsc::Receiver<NamespacedName>,
@@ -88,7 +97,6 @@ pub(crate) async fn run_kind<C: KindController>(
         Some(namespace) => Api::namespaced(client, namespace),
         None => Api::all(client),
     };
-    let (reader, writer) = store();
     let kind = C::Object::kind(&());
     let objects = relisting_watcher(api, watcher::Config::default(), &shared.metrics, &kind, namespace)
         .modify(|object: &mut DeserializeGuard<C::Object>| object.meta_mut().managed_fields = None);

@@ -2,14 +2,15 @@
 
 use std::{convert::Infallible, sync::Arc};
 
-use kube::Client;
+use futures::FutureExt as _;
+use kube::{Client, runtime::reflector::store};
 use tidemark_crds::names;
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
 };
 
-use super::{kind_controller::run_kind, wal::WalController};
+use super::{kind_controller::run_kind, wal::WalController, wal_task::WalTaskController};
 use crate::{
     args::RunArgs,
     cache::{self, NamespacedName, ObjectCache},
@@ -20,6 +21,7 @@ use crate::{
     pod_report_poller::{PodObservations, PodReportPoller},
     reconcile_queues::ReconcileQueues,
     upgrade_slots::UpgradeSlots,
+    writing_turns::WritingTurns,
 };
 
 /// A part of the operator ended that runs until the process ends.
@@ -45,7 +47,8 @@ pub(crate) async fn run(
         namespaces => namespaces.iter().cloned().map(Some).collect(),
     };
     let mut queues = ReconcileQueues::default();
-    let changed: Vec<_> = namespaces.iter().map(|namespace| queues.open(names::KIND, namespace.as_deref())).collect();
+    let changed: Vec<_> =
+        namespaces.iter().map(|namespace| ChangedKeys::open(&mut queues, namespace.as_deref())).collect();
     let shared = Arc::new(LeaderContext {
         events: EventPublisher::new(client.clone(), &args.lease.identity),
         queues: Arc::new(queues),
@@ -65,12 +68,24 @@ pub(crate) async fn run(
     }
 }
 
+/// Keys of objects to reconcile, by kind.
+struct ChangedKeys {
+    wals: mpsc::Receiver<NamespacedName>,
+    tasks: mpsc::Receiver<NamespacedName>,
+}
+
+impl ChangedKeys {
+    fn open(queues: &mut ReconcileQueues, namespace: Option<&str>) -> Self {
+        Self { wals: queues.open(names::KIND, namespace), tasks: queues.open(names::TASK_KIND, namespace) }
+    }
+}
+
 /// Runs the controllers in one namespace, or in the whole cluster.
 async fn run_part(
     shared: Arc<LeaderContext>,
     slots: Arc<UpgradeSlots>,
     namespace: Option<String>,
-    wals: mpsc::Receiver<NamespacedName>,
+    changed: ChangedKeys,
 ) -> Result<Infallible, ControllersError> {
     let namespace = namespace.as_deref();
     let (cache, observations) = (ObjectCache::default(), PodObservations::default());
@@ -85,10 +100,25 @@ async fn run_part(
         metrics: shared.metrics.clone(),
     };
     let context = ReconcileContext { shared: shared.clone(), cache, observations };
-    let controller = WalController::new(context, slots);
-    let listed = watches.listed();
+    let (wals, tasks, turns) = (store(), store(), WritingTurns::default());
+    let listed = watches.listed().boxed().shared();
+    // A task whose WAL is not listed yet would be taken for one without a WAL.
+    let wals_listed = wals.0.clone();
+    let listed_with_wals = listed.clone().then(async move |()| {
+        if wals_listed.wait_until_ready().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    });
+    let of_tasks =
+        WalTaskController::new(context.clone(), tasks.0.clone(), wals.0.clone(), slots.clone(), turns.clone());
+    let of_wals = WalController::new(context, slots, turns);
     tokio::select! {
-        () = run_kind(controller, shared, namespace, wals, listed) => Err(ControllersError::Task("controller of WALs")),
+        () = run_kind(of_wals, wals, shared.clone(), namespace, changed.wals, listed) => {
+            Err(ControllersError::Task("controller of WALs"))
+        }
+        () = run_kind(of_tasks, tasks, shared, namespace, changed.tasks, listed_with_wals) => {
+            Err(ControllersError::Task("controller of tasks"))
+        }
         () = poller.run() => Err(ControllersError::Task("poller of the data pods")),
         Some(ended) = watches.tasks.join_next() => {
             ended?;

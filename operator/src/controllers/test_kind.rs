@@ -12,7 +12,7 @@ use kube::{
     CustomResource, Resource as _, ResourceExt as _,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
     core::{ApiResource, DeserializeGuard},
-    runtime::controller::Action,
+    runtime::{controller::Action, reflector::store},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -41,6 +41,7 @@ use crate::{
     status_cache::StatusCache,
     status_writer::{ReportedStatus, StatusWriter, WriteTiming},
     upgrade_slots::UpgradeSlots,
+    writing_turns::WritingTurns,
 };
 
 const NOTE_KIND: &str = "WALNote";
@@ -201,11 +202,11 @@ impl TwoKinds {
         let context = world.context(queues, settings());
         let tally = ConditionTally::new(notes.clone());
         let note = NoteController { context: context.clone(), statuses: StatusCache::default(), tally };
-        let wal = WalController::new(context.clone(), Arc::new(UpgradeSlots::new(1, 1)));
+        let wal = WalController::new(context.clone(), Arc::new(UpgradeSlots::new(1, 1)), WritingTurns::default());
         world.run(context, async |shared, listed| {
             tokio::join!(
-                run_kind(wal, shared.clone(), None, wals, listed.clone()),
-                run_kind(note, shared, None, changed, listed),
+                run_kind(wal, store(), shared.clone(), None, wals, listed.clone()),
+                run_kind(note, store(), shared, None, changed, listed),
             );
         });
         Self { world, notes }

@@ -6,13 +6,17 @@ use std::{
 };
 
 use anyhow::Context;
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Namespace, events::v1::Event};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Namespace, Pod},
+    events::v1::Event,
+};
 use kube::{
     Api, Client,
     api::{ListParams, Patch, PatchParams},
 };
-use serde_json::Value;
-use tidemark_crds::{ConditionType, KINDS, Wal, condition, names::WalComponent};
+use serde_json::{Value, json};
+use tidemark_crds::{ConditionType, KINDS, Wal, WalTask, WalTaskState, WalTaskStatus, condition, names::WalComponent};
 use tokio::sync::OnceCell;
 
 use super::{FakePods, OperatorOptions, OperatorProcess};
@@ -127,6 +131,64 @@ impl ControllerWorld {
         found
     }
 
+    /// The tasks of the namespace.
+    pub fn tasks(&self) -> Api<WalTask> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+
+    /// Makes a task of the WAL "orders", with more of a spec.
+    pub async fn make_task(&self, name: &str, spec: &str) -> anyhow::Result<()> {
+        let namespace = &self.namespace;
+        let more = if spec.is_empty() { String::new() } else { format!(", {spec}") };
+        let task = format!(
+            "{{apiVersion: tidemark.dev/v1alpha1, kind: WALTask, metadata: {{namespace: {namespace}, name: {name}}}, \
+             spec: {{walRef: {{name: orders}}, type: GC{more}}}}}"
+        );
+        self.server.apply(&task).await.map(drop)
+    }
+
+    /// Waits until a task is in this state, and gives its status.
+    pub async fn task_is(&self, name: &str, state: WalTaskState) -> anyhow::Result<WalTaskStatus> {
+        let found = eventually(&format!("task \"{name}\" is {}", state.as_str()), async || {
+            let status = self.tasks().get(name).await?.status;
+            Ok(status.filter(|status| status.state == Some(state)))
+        });
+        let found = found.await;
+        if found.is_err() {
+            let status = self.tasks().get_opt(name).await?.and_then(|task| task.status);
+            return found.with_context(|| format!("{status:#?}"));
+        }
+        found
+    }
+
+    /// Waits for the pod of a Job.
+    pub async fn job_pod(&self, job: &str) -> anyhow::Result<Pod> {
+        let of_job = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={job}"));
+        eventually(&format!("Job \"{job}\" has a pod"), async || {
+            Ok(self.api::<Pod>().list(&of_job).await?.items.into_iter().next())
+        })
+        .await
+    }
+
+    /// The program in the pod of a Job ends with this code and leaves this text.
+    pub async fn end_job(&self, job: &str, code: i32, message: &str) -> anyhow::Result<()> {
+        let pod = self.job_pod(job).await?;
+        let (name, created) = (pod.metadata.name.unwrap_or_default(), pod.metadata.creation_timestamp);
+        let image = pod.spec.into_iter().flat_map(|spec| spec.containers).next().and_then(|container| container.image);
+        let status = json!({"status": {
+            "phase": if code == 0 { "Succeeded" } else { "Failed" },
+            "containerStatuses": [{
+                "name": "jobs", "image": image, "imageID": "", "ready": false, "restartCount": 0,
+                "state": {"terminated": {
+                    "exitCode": code, "reason": if code == 0 { "Completed" } else { "Error" }, "message": message,
+                    "startedAt": created, "finishedAt": created,
+                }},
+            }],
+        }});
+        self.api::<Pod>().patch_status(&name, &PatchParams::default(), &Patch::Merge(&status)).await?;
+        Ok(())
+    }
+
     /// Waits until a WAL is ready.
     pub async fn is_ready(&self, name: &str) -> anyhow::Result<String> {
         self.is(name, ConditionType::Ready, "True/Ready").await
@@ -146,9 +208,14 @@ impl ControllerWorld {
 
     /// Reasons of the Events on a WAL, in the order in which they were written.
     pub async fn events(&self, name: &str) -> anyhow::Result<Vec<String>> {
+        self.events_on("WAL", name).await
+    }
+
+    /// Reasons of the Events on an object of this kind, in the order in which they were written.
+    pub async fn events_on(&self, kind: &str, name: &str) -> anyhow::Result<Vec<String>> {
         let mut events = self.api::<Event>().list(&ListParams::default()).await?.items;
         events.retain(|event| event.regarding.as_ref().and_then(|about| about.name.as_deref()) == Some(name));
-        events.retain(|event| event.regarding.as_ref().and_then(|about| about.kind.as_deref()) == Some("WAL"));
+        events.retain(|event| event.regarding.as_ref().and_then(|about| about.kind.as_deref()) == Some(kind));
         events.sort_by_key(|event| event.event_time.clone());
         Ok(events.into_iter().filter_map(|event| event.reason).collect())
     }

@@ -44,5 +44,6 @@ mod parsers;
 mod product_sources;
 mod purge;
 mod readme;
+mod task_commands;
 mod unreadable;
 mod verify;

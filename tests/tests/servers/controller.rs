@@ -12,5 +12,6 @@ mod deletion;
 mod exposure;
 mod quiet;
 mod replicas;
+mod tasks;
 mod traces;
 mod upgrade;

@@ -1,8 +1,9 @@
-//! The definition of WAL on a real API server: it is taken, each of its rules takes and refuses what it should, and
+//! The definitions on a real API server: they are taken, each of their rules takes and refuses what it should, and
 //! `tidemark lint` says the same without a server.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod cases;
+mod tasks;
 
 use std::collections::BTreeSet;
 
@@ -16,7 +17,7 @@ use kube::{
     runtime::{conditions::is_crd_established, wait::await_condition},
 };
 use serde_json::{Value, json};
-use tidemark_crds::{Wal, WalSpec, lint, names::WalComponent, wal_crd};
+use tidemark_crds::{KINDS, Wal, WalSpec, lint, names::WalComponent, wal_crd};
 use tidemark_operator::{PlatformSettings, ValidatedWal, build, validate};
 use tidemark_tests::cluster::ApiServer;
 
@@ -34,9 +35,12 @@ impl TestNamespace {
         let server = ApiServer::shared().await.unwrap();
         let client = server.client();
         let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
-        definitions.patch("wals.tidemark.dev", &strictly(), &Patch::Apply(wal_crd())).await.unwrap();
-        let established = await_condition(definitions, "wals.tidemark.dev", is_crd_established());
-        tokio::time::timeout(std::time::Duration::from_mins(1), established).await.unwrap().unwrap();
+        for kind in KINDS {
+            let (name, definition) = (kind.definition_name(), (kind.definition)());
+            definitions.patch(&name, &strictly(), &Patch::Apply(definition)).await.unwrap();
+            let established = await_condition(definitions.clone(), &name, is_crd_established());
+            tokio::time::timeout(std::time::Duration::from_mins(1), established).await.unwrap().unwrap();
+        }
         let space: Namespace = serde_json::from_value(json!({
             "apiVersion": "v1", "kind": "Namespace",
             "metadata": {"name": namespace, "labels": {"pod-security.kubernetes.io/enforce": "restricted"}},
@@ -203,6 +207,9 @@ async fn defaults_are_what_the_types_say() {
                 "replicas": 1, "cache": {"size": "8Gi"}, "auth": {"type": "None"}, "service": {"type": "ClusterIP"},
             },
             "compaction": {"enabled": true},
+            "jobs": {"cache": {"size": "8Gi"}},
+            "archive": {"enabled": true},
+            "cleanup": {"enabled": false, "schedule": "0 4 * * *", "timeZone": "Etc/UTC", "minAge": "720h", "keepSnapshots": 3},
             "adoptOwner": "",
             "suspend": false,
             "deletionPolicy": "Retain",
@@ -245,20 +252,21 @@ async fn search_scales_and_columns_move() {
     });
     let status = json!({"status": {
         "conditions": [ready], "cursor": {"time": "2026-11-21T10:00:00Z"}, "lagSeconds": 7, "entries": 1204, "version": "0.1.0",
+        "lastSnapshot": {"name": "one", "time": "2026-11-21T10:00:00Z", "verified": true},
         "search": {"replicas": 2, "selector": WalComponent::Search.selector_text("orders")},
     }});
     wals.patch_status("orders", &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
     let scale = wals.get_scale("orders").await.unwrap().status.unwrap();
     assert_eq!((scale.replicas, scale.selector), (2, Some(WalComponent::Search.selector_text("orders"))));
 
-    let table = ground.server.kubectl(["get", "tidemark", "-n", "crd-scale", "-o", "wide"]).await.unwrap();
+    let table = ground.server.kubectl(["get", "wals", "-n", "crd-scale", "-o", "wide"]).await.unwrap();
     let lines: Vec<Vec<_>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
     assert_eq!(
         lines[0],
-        ["NAME", "READY", "WATERMARK", "LAG", "ENTRIES", "AGE", "SEARCH", "VERSION", "REASON"],
+        ["NAME", "READY", "WATERMARK", "LAG", "ENTRIES", "LAST-SNAPSHOT", "AGE", "SEARCH", "VERSION", "REASON"],
         "{table}"
     );
-    let [name, ready, _, lag, entries, _, search, version, reason] = lines[1][..] else { panic!("{table}") };
+    let [name, ready, _, lag, entries, _, _, search, version, reason] = lines[1][..] else { panic!("{table}") };
     assert_eq!(
         [name, ready, lag, entries, search, version, reason],
         ["orders", "True", "7", "1204", "2", "0.1.0", "CaughtUp"]

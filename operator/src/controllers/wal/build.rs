@@ -8,6 +8,7 @@ mod data_pod_plan;
 mod deployment;
 mod environment;
 mod indexer_deployment;
+pub(crate) mod job_pod_plan;
 mod metadata;
 mod network_policies;
 mod platform;

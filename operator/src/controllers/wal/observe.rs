@@ -9,7 +9,7 @@ use tidemark_crds::{
 
 use super::wal_controller::WalController;
 use crate::{
-    cache::{ChildKind, NamespacedName, OwnedObjects, RolloutStatus},
+    cache::{ChildKind, JobStatus, NamespacedName, OwnedObjects, RolloutStatus},
     object_owner::ObjectOwner,
     observed_pod::ObservedPod,
 };
@@ -68,6 +68,12 @@ pub(crate) fn observe(wal: &Wal, controller: &WalController) -> ObservedWal {
     ObservedWal { key, uid, generation: wal.metadata.generation, intent, owned, pods, status }
 }
 
+/// The Jobs of the WAL with this UID that run, or whose pods may not be gone yet.
+pub(crate) fn running_jobs<'a>(owned: &'a OwnedObjects, uid: &'a str) -> impl Iterator<Item = &'a JobStatus> {
+    let jobs = owned.children.values().filter_map(|child| child.job.as_ref());
+    jobs.filter(move |job| *job.wal_uid == *uid && job.end.is_none())
+}
+
 fn token_secret(auth: &SearchAuth) -> Option<String> {
     auth.secret_ref.as_ref().filter(|_| auth.r#type == AuthType::Token).map(|secret| secret.name.clone())
 }
@@ -88,6 +94,11 @@ impl ObservedWal {
     /// Whether search is asked for, by the spec or by the Deployment.
     pub(crate) fn is_search_wanted(&self) -> bool {
         self.intent.search_wanted || self.rollout(WalComponent::Search).is_some_and(|rollout| rollout.wanted > 0)
+    }
+
+    /// The task of a Job of this WAL that may write and has not ended, if there is one.
+    pub(crate) fn writing_task(&self) -> Option<&str> {
+        running_jobs(&self.owned, &self.uid).find(|job| job.writes()).map(|job| &*job.task)
     }
 
     /// The WAL as the owner of its children.

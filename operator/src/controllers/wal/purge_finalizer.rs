@@ -209,6 +209,7 @@ mod tests {
             uid: "u".into(),
             wal_uid: "w".into(),
             component: WalComponent::Indexer,
+            image: None,
             address: None,
             terminating: false,
             created: None,

@@ -17,7 +17,7 @@ use super::{
     build,
     evaluate::{ConditionInputs, evaluate, evaluate_unreadable},
     next_status,
-    observe::{ObservedWal, WalIntent, observe},
+    observe::{ObservedWal, WalIntent, observe, running_jobs},
     purge_finalizer::{self, DeletionStep},
     search_exposure::{self, LiveSearch},
     status_events,
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     backoff,
-    cache::{ChildKind, NamespacedName},
+    cache::{ChildKind, JobStatus, NamespacedName},
     clock,
     condition_value::ConditionValue,
     context::ReconcileContext,
@@ -135,7 +135,13 @@ async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, 
     let mut result = match validated {
         // All that it waits for is that its finalizer goes.
         Ok(_) if unfinalized.is_some() && observed.intent.deleted.is_some() => ReconcileOutcome::default(),
-        Ok(validated) => build_and_roll_out(validated, &observed, upgrade.step, context).await,
+        Ok(mut validated) => {
+            // What a job writes would be left behind. Whoever starts one has the turn until the Job is in the cache.
+            let owned = || context.cache.owned(&observed.key);
+            validated.purging &=
+                !controller.turns.is_taken(&observed.key) && running_jobs(&owned(), &observed.uid).next().is_none();
+            build_and_roll_out(validated, &observed, upgrade.step, context).await
+        }
         Err(refusals) => ReconcileOutcome::refused(refused(&refusals)),
     };
     result.report_repeated_failure(&observed.key, controller);
@@ -154,8 +160,10 @@ async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, 
     let at_once = (upgrade.has_slot || got_on).then_some(Duration::ZERO);
     let purging = if let DeletionStep::Purging { again } = deletion { Some(again) } else { None };
     let resync = backoff::jittered(RESYNC_INTERVAL, backoff::random());
-    let counting = (upgrade.step == UpgradeStep::Queue && controller.slots.is_counting()).then_some(RETRY_INTERVAL);
-    let next = [again, waiting, at_once, purging, counting].into_iter().flatten().reduce(Duration::min);
+    // Who waits in line for a slot is notified; who waits for a task, or for slots to be counted, looks again.
+    let unnotified = controller.slots.is_counting() || !controller.slots.is_waiting(&observed.key);
+    let polling = (upgrade.waits && !upgrade.has_slot && unnotified).then_some(RETRY_INTERVAL);
+    let next = [again, waiting, at_once, purging, polling].into_iter().flatten().reduce(Duration::min);
     match (next, unfinalized) {
         // Tried again later each time, where nothing else is due before that.
         (None, Some(answer)) => Err(ReconcileError::Finalizer(kube::Error::Api(answer))),
@@ -345,11 +353,12 @@ impl UpgradePlan {
                 true => UpgradePermission::Granted,
             },
             under_way: upgrade::is_under_way(&observed.status.conditions),
+            writing_task: observed.writing_task(),
         };
         let mut step = inputs.step();
         // One that could not be written gave its slot back, and waits for the next one like others.
         let was_blocked = step.rolls() && upgrade::is_stalled(&observed.status.conditions);
-        if was_blocked && (digests.is_none() || !controller.slots.acquire(&observed.key)) {
+        if was_blocked && (digests.is_none() || !acquire_slot(observed, controller)) {
             step = UpgradeStep::Queue;
         } else if step.is_under_way() {
             // It may have been unreadable meanwhile, and lost its slot.
@@ -357,7 +366,7 @@ impl UpgradePlan {
         }
         // One whose spec is refused neither waits nor keeps a slot that it had when this operator began.
         let waits = step == UpgradeStep::Queue && digests.is_some();
-        let has_slot = waits && !was_blocked && controller.slots.acquire(&observed.key);
+        let has_slot = waits && !was_blocked && acquire_slot(observed, controller);
         let held = matches!(step, UpgradeStep::Hold | UpgradeStep::Queue)
             && digests.is_some_and(|digests| !outdated(observed, digests).is_empty());
         // With a slot the status says that the WAL is under way; only then is anything of it changed.
@@ -392,6 +401,23 @@ impl UpgradePlan {
         }
         controller.release_slot(key).await;
     }
+}
+
+/// Acquires a slot, unless a task writes: that one runs to its end first, and holds no slot meanwhile.
+fn acquire_slot(observed: &ObservedWal, controller: &WalController) -> bool {
+    let key = &observed.key;
+    if observed.writing_task().is_some() || !controller.slots.acquire(key) {
+        return false;
+    }
+    // Looked at again with the slot in hand, since a task looks at the slots with its turn in hand.
+    let owned = || controller.context.cache.owned(key);
+    if controller.turns.is_taken(key) || running_jobs(&owned(), &observed.uid).any(JobStatus::writes) {
+        for next in controller.slots.release(key) {
+            controller.context.shared.queues.try_send(ReconcileTarget::new(names::KIND, next));
+        }
+        return false;
+    }
+    true
 }
 
 /// Writes status and Events if there is news. Answers when there may be some that waits.

@@ -14,6 +14,7 @@ use k8s_openapi::{
 use kube::{
     Resource, ResourceExt as _,
     api::{DeleteParams, ListParams, Patch, PatchParams},
+    runtime::reflector::store,
 };
 use serde_json::{Value, json};
 use tidemark_crds::{ConditionType, Wal, WalStatus, condition, names};
@@ -32,6 +33,7 @@ use crate::{
     fake_api_server::FakeApiServer,
     reconcile_queues::ReconcileQueues,
     upgrade_slots::UpgradeSlots,
+    writing_turns::WritingTurns,
 };
 
 /// A verb that is missing in its role leaves an operator that leads and does nothing.
@@ -113,8 +115,8 @@ fn start_world(prepare: impl FnOnce(&FakeApiServer), change: impl FnOnce(&mut Op
     let mut settings = settings();
     change(&mut settings);
     let context = world.context(queues, settings);
-    let controller = WalController::new(context.clone(), Arc::new(UpgradeSlots::new(1, 1)));
-    world.run(context, |shared, listed| run_kind(controller, shared, None, wals, listed));
+    let controller = WalController::new(context.clone(), Arc::new(UpgradeSlots::new(1, 1)), WritingTurns::default());
+    world.run(context, |shared, listed| run_kind(controller, store(), shared, None, wals, listed));
     world
 }
 

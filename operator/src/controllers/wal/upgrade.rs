@@ -75,6 +75,8 @@ pub(crate) struct UpgradeInputs<'a> {
     pub(crate) permission: UpgradePermission,
     /// Whether the WAL's condition says that it is under way.
     pub(crate) under_way: bool,
+    /// A task of the WAL that writes: it runs to its end before any pod is of another release.
+    pub(crate) writing_task: Option<&'a str>,
 }
 
 /// What to do next.
@@ -181,13 +183,18 @@ impl UpgradeInputs<'_> {
                      the next WAL is upgraded; see \"kubectl get pods -n {namespace}\" and remove the cause"
                 ),
             ),
-            UpgradeStep::Queue => ConditionValue::yes(
-                Reason::NewRelease,
-                format!(
-                    "the pods are of release \"{old}\", release \"{release}\" is approved; it waits{held} until other WALs \
-                     are done"
-                ),
-            ),
+            UpgradeStep::Queue => {
+                let until = match self.writing_task {
+                    Some(task) => format!("task \"{task}\" has ended"),
+                    None => "other WALs are done".to_owned(),
+                };
+                ConditionValue::yes(
+                    Reason::NewRelease,
+                    format!(
+                        "the pods are of release \"{old}\", release \"{release}\" is approved; it waits{held} until {until}"
+                    ),
+                )
+            }
             UpgradeStep::AwaitSearch if self.search.is_some_and(|search| search.stalled) => {
                 self.stalled(key, WalComponent::Search, self.search, "search answers from the old ones")
             }
@@ -298,6 +305,7 @@ mod tests {
                 indexer: Some(&indexer),
                 permission: self.permission(),
                 under_way: self.under_way,
+                writing_task: None,
             };
             inputs.step()
         }
@@ -478,6 +486,7 @@ mod tests {
             indexer: Some(indexer),
             permission: UpgradePermission::Granted,
             under_way: true,
+            writing_task: None,
         };
         for (inputs, step, role) in [
             (of(&behind, &old), UpgradeStep::AwaitSearch, "search"),
@@ -507,6 +516,7 @@ mod tests {
             indexer: Some(indexer),
             permission: UpgradePermission::Missing,
             under_way: true,
+            writing_task: None,
         };
         assert_eq!((of(&behind).step(), of(&done).step()), (UpgradeStep::Leave, UpgradeStep::Finish));
         assert!(!UpgradeStep::Leave.is_under_way(), "its slot goes to the next");
@@ -527,8 +537,14 @@ mod tests {
             (UpgradePermission::Suspended, "while the WAL is suspended; set \"spec.suspend\" to false"),
             (UpgradePermission::Deleted, "the WAL is being deleted"),
         ] {
-            let inputs =
-                UpgradeInputs { release: NEW, search: Some(&old), indexer: Some(&old), permission, under_way: false };
+            let inputs = UpgradeInputs {
+                release: NEW,
+                search: Some(&old),
+                indexer: Some(&old),
+                permission,
+                under_way: false,
+                writing_task: None,
+            };
             let value = inputs.condition_value(inputs.step(), &key, false);
             assert!(value.reason == Reason::NewRelease && value.message.contains(remedy), "{}", value.message);
         }
@@ -552,6 +568,7 @@ mod tests {
                 indexer: Some(indexer),
                 permission: UpgradePermission::Granted,
                 under_way: true,
+                writing_task: None,
             };
             assert_eq!(inputs.step(), step);
         }

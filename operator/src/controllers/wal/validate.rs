@@ -17,11 +17,14 @@ use tidemark_crds::{DeletionPolicy, Wal, names};
 
 use self::{
     refusal::RefusalList,
-    spec_rules::{indexer, log, search, stores},
+    spec_rules::{indexer, jobs, log, search, stores},
 };
 pub use self::{
     refusal::SpecRefusal,
-    validated::{ValidatedCache, ValidatedIndexer, ValidatedLog, ValidatedRole, ValidatedSearch, ValidatedWal},
+    validated::{
+        ValidatedCache, ValidatedCleanup, ValidatedIndexer, ValidatedJobs, ValidatedLog, ValidatedRole,
+        ValidatedSearch, ValidatedWal,
+    },
     validated_stores::{StorePlace, ValidatedCredentials, ValidatedStore, WalStores},
 };
 
@@ -35,8 +38,11 @@ pub fn validate(wal: &Wal, cluster_id: &str) -> Result<ValidatedWal, Vec<SpecRef
     let log = log(&wal.spec.log, &mut refusals);
     let indexer = indexer(wal, &mut refusals);
     let search = search(wal, &mut refusals);
-    match (identity, stores, log) {
-        (Some((name, namespace, uid, owner_reference)), Some(stores), Some(log)) if refusals.0.is_empty() => {
+    let jobs = jobs(wal, &mut refusals);
+    match (identity, stores, log, jobs) {
+        (Some((name, namespace, uid, owner_reference)), Some(stores), Some(log), Some(jobs))
+            if refusals.0.is_empty() =>
+        {
             let purging =
                 wal.spec.deletion_policy == DeletionPolicy::Purge && wal.metadata.deletion_timestamp.is_some();
             Ok(ValidatedWal {
@@ -51,6 +57,7 @@ pub fn validate(wal: &Wal, cluster_id: &str) -> Result<ValidatedWal, Vec<SpecRef
                 log,
                 indexer,
                 search,
+                jobs,
                 purging,
             })
         }

@@ -8,6 +8,7 @@ use super::{failed_writes::FailedWrites, stalled_upgrades::StalledUpgrades};
 use crate::{
     cache::NamespacedName, condition_tally::ConditionTally, context::ReconcileContext,
     reconcile_queues::ReconcileTarget, status_cache::StatusCache, upgrade_slots::UpgradeSlots,
+    writing_turns::WritingTurns,
 };
 
 /// The controller of the WALs in one namespace, or in the whole cluster.
@@ -21,10 +22,12 @@ pub(crate) struct WalController {
     pub(super) failed_finalizers: FailedWrites,
     /// Those of every namespace.
     pub(super) slots: Arc<UpgradeSlots>,
+    /// Whose Job is being created.
+    pub(super) turns: WritingTurns,
 }
 
 impl WalController {
-    pub(crate) fn new(context: ReconcileContext, slots: Arc<UpgradeSlots>) -> Self {
+    pub(crate) fn new(context: ReconcileContext, slots: Arc<UpgradeSlots>, turns: WritingTurns) -> Self {
         let metrics = &context.shared.metrics;
         let (tally, stalled) = (ConditionTally::new(metrics.wals()), StalledUpgrades::new(metrics.clone()));
         Self {
@@ -35,6 +38,7 @@ impl WalController {
             failed_writes: FailedWrites::default(),
             failed_finalizers: FailedWrites::default(),
             slots,
+            turns,
         }
     }
 

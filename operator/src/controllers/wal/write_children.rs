@@ -92,9 +92,10 @@ fn needed_by(child: DesiredObject<'_>) -> Option<WalComponent> {
         DesiredObject::NetworkPolicy(policy) => &policy.metadata.labels,
         DesiredObject::ServiceAccount(account) => &account.metadata.labels,
         DesiredObject::ConfigMap(control) => &control.metadata.labels,
-        DesiredObject::Deployment(_) | DesiredObject::PodDisruptionBudget(_) | DesiredObject::Service(_) => {
-            return None;
-        }
+        DesiredObject::Deployment(_)
+        | DesiredObject::Job(_)
+        | DesiredObject::PodDisruptionBudget(_)
+        | DesiredObject::Service(_) => return None,
     };
     let role = labels.as_ref()?.get(names::LABEL_COMPONENT)?;
     WalComponent::ALL.into_iter().find(|component| component.as_str() == role)

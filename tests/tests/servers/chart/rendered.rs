@@ -63,7 +63,7 @@ fn the_operator_has_rights_on_every_kind() {
     };
     for kind in KINDS {
         assert!(allows("resourceNames", &kind.definition_name(), "get"), "{}", kind.kind);
-        for verb in ["get", "list", "watch", "patch"] {
+        for verb in kind.operator_verbs {
             assert!(allows("resources", kind.plural, verb), "{verb} {}", kind.kind);
         }
         assert!(allows("resources", &format!("{}/status", kind.plural), "patch"), "{}", kind.kind);

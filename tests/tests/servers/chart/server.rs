@@ -84,11 +84,12 @@ async fn rights(server: &ApiServer, account: &str, namespace: &str) -> Vec<Strin
     rights
 }
 
-const EVERYWHERE: [&str; 12] = [
+const EVERYWHERE: [&str; 16] = [
     "configmaps: create delete get list patch watch",
-    "customresourcedefinitions.apiextensions.k8s.io wals.tidemark.dev: get",
+    "customresourcedefinitions.apiextensions.k8s.io wals.tidemark.dev waltasks.tidemark.dev: get",
     "deployments.apps: create delete get list patch watch",
     "events.events.k8s.io: create",
+    "jobs.batch: create delete get list watch",
     "namespaces: get",
     "networkpolicies.networking.k8s.io: create delete get list patch watch",
     "poddisruptionbudgets.policy: create delete get list patch watch",
@@ -97,6 +98,9 @@ const EVERYWHERE: [&str; 12] = [
     "services: create delete get list patch watch",
     "wals.tidemark.dev/finalizers: update",
     "wals.tidemark.dev/status: patch",
+    "waltasks.tidemark.dev/finalizers: update",
+    "waltasks.tidemark.dev/status: patch",
+    "waltasks.tidemark.dev: create delete get list watch",
 ];
 
 fn with(more: &[&str]) -> Vec<String> {
@@ -127,7 +131,7 @@ async fn each_account_may_do_what_is_listed_here_and_nothing_else() {
         assert_eq!(String::from_utf8_lossy(&answer.stdout).trim(), "no", "{verb} {resource}");
     }
     // The data pods' accounts, as the operator makes them: bound to nothing.
-    for account in ["data:orders-indexer", "data:orders-search"] {
+    for account in ["data:orders-indexer", "data:orders-search", "data:orders-jobs", "data:orders-cleanup"] {
         assert_eq!(rights(&server, account, "data").await, [""; 0]);
     }
     users_get_rights_through_the_roles_of_the_cluster(&server).await;
@@ -144,21 +148,27 @@ async fn each_account_may_do_what_is_listed_here_and_nothing_else() {
 
 async fn users_get_rights_through_the_roles_of_the_cluster(server: &ApiServer) {
     server.kubectl(["create", "namespace", "data"]).await.unwrap();
-    for (user, role) in [("viewer", "view"), ("editor", "edit")] {
+    for (user, role) in [("viewer", "view"), ("editor", "edit"), ("administrator", "admin")] {
         let (role, user_flag) = (format!("--clusterrole={role}"), format!("--user={user}"));
         server.kubectl(["create", "rolebinding", user, &role, &user_flag, "-n", "data"]).await.unwrap();
     }
-    for (user, verb, wanted) in [
-        ("editor", "create", "yes"),
-        ("editor", "deletecollection", "yes"),
-        ("viewer", "watch", "yes"),
-        ("viewer", "create", "no"),
-        ("nobody", "get", "no"),
+    // A task deletes entries of a log, or takes an index back.
+    for (user, verb, kind, wanted) in [
+        ("editor", "create", "wals", "yes"),
+        ("editor", "deletecollection", "wals", "yes"),
+        ("viewer", "watch", "wals", "yes"),
+        ("viewer", "create", "wals", "no"),
+        ("nobody", "get", "wals", "no"),
+        ("administrator", "create", "waltasks", "yes"),
+        ("administrator", "create", "wals", "yes"),
+        ("editor", "watch", "waltasks", "yes"),
+        ("editor", "create", "waltasks", "no"),
+        ("viewer", "delete", "waltasks", "no"),
     ] {
         let user = format!("--as={user}");
         let give_up = Instant::now() + PATIENCE;
         loop {
-            let words = ["auth", "can-i", verb, "wals.tidemark.dev", &user, "-n", "data"];
+            let words = ["auth", "can-i", verb, &format!("{kind}.tidemark.dev"), &user, "-n", "data"];
             let answer = server.kubectl_command().output(words, "").await.unwrap();
             if String::from_utf8_lossy(&answer.stdout).trim() == wanted {
                 break;

@@ -20,7 +20,7 @@ async fn grant(world: &ControllerWorld, name: &str, on_budgets: &[&str]) {
     let namespace = &world.namespace;
     let subject = json!([{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name}]);
     let role = |kind: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name});
-    let groups = ["", "apps", "networking.k8s.io", "tidemark.dev", "events.k8s.io", "coordination.k8s.io"];
+    let groups = ["", "apps", "batch", "networking.k8s.io", "tidemark.dev", "events.k8s.io", "coordination.k8s.io"];
     let api = "rbac.authorization.k8s.io/v1";
     let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
         {"apiVersion": api, "kind": "Role", "metadata": {"name": name, "namespace": namespace}, "rules": [

@@ -167,7 +167,58 @@ pub(crate) fn rules() -> Vec<DefinitionCase> {
         &[("search", peers(json!({"ipBlock": block, "podSelector": {}})))],
         Some("a peer is either"),
     );
+
+    let snapshots = |more: Value| with_more(json!({}), more);
+    case("snapshots", &[("snapshots", json!({}))], None);
+    case(
+        "no bounds",
+        &[("snapshots", json!({"schedule": "", "afterEntries": 0, "afterSize": "0", "afterAge": "0s"}))],
+        None,
+    );
+    case("snapshots too rare", &[("snapshots", json!({"afterAge": "8785h"}))], Some("afterAge is at most 8784h"));
+    let copy = |url: &str| snapshots(json!({"copyTo": {"url": url}}));
+    case("a copy elsewhere", &[("snapshots", copy("gs://dr/orders"))], None);
+    case(
+        "a copy in the log",
+        &[("snapshots", copy("s3://wal/orders/dr"))],
+        Some("a copy of the snapshots lies neither"),
+    );
+    case("a copy above the index", &[("snapshots", copy("s3://idx"))], Some("a copy of the snapshots lies neither"));
+    let cleanup = |more: Value| with_more(json!({"enabled": true}), more);
+    case("cleanup", &[("snapshots", json!({})), ("cleanup", cleanup(json!({})))], None);
+    case(
+        "cleanup without snapshots",
+        &[("cleanup", cleanup(json!({})))],
+        Some("cleanup needs snapshots and the archive"),
+    );
+    case(
+        "cleanup without archive",
+        &[("snapshots", json!({})), ("archive", json!({"enabled": false})), ("cleanup", cleanup(json!({})))],
+        Some("cleanup needs snapshots and the archive"),
+    );
+    case(
+        "more snapshots are kept than stay",
+        &[("snapshots", json!({"keepLast": 2})), ("cleanup", cleanup(json!({"keepSnapshots": 3})))],
+        Some("cleanup.keepSnapshots is at most snapshots.keepLast"),
+    );
+    case(
+        "rules of a cleanup that is off",
+        &[("cleanup", json!({"minAge": "1h", "maxEntries": 0, "maxSize": "1Mi"}))],
+        None,
+    );
+    case("cleanup of the present", &[("cleanup", json!({"minAge": "0s"}))], Some("minAge is from 1s"));
+    case("cleanup in the far future", &[("cleanup", json!({"minAge": "87841h"}))], Some("minAge is from 1s"));
+    case("a log of nothing", &[("cleanup", json!({"maxSize": "1023Ki"}))], Some("maxSize is at least 1Mi"));
+    case("jobs with a small disk", &[("jobs", cache("1023Mi"))], Some("the size of a cache is from 1Gi"));
     cases
+}
+
+/// An object with the fields of another one.
+fn with_more(mut object: Value, more: Value) -> Value {
+    if let (Some(object), Value::Object(more)) = (object.as_object_mut(), more) {
+        object.extend(more);
+    }
+    object
 }
 
 /// For each field with a pattern, an enumeration or a bound: values that it takes, and values that it refuses.
@@ -281,7 +332,37 @@ pub(crate) fn fields() -> Vec<(&'static str, Vec<Value>, Vec<Value>)> {
         ("adoptOwner", urls(&["", "9c2b-1:x_y.z"]), urls(&["a b", "a/b", &long(129)])),
         ("suspend", each(json!([true, false])), each(json!(["true"]))),
         ("deletionPolicy", urls(&["Retain", "Purge"]), urls(&["Delete", "", "purge"])),
-        ("archive", vec![], each(json!([{"enabled": true}]))),
+        ("archive", each(json!([{}, {"enabled": false}])), each(json!([{"enabled": "no"}, {"url": "s3://a"}]))),
+        (
+            "jobs",
+            each(
+                json!([{}, {"resources": {"limits": {"memory": "2Gi"}}, "podTemplate": {"spec": {"tolerations": []}}}]),
+            ),
+            each(json!([{"replicas": 1}, {"cache": "8Gi"}])),
+        ),
+        (
+            "snapshots",
+            each(json!([
+                {}, {"schedule": "*/15 0-6 1,15 JAN-MAR MON"}, {"timeZone": "America/Argentina/Buenos_Aires"}, {"keepLast": 1},
+                {"copyTo": {"url": "s3://dr/orders", "storage": {"region": "r", "credentials": {"type": "WorkloadIdentity"}}}},
+            ])),
+            each(json!([
+                {"schedule": "hourly"}, {"schedule": "0 3 * *"}, {"schedule": "0 3 * * * *"}, {"schedule": "@daily"},
+                {"timeZone": ""}, {"timeZone": "Europe Berlin"}, {"timeZone": "/etc/passwd"}, {"timeZone": "../UTC"},
+                {"afterEntries": -1}, {"afterSize": "10G"}, {"afterAge": "a day"}, {"keepLast": 0}, {"keepLast": 1001},
+                {"copyTo": {}}, {"copyTo": {"url": "dr"}}, {"enabled": true},
+            ])),
+        ),
+        (
+            "cleanup",
+            each(
+                json!([{}, {"schedule": "0 4 * * *", "timeZone": "Europe/Berlin"}, {"serviceAccountAnnotations": {"a": "b"}}]),
+            ),
+            each(
+                json!([{"minAge": "30d"}, {"keepSnapshots": 0}, {"maxEntries": -1}, {"maxSize": "1Ti"}, {"dryRun": true}]),
+            ),
+        ),
+        ("verify", each(json!([{}, {"drill": false}])), each(json!([{"schedule": "weekly"}, {"sample": 1}]))),
     ]
 }
 

@@ -22,6 +22,10 @@ pub struct WalChildren {
     pub indexer_service_account: ServiceAccount,
     /// `<wal>-search`.
     pub search_service_account: ServiceAccount,
+    /// `<wal>-jobs`.
+    pub jobs_service_account: ServiceAccount,
+    /// `<wal>-cleanup`.
+    pub cleanup_service_account: ServiceAccount,
     /// `<wal>-control`: through it the operator sends requests to the indexer.
     pub control_config_map: ConfigMap,
     /// `<wal>-indexer`.
@@ -62,6 +66,8 @@ impl WalChildren {
         let Self {
             indexer_service_account,
             search_service_account,
+            jobs_service_account,
+            cleanup_service_account,
             control_config_map,
             indexer_network_policy,
             search_network_policy,
@@ -76,6 +82,8 @@ impl WalChildren {
             DesiredObject::Service(search_service),
             DesiredObject::ServiceAccount(indexer_service_account),
             DesiredObject::ServiceAccount(search_service_account),
+            DesiredObject::ServiceAccount(jobs_service_account),
+            DesiredObject::ServiceAccount(cleanup_service_account),
             DesiredObject::ConfigMap(control_config_map),
         ];
         if let Some(search_pdb) = search_pdb {
@@ -95,6 +103,8 @@ pub fn build(wal: &ValidatedWal, platform: &PlatformSettings, revision: &str) ->
     WalChildren {
         indexer_service_account: service_accounts::build(wal, WalComponent::Indexer),
         search_service_account: service_accounts::build(wal, WalComponent::Search),
+        jobs_service_account: service_accounts::jobs(wal),
+        cleanup_service_account: service_accounts::cleanup(wal),
         control_config_map: control_config_map::build(wal),
         indexer_network_policy: network_policies::indexer(wal, platform),
         search_network_policy: network_policies::search(wal, platform),

@@ -1,5 +1,7 @@
 //! What the pods of all roles of a WAL have in common.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::ContainerPort;
 use serde_json::json;
 use tidemark_crds::names::{self, WalComponent};
@@ -26,10 +28,7 @@ pub(super) fn plan<'a>(
     grace_secs: i64,
 ) -> PodPlan<'a> {
     let role = wal.role(component);
-    let mut labels = labels(wal, component);
-    if wants_azure_identity(wal) {
-        labels.insert(AZURE_IDENTITY.to_owned(), "true".to_owned());
-    }
+    let labels = with_identity(wal, labels(wal, component));
     // Clouds inject an identity when a pod is made: other annotations reach other pods only.
     let accounts = &role.service_account_annotations;
     let digest = (!accounts.is_empty()).then(|| (ANNOTATION_ACCOUNT.to_owned(), compare::digest(&json!(accounts))));
@@ -40,7 +39,7 @@ pub(super) fn plan<'a>(
         arguments: vec![command.to_owned()],
         environment: environment::common(wal, component),
         ports: vec![port()],
-        volumes: volumes::common(wal, component),
+        volumes: volumes::common(wal, &role.cache),
         liveness: Some(http_probe(names::PORT_NAME, "/healthz", 10, 6)),
         readiness: Some(http_probe(names::PORT_NAME, "/readyz", 5, 3)),
         lifecycle: None,
@@ -53,6 +52,14 @@ pub(super) fn plan<'a>(
         resources: &role.resources,
         user: &role.template,
     }
+}
+
+/// The labels of a pod, with the one that it needs to get an identity.
+pub(super) fn with_identity(wal: &ValidatedWal, mut labels: BTreeMap<String, String>) -> BTreeMap<String, String> {
+    if wants_azure_identity(wal) {
+        labels.insert(AZURE_IDENTITY.to_owned(), "true".to_owned());
+    }
+    labels
 }
 
 fn port() -> ContainerPort {

@@ -9,33 +9,56 @@ use tidemark_crds::names::{self, WalComponent};
 use super::volumes;
 use crate::controllers::wal::validate::{ValidatedCache, ValidatedCredentials, ValidatedStore, ValidatedWal};
 
+/// The file of which Kubernetes keeps the content when a container ends.
+const TERMINATION_LOG: &str = "/dev/termination-log";
 /// Variable that names the file of the search token.
 pub(crate) const TOKEN_FILE_VARIABLE: &str = "TIDEMARK_AUTH_TOKEN_FILE";
 
 /// The variables of every data pod.
 pub(super) fn common(wal: &ValidatedWal, component: WalComponent) -> Vec<EnvVar> {
     let mut variables = places(wal);
-    variables.extend(wal.log.moved_from.as_deref().map(|url| set("TIDEMARK_MOVED_FROM", url)));
     variables.extend(process(&wal.role(component).cache));
     variables
 }
 
+/// The variables of a job's pod. The command itself is in the arguments.
+pub(super) fn job(wal: &ValidatedWal, task: &str) -> Vec<EnvVar> {
+    let mut variables = places(wal);
+    variables.extend(cache(&wal.jobs.role.cache));
+    variables.extend([
+        pod_uid("TIDEMARK_IDENTITY"),
+        set("TIDEMARK_OWNER", &wal.owner),
+        // An attempt goes on with what the one before began.
+        set("TIDEMARK_TASK", task),
+        set("TIDEMARK_RESULT_FILE", TERMINATION_LOG),
+    ]);
+    if wal.indexer.file_names {
+        variables.push(set("TIDEMARK_FILES", "true"));
+    }
+    variables
+}
+
 fn places(wal: &ValidatedWal) -> Vec<EnvVar> {
-    vec![
+    let mut variables = vec![
         set("TIDEMARK_LOG", &wal.stores.log.0),
         set("TIDEMARK_METADATA", &wal.stores.metadata.0.join(",")),
         set("TIDEMARK_INDEX", &wal.stores.index.0),
         set("TIDEMARK_STORES", &stores(wal)),
-    ]
+    ];
+    variables.extend(wal.log.moved_from.as_deref().map(|url| set("TIDEMARK_MOVED_FROM", url)));
+    variables
 }
 
-fn process(cache: &ValidatedCache) -> Vec<EnvVar> {
-    vec![
-        set("TIDEMARK_LISTEN", &format!("0.0.0.0:{}", names::CONTAINER_PORT)),
+fn process(of_role: &ValidatedCache) -> Vec<EnvVar> {
+    let listen = set("TIDEMARK_LISTEN", &format!("0.0.0.0:{}", names::CONTAINER_PORT));
+    let others = [set("TIDEMARK_WAIT", "true"), pod_uid("TIDEMARK_IDENTITY")];
+    [listen].into_iter().chain(cache(of_role)).chain(others).collect()
+}
+
+fn cache(cache: &ValidatedCache) -> [EnvVar; 2] {
+    [
         set("TIDEMARK_CACHE_DIR", volumes::CACHE_FOLDER),
         set("TIDEMARK_CACHE_MIB", &volumes::cache_mib(cache).to_string()),
-        set("TIDEMARK_WAIT", "true"),
-        pod_uid("TIDEMARK_IDENTITY"),
     ]
 }
 

@@ -15,10 +15,32 @@ pub(super) fn metadata(wal: &ValidatedWal, component: WalComponent, name: String
 /// The labels of every child and pod.
 pub(super) fn labels(wal: &ValidatedWal, component: WalComponent) -> BTreeMap<String, String> {
     let mut labels = selector_labels(wal, component);
-    labels.extend([
+    labels.extend(wal_labels(wal));
+    labels
+}
+
+/// The labels by which the operator finds what belongs to a WAL.
+fn wal_labels(wal: &ValidatedWal) -> BTreeMap<String, String> {
+    [
         (names::LABEL_MANAGED_BY.to_owned(), names::MANAGED_BY.to_owned()),
         (names::LABEL_WAL.to_owned(), wal.name.clone()),
         (names::LABEL_WAL_UID.to_owned(), wal.uid.clone()),
+    ]
+    .into()
+}
+
+/// Metadata of the child `name` that belongs to jobs.
+pub(super) fn jobs_metadata(wal: &ValidatedWal, component: &str, name: String) -> ObjectMeta {
+    child_metadata(&wal.namespace, &wal.owner_reference, name, jobs_labels(wal, component))
+}
+
+/// The labels of what belongs to jobs. They select no data pod.
+pub(super) fn jobs_labels(wal: &ValidatedWal, component: &str) -> BTreeMap<String, String> {
+    let mut labels = wal_labels(wal);
+    labels.extend([
+        (names::LABEL_COMPONENT.to_owned(), component.to_owned()),
+        (names::LABEL_INSTANCE.to_owned(), wal.name.clone()),
+        (names::LABEL_NAME.to_owned(), names::APP.to_owned()),
     ]);
     labels
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidemark_crds::names::{self, WalComponent};
+use tidemark_crds::names;
 
 use crate::{
     controllers::wal::validate::{ValidatedCache, ValidatedCredentials, ValidatedStore, ValidatedWal},
@@ -40,9 +40,9 @@ pub(super) fn cache_mib(cache: &ValidatedCache) -> u64 {
     (cache.volume_bytes - cache.volume_bytes / 8) >> 20
 }
 
-/// The volumes of every data pod, and where they are mounted.
-pub(super) fn common(wal: &ValidatedWal, component: WalComponent) -> Vec<MountedVolume> {
-    let mut all = vec![cache(&wal.role(component).cache), scratch("tmp", "/tmp", TEMPORARY_BYTES)];
+/// The volumes of every pod of the WAL, and where they are mounted.
+pub(super) fn common(wal: &ValidatedWal, of_role: &ValidatedCache) -> Vec<MountedVolume> {
+    let mut all = vec![cache(of_role), scratch("tmp", "/tmp", TEMPORARY_BYTES)];
     for (folder, store) in distinct(wal) {
         if let ValidatedCredentials::Secret(name) = &store.access {
             all.push(secret(format!("credentials-{folder}"), &credentials_folder(folder), name, None));

@@ -33,6 +33,7 @@ fn pod(component: WalComponent, name: &str) -> DataPod {
         uid: format!("uid-{name}").into(),
         wal_uid: "w".into(),
         component,
+        image: None,
         address: Some("10.0.0.1".into()),
         terminating: false,
         created: Some(Timestamp::from_second(1_000_000_000).unwrap()),

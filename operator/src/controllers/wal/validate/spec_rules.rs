@@ -5,15 +5,17 @@ use std::time::Duration;
 use ipnet::IpNet;
 use k8s_openapi::api::{core::v1::ResourceRequirements, networking::v1::NetworkPolicyPeer};
 use tidemark_crds::{
-    AuthType, ByteSize, CacheSpec, CredentialsType, LogPlace, PodTemplate, PodTemplateSettings, Reason, RoleSpec,
-    ServiceType, StorageCredentials, StorageSpec, TimeSpan, Wal, WalSpec, is_web_origin, names::WalComponent,
-    parse_quantity_millis,
+    AuthType, ByteSize, CacheSpec, CleanupSpec, CredentialsType, LogPlace, PodTemplate, PodTemplateSettings, Reason,
+    RoleSpec, ServiceType, StorageCredentials, StorageSpec, TimeSpan, Wal, WalSpec, is_web_origin, names,
+    names::WalComponent, parse_quantity_millis,
 };
 
 use super::{
     refusal::{RefusalList, SpecRefusal},
     spec_digest::spec_digest,
-    validated::{ValidatedCache, ValidatedIndexer, ValidatedLog, ValidatedRole, ValidatedSearch},
+    validated::{
+        ValidatedCache, ValidatedCleanup, ValidatedIndexer, ValidatedJobs, ValidatedLog, ValidatedRole, ValidatedSearch,
+    },
     validated_stores::{StorePlace, ValidatedCredentials, ValidatedStore, WalStores},
 };
 
@@ -139,8 +141,13 @@ fn size(path: &str, size: &ByteSize, most: u64, refusals: &mut RefusalList) -> O
     Some(read)
 }
 
-fn role(wal: &Wal, spec: &RoleSpec, component: WalComponent, refusals: &mut RefusalList) -> ValidatedRole {
-    let role = format!("spec.{}", component.as_str());
+fn data_role(wal: &Wal, spec: &RoleSpec, component: WalComponent, refusals: &mut RefusalList) -> ValidatedRole {
+    let spec_digest = refusals.read("spec", spec_digest(&wal.spec, component)).unwrap_or_default();
+    ValidatedRole { spec_digest, ..role(component.as_str(), spec, refusals) }
+}
+
+fn role(name: &str, spec: &RoleSpec, refusals: &mut RefusalList) -> ValidatedRole {
+    let role = format!("spec.{name}");
     let resources = spec.resources.clone().unwrap_or_default();
     let cache = cache(&role, &spec.cache, refusals);
     let template = template(&format!("{role}.podTemplate"), spec.pod_template.as_ref(), refusals);
@@ -150,8 +157,38 @@ fn role(wal: &Wal, spec: &RoleSpec, component: WalComponent, refusals: &mut Refu
         cache,
         service_account_annotations: spec.service_account_annotations.clone(),
         template,
-        spec_digest: refusals.read("spec", spec_digest(&wal.spec, component)).unwrap_or_default(),
+        spec_digest: String::new(),
     }
+}
+
+pub(super) fn jobs(wal: &Wal, refusals: &mut RefusalList) -> Option<ValidatedJobs> {
+    let spec = &wal.spec;
+    let role = role(names::COMPONENT_JOBS, &spec.jobs.role, refusals);
+    let own = &spec.cleanup.service_account_annotations;
+    let cleanup_account_annotations = if own.is_empty() { &role.service_account_annotations } else { own }.clone();
+    Some(ValidatedJobs {
+        cleanup_account_annotations,
+        archive: spec.archive.enabled,
+        keep_snapshots: spec.snapshots.as_ref().map(|snapshots| snapshots.keep_last.max(1)),
+        copy_to: spec.snapshots.as_ref().and_then(|snapshots| Some(snapshots.copy_to.as_ref()?.url.clone())),
+        cleanup: cleanup(&spec.cleanup, refusals)?,
+        role,
+    })
+}
+
+fn cleanup(spec: &CleanupSpec, refusals: &mut RefusalList) -> Option<ValidatedCleanup> {
+    // 87840 h are ten years of 366 days.
+    let min_age = span("spec.cleanup.minAge", &spec.min_age, Duration::from_secs(1), 87840 * HOUR, refusals);
+    let max_bytes = match &spec.max_size {
+        Some(size) => Some(refusals.read("spec.cleanup.maxSize", size.bytes())?),
+        None => None,
+    };
+    Some(ValidatedCleanup {
+        min_age: min_age?,
+        max_entries: spec.max_entries.and_then(|entries| u64::try_from(entries).ok()),
+        max_bytes,
+        keep_snapshots: spec.keep_snapshots.max(1),
+    })
 }
 
 fn cache(role: &str, spec: &CacheSpec, refusals: &mut RefusalList) -> ValidatedCache {
@@ -181,7 +218,7 @@ fn check_disk_limit(
 }
 
 pub(super) fn indexer(wal: &Wal, refusals: &mut RefusalList) -> ValidatedIndexer {
-    let role = role(wal, &wal.spec.indexer.role, WalComponent::Indexer, refusals);
+    let role = data_role(wal, &wal.spec.indexer.role, WalComponent::Indexer, refusals);
     let adopt_owner = Some(wal.spec.adopt_owner.clone()).filter(|owner| !owner.is_empty());
     let (compaction, file_names) = (wal.spec.compaction.enabled, wal.spec.index.files);
     ValidatedIndexer { role, compaction, file_names, adopt_owner, suspended: wal.spec.suspend }
@@ -208,7 +245,7 @@ pub(super) fn search(wal: &Wal, refusals: &mut RefusalList) -> ValidatedSearch {
             None
         }
     };
-    let role = role(wal, &spec.role, WalComponent::Search, refusals);
+    let role = data_role(wal, &spec.role, WalComponent::Search, refusals);
     let allow_from = spec.allow_from.clone();
     check_peers(&allow_from, refusals);
     let allow_origins = spec.cors.as_ref().map_or_else(Vec::new, |cors| cors.allow_origins.clone());

@@ -33,6 +33,8 @@ pub struct ValidatedWal {
     pub indexer: ValidatedIndexer,
     /// The search service.
     pub search: ValidatedSearch,
+    /// The pods of jobs.
+    pub jobs: ValidatedJobs,
     /// Whether the owner wants the index to be removed with it.
     pub deletion_policy: DeletionPolicy,
     /// Whether the WAL is being deleted and its index is being removed.
@@ -71,7 +73,7 @@ pub struct ValidatedCache {
     pub claim: Option<CacheClaimSpec>,
 }
 
-/// What both roles have.
+/// What every role has.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ValidatedRole {
     /// Requests and limits of the container; the pod template's replace these, name by name.
@@ -82,8 +84,38 @@ pub struct ValidatedRole {
     pub service_account_annotations: BTreeMap<String, String>,
     /// What the pod template adds.
     pub template: PodTemplateSettings,
-    /// Digest of the part of the spec that the role's pods are made of.
+    /// Digest of the part of the spec that the role's pods are made of; empty for pods of jobs, which no change replaces.
     pub spec_digest: String,
+}
+
+/// The pods of jobs, and what they are told of the spec.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ValidatedJobs {
+    /// What every role has.
+    pub role: ValidatedRole,
+    /// Annotations of the ServiceAccount of cleanups.
+    pub cleanup_account_annotations: BTreeMap<String, String>,
+    /// Whether snapshots write to the archive.
+    pub archive: bool,
+    /// How many verified snapshots stay; `None`: all.
+    pub keep_snapshots: Option<i32>,
+    /// Where snapshots are copied to.
+    pub copy_to: Option<String>,
+    /// What a cleanup deletes.
+    pub cleanup: ValidatedCleanup,
+}
+
+/// What a cleanup deletes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValidatedCleanup {
+    /// Younger entries stay.
+    pub min_age: Duration,
+    /// How many entries may stay.
+    pub max_entries: Option<u64>,
+    /// How many bytes of entries may stay.
+    pub max_bytes: Option<u64>,
+    /// How many of the newest snapshots must hold an entry that goes.
+    pub keep_snapshots: i32,
 }
 
 /// The indexer.

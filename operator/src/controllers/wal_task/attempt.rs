@@ -1,0 +1,319 @@
+//! How far an attempt is: what its Job and its pod say, without a request.
+
+use jiff::Timestamp;
+use tidemark_crds::{Reason, TaskFailureClass, TaskFigures, TaskResult, TaskState};
+
+use crate::cache::{ContainerExit, JobEnd, JobPod, PodTrouble};
+
+/// How far an attempt is.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum AttemptState {
+    /// Its Job has not ended.
+    Running {
+        /// What keeps its pod from running.
+        trouble: Option<(Reason, String)>,
+        /// Whether its program has started.
+        started: bool,
+    },
+    Succeeded {
+        message: String,
+        figures: Option<TaskFigures>,
+        time: Option<Timestamp>,
+    },
+    Failed(AttemptFailure),
+}
+
+/// Why an attempt failed.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct AttemptFailure {
+    pub(crate) class: TaskFailureClass,
+    pub(crate) reason: Reason,
+    /// The fact and the remedy.
+    pub(crate) message: String,
+    pub(crate) figures: Option<TaskFigures>,
+    /// When, by the cluster's clock.
+    pub(crate) time: Option<Timestamp>,
+}
+
+impl AttemptFailure {
+    /// Whether another attempt may succeed. One that was refused would be refused again, damage that was found is still there, and after
+    /// the deadline there is no time.
+    pub(crate) fn may_pass(&self) -> bool {
+        let is_found = matches!(
+            self.reason,
+            Reason::IndexDamaged | Reason::ArchiveDamaged | Reason::OutcomesDiffer | Reason::DrillFailed
+        );
+        self.class != TaskFailureClass::Refused && self.reason != Reason::DeadlineExceeded && !is_found
+    }
+
+    /// An attempt of which nothing is left: somebody deleted its Job.
+    pub(crate) fn lost(job: &str) -> Self {
+        Self {
+            class: TaskFailureClass::Crashed,
+            reason: Reason::JobLost,
+            message: format!("Job \"{job}\" is gone before its result was read; whether it did its work is not known"),
+            figures: None,
+            time: None,
+        }
+    }
+}
+
+/// How far the attempt `job` is. `before` is what kept its pod from running when it was looked at last: the pod of a Job that was
+/// stopped at its deadline is gone.
+pub(crate) fn state(job: &str, end: Option<&JobEnd>, pod: Option<&JobPod>, before: Option<Reason>) -> AttemptState {
+    let Some(end) = end else {
+        return AttemptState::Running {
+            trouble: pod.and_then(|pod| trouble(pod)),
+            started: pod.is_some_and(|pod| pod.started),
+        };
+    };
+    let exit = pod.and_then(|pod| pod.exit.as_ref());
+    let result = exit.and_then(|exit| TaskResult::from_json(&exit.message).ok());
+    match result {
+        Some(TaskResult { state: TaskState::Succeeded, message, figures, .. }) if end.succeeded => {
+            AttemptState::Succeeded { message, figures: Some(figures), time: end.time }
+        }
+        None if end.succeeded => AttemptState::Succeeded {
+            message: "the job succeeded and left no result".to_owned(),
+            figures: None,
+            time: end.time,
+        },
+        result => AttemptState::Failed(failure(job, end, pod, before, result)),
+    }
+}
+
+fn failure(
+    job: &str,
+    end: &JobEnd,
+    pod: Option<&JobPod>,
+    before: Option<Reason>,
+    result: Option<TaskResult>,
+) -> AttemptFailure {
+    let failure =
+        |class, reason, message: String| AttemptFailure { class, reason, message, figures: None, time: end.time };
+    let with_result = |class, reason, result: TaskResult| AttemptFailure {
+        figures: Some(result.figures),
+        ..failure(class, result.reason.unwrap_or(reason), result.message)
+    };
+    // A refusal is the program's own, however its pod ended afterwards.
+    let result = match result {
+        Some(result) if result.state == TaskState::Refused => {
+            return with_result(TaskFailureClass::Refused, Reason::Internal, result);
+        }
+        result => result,
+    };
+    if &*end.reason == "DeadlineExceeded" {
+        return out_of_time(job, before, end.time);
+    }
+    if let Some((pod, disruption)) = pod.and_then(|pod| Some((pod, pod.disruption.as_ref()?))) {
+        let (class, reason, what) = if disruption.preempted {
+            (TaskFailureClass::Preempted, Reason::PodPreempted, "had to make place for a more important one")
+        } else {
+            (TaskFailureClass::Evicted, Reason::PodEvicted, "was taken away by the cluster")
+        };
+        return failure(class, reason, format!("pod \"{}\" {what}: {}", pod.name, disruption.message));
+    }
+    if let Some(result) = result {
+        return with_result(TaskFailureClass::Failed, Reason::Internal, result);
+    }
+    match pod.and_then(|pod| Some((pod, pod.exit.as_ref()?))) {
+        Some((pod, exit)) => failure(TaskFailureClass::Crashed, Reason::JobCrashed, crashed(pod, exit)),
+        None => {
+            let why = if end.message.is_empty() { String::new() } else { format!(" ({})", end.message) };
+            failure(
+                TaskFailureClass::Crashed,
+                Reason::JobLost,
+                format!("the pod of Job \"{job}\" is gone before its result was read{why}"),
+            )
+        }
+    }
+}
+
+/// A Job that was stopped at its deadline.
+pub(crate) fn out_of_time(job: &str, before: Option<Reason>, time: Option<Timestamp>) -> AttemptFailure {
+    let (class, why) = match before {
+        Some(Reason::PodUnschedulable) => (
+            TaskFailureClass::Unschedulable,
+            "no node took its pod; add capacity, or request less in \"spec.jobs.resources\" of the WAL",
+        ),
+        Some(Reason::ImageNotFound) => (
+            TaskFailureClass::ImageNotFound,
+            "its image could not be pulled; correct the image, or give imagePullSecrets in \"spec.jobs.podTemplate\" of the WAL",
+        ),
+        _ => (TaskFailureClass::Deadline, "give the next task a longer \"spec.deadline\""),
+    };
+    AttemptFailure {
+        class,
+        reason: Reason::DeadlineExceeded,
+        message: format!("Job \"{job}\" was stopped at the task's deadline: {why}"),
+        figures: None,
+        time,
+    }
+}
+
+fn crashed(pod: &JobPod, exit: &ContainerExit) -> String {
+    let ContainerExit { code, reason, message } = exit;
+    let last = message.lines().rev().find(|line| !line.trim().is_empty());
+    let last = last.map_or_else(String::new, |line| format!(": {}", line.trim()));
+    let memory = if &**reason == "OOMKilled" { "; raise the memory in \"spec.jobs.resources\" of the WAL" } else { "" };
+    format!("the program of pod \"{}\" ended without a result ({reason}, exit code {code}){last}{memory}", pod.name)
+}
+
+fn trouble(pod: &JobPod) -> Option<(Reason, String)> {
+    let name = &pod.name;
+    Some(match pod.trouble.as_ref()? {
+        PodTrouble::Unschedulable(why) => (
+            Reason::PodUnschedulable,
+            format!(
+                "no node takes pod \"{name}\": {why}; it waits until the task's deadline; add capacity, or request less in \"spec.jobs.resources\" of the WAL"
+            ),
+        ),
+        PodTrouble::Image(image) => (
+            Reason::ImageNotFound,
+            format!(
+                "the image \"{image}\" of pod \"{name}\" cannot be pulled; it waits until the task's deadline; correct the image, or give imagePullSecrets in \"spec.jobs.podTemplate\" of the WAL"
+            ),
+        ),
+        PodTrouble::Config(why) => (
+            Reason::PodRefused,
+            format!(
+                "the container of pod \"{name}\" cannot be created: {why}; it waits until the task's deadline; remove the cause"
+            ),
+        ),
+        PodTrouble::Crashing(how) => (
+            Reason::PodCrashing,
+            format!("the program of pod \"{name}\" crashes repeatedly ({how}); it waits; read its log"),
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::{NamespacedName, PodDisruption};
+
+    fn end(succeeded: bool, reason: &str) -> JobEnd {
+        JobEnd { succeeded, reason: reason.into(), message: "".into(), time: None }
+    }
+
+    fn pod(exit: Option<(i32, &str, &str)>, preempted: Option<bool>) -> JobPod {
+        JobPod {
+            wal: NamespacedName::new("data", "orders"),
+            name: "nightly-1-x".into(),
+            uid: "p".into(),
+            task: "nightly".into(),
+            job_uid: "j".into(),
+            started: exit.is_some(),
+            trouble: None,
+            disruption: preempted.map(|preempted| PodDisruption { preempted, message: "so".into() }),
+            exit: exit.map(|(code, reason, message)| ContainerExit {
+                code,
+                reason: reason.into(),
+                message: message.into(),
+            }),
+        }
+    }
+
+    fn failed(end: &JobEnd, pod: Option<&JobPod>, before: Option<Reason>) -> (TaskFailureClass, Reason, bool) {
+        match state("nightly-1", Some(end), pod, before) {
+            AttemptState::Failed(failure) => (failure.class, failure.reason, failure.may_pass()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn each_end_of_a_job_has_its_class() {
+        use TaskFailureClass::{Crashed, Deadline, Evicted, Failed, ImageNotFound, Preempted, Refused, Unschedulable};
+        let result = |state: &str| format!(r#"{{"state":"{state}","reason":"AccessDenied","message":"no"}}"#);
+        let (failed_result, refused_result, good_result) = (result("failed"), result("refused"), result("succeeded"));
+        let crash = end(false, "BackoffLimitExceeded");
+        let late = end(false, "DeadlineExceeded");
+        let cases = [
+            (&crash, Some(pod(Some((1, "Error", &failed_result)), None)), None, (Failed, Reason::AccessDenied, true)),
+            (
+                &crash,
+                Some(pod(Some((1, "Error", &refused_result)), None)),
+                None,
+                (Refused, Reason::AccessDenied, false),
+            ),
+            // It was evicted while it refused; the next attempt would be refused as well.
+            (
+                &crash,
+                Some(pod(Some((1, "Error", &refused_result)), Some(false))),
+                None,
+                (Refused, Reason::AccessDenied, false),
+            ),
+            (
+                &crash,
+                Some(pod(Some((143, "Error", &failed_result)), Some(false))),
+                None,
+                (Evicted, Reason::PodEvicted, true),
+            ),
+            (&crash, Some(pod(None, Some(true))), None, (Preempted, Reason::PodPreempted, true)),
+            (&crash, Some(pod(Some((137, "OOMKilled", "")), None)), None, (Crashed, Reason::JobCrashed, true)),
+            (
+                &crash,
+                Some(pod(Some((101, "Error", "thread panicked")), None)),
+                None,
+                (Crashed, Reason::JobCrashed, true),
+            ),
+            // The exit code counts.
+            (&crash, Some(pod(Some((1, "Error", &good_result)), None)), None, (Failed, Reason::AccessDenied, true)),
+            (&crash, None, None, (Crashed, Reason::JobLost, true)),
+            (&late, None, Some(Reason::Running), (Deadline, Reason::DeadlineExceeded, false)),
+            (&late, None, Some(Reason::PodUnschedulable), (Unschedulable, Reason::DeadlineExceeded, false)),
+            (&late, None, Some(Reason::ImageNotFound), (ImageNotFound, Reason::DeadlineExceeded, false)),
+            (
+                &crash,
+                Some(pod(Some((8, "Error", r#"{"state":"failed","reason":"IndexDamaged"}"#)), None)),
+                None,
+                (Failed, Reason::IndexDamaged, false),
+            ),
+            // A program that says that it failed, and goes on.
+            (
+                &end(true, ""),
+                Some(pod(Some((0, "Completed", &failed_result)), None)),
+                None,
+                (Failed, Reason::AccessDenied, true),
+            ),
+        ];
+        for (case, (end, pod, before, wanted)) in cases.into_iter().enumerate() {
+            assert_eq!(failed(end, pod.as_ref(), before), wanted, "case {case}");
+        }
+    }
+
+    #[test]
+    fn the_result_is_what_the_program_left() {
+        let message = r#"{"state":"succeeded","message":"archived","entries":7}"#;
+        let state_of = |pod: Option<&JobPod>| state("nightly-1", Some(&end(true, "")), pod, None);
+        let AttemptState::Succeeded { message, figures, .. } =
+            state_of(Some(&pod(Some((0, "Completed", message)), None)))
+        else {
+            panic!()
+        };
+        assert_eq!((message.as_str(), figures.unwrap().entries), ("archived", Some(7)));
+        let none = state_of(Some(&pod(Some((0, "Completed", "a line of its log")), None)));
+        assert!(matches!(none, AttemptState::Succeeded { figures: None, .. }));
+        assert!(matches!(state_of(None), AttemptState::Succeeded { .. }), "Kubernetes says that it ended well");
+    }
+
+    #[test]
+    fn a_pod_that_is_taken_away_is_no_failure_before_kubernetes_says_so() {
+        let cut_off = pod(None, Some(false));
+        let running = state("nightly-1", None, Some(&cut_off), None);
+        assert_eq!(running, AttemptState::Running { trouble: None, started: false });
+    }
+
+    #[test]
+    fn the_last_line_of_a_crash_and_the_remedy_are_told() {
+        let killed = pod(Some((137, "OOMKilled", "one\nread 7 of 9\n\n")), None);
+        let AttemptState::Failed(failure) = state("nightly-1", Some(&end(false, "")), Some(&killed), None) else {
+            panic!()
+        };
+        assert_eq!(
+            failure.message,
+            "the program of pod \"nightly-1-x\" ended without a result (OOMKilled, exit code 137): read 7 of 9; raise the memory in \
+             \"spec.jobs.resources\" of the WAL"
+        );
+    }
+}

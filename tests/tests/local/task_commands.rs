@@ -1,0 +1,41 @@
+//! The commands that the tasks of a WAL run: the table that the operator reads says what the program has.
+
+use std::collections::BTreeMap;
+
+use tidemark_crds::{TASK_COMMANDS, TaskCommand, TaskResult, TaskState};
+use tidemark_tests::TidemarkProcess;
+
+#[tokio::test]
+async fn a_type_of_task_is_available_where_the_program_has_its_command() {
+    for TaskCommand { r#type, command, available, .. } in TASK_COMMANDS {
+        let help = TidemarkProcess::ended(&[command, "--help"], &BTreeMap::new()).await.expect("it ends");
+        let (there, text) = (help.status.success(), String::from_utf8_lossy(&help.stdout).into_owned());
+        assert_eq!(there, available, "{type}: correct its row of `TASK_COMMANDS`");
+        for option in ["--json", "--result-file", "--log", "--metadata", "--index"] {
+            assert!(!there || text.contains(option), "\"tidemark {command}\" lacks {option}, which its jobs give it");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_cannot_do_its_work_says_why_in_its_result() {
+    let folder = tempfile::tempdir().expect("a folder is made");
+    let at = |name: &str| format!("file://{}", folder.path().join(name).display());
+    let result = folder.path().join("result.json");
+    let environment: BTreeMap<_, _> = [
+        ("TIDEMARK_LOG", at("log")),
+        ("TIDEMARK_METADATA", at("meta")),
+        ("TIDEMARK_INDEX", at("index")),
+        ("TIDEMARK_RESULT_FILE", result.display().to_string()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into();
+    for name in ["log", "meta", "index"] {
+        std::fs::create_dir(folder.path().join(name)).expect("a bucket is made");
+    }
+    let ended = TidemarkProcess::ended(&["gc", "--json"], &environment).await.expect("it ends");
+    assert!(!ended.status.success());
+    let told = TaskResult::from_json(&std::fs::read_to_string(&result).expect("it is there")).expect("it is a result");
+    assert_eq!(told.state, TaskState::Refused);
+    assert!(told.message.contains("is no log that was ever indexed"), "{}", told.message);
+}

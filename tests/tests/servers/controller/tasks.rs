@@ -1,0 +1,156 @@
+//! Tasks: Kubernetes' own controller of Jobs makes their pods, which are acted.
+
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams},
+};
+use serde_json::json;
+use tidemark_crds::{TaskFailureClass, WalTaskState};
+use tidemark_tests::controller::{ControllerWorld, eventually};
+
+const DONE: &str = r#"{"state":"succeeded","message":"deleted 7 objects","entries":7,"bytes":1024}"#;
+const FAILED: &str = r#"{"state":"failed","reason":"Unreachable","message":"the store does not answer"}"#;
+
+async fn has_job(world: &ControllerWorld, name: &str) -> bool {
+    world.api::<Job>().get_opt(name).await.expect("the API server answers").is_some()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_runs_as_a_job_and_tells_what_it_did() {
+    let (world, operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
+    world.make_task("nightly", "").await.expect("it is created");
+    let running = world.task_is("nightly", WalTaskState::Running).await.expect("it runs");
+    assert_eq!((running.attempts, running.job_name.as_deref()), (Some(1), Some("nightly-1")));
+    assert_eq!(running.image.as_deref(), Some("tidemark.dev/tidemark:one"), "what the writer runs");
+    let pod = world.job_pod("nightly-1").await.expect("Kubernetes makes a pod").spec.expect("it has a spec");
+    assert_eq!(pod.service_account_name.as_deref(), Some("orders-jobs"));
+    assert_eq!(pod.containers[0].args, Some(vec!["gc".to_owned(), "--json".to_owned()]));
+    world.end_job("nightly-1", 0, DONE).await.expect("it ends");
+    let done = world.task_is("nightly", WalTaskState::Succeeded).await.expect("it succeeds");
+    let result = done.result.expect("it has a result");
+    assert_eq!((result.entries, result.bytes), (Some(7), Some(1024)));
+    assert_eq!(done.message.as_deref(), Some("deleted 7 objects"));
+    assert!(done.start_time.is_some() && done.completion_time >= done.start_time);
+    let waited = world.server.kubectl([
+        "wait",
+        "waltask/nightly",
+        "-n",
+        &world.namespace,
+        "--for=condition=Complete",
+        "--timeout=10s",
+    ]);
+    waited.await.expect("people wait for it so");
+    eventually("its story is told", async || {
+        Ok((world.events_on("WALTask", "nightly").await? == ["AttemptStarted", "Succeeded"]).then_some(()))
+    })
+    .await
+    .expect("it is");
+    let count = operator.metric("tidemark_operator_tasks_ended_total", &["type=\"GC\"", "state=\"Succeeded\""]).await;
+    assert!((count.expect("it counts") - 1.0).abs() < 0.5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_fails_after_its_attempts() {
+    let (world, _operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
+    world.make_task("nightly", "maxAttempts: 2").await.expect("it is created");
+    world.end_job("nightly-1", 1, FAILED).await.expect("it ends");
+    let waiting = world.task_is("nightly", WalTaskState::Pending).await.expect("it waits");
+    assert_eq!((waiting.attempts, waiting.failure_class), (Some(1), Some(TaskFailureClass::Failed)));
+    world.end_job("nightly-2", 101, "thread 'main' panicked").await.expect("it ends");
+    let failed = world.task_is("nightly", WalTaskState::Failed).await.expect("it fails");
+    assert_eq!((failed.attempts, failed.failure_class), (Some(2), Some(TaskFailureClass::Crashed)));
+    let message = failed.message.expect("it says why");
+    assert!(message.contains("exit code 101): thread 'main' panicked; it was tried 2 times"), "{message}");
+    assert!(!has_job(&world, "nightly-3").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_cannot_run_is_rejected_without_a_job() {
+    let (world, _operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
+    world.change("orders", json!({"spec": {"suspend": true}})).await.expect("it is changed");
+    world.make_task("nightly", "").await.expect("it is created");
+    let rejected = world.task_is("nightly", WalTaskState::Rejected).await.expect("it is rejected");
+    assert!(rejected.message.expect("it says why").contains("is suspended"));
+    assert!(!has_job(&world, "nightly-1").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_writing_tasks_run_one_after_another() {
+    let (world, _operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
+    world.make_task("first", "").await.expect("it is created");
+    world.task_is("first", WalTaskState::Running).await.expect("it runs");
+    world.make_task("second", "").await.expect("it is created");
+    let waiting = world.task_is("second", WalTaskState::Pending).await.expect("it waits");
+    assert!(waiting.message.expect("it says for whom").contains("task \"first\" comes first"));
+    assert!(!has_job(&world, "second-1").await);
+    world.end_job("first-1", 0, DONE).await.expect("it ends");
+    world.task_is("second", WalTaskState::Running).await.expect("it runs");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_that_is_started_again_finds_what_its_task_came_to() {
+    let (world, operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
+    world.make_task("nightly", "ttlAfterFinished: 2s").await.expect("it is created");
+    world.task_is("nightly", WalTaskState::Running).await.expect("it runs");
+    operator.kill();
+    world.end_job("nightly-1", 0, DONE).await.expect("it ends");
+    eventually("Kubernetes calls the Job complete", async || {
+        let job = world.api::<Job>().get("nightly-1").await?;
+        Ok(job.status.and_then(|status| status.succeeded).filter(|succeeded| *succeeded > 0))
+    })
+    .await
+    .expect("it does");
+    let _operator = world.operator().await.expect("it starts");
+    world.task_is("nightly", WalTaskState::Succeeded).await.expect("it succeeds");
+    eventually("its time to live ends, and its Job goes with it", async || {
+        let gone = world.tasks().get_opt("nightly").await?.is_none() && !has_job(&world, "nightly-1").await;
+        Ok(gone.then_some(()))
+    })
+    .await
+    .expect("both go");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_runs_is_stopped_when_its_wal_is_deleted() {
+    let (world, _operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
+    world.make_task("nightly", "").await.expect("it is created");
+    world.job_pod("nightly-1").await.expect("it has a pod");
+    world.wals().delete("orders", &DeleteParams::default()).await.expect("it is deleted");
+    let failed = world.task_is("nightly", WalTaskState::Failed).await.expect("it fails");
+    assert!(failed.message.expect("it says why").contains("WAL \"orders\""));
+    eventually("the Job is gone", async || Ok((!has_job(&world, "nightly-1").await).then_some(())))
+        .await
+        .expect("it goes");
+}
+
+/// A pod on such a node stays for ever: nobody confirms that it has ended. Kubernetes says that the Job is to fail.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_cut_off_ends_an_attempt_when_kubernetes_gives_its_pod_up() {
+    let (world, _operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
+    world.make_task("nightly", "").await.expect("it is created");
+    let pod = world.job_pod("nightly-1").await.expect("it has a pod").name_any();
+    let path = format!("/api/v1/namespaces/{}/pods/{pod}/binding", world.namespace);
+    let target = json!({"apiVersion": "v1", "kind": "Node", "name": "lost"});
+    let binding =
+        json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod}, "target": target}).to_string();
+    let bound = world.server.kubectl_command().run_with(["create", "--raw", &path, "-f", "-"], &binding).await;
+    bound.expect("it is bound");
+    world.task_is("nightly", WalTaskState::Running).await.expect("it runs");
+    // As the controller of taints does it, after five minutes.
+    let pods: Api<Pod> = world.api();
+    let status = json!({"status": {"phase": "Running", "conditions": [{
+        "type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
+        "message": "Taint manager: deleting due to NoExecute taint", "lastTransitionTime": "2026-11-21T10:00:00Z",
+    }]}});
+    pods.patch_status(&pod, &PatchParams::default(), &Patch::Merge(&status)).await.expect("it is told");
+    pods.delete(&pod, &DeleteParams::default()).await.expect("it is to go");
+    let waiting = eventually("the attempt has failed", async || {
+        let status = world.tasks().get("nightly").await?.status.unwrap_or_default();
+        Ok(status.failure_class.map(|class| (class, status.attempts)))
+    });
+    assert_eq!(waiting.await.expect("it fails").0, TaskFailureClass::Evicted);
+    world.end_job("nightly-2", 0, DONE).await.expect("the next attempt has a pod");
+    let done = world.task_is("nightly", WalTaskState::Succeeded).await.expect("it ends well");
+    assert_eq!(done.attempts, Some(2));
+}
