@@ -39,7 +39,7 @@ long: ## what takes hours: 20 000 seeds of each scenario, 100 000 commits, 10 mi
 lint: ## format and lint, changing nothing
 	cargo fmt --all --check
 	cargo clippy --workspace --exclude tidemark-sim --all-targets -- -D warnings
-	cargo clippy -p tidemark-sim --features tantivy --all-targets -- -D warnings
+	cargo clippy -p tidemark-sim -p tidemark-indexer --no-default-features --features tidemark-sim/tantivy,tidemark-indexer/demo --all-targets -- -D warnings
 
 deny: ## check licences, bans and sources of every dependency with cargo-deny (builds it once)
 	tests/tools/deny.sh --build

@@ -3,7 +3,6 @@
 //! No client and no runtime: the operator, the command line and the tests share what is here. The doc comments of the
 //! fields are the reference that `kubectl explain wal.spec` prints.
 
-#[cfg(feature = "kinds")]
 mod byte_size;
 #[cfg(feature = "kinds")]
 mod conditions;
@@ -25,18 +24,23 @@ mod schema;
 #[cfg(feature = "kinds")]
 mod storage;
 mod task_result;
-#[cfg(feature = "kinds")]
 mod time_span;
 #[cfg(feature = "kinds")]
 mod wal;
 #[cfg(feature = "kinds")]
 mod wal_task;
-#[cfg(feature = "kinds")]
 mod web_origin;
 
-#[cfg(feature = "kinds")]
 pub use self::{
     byte_size::{ByteSize, ByteSizeError, parse_byte_size, parse_quantity_millis},
+    pod_report::{PodPhase, PodProblem, PodReport, StoreRole},
+    reason::Reason,
+    task_result::{MAX_RESULT_BYTES, RecoveryWindow, TaskFigures, TaskResult, TaskState},
+    time_span::{TimeSpan, TimeSpanError, parse_span},
+    web_origin::is_web_origin,
+};
+#[cfg(feature = "kinds")]
+pub use self::{
     conditions::{
         ConditionKind, ConditionStatus, ConditionType, TaskConditionType, condition, is_true, remove_condition,
         set_condition,
@@ -47,7 +51,6 @@ pub use self::{
     lint::{LintFinding, LintReport, SkippedDocument, lint},
     pod_template::{PodTemplate, PodTemplateRefusal, PodTemplateSettings},
     storage::{CaReference, CredentialsType, SecretReference, StorageCredentials, StorageSpec},
-    time_span::{TimeSpan, TimeSpanError, parse_span},
     wal::{
         ArchiveSpec, AuthType, CacheAccessMode, CacheClaimSpec, CacheClaimTemplate, CacheSizeError, CacheSpec,
         CleanupSpec, CleanupStatus, CompactionSpec, CursorStatus, DeletionPolicy, IndexPlace, IndexerRole, IndexerSpec,
@@ -59,10 +62,4 @@ pub use self::{
         CleanupTask, RestoreTarget, SnapshotTask, TASK_COMMANDS, TaskCommand, TaskFailureClass, TaskType, VerifyTask,
         WalReference, WalTask, WalTaskSpec, WalTaskState, WalTaskStatus,
     },
-    web_origin::is_web_origin,
-};
-pub use self::{
-    pod_report::{PodPhase, PodProblem, PodReport, StoreRole},
-    reason::Reason,
-    task_result::{MAX_RESULT_BYTES, RecoveryWindow, TaskFigures, TaskResult, TaskState},
 };

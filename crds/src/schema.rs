@@ -1,9 +1,47 @@
-//! Schemas of Kubernetes' own types, as narrow as we use them.
+//! Schemas of Kubernetes' own types, as narrow as we use them, and of texts that write a span or a size.
 
-use schemars::{Schema, SchemaGenerator, json_schema};
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use crate::{
+    byte_size::ByteSize,
+    time_span::{PATTERN as TIME_SPAN_PATTERN, TimeSpan},
+};
+
+/// What a [`ByteSize`] may look like.
+const BYTE_SIZE_PATTERN: &str = "^[0-9]{1,10}(Ki|Mi|Gi)?$";
 
 /// How the API server's own resources describe a quantity.
 const QUANTITY: &str = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$";
+
+impl JsonSchema for TimeSpan {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "TimeSpan".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "minLength": 2, "maxLength": 40, "pattern": TIME_SPAN_PATTERN})
+    }
+}
+
+impl JsonSchema for ByteSize {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "ByteSize".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"type": "string", "maxLength": 12, "pattern": BYTE_SIZE_PATTERN})
+    }
+}
 
 /// `limits` and `requests` of a container.
 pub(crate) fn resources(_: &mut SchemaGenerator) -> Schema {
@@ -138,4 +176,19 @@ pub(crate) fn time(_: &mut SchemaGenerator) -> Schema {
 /// A moment, or nothing.
 pub(crate) fn optional_time(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "string", "format": "date-time", "nullable": true})
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_size_that_matches_the_pattern_is_read(text in "[0-9]{0,11}(K|M|G)?i?") {
+            let pattern = regex::Regex::new(BYTE_SIZE_PATTERN).unwrap();
+            prop_assert_eq!(ByteSize::new(text.as_str()).bytes().is_ok(), pattern.is_match(&text), "{}", text);
+        }
+    }
 }

@@ -7,7 +7,6 @@ use std::{fmt, sync::LazyLock, time::Duration};
 
 use jiff::SignedDuration;
 use regex::Regex;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// What a [`TimeSpan`] may look like. CEL's `duration()` reads everything that matches, and nothing that matches overflows it.
@@ -53,20 +52,6 @@ pub fn parse_span(text: &str) -> Result<Duration, TimeSpanError> {
 impl fmt::Display for TimeSpan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
-    }
-}
-
-impl JsonSchema for TimeSpan {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "TimeSpan".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({"type": "string", "minLength": 2, "maxLength": 40, "pattern": PATTERN})
     }
 }
 

@@ -11,7 +11,9 @@ mod dev;
 mod exit;
 mod gc;
 mod index;
+#[cfg(feature = "kubernetes")]
 mod kubectl;
+#[cfg(feature = "kubernetes")]
 mod lint;
 mod log;
 mod log_unregister;

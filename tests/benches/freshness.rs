@@ -25,9 +25,10 @@ use tokio::{
 /// What lies between a token's second and the horizon: W 2 s + R 1 s + V 0 s + 1 s.
 const HORIZON_DELAY: Duration = Duration::from_secs(4);
 
-struct Running(Child);
+/// Ends when it is dropped.
+struct IndexerProcess(Child);
 
-impl Drop for Running {
+impl Drop for IndexerProcess {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -50,7 +51,7 @@ async fn main() -> anyhow::Result<()> {
         .spawn()
         .with_context(|| format!("\"{program}\" does not start; build it with cargo build --release"))?;
     let out = child.stdout.take().context("it has an output")?;
-    let _running = Running(child);
+    let _running = IndexerProcess(child);
     let mut lines = BufReader::new(tokio::process::ChildStdout::from_std(out)?).lines();
     let address = lines.next_line().await?.context("it prints its address")?;
 

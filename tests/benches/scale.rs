@@ -109,7 +109,7 @@ async fn search(chain: &IndexChain, manifest: &Manifest) -> anyhow::Result<()> {
     let options = EngineOptions { cache_folder: cache.path().to_owned(), cache_bytes: 16 << 30 };
     let engine = Arc::new(TantivyEngine::open(chain.index().clone(), &options)?);
     let raw_folder = tempfile::tempdir()?;
-    let raw = Raw::build(raw_folder.path(), &engine, manifest).await?;
+    let raw = RawTantivyIndex::build(raw_folder.path(), &engine, manifest).await?;
     let follower = IndexFollower::new(engine, chain.clone(), None, &FollowerOptions::default())?;
     let searcher = Arc::new(IndexSearcher::default());
     searcher.serve(Arc::clone(&follower));
@@ -155,7 +155,7 @@ enum LookedUp {
 async fn compare(
     follower: &Arc<IndexFollower>,
     known: &IndexSearcher,
-    raw: &Raw,
+    raw: &RawTantivyIndex,
     parts: AnswerParts,
     rounds: u64,
 ) -> anyhow::Result<()> {
@@ -284,14 +284,14 @@ fn request(query: &str, parts: AnswerParts) -> SearchRequest {
 
 /// The same records in one segment of plain Tantivy, with the fields that the queries need.
 #[derive(Clone)]
-struct Raw {
+struct RawTantivyIndex {
     searcher: RawSearcher,
     parser: Arc<QueryParser>,
     /// The same facets and histogram as ours.
     aggregations: Aggregations,
 }
 
-impl Raw {
+impl RawTantivyIndex {
     async fn build(folder: &std::path::Path, engine: &TantivyEngine, manifest: &Manifest) -> anyhow::Result<Self> {
         let mut schema = Schema::builder();
         let text = |tokenizer: &str| {

@@ -138,15 +138,15 @@ async fn quiet(operator: &OperatorProcess, asked: &AtomicUsize) -> anyhow::Resul
 }
 
 async fn all_ready(operator: &OperatorProcess, wanted: usize, started: Instant) -> anyhow::Result<()> {
-    let mut told = 0.0;
+    let mut printed = 0.0;
     loop {
         // Lists of so many WALs would cost the API server as much as the operator does.
         let ready = operator.metric("tidemark_operator_wals", &["\"Ready\"", "\"True\""]).await?;
         if ready >= count(wanted) {
             return Ok(());
         }
-        if ready >= told + count(wanted / 5) {
-            told = ready;
+        if ready >= printed + count(wanted / 5) {
+            printed = ready;
             println!("  {ready} after {:.1} s", started.elapsed().as_secs_f64());
         }
         tokio::time::sleep(Duration::from_millis(500)).await;

@@ -86,7 +86,9 @@ deny() {
 # The lane of what only computes.
 low_lane() {
     step "lint" nice -n 15 cargo clippy "${product[@]}" --all-targets --quiet -- -D warnings
-    step "lint simulation" nice -n 15 cargo clippy -p tidemark-sim --features tantivy --all-targets --quiet -- -D warnings
+    # The second also sees `tidemark` with the features that demo.sh builds it with.
+    step "lint simulation and demo" nice -n 15 cargo clippy \
+        -p tidemark-sim -p tidemark-indexer --no-default-features --features tidemark-sim/tantivy,tidemark-indexer/demo --all-targets --quiet -- -D warnings
     step "simulation" nice -n 15 cargo test -p tidemark-sim --features tantivy --no-fail-fast
     step "doc tests" nice -n 15 cargo test "${product[@]}" --doc --no-fail-fast
     step "dependencies" deny

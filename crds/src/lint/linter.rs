@@ -2,11 +2,10 @@
 
 use std::sync::LazyLock;
 
-use kube_cel::{CompiledSchema, Validator, compile_schema};
 use serde::{Deserialize as _, Serialize};
 use serde_json::{Map, Value};
 
-use super::{defaults, structure};
+use super::{cel_rules::CelRules, defaults, structure};
 use crate::{
     kinds::{KINDS, ResourceKind},
     names,
@@ -62,11 +61,11 @@ pub fn lint(yaml: &str) -> LintReport {
     linter.report
 }
 
-/// A kind with its schema, and the rules of that compiled.
+/// A kind with its schema, and the CEL rules of that.
 struct KindSchema {
     kind: &'static ResourceKind,
     schema: Value,
-    rules: CompiledSchema,
+    rules: CelRules,
 }
 
 /// The schemas of all kinds.
@@ -78,20 +77,19 @@ impl KindSchema {
         let mut versions = crd["spec"]["versions"].as_array().into_iter().flatten();
         let version = versions.find(|version| version["name"] == kind.version);
         let schema = version.map(|version| version["schema"]["openAPIV3Schema"].clone()).unwrap_or_default();
-        let rules = compile_schema(&schema);
+        let rules = CelRules::compile(&schema);
         Self { kind, schema, rules }
     }
 }
 
 struct ResourceLinter {
-    validator: Validator,
     document: usize,
     report: LintReport,
 }
 
 impl ResourceLinter {
     fn new() -> Self {
-        Self { validator: Validator::new(), document: 1, report: LintReport::default() }
+        Self { document: 1, report: LintReport::default() }
     }
 
     fn find(&mut self, path: &str, message: impl Into<String>) {
@@ -144,7 +142,9 @@ impl ResourceLinter {
         }
         // As in the API server: rules read fields, so the fields must be right first.
         if self.report.findings.len() == before {
-            self.rules(known, &object);
+            for (path, message) in known.rules.broken_by(&object) {
+                self.find(&path, message);
+            }
         }
         self.pod_templates(known.kind, &object);
     }
@@ -159,13 +159,6 @@ impl ResourceLinter {
             // The API server adds five characters.
             (None, Some(prefix)) => object["metadata"]["name"] = format!("{prefix}00000").into(),
             (None, None) => self.find("metadata.name", "is missing"),
-        }
-    }
-
-    fn rules(&mut self, known: &KindSchema, object: &Value) {
-        let Err(errors) = self.validator.validate_compiled(&known.rules, object, None) else { return };
-        for error in errors {
-            self.find(&error.field_path, error.message);
         }
     }
 

@@ -13,7 +13,7 @@ const MIN_SIZE_BYTES: u64 = 1 << 30;
 /// The largest, in bytes.
 const MAX_SIZE_BYTES: u64 = 64 << 40;
 
-/// The disk of a role's pods, each with its own: segments that are fetched from the index or built, and files of merges. Everything
+/// The disk of a role's pods, each with its own: segments that are fetched from the index or built, and files of compactions. Everything
 /// on it can be fetched again.
 #[derive(Clone, Debug, PartialEq, Eq, KubeSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -26,7 +26,7 @@ pub struct CacheSpec {
     /// Size of the volume, from 1Gi. The program fills seven eighths of it; the rest is for the file system. It is the size limit of an
     /// emptyDir and part of the pod's `ephemeral-storage` request, or the request of the claim if there is a `volumeClaimTemplate`.
     /// An index that is larger works: what does not fit is read from the object store, which makes searches slower, and the largest
-    /// merge is a seventh of it. Give it 50 times `log.maxEntrySize` and `log.maxDescriptorSize` together, or more. A change rolls the
+    /// compaction is a seventh of it. Give it 50 times `log.maxEntrySize` and `log.maxDescriptorSize` together, or more. A change rolls the
     /// pods.
     #[serde(default = "default_size")]
     pub size: ByteSize,

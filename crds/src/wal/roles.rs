@@ -184,7 +184,7 @@ impl ServiceType {
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CompactionSpec {
-    /// Whether small segments are merged into larger ones. Without it queries grow slower with every publish.
+    /// Whether small segments are compacted into larger ones. Without it queries grow slower with every publish.
     #[serde(default = "yes")]
     pub enabled: bool,
 }

@@ -12,23 +12,23 @@ use tidemark_store::{
 };
 
 use crate::{
+    collector_state::{CollectorState, PassOutcome, PassScope},
     error::{CatalogError, TransactionRejected},
+    garbage_grace::{CandidateLimits, DueObject, GARBAGE_GRACE, GracePlan, ListedObject, NewGarbageList},
     garbage_list::{GarbageKey, GarbageList, GarbageListFolder},
-    garbage_plan::{CandidateLimits, DueObject, GarbagePlan, ListedObject, NewGarbageList},
-    garbage_roots::{GARBAGE_GRACE, GarbageRoots, GenerationFate},
-    garbage_state::{GarbageState, PassOutcome, PassScope},
     identity::LogId,
     index_chain::IndexChain,
     mutants,
     names::{Generation, ObjectKind, ObjectName},
     pinned_objects::pinned_objects,
+    referenced_objects::{GenerationFate, ReferencedObjects},
 };
 
 /// The folder of the collectors' chains, below the index's URL.
 const GARBAGE_FOLDER: &str = "gc";
 /// The folder of the lists, below that of a log's collectors; in it is one folder a generation.
 const LIST_FOLDER: &str = "list";
-/// How many listed objects are held at most. Then the roots are read again, and it is decided about these.
+/// How many listed objects are held at most. Then what is referenced is read again, and it is decided about these.
 const MAX_WINDOW_OBJECTS: usize = 50_000;
 /// How many objects are deleted before the pass looks again whether another one has begun.
 const DELETE_CHUNK: usize = 1000;
@@ -40,7 +40,7 @@ pub struct GarbageCollector {
     index: Store,
     log: LogId,
     entropy: Entropy,
-    chain: AppendOnlyChain<GarbageState>,
+    chain: AppendOnlyChain<CollectorState>,
     lists: GarbageListFolder,
 }
 
@@ -96,7 +96,7 @@ impl GarbageCollector {
     }
 
     /// The collectors' chain.
-    pub fn chain(&self) -> &AppendOnlyChain<GarbageState> {
+    pub fn chain(&self) -> &AppendOnlyChain<CollectorState> {
         &self.chain
     }
 
@@ -135,9 +135,9 @@ impl GarbageCollector {
         }
         let mut pass = GarbagePass {
             collector: self,
-            plan: GarbagePlan::new(before, generations.clone(), begun.time, CandidateLimits::FORMAT),
+            plan: GracePlan::new(before, generations.clone(), begun.time, CandidateLimits::FORMAT),
             begun: &begun,
-            roots: GarbageRoots::default(),
+            referenced: ReferencedObjects::default(),
             window: PassWindow { generations: open, objects: Vec::new() },
             report: GarbageReport::default(),
             failure: None,
@@ -150,7 +150,7 @@ impl GarbageCollector {
     }
 
     /// Refused if another pass has begun.
-    async fn require_own(&self, begun: &ChainRecord<GarbageState>) -> Result<(), CatalogError> {
+    async fn require_own(&self, begun: &ChainRecord<CollectorState>) -> Result<(), CatalogError> {
         let epoch = begun.state.epoch;
         match self.chain.latest_after(begun).await? {
             Some(newer) if !mutants::is_own_pass(newer.state.epoch == epoch) => {
@@ -174,16 +174,16 @@ impl GarbageCollector {
 
     /// Adds what is named now: by the manifests of these generations, and by every log's pins. No manifest names an object of
     /// another generation than its own.
-    async fn add_roots(
+    async fn add_referenced(
         &self,
         generations: &BTreeSet<Generation>,
         now: StoreSecond,
-        roots: &mut GarbageRoots,
+        referenced: &mut ReferencedObjects,
     ) -> Result<(), CatalogError> {
         for generation in generations {
-            self.add_generation(generation, now, roots).await?;
+            self.add_generation(generation, now, referenced).await?;
         }
-        roots.named.extend(pinned_objects(&self.index, &self.entropy).await?);
+        referenced.named.extend(pinned_objects(&self.index, &self.entropy).await?);
         Ok(())
     }
 
@@ -191,34 +191,34 @@ impl GarbageCollector {
         &self,
         generation: &Generation,
         now: StoreSecond,
-        roots: &mut GarbageRoots,
+        referenced: &mut ReferencedObjects,
     ) -> Result<(), CatalogError> {
         let chain = IndexChain::open(&self.index, generation.clone(), self.entropy.clone());
         let Some(latest) = chain.latest().await? else { return Ok(()) };
         let fate = GenerationFate::of(&latest.state, &self.log);
-        let is_first = !roots.generations.contains_key(generation);
+        let is_first = !referenced.generations.contains_key(generation);
         if is_first && fate != GenerationFate::Foreign {
             // A reader may still open a manifest of the last hour. Earlier ones go now, so that none is left that names what has
             // been a candidate for the whole grace.
             chain.chain().trim(&latest, now.before(RECORD_RETENTION)).await?;
         }
         if matches!(fate, GenerationFate::Open { .. }) {
-            roots.named.extend(latest.state.objects().map(str::to_owned));
+            referenced.named.extend(latest.state.objects().map(str::to_owned));
         }
         // Only if all that is listed of it comes after its end: what was named before is not listed again.
         if is_first && latest.state.closed.is_some() {
-            roots.closed.insert(generation.clone());
+            referenced.closed.insert(generation.clone());
         }
-        roots.generations.insert(generation.clone(), fate);
+        referenced.generations.insert(generation.clone(), fate);
         Ok(())
     }
 
     async fn append(
         &self,
-        transaction: impl Fn(&GarbageState) -> Result<GarbageState, TransactionRejected> + Send + Sync,
-    ) -> Result<ChainRecord<GarbageState>, CatalogError> {
-        let first = GarbageState::new(self.log.clone());
-        let step = |state: Option<&GarbageState>| {
+        transaction: impl Fn(&CollectorState) -> Result<CollectorState, TransactionRejected> + Send + Sync,
+    ) -> Result<ChainRecord<CollectorState>, CatalogError> {
+        let first = CollectorState::new(self.log.clone());
+        let step = |state: Option<&CollectorState>| {
             let state = state.unwrap_or(&first);
             TransactionRejected::unless_same_log(GARBAGE_FOLDER, &self.log, &state.log)?;
             transaction(state).map(Some)
@@ -230,10 +230,10 @@ impl GarbageCollector {
 /// One pass, between its two records.
 struct GarbagePass<'a> {
     collector: &'a GarbageCollector,
-    begun: &'a ChainRecord<GarbageState>,
-    plan: GarbagePlan,
+    begun: &'a ChainRecord<CollectorState>,
+    plan: GracePlan,
     /// What was named at any of the reads.
-    roots: GarbageRoots,
+    referenced: ReferencedObjects,
     window: PassWindow,
     report: GarbageReport,
     /// Why objects were not deleted.
@@ -272,11 +272,11 @@ impl GarbagePass<'_> {
         Ok(())
     }
 
-    /// Reads the roots, after these objects were listed, and deletes what is due of them.
+    /// Reads what is referenced, after these objects were listed, and deletes what is due of them.
     async fn decide(&mut self) -> Result<(), CatalogError> {
         let PassWindow { generations, objects } = std::mem::take(&mut self.window);
-        self.collector.add_roots(&generations, self.begun.time, &mut self.roots).await?;
-        let due = self.plan.observe(objects, &self.roots);
+        self.collector.add_referenced(&generations, self.begun.time, &mut self.referenced).await?;
+        let due = self.plan.observe(objects, &self.referenced);
         for chunk in due.chunks(DELETE_CHUNK) {
             self.collector.require_own(self.begun).await?;
             self.delete(chunk).await;
@@ -301,7 +301,7 @@ impl GarbagePass<'_> {
 
     /// The lists that are new, then the record that names them and no longer those that are done, then the end of those.
     async fn end(self, scope: &PassScope) -> Result<GarbageReport, CatalogError> {
-        let Self { collector, begun, plan, roots, report, failure, .. } = self;
+        let Self { collector, begun, plan, referenced, report, failure, .. } = self;
         let planned = plan.finish();
         let mut lists = planned.kept;
         for NewGarbageList { generation, keys, since } in planned.new {
@@ -314,7 +314,7 @@ impl GarbagePass<'_> {
             0 => begun.state.full_pass,
             _ => None,
         };
-        let ended = roots.ended_after(begun.state.ended);
+        let ended = referenced.ended_after(begun.state.ended);
         let outcome = PassOutcome { ended, full_pass, lists };
         let ended = collector.append(|state| state.end_pass(begun.state.epoch, &outcome)).await;
         let names = |lists: &BTreeMap<String, GarbageList>, but: &BTreeMap<String, GarbageList>| -> Vec<String> {
@@ -330,7 +330,7 @@ impl GarbagePass<'_> {
                 return Err(error);
             }
         }
-        let (named, candidates, waiting) = (roots.named.len() as u64, planned.candidates, planned.waiting);
+        let (named, candidates, waiting) = (referenced.named.len() as u64, planned.candidates, planned.waiting);
         failure.map_or(Ok(GarbageReport { named, candidates, waiting, ..report }), |error| Err(error.into()))
     }
 }

@@ -10,12 +10,12 @@ use crate::{
     error::CatalogError,
     garbage_collector::GarbageCollector,
     garbage_list::GarbageKey,
-    garbage_roots::{GarbageRoots, GenerationFate},
     identity::LogId,
     index_chain::IndexChain,
     names::{Generation, ObjectKind, ObjectName, generation_of_list},
     pinned_objects::pinned_objects,
     pins::PinChain,
+    referenced_objects::{GenerationFate, ReferencedObjects},
 };
 
 /// How many listed objects are held at most. Then it is read again what is named, and decided about these.
@@ -116,24 +116,24 @@ impl GarbageSurvey {
         counts: &mut GarbageCounts,
         leak: &mut (impl FnMut(&str, u64) + Send),
     ) -> Result<Option<StoreSecond>, CatalogError> {
-        let (mut roots, mut newest) = (GarbageRoots::default(), None);
+        let (mut referenced, mut newest) = (ReferencedObjects::default(), None);
         for generation in window.keys() {
             let chain = IndexChain::open(&self.index, generation.clone(), self.entropy.clone());
             let Some(latest) = chain.latest().await? else { continue };
             let fate = GenerationFate::of(&latest.state, &self.log);
             if matches!(fate, GenerationFate::Open { .. } | GenerationFate::Foreign) {
-                roots.named.extend(latest.state.objects().map(str::to_owned));
+                referenced.named.extend(latest.state.objects().map(str::to_owned));
             }
             newest = newest.max(Some(latest.time));
-            roots.generations.insert(generation.clone(), fate);
+            referenced.generations.insert(generation.clone(), fate);
         }
-        roots.named.extend(pinned_objects(&self.index, &self.entropy).await?);
+        referenced.named.extend(pinned_objects(&self.index, &self.entropy).await?);
         for (generation, objects) in window {
             let known = candidates.get(&generation);
             for (key, size) in objects {
                 let name = key.in_generation(&generation);
-                if !roots.is_garbage(&generation, &key) {
-                    counts.undecided += u64::from(!roots.named.contains(&name));
+                if !referenced.is_garbage(&generation, &key) {
+                    counts.undecided += u64::from(!referenced.named.contains(&name));
                     continue;
                 }
                 counts.garbage += 1;

@@ -1,12 +1,11 @@
 #![doc = include_str!("../README.md")]
 
+mod collector_state;
 mod digest;
 mod error;
 mod garbage_collector;
+mod garbage_grace;
 mod garbage_list;
-mod garbage_plan;
-mod garbage_roots;
-mod garbage_state;
 mod garbage_survey;
 mod identity;
 mod index_chain;
@@ -18,18 +17,19 @@ mod names;
 mod pinned_objects;
 mod pins;
 mod purge;
+mod referenced_objects;
 mod root;
 mod root_chain;
 mod takeover;
 mod writer_lease;
 
+pub use collector_state::{CollectorState, MAX_GARBAGE_CANDIDATES, MAX_GARBAGE_LISTS};
 pub use digest::{BodyDigest, SetDigest, SetElement};
 pub use error::{AcquireError, CatalogError, PublishError, PurgeError, TransactionRejected};
 pub use garbage_collector::{GarbageCollector, GarbageReport};
+pub use garbage_grace::GARBAGE_GRACE;
 pub use garbage_list::{GarbageList, MAX_LIST_CANDIDATES};
-pub use garbage_roots::GARBAGE_GRACE;
 pub use garbage_survey::{GarbageCounts, GarbageSurvey};
-pub use garbage_state::{GarbageState, MAX_GARBAGE_CANDIDATES, MAX_GARBAGE_LISTS};
 pub use identity::{IndexOwner, LogClaim, LogId, LogIdentity, WriterIdentity};
 pub use index_chain::IndexChain;
 pub use log_cursor::LogCursor;

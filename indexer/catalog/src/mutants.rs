@@ -2,6 +2,8 @@
 
 use tidemark_store::{StoreSecond, mutant_hooks};
 
+use crate::error::TransactionRejected;
+
 mutant_hooks! {
     /// `FencedIngestPublishes`: a writer that lost its epoch publishes all the same.
     pub(crate) fn writer_epoch(own: u64, in_force: u64) -> u64 {
@@ -15,17 +17,11 @@ mutant_hooks! {
         _ => purged,
     }
 
-    /// `OtherLogAdmitted`: an index takes the records of another log.
-    pub(crate) fn is_same_log(same: bool) -> bool {
-        OtherLogAdmitted => true,
-        _ => same,
-    }
-
-    /// `CopiedLogAdmitted`: a copy of a log is taken for the log. So is another log under `OtherLogAdmitted`.
-    pub(crate) fn is_at_claim(at: bool) -> bool {
-        CopiedLogAdmitted => true,
-        OtherLogAdmitted => true,
-        _ => at,
+    /// `OtherLogAdmitted`: an index takes the records of another log. `CopiedLogAdmitted`: a copy of a log is taken for the log.
+    pub(crate) fn log_refusal(refusal: Option<TransactionRejected>) -> Option<TransactionRejected> {
+        OtherLogAdmitted => None,
+        CopiedLogAdmitted => refusal.filter(|refusal| !matches!(refusal, TransactionRejected::LogMoved { .. })),
+        _ => refusal,
     }
 
     /// `PinUnchecked`: a pin counts although the index may have dropped what it holds.

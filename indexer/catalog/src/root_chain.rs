@@ -65,7 +65,7 @@ impl RootChain {
 
     /// The identity of the log, which never changes; `None` before the first record.
     pub async fn id(&self) -> Result<Option<LogId>, CatalogError> {
-        let known = self.known().and_then(|slot| slot.state.id);
+        let known = self.known().and_then(|latest| latest.state.id);
         match known {
             Some(id) => Ok(Some(id)),
             None => Ok(self.state().await?.id),
@@ -83,7 +83,7 @@ impl RootChain {
     /// The log, and what the index `name` says of itself, as this process registered it.
     pub(crate) async fn claim(&self, name: &str) -> Result<(LogIdentity, LogClaim), CatalogError> {
         let root = match self.known() {
-            Some(slot) => slot.state,
+            Some(latest) => latest.state,
             None => self.state().await?,
         };
         let log = self.identity().await?;
@@ -178,8 +178,8 @@ impl RootChain {
         &self,
         transaction: impl Fn(&RootState) -> Result<Option<RootState>, TransactionRejected> + Send + Sync,
     ) -> Result<RootState, CatalogError> {
-        let slot = self.step_from(self.head().await?, transaction).await?;
-        Ok(slot.map(|slot| slot.state).unwrap_or_default())
+        let latest = self.step_from(self.head().await?, transaction).await?;
+        Ok(latest.map(|latest| latest.state).unwrap_or_default())
     }
 
     /// As [`Self::step`], from the head that was just read. Gives the head as it is afterwards.
@@ -191,7 +191,7 @@ impl RootChain {
         let (empty, id) = (RootState::default(), LogId(self.entropy.nonce()));
         let step = |root: Option<&RootState>| Ok(transaction(root.unwrap_or(&empty))?.map(|next| next.identified(&id)));
         match self.chain.append(head, step).await {
-            Ok(slot) => Ok(Some(self.remember(slot))),
+            Ok(latest) => Ok(Some(self.remember(latest))),
             // Nothing to change in a chain without records.
             Err(CatalogError::Empty { .. }) => Ok(None),
             Err(error) => Err(error),
@@ -204,12 +204,12 @@ impl RootChain {
     }
 
     /// Remembers the newest record, so that no later answer goes back behind it.
-    fn remember(&self, slot: ChainRecord<RootState>) -> ChainRecord<RootState> {
+    fn remember(&self, latest: ChainRecord<RootState>) -> ChainRecord<RootState> {
         let mut newest = self.newest.lock();
-        if newest.as_ref().is_none_or(|known| known.number < slot.number) {
-            *newest = Some(slot.clone());
+        if newest.as_ref().is_none_or(|known| known.number < latest.number) {
+            *newest = Some(latest.clone());
         }
-        newest.clone().unwrap_or(slot)
+        newest.clone().unwrap_or(latest)
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How often a candidate reads the heartbeat.
-/// A third of a beat: only readings at most one beat apart count as silence, and an answer may be slow.
+/// A third of a heartbeat: only readings at most one heartbeat apart count as silence, and an answer may be slow.
 const STANDBY_POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// How many hasty take-overs in a row go without a wait.
 const MAX_IMMEDIATE_TAKEOVERS: u32 = 2;
@@ -67,20 +67,20 @@ struct HeartbeatMonitor {
 struct HeartbeatReading {
     started: Instant,
     ended: Instant,
-    beat: Option<(StoreSecond, Option<String>)>,
+    heartbeat: Option<(StoreSecond, Option<String>)>,
 }
 
 impl HeartbeatMonitor {
     /// Adds a reading. Only the time between two readings at most [`HEARTBEAT_INTERVAL`] apart counts as silence: an outage,
     /// during which no holder can move its heartbeat, does not, nor does a pause of this process. A clock object that is gone is no
-    /// beat: those of holders that ended long ago are deleted.
+    /// heartbeat: those of holders that ended long ago are deleted.
     fn record(&mut self, epoch: u64, mut reading: HeartbeatReading) {
         if self.epoch != epoch {
             *self = Self { epoch, ..Self::default() };
         }
-        reading.beat = reading.beat.or_else(|| self.last.as_ref()?.beat.clone());
+        reading.heartbeat = reading.heartbeat.or_else(|| self.last.as_ref()?.heartbeat.clone());
         match &self.last {
-            Some(last) if last.beat != reading.beat => self.still = Duration::ZERO,
+            Some(last) if last.heartbeat != reading.heartbeat => self.still = Duration::ZERO,
             Some(last) if reading.ended.duration_since(last.started) <= HEARTBEAT_INTERVAL => {
                 self.still += reading.started.duration_since(last.ended);
             }
@@ -91,8 +91,8 @@ impl HeartbeatMonitor {
 
     async fn poll(&mut self, epoch: u64, heartbeats: &Store, key: &str) -> Result<(), StoreError> {
         let started = Instant::now();
-        let beat = heartbeats.head(key).await?.map(|info| (info.time, info.etag));
-        self.record(epoch, HeartbeatReading { started, ended: Instant::now(), beat });
+        let heartbeat = heartbeats.head(key).await?.map(|info| (info.time, info.etag));
+        self.record(epoch, HeartbeatReading { started, ended: Instant::now(), heartbeat });
         Ok(())
     }
 
@@ -149,11 +149,11 @@ impl IndexChain {
         let mut monitor = HeartbeatMonitor::default();
         let mut first = None;
         loop {
-            let Some(slot) = self.latest().await? else { return Ok(false) };
-            let Some(holder) = &slot.state.holder else { return Ok(false) };
-            let epoch = slot.state.epoch;
+            let Some(latest) = self.latest().await? else { return Ok(false) };
+            let Some(holder) = &latest.state.holder else { return Ok(false) };
+            let epoch = latest.state.epoch;
             monitor.poll(epoch, heartbeats, &holder.heartbeat).await?;
-            let seen = (epoch, monitor.last.as_ref().and_then(|reading| reading.beat.clone()));
+            let seen = (epoch, monitor.last.as_ref().and_then(|reading| reading.heartbeat.clone()));
             if *first.get_or_insert_with(|| seen.clone()) != seen {
                 return Ok(true);
             }
@@ -260,14 +260,14 @@ impl WriterCandidate<'_> {
         self.clock.probe().await?;
         let holder =
             LeaseHolder { identity: self.identity.clone(), heartbeat: self.clock.heartbeat_key(), since: None };
-        let saw = seen.as_ref().map_or(0, |slot| slot.state.epoch);
+        let saw = seen.as_ref().map_or(0, |latest| latest.state.epoch);
         let first = Manifest::new(self.chain.generation().clone());
         let taken = self.chain.chain().append(seen, |state| {
             let state = state.unwrap_or(&first);
             state.take_over(saw, holder.clone(), hasty).and_then(&claims).map(Some)
         });
         match taken.await {
-            Ok(slot) => Ok(Some(WriterLease::new(self.chain.clone(), slot))),
+            Ok(latest) => Ok(Some(WriterLease::new(self.chain.clone(), latest))),
             Err(CatalogError::Rejected(TransactionRejected::Fenced { .. })) => Ok(None),
             Err(error) => Err(error.into()),
         }

@@ -20,7 +20,7 @@ use crate::{
 /// A shorter interval would let a standby take over sooner, but an idle log would exceed its 25 requests a minute (README, 4.2).
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(15);
 /// How long the holder's heartbeat must stand still before a candidate takes over.
-/// Four beats: a holder does not lose its role because one of them fails or is late.
+/// Four heartbeats: a holder does not lose its role because one of them fails or is late.
 pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Moves the heartbeat of the owner of `clock` until dropped: a write in the log's own store every [`HEARTBEAT_INTERVAL`],
@@ -30,16 +30,16 @@ pub const HEARTBEAT_TIMEOUT: Duration = Duration::from_mins(1);
 /// retried after a second.
 pub async fn heartbeat(clock: &StoreClock) -> Infallible {
     loop {
-        let due = clock.last_beat().map(|last| last + HEARTBEAT_INTERVAL).filter(|due| *due > Instant::now());
+        let due = clock.last_heartbeat().map(|last| last + HEARTBEAT_INTERVAL).filter(|due| *due > Instant::now());
         if let Some(due) = due {
             sleep_until(due).await;
             continue;
         }
-        match clock.beat().await {
+        match clock.write_heartbeat().await {
             Ok(()) => {}
             Err(error) => {
                 tracing::warn!(%error, "heartbeat failed; a standby takes over if this lasts; retrying");
-                // Do not wait for the next beat: three more failures would cost the role.
+                // Do not wait for the next heartbeat: three more failures would cost the role.
                 sleep(Duration::from_secs(1)).await;
             }
         }
@@ -55,7 +55,8 @@ pub async fn heartbeat(clock: &StoreClock) -> Infallible {
 /// safe all the same: each applies to what the chain then holds.
 pub struct WriterLease {
     chain: IndexChain,
-    slot: ChainRecord<Manifest>,
+    /// The newest record that this writer knows.
+    latest: ChainRecord<Manifest>,
     epoch: u64,
     ended: Option<LeaseEnd>,
 }
@@ -67,14 +68,14 @@ enum LeaseEnd {
 }
 
 impl WriterLease {
-    pub(crate) fn new(chain: IndexChain, slot: ChainRecord<Manifest>) -> Self {
-        let epoch = slot.state.epoch;
-        Self { chain, slot, epoch, ended: None }
+    pub(crate) fn new(chain: IndexChain, latest: ChainRecord<Manifest>) -> Self {
+        let epoch = latest.state.epoch;
+        Self { chain, latest, epoch, ended: None }
     }
 
     /// The newest manifest that this writer knows.
     pub fn manifest(&self) -> &ChainRecord<Manifest> {
-        &self.slot
+        &self.latest
     }
 
     /// The epoch of the lease, which is part of the names of new objects.
@@ -95,24 +96,24 @@ impl WriterLease {
     /// Goes on in the next epoch, so that what this writer uploaded and never published becomes garbage. Nothing that is being
     /// uploaded now can be published afterwards.
     pub async fn raise_epoch(&mut self) -> Result<&ChainRecord<Manifest>, PublishError> {
-        let raised = self.step(Manifest::raise_epoch).await.map(|slot| slot.state.epoch)?;
+        let raised = self.step(Manifest::raise_epoch).await.map(|latest| latest.state.epoch)?;
         self.epoch = raised;
-        Ok(&self.slot)
+        Ok(&self.latest)
     }
 
     /// Checks whether the lease is still held. An idle writer calls this now and then to notice that it lost the lease.
     pub async fn check(&mut self) -> Result<&ChainRecord<Manifest>, PublishError> {
         self.alive()?;
         // The holder of the lease had the claim: if that is another process now, a higher epoch fences this one.
-        if let Some(newer) = self.chain.chain().poll_newer(&self.slot).await? {
-            self.slot = newer;
+        if let Some(newer) = self.chain.chain().poll_newer(&self.latest).await? {
+            self.latest = newer;
         }
-        let by = self.slot.state.epoch;
+        let by = self.latest.state.epoch;
         if by != self.epoch {
             self.ended = Some(LeaseEnd::Fenced { by });
             self.alive()?;
         }
-        Ok(&self.slot)
+        Ok(&self.latest)
     }
 
     /// Ends the generation in favour of `successor`, and the lease with it. First pins, for `owner`, the manifest that it ends with,
@@ -129,11 +130,11 @@ impl WriterLease {
         let name = format!("before-{}", successor.generation);
         let left = pins.register().await?.pins.remove(&name).filter(|pin| pin.confirmed && pin.owner == owner);
         // After the register was read: the pin of a later writer, which may have closed by now, must not be taken for one that was left.
-        if let Some(newer) = self.chain.chain().latest_after(&self.slot).await? {
-            self.slot = newer;
+        if let Some(newer) = self.chain.chain().latest_after(&self.latest).await? {
+            self.latest = newer;
         }
         // Nothing is pinned for what is refused. What lands in the index later is refused below.
-        self.slot.state.close(self.epoch, successor).map_err(CatalogError::from)?;
+        self.latest.state.close(self.epoch, successor).map_err(CatalogError::from)?;
         if let Some(pin) = left {
             pins.drop_pin(&name, owner, &pin.list).await?;
         }
@@ -158,18 +159,18 @@ impl WriterLease {
     ) -> Result<&ChainRecord<Manifest>, PublishError> {
         self.alive()?;
         let epoch = self.epoch;
-        let appended = self.chain.chain().append(Some(self.slot.clone()), |state| {
+        let appended = self.chain.chain().append(Some(self.latest.clone()), |state| {
             let state = state.ok_or(TransactionRejected::Empty)?;
             transaction(state, mutants::writer_epoch(epoch, state.epoch)).map(Some)
         });
         match appended.await.map_err(PublishError::from) {
-            Ok(slot) => self.slot = slot,
+            Ok(appended) => self.latest = appended,
             Err(error) => {
                 self.ended = ended_by(&error);
                 return Err(error);
             }
         }
-        Ok(&self.slot)
+        Ok(&self.latest)
     }
 
     fn alive(&self) -> Result<(), PublishError> {

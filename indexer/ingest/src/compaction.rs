@@ -4,8 +4,8 @@
 //! marks. Marks are kept by seq, and seqs survive, so that nothing is re-mapped and what is published meanwhile stays
 //! valid. If an input is gone when the result arrives, the manifest refuses it and the next plan starts from what exists.
 //!
-//! There are two lanes, so that small merges, which keep the number of segments down, never wait for a large one. Each has at
-//! most one merge, of inputs that the other one does not use. After a failure a lane tries a smaller merge, and without a
+//! There are two lanes, so that small compactions, which keep the number of segments down, never wait for a large one. Each has at
+//! most one compaction, of inputs that the other one does not use. After a failure a lane tries a smaller compaction, and without a
 //! damaged input.
 
 use std::{collections::BTreeSet, ops::Range, time::Duration};
@@ -25,18 +25,18 @@ use crate::{
     task,
 };
 
-/// The largest segment that a merge makes, if the engine has room for it: about 1.5 million records, which are merged and
+/// The largest segment that a compaction makes, if the engine has room for it: about 1.5 million records, which are compacted and
 /// uploaded in one to two minutes, and downloaded in as long; a terabyte of log is then some hundred segments.
 const MAX_SEGMENT_BYTES: u64 = 1 << 30;
-/// A merge of fewer bytes is a small one.
-const SMALL_MERGE_BYTES: u64 = 32 << 20;
-/// A merge is a small one only below this part of the largest possible one.
-const SMALL_MERGE_PART: u64 = 8;
+/// A compaction of fewer bytes is a small one.
+const SMALL_COMPACTION_BYTES: u64 = 32 << 20;
+/// A compaction is a small one only below this part of the largest possible one.
+const SMALL_COMPACTION_PART: u64 = 8;
 /// The pause of a lane after a failure, unless room was lacking; it doubles with each further one.
 const FIRST_FAILURE_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause after failures.
 const MAX_FAILURE_PAUSE: Duration = Duration::from_hours(1);
-/// For how long a lane makes smaller merges after one failed, and pauses where none is small enough.
+/// For how long a lane makes smaller compactions after one failed, and pauses where none is small enough.
 const SMALLER_INTERVAL: Duration = Duration::from_mins(10);
 /// As [`SMALLER_INTERVAL`], where room was lacking: it comes back as soon as a new segment is uploaded, and to ask for it costs
 /// nothing.
@@ -48,7 +48,7 @@ pub(crate) struct IndexCompactor {
     enabled: bool,
     small: CompactionLane,
     large: CompactionLane,
-    /// Keys of objects that cannot be read: no merge has them as inputs.
+    /// Keys of objects that cannot be read: no compaction has them as inputs.
     damaged: BTreeSet<String>,
     /// Why no compaction runs although one is due.
     stalled: Option<String>,
@@ -74,7 +74,7 @@ impl IndexCompactor {
         }
     }
 
-    /// Whether publications must slow down, since merges do not keep up with them: each open of the index, each look-up and each
+    /// Whether publications must slow down, since compactions do not keep up with them: each open of the index, each look-up and each
     /// manifest costs more with each segment.
     pub(crate) fn is_behind(&self, publisher: &IndexPublisher) -> bool {
         let policy = segment_policy(publisher);
@@ -117,7 +117,7 @@ impl IndexCompactor {
         if self.enabled && may_start {
             self.start(publisher);
         }
-        // A lack of room is no failure as long as something smaller is merged.
+        // A lack of room is no failure as long as something smaller is compacted.
         Ok(failure.filter(|failure| !matches!(failure, EngineError::NoRoom { .. })))
     }
 
@@ -129,11 +129,11 @@ impl IndexCompactor {
             self.small.start(plan, publisher.uploader());
         }
         let policy = segment_policy(publisher);
-        let small_bytes = SMALL_MERGE_BYTES.min(policy.max_bytes / SMALL_MERGE_PART);
-        for (size, bytes) in [(MergeSize::Small, 0..small_bytes), (MergeSize::Large, small_bytes..u64::MAX)] {
+        let small_bytes = SMALL_COMPACTION_BYTES.min(policy.max_bytes / SMALL_COMPACTION_PART);
+        for (size, bytes) in [(CompactionSize::Small, 0..small_bytes), (CompactionSize::Large, small_bytes..u64::MAX)] {
             let (lane, other) = match size {
-                MergeSize::Small => (&mut self.small, &self.large),
-                MergeSize::Large => (&mut self.large, &self.small),
+                CompactionSize::Small => (&mut self.small, &self.large),
+                CompactionSize::Large => (&mut self.large, &self.small),
             };
             if !lane.is_ready() {
                 continue;
@@ -150,7 +150,7 @@ impl IndexCompactor {
             if let Some(run) = possible {
                 lane.start(CompactionPlan::Segments(manifest.segments[run].to_vec()), publisher.uploader());
             } else {
-                // A merge that becomes due meanwhile does not wait for a segment that is to be rebuilt.
+                // A compaction that becomes due meanwhile does not wait for a segment that is to be rebuilt.
                 if run.len() > 1 {
                     lane.paused_until = lane.shrunk_until;
                 }
@@ -161,17 +161,17 @@ impl IndexCompactor {
 }
 
 fn segment_policy(publisher: &IndexPublisher) -> CompactionPolicy {
-    CompactionPolicy::segments(MAX_SEGMENT_BYTES.min(publisher.uploader().engine().max_merge_bytes()))
+    CompactionPolicy::segments(MAX_SEGMENT_BYTES.min(publisher.uploader().engine().max_compaction_bytes()))
 }
 
 #[derive(Clone, Copy)]
-enum MergeSize {
+enum CompactionSize {
     Small,
     Large,
 }
 
 /// The segments in a format older than `format`, each for itself, the smallest first: they are rebuilt when nothing is to be
-/// merged, so that none is left when the next version no longer reads them.
+/// compacted, so that none is left when the next version no longer reads them.
 fn older_runs(manifest: &Manifest, format: u32, weights: &[ObjectWeight]) -> Vec<Range<usize>> {
     let segments = manifest.segments.iter().zip(weights).enumerate();
     let older = segments.filter(|(_, (segment, weight))| segment.format < format && weight.available);
@@ -182,11 +182,11 @@ fn older_runs(manifest: &Manifest, format: u32, weights: &[ObjectWeight]) -> Vec
 
 fn stalled(segments: &[SegmentMeta], failure: Option<&str>) -> String {
     let (count, bytes) = (segments.len(), segments.iter().map(|segment| segment.size).sum::<u64>());
-    let why = failure.unwrap_or("an earlier merge failed");
+    let why = failure.unwrap_or("an earlier compaction failed");
     if let [segment] = segments {
         return format!("\"{}\" of {bytes} bytes stays in format {}: {why}", segment.key, segment.format);
     }
-    format!("{count} segments of {bytes} bytes are not merged, nor any two of them: {why}")
+    format!("{count} segments of {bytes} bytes are not compacted, nor any two of them: {why}")
 }
 
 fn weights(manifest: &Manifest, is_kept: impl Fn(&str) -> bool) -> Vec<ObjectWeight> {
@@ -200,7 +200,7 @@ fn weights(manifest: &Manifest, is_kept: impl Fn(&str) -> bool) -> Vec<ObjectWei
         .collect()
 }
 
-/// The sidecars to merge. They come before segments: every open of the index reads all of them, and they are cheap to merge.
+/// The sidecars to compact. They come before segments: every open of the index reads all of them, and they are cheap to compact.
 fn sidecar_plan(manifest: &Manifest, damaged: &BTreeSet<String>) -> Option<CompactionPlan> {
     let weights: Vec<_> = manifest
         .sidecars
@@ -289,7 +289,7 @@ impl CompactionLane {
         Some(result)
     }
 
-    /// The next merge is another one: without the damaged input, or smaller.
+    /// The next compaction is another one: without the damaged input, or smaller.
     fn failed(&mut self, error: &EngineError) {
         self.last_failure = Some(error.to_string());
         match error {
@@ -326,30 +326,30 @@ impl CompactionPlan {
 
     async fn carry_out(self, uploader: SegmentUploader) -> Result<CompactionResult, EngineError> {
         match self {
-            Self::Segments(inputs) => merge_segments(&inputs, &uploader).await,
-            Self::Sidecars(inputs) => merge_sidecars(&inputs, &uploader).await,
+            Self::Segments(inputs) => compact_segments(&inputs, &uploader).await,
+            Self::Sidecars(inputs) => compact_sidecars(&inputs, &uploader).await,
         }
     }
 }
 
-async fn merge_segments(inputs: &[SegmentMeta], uploader: &SegmentUploader) -> Result<CompactionResult, EngineError> {
-    let Some(stats) = SegmentStats::merged(inputs) else { return Ok(CompactionResult::default()) };
-    let packed = uploader.engine().merge(inputs).await?;
+async fn compact_segments(inputs: &[SegmentMeta], uploader: &SegmentUploader) -> Result<CompactionResult, EngineError> {
+    let Some(stats) = SegmentStats::compacted(inputs) else { return Ok(CompactionResult::default()) };
+    let packed = uploader.engine().compact(inputs).await?;
     // Before the upload: nothing that differs from the inputs gets a checksum and a place in a manifest.
     let parts: Vec<u64> = inputs.iter().map(|segment| segment.documents).collect();
     let found = uploader.engine().stats(&packed, &parts).await?;
     check_output(inputs, packed.documents, &found)?;
-    let merged = uploader.upload_segment(packed, stats).await;
+    let compacted = uploader.upload_segment(packed, stats).await;
     Ok(CompactionResult {
         removes: inputs.iter().map(|segment| segment.key.clone()).collect(),
-        adds: vec![merged],
+        adds: vec![compacted],
         ..CompactionResult::default()
     })
 }
 
 /// The records of the output, read from it again, are those that the manifest says the inputs hold, in their order.
 fn check_output(inputs: &[SegmentMeta], documents: u64, found: &[RecordStats]) -> Result<(), EngineError> {
-    let refused = |why: String| EngineError::Refused { what: "merge segments".to_owned(), why };
+    let refused = |why: String| EngineError::Refused { what: "compact segments".to_owned(), why };
     let wanted: u64 = inputs.iter().map(|segment| segment.documents).sum();
     if documents != wanted || found.len() != inputs.len() {
         return Err(refused(format!("{wanted} records went in, {documents} came out")));
@@ -364,7 +364,7 @@ fn check_output(inputs: &[SegmentMeta], documents: u64, found: &[RecordStats]) -
     )))
 }
 
-async fn merge_sidecars(inputs: &[SidecarMeta], uploader: &SegmentUploader) -> Result<CompactionResult, EngineError> {
+async fn compact_sidecars(inputs: &[SidecarMeta], uploader: &SegmentUploader) -> Result<CompactionResult, EngineError> {
     let mut marks = RecordMarks::default();
     for sidecar in inputs {
         marks.merge(&uploader.engine().read_marks(sidecar).await?);

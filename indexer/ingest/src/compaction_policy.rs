@@ -5,7 +5,7 @@
 //! tier, so that a document is rewritten a logarithmic number of times. Neighbours only, because then the seq ranges of
 //! segments always ascend without overlap.
 //!
-//! No output is larger than a bound on documents and on bytes. A run that would grow over the bound is merged as it is, and is
+//! No output is larger than a bound on documents and on bytes. A run that would grow over the bound is compacted as it is, and is
 //! then more than half as large as the bound: it is full, and is not rewritten again.
 
 use std::ops::Range;
@@ -39,14 +39,14 @@ impl ObjectWeight {
     }
 }
 
-/// Decides what to merge among objects of one kind.
+/// Decides what to compact among objects of one kind.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CompactionPolicy {
-    /// A merge never makes an object of more documents or marks.
+    /// A compaction never makes an object of more documents or marks.
     pub(crate) max_items: u64,
-    /// A merge never makes an object of more bytes, as far as its inputs tell.
+    /// A compaction never makes an object of more bytes, as far as its inputs tell.
     pub(crate) max_bytes: u64,
-    /// With more objects than this that are not full, the cheapest neighbours are merged although they are of different tiers.
+    /// With more objects than this that are not full, the cheapest neighbours are compacted although they are of different tiers.
     pub(crate) object_limit: usize,
 }
 
@@ -59,7 +59,7 @@ impl CompactionPolicy {
     /// The policy of sidecars, which weigh their marks.
     pub(crate) const SIDECARS: Self = Self { max_items: u64::MAX, max_bytes: u64::MAX, object_limit: 32 };
 
-    /// Which neighbours to merge now, the most useful run first. Runs may overlap.
+    /// Which neighbours to compact now, the most useful run first. Runs may overlap.
     pub(crate) fn runs(&self, objects: &[ObjectWeight]) -> Vec<Range<usize>> {
         let highest = objects.iter().map(tier_of).max().unwrap_or(0);
         let mut runs: Vec<_> = (0..=highest).flat_map(|tier| self.tier_runs(objects, tier)).collect();
@@ -104,8 +104,8 @@ impl CompactionPolicy {
             return None;
         }
         // A full one would be rewritten for each small one beside it.
-        let may_merge = |object: &ObjectWeight| object.available && !self.is_full(object);
-        let possible = |run: &[ObjectWeight]| run.iter().all(may_merge) && self.fits(&ObjectWeight::sum(run));
+        let may_compact = |object: &ObjectWeight| object.available && !self.is_full(object);
+        let possible = |run: &[ObjectWeight]| run.iter().all(may_compact) && self.fits(&ObjectWeight::sum(run));
         [FAN_IN, FAN_IN / 2, 2].into_iter().find_map(|len| cheapest(objects, 0..objects.len(), len, possible))
     }
 
@@ -163,7 +163,7 @@ mod tests {
         rewrites: u32,
         /// The most objects that were left after the compactions of a batch.
         longest: usize,
-        /// Bytes that merges wrote.
+        /// Bytes that compactions wrote.
         written: u64,
     }
 
@@ -173,12 +173,12 @@ mod tests {
         for &batch in batches {
             objects.push((object(batch), 0));
             while let Some(run) = policy.runs(&weights(&objects)).into_iter().next() {
-                assert!(run.len() > 1, "a merge of one object makes no progress");
+                assert!(run.len() > 1, "a compaction of one object makes no progress");
                 let rewrites = objects[run.clone()].iter().map(|object| object.1).max().unwrap_or(0);
-                let merged = ObjectWeight::sum(&weights(&objects[run.clone()]));
-                assert!(policy.fits(&merged), "{merged:?}");
-                written += merged.bytes;
-                objects.splice(run, [(merged, rewrites + 1)]);
+                let compacted = ObjectWeight::sum(&weights(&objects[run.clone()]));
+                assert!(policy.fits(&compacted), "{compacted:?}");
+                written += compacted.bytes;
+                objects.splice(run, [(compacted, rewrites + 1)]);
             }
             longest = longest.max(objects.len());
         }

@@ -17,7 +17,7 @@ use crate::{
     record::{LatestCommit, OperationRecord, WriterKey},
 };
 
-/// Builds, opens and merges segments. An engine moves work that keeps a core busy off the async threads by itself.
+/// Builds, opens and compacts segments. An engine moves work that keeps a core busy off the async threads by itself.
 #[async_trait]
 pub trait IndexEngine: Send + Sync + 'static {
     /// An empty segment.
@@ -31,12 +31,12 @@ pub trait IndexEngine: Send + Sync + 'static {
 
     /// One segment with the same records and the same seqs as `inputs`, whose seq ranges ascend without overlap, in the format
     /// that the engine writes: inputs of an older one are rebuilt from their records. Only inputs whose bytes were checked
-    /// against the manifest are merged. Without room for it nothing is done:
+    /// against the manifest are compacted. Without room for it nothing is done:
     /// [`EngineError::NoRoom`].
-    async fn merge(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError>;
+    async fn compact(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError>;
 
-    /// The largest output in bytes for which [`Self::merge`] may find room.
-    fn max_merge_bytes(&self) -> u64;
+    /// The largest output in bytes for which [`Self::compact`] may find room.
+    fn max_compaction_bytes(&self) -> u64;
 
     /// What the records in `packed` are, read from it again: the stats of each of `parts`, which are counts of records that
     /// follow one another from the first on.
@@ -374,7 +374,7 @@ pub enum EngineError {
     /// The cache has no room, whatever is evicted from it. Nothing was written.
     #[error(
         "the cache in \"{folder}\" has no room for {needed} more bytes of its {bound}, beside the segments in use; larger \
-         segments are neither made nor merged; raise the size of the cache"
+         segments are neither made nor compacted; raise the size of the cache"
     )]
     NoRoom {
         /// The folder of the cache.

@@ -35,14 +35,14 @@ pub trait EngineDecorator: Send + Sync + 'static {
         self.inner().format()
     }
 
-    /// See [`IndexEngine::merge`].
-    async fn merge(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError> {
-        self.inner().merge(inputs).await
+    /// See [`IndexEngine::compact`].
+    async fn compact(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError> {
+        self.inner().compact(inputs).await
     }
 
-    /// See [`IndexEngine::max_merge_bytes`].
-    fn max_merge_bytes(&self) -> u64 {
-        self.inner().max_merge_bytes()
+    /// See [`IndexEngine::max_compaction_bytes`].
+    fn max_compaction_bytes(&self) -> u64 {
+        self.inner().max_compaction_bytes()
     }
 
     /// See [`IndexEngine::stats`].
@@ -65,12 +65,12 @@ impl<D: EngineDecorator> IndexEngine for D {
         EngineDecorator::format(self)
     }
 
-    async fn merge(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError> {
-        EngineDecorator::merge(self, inputs).await
+    async fn compact(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError> {
+        EngineDecorator::compact(self, inputs).await
     }
 
-    fn max_merge_bytes(&self) -> u64 {
-        EngineDecorator::max_merge_bytes(self)
+    fn max_compaction_bytes(&self) -> u64 {
+        EngineDecorator::max_compaction_bytes(self)
     }
 
     async fn stats(&self, packed: &PackedSegment, parts: &[u64]) -> Result<Vec<RecordStats>, EngineError> {

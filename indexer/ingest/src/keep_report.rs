@@ -51,13 +51,13 @@ async fn report(chain: &IndexChain, root: &RootChain, clock: &StoreClock) -> Res
         if !until_turn.is_zero() {
             return Ok(until_turn);
         }
-        let Some(slot) = chain.latest().await? else { return Ok(REPORT_INTERVAL) };
+        let Some(latest) = chain.latest().await? else { return Ok(REPORT_INTERVAL) };
         // What was looked at advances as time does: where it gained less, this index was recorded less than an hour ago, in its turn.
-        let missing = REPORT_INTERVAL.saturating_sub(slot.state.audited.since(known.keeps.second()));
+        let missing = REPORT_INTERVAL.saturating_sub(latest.state.audited.since(known.keeps.second()));
         if !missing.is_zero() {
             return Ok(missing);
         }
-        root.keep(name.as_str(), chain.generation(), LogCursor(slot.state.audited)).await?;
+        root.keep(name.as_str(), chain.generation(), LogCursor(latest.state.audited)).await?;
         return Ok(REPORT_INTERVAL);
     }
     // The root refuses it, and says why.

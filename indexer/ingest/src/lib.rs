@@ -18,7 +18,7 @@
 //! | `batch`, `segment_upload` | `RecordBatch`, `SegmentUploader`: records into segments, uploaded while the next one is filled |
 //! | `publisher` | `IndexPublisher`: the sidecar, then one manifest that names everything and moves the cursor |
 //! | `audit`, `audit_schedule` | `LogAuditor`: lists sealed seconds again, and publishes what became visible late |
-//! | `compaction`, `compaction_policy` | `IndexCompactor`: merges neighbours beside the tail |
+//! | `compaction`, `compaction_policy` | `IndexCompactor`: compacts neighbours beside the tail |
 //!
 //! The pipeline, the audit and the compaction publish through the one `IndexPublisher`, which is passed to them; so there is one
 //! sequence of publications, and no stage knows another one's state. Stages return errors, or send events about calls that

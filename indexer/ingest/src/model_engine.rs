@@ -118,19 +118,19 @@ impl IndexEngine for ModelEngine {
         FORMAT
     }
 
-    async fn merge(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError> {
-        let mut merged = ModelBuilder::default();
+    async fn compact(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError> {
+        let mut compacted = ModelBuilder::default();
         for segment in inputs {
             // Read again: what is in memory was checked when it was read, and the object may have been damaged since.
             let body = self.read(&segment.key, &segment.checksum).await?;
             for record in parse_records(&body).map_err(|error| damaged(&segment.key, &error))? {
-                merged.push(&record)?;
+                compacted.push(&record)?;
             }
         }
-        Ok(merged.pack())
+        Ok(compacted.pack())
     }
 
-    fn max_merge_bytes(&self) -> u64 {
+    fn max_compaction_bytes(&self) -> u64 {
         u64::MAX
     }
 

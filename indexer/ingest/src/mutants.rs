@@ -111,15 +111,15 @@ fn early_below(early: Option<Vec<ListedEntry>>, horizon: StoreSecond) -> ListedE
 
 #[cfg(feature = "mutants")]
 fn replacing_every_sidecar(mut compaction: CompactionResult, manifest: &Manifest) -> CompactionResult {
-    if let Some(merged) = compaction.adds_sidecars.first_mut() {
+    if let Some(compacted) = compaction.adds_sidecars.first_mut() {
         let known = &manifest.sidecars;
         if let (Some(first), Some(last)) = (known.first(), known.last()) {
-            merged.causes = first.causes.start..last.causes.end;
+            compacted.causes = first.causes.start..last.causes.end;
         }
-        merged.counts = known.iter().map(|sidecar| sidecar.counts).sum();
-        merged.digest = known.iter().map(|sidecar| sidecar.digest).sum();
-        merged.corrected = known.iter().map(|sidecar| sidecar.corrected).sum();
-        merged.outdated = known.iter().map(|sidecar| sidecar.outdated).sum();
+        compacted.counts = known.iter().map(|sidecar| sidecar.counts).sum();
+        compacted.digest = known.iter().map(|sidecar| sidecar.digest).sum();
+        compacted.corrected = known.iter().map(|sidecar| sidecar.corrected).sum();
+        compacted.outdated = known.iter().map(|sidecar| sidecar.outdated).sum();
         compaction.removes_sidecars = known.iter().map(|sidecar| sidecar.key.clone()).collect();
     }
     compaction

@@ -128,7 +128,7 @@ impl IndexPublisher {
     /// longer has all inputs.
     pub(crate) async fn adopt(&mut self, compaction: CompactionResult) -> Result<(), IngestError> {
         match self.writer_lease.adopt(compaction).await {
-            Ok(slot) => self.tracker.set_manifest(slot),
+            Ok(latest) => self.tracker.set_manifest(latest),
             Err(PublishError::Rejected(refused)) => {
                 tracing::info!(%refused, "the index changed during a compaction; planning it again");
                 return Ok(());
@@ -141,8 +141,8 @@ impl IndexPublisher {
     /// Goes on in the next epoch, so that uploads that were never published become garbage. Nothing may be on its way into the
     /// index: no batch, no compaction.
     pub(crate) async fn raise_epoch(&mut self) -> Result<(), IngestError> {
-        let slot = self.writer_lease.raise_epoch().await?;
-        self.tracker.set_manifest(slot);
+        let latest = self.writer_lease.raise_epoch().await?;
+        self.tracker.set_manifest(latest);
         self.uploader.set_epoch(self.writer_lease.epoch());
         Ok(())
     }
@@ -186,8 +186,8 @@ impl IndexPublisher {
         let mut attempts = self.retrier.attempts("publishing");
         loop {
             match self.writer_lease.publish(publication.clone()).await.map_err(IngestError::from) {
-                Ok(slot) => {
-                    self.tracker.set_manifest(slot);
+                Ok(latest) => {
+                    self.tracker.set_manifest(latest);
                     attempts.succeed();
                     return Ok(());
                 }

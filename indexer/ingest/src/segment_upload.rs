@@ -144,8 +144,8 @@ impl SegmentStats {
         }
     }
 
-    /// The stats of neighbouring segments merged into one; `None` of none.
-    pub(crate) fn merged(segments: &[SegmentMeta]) -> Option<Self> {
+    /// The stats of neighbouring segments compacted into one; `None` of none.
+    pub(crate) fn compacted(segments: &[SegmentMeta]) -> Option<Self> {
         let (start, end) = (segments.first()?, segments.last()?);
         Some(Self {
             records: segments.iter().map(RecordStats::of).sum(),

@@ -106,7 +106,7 @@ pub struct IngestStatus {
     pub holder: Option<String>,
     /// What the index consists of, once a manifest is known.
     pub totals: Option<IndexSize>,
-    /// Why no segments are merged although some should be. The index stays correct, and becomes slower.
+    /// Why no segments are compacted although some should be. The index stays correct, and becomes slower.
     pub compaction_stalled: Option<String>,
     /// Objects that the index no longer names and that are deleted after a day; `None` before this process looked.
     pub garbage: Option<u64>,
@@ -192,11 +192,11 @@ impl IngestStatusTracker {
     }
 
     /// A manifest was published or taken over.
-    pub(crate) fn set_manifest(&self, slot: &ChainRecord<Manifest>) {
-        self.lag.lock().learn(slot.state.horizon);
+    pub(crate) fn set_manifest(&self, latest: &ChainRecord<Manifest>) {
+        self.lag.lock().learn(latest.state.horizon);
         self.status.send_modify(|status| {
-            let manifest = &slot.state;
-            status.manifest = slot.number;
+            let manifest = &latest.state;
+            status.manifest = latest.number;
             status.epoch = manifest.epoch;
             status.horizon = status.horizon.max(manifest.horizon);
             status.cursor = manifest.cursor;
@@ -234,7 +234,7 @@ impl IngestStatusTracker {
         });
     }
 
-    /// Why no segments are merged although some should be; `None` if nothing keeps them from it. Logs when it begins.
+    /// Why no segments are compacted although some should be; `None` if nothing keeps them from it. Logs when it begins.
     pub(crate) fn set_compaction_stalled(&self, why: Option<&str>) {
         let changed = self.status.send_if_modified(|status| {
             let changed = status.compaction_stalled.as_deref() != why;
@@ -244,7 +244,7 @@ impl IngestStatusTracker {
             changed
         });
         if let Some(why) = why.filter(|_| changed) {
-            warn!(why, "segments are not merged; the index stays correct, and searches become slower");
+            warn!(why, "segments are not compacted; the index stays correct, and searches become slower");
         }
     }
 

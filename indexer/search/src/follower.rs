@@ -606,7 +606,7 @@ mod tests {
             index.publish((0..2000).map(|n| plain(token(second, n))).collect()).await;
         }
         let before = index.manifest().clone();
-        index.merge(0..2).await;
+        index.compact(0..2).await;
         // Room for the old segments or the new one: six of eight parts are for segments that are opened.
         let engine = Arc::new(index.another_engine(index.manifest().segments[0].size * 2));
         let old = engine.open_manifest(&before).await.unwrap();

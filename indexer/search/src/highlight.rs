@@ -23,10 +23,10 @@ use super::{
     api::{MAX_HIGHLIGHT_CHARS, MAX_HIGHLIGHTED_FIELDS},
     error::SearchError,
     limits::QueryDeadline,
-    pattern_query::{PatternPlace, PatternQuery},
     query_compiler::QueryCompiler,
-    term_pattern::TermPattern,
     weighted_query::WeightedQuery,
+    wildcard_pattern::WildcardPattern,
+    wildcard_query::{WildcardPlace, WildcardQuery},
 };
 use crate::segment::{ENGLISH, SchemaFields, WORDS, entry_text, is_paired, is_word_char, is_word_mark};
 
@@ -56,7 +56,7 @@ pub(crate) struct HitHighlighter<'a> {
 #[derive(Debug, Default)]
 struct WantedWords {
     words: Vec<String>,
-    patterns: Vec<TermPattern>,
+    patterns: Vec<WildcardPattern>,
 }
 
 impl WantedWords {
@@ -88,9 +88,9 @@ impl<'a> HitHighlighter<'a> {
             }
         } else if let Some(query) = query.downcast_ref::<WeightedQuery>() {
             self.collect(query.query());
-        } else if let Some(query) = query.downcast_ref::<PatternQuery>() {
+        } else if let Some(query) = query.downcast_ref::<WildcardQuery>() {
             for place in query.places() {
-                let PatternPlace { field, path, pattern, phrase } = place;
+                let WildcardPlace { field, path, pattern, phrase } = place;
                 for (_, term) in phrase.iter().flat_map(|phrase| &phrase.words) {
                     self.add_term(term);
                 }

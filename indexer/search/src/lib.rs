@@ -1,6 +1,6 @@
 //! Search over a published index and the unsealed tail of its log, and the Tantivy segments that the index consists of.
 //!
-//! - [`TantivyEngine`] implements the ingest's `Engine`: it builds, merges and opens segments, and keeps whole segments in a
+//! - [`TantivyEngine`] implements the ingest's `IndexEngine`: it builds, compacts and opens segments, and keeps whole segments in a
 //!   bounded cache on the local disk.
 //! - [`IndexFollower`] polls one index and its log, and makes a *view* of each newer state: one manifest with the entries
 //!   beyond its cursor.
@@ -32,13 +32,12 @@ mod match_collector;
 mod number_range;
 mod overlay;
 mod page_cursor;
-mod pattern_query;
 mod phrase_scorer;
 mod query_compiler;
 mod query_forms;
 mod query_notes;
+mod query_parser;
 mod query_runner;
-mod query_syntax;
 mod query_time;
 mod query_tree;
 mod scan_budget;
@@ -52,7 +51,6 @@ mod sort_key;
 mod status;
 mod term_cache;
 mod term_lookup;
-mod term_pattern;
 mod term_scan;
 #[cfg(test)]
 mod tests;
@@ -60,6 +58,8 @@ mod text_times;
 mod token_order;
 mod top_k;
 mod weighted_query;
+mod wildcard_pattern;
+mod wildcard_query;
 mod word_field;
 mod word_query;
 mod words_exist;

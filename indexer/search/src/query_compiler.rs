@@ -21,22 +21,22 @@ use super::{
     field_names::FieldNames,
     limits::QueryDeadline,
     number_range::{NumberRangeQuery, TypedNumber, read_number},
-    pattern_query::{PatternPlace, PatternQuery, TypedAttribute},
     query_notes::query_notes,
-    query_syntax::read_query,
+    query_parser::parse_query,
     query_time::{EXPECTED_TIME, is_relative_time, read_time, read_time_prefix},
     query_tree::{LeafValue, QueryLeaf, QueryNode, QueryRefusal, text_of, typed_word},
     scan_budget::{ScanBudget, search_error},
-    term_pattern::TermPattern,
     text_times::TextTimeQuery,
     weighted_query::WeightedQuery,
+    wildcard_pattern::WildcardPattern,
+    wildcard_query::{TypedAttribute, WildcardPlace, WildcardQuery},
     word_field::{WordMatch, WordPlace, check_length, exact_pattern},
     words_exist::WordsExistQuery,
 };
 use crate::segment::{DESCRIPTOR_COLUMNS, ENGLISH, PAYLOAD_COLUMNS, SchemaFields, WORDS, query_tokenizers, term_text};
 
 /// How many patterns a query may have: each reads a part of the dictionaries of all segments.
-const MAX_PATTERNS: usize = 20;
+const MAX_WILDCARDS: usize = 20;
 
 /// Compiles the query language and filters of a request to a Tantivy query. Cheap to share.
 pub(crate) struct QueryCompiler {
@@ -143,7 +143,7 @@ impl QueryCompiler {
 
     /// The query of a text; `now` is the present second.
     pub(crate) fn parse(&self, text: &str, now: i64, deadline: QueryDeadline) -> Result<CompiledQuery, SearchError> {
-        let Some(tree) = read_query(text, &self.names).map_err(refused)? else {
+        let Some(tree) = parse_query(text, &self.names).map_err(refused)? else {
             return Ok(CompiledQuery { query: Box::new(AllQuery), notes: Vec::new(), attributes: Vec::new() });
         };
         let budget = ScanBudget::new(deadline);
@@ -328,7 +328,7 @@ impl QueryCompilation<'_> {
             match found {
                 WordMatch::Nothing => {}
                 WordMatch::Query(query) => queries.push(query),
-                WordMatch::Pattern(place) => places.push(place),
+                WordMatch::Wildcard(place) => places.push(place),
             }
         }
         if !places.is_empty() {
@@ -337,16 +337,16 @@ impl QueryCompilation<'_> {
         Ok(any_query(queries))
     }
 
-    fn pattern(&mut self, leaf: &QueryLeaf, places: Vec<PatternPlace>) -> Result<Box<dyn Query>, QueryRefusal> {
+    fn pattern(&mut self, leaf: &QueryLeaf, places: Vec<WildcardPlace>) -> Result<Box<dyn Query>, QueryRefusal> {
         self.count_pattern(leaf)?;
-        Ok(Box::new(PatternQuery::new(places, leaf.typed(), self.budget.clone())))
+        Ok(Box::new(WildcardQuery::new(places, leaf.typed(), self.budget.clone())))
     }
 
     fn count_pattern(&mut self, leaf: &QueryLeaf) -> Result<(), QueryRefusal> {
         self.patterns += 1;
-        if self.patterns > MAX_PATTERNS {
+        if self.patterns > MAX_WILDCARDS {
             let why = format!(
-                "the query has more than {MAX_PATTERNS} prefixes, wildcards, fuzzy words and ranges of exact values; write words in full, or put quotes around text"
+                "the query has more than {MAX_WILDCARDS} prefixes, wildcards, fuzzy words and ranges of exact values; write words in full, or put quotes around text"
             );
             return Err(leaf.refusal(why));
         }
@@ -514,9 +514,9 @@ impl QueryCompilation<'_> {
                 spellings(text).into_iter().flat_map(|text| fields.iter().map(move |field| exact_term(*field, &text)));
             Ok(union(terms.collect()))
         };
-        let places = |patterns: Vec<TermPattern>| {
-            let place = |pattern: &TermPattern| {
-                fields.iter().map(|field| PatternPlace::of_field(*field, pattern.clone())).collect::<Vec<_>>()
+        let places = |patterns: Vec<WildcardPattern>| {
+            let place = |pattern: &WildcardPattern| {
+                fields.iter().map(|field| WildcardPlace::of_field(*field, pattern.clone())).collect::<Vec<_>>()
             };
             patterns.iter().flat_map(place).collect()
         };
@@ -535,11 +535,11 @@ impl QueryCompilation<'_> {
             }
             LeafValue::Fuzzy { word, edits } => {
                 check_length(leaf, word.chars().count())?;
-                let fuzzy = |word: String| TermPattern::Fuzzy { word: word.chars().collect(), edits: *edits };
+                let fuzzy = |word: String| WildcardPattern::Fuzzy { word: word.chars().collect(), edits: *edits };
                 self.pattern(leaf, places(spellings(word).into_iter().map(fuzzy).collect()))
             }
             LeafValue::Phrase { text, is_prefix: true, .. } if !text.is_empty() => {
-                self.pattern(leaf, places(spellings(text).into_iter().map(TermPattern::Prefix).collect()))
+                self.pattern(leaf, places(spellings(text).into_iter().map(WildcardPattern::Prefix).collect()))
             }
             LeafValue::Phrase { slop: 1.., .. } => Err(leaf
                 .refusal(format!("the field \"{name}\" has whole values, so that \"~\" after quotes has no meaning"))),
@@ -759,7 +759,7 @@ mod tests {
     fn a_pattern_is_one_query_over_all_fields() {
         for text in ["a*", "contributor:a*", "\"a b\"*"] {
             let query = parse(text).unwrap();
-            assert!(query.is::<PatternQuery>(), "{text}: {query:?}");
+            assert!(query.is::<WildcardQuery>(), "{text}: {query:?}");
         }
     }
 

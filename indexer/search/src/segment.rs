@@ -7,16 +7,17 @@
 //! | `bundle` `footer` `directory` | one object a segment: its format, and that object as Tantivy's directory |
 //! | `term_filter` | which entities and idempotency keys a segment might contain |
 //! | `marks_sidecar` | the stored form of marks |
-//! | `builder` `merge` `temp_dir` `record_stats` | how a segment is written, made from several, and read again before it is uploaded |
+//! | `builder` `compaction` `temp_dir` `record_stats` | how a segment is written, made from several, and read again before it is uploaded |
 //! | `disk_budget` `cached_segment` `disk_cache` `ranged_file` | the bytes of the cache folder; segments on the local disk, or read by ranges |
 //! | `damaged_objects` | which objects are damaged in the store, and when they are fetched again |
 //! | `reader` `manifest_view` `lookup` | one open segment, one open manifest, and what the ingest asks of it |
-//! | `engine` | the `Engine` of the ingest on all of this |
+//! | `engine` | the `IndexEngine` of the ingest on all of this |
 
 mod attributes;
 mod builder;
 mod bundle;
 mod cached_segment;
+mod compaction;
 mod damaged_objects;
 mod directory;
 mod disk_budget;
@@ -28,7 +29,6 @@ mod footer;
 mod lookup;
 mod manifest_view;
 mod marks_sidecar;
-mod merge;
 mod ranged_file;
 mod reader;
 mod record_stats;

@@ -288,7 +288,7 @@ proptest! {
                 let next = batches.next().unwrap_or_else(|| vec![plain(token(1000 + index.records.len() as u64, 1))]);
                 index.publish(next).await;
                 if index.manifest().segments.len() % 3 == 0 {
-                    index.merge(0..2).await;
+                    index.compact(0..2).await;
                 }
                 searcher.refresh_manifest().await.unwrap();
             })
@@ -319,7 +319,7 @@ proptest! {
         ]),
         size in 1usize..6,
         from in prop::option::of(0u64..120),
-        merged in any::<bool>(),
+        compacted in any::<bool>(),
     ) {
         block_on(async {
             let mut index = TestIndex::new().await;
@@ -327,8 +327,8 @@ proptest! {
             for batch in history {
                 index.publish(batch).await;
             }
-            if merged && index.manifest().segments.len() > 1 {
-                index.merge(0..2).await;
+            if compacted && index.manifest().segments.len() > 1 {
+                index.compact(0..2).await;
             }
             searcher.refresh_manifest().await.unwrap();
             let request = SearchRequest {
@@ -1206,8 +1206,8 @@ async fn an_export_of_many_scans_stays_on_its_view_and_includes_the_tail() {
     searcher.refresh_tail().await.unwrap();
     let mut pages = searcher.export(SearchRequest::default()).await.unwrap().pages;
     let mut hits = pages.try_next().await.unwrap().unwrap();
-    // What is published meanwhile, and what merges, is of another view.
-    index.merge(0..2).await;
+    // What is published meanwhile, and what is compacted, is of another view.
+    index.compact(0..2).await;
     index.publish((0..10).map(|n| plain(token(5, n))).collect()).await;
     searcher.refresh_manifest().await.unwrap();
     while let Some(page) = pages.try_next().await.unwrap() {

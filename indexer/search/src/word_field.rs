@@ -10,21 +10,21 @@ use tantivy::{
 use super::{
     boolean_queries::LeafQuery,
     excludable_phrase::ExcludablePhraseQuery,
-    pattern_query::{PatternPlace, PhraseStart},
     query_tree::{LeafValue, QueryLeaf, QueryRefusal, WordChar, text_of, typed_word},
-    term_pattern::{TermPattern, WildcardPart},
+    wildcard_pattern::{WildcardPart, WildcardPattern},
+    wildcard_query::{PhraseStart, WildcardPlace},
 };
 use crate::segment::{MAX_WORD_BYTES, has_long_word, is_paired, is_word_char, is_word_mark};
 
 /// How many letters and wildcards the part of a pattern may have that is compared with terms.
-const MAX_PATTERN_CHARS: usize = 128;
+const MAX_WILDCARD_CHARS: usize = 128;
 
 /// What a leaf finds in one field of words.
 pub(crate) enum WordMatch {
     /// Nothing to search for.
     Nothing,
     Query(Box<dyn Query>),
-    Pattern(PatternPlace),
+    Wildcard(WildcardPlace),
 }
 
 impl WordMatch {
@@ -64,8 +64,8 @@ impl WordPlace {
                         tokens.len()
                     )));
                 };
-                let pattern = TermPattern::Fuzzy { word: only.chars().collect(), edits: *edits };
-                Ok(WordMatch::Pattern(self.pattern_place(pattern, None)))
+                let pattern = WildcardPattern::Fuzzy { word: only.chars().collect(), edits: *edits };
+                Ok(WordMatch::Wildcard(self.pattern_place(pattern, None)))
             }
             LeafValue::Phrase { text, slop, is_prefix: false } => self.phrase(leaf, text, *slop).map(WordMatch::of),
             LeafValue::Phrase { text, .. } => {
@@ -76,8 +76,8 @@ impl WordPlace {
         }
     }
 
-    fn pattern_place(&self, pattern: TermPattern, phrase: Option<PhraseStart>) -> PatternPlace {
-        PatternPlace { field: self.exact.field(), path: key_of(&self.exact), pattern, phrase }
+    fn pattern_place(&self, pattern: WildcardPattern, phrase: Option<PhraseStart>) -> WildcardPlace {
+        WildcardPlace { field: self.exact.field(), path: key_of(&self.exact), pattern, phrase }
     }
 
     /// The words of `text` side by side.
@@ -126,7 +126,7 @@ impl WordPlace {
             return Err(begins_with_wildcard(leaf, &shown));
         };
         let pattern = if is_prefix {
-            TermPattern::Prefix(start)
+            WildcardPattern::Prefix(start)
         } else {
             let parts = self.parts(pattern).ok_or_else(|| {
                 leaf.refusal(format!("\"{shown}\" has signs after a wildcard, so that it is several words; put quotes around text, and blanks between words"))
@@ -135,7 +135,7 @@ impl WordPlace {
                 return Err(in_pairs());
             }
             check_length(leaf, start.chars().count() + parts.len())?;
-            TermPattern::Wildcard { start, parts }
+            WildcardPattern::Wildcard { start, parts }
         };
         let mut words = self.terms(&text);
         words.retain(|(at, _)| *at < position);
@@ -145,7 +145,7 @@ impl WordPlace {
             last: self.head.clone(),
             stems: (self.head.field() != self.exact.field()).then(|| self.tokens.clone()),
         });
-        Ok(WordMatch::Pattern(self.pattern_place(pattern, phrase)))
+        Ok(WordMatch::Wildcard(self.pattern_place(pattern, phrase)))
     }
 
     /// The parts of a pattern, folded as words are; `None` if it is more than one word.
@@ -194,11 +194,11 @@ fn check_words(leaf: &QueryLeaf, text: &str) -> Result<(), QueryRefusal> {
 }
 
 pub(crate) fn check_length(leaf: &QueryLeaf, chars: usize) -> Result<(), QueryRefusal> {
-    if chars <= MAX_PATTERN_CHARS {
+    if chars <= MAX_WILDCARD_CHARS {
         return Ok(());
     }
     let why = format!(
-        "a word with wildcards or \"~\" has at most {MAX_PATTERN_CHARS} characters; type its beginning and \"*\""
+        "a word with wildcards or \"~\" has at most {MAX_WILDCARD_CHARS} characters; type its beginning and \"*\""
     );
     Err(leaf.refusal(why))
 }
@@ -228,7 +228,7 @@ fn split_at_wildcard(word: &[WordChar]) -> (String, &[WordChar]) {
 }
 
 /// A pattern of whole values: case and signs count.
-pub(crate) fn exact_pattern(leaf: &QueryLeaf, word: &[WordChar]) -> Result<TermPattern, QueryRefusal> {
+pub(crate) fn exact_pattern(leaf: &QueryLeaf, word: &[WordChar]) -> Result<WildcardPattern, QueryRefusal> {
     let (start, pattern) = split_at_wildcard(word);
     if start.is_empty() {
         let why = format!(
@@ -238,11 +238,11 @@ pub(crate) fn exact_pattern(leaf: &QueryLeaf, word: &[WordChar]) -> Result<TermP
         return Err(leaf.refusal(why));
     }
     if pattern == [WordChar::AnyText] {
-        return Ok(TermPattern::Prefix(start));
+        return Ok(WildcardPattern::Prefix(start));
     }
     check_length(leaf, word.len())?;
     let parts = (0..pattern.len()).map(|at| wildcard_part(pattern, at)).collect();
-    Ok(TermPattern::Wildcard { start, parts })
+    Ok(WildcardPattern::Wildcard { start, parts })
 }
 
 /// What the character at `at` of a pattern stands for.

@@ -55,7 +55,7 @@ async fn on_a_small_disk_no_entry_is_read_twice() {
     // One segment of some chunks fills it, and the next one begins while that one is uploaded.
     let options = EngineOptions { cache_folder: cache.path().to_owned(), cache_bytes: 8 << 20 };
     let tantivy: EngineMaker = Box::new(move |store| Arc::new(TantivyEngine::open(store, &options).unwrap()));
-    // A merge beside it holds room for as long as this machine takes: nothing that this clock could wait for.
+    // A compaction beside it holds room for as long as this machine takes: nothing that this clock could wait for.
     let options = IngestOptions { compaction: false, ..IngestOptions::default() };
     let world = IngestWorld::with_engine(options, tantivy).await;
     for number in 0..BUNDLES {

@@ -6,7 +6,9 @@ use clap::{Parser, Subcommand};
 
 #[cfg(feature = "demo")]
 use super::demo;
-use super::{append, args, audit, check, dev, exit::CommandExit, gc, index, kubectl, lint, log, probe, serve, verify};
+use super::{append, args, audit, check, dev, exit::CommandExit, gc, index, log, probe, serve, verify};
+#[cfg(feature = "kubernetes")]
+use super::{kubectl, lint};
 
 /// Full-text search over write-ahead logs in object storage.
 ///
@@ -44,8 +46,10 @@ enum CliCommand {
     Gc(gc::GcCommand),
     Verify(verify::VerifyCommand),
     Check(check::CheckCommand),
+    #[cfg(feature = "kubernetes")]
     Kubectl(kubectl::KubectlCommand),
     Probe(probe::ProbeCommand),
+    #[cfg(feature = "kubernetes")]
     Lint(lint::LintCommand),
 }
 
@@ -73,8 +77,10 @@ impl CommandLine {
             CliCommand::Gc(gc) => gc.run().await,
             CliCommand::Verify(verify) => Box::pin(verify.run()).await,
             CliCommand::Check(check) => check.run().await,
+            #[cfg(feature = "kubernetes")]
             CliCommand::Kubectl(kubectl) => kubectl.run().await,
             CliCommand::Probe(probe) => probe.run().await,
+            #[cfg(feature = "kubernetes")]
             CliCommand::Lint(lint) => lint.run(),
         };
         CommandExit::of(result)
@@ -120,6 +126,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "kubernetes")]
     fn called_as_a_plugin_it_is_one() {
         let read = |words: &[&str]| CommandLine::try_parse_from(as_plugin(words.iter().map(Into::into).collect()));
         assert!(read(&["/usr/local/bin/kubectl-tidemark", "status", "-A"]).is_ok());

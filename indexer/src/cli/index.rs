@@ -57,7 +57,7 @@ pub(super) struct IndexCommand {
     /// share a name.
     #[arg(long, env = "TIDEMARK_IDENTITY", value_name = "NAME")]
     identity: Option<String>,
-    /// Do not merge small segments into larger ones.
+    /// Do not compact small segments into larger ones.
     #[arg(long, env = "TIDEMARK_NO_COMPACTION")]
     no_compaction: bool,
     /// Index the file names of bundles from now on, for `file:` and `files:` in queries. It costs one more GET for each list of a

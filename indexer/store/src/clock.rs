@@ -120,7 +120,7 @@ impl StoreClock {
     }
 
     /// Moves the store time of [`StoreClock::heartbeat_key`] in the first store, the log's own: one write, which reads no clock.
-    pub async fn beat(&self) -> Result<(), StoreError> {
+    pub async fn write_heartbeat(&self) -> Result<(), StoreError> {
         let started = Instant::now();
         if let Some(store) = self.stores.first() {
             store.put(&self.key, Bytes::new()).await?;
@@ -130,7 +130,7 @@ impl StoreClock {
     }
 
     /// When a probe or a heartbeat of this process last began that moved the object's store time; `None` before the first.
-    pub fn last_beat(&self) -> Option<Instant> {
+    pub fn last_heartbeat(&self) -> Option<Instant> {
         *self.written.lock()
     }
 

@@ -5,15 +5,15 @@ use std::{collections::BTreeMap, io, io::Write};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::Layer;
+use crate::ImageLayer;
 
 /// An image of one layer.
 #[derive(Debug, Default)]
-pub struct Image {
+pub struct ImageArchive {
     /// Its full name with registry and tag, such as `tidemark.dev/tidemark:dev`.
     pub reference: String,
     /// Its files.
-    pub layer: Layer,
+    pub layer: ImageLayer,
     /// The program and its first arguments.
     pub entry_point: Vec<String>,
     /// User and group by number, such as `65532:65532`; empty is root.
@@ -24,7 +24,7 @@ pub struct Image {
     pub labels: BTreeMap<String, String>,
 }
 
-impl Image {
+impl ImageArchive {
     /// Writes the archive: what `ctr images import`, `kind load image-archive`, `podman load` and `docker load` read.
     pub fn write(&self, output: impl Write) -> io::Result<()> {
         let layer = self.layer.tar()?;
@@ -117,17 +117,17 @@ mod tests {
 
     use super::*;
 
-    fn image() -> Image {
-        Image {
+    fn image() -> ImageArchive {
+        ImageArchive {
             reference: "registry.example/some/app:v1".to_owned(),
-            layer: Layer::default().file("/usr/bin/app", 0o755, *b"program").folder("/tmp", 0o1777),
+            layer: ImageLayer::default().file("/usr/bin/app", 0o755, *b"program").folder("/tmp", 0o1777),
             entry_point: vec!["/usr/bin/app".to_owned()],
             user: "65532:65532".to_owned(),
-            ..Image::default()
+            ..ImageArchive::default()
         }
     }
 
-    fn written(image: &Image) -> Vec<u8> {
+    fn written(image: &ImageArchive) -> Vec<u8> {
         let mut bytes = Vec::new();
         image.write(&mut bytes).expect("memory takes it");
         bytes
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn the_same_content_gives_the_same_bytes() {
         assert_eq!(written(&image()), written(&image()));
-        assert_ne!(written(&image()), written(&Image { user: "0:0".to_owned(), ..image() }));
+        assert_ne!(written(&image()), written(&ImageArchive { user: "0:0".to_owned(), ..image() }));
     }
 
     #[test]
@@ -176,7 +176,7 @@ mod tests {
         std::fs::create_dir(folder.path().join("lib")).expect("made");
         std::fs::write(folder.path().join("lib/a"), "a").expect("written");
         std::os::unix::fs::symlink("a", folder.path().join("lib/b")).expect("linked");
-        let bytes = Layer::from_folder(folder.path()).expect("it is read").tar().expect("memory takes it");
+        let bytes = ImageLayer::from_folder(folder.path()).expect("it is read").tar().expect("memory takes it");
         let mut archive = tar::Archive::new(bytes.as_slice());
         let links: Vec<_> = archive
             .entries()

@@ -9,7 +9,7 @@ use std::{
 
 /// The files of an image by their path without the leading slash.
 #[derive(Debug, Default)]
-pub struct Layer(BTreeMap<PathBuf, LayerEntry>);
+pub struct ImageLayer(BTreeMap<PathBuf, LayerEntry>);
 
 #[derive(Debug)]
 enum LayerEntry {
@@ -18,7 +18,7 @@ enum LayerEntry {
     Link { to: PathBuf },
 }
 
-impl Layer {
+impl ImageLayer {
     /// All of a folder: files, folders and symbolic links with their modes. Other things are refused.
     pub fn from_folder(root: &Path) -> io::Result<Self> {
         let mut layer = Self::default();

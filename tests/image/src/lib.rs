@@ -6,6 +6,6 @@ mod archive;
 mod layer;
 mod sbom;
 
-pub use archive::Image;
-pub use layer::Layer;
-pub use sbom::Sbom;
+pub use archive::ImageArchive;
+pub use layer::ImageLayer;
+pub use sbom::BillOfMaterials;

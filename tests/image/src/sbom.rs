@@ -25,7 +25,7 @@ use toml_edit::Document;
 
 /// What the document is about.
 #[derive(Clone, Debug)]
-pub struct Sbom {
+pub struct BillOfMaterials {
     /// The product's name.
     pub name: String,
     /// The packages of the workspace whose programs are in the product. The first one's version is the product's.
@@ -46,7 +46,7 @@ struct DependencyGraph {
     edges: BTreeMap<CrateVersion, BTreeSet<CrateVersion>>,
 }
 
-impl Sbom {
+impl BillOfMaterials {
     /// The document for the workspace in `folder`, and for this machine's platform: every crate that the programs need
     /// at build time or later except those of build scripts and tests, with its licence and its checksum in the
     /// registry. It bears neither time nor serial number: the same lock file gives the same bytes.
@@ -216,7 +216,7 @@ mod tests {
         let graph = DependencyGraph::parse(tree).expect("it is one");
         let lock = format!("[[package]]\nname = \"b\"\nversion = \"1.0.0\"\nchecksum = \"{}\"\n", "ab".repeat(32));
         let system = "pkg:deb/debian/libc6@2.36-9+deb12u10?distro=debian-12";
-        let sbom = Sbom {
+        let sbom = BillOfMaterials {
             name: "p".to_owned(),
             packages: vec!["a".to_owned()],
             features: String::new(),
@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(json["components"][2]["licenses"][0]["license"]["name"], "some words");
         assert_eq!(json["components"][3]["version"], "2.36-9+deb12u10");
         assert_eq!(json["dependencies"][0]["dependsOn"], serde_json::json!(["a@1.0.0", system]));
-        let missing = Sbom { packages: vec!["b".to_owned(), "z".to_owned()], ..sbom };
+        let missing = BillOfMaterials { packages: vec!["b".to_owned(), "z".to_owned()], ..sbom };
         assert!(missing.document(&graph, &BTreeMap::new()).is_err(), "no such package");
     }
 }

@@ -558,7 +558,7 @@ impl InvariantChecker {
             return Err("there is no index".to_owned());
         };
         let manifest = manifest.clone();
-        self.check_manifest(&manifest, "nobody")?;
+        self.check_manifest(&manifest, "no writer")?;
         if !self.visibility_bounded {
             return Ok(());
         }
@@ -588,8 +588,8 @@ impl InvariantChecker {
             }
             // An audit may find an operation after the audit window or not, but only with that outcome.
             let unfound = matches!((recorded, real), (None | Some(Outcome::Aborted), Outcome::Expired));
-            let told = recorded.is_some_and(|recorded| is_allowed(recorded, real));
-            if recorded != Some(real) && !unfound && !(real == Outcome::Unknown && told) {
+            let allowed = recorded.is_some_and(|recorded| is_allowed(recorded, real));
+            if recorded != Some(real) && !unfound && !(real == Outcome::Unknown && allowed) {
                 return Err(format!(
                     "at the end {token} op {op} is {recorded:?} in the index and {real:?} in the model: no audit found it"
                 ));
@@ -625,7 +625,7 @@ fn check_counted_once(
 /// The holder published the manifest.
 fn check_publisher(manifest: &Manifest, by: &str) -> Result<(), String> {
     let Some(holder) = &manifest.holder else {
-        return Err("was published while nobody held the index".to_owned());
+        return Err("was published while no writer held the index".to_owned());
     };
     let name = holder.identity.0.as_str();
     if by == name || by.strip_prefix(name).is_some_and(|restart| restart.starts_with('.')) {

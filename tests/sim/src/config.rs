@@ -93,7 +93,7 @@ pub struct DiskShortage {
     pub from: Duration,
     /// How long it lasts.
     pub span: Duration,
-    /// The room in bytes that a segment has, while it is built or merged; 0: nothing can be opened either.
+    /// The room in bytes that a segment has, while it is built or compacted; 0: nothing can be opened either.
     pub room: u64,
 }
 
@@ -243,7 +243,7 @@ impl SimConfig {
                 (config.append_interval, config.stray_writers) = (200..=4_000, 4);
                 config.fault_burst = Duration::from_mins(8);
             }
-            Mutant::UnverifiedMergeInput => {
+            Mutant::UnverifiedCompactionInput => {
                 (fault_schedule.process_pauses, fault_schedule.process_crashes) = (0, 0);
                 fault_schedule.damaged_segments = 60;
                 (config.writers, config.append_interval, config.indexers) = (3, 200..=1_500, 1);

@@ -59,10 +59,10 @@ impl EngineDecorator for LimitedDiskEngine {
         self.inner.open(manifest).await
     }
 
-    async fn merge(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError> {
+    async fn compact(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError> {
         let needed = inputs.iter().map(|segment| segment.size).sum();
-        reserve(&self.world, needed, "a disk had no room for a merge")?;
-        self.inner.merge(inputs).await
+        reserve(&self.world, needed, "a disk had no room for a compaction")?;
+        self.inner.compact(inputs).await
     }
 }
 

@@ -112,15 +112,15 @@ mutants! {
     ClocksTakenForEqual,
     /// A lowered audit window drops the later looks at what was appended before (`tidemark-ingest`).
     LoweredWindowDropsLook,
-    /// A merge takes its inputs as they are on the disk, without comparing them with the manifest (engine).
-    UnverifiedMergeInput,
+    /// A compaction takes its inputs as they are on the disk, without comparing them with the manifest (engine).
+    UnverifiedCompactionInput,
     /// What a label holds is taken for each of several entries that may have written it (`tidemark-wal`).
     LabelOfLaterEntry,
 }
 
 /// The mutants whose body is in an engine: `mutants/engine.rs`.
 pub const ENGINE_MUTANTS: [Mutant; 3] =
-    [Mutant::OutcomeDecidedAgain, Mutant::UnverifiedMergeInput, Mutant::FullDiskCutsSegment];
+    [Mutant::OutcomeDecidedAgain, Mutant::UnverifiedCompactionInput, Mutant::FullDiskCutsSegment];
 /// The mutants whose body is in a process of a scenario: `scenario/`.
 pub const PROCESS_MUTANTS: [Mutant; 1] = [Mutant::PurgeBeforeClosing];
 /// The names of the mutants whose body is in a crate: `indexer/{store,wal,catalog,ingest}/src/mutants.rs`.

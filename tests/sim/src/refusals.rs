@@ -48,7 +48,7 @@ struct RefusalLedger {
     /// Whether the store gives all of them again.
     lifted: bool,
     disabled: Option<DisabledKey>,
-    /// Whether anything was ever refused. Until then nobody needs to know what was read.
+    /// Whether anything was ever refused. Until then reads are not recorded.
     armed: bool,
     /// By process, bucket and key: the true time of the first refusal since the object was last read.
     refused: BTreeMap<(String, String, String), u64>,

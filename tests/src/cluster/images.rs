@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Context;
-use tidemark_image::{Image, Layer};
+use tidemark_image::{ImageArchive, ImageLayer};
 
 use super::node::PAUSE;
 use crate::{root, tools};
@@ -39,7 +39,7 @@ pub async fn demo() -> anyhow::Result<PathBuf> {
 pub async fn minio() -> anyhow::Result<PathBuf> {
     let folder = tools::go("minio").await?;
     let image = program(MINIO, &folder.join("minio"), "/usr/bin/minio")?;
-    cached(&folder, &Image { layer: image.layer.folder("data", 0o777), ..image })
+    cached(&folder, &ImageArchive { layer: image.layer.folder("data", 0o777), ..image })
 }
 
 /// `kubectl`: with `--server=http://NAME get --raw PATH` it asks any server as `curl` would.
@@ -52,26 +52,26 @@ pub async fn kubectl() -> anyhow::Result<PathBuf> {
 pub(crate) async fn pause() -> anyhow::Result<PathBuf> {
     let folder = tools::go("pause").await?;
     let image = program(PAUSE, &folder.join("pause"), "/pause")?;
-    cached(&folder, &Image { user: "65535:65535".to_owned(), ..image })
+    cached(&folder, &ImageArchive { user: "65535:65535".to_owned(), ..image })
 }
 
 /// An image of one static program, which is its entry point.
-pub fn program(name: &str, file: &Path, path: &str) -> anyhow::Result<Image> {
+pub fn program(name: &str, file: &Path, path: &str) -> anyhow::Result<ImageArchive> {
     let bytes = fs::read(file).with_context(|| format!("\"{}\" is not readable", file.display()))?;
-    let layer = Layer::default().folder("tmp", 0o1777).file(path, 0o755, bytes);
+    let layer = ImageLayer::default().folder("tmp", 0o1777).file(path, 0o755, bytes);
     let layer =
         layer.file("etc/passwd", 0o644, *b"root:x:0:0::/:/sbin/nologin\nnobody:x:65532:65532::/:/sbin/nologin\n");
-    Ok(Image {
+    Ok(ImageArchive {
         reference: name.to_owned(),
         layer,
         entry_point: vec![path.to_owned()],
         environment: vec!["PATH=/usr/bin:/bin".to_owned()],
-        ..Image::default()
+        ..ImageArchive::default()
     })
 }
 
 /// Writes an image below `target/image`, under a name that changes with the programs' folder.
-fn cached(programs: &Path, image: &Image) -> anyhow::Result<PathBuf> {
+fn cached(programs: &Path, image: &ImageArchive) -> anyhow::Result<PathBuf> {
     let folder = root().join("target/image");
     fs::create_dir_all(&folder)?;
     let name = programs.file_name().context("the folder has a name")?.display().to_string();

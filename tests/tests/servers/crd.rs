@@ -153,9 +153,9 @@ fn no_rule_is_left_out() {
     let mut messages = BTreeSet::new();
     collect(&crd, &mut messages);
     let words: Vec<_> = rules().into_iter().chain(updates()).filter_map(|case| case.refused).collect();
-    let untold =
+    let unreported =
         |message: &&String| !words.iter().any(|words| message.contains(words)) && !message.contains("the name starts");
-    assert_eq!(messages.iter().filter(untold).collect::<Vec<_>>(), Vec::<&String>::new());
+    assert_eq!(messages.iter().filter(unreported).collect::<Vec<_>>(), Vec::<&String>::new());
 }
 
 fn collect(value: &Value, messages: &mut BTreeSet<String>) {

@@ -42,19 +42,19 @@ async fn it_makes_buckets_waits_for_parameters_and_tells_until_it_is_stopped() {
     // The bounds add up to the shortest that a real server bears.
     let set = ["--expiry", "1s", "--request-timeout", "1s", "--visibility-delay", "0s"];
     TidemarkProcess::output(&with(&["log", "set"], &set), &environment).await.expect("the parameters are set");
-    let told = async || {
+    let has_five = async || {
         let outcomes = outcomes(&environment).await;
         if outcomes.values().sum::<usize>() >= 5 { Ok(()) } else { Err(format!("{outcomes:?}")) }
     };
-    telling.until("five entries are told", told).await;
+    telling.until("five entries are listed", has_five).await;
     let ended = telling.stop().await.expect("it ends when it is asked to");
     assert!(ended.success(), "{ended}");
 
     // The same seed once more: the repos are there, and every name is new.
     let again = with(&["demo"], &["--every", "0s", "--count", "40", "--seed", "1"]);
-    let told = TidemarkProcess::output(&again, &environment).await.expect("it ends after 40 entries");
-    assert_eq!(told.lines().count(), 40, "{told}");
-    let abandoned = told.lines().filter(|line| line.ends_with("abandoned")).count();
+    let printed = TidemarkProcess::output(&again, &environment).await.expect("it ends after 40 entries");
+    assert_eq!(printed.lines().count(), 40, "{printed}");
+    let abandoned = printed.lines().filter(|line| line.ends_with("abandoned")).count();
     let give_up = Instant::now() + PATIENCE;
     let outcomes = loop {
         let outcomes = outcomes(&environment).await;

@@ -10,7 +10,7 @@ use std::{
 
 use cyclonedx_bom::prelude::{Bom, Validate};
 use serde_json::Value;
-use tidemark_image::Sbom;
+use tidemark_image::BillOfMaterials;
 use tidemark_tests::cluster::images;
 
 /// The repository's top folder.
@@ -185,7 +185,7 @@ async fn it_says_what_it_is_made_of() {
 #[test]
 fn what_it_is_made_of_does_not_depend_on_when_and_where() {
     let packages = ["tidemark-indexer", "tidemark-operator"].map(str::to_owned).to_vec();
-    let sbom = Sbom { name: "tidemark".to_owned(), packages, features: String::new(), system: Vec::new() };
+    let sbom = BillOfMaterials { name: "tidemark".to_owned(), packages, features: String::new(), system: Vec::new() };
     let made = || sbom.json(&root()).expect("cargo knows the workspace");
     let first = made();
     assert!(first == made(), "twice the same");

@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::Stdio, time::Duration};
 
 use tidemark_tests::{optional_script, root};
 
-use crate::page::site::Site;
+use crate::page::site::PageSite;
 
 /// The program, or nothing where there is no Python; in CI there has to be one.
 fn schemathesis() -> Option<PathBuf> {
@@ -19,7 +19,7 @@ fn schemathesis() -> Option<PathBuf> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_answer_is_one_that_the_document_allows() {
     let Some(program) = tokio::task::spawn_blocking(schemathesis).await.expect("no panic") else { return };
-    let site = Site::start().await;
+    let site = PageSite::start().await;
     let folder = tempfile::tempdir().expect("a folder");
     let mut command = tokio::process::Command::new(program);
     let settings = root().join("tests/tools/schemathesis");

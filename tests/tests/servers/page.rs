@@ -3,13 +3,13 @@
 mod browser;
 pub(crate) mod site;
 
-use browser::{Browser, Tab};
-use site::{ATTACK, Site};
+use browser::{BrowserTab, HeadlessBrowser};
+use site::{ATTACK, PageSite};
 
 /// A site with a browser on it; nothing where there is no Chromium and none is demanded.
-async fn opened() -> Option<(Site, Browser, Tab)> {
-    let browser = Browser::start().await?;
-    let site = Site::start().await;
+async fn opened() -> Option<(PageSite, HeadlessBrowser, BrowserTab)> {
+    let browser = HeadlessBrowser::start().await?;
+    let site = PageSite::start().await;
     let tab = browser.open(&site.url("")).await;
     tab.until(
         "every entry is sealed and shown without a reload",

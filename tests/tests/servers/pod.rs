@@ -4,7 +4,7 @@ mod data_pod;
 
 use std::{net::Ipv4Addr, path::Path, time::Duration};
 
-use data_pod::{ID, SECRET, Settings};
+use data_pod::{ID, PodSettings, SECRET};
 use tidemark_tests::{
     MinioServer, S3Server,
     faults::{FaultRule, InjectedFault, StoreOperation},
@@ -13,25 +13,25 @@ use tidemark_tests::{
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_cause_is_told_and_goes_when_it_is_mended_without_a_restart() {
+async fn each_cause_is_reported_and_goes_when_it_is_mended_without_a_restart() {
     let server = S3Server::start().expect("the server starts");
-    let settings = Settings::of(&server.endpoint());
+    let settings = PodSettings::of(&server.endpoint());
     let pod = settings.start("index").await;
     assert_eq!((pod.status("/healthz").await, pod.status("/readyz").await), (200, 200));
-    let told = pod.until_problem("CredentialsMissing", Some("log")).await;
+    let message = pod.until_problem("CredentialsMissing", Some("log")).await;
     // The operator believes no report of another process: both roles bear their name before they have opened anything.
     pod.until("its name is known", |process| process["identity"] == "pod-1").await;
     let search = settings.start("serve").await;
     search.until("its name is known", |process| process["identity"] == "pod-1" && process["kind"] == "search").await;
     drop(search);
-    assert!(told.contains(ID) && told.contains("Secret"), "{told}");
+    assert!(message.contains(ID) && message.contains("Secret"), "{message}");
     settings.credential(ID, ACCESS_KEY);
     settings.credential(SECRET, "wrong");
     pod.until_problem("AccessDenied", Some("log")).await;
     settings.credential(SECRET, SECRET_KEY);
     for (bucket, place) in [("log", "log"), ("meta", "metadata"), ("vmeta", "metadata")] {
-        let told = pod.until_problem("BucketMissing", Some(place)).await;
-        assert!(told.contains("create the bucket"), "{told}");
+        let message = pod.until_problem("BucketMissing", Some(place)).await;
+        assert!(message.contains("create the bucket"), "{message}");
         server.create_bucket(bucket);
     }
     pod.until_problem("BucketMissing", Some("index")).await;
@@ -65,7 +65,7 @@ async fn each_cause_is_told_and_goes_when_it_is_mended_without_a_restart() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn credentials_are_rotated_while_indexer_and_search_run() {
     let server = S3Server::start().expect("the server starts");
-    let settings = Settings::ready(&server);
+    let settings = PodSettings::ready(&server);
     let (indexer, search) = (settings.start("index").await, settings.start("serve").await);
     indexer.until_well("writing").await;
     search.until_well("serving").await;
@@ -94,7 +94,7 @@ async fn an_authority_is_rotated_while_indexer_and_search_run() {
     let trust = |from: &Path| std::fs::copy(from.join("ca.crt"), &trusted).expect("it is written");
     // The wrong one first, as in the first hour.
     trust(next.path());
-    let settings = Settings::of(minio.endpoint()).with_authority(&trusted);
+    let settings = PodSettings::of(minio.endpoint()).with_authority(&trusted);
     let keys = minio.environment();
     settings.credential(ID, &keys[ID]);
     settings.credential(SECRET, &keys[SECRET]);
@@ -117,7 +117,7 @@ async fn an_authority_is_rotated_while_indexer_and_search_run() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_store_is_waited_for() {
     let minio = MinioServer::start().await.expect("minio starts");
-    let settings = Settings::of(minio.endpoint());
+    let settings = PodSettings::of(minio.endpoint());
     let pod = settings.start("index").await;
     let search = settings.start("serve").await;
     let keys = minio.environment();
@@ -144,16 +144,16 @@ async fn a_real_store_is_waited_for() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_index_of_another_owner_is_left_alone_until_it_is_adopted() {
     let server = S3Server::start().expect("the server starts");
-    let first = Settings::ready(&server).start("index").await;
+    let first = PodSettings::ready(&server).start("index").await;
     first.until_well("writing").await;
     let other = || {
-        let settings = Settings::ready(&server).with("IDENTITY", Some("pod-2"));
+        let settings = PodSettings::ready(&server).with("IDENTITY", Some("pod-2"));
         settings.with("OWNER", Some("k8s:cluster/data/invoices/uid-2"))
     };
     let refused = other();
     let second = refused.start("index").await;
-    let told = second.until_problem("OwnedByAnother", Some("index")).await;
-    assert!(told.contains("data/orders") && told.contains("adoptOwner: \"uid-1\""), "{told}");
+    let message = second.until_problem("OwnedByAnother", Some("index")).await;
+    assert!(message.contains("data/orders") && message.contains("adoptOwner: \"uid-1\""), "{message}");
     drop(second);
     let adopting = other().with("ADOPT_OWNER", Some("uid-1"));
     let second = adopting.start("index").await;
@@ -169,7 +169,7 @@ async fn a_resource_that_was_made_again_says_from_whom_it_has_its_index_and_a_re
     let server = S3Server::start().expect("the server starts");
     for (uid, from) in [("uid-1", None), ("uid-1", None), ("uid-2", Some("uid-1")), ("uid-2", None)] {
         let owner = format!("k8s:cluster/data/orders/{uid}");
-        let settings = Settings::ready(&server).with("OWNER", Some(&owner));
+        let settings = PodSettings::ready(&server).with("OWNER", Some(&owner));
         let pod = settings.start("index").await;
         let process = pod.until_well("writing").await;
         assert_eq!(process["adoptedFrom"].as_str(), from, "{uid}: {process}");
@@ -180,7 +180,7 @@ async fn a_resource_that_was_made_again_says_from_whom_it_has_its_index_and_a_re
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_index_of_another_log_is_left_alone_and_cannot_be_adopted() {
     let server = S3Server::start().expect("the server starts");
-    let settings = Settings::ready(&server);
+    let settings = PodSettings::ready(&server);
     let first = settings.start("index").await;
     first.until_well("writing").await;
     let before = || {
@@ -189,13 +189,13 @@ async fn an_index_of_another_log_is_left_alone_and_cannot_be_adopted() {
     };
     let index = before();
     // The same resource, which names its own UID to adopt from: everything is right but the log.
-    let other = Settings::ready(&server).with("LOG", Some("s3://log/invoices")).with("IDENTITY", Some("pod-2"));
+    let other = PodSettings::ready(&server).with("LOG", Some("s3://log/invoices")).with("IDENTITY", Some("pod-2"));
     let other = other.with("ADOPT_OWNER", Some("uid-1"));
     let second = other.start("index").await;
     for pod in [&second, &other.start("serve").await] {
-        let told = pod.until_problem("OwnedByAnother", Some("index")).await;
+        let message = pod.until_problem("OwnedByAnother", Some("index")).await;
         for part in ["s3://log/orders", "data/orders", "choose another prefix"] {
-            assert!(told.contains(part), "{told}");
+            assert!(message.contains(part), "{message}");
         }
     }
     assert_eq!(second.status("/healthz").await, 200, "it waits");
@@ -209,17 +209,17 @@ async fn an_index_of_another_log_is_left_alone_and_cannot_be_adopted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_indexer_waits_for_the_logs_parameters_and_goes_on_with_them_where_its_own_differ() {
     let server = S3Server::start().expect("the server starts");
-    let missing = Settings::ready(&server).with("EXPIRY", None);
+    let missing = PodSettings::ready(&server).with("EXPIRY", None);
     let pod = missing.start("index").await;
     pod.until_problem("ExpiryMissing", Some("log")).await;
-    let settings = Settings::ready(&server);
+    let settings = PodSettings::ready(&server);
     settings.run(&["log", "set"]).await;
     pod.until_well("writing").await;
     assert!(pod.program.stop().await.expect("it stops").success());
-    let differs = Settings::ready(&server).with("EXPIRY", Some("2s"));
+    let differs = PodSettings::ready(&server).with("EXPIRY", Some("2s"));
     let pod = differs.start("index").await;
-    let told = pod.until_problem("ParametersDiffer", None).await;
-    assert!(told.contains("2s") && told.contains("tidemark log set"), "{told}");
+    let message = pod.until_problem("ParametersDiffer", None).await;
+    assert!(message.contains("2s") && message.contains("tidemark log set"), "{message}");
     let goes_on = |process: &serde_json::Value| process["phase"] == "writing" && process["caughtUp"] == true;
     pod.until("it indexes by the recorded ones", goes_on).await;
     differs.run(&["log", "set"]).await;
@@ -230,10 +230,10 @@ async fn an_indexer_waits_for_the_logs_parameters_and_goes_on_with_them_where_it
 async fn a_store_that_ignores_preconditions_is_unfit() {
     let server = S3Server::start().expect("the server starts");
     server.ignore_preconditions();
-    let settings = Settings::ready(&server);
+    let settings = PodSettings::ready(&server);
     let pod = settings.start("index").await;
-    let told = pod.until_problem("StoreUnsupported", Some("log")).await;
-    assert!(told.contains("second create") && told.contains("tidemark check"), "{told}");
+    let message = pod.until_problem("StoreUnsupported", Some("log")).await;
+    assert!(message.contains("second create") && message.contains("tidemark check"), "{message}");
     assert_eq!(pod.status("/healthz").await, 200);
 }
 
@@ -242,7 +242,7 @@ async fn search_wants_the_token_that_the_file_holds_now() {
     let server = S3Server::start().expect("the server starts");
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("token");
-    let settings = Settings::ready(&server).with("AUTH_TOKEN_FILE", file.to_str());
+    let settings = PodSettings::ready(&server).with("AUTH_TOKEN_FILE", file.to_str());
     let indexer = settings.start("index").await;
     let search = settings.start("serve").await;
     search.until_problem("AuthTokenMissing", Some("auth")).await;
@@ -250,8 +250,8 @@ async fn search_wants_the_token_that_the_file_holds_now() {
         assert_eq!(search.status(path).await, 200, "{path} is open");
     }
     std::fs::write(&file, "too short").expect("it is written");
-    let told = |process: &serde_json::Value| process.to_string().contains("9 characters");
-    search.until("a short token is refused", |process| told(process)).await;
+    let is_short = |process: &serde_json::Value| process.to_string().contains("9 characters");
+    search.until("a short token is refused", |process| is_short(process)).await;
     indexer.until_well("writing").await;
     let client = reqwest::Client::new();
     let ask = async |path: &str, user: Option<&str>, token: &str| {

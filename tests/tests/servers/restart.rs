@@ -24,7 +24,7 @@ const KILLS: u32 = 5;
 /// How long a program may take to ask its store.
 const PATIENCE: Duration = Duration::from_mins(3);
 
-type Environment = BTreeMap<String, String>;
+type ProcessEnvironment = BTreeMap<String, String>;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn index_and_serve_are_killed_while_writers_append_to_a_real_store() {
@@ -78,7 +78,7 @@ async fn dev_is_killed_while_it_takes_in_a_git_history() {
     let commits = commit(repository.path(), 60);
     let (dir, git) = (text(folder.path()), text(repository.path()));
     let dev = ["dev", "--git", git, "--dir", dir, "--expiry", "10s", "--listen", "127.0.0.1:0"];
-    let none = Environment::new();
+    let none = ProcessEnvironment::new();
     for _ in 0..KILLS {
         let program = start(&dev, &none).await;
         a_moment(2500).await;
@@ -120,7 +120,7 @@ async fn programs_whose_store_never_answers_end_when_they_are_asked_to() {
     }
 }
 
-async fn start(arguments: &[&str], environment: &Environment) -> TidemarkProcess {
+async fn start(arguments: &[&str], environment: &ProcessEnvironment) -> TidemarkProcess {
     TidemarkProcess::serving(arguments, environment).await.expect("it starts")
 }
 
@@ -154,7 +154,7 @@ async fn append(log: Log, writer: u32, stop: CancellationToken) -> Vec<Token> {
     acknowledged
 }
 
-async fn until_the_same(program: &TidemarkProcess, places: &[&str], environment: &Environment) {
+async fn until_the_same(program: &TidemarkProcess, places: &[&str], environment: &ProcessEnvironment) {
     let compare = async || {
         let (index, log) = (everything(program).await, log_lines(places, environment).await);
         if index == log { Ok(()) } else { Err(format!("the index has {index:?}, the log {log:?}")) }
@@ -204,7 +204,7 @@ async fn bundles(program: &TidemarkProcess) -> BTreeMap<String, u32> {
 }
 
 /// What the bucket says of itself: the outcome of each sealed entry.
-async fn log_lines(places: &[&str], environment: &Environment) -> BTreeMap<String, Vec<String>> {
+async fn log_lines(places: &[&str], environment: &ProcessEnvironment) -> BTreeMap<String, Vec<String>> {
     let printed = TidemarkProcess::output(&[&["log", "--json"], places].concat(), environment).await.expect("it lists");
     let lines = printed.lines().map(|line| serde_json::from_str::<Value>(line).expect("a line is JSON"));
     lines

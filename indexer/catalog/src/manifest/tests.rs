@@ -197,40 +197,44 @@ impl ManifestWorld {
             }
             ManifestStep::Compact { from, many } => {
                 let from = from.checked_rem(state.segments.len()).unwrap_or(0);
-                let merged: Vec<_> = state.segments.iter().skip(from).take(*many).cloned().collect();
-                let (Some(first), Some(last)) = (merged.first(), merged.last()) else { return plain(state.clone()) };
+                let compacted: Vec<_> = state.segments.iter().skip(from).take(*many).cloned().collect();
+                let (Some(first), Some(last)) = (compacted.first(), compacted.last()) else {
+                    return plain(state.clone());
+                };
                 let added = SegmentMeta {
                     key: self.key(ObjectKind::Segment),
                     size: 1,
                     checksum: "1".repeat(64),
                     format: 1,
-                    digest: merged.iter().map(|segment| segment.digest).sum(),
-                    first: merged.iter().map(|segment| segment.first).min().unwrap(),
-                    last: merged.iter().map(|segment| segment.last).max().unwrap(),
+                    digest: compacted.iter().map(|segment| segment.digest).sum(),
+                    first: compacted.iter().map(|segment| segment.first).min().unwrap(),
+                    last: compacted.iter().map(|segment| segment.last).max().unwrap(),
                     entry_times: first.entry_times.clone(),
                     seq: first.seq.start..last.seq.end,
-                    counts: merged.iter().map(|segment| segment.counts).sum(),
+                    counts: compacted.iter().map(|segment| segment.counts).sum(),
                     unsettled: 0,
-                    documents: merged.iter().map(|segment| segment.documents).sum(),
+                    documents: compacted.iter().map(|segment| segment.documents).sum(),
                 };
-                let removes = merged.iter().map(|segment| segment.key.clone()).collect();
+                let removes = compacted.iter().map(|segment| segment.key.clone()).collect();
                 let compaction = CompactionResult { removes, adds: vec![added], ..CompactionResult::default() };
                 plain(state.adopt(epoch, &compaction)?)
             }
             ManifestStep::CompactSidecars => {
-                let merged = &state.sidecars;
-                let (Some(first), Some(last)) = (merged.first(), merged.last()) else { return plain(state.clone()) };
+                let compacted = &state.sidecars;
+                let (Some(first), Some(last)) = (compacted.first(), compacted.last()) else {
+                    return plain(state.clone());
+                };
                 let added = SidecarMeta {
                     key: self.key(ObjectKind::Sidecar),
                     size: 1,
                     checksum: "1".repeat(64),
                     causes: first.causes.start..last.causes.end,
-                    corrected: merged.iter().map(|sidecar| sidecar.corrected).sum(),
-                    outdated: merged.iter().map(|sidecar| sidecar.outdated).sum(),
-                    counts: merged.iter().map(|sidecar| sidecar.counts).sum(),
-                    digest: merged.iter().map(|sidecar| sidecar.digest).sum(),
+                    corrected: compacted.iter().map(|sidecar| sidecar.corrected).sum(),
+                    outdated: compacted.iter().map(|sidecar| sidecar.outdated).sum(),
+                    counts: compacted.iter().map(|sidecar| sidecar.counts).sum(),
+                    digest: compacted.iter().map(|sidecar| sidecar.digest).sum(),
                 };
-                let removes_sidecars = merged.iter().map(|sidecar| sidecar.key.clone()).collect();
+                let removes_sidecars = compacted.iter().map(|sidecar| sidecar.key.clone()).collect();
                 let adds_sidecars = vec![added];
                 let compaction = CompactionResult { removes_sidecars, adds_sidecars, ..CompactionResult::default() };
                 plain(state.adopt(epoch, &compaction)?)
@@ -399,13 +403,13 @@ fn a_compaction_that_loses_a_record_or_a_mark_is_refused() {
 }
 
 #[test]
-fn a_merge_that_ran_while_a_correction_was_published_counts_it_as_settled() {
+fn a_compaction_that_ran_while_a_correction_was_published_counts_it_as_settled() {
     let mut world = world();
     assert_eq!(world.state.segments.iter().map(|segment| segment.unsettled).collect::<Vec<_>>(), [0, 2]);
     let inputs = world.state.segments.clone();
     world.take(&ManifestStep::Correct { of: 2, outcome: 1 }).unwrap();
     assert_eq!(world.state.segments[1].unsettled, 1);
-    let merged = SegmentMeta {
+    let compacted = SegmentMeta {
         key: world.key(ObjectKind::Segment),
         first: inputs[0].first.min(inputs[1].first),
         last: inputs[0].last.max(inputs[1].last),
@@ -417,7 +421,7 @@ fn a_merge_that_ran_while_a_correction_was_published_counts_it_as_settled() {
         ..inputs[0].clone()
     };
     let removes = inputs.iter().map(|input| input.key.clone()).collect();
-    let compaction = CompactionResult { removes, adds: vec![merged], ..CompactionResult::default() };
+    let compaction = CompactionResult { removes, adds: vec![compacted], ..CompactionResult::default() };
     let next = world.state.adopt(1, &compaction);
     assert_eq!(broken(next.clone(), &world.state), "none");
     assert_eq!(next.unwrap().segments[0].unsettled, 1);
@@ -443,19 +447,19 @@ fn marks_name_the_records_that_caused_them() {
     let causes = |world: &ManifestWorld| world.state.sidecars.iter().map(|one| one.causes.clone()).collect::<Vec<_>>();
     assert_eq!(causes(&world), [5..6, 6..7, 7..8]);
     let state = world.state.clone();
-    let merge = |range: std::ops::Range<usize>, causes| {
+    let compaction_of = |range: std::ops::Range<usize>, causes| {
         let inputs = &state.sidecars[range];
         let outdated = inputs.iter().map(|input| input.outdated).sum();
         let added = SidecarMeta { causes, outdated, key: world.key(ObjectKind::Sidecar), ..inputs[0].clone() };
         let removes_sidecars = inputs.iter().map(|input| input.key.clone()).collect();
         CompactionResult { removes_sidecars, adds_sidecars: vec![added], ..CompactionResult::default() }
     };
-    assert_eq!(broken(state.adopt(1, &merge(0..2, 5..7)), &state), "none");
-    assert_eq!(broken(state.adopt(1, &merge(0..2, 5..6)), &state), "a compaction keeps what caused the marks");
-    let mut lost = merge(0..2, 5..7);
+    assert_eq!(broken(state.adopt(1, &compaction_of(0..2, 5..7)), &state), "none");
+    assert_eq!(broken(state.adopt(1, &compaction_of(0..2, 5..6)), &state), "a compaction keeps what caused the marks");
+    let mut lost = compaction_of(0..2, 5..7);
     lost.adds_sidecars[0].outdated -= 1;
     assert_eq!(broken(state.adopt(1, &lost), &state), "a compaction keeps every mark");
-    let mut apart = merge(0..3, 5..8);
+    let mut apart = compaction_of(0..3, 5..8);
     apart.removes_sidecars.remove(1);
     apart.adds_sidecars[0].outdated -= 2;
     assert_eq!(broken(state.adopt(1, &apart), &state), "the causes of the sidecars ascend without overlap");

@@ -50,16 +50,20 @@ impl Manifest {
 
     /// Refused unless the generation, of the index at `index`, holds the records of `log`, and claims it where it is.
     pub(crate) fn require_log(&self, index: &str, log: &LogIdentity) -> Result<(), TransactionRejected> {
+        mutants::log_refusal(self.refusal_of_log(index, log)).map_or(Ok(()), Err)
+    }
+
+    fn refusal_of_log(&self, index: &str, log: &LogIdentity) -> Option<TransactionRejected> {
         let url = index.to_owned();
-        let same = mutants::is_same_log(self.belongs_to_log(log.id.as_ref()));
+        let same = self.belongs_to_log(log.id.as_ref());
         match &self.claim {
-            Some(claim) if same && !mutants::is_at_claim(log.is_at(claim)) => {
-                Err(TransactionRejected::LogMoved { url, log: log.url.clone(), claimed: claim.url.clone() })
+            Some(claim) if same && !log.is_at(claim) => {
+                Some(TransactionRejected::LogMoved { url, log: log.url.clone(), claimed: claim.url.clone() })
             }
-            _ if same => Ok(()),
-            None => Err(TransactionRejected::Unclaimed { url }),
+            _ if same => None,
+            None => Some(TransactionRejected::Unclaimed { url }),
             Some(LogClaim { url: log, owner, .. }) => {
-                Err(TransactionRejected::OfAnotherLog { url, log: log.clone(), owner: owner.to_string() })
+                Some(TransactionRejected::OfAnotherLog { url, log: log.clone(), owner: owner.to_string() })
             }
         }
     }

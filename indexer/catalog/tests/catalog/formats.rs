@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
 use tidemark_catalog::{
-    BodyDigest, CatalogError, EndReason, GarbageList, GarbageState, Generation, GenerationEnd, IndexOwner, IndexPin,
+    BodyDigest, CatalogError, CollectorState, EndReason, GarbageList, Generation, GenerationEnd, IndexOwner, IndexPin,
     IndexRegistration, IndexTotals, LeaseHolder, LogClaim, LogCleaner, LogCursor, LogFloor, LogId, Manifest,
     ParameterSet, PinRegister, ProbeRecord, RecordCounts, RootState, SegmentMeta, SetDigest, SetElement, SidecarMeta,
     WriterIdentity,
@@ -200,7 +200,7 @@ fn pins_1_and_garbage_1() {
     let dated =
         GarbageList { keys: 20_000, size: 1_240_067, checksum: "cd".repeat(32), since: Some(second(1_600_000_200)) };
     let undated = GarbageList { keys: 1, size: 129, since: None, ..dated.clone() };
-    let garbage = GarbageState {
+    let garbage = CollectorState {
         log,
         epoch: 3,
         collector: "pod-uid".to_owned(),

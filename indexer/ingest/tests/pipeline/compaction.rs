@@ -1,4 +1,4 @@
-//! Compaction with an engine whose merges fail, wait or lie.
+//! Compaction with an engine whose compactions fail, wait or lie.
 
 use std::{
     ops::Range,
@@ -28,32 +28,32 @@ use super::world::{EntryDraft, IngestWorld, small_batches};
 
 const MINUTE: Duration = Duration::from_mins(1);
 
-/// What merges do, and what they were asked for.
-struct MergeScript {
+/// What compactions do, and what they were asked for.
+struct CompactionScript {
     max_bytes: u64,
-    /// Larger merges have no room.
+    /// Larger compactions have no room.
     room: AtomicU64,
-    /// Merges of at least this many bytes take a permit.
+    /// Compactions of at least this many bytes take a permit.
     gated_from: u64,
     gate: Semaphore,
     /// What happens to the output.
-    fault: Option<MergeFault>,
+    fault: Option<CompactionFault>,
     /// Look-ups of this key fail.
     unanswered: Option<&'static str>,
     asked: Mutex<Vec<Vec<SegmentMeta>>>,
-    /// The segment format of what is merged.
+    /// The segment format of what is compacted.
     format: AtomicU32,
 }
 
 #[derive(Clone, Copy)]
-enum MergeFault {
+enum CompactionFault {
     /// One record is missing, another one is there twice.
     LosesAndDoubles,
-    /// A byte of the third input flips before the first merge.
+    /// A byte of the third input flips before the first compaction.
     DamagesAnInput,
 }
 
-impl Default for MergeScript {
+impl Default for CompactionScript {
     fn default() -> Self {
         Self {
             max_bytes: u64::MAX,
@@ -68,7 +68,7 @@ impl Default for MergeScript {
     }
 }
 
-impl MergeScript {
+impl CompactionScript {
     fn sizes(&self) -> Vec<usize> {
         self.asked.lock().iter().map(Vec::len).collect()
     }
@@ -88,7 +88,7 @@ impl MergeScript {
 }
 
 struct ScriptedEngine {
-    script: Arc<MergeScript>,
+    script: Arc<CompactionScript>,
     store: Store,
     inner: ModelEngine,
 }
@@ -130,7 +130,7 @@ impl EngineDecorator for ScriptedEngine {
         self.script.format.load(Ordering::Relaxed)
     }
 
-    async fn merge(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError> {
+    async fn compact(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError> {
         let script = &self.script;
         let bytes: u64 = inputs.iter().map(|segment| segment.size).sum();
         let number = {
@@ -145,15 +145,15 @@ impl EngineDecorator for ScriptedEngine {
             script.gate.acquire().await.unwrap().forget();
         }
         match script.fault {
-            Some(MergeFault::LosesAndDoubles) => return self.lose_and_double(inputs).await,
-            Some(MergeFault::DamagesAnInput) if number == 1 => self.damage(&inputs[2].key).await,
+            Some(CompactionFault::LosesAndDoubles) => return self.lose_and_double(inputs).await,
+            Some(CompactionFault::DamagesAnInput) if number == 1 => self.damage(&inputs[2].key).await,
             _ => {}
         }
         let format = EngineDecorator::format(self);
-        Ok(PackedSegment { format, ..self.inner.merge(inputs).await? })
+        Ok(PackedSegment { format, ..self.inner.compact(inputs).await? })
     }
 
-    fn max_merge_bytes(&self) -> u64 {
+    fn max_compaction_bytes(&self) -> u64 {
         self.script.max_bytes
     }
 }
@@ -198,9 +198,9 @@ fn bytes(inputs: &[SegmentMeta]) -> u64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn small_merges_do_not_wait_for_a_large_one() {
+async fn small_compactions_do_not_wait_for_a_large_one() {
     let (max_bytes, small) = (800 << 10, 100 << 10);
-    let script = Arc::new(MergeScript { max_bytes, gated_from: small, ..MergeScript::default() });
+    let script = Arc::new(CompactionScript { max_bytes, gated_from: small, ..CompactionScript::default() });
     let world = script.world().await;
     append(&world, 0..4000);
     let running = world.start();
@@ -221,7 +221,8 @@ async fn small_merges_do_not_wait_for_a_large_one() {
 
 #[tokio::test(start_paused = true)]
 async fn an_output_that_lost_one_record_and_doubled_another_is_not_published() {
-    let script = Arc::new(MergeScript { fault: Some(MergeFault::LosesAndDoubles), ..MergeScript::default() });
+    let script =
+        Arc::new(CompactionScript { fault: Some(CompactionFault::LosesAndDoubles), ..CompactionScript::default() });
     let world = script.world().await;
     append(&world, 0..100);
     world.run_for(10 * MINUTE).await;
@@ -233,8 +234,9 @@ async fn an_output_that_lost_one_record_and_doubled_another_is_not_published() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_damaged_input_is_left_out_of_the_next_merges() {
-    let script = Arc::new(MergeScript { fault: Some(MergeFault::DamagesAnInput), ..MergeScript::default() });
+async fn a_damaged_input_is_left_out_of_the_next_compactions() {
+    let script =
+        Arc::new(CompactionScript { fault: Some(CompactionFault::DamagesAnInput), ..CompactionScript::default() });
     let world = script.world().await;
     append(&world, 0..1000);
     world.run_for(10 * MINUTE).await;
@@ -246,15 +248,15 @@ async fn a_damaged_input_is_left_out_of_the_next_merges() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_merge_without_room_is_tried_smaller_and_again_after_a_while() {
-    let script = Arc::new(MergeScript { room: AtomicU64::new(0), ..MergeScript::default() });
+async fn a_compaction_without_room_is_tried_smaller_and_again_after_a_while() {
+    let script = Arc::new(CompactionScript { room: AtomicU64::new(0), ..CompactionScript::default() });
     let world = script.world().await;
     append(&world, 0..100);
     let running = world.start();
     world.pass(9 * MINUTE).await;
     let sizes = script.sizes();
     assert!(sizes.chunks(3).all(|round| round == [8, 4, 2]), "{sizes:?}");
-    assert!((30..=3 * 18).contains(&sizes.len()), "twice a minute, since room comes back: {} merges", sizes.len());
+    assert!((30..=3 * 18).contains(&sizes.len()), "twice a minute, since room comes back: {} compactions", sizes.len());
     let stalled = world.status().compaction_stalled.expect("it is said");
     assert!(stalled.contains("raise the size of the cache"), "{stalled}");
     script.room.store(u64::MAX, Ordering::Relaxed);
@@ -267,8 +269,8 @@ async fn a_merge_without_room_is_tried_smaller_and_again_after_a_while() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn publications_slow_down_while_merges_do_not_keep_up() {
-    let script = Arc::new(MergeScript { room: AtomicU64::new(0), ..MergeScript::default() });
+async fn publications_slow_down_while_compactions_do_not_keep_up() {
+    let script = Arc::new(CompactionScript { room: AtomicU64::new(0), ..CompactionScript::default() });
     let world = script.world().await;
     append(&world, 0..3000);
     let running = world.start();
@@ -286,7 +288,7 @@ async fn publications_slow_down_while_merges_do_not_keep_up() {
 /// The index cannot say whether a key was used before; what precedes the entry is published, and not read again and again.
 #[tokio::test(start_paused = true)]
 async fn what_precedes_a_look_up_that_fails_is_published_and_read_once() {
-    let script = Arc::new(MergeScript { unanswered: Some("k"), ..MergeScript::default() });
+    let script = Arc::new(CompactionScript { unanswered: Some("k"), ..CompactionScript::default() });
     let world = script.world_with(IngestOptions { chunk: 100, ..IngestOptions::default() }).await;
     append(&world, 0..2000);
     let keyed = world.append(world.ago(79_000), &EntryDraft::entity(1).key("k"));
@@ -303,8 +305,8 @@ async fn what_precedes_a_look_up_that_fails_is_published_and_read_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_room_for_little_smaller_merges_go_on() {
-    let script = Arc::new(MergeScript { room: AtomicU64::new(10 << 10), ..MergeScript::default() });
+async fn with_room_for_little_smaller_compactions_go_on() {
+    let script = Arc::new(CompactionScript { room: AtomicU64::new(10 << 10), ..CompactionScript::default() });
     let world = script.world().await;
     append(&world, 0..100);
     world.run_for(5 * MINUTE).await;
@@ -315,13 +317,13 @@ async fn with_room_for_little_smaller_merges_go_on() {
 
 #[tokio::test(start_paused = true)]
 async fn segments_of_an_older_format_are_rebuilt_one_by_one_when_nothing_else_is_due() {
-    let script = Arc::new(MergeScript::default());
+    let script = Arc::new(CompactionScript::default());
     let world = script.world().await;
     append(&world, 0..100);
     world.run_for(10 * MINUTE).await;
     let before = world.manifest().await.segments;
     assert!(before.len() > 1 && before.iter().all(|segment| segment.format == 1));
-    let merges = script.sizes().len();
+    let compactions = script.sizes().len();
     // The next version runs, without room for the largest of them at first.
     script.format.store(2, Ordering::Relaxed);
     let largest = before.iter().map(|segment| segment.size).max().unwrap();
@@ -335,7 +337,7 @@ async fn segments_of_an_older_format_are_rebuilt_one_by_one_when_nothing_else_is
     let after = world.manifest().await.segments;
     assert!(after.iter().all(|segment| segment.format == 2), "{after:?}");
     assert_eq!(world.status().compaction_stalled, None);
-    assert!(script.sizes()[merges..].iter().all(|inputs| *inputs == 1));
+    assert!(script.sizes()[compactions..].iter().all(|inputs| *inputs == 1));
     world.stop(running).await;
     assert_eq!(world.check().await.records.len(), 100);
 }

@@ -133,15 +133,15 @@ async fn check_busy_parts(parts: u64, span: Duration) {
         costs.push(world.cost_of("index/", append).await);
     }
     print(&costs);
-    // Of a publication of one entry: the entry, its segment, a share of some merges, the manifest, probes and audits.
+    // Of a publication of one entry: the entry, its segment, a share of some compactions, the manifest, probes and audits.
     assert!(costs.iter().all(|part| part.requests <= 16 * entries), "{costs:?}");
     assert!(costs.iter().all(|part| part.written_bytes <= 18_000 * entries), "{costs:?}");
-    // A probe in the log's store and in that of the metadata; a segment and a manifest in the index's, and a share of some merges.
+    // A probe in the log's store and in that of the metadata; a segment and a manifest in the index's, and a share of some compactions.
     let bounds = [entries * 11 / 10, entries * 11 / 10, entries * 22 / 10];
     assert!(costs.iter().all(|part| is_within(part.puts, bounds)), "{costs:?}");
-    // In the first part some audits are not due yet. The bytes of merges are not the same in each.
+    // In the first part some audits are not due yet. The bytes of compactions are not the same in each.
     check_same(&costs[1..], &FIGURES[..4], 5);
-    // An hour's manifests; what merges replaced, which goes after two days; the segments.
+    // An hour's manifests; what compactions replaced, which goes after two days; the segments.
     let (published, (objects, bytes)) = (parts * entries, world.bucket.kept("index/"));
     assert!(objects as u64 <= 4_000 + published * 11 / 10, "{objects} objects");
     assert!(bytes <= 40_000_000 + published * 2_200, "{bytes} bytes");

@@ -11,7 +11,7 @@ use crate::{
     world::{EntryDraft, IngestWorld, StoreCost},
 };
 
-fn without_merges() -> IngestOptions {
+fn without_compactions() -> IngestOptions {
     IngestOptions { compaction: false, ..IngestOptions::default() }
 }
 
@@ -20,7 +20,7 @@ fn without_merges() -> IngestOptions {
 async fn a_correction_and_the_audits_cost_the_same_after_any_history() {
     let mut costs = Vec::new();
     for history in [1_000, 10_000, 30_000] {
-        let world = IngestWorld::new(without_merges()).await;
+        let world = IngestWorld::new(without_compactions()).await;
         world.run_for(MINUTE).await;
         let outcome = |number: u64| if number.is_multiple_of(10) { Outcome::Aborted } else { Outcome::Committed };
         world.plant_history(world.ago(20_000), history, outcome).await;
@@ -50,7 +50,7 @@ async fn a_correction_and_the_audits_cost_the_same_after_any_history() {
 #[tokio::test(start_paused = true)]
 async fn unreadable_entries_are_tried_again_in_turns_of_a_bounded_length() {
     const UNREADABLE: u64 = 2_000;
-    let world = IngestWorld::new(without_merges()).await;
+    let world = IngestWorld::new(without_compactions()).await;
     world.run_for(MINUTE).await;
     let tokens = world.plant_history(world.ago(20_000), UNREADABLE, |_| Outcome::Unreadable).await;
     for token in &tokens {

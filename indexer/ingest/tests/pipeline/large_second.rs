@@ -11,8 +11,8 @@ use std::{
 use async_trait::async_trait;
 use tidemark_catalog::Manifest;
 use tidemark_ingest::{
-    IngestOptions, OperationRecord,
-    engine::{EngineError, IndexEngine, IndexLookup, PackedSegment, SegmentBuilder, UnfitRecords},
+    IngestOptions,
+    engine::{EngineError, IndexEngine, IndexLookup, SegmentBuilder},
     engine_decorator::EngineDecorator,
     model_engine::ModelEngine,
 };
@@ -20,6 +20,7 @@ use tidemark_wal::Outcome;
 
 use super::{
     MINUTE,
+    add_hook_builder::AddHookBuilder,
     world::{EntryDraft, IngestWorld},
 };
 
@@ -42,11 +43,6 @@ struct RecordCount {
     most_unopened: AtomicU64,
 }
 
-struct CountingBuilder {
-    inner: Box<dyn SegmentBuilder>,
-    records: Arc<RecordCount>,
-}
-
 #[async_trait]
 impl EngineDecorator for CountingEngine {
     fn inner(&self) -> &dyn IndexEngine {
@@ -54,34 +50,18 @@ impl EngineDecorator for CountingEngine {
     }
 
     fn builder(&self) -> Result<Box<dyn SegmentBuilder>, EngineError> {
-        Ok(Box::new(CountingBuilder { inner: self.model.builder()?, records: self.records.clone() }))
+        let records = self.records.clone();
+        let before_add = move |added| {
+            let unopened = records.unopened.fetch_add(added, Ordering::Relaxed) + added;
+            records.most_unopened.fetch_max(unopened, Ordering::Relaxed);
+            Ok(())
+        };
+        Ok(Box::new(AddHookBuilder { inner: self.model.builder()?, before_add }))
     }
 
     async fn open(&self, manifest: &Manifest) -> Result<Arc<dyn IndexLookup>, EngineError> {
         self.records.unopened.store(0, Ordering::Relaxed);
         self.model.open(manifest).await
-    }
-}
-
-#[async_trait]
-impl SegmentBuilder for CountingBuilder {
-    async fn add(&mut self, records: Vec<OperationRecord>) -> Result<(), EngineError> {
-        let added = records.len() as u64;
-        let unopened = self.records.unopened.fetch_add(added, Ordering::Relaxed) + added;
-        self.records.most_unopened.fetch_max(unopened, Ordering::Relaxed);
-        self.inner.add(records).await
-    }
-
-    fn size(&self) -> usize {
-        self.inner.size()
-    }
-
-    async fn flush(&mut self) -> Result<Option<UnfitRecords>, EngineError> {
-        self.inner.flush().await
-    }
-
-    async fn finish(self: Box<Self>) -> Result<PackedSegment, EngineError> {
-        self.inner.finish().await
     }
 }
 

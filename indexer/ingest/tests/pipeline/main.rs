@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod add_hook_builder;
 mod bad_objects;
 mod compaction;
 mod days;

@@ -304,7 +304,7 @@ impl IngestWorld {
     /// Puts one segment in the place of those of `manifest`, which is the latest one, as a compaction does.
     pub(crate) async fn compact_all(&self, manifest: &Manifest) {
         let inputs = &manifest.segments;
-        let packed = self.engine().merge(inputs).await.unwrap();
+        let packed = self.engine().compact(inputs).await.unwrap();
         let SegmentFile::Memory(body) = packed.file else { panic!("a model packs in memory") };
         let name = ObjectName::new(&manifest.generation, ObjectKind::Segment, manifest.epoch, &self.entropy);
         self.bucket.plant(&format!("index/{name}"), body, self.bucket.now());

@@ -2,7 +2,7 @@
 //!
 //! Entries lie in small Tantivy segments in memory, a new one for each batch. An entry that is read again, because
 //! its descriptors were not complete, moves to a newer segment. A segment shows only the documents that are still its own, so
-//! that nothing is seen twice; segments are merged by building them again when they become many.
+//! that nothing is seen twice; segments are compacted by building them again when they become many.
 //!
 //! What does not fit is left out, the oldest first: it will be sealed soonest. An entry that a request asked for by its token
 //! stays, whatever its age.
@@ -240,7 +240,7 @@ impl TailIndex {
         if moved {
             self.refresh_segments()?;
         }
-        self.merge_small()
+        self.compact_small()
     }
 
     /// Leaves entries out until the others fit; one alone stays whatever its size. Gives whether one of them is in a segment,
@@ -284,8 +284,8 @@ impl TailIndex {
         Ok(())
     }
 
-    /// Merges the two newest segments while the older one is at most twice as large, so that there are few.
-    fn merge_small(&mut self) -> Result<(), EngineError> {
+    /// Compacts the two newest segments while the older one is at most twice as large, so that there are few.
+    fn compact_small(&mut self) -> Result<(), EngineError> {
         let size = |segment: &OverlaySegment| u64::from(segment.reader.num_docs());
         while let [.., older, newer] = &self.segments[..]
             && size(older) <= 2 * size(newer)

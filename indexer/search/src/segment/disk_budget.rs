@@ -5,10 +5,10 @@
 //! | [`RoomUse::CachedSegment`] | 6/8 of the bound | 4/8 |
 //! | [`RoomUse::RemoteRead`] | 4/8 | 2/8 |
 //! | [`RoomUse::RemoteColumns`] | 7/8 | 5/8 |
-//! | [`RoomUse::Merge`] | 7/8 | 7/8 |
+//! | [`RoomUse::Compaction`] | 7/8 | 7/8 |
 //! | [`RoomUse::NewSegment`] | 8/8 | 8/8 |
 //!
-//! So segments in use keep neither a new one from being built nor all merges from being made. For each of these uses, unused
+//! So segments in use keep neither a new one from being built nor all compactions from being made. For each of these uses, unused
 //! segments are evicted, least recently used first. The order of use is the `lru` crate's; what to evict is decided here,
 //! since no crate knows which files are in use.
 
@@ -41,8 +41,8 @@ const CHECKSUM_CHARS: usize = 64;
 pub(crate) enum RoomUse {
     /// A whole segment that is opened.
     CachedSegment,
-    /// A merge: inputs that are fetched for it, its scratch files and its output.
-    Merge,
+    /// A compaction: inputs that are fetched for it, its scratch files and its output.
+    Compaction,
     /// Parts of a segment that is read by ranges, which a query or look-up reads.
     RemoteRead,
     /// Parts of a segment that is read by ranges, which are held as long as it is open.
@@ -147,10 +147,10 @@ impl DiskBudget {
         self.limit_in(&state, if state.builds { RoomUse::CachedSegment } else { RoomUse::RemoteColumns })
     }
 
-    /// The largest output that a merge may have. Open segments take half of the bound, as long as the columns of those in the
-    /// store fit into that, and a merge three eighths: its inputs, which may all be in the store, and one and a half times as
+    /// The largest output that a compaction may have. Open segments take half of the bound, as long as the columns of those in the
+    /// store fit into that, and a compaction three eighths: its inputs, which may all be in the store, and one and a half times as
     /// much for scratch and output.
-    pub(crate) fn max_merge_bytes(&self) -> u64 {
+    pub(crate) fn max_compaction_bytes(&self) -> u64 {
         self.bound / 7
     }
 
@@ -193,15 +193,15 @@ impl DiskBudget {
     fn limit_in(&self, state: &BudgetState, usage: RoomUse) -> u64 {
         let lowered = state.lowered.filter(|(_, until)| Instant::now() < *until).map_or(u64::MAX, |(bound, _)| bound);
         let bound = self.bound.min(lowered);
-        // What is held as long as a segment is open must leave room for merges: without them there are ever more segments.
+        // What is held as long as a segment is open must leave room for compactions: without them there are ever more segments.
         let eighths = match (usage, state.builds) {
             // What was read by ranges is given back when its segment is closed, so it leaves room for the largest segment that a
-            // merge makes: new segments are read from the local disk.
+            // compaction makes: new segments are read from the local disk.
             (RoomUse::RemoteRead, true) => 2,
             (RoomUse::CachedSegment, true) | (RoomUse::RemoteRead, false) => 4,
             (RoomUse::RemoteColumns, true) => 5,
             (RoomUse::CachedSegment, false) => 6,
-            (RoomUse::RemoteColumns, false) | (RoomUse::Merge, _) => 7,
+            (RoomUse::RemoteColumns, false) | (RoomUse::Compaction, _) => 7,
             (RoomUse::NewSegment, _) => 8,
         };
         bound / 8 * eighths + bound % 8 * eighths / 8
@@ -236,7 +236,7 @@ impl DiskBudget {
         state.lowered = Some((taken, Instant::now() + FULL_DISK_INTERVAL));
         tracing::warn!(
             folder = %self.folder.display(), bound = self.bound, taken,
-            "the disk is full before the cache reaches its bound; less is kept and merged; free space or lower the bound"
+            "the disk is full before the cache reaches its bound; less is kept and compacted; free space or lower the bound"
         );
     }
 
@@ -424,7 +424,7 @@ mod tests {
         let (_folder, budget) = budget(800);
         let mut first = budget.reserve(500, RoomUse::CachedSegment).unwrap();
         assert!(budget.reserve(101, RoomUse::CachedSegment).is_none());
-        assert!(budget.reserve(201, RoomUse::Merge).is_none());
+        assert!(budget.reserve(201, RoomUse::Compaction).is_none());
         let part = budget.reserve(101, RoomUse::RemoteColumns).unwrap();
         assert!(!first.grow(200, RoomUse::NewSegment));
         assert!(first.grow(199, RoomUse::NewSegment));
@@ -441,8 +441,8 @@ mod tests {
         budget.expect_builds();
         assert!(budget.reserve(401, RoomUse::CachedSegment).is_none());
         let _cached = budget.reserve(400, RoomUse::CachedSegment).unwrap();
-        let merge = budget.max_merge_bytes() * 5 / 2;
-        let _merge = budget.reserve(merge, RoomUse::Merge).unwrap();
+        let compaction = budget.max_compaction_bytes() * 5 / 2;
+        let _compaction = budget.reserve(compaction, RoomUse::Compaction).unwrap();
         assert!(budget.reserve(100, RoomUse::NewSegment).is_some());
     }
 
@@ -456,7 +456,7 @@ mod tests {
             let mut reads = budget.reserve(0, RoomUse::RemoteRead).unwrap();
             while reads.grow(1, RoomUse::RemoteRead) {}
             assert!(reads.bytes() >= 2000);
-            assert!(budget.reserve(budget.max_merge_bytes(), RoomUse::CachedSegment).is_some(), "{builds}");
+            assert!(budget.reserve(budget.max_compaction_bytes(), RoomUse::CachedSegment).is_some(), "{builds}");
         }
     }
 

@@ -101,7 +101,7 @@ impl SegmentDiskCache {
         }
     }
 
-    /// The object of `segment` on the disk, its bytes checked now; fetched where it is not there. For a merge.
+    /// The object of `segment` on the disk, its bytes checked now; fetched where it is not there. For a compaction.
     pub(crate) async fn get_verified(&self, segment: &SegmentMeta) -> Result<CachedSegment, EngineError> {
         let _fetch = self.begin_fetch(segment).await;
         let known = self.budget.is_verified(&segment.checksum);
@@ -111,7 +111,7 @@ impl SegmentDiskCache {
         if known.is_some() && self.verify_file(segment).await {
             return held.map_or_else(|| self.hold(&segment.checksum), Ok).map(CachedSegment::Local);
         }
-        let fetched = self.download(segment, RoomUse::Merge).await?;
+        let fetched = self.download(segment, RoomUse::Compaction).await?;
         fetched.map(CachedSegment::Local).ok_or_else(|| self.budget.no_room(segment.size))
     }
 
@@ -429,7 +429,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_merge_reads_no_file_that_was_damaged_on_the_disk() {
+    async fn a_compaction_reads_no_file_that_was_damaged_on_the_disk() {
         let (store, folder) = (Store::memory(), TempDir::new().unwrap());
         let cache = cache(&store, &folder, 8 * MIB);
         let object = object(&store, 1, MIB).await;
@@ -497,7 +497,7 @@ mod tests {
         assert_eq!(folder_bytes(folder.path()), pieces, "what was not read takes nothing");
         read(0..16 * MIB_LEN).await;
         assert!(cache.budget().peak() <= 4 * MIB, "four eighths are left");
-        let new = self::object(&store, 2, cache.budget().max_merge_bytes()).await;
+        let new = self::object(&store, 2, cache.budget().max_compaction_bytes()).await;
         assert!(cache.get(&new).await.unwrap().is_local(), "they do not keep a new segment off the disk");
         drop(remote);
         assert_eq!(cache.budget().taken(), new.size);

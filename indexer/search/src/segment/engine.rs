@@ -21,6 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{
     builder::TantivySegmentBuilder,
     cached_segment::CachedSegment,
+    compaction::{compact_segments, rebuild_bytes, scratch_bytes},
     disk_budget::RoomUse,
     disk_cache::SegmentDiskCache,
     engine_error::refused,
@@ -28,7 +29,6 @@ use super::{
     lookup::ManifestLookup,
     manifest_view::{ManifestView, SegmentReaderView},
     marks_sidecar::{self, SidecarError},
-    merge::{merge_segments, rebuild_bytes, scratch_bytes},
     ranged_file::held_bytes,
     reader::OpenSegment,
     record_stats::{grouped_record_stats, record_stats},
@@ -55,7 +55,7 @@ const MAX_SIDECAR_BYTES: u64 = 4 << 30;
 pub struct EngineOptions {
     /// A folder on the local disk. Several processes may share it.
     pub cache_folder: PathBuf,
-    /// Bytes that the folder may take in all: cached segments, downloads, and the files of segments that are built and merged.
+    /// Bytes that the folder may take in all: cached segments, downloads, and the files of segments that are built and compacted.
     /// Segments in use that exceed their share are read by ranges, the oldest ones, with a warning.
     pub cache_bytes: u64,
 }
@@ -368,12 +368,12 @@ impl IndexEngine for TantivyEngine {
         self.fields.format
     }
 
-    async fn merge(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError> {
+    async fn compact(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError> {
         let scratch = scratch_bytes(inputs.iter().map(|segment| segment.size).sum());
         let missing = inputs.iter().filter(|segment| !self.cache.has_file(segment));
         let missing: u64 = missing.map(|segment| segment.size).sum();
         // All of it before the first byte; each download then takes its own.
-        let mut room = self.cache.budget().require(scratch + missing, RoomUse::Merge)?;
+        let mut room = self.cache.budget().require(scratch + missing, RoomUse::Compaction)?;
         room.set(scratch);
         let mut segments = Vec::with_capacity(inputs.len());
         for segment in inputs {
@@ -382,17 +382,17 @@ impl IndexEngine for TantivyEngine {
         }
         let older = segments.iter().filter(|segment| segment.format != self.fields.format);
         let rebuilt = rebuild_bytes(older.map(|segment| segment.of.size).sum());
-        if !room.grow(rebuilt, RoomUse::Merge) {
+        if !room.grow(rebuilt, RoomUse::Compaction) {
             return Err(room.budget().no_room(rebuilt));
         }
         let fields = self.fields.clone();
-        spawn_blocking(move || merge_segments(&segments, &fields, room))
+        spawn_blocking(move || compact_segments(&segments, &fields, room))
             .await
-            .map_err(|e| refused("merge segments", &e))?
+            .map_err(|e| refused("compact segments", &e))?
     }
 
-    fn max_merge_bytes(&self) -> u64 {
-        self.cache.budget().max_merge_bytes()
+    fn max_compaction_bytes(&self) -> u64 {
+        self.cache.budget().max_compaction_bytes()
     }
 
     async fn stats(&self, packed: &PackedSegment, parts: &[u64]) -> Result<Vec<RecordStats>, EngineError> {

@@ -109,10 +109,10 @@ fn prefixes_wildcards_and_fuzzy_words_are_found_in_every_kind_of_field() {
 
 #[test]
 fn a_pattern_that_stands_for_too_many_words_is_refused_and_not_cut() {
-    use crate::pattern_query::{MAX_PATTERN_TERMS, MAX_PHRASE_TERMS};
+    use crate::wildcard_query::{MAX_PHRASE_TERMS, MAX_WILDCARD_TERMS};
     let words = |count: usize| (0..count).map(|n| format!("y x{n}")).collect::<Vec<_>>().join(" ");
     let index = SchemaIndex::of_messages([
-        words(MAX_PATTERN_TERMS + 1).as_str(),
+        words(MAX_WILDCARD_TERMS + 1).as_str(),
         "x1 and xx",
         words(MAX_PHRASE_TERMS + 1).as_str(),
     ]);
@@ -409,7 +409,7 @@ fn what_has_a_value_is_found_without_its_terms_where_that_can_be() {
         ["text:*", "message:*", "email:*", "contributor:*", "repo:*", "repo:[* TO *]", "path:*", "token:*", "bundle:*"]
     {
         let query = format!("{:?}", compiled(&index, text).unwrap().query);
-        assert!(!query.contains("Pattern"), "{text}: {query}");
+        assert!(!query.contains("Wildcard"), "{text}: {query}");
     }
     check(
         &index,

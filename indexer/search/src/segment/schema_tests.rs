@@ -287,7 +287,7 @@ fn matches(engine: &super::TantivyEngine, view: &ManifestView, text: &str) -> u3
 }
 
 #[tokio::test]
-async fn a_segment_of_the_format_before_is_read_and_rebuilt_by_a_merge() {
+async fn a_segment_of_the_format_before_is_read_and_rebuilt_by_a_compaction() {
     let mut index = TestIndex::new().await;
     index.publish(batch(1)).await;
     index.publish(batch(2)).await;
@@ -313,12 +313,12 @@ async fn a_segment_of_the_format_before_is_read_and_rebuilt_by_a_merge() {
     // All of them, and one alone.
     let inputs = index.manifest().segments.clone();
     for inputs in [&inputs[..], &inputs[..1]] {
-        let packed = next.merge(inputs).await.unwrap();
+        let packed = next.compact(inputs).await.unwrap();
         let parts: Vec<u64> = inputs.iter().map(|segment| segment.documents).collect();
         let wanted: Vec<_> = inputs.iter().map(RecordStats::of).collect();
         assert_eq!(next.stats(&packed, &parts).await.unwrap(), wanted);
     }
-    index.merge(0..3).await;
+    index.compact(0..3).await;
     let view = next.open_manifest(index.manifest()).await.unwrap();
     assert_eq!((view.segments.len(), view.segments[0].segment.format), (1, NEXT_FORMAT));
     assert_eq!(matches(&next, &view, "pathLength:>=2"), 12);

@@ -345,10 +345,10 @@ impl TestIndex {
         vec![SidecarMeta { key, size, checksum, causes, corrected: new.corrected.len(), outdated, counts, digest }]
     }
 
-    /// Merges the segments at these places into one.
-    pub(crate) async fn merge(&mut self, places: std::ops::Range<usize>) {
+    /// Compacts the segments at these places into one.
+    pub(crate) async fn compact(&mut self, places: std::ops::Range<usize>) {
         let inputs = self.manifest().segments[places].to_vec();
-        let packed = self.engine.merge(&inputs).await.unwrap();
+        let packed = self.engine.compact(&inputs).await.unwrap();
         let seqs = inputs[0].seq.start..inputs[inputs.len() - 1].seq.end;
         let held: Vec<OperationRecord> =
             self.records.iter().filter(|record| seqs.contains(&record.seq)).cloned().collect();

@@ -13,9 +13,9 @@ use tidemark_store::StoreSecond;
 use tidemark_wal::{Outcome, Token};
 
 use super::{
+    compaction::scratch_bytes,
     disk_cache::SegmentDiskCache,
     manifest_view::ManifestView,
-    merge::scratch_bytes,
     reader::OpenSegment,
     testing::{BEGIN, TestIndex, cold_index, history, many, max_cold_bytes, plain, token},
 };
@@ -120,7 +120,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn look_ups_and_merges_equal_the_naive_model(history in history(), cut: prop::sample::Index) {
+    fn look_ups_and_compactions_equal_the_naive_model(history in history(), cut: prop::sample::Index) {
         block_on(async {
             let mut index = TestIndex::new().await;
             for batch in history {
@@ -133,7 +133,7 @@ proptest! {
             let cut = cut.index(count);
             for places in [0..cut, 0..count - cut.saturating_sub(1)] {
                 if places.len() > 1 {
-                    index.merge(places).await;
+                    index.compact(places).await;
                 }
             }
             records_are_kept(&index, index.engine.as_ref()).await?;
@@ -177,7 +177,7 @@ async fn an_opened_manifest_outlives_its_objects_in_store_and_cache() {
     index.publish(vec![plain(token(2, 2))]).await;
     let lookup = index.engine.open(index.manifest()).await.unwrap();
     let keys: Vec<String> = index.manifest().segments.iter().map(|segment| segment.key.clone()).collect();
-    index.merge(0..2).await;
+    index.compact(0..2).await;
     index.store.delete(&keys).await.unwrap();
     index.engine.open(index.manifest()).await.unwrap();
     let found = lookup.recorded_outcomes(&[token(1, 1), token(2, 2)]).await.unwrap();
@@ -221,17 +221,17 @@ async fn filled(seconds: Range<u64>, count: u32) -> TestIndex {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_merge_takes_no_more_of_the_disk_than_it_reserves() {
+async fn a_compaction_takes_no_more_of_the_disk_than_it_reserves() {
     let index = filled(1..5, 5000).await;
     let inputs = index.manifest().segments.clone();
     let size: u64 = inputs.iter().map(|segment| segment.size).sum();
-    // The inputs are on the disk already, so that what comes on top is the merge's own.
+    // The inputs are on the disk already, so that what comes on top is the compaction's own.
     let fresh = index.another_engine(64 << 20);
     fresh.open(index.manifest()).await.unwrap();
     let before = index.cache_bytes();
     let (largest, done) = (AtomicU64::new(0), AtomicBool::new(false));
-    let merge = async {
-        let packed = fresh.merge(&inputs).await.unwrap();
+    let compaction = async {
+        let packed = fresh.compact(&inputs).await.unwrap();
         done.store(true, Ordering::Relaxed);
         packed
     };
@@ -241,7 +241,7 @@ async fn a_merge_takes_no_more_of_the_disk_than_it_reserves() {
             tokio::time::sleep(Duration::from_micros(200)).await;
         }
     };
-    let (packed, ()) = tokio::join!(merge, sample);
+    let (packed, ()) = tokio::join!(compaction, sample);
     // Its file is still there; the samples may have stopped just before the last byte of it.
     largest.fetch_max(index.cache_bytes(), Ordering::Relaxed);
     let (own, reserved) = (largest.load(Ordering::Relaxed) - before, scratch_bytes(size));
@@ -254,24 +254,24 @@ async fn a_merge_takes_no_more_of_the_disk_than_it_reserves() {
 }
 
 #[tokio::test]
-async fn a_merge_without_room_writes_nothing_and_says_what_it_needs() {
+async fn a_compaction_without_room_writes_nothing_and_says_what_it_needs() {
     let index = filled(1..4, 300).await;
     let inputs = index.manifest().segments.clone();
     let size: u64 = inputs.iter().map(|segment| segment.size).sum();
-    // An eighth of it is no merge's. Three inputs take 2.6 times their size, two of them 1.7 times.
+    // An eighth of it is no compaction's. Three inputs take 2.6 times their size, two of them 1.7 times.
     let small = index.another_engine((2 * size + scratch_bytes(0)) * 8 / 7);
     let before = index.cache_bytes();
-    let error = small.merge(&inputs).await.unwrap_err();
+    let error = small.compact(&inputs).await.unwrap_err();
     assert!(matches!(&error, EngineError::NoRoom { needed, .. } if *needed == size + scratch_bytes(size)), "{error}");
     assert_eq!(index.cache_bytes(), before);
     // A smaller one fits.
-    small.merge(&inputs[..2]).await.unwrap();
+    small.compact(&inputs[..2]).await.unwrap();
 }
 
-/// What open segments held once took so much of the disk that no merge found room, and segments became ever more. Such small
+/// What open segments held once took so much of the disk that no compaction found room, and segments became ever more. Such small
 /// segments hold as much, for an index 2.5 times the disk, as real ones for one five times the disk.
 #[tokio::test]
-async fn the_largest_merge_finds_room_on_a_disk_that_is_far_smaller_than_the_index() {
+async fn the_largest_compaction_finds_room_on_a_disk_that_is_far_smaller_than_the_index() {
     // Large enough that the pieces in which columns are held do not outweigh the columns.
     let index = filled(0..40, 2500).await;
     let segments = index.manifest().segments.clone();
@@ -281,39 +281,39 @@ async fn the_largest_merge_finds_room_on_a_disk_that_is_far_smaller_than_the_ind
     let view = engine.open_manifest(index.manifest()).await.unwrap();
     assert!(view.segments[39].segment.is_local() && !view.segments[20].segment.is_local());
     let mut largest = 1;
-    while segments[..=largest].iter().map(|segment| segment.size).sum::<u64>() <= engine.max_merge_bytes() {
+    while segments[..=largest].iter().map(|segment| segment.size).sum::<u64>() <= engine.max_compaction_bytes() {
         largest += 1;
     }
     assert!(largest > 1);
     for place in [0, 10, 40 - largest] {
-        engine.merge(&segments[place..place + largest]).await.unwrap();
+        engine.compact(&segments[place..place + largest]).await.unwrap();
     }
 }
 
 #[tokio::test]
-async fn an_input_of_a_merge_that_is_damaged_is_named() {
+async fn an_input_of_a_compaction_that_is_damaged_is_named() {
     let index = filled(1..4, 10).await;
     let inputs = index.manifest().segments.clone();
     let mut body = index.store.get(&inputs[1].key, 1 << 30).await.unwrap().unwrap().body.unwrap().to_vec();
     // In the store of records, which no hash of Tantivy's guards.
     body[40] ^= 1;
     index.store.put(&inputs[1].key, body.into()).await.unwrap();
-    // One that reads it by ranges, which finds nothing, and merges it.
+    // One that reads it by ranges, which finds nothing, and compacts it.
     let remote = index.another_engine(1 << 20);
-    let error = remote.merge(&inputs).await.unwrap_err();
+    let error = remote.compact(&inputs).await.unwrap_err();
     assert!(matches!(&error, EngineError::Damaged { key, .. } if *key == inputs[1].key), "{error}");
 }
 
 #[tokio::test]
-async fn the_stats_of_a_merge_are_those_of_its_records_part_by_part() {
+async fn the_stats_of_a_compaction_are_those_of_its_records_part_by_part() {
     let index = filled(1..4, 7).await;
     let inputs = index.manifest().segments.clone();
-    let packed = index.engine.merge(&inputs).await.unwrap();
+    let packed = index.engine.compact(&inputs).await.unwrap();
     let wanted: Vec<_> = inputs.iter().map(RecordStats::of).collect();
     assert_eq!(index.engine.stats(&packed, &[7, 7, 7]).await.unwrap(), wanted);
     let shifted = index.engine.stats(&packed, &[6, 8, 7]).await.unwrap();
     assert!(shifted[0] != wanted[0] && shifted[1] != wanted[1] && shifted[2] == wanted[2]);
-    let swapped = index.engine.merge(&[inputs[1].clone(), inputs[0].clone()]).await.unwrap();
+    let swapped = index.engine.compact(&[inputs[1].clone(), inputs[0].clone()]).await.unwrap();
     assert_eq!(index.engine.stats(&swapped, &[7, 7]).await.unwrap(), [wanted[1], wanted[0]]);
 }
 
@@ -416,6 +416,24 @@ async fn a_look_up_waits_for_no_download_of_a_cold_cache_and_segments_come_to_th
             break;
         }
     }
+}
+
+/// The last eighth of the share is for segments that are there: one that comes to the disk before it is filled is used from there.
+#[tokio::test(flavor = "multi_thread")]
+async fn segments_that_came_to_the_disk_are_used_up_to_all_of_their_share() {
+    let (store, index) = cold_index().await;
+    let total: u64 = index.manifest().segments.iter().map(|segment| segment.size).sum();
+    // Six of eight parts are for segments that are opened: a bit more than these take.
+    let engine = index.another_engine(total * 20 / 19 * 8 / 6);
+    let is_local = async || engine.open_manifest(index.manifest()).await.unwrap().is_local();
+    assert!(!is_local().await, "they are read by ranges at first");
+    store.release();
+    let wait = async {
+        while !is_local().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(90), wait).await.expect("all of them are used from the disk");
 }
 
 #[tokio::test(flavor = "multi_thread")]

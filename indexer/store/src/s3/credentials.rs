@@ -11,31 +11,51 @@ use aws_credential_types::{
     provider::{ProvideCredentials as _, error::CredentialsError},
 };
 use aws_smithy_async::time::{SystemTimeSource, TimeSource as _};
-use object_store::{CredentialProvider, aws::AwsCredential};
+use object_store::{
+    CredentialProvider,
+    aws::{AwsCredential, AwsCredentialProvider},
+};
 use url::Url;
 
 use super::{credentials_http::CredentialsHttpClient, profile::AwsProfile};
 use crate::{
+    configuration::ConfiguredValue,
     environment::StoreEnvironment,
     errors::{StoreError, error_chain},
+    provider_client::TransportSettings,
     renewed_credential::{FreshCredential, RenewedCredential},
 };
 
 /// How long credentials may take to come: a process of the user's or two requests, each with its retries.
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(30);
 /// The credentials that a profile or the machine gives, renewed before they end.
-pub(super) struct AwsCredentialChain {
-    pub(super) url: Url,
+struct AwsCredentialChain {
+    url: Url,
     /// Where they come from, in words.
-    pub(super) source: String,
-    pub(super) region: String,
-    pub(super) profile: AwsProfile,
-    pub(super) http: CredentialsHttpClient,
+    source: String,
+    region: String,
+    profile: AwsProfile,
+    http: CredentialsHttpClient,
     current: RenewedCredential<AwsCredential>,
 }
 
+/// Credentials that neither a folder nor the environment's keys give, with where they come from, in words.
+pub(super) fn credential_chain(
+    url: &Url,
+    environment: &StoreEnvironment,
+    transport: &TransportSettings,
+    http: &reqwest::Client,
+    region: &ConfiguredValue,
+    profile: AwsProfile,
+) -> Result<(String, AwsCredentialProvider), StoreError> {
+    let source = chain_source(environment, &profile);
+    let client = CredentialsHttpClient::new(url, transport, http.clone())?;
+    let chain = AwsCredentialChain::new(url.clone(), source.clone(), region.value.clone(), profile, client);
+    Ok((source, Arc::new(chain)))
+}
+
 /// Where credentials come from that neither a folder nor the environment holds, in words.
-pub(super) fn chain_source(environment: &StoreEnvironment, profile: &AwsProfile) -> String {
+fn chain_source(environment: &StoreEnvironment, profile: &AwsProfile) -> String {
     /// The fields of a profile that give credentials, in the order in which AWS's crate reads them.
     const FIELDS: [&str; 6] = [
         "role_arn",
@@ -61,13 +81,7 @@ pub(super) fn chain_source(environment: &StoreEnvironment, profile: &AwsProfile)
 }
 
 impl AwsCredentialChain {
-    pub(super) fn new(
-        url: Url,
-        source: String,
-        region: String,
-        profile: AwsProfile,
-        http: CredentialsHttpClient,
-    ) -> Self {
+    fn new(url: Url, source: String, region: String, profile: AwsProfile, http: CredentialsHttpClient) -> Self {
         Self { url, source, region, profile, http, current: RenewedCredential::default() }
     }
 
@@ -137,7 +151,6 @@ impl fmt::Debug for AwsCredentialChain {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::provider_client::TransportSettings;
 
     /// A chain over a profile whose process prints `answer` and counts its runs in a file.
     fn chain(folder: &tempfile::TempDir, answer: &str) -> AwsCredentialChain {

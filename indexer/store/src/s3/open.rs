@@ -8,14 +8,11 @@ use object_store::{
 };
 use url::Url;
 
-use super::{
-    credentials::{AwsCredentialChain, chain_source},
-    credentials_http::CredentialsHttpClient,
-    profile::AwsProfile,
-    sign::S3Signer,
-    versions::S3Versions,
-    write_headers::write_headers,
-};
+#[cfg(not(feature = "aws-credentials"))]
+use super::without_profiles::{NoAwsProfile as AwsProfile, credential_chain};
+#[cfg(feature = "aws-credentials")]
+use super::{credentials::credential_chain, profile::AwsProfile};
+use super::{sign::S3Signer, versions::S3Versions, write_headers::write_headers};
 use crate::{
     configuration::{ConfiguredValue, StoreConfiguration},
     environment::{StoreEnvironment, is_true},
@@ -83,10 +80,8 @@ pub(crate) fn open(
     } else if let Some(name) = environment.first_name(&STATIC_KEYS) {
         environment.source(name)
     } else {
-        let source = chain_source(environment, &profile);
-        let client = CredentialsHttpClient::new(url, transport, http.clone())?;
-        let chain = AwsCredentialChain::new(url.clone(), source.clone(), region.value.clone(), profile, client);
-        builder = builder.with_credentials(Arc::new(chain));
+        let (source, provider) = credential_chain(url, environment, transport, &http, &region, profile)?;
+        builder = builder.with_credentials(provider);
         source
     };
     let builder = builder
@@ -146,7 +141,7 @@ fn check_virtual_host(
     Err(unusable(url, why, &format!("put \"{bucket}.\" before the endpoint's host, or unset {VIRTUAL_HOSTED_STYLE}")))
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "aws-credentials"))]
 mod tests {
     use super::*;
     use crate::{Store, StoreAccess, StoreSettings};

@@ -13,6 +13,7 @@ use aws_runtime::env_config::{
 use aws_types::os_shim_internal::{Env, Fs};
 use futures::FutureExt as _;
 
+use super::profile_refusal::ProfileRefusal;
 use crate::{
     configuration::ConfiguredValue,
     environment::{StoreEnvironment, is_true},
@@ -41,13 +42,6 @@ struct SharedFile {
     kind: EnvConfigFileKind,
     path: PathBuf,
     sections: EnvConfigSections,
-}
-
-/// Why the shared files cannot be used, and what to do.
-#[derive(Debug)]
-pub(super) struct ProfileRefusal {
-    pub(super) why: String,
-    pub(super) remedy: &'static str,
 }
 
 impl AwsProfile {

@@ -25,7 +25,7 @@ async fn clock_objects_that_nobody_moved_for_a_day_are_deleted_in_every_store() 
     }
     tokio::time::advance(DAY / 2).await;
     let (holder, own) = (clock(&bucket, "holder"), clock(&bucket, "own"));
-    holder.beat().await.unwrap();
+    holder.write_heartbeat().await.unwrap();
     assert_eq!(own.delete_abandoned().await.unwrap(), 0);
     tokio::time::advance(DAY / 2).await;
     assert_eq!(own.delete_abandoned().await.unwrap(), 4);

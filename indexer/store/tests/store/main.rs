@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+#[cfg(feature = "aws-credentials")]
 mod aws;
 mod azure;
 mod chain;
 mod clock;
 mod google;
+#[cfg(feature = "aws-credentials")]
 mod recording_server;
 #[path = "../support/mod.rs"]
 mod support;

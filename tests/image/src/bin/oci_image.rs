@@ -4,7 +4,7 @@ use std::{fs::File, io::BufWriter, path::PathBuf};
 
 use anyhow::Context;
 use clap::Parser;
-use tidemark_image::{Image, Layer};
+use tidemark_image::{ImageArchive, ImageLayer};
 
 /// Writes a folder as a container image: an OCI archive of one layer, the same bytes for the same content.
 #[derive(Parser)]
@@ -37,9 +37,9 @@ fn main() -> anyhow::Result<()> {
         let (key, value) = label.split_once('=').with_context(|| format!("label \"{label}\" has no \"=\""))?;
         Ok((key.to_owned(), value.to_owned()))
     });
-    let image = Image {
+    let image = ImageArchive {
         reference: name,
-        layer: Layer::from_folder(&root).with_context(|| format!("\"{}\" is not readable", root.display()))?,
+        layer: ImageLayer::from_folder(&root).with_context(|| format!("\"{}\" is not readable", root.display()))?,
         entry_point,
         user,
         environment: env,

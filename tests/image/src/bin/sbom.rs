@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Parser;
-use tidemark_image::Sbom;
+use tidemark_image::BillOfMaterials;
 
 /// Writes what the programs of the workspace here are made of: a `CycloneDX` document, the same for the same lock file.
 #[derive(Parser)]
@@ -27,6 +27,6 @@ struct SbomArguments {
 
 fn main() -> anyhow::Result<()> {
     let SbomArguments { name, package, features, system, output } = SbomArguments::parse();
-    let json = Sbom { name, packages: package, features, system }.json(Path::new("."))?;
+    let json = BillOfMaterials { name, packages: package, features, system }.json(Path::new("."))?;
     std::fs::write(&output, json).with_context(|| format!("\"{}\" is not written", output.display()))
 }

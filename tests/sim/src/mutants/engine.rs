@@ -13,18 +13,18 @@ use tidemark_ingest::{
 use tidemark_store::Store;
 use tidemark_wal::{ListedEntry, LogReader, ParameterSchedule};
 
-/// `OutcomeDecidedAgain`: an engine that merges segments with the outcomes that the store shows now.
+/// `OutcomeDecidedAgain`: an engine that compacts segments with the outcomes that the store shows now.
 pub(crate) struct RedecidingEngine {
     inner: Arc<dyn IndexEngine>,
     reader: LogReader,
     root: RootChain,
-    /// What the manifest says of the inputs of the merge before.
-    merged: Mutex<Vec<RecordStats>>,
+    /// What the manifest says of the inputs of the compaction before.
+    compacted: Mutex<Vec<RecordStats>>,
 }
 
 impl RedecidingEngine {
     pub(crate) fn new(inner: Arc<dyn IndexEngine>, reader: LogReader, root: RootChain) -> Self {
-        Self { inner, reader, root, merged: Mutex::default() }
+        Self { inner, reader, root, compacted: Mutex::default() }
     }
 
     async fn decide_again(&self, record: &mut OperationRecord, schedule: &ParameterSchedule) {
@@ -42,9 +42,9 @@ impl EngineDecorator for RedecidingEngine {
         &*self.inner
     }
 
-    async fn merge(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError> {
-        *self.merged.lock() = inputs.iter().map(RecordStats::of).collect();
-        let Ok(Some(schedule)) = self.root.parameters().await else { return self.inner.merge(inputs).await };
+    async fn compact(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError> {
+        *self.compacted.lock() = inputs.iter().map(RecordStats::of).collect();
+        let Ok(Some(schedule)) = self.root.parameters().await else { return self.inner.compact(inputs).await };
         let mut builder = self.inner.builder()?;
         for segment in inputs {
             for mut record in self.inner.records(segment, segment.seq.clone()).await? {
@@ -57,11 +57,11 @@ impl EngineDecorator for RedecidingEngine {
 
     /// What the inputs were: a bug that decides outcomes again would sum them up as it likes, too.
     async fn stats(&self, _: &PackedSegment, _: &[u64]) -> Result<Vec<RecordStats>, EngineError> {
-        Ok(self.merged.lock().clone())
+        Ok(self.compacted.lock().clone())
     }
 }
 
-/// `UnverifiedMergeInput`: an engine that merges whatever the disk gives, as long as it can be parsed.
+/// `UnverifiedCompactionInput`: an engine that compacts whatever the disk gives, as long as it can be parsed.
 pub(crate) struct UnverifyingEngine {
     inner: Arc<dyn IndexEngine>,
     store: Store,
@@ -88,7 +88,7 @@ impl EngineDecorator for UnverifyingEngine {
         &*self.inner
     }
 
-    async fn merge(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError> {
+    async fn compact(&self, inputs: &[SegmentMeta]) -> Result<PackedSegment, EngineError> {
         let mut builder = self.inner.builder()?;
         for segment in inputs {
             builder.add(self.records_as_they_are(&segment.key).await?).await?;

@@ -9,9 +9,9 @@ use std::{
 
 use parking_lot::{Mutex, MutexGuard};
 use tidemark_catalog::{
-    CatalogError, CompactionResult, GARBAGE_GRACE, GarbageCollector, GarbageState, Generation, IndexChain, IndexOwner,
-    IndexPin, IndexRegistration, LogCursor, LogId, Manifest, ObjectName, PinChain, PinRegister, PublishError,
-    RootChain, SegmentMeta, TransactionRejected, WriterIdentity, WriterLease,
+    CatalogError, CollectorState, CompactionResult, GARBAGE_GRACE, GarbageCollector, Generation, IndexChain,
+    IndexOwner, IndexPin, IndexRegistration, LogCursor, LogId, Manifest, ObjectName, PinChain, PinRegister,
+    PublishError, RootChain, SegmentMeta, TransactionRejected, WriterIdentity, WriterLease,
 };
 use tidemark_store::{Entropy, Store, StoreClock};
 use tidemark_wal::{Log, LogParameters};
@@ -248,7 +248,7 @@ impl GarbageModel {
         if number <= self.collected.0 {
             return Ok(());
         }
-        let state: GarbageState =
+        let state: CollectorState =
             record_state(&event.object.body).map_err(|_| "a record of collectors is unreadable")?;
         if let Some(gone) = state.lists.keys().find(|list| !self.garbage_lists.contains_key(*list)) {
             return Err(format!("{} names the list \"{gone}\" of garbage, which is gone", event.by));

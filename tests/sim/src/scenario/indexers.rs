@@ -46,7 +46,7 @@ pub async fn index(world: SimWorld, process: SimProcess, name: String) -> Proces
     let engine: Arc<dyn IndexEngine> = if Mutant::OutcomeDecidedAgain.is_on() {
         let reader = LogReader::new(&log);
         Arc::new(RedecidingEngine::new(engine, reader, root.clone()))
-    } else if Mutant::UnverifiedMergeInput.is_on() {
+    } else if Mutant::UnverifiedCompactionInput.is_on() {
         Arc::new(UnverifyingEngine::new(engine, world.index(&process)))
     } else {
         engine

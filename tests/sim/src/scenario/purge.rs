@@ -327,7 +327,7 @@ impl PurgeModel {
                 return Err(format!("objects of {generation} remain: {left:?}"));
             }
         }
-        let Some(standing) = self.standing() else { return Err("nobody has the prefix".to_owned()) };
+        let Some(standing) = self.standing() else { return Err("no index has the prefix".to_owned()) };
         if Some(standing.cursor) <= before {
             return Err(format!("no progress of the next owner: cursor {}", standing.cursor));
         }
@@ -403,7 +403,7 @@ async fn pod(world: PurgeWorld, process: SimProcess, owner: IndexOwner, when: Po
         },
     };
     let beating = clock.clone();
-    let beat = AbortOnDropHandle::new(tokio::spawn(async move { heartbeat(&beating).await }));
+    let moving = AbortOnDropHandle::new(tokio::spawn(async move { heartbeat(&beating).await }));
     while !knows_of_purge() {
         match publish(&world, &process, &mut writer_lease).await {
             Ok(slot) => world.committed(process.name(), &slot),
@@ -416,7 +416,7 @@ async fn pod(world: PurgeWorld, process: SimProcess, owner: IndexOwner, when: Po
         }
         world.sleep_for(1_000..=8_000).await;
     }
-    drop(beat);
+    drop(moving);
     let _ = writer_lease.release().await;
     remove(&world, &process, &owner).await
 }
@@ -474,7 +474,7 @@ async fn publish(
     process: &SimProcess,
     writer_lease: &mut WriterLease,
 ) -> Result<ChainRecord<Manifest>, PublishError> {
-    // Nothing merges them here: a manifest that names hundreds makes the run slow and shows no more.
+    // Nothing compacts them here: a manifest that names hundreds makes the run slow and shows no more.
     let segment = if world.simulated_store.state().rng.chance(150) {
         Some(upload_segment(&world.index(process), writer_lease, || world.entropy()).await?)
     } else {

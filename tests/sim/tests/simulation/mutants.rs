@@ -96,6 +96,6 @@ caught! {
     a_log_floor_that_is_ignored: FloorIgnored,
     clocks_of_two_stores_taken_for_equal: ClocksTakenForEqual,
     a_lowered_window_that_drops_a_look: LoweredWindowDropsLook,
-    a_merge_of_inputs_that_were_not_verified: UnverifiedMergeInput,
+    a_compaction_of_inputs_that_were_not_verified: UnverifiedCompactionInput,
     a_label_that_is_taken_for_an_earlier_entrys: LabelOfLaterEntry,
 }

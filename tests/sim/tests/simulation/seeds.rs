@@ -45,7 +45,7 @@ fn five_hundred_seeds_of_a_whole_log_hold() {
         "a look-alike of a group's key",
         "a copy of the log was refused",
         "a disk had no room for a batch",
-        "a disk had no room for a merge",
+        "a disk had no room for a compaction",
         "a disk was full when segments were opened",
         "a damaged segment was read",
         "an entry is larger than all memory for entries",

@@ -39,12 +39,12 @@ pub(crate) fn tools(family: &str) -> PathBuf {
 }
 
 /// Helm with folders of its own, so that two tests never meet.
-pub(crate) struct Helm {
+pub(crate) struct HelmProgram {
     home: tempfile::TempDir,
     kubeconfig: Option<PathBuf>,
 }
 
-impl Helm {
+impl HelmProgram {
     pub(crate) fn new() -> Self {
         Self { home: tempfile::tempdir().unwrap(), kubeconfig: None }
     }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use tidemark_crds::{KINDS, Reason, ResourceKind};
 
-use super::helm::{Helm, chart, objects, of_kind, root, values_files};
+use super::helm::{HelmProgram, chart, objects, of_kind, root, values_files};
 
 /// The metrics that the alerts may use, and the file whose code registers each: a scrape would show no more.
 const METRICS: [(&str, &str, &str); 7] = [
@@ -18,7 +18,7 @@ const METRICS: [(&str, &str, &str); 7] = [
 
 #[test]
 fn the_chart_passes_lint_with_each_values_file() {
-    let helm = Helm::new();
+    let helm = HelmProgram::new();
     let chart = chart();
     for file in values_files() {
         helm.run(&["lint", "--strict", chart.to_str().unwrap(), "--values", file.to_str().unwrap()]);
@@ -27,7 +27,7 @@ fn the_chart_passes_lint_with_each_values_file() {
 
 #[test]
 fn the_definition_is_the_one_that_the_types_generate() {
-    let rendered = objects(&Helm::new().template(&[]).unwrap());
+    let rendered = objects(&HelmProgram::new().template(&[]).unwrap());
     let rendered = of_kind(&rendered, "CustomResourceDefinition");
     assert_eq!(rendered.len(), KINDS.len(), "the chart installs another number of definitions");
     for kind in KINDS {
@@ -51,7 +51,7 @@ fn the_definition_is_the_one_that_the_types_generate() {
 /// The operator may check each definition, and work with the objects of each kind.
 #[test]
 fn the_operator_has_rights_on_every_kind() {
-    let rendered = objects(&Helm::new().template(&[]).unwrap());
+    let rendered = objects(&HelmProgram::new().template(&[]).unwrap());
     let role =
         of_kind(&rendered, "ClusterRole").into_iter().find(|role| role["metadata"]["name"] == "tidemark-operator");
     let rules = role.unwrap()["rules"].as_array().unwrap().clone();
@@ -82,8 +82,8 @@ fn numbers_as_one(value: &Value) -> Value {
 
 #[test]
 fn wrong_values_are_refused() {
-    let helm = Helm::new();
-    for (wrong, told) in [
+    let helm = HelmProgram::new();
+    for (wrong, named) in [
         ("replicas=3", "replicas"),
         ("image.pullPolicy=Sometimes", "pullPolicy"),
         ("image.digest=latest", "digest"),
@@ -104,7 +104,7 @@ fn wrong_values_are_refused() {
         ("watchNamespaces={team-a}", "clusterId is required"),
     ] {
         let error = helm.template(&["--set", wrong]).expect_err(wrong);
-        assert!(error.contains(told), "{wrong}: {error}");
+        assert!(error.contains(named), "{wrong}: {error}");
     }
 }
 
@@ -125,13 +125,13 @@ fn every_rule_has_a_reason() {
 #[test]
 fn no_rule_reaches_secrets_or_everything() {
     for file in values_files() {
-        let rendered = objects(&Helm::new().template(&["--values", file.to_str().unwrap()]).unwrap());
+        let rendered = objects(&HelmProgram::new().template(&["--values", file.to_str().unwrap()]).unwrap());
         let roles = rendered.iter().filter(|object| matches!(object["kind"].as_str(), Some("Role" | "ClusterRole")));
         for rule in roles.flat_map(|role| role["rules"].as_array().unwrap()) {
-            let told = rule.to_string();
+            let text = rule.to_string();
             for never in ["secrets", "\"*\"", "escalate", "\"bind\"", "impersonate", "pods/exec", "rbac.authorization"]
             {
-                assert!(!told.contains(never), "{never} in {told}");
+                assert!(!text.contains(never), "{never} in {text}");
             }
         }
     }
@@ -140,7 +140,7 @@ fn no_rule_reaches_secrets_or_everything() {
 #[test]
 fn namespaced_mode_has_rights_in_its_namespaces_alone() {
     let file = chart().join("ci/namespaced.yaml");
-    let rendered = objects(&Helm::new().template(&["--values", file.to_str().unwrap()]).unwrap());
+    let rendered = objects(&HelmProgram::new().template(&["--values", file.to_str().unwrap()]).unwrap());
     let operators: Vec<_> = of_kind(&rendered, "ClusterRole")
         .into_iter()
         .filter(|role| role["metadata"]["name"] == "tidemark-operator")
@@ -162,7 +162,7 @@ fn namespaced_mode_has_rights_in_its_namespaces_alone() {
 #[test]
 fn every_pod_is_restricted() {
     for file in values_files() {
-        let rendered = objects(&Helm::new().template(&["--values", file.to_str().unwrap()]).unwrap());
+        let rendered = objects(&HelmProgram::new().template(&["--values", file.to_str().unwrap()]).unwrap());
         let deployment = &of_kind(&rendered, "Deployment")[0]["spec"]["template"]["spec"];
         let test = &of_kind(&rendered, "Pod")[0]["spec"];
         for pod in [deployment, test] {
@@ -185,7 +185,7 @@ fn every_pod_is_restricted() {
 #[test]
 fn alerts_use_metrics_that_exist() {
     let file = chart().join("ci/everything.yaml");
-    let rendered = objects(&Helm::new().template(&["--values", file.to_str().unwrap()]).unwrap());
+    let rendered = objects(&HelmProgram::new().template(&["--values", file.to_str().unwrap()]).unwrap());
     let rules = of_kind(&rendered, "PrometheusRule")[0]["spec"]["groups"][0]["rules"].as_array().unwrap();
     let mut used = std::collections::BTreeSet::new();
     for rule in rules {

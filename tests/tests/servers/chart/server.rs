@@ -7,7 +7,7 @@ use tidemark_crds::KINDS;
 use tidemark_tests::cluster::ApiServer;
 use tokio::time::{Instant, sleep};
 
-use super::helm::{Helm, NAMESPACE, chart, objects, root, values_files};
+use super::helm::{HelmProgram, NAMESPACE, chart, objects, root, values_files};
 
 /// How long the API server and its controllers may take for one step.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -56,10 +56,10 @@ async fn the_api_server_accepts_each_rendering() {
     let server = ApiServer::start().await.unwrap();
     prepare(&server).await;
     for file in values_files() {
-        let yaml = Helm::new().template(&["--values", file.to_str().unwrap()]).unwrap();
+        let yaml = HelmProgram::new().template(&["--values", file.to_str().unwrap()]).unwrap();
         accepts(&server, &yaml).await.unwrap_or_else(|error| panic!("{}: {error}", file.display()));
     }
-    let broken = Helm::new().template(&[]).unwrap().replace("replicas: 2", "replicas: two");
+    let broken = HelmProgram::new().template(&[]).unwrap().replace("replicas: 2", "replicas: two");
     assert!(accepts(&server, &broken).await.is_err(), "a dry run refuses nothing");
 }
 
@@ -113,7 +113,7 @@ fn with(more: &[&str]) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_account_may_do_what_is_listed_here_and_nothing_else() {
     let server = ApiServer::builder().controllers().start().await.unwrap();
-    let helm = Helm::on(server.kubeconfig());
+    let helm = HelmProgram::on(server.kubeconfig());
     let chart = chart();
     let install = |more: &[&str]| {
         let words = ["install", "tidemark", chart.to_str().unwrap(), "-n", NAMESPACE, "--create-namespace"];
@@ -198,7 +198,8 @@ fn older(folder: &Path) -> String {
     let spec = definition.pointer_mut(&format!("{SCHEMA}/spec/properties")).unwrap();
     assert!(spec.as_object_mut().unwrap().remove("adoptOwner").is_some());
     std::fs::write(&file, definition.to_string()).unwrap();
-    let packed = Helm::new().run(&["package", copy.to_str().unwrap(), "--destination", folder.to_str().unwrap()]);
+    let packed =
+        HelmProgram::new().run(&["package", copy.to_str().unwrap(), "--destination", folder.to_str().unwrap()]);
     packed.trim().rsplit_once(": ").unwrap().1.to_owned()
 }
 
@@ -211,7 +212,7 @@ async fn definition(server: &ApiServer) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_release_is_installed_upgraded_and_uninstalled_and_the_wals_stay() {
     let server = ApiServer::start().await.unwrap();
-    let helm = Helm::on(server.kubeconfig());
+    let helm = HelmProgram::on(server.kubeconfig());
     let folder = tempfile::tempdir().unwrap();
     let chart = chart();
     let old = older(folder.path());

@@ -29,22 +29,21 @@ const PATIENCE: Duration = Duration::from_secs(90);
 /// A page whose script has run, so that it listens.
 const COMPLETE: &str = "document.readyState === 'complete'";
 
-/// The browser.
-#[expect(clippy::struct_field_names, reason = "it wraps the client library's")]
-pub(crate) struct Browser {
+/// A Chromium without a window.
+pub(crate) struct HeadlessBrowser {
     browser: chromiumoxide::Browser,
     events: tokio::task::JoinHandle<()>,
     _profile: TempDir,
 }
 
 /// One page of it.
-pub(crate) struct Tab {
+pub(crate) struct BrowserTab {
     page: Page,
     requests: Arc<Mutex<Vec<String>>>,
     complaints: Arc<Mutex<Vec<String>>>,
 }
 
-impl Browser {
+impl HeadlessBrowser {
     /// Starts the browser: the one that `TIDEMARK_CHROMIUM` names, else one in the path. Without any, the tests of the
     /// page are skipped, but not in CI.
     pub(crate) async fn start() -> Option<Self> {
@@ -73,10 +72,10 @@ impl Browser {
     }
 
     /// Opens a page.
-    pub(crate) async fn open(&self, url: &str) -> Tab {
+    pub(crate) async fn open(&self, url: &str) -> BrowserTab {
         let page = self.browser.new_page("about:blank").await.expect("a page");
         page.execute(EnableParams::default()).await.expect("the log is on");
-        let tab = Tab { page, requests: Arc::default(), complaints: Arc::default() };
+        let tab = BrowserTab { page, requests: Arc::default(), complaints: Arc::default() };
         tab.listen().await;
         tab.go(url).await;
         tab
@@ -92,7 +91,7 @@ impl Browser {
     }
 }
 
-impl Tab {
+impl BrowserTab {
     /// Goes to an address.
     pub(crate) async fn go(&self, url: &str) {
         self.page.goto(url).await.unwrap_or_else(|error| panic!("{url}: {error}"));

@@ -18,7 +18,7 @@ pub(crate) const ATTACK: &str = "'\"><img src=x onerror=window.attacked=1><scrip
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The running site.
-pub(crate) struct Site {
+pub(crate) struct PageSite {
     pub(crate) race: Token,
     pub(crate) hostile: Token,
     pub(crate) malformed: Token,
@@ -29,7 +29,7 @@ pub(crate) struct Site {
     _folder: TempDir,
 }
 
-impl Site {
+impl PageSite {
     /// Starts with two bundles, a label, an attack and an entry that nobody can read.
     pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");

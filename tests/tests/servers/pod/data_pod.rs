@@ -15,12 +15,12 @@ pub(crate) const ID: &str = "AWS_ACCESS_KEY_ID";
 pub(crate) const SECRET: &str = "AWS_SECRET_ACCESS_KEY";
 
 /// What a pod is started with.
-pub(crate) struct Settings {
+pub(crate) struct PodSettings {
     environment: BTreeMap<String, String>,
     credentials: Arc<TempDir>,
 }
 
-impl Settings {
+impl PodSettings {
     /// An indexer's or a search pod's, of the log in bucket `log` at `endpoint`. There are no credentials yet.
     pub(crate) fn of(endpoint: &str) -> Self {
         let credentials = Arc::new(tempfile::tempdir().expect("a folder"));

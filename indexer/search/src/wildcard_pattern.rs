@@ -4,9 +4,9 @@ use std::{cmp::min, mem::swap};
 
 use super::term_scan::KeyRange;
 
-/// What terms are asked for. Only a part of a dictionary is read for them: its [`keys`](TermPattern::keys).
+/// What terms are asked for. Only a part of a dictionary is read for them: its [`keys`](WildcardPattern::keys).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum TermPattern {
+pub(crate) enum WildcardPattern {
     /// Those that begin so.
     Prefix(String),
     /// Those that consist of these parts after a text that is not empty.
@@ -28,7 +28,7 @@ pub(crate) enum WildcardPart {
     Many,
 }
 
-impl TermPattern {
+impl WildcardPattern {
     /// Where its terms lie in a dictionary whose keys begin with `path`.
     pub(crate) fn keys(&self, path: &[u8]) -> KeyRange {
         let start = match self {
@@ -114,14 +114,14 @@ mod tests {
 
     use super::*;
 
-    fn wildcard(start: &str, rest: &str) -> TermPattern {
+    fn wildcard(start: &str, rest: &str) -> WildcardPattern {
         let part = |char| match char {
             '?' => WildcardPart::One,
             '!' => WildcardPart::OneOrNone,
             '*' => WildcardPart::Many,
             other => WildcardPart::Char(other),
         };
-        TermPattern::Wildcard { start: start.to_owned(), parts: rest.chars().map(part).collect() }
+        WildcardPattern::Wildcard { start: start.to_owned(), parts: rest.chars().map(part).collect() }
     }
 
     #[test]
@@ -140,7 +140,7 @@ mod tests {
 
     #[test]
     fn fuzzy_words_differ_by_a_few_letters() {
-        let fuzzy = |word: &str, edits| TermPattern::Fuzzy { word: word.chars().collect(), edits };
+        let fuzzy = |word: &str, edits| WildcardPattern::Fuzzy { word: word.chars().collect(), edits };
         for term in ["migration", "migraton", "migratoon", "migraotn", "migrato"] {
             assert!(fuzzy("migraton", 1).matches(term), "{term}");
         }

@@ -1,4 +1,4 @@
-//! Compaction's merge: one segment made from several, with every document of theirs. Which ones are merged is the ingest's decision
+//! Compaction: one segment made from several, with every document of theirs. Which ones are compacted is the ingest's decision
 //! (`compaction_policy.rs`).
 
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use super::{
     tokenizers::tokenizers,
 };
 
-/// What a merge takes on the disk beside its files: `meta.json`, the footer, the ends of blocks.
+/// What a compaction takes on the disk beside its files: `meta.json`, the footer, the ends of blocks.
 const SCRATCH_MARGIN_BYTES: u64 = 64 << 10;
 /// Memory at which a part of a rebuilt segment is finished. Tantivy's hash tables take 32 MiB from the start.
 const MAX_REBUILD_MEMORY_BYTES: usize = 64 << 20;
 
-/// Bytes on the disk that a merge of inputs of so many bytes needs beside them: the output, and its second largest file once
+/// Bytes on the disk that a compaction of inputs of so many bytes needs beside them: the output, and its second largest file once
 /// more, while that is copied into the output. A sixteenth covers an output that is larger than its inputs.
 pub(crate) fn scratch_bytes(inputs: u64) -> u64 {
     inputs + inputs / 2 + inputs / 16 + SCRATCH_MARGIN_BYTES
@@ -34,7 +34,7 @@ pub(crate) fn rebuild_bytes(inputs: u64) -> u64 {
 
 /// One segment with the documents of `segments`, which lie on the disk, one after the other. Its files are in `room`. Those of
 /// an older format are rebuilt from their stored records first: Tantivy merges documents with the same fields only. Blocks.
-pub(crate) fn merge_segments(
+pub(crate) fn compact_segments(
     segments: &[Arc<OpenSegment>],
     fields: &Arc<SchemaFields>,
     room: DiskReservation,
@@ -54,17 +54,17 @@ pub(crate) fn merge_segments(
         }
     }
     let everything = inputs.iter().map(|_| None).collect();
-    let merged = merge_filtered_segments(&inputs, IndexSettings::default(), everything, temp.clone());
-    let mut merged = merged.map_err(|e| not_written("merge segments", &e, &budget))?;
+    let compacted = merge_filtered_segments(&inputs, IndexSettings::default(), everything, temp.clone());
+    let mut compacted = compacted.map_err(|e| not_written("compact segments", &e, &budget))?;
     drop((inputs, rebuilt));
-    merged.set_tokenizers(tokenizers());
-    let packed = bundle_index(&merged, &temp, fields, room)?;
+    compacted.set_tokenizers(tokenizers());
+    let packed = bundle_index(&compacted, &temp, fields, room)?;
     let wanted: u64 = segments.iter().map(|segment| segment.of.documents).sum();
     if packed.documents == wanted {
         return Ok(packed);
     }
     let why = format!("{} records went in, {} came out", wanted, packed.documents);
-    Err(refused("merge segments", &why))
+    Err(refused("compact segments", &why))
 }
 
 /// The records of a segment of an older format as segments of the present one, in order: as many as are needed to bound the

@@ -18,22 +18,22 @@ use tantivy::{
 use super::{
     query_tree::QueryRefusal,
     scan_budget::{DOCS_PER_DEADLINE_CHECK, ScanBudget},
-    term_pattern::TermPattern,
     term_scan::{KeyRange, for_each_doc, for_each_term, terms_in},
+    wildcard_pattern::WildcardPattern,
 };
 
 /// The most terms of a segment that a pattern may stand for.
-pub(crate) const MAX_PATTERN_TERMS: usize = 100_000;
+pub(crate) const MAX_WILDCARD_TERMS: usize = 100_000;
 /// The most terms that may follow the words of a phrase.
 pub(crate) const MAX_PHRASE_TERMS: usize = 1_000;
 
 /// A query for the documents with a term that a pattern stands for.
 #[derive(Clone, Debug)]
-pub(crate) struct PatternQuery(Arc<PatternLeaf>);
+pub(crate) struct WildcardQuery(Arc<WildcardLeaf>);
 
 #[derive(Debug)]
-struct PatternLeaf {
-    places: Vec<PatternPlace>,
+struct WildcardLeaf {
+    places: Vec<WildcardPlace>,
     /// What was typed, and where.
     typed: String,
     budget: Arc<ScanBudget>,
@@ -41,11 +41,11 @@ struct PatternLeaf {
 
 /// A field that a pattern is looked up in, or an attribute.
 #[derive(Debug)]
-pub(crate) struct PatternPlace {
+pub(crate) struct WildcardPlace {
     pub(crate) field: Field,
     /// What the keys of the terms begin with in the dictionary: the path of an attribute, else nothing.
     pub(crate) path: Vec<u8>,
-    pub(crate) pattern: TermPattern,
+    pub(crate) pattern: WildcardPattern,
     pub(crate) phrase: Option<PhraseStart>,
 }
 
@@ -67,27 +67,27 @@ impl fmt::Debug for PhraseStart {
     }
 }
 
-impl PatternQuery {
+impl WildcardQuery {
     /// What is found in any of `places`; `typed` is for messages.
-    pub(crate) fn new(places: Vec<PatternPlace>, typed: String, budget: Arc<ScanBudget>) -> Self {
-        Self(Arc::new(PatternLeaf { places, typed, budget }))
+    pub(crate) fn new(places: Vec<WildcardPlace>, typed: String, budget: Arc<ScanBudget>) -> Self {
+        Self(Arc::new(WildcardLeaf { places, typed, budget }))
     }
 
     /// Where it looks, and for what.
-    pub(crate) fn places(&self) -> &[PatternPlace] {
+    pub(crate) fn places(&self) -> &[WildcardPlace] {
         &self.0.places
     }
 }
 
-impl Query for PatternQuery {
+impl Query for WildcardQuery {
     fn weight(&self, _: EnableScoring<'_>) -> tantivy::Result<Box<dyn Weight>> {
-        Ok(Box::new(PatternWeight(self.0.clone())))
+        Ok(Box::new(WildcardWeight(self.0.clone())))
     }
 }
 
-struct PatternWeight(Arc<PatternLeaf>);
+struct WildcardWeight(Arc<WildcardLeaf>);
 
-impl Weight for PatternWeight {
+impl Weight for WildcardWeight {
     fn scorer(&self, reader: &SegmentReader, boost: Score) -> tantivy::Result<Box<dyn Scorer>> {
         let mut docs = BitSet::with_max_value(reader.max_doc());
         for place in &self.0.places {
@@ -104,9 +104,9 @@ impl Weight for PatternWeight {
     }
 }
 
-impl PatternLeaf {
+impl WildcardLeaf {
     /// Adds the documents with a term that the pattern stands for.
-    fn add_docs(&self, place: &PatternPlace, reader: &SegmentReader, docs: &mut BitSet) -> tantivy::Result<()> {
+    fn add_docs(&self, place: &WildcardPlace, reader: &SegmentReader, docs: &mut BitSet) -> tantivy::Result<()> {
         let index = reader.inverted_index(place.field)?;
         self.for_each_term(place, &index, |_, found| self.add_docs_of(&index, found, docs))
     }
@@ -114,7 +114,7 @@ impl PatternLeaf {
     /// Adds the documents with the words of `phrase` and then a term that the pattern stands for.
     fn add_phrases(
         &self,
-        place: &PatternPlace,
+        place: &WildcardPlace,
         phrase: &PhraseStart,
         reader: &SegmentReader,
         docs: &mut BitSet,
@@ -155,7 +155,7 @@ impl PatternLeaf {
     /// Calls `each` with every term that the pattern stands for.
     fn for_each_term(
         &self,
-        place: &PatternPlace,
+        place: &WildcardPlace,
         index: &InvertedIndexReader,
         mut each: impl FnMut(&str, &TermInfo) -> tantivy::Result<()>,
     ) -> tantivy::Result<()> {
@@ -177,14 +177,14 @@ impl PatternLeaf {
     }
 }
 
-impl PatternPlace {
+impl WildcardPlace {
     /// The whole values of a field.
-    pub(crate) fn of_field(field: Field, pattern: TermPattern) -> Self {
+    pub(crate) fn of_field(field: Field, pattern: WildcardPattern) -> Self {
         Self { field, path: Vec::new(), pattern, phrase: None }
     }
 
     fn max_terms(&self) -> usize {
-        if self.phrase.is_some() { MAX_PHRASE_TERMS } else { MAX_PATTERN_TERMS }
+        if self.phrase.is_some() { MAX_PHRASE_TERMS } else { MAX_WILDCARD_TERMS }
     }
 }
 
@@ -264,7 +264,7 @@ mod tests {
         query_compiler::unusable,
         scan_budget::MAX_SCANNED_TERMS,
         segment::{SchemaFields, testing::searcher_of},
-        term_pattern::WildcardPart,
+        wildcard_pattern::WildcardPart,
     };
 
     /// A segment of `documents`, each with the words `a{n}` of some hundreds in its message.
@@ -281,11 +281,11 @@ mod tests {
         (fields, reader)
     }
 
-    fn prefix(field: Field, start: &str) -> PatternPlace {
-        PatternPlace::of_field(field, TermPattern::Prefix(start.to_owned()))
+    fn prefix(field: Field, start: &str) -> WildcardPlace {
+        WildcardPlace::of_field(field, WildcardPattern::Prefix(start.to_owned()))
     }
 
-    fn run(query: &PatternQuery, reader: &SegmentReader) -> tantivy::Result<Vec<(DocId, Score)>> {
+    fn run(query: &WildcardQuery, reader: &SegmentReader) -> tantivy::Result<Vec<(DocId, Score)>> {
         let weight = query.weight(EnableScoring::disabled_from_schema(reader.schema()))?;
         let mut scorer = weight.scorer(reader, 1.0)?;
         let mut found = Vec::new();
@@ -301,7 +301,7 @@ mod tests {
         let (fields, reader) = segment(10);
         let late = ScanBudget::new(QueryDeadline::after(Duration::ZERO));
         let error =
-            run(&PatternQuery::new(vec![prefix(fields.names, "a")], "a*".to_owned(), late), &reader).unwrap_err();
+            run(&WildcardQuery::new(vec![prefix(fields.names, "a")], "a*".to_owned(), late), &reader).unwrap_err();
         assert!(matches!(unusable(&error), SearchError::Overloaded { .. }), "{error}");
     }
 
@@ -310,7 +310,7 @@ mod tests {
         let (fields, reader) = segment(10);
         let budget = ScanBudget::new(QueryDeadline::after(Duration::from_hours(1)));
         let query =
-            || PatternQuery::new(vec![prefix(fields.names, "a")], "position 1: \"a*\"".to_owned(), budget.clone());
+            || WildcardQuery::new(vec![prefix(fields.names, "a")], "position 1: \"a*\"".to_owned(), budget.clone());
         assert_eq!(run(&query(), &reader).unwrap().len(), 10);
         assert_eq!(budget.scanned().load(Ordering::Relaxed), 3000);
         budget.scanned().store(MAX_SCANNED_TERMS - 3000, Ordering::Relaxed);
@@ -327,7 +327,7 @@ mod tests {
         let (fields, reader) = segment(30);
         let budget = ScanBudget::new(QueryDeadline::after(Duration::from_hours(1)));
         for (start, wanted) in [("a", 9000), ("a1", 1111), ("a89", 111), ("a8999", 1), ("a9000", 0), ("b", 0)] {
-            let leaf = PatternLeaf { places: Vec::new(), typed: String::new(), budget: budget.clone() };
+            let leaf = WildcardLeaf { places: Vec::new(), typed: String::new(), budget: budget.clone() };
             let mut found = BTreeSet::new();
             let index = reader.inverted_index(fields.names).unwrap();
             let place = prefix(fields.names, start);
@@ -358,15 +358,15 @@ mod tests {
         let fuzzy: Vec<char> = format!("x{}", "f".repeat(26)).chars().collect();
         let wildcard = |parts: &str| {
             let part = |char| if char == '*' { WildcardPart::Many } else { WildcardPart::Char(char) };
-            TermPattern::Wildcard { start: "x".to_owned(), parts: parts.chars().map(part).collect() }
+            WildcardPattern::Wildcard { start: "x".to_owned(), parts: parts.chars().map(part).collect() }
         };
         for (name, field, pattern) in [
             ("x*zz", fields.names, wildcard("*zz")),
             ("x*a*b*c*d*zz", fields.names, wildcard("*a*b*c*d*zz")),
-            ("xfff…~2", fields.names, TermPattern::Fuzzy { word: fuzzy, edits: 2 }),
+            ("xfff…~2", fields.names, WildcardPattern::Fuzzy { word: fuzzy, edits: 2 }),
         ] {
-            let query = PatternQuery::new(
-                vec![PatternPlace::of_field(field, pattern)],
+            let query = WildcardQuery::new(
+                vec![WildcardPlace::of_field(field, pattern)],
                 name.to_owned(),
                 ScanBudget::new(QueryDeadline::after(Duration::from_hours(1))),
             );
@@ -386,7 +386,7 @@ mod tests {
         let (fields, reader) = segment(2);
         let budget = ScanBudget::new(QueryDeadline::after(Duration::from_hours(1)));
         let places = vec![prefix(fields.names, "a"), prefix(fields.text, "t"), prefix(fields.text, "ti")];
-        let query = PatternQuery::new(places, "t*".to_owned(), budget);
+        let query = WildcardQuery::new(places, "t*".to_owned(), budget);
         assert_eq!(run(&query, &reader).unwrap(), [(0, 1.0), (1, 1.0)]);
     }
 }

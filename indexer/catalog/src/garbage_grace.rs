@@ -1,16 +1,24 @@
-//! What follows for the candidates from what a pass sees: pure functions.
+//! The grace, and what a pass deletes by it: garbage that every pass since then has seen is deleted, other garbage becomes a
+//! candidate. Pure functions.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tidemark_store::StoreSecond;
 
 use crate::{
+    collector_state::{MAX_GARBAGE_CANDIDATES, MAX_GARBAGE_LISTS},
     garbage_list::{GarbageKey, GarbageList, MAX_LIST_CANDIDATES},
-    garbage_roots::{GARBAGE_GRACE, GarbageRoots},
-    garbage_state::{MAX_GARBAGE_CANDIDATES, MAX_GARBAGE_LISTS},
     mutants,
     names::{Generation, generation_of_list},
+    referenced_objects::ReferencedObjects,
 };
+
+/// For how long an object must have been seen unreferenced before it is deleted, by the index's store time. A constant of the
+/// format: readers rely on it, each drops a manifest half of it after its successor.
+pub const GARBAGE_GRACE: Duration = Duration::from_hours(24);
 
 /// How much a state names at most.
 #[derive(Clone, Copy, Debug)]
@@ -90,7 +98,7 @@ impl SeenList {
 }
 
 /// What a pass does. It sees the listed objects generation by generation, each in parts of any size.
-pub(crate) struct GarbagePlan {
+pub(crate) struct GracePlan {
     limits: CandidateLimits,
     now: StoreSecond,
     /// The generations that the pass lists.
@@ -107,7 +115,7 @@ pub(crate) struct GarbagePlan {
     waiting: u64,
 }
 
-impl GarbagePlan {
+impl GracePlan {
     /// Of a pass that began at `now` and lists `generations`. `before` are the lists of the state that it began with, with the
     /// objects that each names. Those that are left out are dropped: what they named gets a new date.
     pub(crate) fn new(
@@ -130,12 +138,12 @@ impl GarbagePlan {
         Self { limits, now, generations, lists, members, fresh, allowance: 0, standing: 0, waiting: 0 }
     }
 
-    /// Takes in a part of the listing, in its order; `roots` was read after it. Gives what is to be deleted now.
-    pub(crate) fn observe(&mut self, listed: Vec<ListedObject>, roots: &GarbageRoots) -> Vec<DueObject> {
+    /// Takes in a part of the listing, in its order; `referenced` was read after it. Gives what is to be deleted now.
+    pub(crate) fn observe(&mut self, listed: Vec<ListedObject>, referenced: &ReferencedObjects) -> Vec<DueObject> {
         let mut due = Vec::new();
         for object in listed {
             let list = self.list_of(&object);
-            if !roots.is_garbage(&object.generation, &object.key) {
+            if !referenced.is_garbage(&object.generation, &object.key) {
                 // It loses its date: only what was garbage in every pass since is deleted.
                 if let Some(list) = list.and_then(|list| self.lists.get_mut(list)) {
                     list.named.insert(object.key);
@@ -286,14 +294,12 @@ impl GarbagePlan {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
     use tidemark_store::ChainState as _;
 
     use super::*;
     use crate::{
-        garbage_list::tests::key, garbage_roots::GenerationFate, garbage_state::GarbageState, identity::LogId,
+        collector_state::CollectorState, garbage_list::tests::key, identity::LogId, referenced_objects::GenerationFate,
     };
 
     const HOUR: Duration = Duration::from_hours(1);
@@ -306,7 +312,7 @@ mod tests {
     struct CollectedIndex {
         limits: CandidateLimits,
         now: StoreSecond,
-        state: GarbageState,
+        state: CollectorState,
         /// What each list names.
         keys: BTreeMap<String, Vec<GarbageKey>>,
         objects: BTreeSet<ObjectId>,
@@ -327,7 +333,7 @@ mod tests {
             Self {
                 limits,
                 now: StoreSecond::from_unix(1_000_000),
-                state: GarbageState::new(LogId("0".repeat(32))),
+                state: CollectorState::new(LogId("0".repeat(32))),
                 keys: BTreeMap::new(),
                 objects: BTreeSet::new(),
                 gone: BTreeSet::new(),
@@ -343,15 +349,15 @@ mod tests {
             let before =
                 self.state.lists.iter().map(|(name, list)| (name.clone(), list.clone(), self.keys[name].clone()));
             let generations = (1..=self.generations).map(numbered).collect();
-            let mut plan = GarbagePlan::new(before.collect(), generations, self.now, self.limits);
-            let roots = GarbageRoots {
+            let mut plan = GracePlan::new(before.collect(), generations, self.now, self.limits);
+            let referenced = ReferencedObjects {
                 named: self
                     .named
                     .iter()
                     .map(|(generation, number)| key(1, *number).in_generation(&numbered(*generation)))
                     .collect(),
                 generations: (1..=self.generations).map(|number| (numbered(number), GenerationFate::Closed)).collect(),
-                ..GarbageRoots::default()
+                ..ReferencedObjects::default()
             };
             let listed: Vec<_> = self.objects.iter().copied().collect();
             let mut deleted = BTreeSet::new();
@@ -362,7 +368,7 @@ mod tests {
                     size: 1,
                     time: StoreSecond::from_unix(0),
                 });
-                for due in plan.observe(listed.collect(), &roots) {
+                for due in plan.observe(listed.collect(), &referenced) {
                     let is_due = |(generation, number): &ObjectId| {
                         numbered(*generation) == due.object.generation && key(1, *number) == due.object.key
                     };
@@ -377,7 +383,7 @@ mod tests {
                 }
             }
             let planned = plan.finish();
-            let mut next = GarbageState { lists: planned.kept.clone(), ..self.state.clone() };
+            let mut next = CollectorState { lists: planned.kept.clone(), ..self.state.clone() };
             for new in &planned.new {
                 assert!(new.keys.len() as u64 <= self.limits.list_candidates && new.keys.is_sorted());
                 self.created_lists += 1;

@@ -24,7 +24,7 @@ pub const MAX_GARBAGE_LISTS: u64 = 1_000;
 /// The state of the collectors' chain: `<index>/gc/<log id>/`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct GarbageState {
+pub struct CollectorState {
     /// The log on whose behalf the collectors work: a folder that was copied is refused.
     pub log: LogId,
     /// The number of the pass; a higher one fences every lower one.
@@ -44,7 +44,7 @@ pub struct GarbageState {
     pub ext: StateExtensions,
 }
 
-impl ChainState for GarbageState {
+impl ChainState for CollectorState {
     type Rejection = TransactionRejected;
 
     const FORMAT: u32 = 1;
@@ -108,7 +108,7 @@ impl ChainState for GarbageState {
     }
 }
 
-impl GarbageState {
+impl CollectorState {
     /// The first state, without candidates, of the collectors of `log`.
     pub(crate) fn new(log: LogId) -> Self {
         Self {

@@ -1,15 +1,8 @@
-//! Which objects are garbage: what holds an object back, and for how long garbage stays after it was found.
+//! Which objects are referenced: by a manifest, by a pin, or by what an open generation may still publish. The others are garbage.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{garbage_list::GarbageKey, identity::LogId, manifest::Manifest, mutants, names::Generation};
-
-/// For how long an object must have been seen unreferenced before it is deleted, by the index's store time. A constant of the
-/// format: readers rely on it, each drops a manifest half of it after its successor.
-pub const GARBAGE_GRACE: Duration = Duration::from_hours(24);
 
 /// What a generation's chain says of the objects that bear its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +31,7 @@ impl GenerationFate {
 
 /// What must not be deleted, read after the listing.
 #[derive(Debug, Default)]
-pub(crate) struct GarbageRoots {
+pub(crate) struct ReferencedObjects {
     /// Objects that a manifest or a pin names.
     pub(crate) named: BTreeSet<String>,
     /// The generations that have a chain.
@@ -47,7 +40,7 @@ pub(crate) struct GarbageRoots {
     pub(crate) closed: BTreeSet<Generation>,
 }
 
-impl GarbageRoots {
+impl ReferencedObjects {
     /// How many generations from `g1` on are closed, where the first `ended` are known to be.
     pub(crate) fn ended_after(&self, ended: u64) -> u64 {
         let closed = |number: &u64| self.closed.contains(&Generation::numbered(*number));

@@ -31,15 +31,15 @@ const MAX_FACTOR: u16 = 1000;
 const QUOTE_IT: &str = "put quotes around text that has special characters";
 
 /// The tree of a query; `None` for one without text.
-pub(crate) fn read_query(text: &str, fields: &FieldNames) -> Result<Option<QueryNode>, QueryRefusal> {
+pub(crate) fn parse_query(text: &str, fields: &FieldNames) -> Result<Option<QueryNode>, QueryRefusal> {
     let chars = text.chars().collect();
-    SyntaxReader { chars, at: 0, fields, clauses: 0, open_in_text: Vec::new() }.query()
+    QueryParser { chars, at: 0, fields, clauses: 0, open_in_text: Vec::new() }.query()
 }
 
 /// A character and whether a backslash stands before it.
 type TypedChar = (char, bool);
 
-struct SyntaxReader<'a> {
+struct QueryParser<'a> {
     chars: Vec<char>,
     at: usize,
     fields: &'a FieldNames,
@@ -48,7 +48,7 @@ struct SyntaxReader<'a> {
     open_in_text: Vec<usize>,
 }
 
-impl SyntaxReader<'_> {
+impl QueryParser<'_> {
     fn query(mut self) -> Result<Option<QueryNode>, QueryRefusal> {
         self.skip_blanks();
         if self.peek(0).is_none() {
@@ -707,7 +707,7 @@ mod tests {
 
     fn read(text: &str) -> Result<Option<QueryNode>, QueryRefusal> {
         let names = ["repo", "label", "text", "size", "time"].map(str::to_owned).to_vec();
-        read_query(text, &FieldNames::new(names, &["payload", "descriptor"]))
+        parse_query(text, &FieldNames::new(names, &["payload", "descriptor"]))
     }
 
     /// A tree as text, fully parenthesised.
