@@ -6,8 +6,8 @@ use clap::Args;
 use tidemark_catalog::{GarbageCounts, RootChain};
 use tidemark_crds::{Reason, TaskFigures, TaskResult};
 use tidemark_ingest::{
-    IndexVerifier, OutcomeFigures, OutcomeSelection, ToCause as _, VerifyCheck, VerifyFinding,
-    VerifyObserver, VerifyOptions, VerifySummary,
+    IndexVerifier, OutcomeFigures, OutcomeSelection, ToCause as _, VerifyCheck, VerifyFinding, VerifyObserver,
+    VerifyOptions, VerifySummary,
 };
 use tidemark_search::TantivyEngine;
 use tidemark_store::{Entropy, error_chain};
@@ -33,12 +33,10 @@ const ENTRY_MEMORY: u64 = 64 << 20;
 /// It writes nothing, and works while an indexer writes. An outcome was decided once: a bundle that was deleted later is reported as
 /// `unprovable` and is no damage.
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Example: tidemark verify --log s3://wal/orders --metadata s3://meta --index s3://idx/orders\n\
+#[command(after_help = "Example: tidemark verify --log s3://wal/orders --metadata s3://meta --index s3://idx/orders\n\
     Example: tidemark verify --all --json --log s3://wal/orders --metadata s3://meta --index s3://idx/orders\n\
     Each finding says what is wrong, where, what follows, and what to do. Exit codes: 0 nothing is wrong, 8 something is damaged,\n\
-    1 something could not be read. A second run with the printed seed checks the same sample again."
-)]
+    1 something could not be read. A second run with the printed seed checks the same sample again.")]
 pub(super) struct VerifyCommand {
     #[command(flatten)]
     places: ExistingIndexArgs,
@@ -149,7 +147,9 @@ impl VerifyObserver for FindingPrinter {
 fn print_summary(summary: &VerifySummary, outcomes: OutcomeSelection) -> anyhow::Result<()> {
     let VerifySummary { generation, manifest, cursor, floor, records, chain_records, objects, bytes, .. } = summary;
     if let (Some(generation), Some(manifest), Some(cursor)) = (generation, manifest, cursor) {
-        print_line(&format!("index       generation {generation}, manifest {manifest}, the log up to {cursor}, {records} records"))?;
+        print_line(&format!(
+            "index       generation {generation}, manifest {manifest}, the log up to {cursor}, {records} records"
+        ))?;
     }
     print_line(&format!("read        {chain_records} records of chains, {objects} objects, {bytes} bytes"))?;
     if let OutcomeSelection::Sample { count, seed } = outcomes {
@@ -160,7 +160,9 @@ fn print_summary(summary: &VerifySummary, outcomes: OutcomeSelection) -> anyhow:
         let OutcomeFigures { entries, missing_entries, below_floor, .. } = figures;
         print_line(&format!("log         {entries} entries looked for, {missing_entries} are not in the index"))?;
         if let Some(floor) = floor {
-            print_line(&format!("floor       {below_floor} operations of entries below {floor} were not looked for: the log was cleaned up"))?;
+            print_line(&format!(
+                "floor       {below_floor} operations of entries below {floor} were not looked for: the log was cleaned up"
+            ))?;
         }
     }
     if let Some(GarbageCounts { garbage, garbage_bytes, candidates, stray_lists, .. }) = &summary.garbage {
@@ -198,14 +200,18 @@ fn task_result(summary: &VerifySummary) -> TaskResult {
         (0, 0) => TaskResult::succeeded("everything that was read is whole, and agrees with the log"),
         (0, _) => TaskResult::failed(
             Reason::Unreachable,
-            format!("{unverified} findings: something could not be read, so that nothing is known of it; mend what the findings name, and verify again"),
+            format!(
+                "{unverified} findings: something could not be read, so that nothing is known of it; mend what the findings name, and verify again"
+            ),
         ),
         (_, _) => {
             // What is only changed outcomes is no damage of objects.
             let reason = if differ >= *damage { Reason::OutcomesDiffer } else { Reason::IndexDamaged };
             TaskResult::failed(
                 reason,
-                format!("{damage} findings of damage; what they name is lost or contradicts the log; each names its remedy"),
+                format!(
+                    "{damage} findings of damage; what they name is lost or contradicts the log; each names its remedy"
+                ),
             )
         }
     };

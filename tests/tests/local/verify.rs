@@ -119,9 +119,8 @@ async fn what_is_damaged_is_named_and_nothing_is_changed() {
         body[at] ^= 1;
         Some(body)
     };
-    let newer = |body: &[u8]| {
-        Some(String::from_utf8_lossy(body).replacen("\"reads\":1", "\"reads\":2", 1).into_bytes())
-    };
+    let newer =
+        |body: &[u8]| Some(String::from_utf8_lossy(body).replacen("\"reads\":1", "\"reads\":2", 1).into_bytes());
     type Change<'a> = &'a dyn Fn(&[u8]) -> Option<Vec<u8>>;
     let cases: [(&str, &Path, Change<'_>, i32, &str); 6] = [
         ("a flipped byte", &segment, &flip, 8, "SHA-256"),

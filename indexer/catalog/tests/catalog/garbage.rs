@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use tidemark_catalog::{
     CatalogError, CompactionResult, EndReason, GARBAGE_GRACE, GarbageCollector, GarbageReport, GarbageSurvey,
-    Generation, GenerationEnd, IndexChain, LogId, MAX_LIST_CANDIDATES, Manifest, ObjectKind, ObjectName, PinChain, PublishRequest,
-    RecordCounts, SegmentMeta, SetDigest, SetElement, TransactionRejected, WriterLease,
+    Generation, GenerationEnd, IndexChain, LogId, MAX_LIST_CANDIDATES, Manifest, ObjectKind, ObjectName, PinChain,
+    PublishRequest, RecordCounts, SegmentMeta, SetDigest, SetElement, TransactionRejected, WriterLease,
 };
 use tidemark_store::{Entropy, Store};
 use tidemark_wal::{Outcome, Token};
@@ -1121,7 +1121,9 @@ async fn a_survey_finds_what_a_pass_would_and_writes_nothing() {
     let counts = survey.count(|key, _| leaks.push(key.to_owned())).await.unwrap();
     assert_eq!(leaks, [unseen, list]);
     assert_eq!((counts.garbage, counts.stray_lists), (2, 1));
-    assert!(ground.has(&kept).await && ground.has(&due).await && ground.has(&upload).await && ground.has(&pin.list).await);
+    assert!(
+        ground.has(&kept).await && ground.has(&due).await && ground.has(&upload).await && ground.has(&pin.list).await
+    );
     // As the pass that follows says.
     let report = ground.collect().await;
     assert_eq!((report.deleted, report.candidates, report.others), (1, 1, counts.others));

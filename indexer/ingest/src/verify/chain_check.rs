@@ -1,6 +1,8 @@
 //! Every record of the chains: of the root, of each generation of the index, of the pins and of the collectors.
 
-use tidemark_catalog::{CatalogError, GarbageCollector, Generation, IndexChain, LogId, PinChain, RootChain, TransactionRejected};
+use tidemark_catalog::{
+    CatalogError, GarbageCollector, Generation, IndexChain, LogId, PinChain, RootChain, TransactionRejected,
+};
 use tidemark_store::{AppendOnlyChain, ChainState, Entropy, Store, error_chain};
 
 use super::finding::{FindingLog, FindingSeverity, VerifyCheck, parts_of};
@@ -51,7 +53,8 @@ impl ChainCheck<'_> {
         self.bytes += inspection.bytes;
         self.findings.progress(VerifyCheck::Chains, self.records, 0);
         if inspection.format > S::FORMAT {
-            let what = format!("{name} has records of format {}, and this release writes {}", inspection.format, S::FORMAT);
+            let what =
+                format!("{name} has records of format {}, and this release writes {}", inspection.format, S::FORMAT);
             let effect = "this release reads them as far as they say that it may".to_owned();
             let remedy = "verify with the release that wrote them".to_owned();
             self.findings.report(FindingSeverity::Notice, VerifyCheck::Chains, url.clone(), [what, effect, remedy]);
@@ -87,5 +90,6 @@ impl ChainCheck<'_> {
     }
 }
 
-const DAMAGE_EFFECT: &str = "what follows from it cannot be trusted, and where it is the newest record nothing can be appended";
+const DAMAGE_EFFECT: &str =
+    "what follows from it cannot be trusted, and where it is the newest record nothing can be appended";
 const DAMAGE_REMEDY: &str = "restore that object from the bucket's versions or a copy of the bucket";

@@ -251,7 +251,8 @@ mod tests {
         let error = VerifyError::NeverIndexed { log: "s3://log".to_owned() };
         assert!(error.to_string().contains("correct --log"));
         assert_eq!(error.to_cause().reason, Reason::InvalidURL);
-        let moved = TransactionRejected::LogMoved { url: String::new(), log: String::new(), claimed: "s3://old".to_owned() };
+        let moved =
+            TransactionRejected::LogMoved { url: String::new(), log: String::new(), claimed: "s3://old".to_owned() };
         assert_eq!(VerifyError::from(CatalogError::from(moved)).to_cause().reason, Reason::LogMoved);
     }
 }

@@ -98,7 +98,8 @@ impl<'a> ObjectCheck<'a> {
                     let location = self.chain.index().url_of(&pin.list);
                     if let CatalogError::Corrupt { why, .. } = &error {
                         let what = format!("the list of snapshot \"{name}\" cannot be used: {why}");
-                        let effect = "nothing can be restored from this snapshot, and no garbage is collected".to_owned();
+                        let effect =
+                            "nothing can be restored from this snapshot, and no garbage is collected".to_owned();
                         let remedy = "restore the object from the bucket's versions or a copy, or drop the snapshot";
                         let parts = [what, effect, remedy.to_owned()];
                         self.findings.report(FindingSeverity::Damage, VerifyCheck::Snapshots, location, parts);
@@ -150,12 +151,7 @@ impl<'a> ObjectCheck<'a> {
     }
 
     /// The marks of a sidecar that is what the manifest says.
-    async fn check_sidecar(
-        &mut self,
-        check: VerifyCheck,
-        sidecar: &SidecarMeta,
-        next_seq: u64,
-    ) -> Option<RecordMarks> {
+    async fn check_sidecar(&mut self, check: VerifyCheck, sidecar: &SidecarMeta, next_seq: u64) -> Option<RecordMarks> {
         let SidecarMeta { key, size, causes, corrected, outdated, .. } = sidecar;
         self.checked.insert(key.clone());
         let read = async {
@@ -174,7 +170,11 @@ impl<'a> ObjectCheck<'a> {
         }
         let last = marks.corrected.max().max(marks.outdated.max());
         if last.is_some_and(|last| last >= next_seq) || marks.corrected.max().is_some_and(|last| last >= causes.end) {
-            self.report_damage(check, key, format!("it marks seq {last:?}, which no record has that its causes follow"));
+            self.report_damage(
+                check,
+                key,
+                format!("it marks seq {last:?}, which no record has that its causes follow"),
+            );
         }
         Some(marks)
     }

@@ -32,8 +32,10 @@ const ENTRY_GONE: [&str; 3] = [
     "an index that is built from this log lacks it; this index still finds it",
     "put the object back from the bucket's versions or a copy of the bucket, and let nothing but a clean-up delete entries",
 ];
-const DIFFERS_EFFECT: &str = "search and log contradict each other, and an index that is built from this log says something else";
-const DIFFERS_REMEDY: &str = "find out what changed the object or the record, and rebuild the index if the log is right";
+const DIFFERS_EFFECT: &str =
+    "search and log contradict each other, and an index that is built from this log says something else";
+const DIFFERS_REMEDY: &str =
+    "find out what changed the object or the record, and rebuild the index if the log is right";
 
 /// Which outcomes are decided again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,8 +184,7 @@ impl OutcomeCheck<'_> {
                 return;
             }
         };
-        let comparison =
-            EntryComparison { recorded: &entry.recorded, found: &found, audited: self.manifest.audited };
+        let comparison = EntryComparison { recorded: &entry.recorded, found: &found, audited: self.manifest.audited };
         for (record, first_commit) in entry.chosen.iter().zip(&entry.first_commits) {
             match comparison.verdict(record, *first_commit) {
                 OutcomeVerdict::Agrees => figures.agree += 1,
@@ -196,7 +197,8 @@ impl OutcomeCheck<'_> {
                 }
                 OutcomeVerdict::Differs(why) => {
                     figures.differ += 1;
-                    let what = format!("operation {} is not what the index says (seq {}): {why}", record.op, record.seq);
+                    let what =
+                        format!("operation {} is not what the index says (seq {}): {why}", record.op, record.seq);
                     report(FindingSeverity::Damage, [what, DIFFERS_EFFECT.to_owned(), DIFFERS_REMEDY.to_owned()]);
                 }
             }
@@ -284,7 +286,8 @@ impl OutcomeRun<'_> {
         let (reader, memory) = (&self.reader, &self.memory);
         let read = stream::iter(wanted).map(|entry| async move {
             let share = memory.open();
-            let found = reader.catch_panic(entry.token, reader.lookup_within(entry.token, check.schedule, &share)).await;
+            let found =
+                reader.catch_panic(entry.token, reader.lookup_within(entry.token, check.schedule, &share)).await;
             let found = match found {
                 Ok(Some(resolved)) => Ok(Some(OperationRecord::charged(resolved, &share).await)),
                 Ok(None) => Ok(None),
@@ -375,7 +378,11 @@ impl OutcomeRun<'_> {
         let window = parameters.audit_window.max(parameters.commit_bound() + Duration::from_secs(1));
         let (severity, effect, remedy) = if time.since(token.second()) > window {
             // Whoever decides it by the rule makes it expired.
-            (FindingSeverity::Notice, "it came after the audit window, so that no search finds it", "nothing is to be done")
+            (
+                FindingSeverity::Notice,
+                "it came after the audit window, so that no search finds it",
+                "nothing is to be done",
+            )
         } else if token.second() >= self.check.manifest.audited {
             (FindingSeverity::Notice, "no search finds it yet", "wait for the audit, which publishes it")
         } else {

@@ -171,8 +171,7 @@ async fn each_kind_of_damage_is_named_with_its_place_and_mends_nothing_else() {
     let manifest = world.manifest().await;
     let segment = format!("index/{}", manifest.segments[0].key);
     let sidecar = format!("index/{}", manifest.sidecars[0].key);
-    let chain: Vec<_> =
-        world.bucket.keys().into_iter().filter(|key| key.starts_with("index/g1/manifest/0")).collect();
+    let chain: Vec<_> = world.bucket.keys().into_iter().filter(|key| key.starts_with("index/g1/manifest/0")).collect();
     let middle = chain[chain.len() / 2].clone();
     type Change = fn(Vec<u8>) -> Option<Vec<u8>>;
     let cases: Vec<(&str, &String, Change, &str)> = vec![

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tidemark_catalog::{
-    CompactionResult, Generation, IndexChain, IndexOwner, IndexRegistration, IndexTotals, LogCursor, Manifest, ObjectKind, ObjectName,
-    PublishRequest, RootChain, RootState, SegmentMeta, WriterIdentity,
+    CompactionResult, Generation, IndexChain, IndexOwner, IndexRegistration, IndexTotals, LogCursor, Manifest,
+    ObjectKind, ObjectName, PublishRequest, RootChain, RootState, SegmentMeta, WriterIdentity,
 };
 use tidemark_store::{Entropy, Store, StoreClock, StoreSecond};
 use tidemark_wal::{Log, LogParameters, Outcome, Token};
