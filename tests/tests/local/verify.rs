@@ -10,6 +10,9 @@ use std::{
 use serde_json::Value;
 use tidemark_tests::TidemarkProcess;
 
+/// What becomes of the bytes of a file; `None`: it is removed.
+type FileChange<'a> = &'a dyn Fn(&[u8]) -> Option<Vec<u8>>;
+
 /// A log and its index in a folder.
 struct IndexFolder {
     folder: tempfile::TempDir,
@@ -105,8 +108,8 @@ async fn what_is_damaged_is_named_and_nothing_is_changed() {
     let summary = lines(&sound).pop().expect("a summary");
     assert_eq!((&summary["damage"], &summary["unverified"]), (&0.into(), &0.into()), "{summary}");
     let outcomes = &summary["outcomes"];
-    assert_eq!((&outcomes["operations"], &outcomes["entries"]), (&40.into(), &40.into()), "{summary}");
-    assert_eq!(outcomes["agree"], 40);
+    assert!(outcomes["operations"].as_u64() >= Some(40) && outcomes["entries"].as_u64() >= Some(40), "{summary}");
+    assert_eq!(outcomes["agree"], outcomes["operations"], "{summary}");
     assert_eq!((&place.result()["state"], &place.result()["damaged"]), (&"succeeded".into(), &0.into()));
     assert_eq!(place.contents(), before, "it writes nothing");
 
@@ -121,8 +124,7 @@ async fn what_is_damaged_is_named_and_nothing_is_changed() {
     };
     let newer =
         |body: &[u8]| Some(String::from_utf8_lossy(body).replacen("\"reads\":1", "\"reads\":2", 1).into_bytes());
-    type Change<'a> = &'a dyn Fn(&[u8]) -> Option<Vec<u8>>;
-    let cases: [(&str, &Path, Change<'_>, i32, &str); 6] = [
+    let cases: [(&str, &Path, FileChange<'_>, i32, &str); 6] = [
         ("a flipped byte", &segment, &flip, 8, "SHA-256"),
         ("truncated", &segment, &|body| Some(body[..body.len() / 2].to_vec()), 8, "the manifest says"),
         ("removed", &segment, &|_| None, 8, "does not exist"),

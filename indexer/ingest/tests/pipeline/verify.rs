@@ -17,6 +17,9 @@ use tidemark_ingest::{
 
 const MINUTE: Duration = Duration::from_mins(1);
 
+/// What becomes of the bytes of an object; `None`: it is removed.
+type ObjectChange = fn(Vec<u8>) -> Option<Vec<u8>>;
+
 #[derive(Default)]
 struct RecordingObserver(Mutex<Vec<VerifyFinding>>);
 
@@ -113,7 +116,7 @@ async fn a_sound_index_has_no_damage_and_every_outcome_agrees() {
     let figures = found.summary.outcomes.unwrap();
     assert_eq!(figures.operations, manifest.totals.standing().total());
     assert_eq!(figures.agree, figures.operations, "{figures:?} {:#?}", found.findings);
-    assert_eq!(found.summary.objects as usize, manifest.segments.len() + manifest.sidecars.len());
+    assert_eq!(found.summary.objects, (manifest.segments.len() + manifest.sidecars.len()) as u64);
     assert!(figures.entries > 60 && found.summary.chain_records > 3);
 }
 
@@ -160,7 +163,7 @@ async fn any_changed_byte_of_any_object_of_the_index_is_found() {
         let nonce = body.windows(9).position(|bytes| bytes == b"\"nonce\":\"").map(|at| at + 9);
         let is_nonce = *key == newest && nonce.is_some_and(|nonce| (nonce..nonce + 32).contains(&at));
         let is_found = found.findings.iter().any(|finding| finding.location.contains(key.as_str()))
-            || (*key == newest && !found.findings.is_empty());
+            || (*key == newest && found.findings.iter().any(|finding| finding.location.ends_with("index/g1/manifest")));
         assert!(is_nonce || is_found, "byte {at} of {key} ^ {flip}: {:?}", found.findings);
     }
 }
@@ -173,8 +176,7 @@ async fn each_kind_of_damage_is_named_with_its_place_and_mends_nothing_else() {
     let sidecar = format!("index/{}", manifest.sidecars[0].key);
     let chain: Vec<_> = world.bucket.keys().into_iter().filter(|key| key.starts_with("index/g1/manifest/0")).collect();
     let middle = chain[chain.len() / 2].clone();
-    type Change = fn(Vec<u8>) -> Option<Vec<u8>>;
-    let cases: Vec<(&str, &String, Change, &str)> = vec![
+    let cases: [(&str, &String, ObjectChange, &str); 7] = [
         ("truncated segment", &segment, |body| Some(body[..body.len() - 1].to_vec()), "bytes, the manifest says"),
         ("longer segment", &segment, |body| Some([&body[..], b"x"].concat()), "bytes, the manifest says"),
         ("segment gone", &segment, |_| None, "it does not exist"),
@@ -339,9 +341,11 @@ async fn an_object_that_was_replaced_and_deleted_meanwhile_is_no_damage() {
     world.bucket.slow(Duration::from_secs(2));
     let observer = RecordingObserver::default();
     let verifier = world.verifier(OutcomeSelection::Sample { count: 0, seed: 1 });
+    let reads = || world.bucket.reads(&format!("index/{}", before.segments[0].key));
+    let reads_before = reads();
     let replacing = async {
         // After the latest manifest was read.
-        while observer.0.lock().is_empty() && world.bucket.reads(&format!("index/{}", before.segments[0].key)) == 0 {
+        while reads() == reads_before {
             world.pass(Duration::from_secs(1)).await;
         }
         world.bucket.slow(Duration::ZERO);
