@@ -149,7 +149,8 @@ impl ControllerWorld {
 
     /// Waits until a task is in this state, and gives its status.
     pub async fn task_is(&self, name: &str, state: WalTaskState) -> anyhow::Result<WalTaskStatus> {
-        let found = eventually(&format!("task \"{name}\" is {}", state.as_str()), async || {
+        let what = format!("task \"{name}\" is {}", state.as_str());
+        let found = eventually(&what, async || {
             let status = self.tasks().get(name).await?.status;
             Ok(status.filter(|status| status.state == Some(state)))
         });
