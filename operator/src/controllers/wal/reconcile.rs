@@ -144,7 +144,7 @@ async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, 
             let owned = || context.cache.owned(&observed.key);
             validated.purging &=
                 !controller.turns.is_taken(&observed.key) && running_jobs(&owned(), &observed.uid).next().is_none();
-            build_and_roll_out(validated, &observed, upgrade.step, context).await
+            Box::pin(build_and_roll_out(validated, &observed, upgrade.step, context)).await
         }
         Err(refusals) => ReconcileOutcome::refused(refused(&refusals)),
     };
