@@ -22,6 +22,10 @@ pub enum ConditionType {
     Indexing,
     /// Search answers.
     SearchAvailable,
+    /// The newest verified snapshot is as new as the schedule asks for.
+    SnapshotCurrent,
+    /// Index and archive were found to be right as lately as the schedule asks for.
+    Verified,
     /// A newer release waits for approval.
     UpgradePending,
     /// The pods are not made of the present spec yet. Only there while that is so, as kstatus wants it.
@@ -46,6 +50,8 @@ impl ConditionKind for ConditionType {
         Self::StorageReady,
         Self::Indexing,
         Self::SearchAvailable,
+        Self::SnapshotCurrent,
+        Self::Verified,
         Self::UpgradePending,
         Self::Reconciling,
         Self::Stalled,
@@ -65,6 +71,8 @@ impl ConditionType {
             Self::StorageReady => "StorageReady",
             Self::Indexing => "Indexing",
             Self::SearchAvailable => "SearchAvailable",
+            Self::SnapshotCurrent => "SnapshotCurrent",
+            Self::Verified => "Verified",
             Self::UpgradePending => "UpgradePending",
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",

@@ -23,6 +23,8 @@ pub struct ResourceKind {
     pub definition: fn() -> CustomResourceDefinition,
     /// Fields of its `spec` that hold a role with a pod template.
     pub pod_roles: &'static [&'static str],
+    /// Fields of its `spec` that hold a cron schedule with its time zone.
+    pub schedules: &'static [&'static str],
     /// What the operator may do with its objects, beside writing their status.
     pub operator_verbs: &'static [&'static str],
     /// What it needs these verbs for: one sentence.
@@ -48,6 +50,7 @@ pub const KINDS: &[ResourceKind] = &[
         version: names::VERSION,
         definition: wal_crd,
         pod_roles: &["indexer", "search", "jobs"],
+        schedules: &["snapshots", "cleanup", "verify"],
         operator_verbs: &["get", "list", "watch", "patch"],
         operator_reason: "Reads the WALs it serves; a patch sets and removes the purge finalizer.",
         writers: ResourceWriters::Editors,
@@ -58,6 +61,7 @@ pub const KINDS: &[ResourceKind] = &[
         version: names::VERSION,
         definition: wal_task_crd,
         pod_roles: &[],
+        schedules: &[],
         operator_verbs: &["get", "list", "watch", "create", "delete"],
         operator_reason: "Runs the tasks that it is given, makes those that are due, and deletes those that ended long ago.",
         // A task deletes from the log, or takes an index back to an earlier state.
@@ -107,6 +111,10 @@ mod tests {
             let schema = serde_json::to_value(&version.schema).unwrap();
             for role in kind.pod_roles {
                 let path = format!("/openAPIV3Schema/properties/spec/properties/{role}/properties/podTemplate");
+                assert!(schema.pointer(&path).is_some(), "{} has no {path}", kind.kind);
+            }
+            for part in kind.schedules {
+                let path = format!("/openAPIV3Schema/properties/spec/properties/{part}/properties/timeZone");
                 assert!(schema.pointer(&path).is_some(), "{} has no {path}", kind.kind);
             }
         }

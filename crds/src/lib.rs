@@ -9,6 +9,8 @@ mod conditions;
 #[cfg(feature = "kinds")]
 mod crd;
 #[cfg(feature = "kinds")]
+mod cron_schedule;
+#[cfg(feature = "kinds")]
 mod generated;
 #[cfg(feature = "kinds")]
 mod kinds;
@@ -46,6 +48,7 @@ pub use self::{
         set_condition,
     },
     crd::{CRD_VERSION, CRD_VERSION_ANNOTATION, SIZE_LIMIT, wal_crd, wal_crd_yaml, wal_task_crd},
+    cron_schedule::{CronSchedule, CronScheduleError},
     generated::{GeneratedFile, generated_files},
     kinds::{KINDS, ResourceKind, ResourceWriters},
     lint::{LintFinding, LintReport, SkippedDocument, lint},
@@ -54,9 +57,9 @@ pub use self::{
     wal::{
         ArchiveSpec, AuthType, CacheAccessMode, CacheClaimSpec, CacheClaimTemplate, CacheSizeError, CacheSpec,
         CleanupSpec, CleanupStatus, CompactionSpec, CursorStatus, DeletionPolicy, IndexPlace, IndexerRole, IndexerSpec,
-        IndexerStatus, JobsSpec, LogPlace, MetadataPlace, RoleSpec, SearchAuth, SearchSpec, SearchStatus, ServiceSpec,
-        ServiceType, SnapshotCopySpec, SnapshotStatus, SnapshotsSpec, VerificationStatus, VerifySpec, Wal, WalSpec,
-        WalStatus,
+        IndexerStatus, JobsSpec, LogPlace, MetadataPlace, RoleSpec, ScheduleStatus, SearchAuth, SearchSpec,
+        SearchStatus, ServiceSpec, ServiceType, SnapshotCopySpec, SnapshotStatus, SnapshotsSpec, VerificationStatus,
+        VerifySpec, Wal, WalSpec, WalStatus,
     },
     wal_task::{
         CleanupTask, RestoreTarget, SnapshotTask, TASK_COMMANDS, TaskCommand, TaskFailureClass, TaskType, VerifyTask,

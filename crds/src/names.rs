@@ -33,6 +33,12 @@ pub const LABEL_WAL_UID: &str = "tidemark.dev/wal-uid";
 pub const LABEL_TASK: &str = "tidemark.dev/task";
 /// Label of a Job and its pod: type of their task.
 pub const LABEL_TASK_TYPE: &str = "tidemark.dev/task-type";
+/// Label of a task that a schedule of its WAL made: the schedule, a type of task in lower case.
+pub const LABEL_SCHEDULE: &str = "tidemark.dev/schedule";
+/// Annotation of such a task: the time at which it was due, to the minute.
+pub const ANNOTATION_SLOT: &str = "tidemark.dev/slot";
+/// Annotation of such a task: what the index held when it was made, as JSON.
+pub const ANNOTATION_INDEX_FIGURES: &str = "tidemark.dev/index-figures";
 /// Value of [`LABEL_COMPONENT`] on Jobs, their pods and their ServiceAccount.
 pub const COMPONENT_JOBS: &str = "jobs";
 /// Value of [`LABEL_COMPONENT`] on the ServiceAccount of cleanups.
@@ -128,6 +134,17 @@ pub fn cleanup_service_account(wal: &str) -> String {
     format!("{wal}-{COMPONENT_CLEANUP}")
 }
 
+/// Name of the task that a schedule of `wal` makes for a slot, which is counted in minutes since 1970: whoever makes it, it is the
+/// same one.
+pub fn scheduled_task(wal: &str, schedule: &str, minute: u64) -> String {
+    const DIGITS: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    let mut digits: Vec<u8> = std::iter::successors(Some(minute), |left| (*left >= 36).then_some(left / 36))
+        .map(|left| DIGITS[usize::try_from(left % 36).unwrap_or_default()])
+        .collect();
+    digits.reverse();
+    format!("{wal}-{schedule}-{}", digits.into_iter().map(char::from).collect::<String>())
+}
+
 /// Name of the Job of a task's attempt, which counts from 1.
 pub fn job(task: &str, attempt: usize) -> String {
     format!("{task}-{attempt}")
@@ -156,6 +173,14 @@ mod tests {
         assert!(control_config_map(&longest).len() <= 63);
         assert!(cleanup_service_account(&longest).len() <= 63);
         assert!(job(&"a".repeat(59), 10).len() <= 63);
+        assert!(scheduled_task(&longest, "snapshot", 36_u64.pow(6)).len() <= 59);
+    }
+
+    #[test]
+    fn a_slot_has_one_name() {
+        assert_eq!(scheduled_task("orders", "snapshot", 0), "orders-snapshot-0");
+        assert_eq!(scheduled_task("orders", "verify", 35), "orders-verify-z");
+        assert_eq!(scheduled_task("orders", "cleanup", 36 * 36 + 1), "orders-cleanup-101");
     }
 
     #[test]

@@ -105,6 +105,8 @@ pub struct PodReport {
     pub pending_entries: u64,
     /// Operations in the index.
     pub entries: u64,
+    /// Bytes of the index's segments and sidecars; 0 where that is not known.
+    pub index_bytes: u64,
     /// Those of them whose entries the store refuses to give: they are in the index without their content.
     pub unreadable_entries: u64,
     /// Whether everything up to the horizon was published once since this process started, and nothing waits now.

@@ -21,6 +21,7 @@ mod output;
 mod probe;
 mod serve;
 mod shutdown;
+mod verify;
 
 pub use command_line::CommandLine;
 pub use exit::CommandExit;

@@ -119,6 +119,7 @@ impl PodStatus {
             pending_entries: 0,
             unreadable_entries: 0,
             entries: 0,
+            index_bytes: 0,
             caught_up: false,
             probed: state.probed,
             adopted_from: state.adopted_from.clone(),
@@ -216,6 +217,7 @@ fn report_ingest(report: &mut PodReport, ingest: &IngestStatus) {
     report.pending_entries = ingest.pending;
     report.entries = OutcomeCounts::of(&ingest.entries, 0).total();
     report.unreadable_entries = ingest.entries.unreadable;
+    report.index_bytes = ingest.totals.map_or(0, |totals| totals.bytes);
     report.caught_up = ingest.caught_up && ingest.lag_seconds == 0 && ingest.role == IngestRole::Writer;
     report.writer = if ingest.role == IngestRole::Writer { report.identity.clone() } else { ingest.holder.clone() };
 }
@@ -253,6 +255,7 @@ fn report_search(report: &mut PodReport, status: Option<StatusAnswer>) {
     report.lag_seconds = status.lag_seconds;
     report.entries = OutcomeCounts { pending: 0, ..status.entries }.total();
     report.unreadable_entries = status.entries.unreadable;
+    report.index_bytes = status.bytes;
     report.caught_up = status.lag_seconds == 0;
     report.writer = status.writer;
 }

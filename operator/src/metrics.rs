@@ -8,6 +8,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
+use tidemark_crds::TaskType;
 
 /// Bounds of duration histograms: 1 ms to 16 s.
 const DURATIONS: [f64; 9] = [0.001, 0.004, 0.016, 0.064, 0.256, 0.512, 1.024, 4.096, 16.384];
@@ -25,6 +26,7 @@ pub(crate) struct OperatorMetrics {
     polls: Family<ResultLabels, Counter>,
     watch_failures: Family<KindLabels, Counter>,
     watch_synced: Family<WatchLabels, Gauge>,
+    scheduled_tasks: Family<ScheduledTaskLabels, Counter>,
     upgrades_stalled: Gauge,
     purges_abandoned: Counter,
     invalid_objects: Counter,
@@ -73,6 +75,13 @@ struct ResultLabels {
     result: &'static str,
 }
 
+/// A type of task, and what came of the attempt to make one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ScheduledTaskLabels {
+    r#type: &'static str,
+    result: &'static str,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabels {
     kind: String,
@@ -105,6 +114,7 @@ impl OperatorMetrics {
             polls: Family::default(),
             watch_failures: Family::default(),
             watch_synced: Family::default(),
+            scheduled_tasks: Family::default(),
             upgrades_stalled: Gauge::default(),
             purges_abandoned: Counter::default(),
             invalid_objects: Counter::default(),
@@ -137,6 +147,11 @@ impl OperatorMetrics {
             "watch_synced",
             "1 once a watch has listed its kind in its namespace, 0 while it may not or cannot",
             self.watch_synced.clone(),
+        );
+        registry.register(
+            "scheduled_tasks",
+            "tasks that schedules of WALs made, by type and result",
+            self.scheduled_tasks.clone(),
         );
         registry.register(
             "upgrades_stalled",
@@ -182,6 +197,11 @@ impl OperatorMetrics {
     pub(crate) fn watch_synced(&self, kind: &str, namespace: Option<&str>, synced: bool) {
         let labels = WatchLabels { kind: kind.to_owned(), watched_namespace: namespace.unwrap_or_default().to_owned() };
         self.watch_synced.get_or_create(&labels).set(i64::from(synced));
+    }
+
+    /// Counts a task that a schedule made, or failed to make.
+    pub(crate) fn task_scheduled(&self, r#type: TaskType, result: &'static str) {
+        self.scheduled_tasks.get_or_create(&ScheduledTaskLabels { r#type: r#type.as_str(), result }).inc();
     }
 
     /// Counts a purge that was given up.

@@ -36,6 +36,7 @@ step "segments and terms" cargo test --profile bench -p tidemark-search --lib --
     the_time_of_a_million_terms the_size_of_a_segment the_memory_of_an_open_segment
 if step "release build" cargo build --release -p tidemark-indexer -p tidemark-operator; then
     export TIDEMARK_PROGRAM="$target/release/tidemark"
+    step "memory" cargo test -p tidemark-tests --test local -- --ignored --nocapture memory::
     step "growth" env BENCH_GROWTH="1000000,$entries" cargo bench -p tidemark-tests --bench growth
     if [ "$(id -u)" = 0 ]; then
         step "growth, limited" limited_growth

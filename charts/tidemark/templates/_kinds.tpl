@@ -2,7 +2,7 @@
 
 {{/* The definitions that the operator compares with its own. */}}
 {{- define "tidemark.kinds.definitions" -}}
-[wals.tidemark.dev]
+[wals.tidemark.dev, waltasks.tidemark.dev]
 {{- end -}}
 
 {{/* What the operator may do with the objects of each kind. */}}
@@ -19,6 +19,18 @@
 - apiGroups: [tidemark.dev]
   resources: [wals/finalizers]
   verbs: [update]
+# Runs the tasks that it is given, makes those that are due, and deletes those that ended long ago.
+- apiGroups: [tidemark.dev]
+  resources: [waltasks]
+  verbs: [get, list, watch, create, delete]
+# Tells the state of each WALTask.
+- apiGroups: [tidemark.dev]
+  resources: [waltasks/status]
+  verbs: [patch]
+# Makes a WALTask the owner of its children, on clusters that check the right to block the owner's deletion.
+- apiGroups: [tidemark.dev]
+  resources: [waltasks/finalizers]
+  verbs: [update]
 {{- end -}}
 
 {{/* Rights of users who may view the objects of a namespace. */}}
@@ -30,6 +42,14 @@
 # Reads the parts of a WAL that have an address of their own.
 - apiGroups: [tidemark.dev]
   resources: [wals/status, wals/scale]
+  verbs: [get]
+# Sees WALTasks and what became of them. A WALTask holds names of Secrets, never their values.
+- apiGroups: [tidemark.dev]
+  resources: [waltasks]
+  verbs: [get, list, watch]
+# Reads the parts of a WALTask that have an address of their own.
+- apiGroups: [tidemark.dev]
+  resources: [waltasks/status]
   verbs: [get]
 {{- end -}}
 
@@ -43,4 +63,12 @@
 - apiGroups: [tidemark.dev]
   resources: [wals/scale]
   verbs: [update, patch]
+{{- end -}}
+
+{{/* Further rights of users who administer a namespace. */}}
+{{- define "tidemark.kinds.adminRules" -}}
+# Makes, changes and deletes WALTasks.
+- apiGroups: [tidemark.dev]
+  resources: [waltasks]
+  verbs: [create, update, patch, delete, deletecollection]
 {{- end -}}

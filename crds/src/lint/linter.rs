@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{cel_rules::CelRules, defaults, structure};
 use crate::{
+    cron_schedule::CronSchedule,
     kinds::{KINDS, ResourceKind},
     names,
     pod_template::PodTemplate,
@@ -145,6 +146,7 @@ impl ResourceLinter {
             for (path, message) in known.rules.broken_by(&object) {
                 self.find(&path, message);
             }
+            self.schedules(known.kind, &object);
         }
         self.pod_templates(known.kind, &object);
     }
@@ -159,6 +161,20 @@ impl ResourceLinter {
             // The API server adds five characters.
             (None, Some(prefix)) => object["metadata"]["name"] = format!("{prefix}00000").into(),
             (None, None) => self.find("metadata.name", "is missing"),
+        }
+    }
+
+    /// As the operator reads them.
+    fn schedules(&mut self, kind: &ResourceKind, object: &Value) {
+        for part in kind.schedules {
+            let text = |field: &str| object["spec"][*part][field].as_str().unwrap_or_default();
+            let (schedule, time_zone) = (text("schedule"), text("timeZone"));
+            if schedule.is_empty() {
+                continue;
+            }
+            if let Err(error) = CronSchedule::parse(schedule, time_zone) {
+                self.find(&format!("spec.{part}.{}", error.field()), error.to_string());
+            }
         }
     }
 

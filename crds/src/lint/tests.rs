@@ -65,6 +65,20 @@ fn findings_name_document_and_path() {
 }
 
 #[test]
+fn a_schedule_is_read_as_the_operator_does() {
+    let with = |part: &str| format!("{GOOD}  {part}\n");
+    assert_eq!(found(&with("snapshots: {schedule: '30 2 * * MON-FRI', timeZone: Europe/Berlin}")), []);
+    assert_eq!(found(&with("snapshots: {schedule: ''}")), []);
+    let (_, path, message) = one(&with("snapshots: {schedule: '0 25 * * *'}"));
+    assert_eq!(path, "spec.snapshots.schedule");
+    assert!(message.contains("\"0 25 * * *\"") && message.contains("such as"), "{message}");
+    let (_, path, message) = one(&with("verify: {timeZone: Mars/Phobos}"));
+    assert_eq!(path, "spec.verify.timeZone");
+    assert!(message.contains("unknown time zone \"Mars/Phobos\""), "{message}");
+    assert_eq!(one(&with("cleanup: {schedule: '0 4 31 2 *'}")).1, "spec.cleanup.schedule");
+}
+
+#[test]
 fn a_pod_template_is_checked_as_the_operator_does() {
     let bad = format!("{GOOD}  search: {{podTemplate: {{spec: {{hostNetwork: true}}}}}}\n");
     let (_, path, message) = one(&bad);

@@ -23,7 +23,8 @@ pub struct WalStatus {
     /// `Ready`: the log is indexed and can be searched (or `suspend` is set and it can be searched). `Applied`: the
     /// pods are made of this spec (else `RollingOut`, `RollOutStalled`, `Held`, or why it cannot be applied). `StorageReady`: the
     /// buckets can be used and this WAL owns the index. `Indexing`: an indexer publishes. `SearchAvailable`: search answers;
-    /// `False` with reason `NoReplicas` when it is turned off. `UpgradePending`: a newer release waits for
+    /// `False` with reason `NoReplicas` when it is turned off. `SnapshotCurrent`: the newest verified snapshot is as new as the schedule
+    /// asks for. `Verified`: index and archive were found to be right as lately as the schedule asks for. `UpgradePending`: a newer release waits for
     /// approval (`NewRelease`), rolls out (`Upgrading`) or does not get on (`UpgradeStalled`). While `Applied` is not true, one
     /// of two more is there for tools that follow kstatus: `Stalled` if a user has to act first, else `Reconciling`.
     #[serde(default)]
@@ -77,6 +78,27 @@ pub struct WalStatus {
     /// The last verification that was through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_verification: Option<VerificationStatus>,
+    /// Up to when the schedules are done with: what was due by then was asked for, or there was nothing to do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedules: Option<ScheduleStatus>,
+}
+
+/// Up to when each schedule is done with, by the operator's clock. Left out for one that the spec does not have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ScheduleStatus {
+    /// That of snapshots.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "optional_time")]
+    pub snapshot: Option<Time>,
+    /// That of cleanups.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "optional_time")]
+    pub cleanup: Option<Time>,
+    /// That of verifications.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "optional_time")]
+    pub verify: Option<Time>,
 }
 
 /// A snapshot.

@@ -113,6 +113,23 @@ pub struct WalTaskSpec {
     pub ttl_after_finished: TimeSpan,
 }
 
+impl WalTaskSpec {
+    /// A task of the WAL `wal` with nothing but defaults.
+    pub fn new(wal: &str, r#type: TaskType) -> Self {
+        Self {
+            wal_ref: WalReference { name: wal.to_owned() },
+            r#type,
+            restore: None,
+            snapshot: None,
+            cleanup: None,
+            verify: None,
+            deadline: six_hours(),
+            max_attempts: three(),
+            ttl_after_finished: week(),
+        }
+    }
+}
+
 /// A WAL of the same namespace.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub struct WalReference {

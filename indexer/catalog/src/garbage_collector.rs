@@ -18,10 +18,9 @@ use crate::{
     garbage_list::{GarbageKey, GarbageList, GarbageListFolder},
     identity::LogId,
     index_chain::IndexChain,
-    manifest::Manifest,
     mutants,
     names::{Generation, ObjectKind, ObjectName},
-    pins::{IndexPin, PIN_FOLDER, PinChain},
+    pinned_objects::pinned_objects,
     referenced_objects::{GenerationFate, ReferencedObjects},
 };
 
@@ -33,8 +32,6 @@ const LIST_FOLDER: &str = "list";
 const MAX_WINDOW_OBJECTS: usize = 50_000;
 /// How many objects are deleted before the pass looks again whether another one has begun.
 const DELETE_CHUNK: usize = 1000;
-/// How often a pass reads the pins again because one was dropped while its list was read.
-const MAX_PIN_READS: u32 = 4;
 
 /// Collects the garbage of one index on behalf of its log. Any number of processes may do this; of two passes at once the
 /// one that began first stops.
@@ -84,6 +81,18 @@ impl GarbageCollector {
     /// Deletes the lists of the generations up to `last`, which were purged. Gives how many.
     pub(crate) async fn purge(&self, last: &Generation) -> Result<u64, CatalogError> {
         self.lists.purge(last).await
+    }
+
+    /// What the lists of the latest state name, each with its list's name. Writes nothing; a list that cannot be read is left out.
+    pub(crate) async fn candidates(&self) -> Result<Vec<(String, Vec<GarbageKey>)>, CatalogError> {
+        let mut candidates = Vec::new();
+        let lists = self.chain.latest().await?.map(|latest| latest.state.lists).unwrap_or_default();
+        for (name, list) in &lists {
+            if let Some(keys) = self.lists.read(name, list).await? {
+                candidates.push((name.clone(), keys));
+            }
+        }
+        Ok(candidates)
     }
 
     /// The collectors' chain.
@@ -174,7 +183,8 @@ impl GarbageCollector {
         for generation in generations {
             self.add_generation(generation, now, referenced).await?;
         }
-        self.add_pins(referenced).await
+        referenced.named.extend(pinned_objects(&self.index, &self.entropy).await?);
+        Ok(())
     }
 
     async fn add_generation(
@@ -185,11 +195,7 @@ impl GarbageCollector {
     ) -> Result<(), CatalogError> {
         let chain = IndexChain::open(&self.index, generation.clone(), self.entropy.clone());
         let Some(latest) = chain.latest().await? else { return Ok(()) };
-        let fate = match &latest.state {
-            state if !state.belongs_to_log(Some(&self.log)) => GenerationFate::Foreign,
-            state if state.closed.is_some() => GenerationFate::Closed,
-            Manifest { epoch, .. } => GenerationFate::Open { epoch: *epoch },
-        };
+        let fate = GenerationFate::of(&latest.state, &self.log);
         let is_first = !referenced.generations.contains_key(generation);
         if is_first && fate != GenerationFate::Foreign {
             // A reader may still open a manifest of the last hour. Earlier ones go now, so that none is left that names what has
@@ -205,30 +211,6 @@ impl GarbageCollector {
         }
         referenced.generations.insert(generation.clone(), fate);
         Ok(())
-    }
-
-    /// The pins of every log: a listing that begins after the manifests were read shows each chain that counts.
-    async fn add_pins(&self, referenced: &mut ReferencedObjects) -> Result<(), CatalogError> {
-        let keys: Vec<_> = self.index.list(PIN_FOLDER, None).map_ok(|object| object.key).try_collect().await?;
-        let logs: BTreeSet<_> = keys.iter().filter_map(|key| key.split('/').nth(1)).collect();
-        for log in logs {
-            let pins = PinChain::open(&self.index, &LogId(log.to_owned()), self.entropy.clone());
-            referenced.named.extend(self.pinned(&pins).await?);
-        }
-        Ok(())
-    }
-
-    async fn pinned(&self, pins: &PinChain) -> Result<BTreeSet<String>, CatalogError> {
-        let mut reads = 0;
-        loop {
-            reads += 1;
-            let register = pins.register().await?;
-            match read_lists(pins, register.pins.values()).await {
-                // A pin that is dropped takes its list with it.
-                Err(CatalogError::Corrupt { .. }) if reads < MAX_PIN_READS && pins.register().await? != register => {}
-                named => return named,
-            }
-        }
     }
 
     async fn append(
@@ -351,15 +333,4 @@ impl GarbagePass<'_> {
         let (named, candidates, waiting) = (referenced.named.len() as u64, planned.candidates, planned.waiting);
         failure.map_or(Ok(GarbageReport { named, candidates, waiting, ..report }), |error| Err(error.into()))
     }
-}
-
-async fn read_lists(pins: &PinChain, of: impl Iterator<Item = &IndexPin>) -> Result<BTreeSet<String>, CatalogError> {
-    let mut named = BTreeSet::new();
-    let mut read = BTreeSet::new();
-    for pin in of {
-        if read.insert(&pin.list) {
-            named.extend(pins.read_list(pin).await?.objects().map(str::to_owned));
-        }
-    }
-    Ok(named)
 }

@@ -115,7 +115,7 @@ impl IndexChain {
     }
 
     /// Whether `generation` of an index has ever had a manifest.
-    pub(crate) async fn has_records(index: &Store, generation: &Generation) -> Result<bool, StoreError> {
+    pub async fn has_records(index: &Store, generation: &Generation) -> Result<bool, StoreError> {
         Ok(index.list(&format!("{generation}/manifest"), None).try_next().await?.is_some())
     }
 

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 use serde::{Deserialize, Serialize};
 use tidemark_store::{
-    AppendOnlyChain, ChainRecord, ChainState, Create, Entropy, InvariantViolation, RecordVersions, StateExtensions,
-    Store, StoreSecond, UserMetadata,
+    AppendOnlyChain, ChainRecord, ChainState, Create, Entropy, InvariantViolation, ObjectInfo, RecordVersions,
+    StateExtensions, Store, StoreSecond, UserMetadata,
 };
 
 use crate::{
@@ -231,6 +231,20 @@ impl PinChain {
     pub fn open(index: &Store, log: &LogId, entropy: Entropy) -> Self {
         let chain = AppendOnlyChain::new(index.below(&format!("{PIN_FOLDER}/{log}")), entropy.clone());
         Self { index: index.clone(), log: log.clone(), chain, entropy }
+    }
+
+    /// The chain itself.
+    pub fn chain(&self) -> &AppendOnlyChain<PinRegister> {
+        &self.chain
+    }
+
+    /// The lists that are there, whether a pin has them or not.
+    pub(crate) async fn lists(&self) -> Result<Vec<ObjectInfo>, CatalogError> {
+        let folder = format!("{PIN_FOLDER}/{}/{LIST_FOLDER}", self.log);
+        let is_list = |key: &str| generation_of_list(key.strip_prefix(&folder)?.strip_prefix('/')?);
+        let listed = self.index.list(&folder, None);
+        let lists = listed.try_filter(|object| std::future::ready(is_list(&object.key).is_some()));
+        Ok(lists.try_collect().await?)
     }
 
     /// The pins as they are.

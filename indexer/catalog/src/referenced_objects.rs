@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::{garbage_list::GarbageKey, mutants, names::Generation};
+use crate::{garbage_list::GarbageKey, identity::LogId, manifest::Manifest, mutants, names::Generation};
 
 /// What a generation's chain says of the objects that bear its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +16,17 @@ pub(crate) enum GenerationFate {
     Closed,
     /// It is another log's: its objects are not ours to delete.
     Foreign,
+}
+
+impl GenerationFate {
+    /// That of the generation whose latest manifest this is, for the collectors of `log`.
+    pub(crate) fn of(latest: &Manifest, log: &LogId) -> Self {
+        match latest {
+            state if !state.belongs_to_log(Some(log)) => Self::Foreign,
+            state if state.closed.is_some() => Self::Closed,
+            Manifest { epoch, .. } => Self::Open { epoch: *epoch },
+        }
+    }
 }
 
 /// What must not be deleted, read after the listing.

@@ -42,6 +42,15 @@ pub trait IndexEngine: Send + Sync + 'static {
     /// follow one another from the first on.
     async fn stats(&self, packed: &PackedSegment, parts: &[u64]) -> Result<Vec<RecordStats>, EngineError>;
 
+    /// What the records in the object of `segment` are, read from the store once in this engine's life, whatever was kept of it before:
+    /// the stats of all records, then those of the records in each of `groups`, which are sets of seqs. Its bytes are compared with the
+    /// manifest's checksum first.
+    async fn verified_stats(
+        &self,
+        segment: &SegmentMeta,
+        groups: Arc<[RoaringTreemap]>,
+    ) -> Result<Vec<RecordStats>, EngineError>;
+
     /// The records of `segment` whose seqs lie in `seqs`, by seq.
     async fn records(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<OperationRecord>, EngineError>;
 
@@ -213,6 +222,23 @@ pub struct RecordStats {
 }
 
 impl RecordStats {
+    /// The stats of all of these records, and of those in each of `groups`, by their seqs. Each comes with its seq and the store time of
+    /// its entry.
+    pub fn by_group<E>(
+        records: impl Iterator<Item = Result<(u64, SetElement, StoreSecond), E>>,
+        groups: &[RoaringTreemap],
+    ) -> Result<Vec<Self>, E> {
+        let mut stats = vec![Self::default(); groups.len() + 1];
+        for record in records {
+            let (seq, element, entry_time) = record?;
+            let inside = groups.iter().map(|group| group.contains(seq));
+            for (stats, _) in stats.iter_mut().zip(std::iter::once(true).chain(inside)).filter(|(_, inside)| *inside) {
+                stats.insert(&element, entry_time);
+            }
+        }
+        Ok(stats)
+    }
+
     /// Adds a record.
     pub fn insert(&mut self, element: &SetElement, entry_time: StoreSecond) {
         self.records += 1;

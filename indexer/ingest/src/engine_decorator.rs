@@ -4,6 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use roaring::RoaringTreemap;
 use tidemark_catalog::{Manifest, SegmentMeta, SidecarMeta};
 
 use crate::{
@@ -74,6 +75,14 @@ impl<D: EngineDecorator> IndexEngine for D {
 
     async fn stats(&self, packed: &PackedSegment, parts: &[u64]) -> Result<Vec<RecordStats>, EngineError> {
         EngineDecorator::stats(self, packed, parts).await
+    }
+
+    async fn verified_stats(
+        &self,
+        segment: &SegmentMeta,
+        groups: Arc<[RoaringTreemap]>,
+    ) -> Result<Vec<RecordStats>, EngineError> {
+        self.inner().verified_stats(segment, groups).await
     }
 
     async fn records(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<OperationRecord>, EngineError> {

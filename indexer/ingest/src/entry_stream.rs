@@ -54,6 +54,14 @@ impl FetchedEntry {
     }
 }
 
+/// An entry that was tried.
+#[derive(Debug)]
+pub(crate) struct TriedEntry {
+    pub(crate) listed: ListedEntry,
+    /// Why it cannot be read, if it cannot.
+    pub(crate) failure: Option<StoreError>,
+}
+
 /// Lists and fetches the entries of a log. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(crate) struct EntryReader {
@@ -107,14 +115,51 @@ impl EntryReader {
         self.stream(listing_of(entries), schedule, FetchPolicy::Readable)
     }
 
+    /// Tries each entry of `listing` up to `attempts` times and drops what it gives. In token order, with the failure of those that
+    /// cannot be read; an error is one of the listing.
+    pub(crate) fn try_each(
+        &self,
+        listing: EntryListing,
+        schedule: &ParameterSchedule,
+        attempts: u32,
+    ) -> impl stream::Stream<Item = Result<TriedEntry, StoreError>> + use<> {
+        let fetcher = Arc::new(self.fetcher(schedule, FetchPolicy::Each { attempts }));
+        let admitted = self.admit(&fetcher, listing);
+        let tries = admitted.map_ok(move |(listed, memory)| {
+            let fetcher = fetcher.clone();
+            async move { Ok(TriedEntry { listed, failure: fetcher.fetch(listed, memory).await.err() }) }
+        });
+        tries.try_buffered(self.fetches)
+    }
+
     fn stream(&self, listing: EntryListing, schedule: &ParameterSchedule, policy: FetchPolicy) -> EntryStream {
         let (sender, receiver) = mpsc::channel(MAX_WAITING_ENTRIES);
-        let (reader, schedule, retrier) = (self.reader.clone(), schedule.clone(), self.retrier.clone());
-        let fetcher = EntryFetcher { reader, schedule, retrier, policy };
-        let entries = self.fetch_concurrently(Arc::new(fetcher), listing);
+        let entries = self.fetch_concurrently(Arc::new(self.fetcher(schedule, policy)), listing);
         let task = tokio::spawn(forward(entries, sender));
         let chunk = ChunkLimits { records: self.chunk, bytes: self.entry_memory / CHUNKS_IN_MEMORY };
         EntryStream { receiver, chunk, end: None, _task: AbortOnDropHandle::new(task) }
+    }
+
+    fn fetcher(&self, schedule: &ParameterSchedule, policy: FetchPolicy) -> EntryFetcher {
+        let (reader, retrier) = (self.reader.clone(), self.retrier.clone());
+        EntryFetcher { reader, schedule: schedule.clone(), retrier, policy }
+    }
+
+    /// The entries of `listing`, each with its share of the memory for entries.
+    fn admit(
+        &self,
+        fetcher: &Arc<EntryFetcher>,
+        listing: EntryListing,
+    ) -> impl stream::Stream<Item = Result<(ListedEntry, MemoryShare), StoreError>> + use<> {
+        let (budget, admission) = (MemoryBudget::new(self.entry_memory), fetcher.clone());
+        // Admitted in token order, so that the entry that the consumer waits for always gets what it needs.
+        listing.and_then(move |listed| {
+            let (budget, admission) = (budget.clone(), admission.clone());
+            async move {
+                let memory = admission.reader.admit(&listed, &admission.schedule, &budget).await;
+                Ok((listed, memory))
+            }
+        })
     }
 
     fn fetch_concurrently(
@@ -122,16 +167,7 @@ impl EntryReader {
         fetcher: Arc<EntryFetcher>,
         listing: EntryListing,
     ) -> impl stream::Stream<Item = Result<FetchedEntry, StoreError>> + use<> {
-        let (budget, admission) = (MemoryBudget::new(self.entry_memory), fetcher.clone());
-        listing
-            // Admitted in token order, so that the entry that the consumer waits for always gets what it needs.
-            .and_then(move |listed| {
-                let (budget, admission) = (budget.clone(), admission.clone());
-                async move {
-                    let memory = admission.reader.admit(&listed, &admission.schedule, &budget).await;
-                    Ok((listed, memory))
-                }
-            })
+        self.admit(&fetcher, listing)
             .map_ok(move |(listed, memory)| {
                 // A task of its own continues while the batch before it is being indexed; a mere future would not.
                 let fetcher = fetcher.clone();

@@ -68,6 +68,7 @@ mod retry;
 mod segment_upload;
 mod status;
 mod task;
+mod verify;
 mod whole_seconds;
 
 pub use cause::{FailureCause, ToCause};
@@ -79,3 +80,7 @@ pub use options::IngestOptions;
 pub use record::{LatestCommit, OperationRecord, WriterKey, whole_payload};
 pub use record_bytes::{EntryBody, ObjectBytes};
 pub use status::{IndexSize, IngestProblem, IngestProgress, IngestRole, IngestStatus};
+pub use verify::{
+    FindingSeverity, IndexVerifier, OutcomeFigures, OutcomeSelection, VerifyCheck, VerifyError, VerifyFinding,
+    VerifyObserver, VerifyOptions, VerifySummary,
+};

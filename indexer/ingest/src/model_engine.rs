@@ -150,6 +150,17 @@ impl IndexEngine for ModelEngine {
             .collect())
     }
 
+    async fn verified_stats(
+        &self,
+        segment: &SegmentMeta,
+        groups: Arc<[RoaringTreemap]>,
+    ) -> Result<Vec<RecordStats>, EngineError> {
+        let body = self.read(&segment.key, &segment.checksum).await?;
+        let records = parse_records(&body).map_err(|error| damaged(&segment.key, &error))?;
+        let records = records.iter().map(|record| Ok((record.seq, record.set_element(), record.decision.entry_time)));
+        RecordStats::by_group(records, &groups)
+    }
+
     async fn records(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<OperationRecord>, EngineError> {
         let records = self.segment(segment).await?;
         Ok(records.iter().filter(|record| seqs.contains(&record.seq)).cloned().collect())

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tidemark_catalog::{PublishError, RootChain};
-use tidemark_store::{StoreClock, StoreError, StoreSecond};
+use tidemark_store::{StoreClock, StoreSecond};
 use tidemark_wal::Token;
 use tokio::time::{Instant, sleep};
 
@@ -12,7 +12,7 @@ use crate::{
     audit_schedule::AuditSchedule,
     batch::RecordBatch,
     compaction::IndexCompactor,
-    drain_obstacle::DrainObstacle,
+    drain_obstacle::{DrainObstacle, FailingEntries},
     entry_stream::{EntryListing, EntryReader, FetchedEntry, TAIL_ATTEMPTS},
     error::IngestError,
     horizon::SealedHorizon,
@@ -240,14 +240,49 @@ impl IngestPipeline {
     }
 
     /// Publishes everything from the cursor up to the horizon, in batches. Gives whether there were entries.
-    async fn drain(&mut self, sealed: &SealedHorizon, listing: EntryListing) -> Result<bool, IngestError> {
+    async fn drain(&mut self, sealed: &SealedHorizon, mut listing: EntryListing) -> Result<bool, IngestError> {
         self.tracker.begin_pass(sealed.horizon);
-        if let Some(obstacle) = self.obstacle.take()
-            && let Err(failure) = obstacle.retry(&self.entries, &mut self.publisher, sealed).await
-        {
-            self.obstacle = Some(obstacle).filter(|_| !is_refusal(&failure));
-            return Err(failure);
+        if let Some(obstacle) = self.obstacle.take() {
+            self.pass_obstacle(obstacle, sealed).await?;
+            listing = self.entries.list(self.publisher.cursor().second(), sealed.horizon);
         }
+        let (batch, found) = self.read(listing, sealed).await?;
+        if found || self.must_advance() {
+            self.finish(batch, sealed.horizon).await?;
+        }
+        self.tracker.end_pass(true);
+        Ok(found)
+    }
+
+    /// Publishes what precedes `obstacle`, and tries that alone. An error if it still is in the way.
+    async fn pass_obstacle(&mut self, mut obstacle: DrainObstacle, sealed: &SealedHorizon) -> Result<(), IngestError> {
+        let second = match obstacle.second(&self.entries, sealed).await {
+            Ok(second) => second,
+            Err(failure) => {
+                self.obstacle = Some(obstacle);
+                return Err(failure.into());
+            }
+        };
+        let cursor = self.publisher.cursor().second();
+        if let Some(second) = second.filter(|second| *second > cursor) {
+            // Where this fails, what ended it comes first.
+            let (batch, _) = self.read(self.entries.list(cursor, second), sealed).await?;
+            self.publisher.publish(batch, second, sealed.horizon).await?;
+        }
+        let tried = obstacle.retry(&self.entries, &mut self.publisher, sealed).await;
+        if tried.is_err() {
+            self.obstacle = Some(obstacle);
+        }
+        tried
+    }
+
+    /// Reads the entries of `listing` into batches, and publishes all of these but the last. Gives that, and whether there were entries.
+    async fn read(
+        &mut self,
+        listing: EntryListing,
+        sealed: &SealedHorizon,
+    ) -> Result<(RecordBatch, bool), IngestError> {
+        let begin = self.publisher.cursor().second();
         let mut entries = self.entries.fetch(listing, &sealed.schedule, TAIL_ATTEMPTS);
         let mut batch = self.publisher.begin_batch();
         let (mut seconds, mut found, mut more, mut newest) = (WholeSeconds::default(), false, true, None);
@@ -255,26 +290,25 @@ impl IngestPipeline {
             let was_whole = seconds.batch_is_whole();
             let added = match entries.next_chunk().await {
                 Ok(fetched) => {
-                    newest = fetched.last().map_or(newest, |last| last.records.last().map(|record| record.token));
+                    let last = fetched.iter().rev().find_map(|entry| entry.records.last());
+                    newest = last.map(|record| record.token).or(newest);
                     more = !fetched.is_empty();
                     found |= more;
                     let ready = if more { seconds.push(fetched) } else { seconds.finish() };
-                    self.add_ready(&mut batch, ready, sealed.horizon).await
+                    let second = ready.first().map_or(begin, |first| first.second);
+                    let added = self.add_ready(&mut batch, ready, sealed.horizon).await;
+                    if let Some(question) = self.publisher.take_unanswered() {
+                        self.obstacle = Some(DrainObstacle::Question(second, question));
+                    }
+                    added
                 }
                 Err(failure) => {
-                    self.obstacle = newest.map(DrainObstacle::EntryAfter).filter(|_| !is_refusal(&failure));
+                    self.obstacle = Some(DrainObstacle::Entries(FailingEntries::after(begin, newest)));
                     Err(failure)
                 }
             };
             if let Err(failure) = added {
-                if let Some(question) = self.publisher.take_unanswered() {
-                    self.obstacle = Some(DrainObstacle::Question(question));
-                }
-                if !(batch.is_intact() && was_whole) && batch.oldest() < batch.newest() {
-                    // Shorter batches publish the earlier seconds first.
-                    self.obstacle = None;
-                }
-                self.is_lossy = found && !is_refusal(&failure);
+                self.is_lossy = found;
                 // What precedes the failure is published, so that it is not read again and again.
                 if batch.len() > 0 && batch.is_intact() && was_whole {
                     self.publish_up_to_newest(batch, sealed.horizon).await?;
@@ -282,11 +316,7 @@ impl IngestPipeline {
                 return Err(failure);
             }
         }
-        if found || self.must_advance() {
-            self.finish(batch, sealed.horizon).await?;
-        }
-        self.tracker.end_pass(true);
-        Ok(found)
+        Ok((batch, found))
     }
 
     /// Adds entries to the batch, and publishes it where it is full.
@@ -351,12 +381,6 @@ impl IngestPipeline {
             () = sleep(interval) => {}
         }
     }
-}
-
-/// Whether a store refuses to give an object. It is judged after some passes, and so are all others of its second that are refused:
-/// one alone, or passes that are rare, would take hours.
-fn is_refusal(failure: &IngestError) -> bool {
-    matches!(failure, IngestError::Store(StoreError::Denied { .. } | StoreError::Refused { .. }))
 }
 
 /// The entries that belong to `batch`, and those that come after it: none unless it is full.

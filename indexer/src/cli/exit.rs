@@ -23,6 +23,8 @@ pub enum CommandExit {
     Unknown,
     /// 7: operations are left that cannot be read.
     Unreadable,
+    /// 8: what was verified is damaged.
+    Damaged,
 }
 
 /// An error with the exit code that it ends the process with. Every other error ends it with [`CommandExit::Failed`].
@@ -64,6 +66,7 @@ impl Termination for CommandExit {
             Self::Unacknowledged => 5,
             Self::Unknown => 6,
             Self::Unreadable => 7,
+            Self::Damaged => 8,
         })
     }
 }

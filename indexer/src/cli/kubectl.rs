@@ -7,8 +7,12 @@ mod client;
 mod objects;
 mod redact;
 mod report;
+mod restore;
 mod search;
+mod snapshot;
 mod status;
+mod task_object;
+mod tasks;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +22,7 @@ use clap::{Args, Subcommand};
 
 use client::KubectlClient;
 
-/// Ask a cluster about its WALs.
+/// Ask a cluster about its WALs, and start tasks of them.
 ///
 /// Called `kubectl-tidemark` on the PATH, the program is a plugin: `kubectl tidemark status`. It runs `kubectl` with your
 /// context and your credentials.
@@ -56,6 +60,10 @@ enum KubectlSubcommand {
     Search(search::WalSearchCommand),
     Check(check::WalCheckCommand),
     Report(report::WalReportCommand),
+    Snapshot(snapshot::WalSnapshotCommand),
+    Tasks(tasks::WalTasksCommand),
+    Restore(restore::WalRestoreCommand),
+    Promote(restore::WalPromoteCommand),
 }
 
 impl KubectlCommand {
@@ -68,6 +76,10 @@ impl KubectlCommand {
             KubectlSubcommand::Search(search) => search.run(&client).await,
             KubectlSubcommand::Check(check) => check.run(&client).await,
             KubectlSubcommand::Report(report) => report.run(&client).await,
+            KubectlSubcommand::Snapshot(snapshot) => snapshot.run(&client).await,
+            KubectlSubcommand::Tasks(tasks) => tasks.run(&client).await,
+            KubectlSubcommand::Restore(restore) => restore.run(&client).await,
+            KubectlSubcommand::Promote(promote) => promote.run(&client).await,
         }
     }
 }

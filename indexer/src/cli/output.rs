@@ -68,6 +68,16 @@ impl ProgressReporter {
         }
     }
 
+    /// As [`Self::report`], of the part `part` of the work. A `total` of 0 is not known.
+    pub(super) fn report_part(&self, part: &'static str, done: u64, total: u64) {
+        self.bar.set_message(part);
+        self.bar.set_length(total.max(done));
+        self.bar.set_position(done);
+        if self.bar.is_hidden() && self.due() {
+            tracing::info!(part, done, total, "{}", self.what);
+        }
+    }
+
     fn due(&self) -> bool {
         let mut logged = self.logged.lock();
         let due = logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL);

@@ -5,8 +5,8 @@ use tidemark_crds::Reason;
 use tidemark_ingest::{FailureCause, ToCause};
 use tidemark_store::StoreError;
 
-use tidemark_ingest::IngestError;
 use tidemark_ingest::engine::EngineError;
+use tidemark_ingest::{IngestError, VerifyError};
 
 /// Why a service does not start, or ends.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +24,9 @@ pub enum ServiceError {
     /// The ingest ended.
     #[error(transparent)]
     Ingest(#[from] IngestError),
+    /// There is nothing to verify.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
     /// A store does not hold the contract that the protocol needs.
     #[error(
         "\"{store}\" does not hold the store contract: {line}: {detail}; nothing is written to it, since a log in it could lose entries; use \
@@ -101,6 +104,7 @@ impl ToCause for ServiceError {
             Self::Chain(error) => error.to_cause(),
             Self::Engine(error) => error.to_cause(),
             Self::Ingest(error) => error.to_cause(),
+            Self::Verify(error) => error.to_cause(),
             Self::StoreUnsupported { store, .. } => FailureCause::at(Reason::StoreUnsupported, store),
             Self::NoExpiry { log } => FailureCause::at(Reason::ExpiryMissing, log),
             Self::Listen { .. } | Self::Disk { .. } | Self::Busy { .. } | Self::Ended { .. } => {

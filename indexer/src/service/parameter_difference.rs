@@ -54,3 +54,49 @@ fn difference(root: &RootState, choose: &ParameterChoice) -> Option<String> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tidemark_catalog::{Generation, IndexOwner, IndexRegistration, LogCursor};
+    use tidemark_ingest::IngestStatus;
+    use tidemark_store::{Entropy, Store};
+    use tidemark_wal::{Log, LogParameters};
+    use tokio::sync::watch;
+
+    use super::*;
+
+    fn parameters(expiry: u64) -> LogParameters {
+        LogParameters::with_expiry(Duration::from_secs(expiry))
+    }
+
+    /// A log that records an expiry of ten seconds.
+    async fn recorded_log() -> RootChain {
+        let log = Log::over(Store::memory(), vec![Store::memory()]);
+        let root = RootChain::open(&log, Entropy::seeded(1));
+        let owner = IndexOwner::Named { name: "test".to_owned() };
+        let registration = IndexRegistration::new("memory:///index", owner, Generation::first());
+        let cursor = LogCursor::default();
+        root.register(None, &parameters(10), "memory:///index", &registration, cursor, None).await.unwrap();
+        root.head().await.unwrap();
+        root
+    }
+
+    /// The reasons of the pod's problems after an attempt in which this expiry is given; it ends, as it does where a store fails.
+    async fn reasons_after_attempt(root: &RootChain, pod: &PodStatus, expiry: u64) -> Vec<Reason> {
+        let choose: ParameterChoice = Box::new(move |_| Some(parameters(expiry)));
+        tokio::select! {
+            never = report_difference(root, &choose, pod) => match never {},
+            () = sleep(COMPARISON_INTERVAL / 2) => {}
+        }
+        pod.report().problems.iter().map(|problem| problem.reason).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_difference_that_ended_while_an_attempt_failed_is_no_longer_reported() {
+        let root = recorded_log().await;
+        let pod = PodStatus::indexer(watch::channel(IngestStatus::default()).1, None);
+        assert_eq!(reasons_after_attempt(&root, &pod, 20).await, [Reason::ParametersDiffer]);
+        assert!(reasons_after_attempt(&root, &pod, 10).await.is_empty());
+        assert_eq!(reasons_after_attempt(&root, &pod, 20).await, [Reason::ParametersDiffer]);
+    }
+}

@@ -2,6 +2,7 @@
 
 mod error;
 mod extensions;
+mod inspect;
 mod names;
 mod protocol;
 mod record;
@@ -12,6 +13,7 @@ mod trim;
 
 pub use error::ChainError;
 pub use extensions::StateExtensions;
+pub use inspect::ChainInspection;
 pub use names::ChainObjectName;
 pub use protocol::{AppendOnlyChain, BOUNDARY_CHECK_INTERVAL, ChainRecord};
 pub use state::{ChainState, InvariantViolation, RecordVersions};

@@ -43,8 +43,8 @@ mod write;
 
 pub use access::{StoreAccess, StoreSettings};
 pub use chain::{
-    AppendOnlyChain, BOUNDARY_CHECK_INTERVAL, ChainError, ChainObjectName, ChainRecord, ChainState, InvariantViolation,
-    RECORD_RETENTION, RecordVersions, StateExtensions,
+    AppendOnlyChain, BOUNDARY_CHECK_INTERVAL, ChainError, ChainInspection, ChainObjectName, ChainRecord, ChainState,
+    InvariantViolation, RECORD_RETENTION, RecordVersions, StateExtensions,
 };
 pub use clock::{ClockError, ClockReading, MAX_ESTIMATE_AGE, StoreClock};
 pub use configuration::{ConfiguredValue, StoreConfiguration};

@@ -2,25 +2,31 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::{FutureExt as _, future::Shared};
+use futures::{FutureExt as _, StreamExt as _, future::Shared};
 use k8s_openapi::NamespaceResourceScope;
 use kube::{
     Api, Client, Resource,
     api::{DynamicObject, PostParams},
-    core::ApiResource,
+    core::{ApiResource, DeserializeGuard},
+    runtime::{
+        reflector::{Store, reflector, store},
+        watcher::{self, Event},
+    },
 };
 use serde_json::{Value, json};
+use tidemark_crds::{WalTask, names};
 use tokio::{sync::Semaphore, task::JoinSet, time::sleep};
 
 use super::wal::build::PlatformSettings;
 use crate::{
-    cache::{self, ObjectCache},
+    cache::{self, NamespacedName, ObjectCache},
     context::{LeaderContext, OperatorSettings, ReconcileContext},
     event_publisher::EventPublisher,
     fake_api_server::FakeApiServer,
     metrics::OperatorMetrics,
     pod_report_poller::PodObservations,
-    reconcile_queues::ReconcileQueues,
+    reconcile_queues::{ReconcileQueues, ReconcileTarget},
+    relisting_watcher::relisting_watcher,
 };
 
 /// Completes when everything that exists is listed.
@@ -74,6 +80,26 @@ impl FakeWorld {
                 _ = watches.tasks.join_next() => {}
             }
         });
+    }
+
+    /// The tasks that exist, and each change of one as a reason to reconcile its WAL. No controller runs them.
+    pub(crate) fn follow_tasks(&mut self, context: &ReconcileContext) -> Store<DeserializeGuard<WalTask>> {
+        let (reader, writer) = store();
+        let api: Api<DeserializeGuard<WalTask>> = self.api();
+        let shared = context.shared.clone();
+        let events = relisting_watcher(api, watcher::Config::default(), &self.metrics, names::TASK_KIND, Some("data"));
+        self.tasks.spawn(async move {
+            let mut events = std::pin::pin!(reflector(writer, events));
+            while let Some(event) = events.next().await {
+                if let Ok(Event::Apply(task) | Event::Delete(task)) = event
+                    && let Ok(task) = &task.0
+                {
+                    let wal = NamespacedName::new("data", &task.spec.wal_ref.name);
+                    shared.queues.send(ReconcileTarget::new(names::KIND, wal)).await;
+                }
+            }
+        });
+        reader
     }
 
     /// Ends what [`FakeWorld::run`] has begun, at once.

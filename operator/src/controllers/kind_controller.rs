@@ -41,6 +41,8 @@ pub(crate) enum ReconcileError {
     Status(#[source] kube::Error),
     #[error("failed to write the finalizer: {0}")]
     Finalizer(#[source] kube::Error),
+    #[error("failed to make a task: {0}")]
+    Task(#[source] kube::Error),
     #[error("failed to read the pods of a job: {0}")]
     Pods(#[source] kube::Error),
     #[error("failed to delete a task that ended long ago: {0}")]
@@ -66,6 +68,9 @@ pub(crate) trait KindController: Sized + Send + Sync + 'static {
         &self,
         object: &DeserializeGuard<Self::Object>,
     ) -> impl Future<Output = Result<Action, ReconcileError>> + Send;
+
+    /// Takes note of what a watch shows, own writes included, once other controllers see it in the store.
+    fn shown(&self, _object: &Self::Object) {}
 
     /// Whether an event shows no more than what this process wrote.
     fn is_own_write(&self, key: &NamespacedName, shown: &Self::Object) -> bool;
@@ -162,6 +167,11 @@ fn changed_object<C: KindController>(
     let is_own_write = |object: &DeserializeGuard<C::Object>| {
         object.0.as_ref().is_ok_and(|shown| controller.is_own_write(&NamespacedName::of(object.meta()), shown))
     };
+    if let Event::Apply(object) | Event::Delete(object) = &event
+        && let Ok(object) = &object.0
+    {
+        controller.shown(object);
+    }
     match event {
         Event::Apply(object) if is_own_write(&object) => None,
         Event::Apply(object) | Event::InitApply(object) | Event::Delete(object) => Some(object),

@@ -111,7 +111,7 @@ async fn run_part(
     });
     let of_tasks =
         WalTaskController::new(context.clone(), tasks.0.clone(), wals.0.clone(), slots.clone(), turns.clone());
-    let of_wals = WalController::new(context, slots, turns);
+    let of_wals = WalController::new(context, slots, turns, tasks.0.clone());
     tokio::select! {
         () = run_kind(of_wals, wals, shared.clone(), namespace, changed.wals, listed) => {
             Err(ControllersError::Task("controller of WALs"))

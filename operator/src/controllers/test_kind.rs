@@ -202,7 +202,8 @@ impl TwoKinds {
         let context = world.context(queues, settings());
         let tally = ConditionTally::new(notes.clone());
         let note = NoteController { context: context.clone(), statuses: StatusCache::default(), tally };
-        let wal = WalController::new(context.clone(), Arc::new(UpgradeSlots::new(1, 1)), WritingTurns::default());
+        let (slots, tasks) = (Arc::new(UpgradeSlots::new(1, 1)), world.follow_tasks(&context));
+        let wal = WalController::new(context.clone(), slots, WritingTurns::default(), tasks);
         world.run(context, async |shared, listed| {
             tokio::join!(
                 run_kind(wal, store(), shared.clone(), None, wals, listed.clone()),

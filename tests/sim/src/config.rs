@@ -58,6 +58,8 @@ pub struct SimConfig {
     pub cleaned_log: bool,
     /// Whether the log's bucket is copied, and an indexer of the copy competes for the index.
     pub copied_log: bool,
+    /// Whether the index is verified during the fault burst, too.
+    pub verified_meanwhile: bool,
 }
 
 /// Which chain loses records.
@@ -314,6 +316,7 @@ impl SimConfig {
             config.lower_audit_window();
         }
         config.draw_machine_faults(&mut rng);
+        config.verified_meanwhile = rng.chance(250);
         config.fit_parameters();
         config
     }
@@ -400,6 +403,7 @@ impl SimConfig {
             lookalike_keys: 0,
             cleaned_log: false,
             copied_log: false,
+            verified_meanwhile: false,
         }
     }
 }

@@ -9,6 +9,7 @@ pub mod outages;
 mod publication;
 pub mod purge;
 pub mod readers;
+mod verification;
 pub mod writers;
 
 use crate::{

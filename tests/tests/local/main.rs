@@ -46,3 +46,4 @@ mod purge;
 mod readme;
 mod task_commands;
 mod unreadable;
+mod verify;

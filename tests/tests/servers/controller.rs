@@ -12,6 +12,7 @@ mod deletion;
 mod exposure;
 mod quiet;
 mod replicas;
+mod schedules;
 mod tasks;
 mod traces;
 mod upgrade;

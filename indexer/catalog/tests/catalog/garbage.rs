@@ -4,9 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tidemark_catalog::{
-    CatalogError, CompactionResult, EndReason, GARBAGE_GRACE, GarbageCollector, GarbageReport, Generation,
-    GenerationEnd, IndexChain, LogId, MAX_LIST_CANDIDATES, Manifest, ObjectKind, ObjectName, PinChain, PublishRequest,
-    RecordCounts, SegmentMeta, SetDigest, SetElement, TransactionRejected, WriterLease,
+    CatalogError, CompactionResult, EndReason, GARBAGE_GRACE, GarbageCollector, GarbageReport, GarbageSurvey,
+    Generation, GenerationEnd, IndexChain, LogId, MAX_LIST_CANDIDATES, Manifest, ObjectKind, ObjectName, PinChain,
+    PublishRequest, RecordCounts, SegmentMeta, SetDigest, SetElement, TransactionRejected, WriterLease,
 };
 use tidemark_store::{Entropy, Store};
 use tidemark_wal::{Outcome, Token};
@@ -1093,4 +1093,38 @@ async fn a_folder_with_the_records_of_another_log_is_refused() {
             if *log == other && *found == ground.log);
         assert!(rejected, "{refused}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_survey_finds_what_a_pass_would_and_writes_nothing() {
+    let (mut ground, due, unseen) = IndexFixture::with_garbage().await;
+    let upload = ground.upload().await.key;
+    let others = objects_of_others();
+    for key in &others {
+        ground.index().put(key, Bytes::from_static(b"somebody's own")).await.unwrap();
+    }
+    let list = format!("snapshots/{}/list/g1/{}", ground.log, "b".repeat(32));
+    ground.index().put(&list, Bytes::from_static(b"left behind")).await.unwrap();
+    let survey = GarbageSurvey::new(&ground.index(), &ground.log, ground.entropy.clone());
+    let keys = ground.stage.keys().await;
+    let mut leaks = Vec::new();
+    let counts = survey.count(|key, _| leaks.push(key.to_owned())).await.unwrap();
+    assert_eq!(ground.stage.keys().await, keys, "it writes nothing");
+    // What a collector knows is no leak, nor what is on its way; the list is too young to be one.
+    assert_eq!(leaks, [unseen.clone()]);
+    assert_eq!((counts.garbage, counts.candidates, counts.undecided, counts.stray_lists), (2, 1, 1, 0));
+    assert!(counts.others > 0, "{counts:?}");
+    ground.wait(2 * HOUR).await;
+    let kept = ground.publish().await;
+    let pin = ground.pins().pin(&ground.chain(), "daily", "test").await.unwrap();
+    leaks.clear();
+    let counts = survey.count(|key, _| leaks.push(key.to_owned())).await.unwrap();
+    assert_eq!(leaks, [unseen, list]);
+    assert_eq!((counts.garbage, counts.stray_lists), (2, 1));
+    assert!(
+        ground.has(&kept).await && ground.has(&due).await && ground.has(&upload).await && ground.has(&pin.list).await
+    );
+    // As the pass that follows says.
+    let report = ground.collect().await;
+    assert_eq!((report.deleted, report.candidates, report.others), (1, 1, counts.others));
 }

@@ -36,7 +36,7 @@ struct BucketState {
     dies_at: Option<u64>,
     fails: Option<String>,
     hidden: Option<String>,
-    /// Reads of keys that contain the text are refused, or panic.
+    /// How reads of keys that contain the text go wrong.
     bad: Vec<(String, BadRead)>,
     latency: Duration,
 }
@@ -46,6 +46,8 @@ struct BucketState {
 pub(crate) enum BadRead {
     /// The store refuses them.
     Refused,
+    /// The store answers with an error that may pass.
+    Fails,
     /// They panic.
     Panics,
 }
@@ -129,6 +131,11 @@ impl FakeBucket {
         }
     }
 
+    /// Reads of keys that were bad because of `part` are good again.
+    pub(crate) fn mend(&self, part: &str) {
+        self.state().bad.retain(|(bad, _)| bad != part);
+    }
+
     /// The key of every object.
     pub(crate) fn keys(&self) -> Vec<String> {
         self.state().objects.keys().cloned().collect()
@@ -180,7 +187,7 @@ impl FakeBucket {
             let mut state = self.state();
             state.requests += 1;
             if state.fails.as_ref().is_some_and(|part| key.contains(part)) {
-                return Err(Error::Generic { store: "test", source: format!("\"{key}\" fails").into() });
+                return Err(failure(key));
             }
             state.dies_at.is_some_and(|at| state.requests >= at)
         };
@@ -225,6 +232,11 @@ impl BucketState {
     }
 }
 
+/// As a 503.
+fn failure(key: &str) -> Error {
+    Error::Generic { store: "test", source: format!("\"{key}\" fails").into() }
+}
+
 fn meta(key: &str, kept: &BucketObject) -> ObjectMeta {
     ObjectMeta {
         location: Path::from(key),
@@ -263,6 +275,7 @@ impl ObjectStore for FakeBucket {
                 let source = "<Code>InvalidObjectState</Code><Message>it is archived</Message>".into();
                 return Err(Error::PermissionDenied { path: key, source });
             }
+            Some(BadRead::Fails) => return Err(failure(&key)),
             Some(BadRead::Panics) => {
                 drop(state);
                 panic!("reading {key}");

@@ -10,6 +10,7 @@ mod failing_drain;
 mod fake_bucket;
 mod history;
 mod large_second;
+mod verify;
 mod world;
 
 use std::time::Duration;

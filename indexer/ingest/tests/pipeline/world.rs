@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tidemark_catalog::{
-    Generation, IndexChain, IndexOwner, IndexRegistration, IndexTotals, LogCursor, Manifest, ObjectKind, ObjectName,
-    PublishRequest, RootChain, RootState, SegmentMeta, WriterIdentity,
+    CompactionResult, Generation, IndexChain, IndexOwner, IndexRegistration, IndexTotals, LogCursor, Manifest,
+    ObjectKind, ObjectName, PublishRequest, RootChain, RootState, SegmentMeta, WriterIdentity,
 };
 use tidemark_store::{Entropy, Store, StoreClock, StoreSecond};
 use tidemark_wal::{Log, LogParameters, Outcome, Token};
@@ -14,7 +14,8 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::fake_bucket::FakeBucket;
 use tidemark_ingest::{
-    IngestError, IngestOptions, IngestStatus, LatestCommit, LogIngester, OperationRecord,
+    IndexVerifier, IngestError, IngestOptions, IngestStatus, LatestCommit, LogIngester, OperationRecord,
+    OutcomeSelection, VerifyOptions,
     engine::{IndexEngine, RecordStats, SegmentFile},
     model_engine::{IndexContents, ModelEngine},
 };
@@ -192,6 +193,19 @@ impl IngestWorld {
         }
     }
 
+    /// What verifies the index, with an engine of its own.
+    pub(crate) fn verifier(&self, outcomes: OutcomeSelection) -> IndexVerifier {
+        let log = self.log();
+        IndexVerifier {
+            root: RootChain::open(&log, self.entropy.clone()),
+            index: self.bucket.store("index"),
+            engine: self.engine(),
+            entropy: Entropy::seeded(3),
+            options: VerifyOptions { outcomes, fetches: 8, entry_memory: 1 << 20 },
+            log,
+        }
+    }
+
     pub(crate) fn start(&self) -> RunningIngest {
         self.start_as("only")
     }
@@ -285,6 +299,36 @@ impl IngestWorld {
         };
         self.chain().chain().append(None, history).await.unwrap();
         tokens
+    }
+
+    /// Puts one segment in the place of those of `manifest`, which is the latest one, as a compaction does.
+    pub(crate) async fn compact_all(&self, manifest: &Manifest) {
+        let inputs = &manifest.segments;
+        let packed = self.engine().compact(inputs).await.unwrap();
+        let SegmentFile::Memory(body) = packed.file else { panic!("a model packs in memory") };
+        let name = ObjectName::new(&manifest.generation, ObjectKind::Segment, manifest.epoch, &self.entropy);
+        self.bucket.plant(&format!("index/{name}"), body, self.bucket.now());
+        let stats: RecordStats = inputs.iter().map(RecordStats::of).sum();
+        let (first, last) = stats.tokens.unwrap();
+        let times = stats.entry_times.unwrap();
+        let merged = SegmentMeta {
+            key: name.to_string(),
+            size: packed.size,
+            checksum: packed.checksum,
+            format: packed.format,
+            digest: stats.digest,
+            first,
+            last,
+            entry_times: times.0..times.1.next(),
+            seq: inputs[0].seq.start..manifest.next_seq,
+            counts: stats.counts,
+            unsettled: inputs.iter().map(|segment| segment.unsettled).sum(),
+            documents: stats.records,
+        };
+        let removes = inputs.iter().map(|segment| segment.key.clone()).collect();
+        let compaction = CompactionResult { removes, adds: vec![merged], ..CompactionResult::default() };
+        let adopt = |now: Option<&Manifest>| now.unwrap().adopt(manifest.epoch, &compaction).map(Some);
+        self.chain().chain().append(None, adopt).await.unwrap();
     }
 
     /// As `tidemark log unregister` does.

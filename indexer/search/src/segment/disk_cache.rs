@@ -159,6 +159,18 @@ impl SegmentDiskCache {
         Ok(CachedSegment::ranged(file))
     }
 
+    /// As [`Self::get_ranged`], after all bytes were read once and compared with the checksum. Nothing of them is kept.
+    pub(crate) async fn get_ranged_verified(&self, segment: &SegmentMeta) -> Result<CachedSegment, EngineError> {
+        let Some((object, digest)) = self.store.get_digest(&segment.key, u64::MAX).await? else {
+            return Err(EngineError::Gone { key: segment.key.clone() });
+        };
+        if object.info.size != segment.size {
+            return Err(wrong_size(segment, object.info.size));
+        }
+        check_digest(segment, digest.as_deref().unwrap_or_default())?;
+        self.get_ranged(segment).await
+    }
+
     /// Waits until nobody else fetches the object.
     async fn begin_fetch(&self, segment: &SegmentMeta) -> tokio::sync::OwnedMutexGuard<()> {
         let fetching = {
@@ -306,7 +318,10 @@ fn checksum_of(path: &Path) -> io::Result<String> {
 }
 
 fn verify(path: &Path, segment: &SegmentMeta) -> Result<(), EngineError> {
-    let found = checksum_of(path).map_err(|e| disk(path, e))?;
+    check_digest(segment, &checksum_of(path).map_err(|e| disk(path, e))?)
+}
+
+fn check_digest(segment: &SegmentMeta, found: &str) -> Result<(), EngineError> {
     if found == segment.checksum {
         return Ok(());
     }

@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
+use roaring::RoaringTreemap;
 use sha2::{Digest, Sha256};
 use tidemark_catalog::{Manifest, SegmentMeta, SidecarMeta};
 use tidemark_store::Store;
@@ -24,12 +25,13 @@ use super::{
     disk_budget::RoomUse,
     disk_cache::SegmentDiskCache,
     engine_error::refused,
+    footer::BundleError,
     lookup::ManifestLookup,
     manifest_view::{ManifestView, SegmentReaderView},
     marks_sidecar::{self, SidecarError},
     ranged_file::held_bytes,
     reader::OpenSegment,
-    record_stats::record_stats,
+    record_stats::{grouped_record_stats, record_stats},
     schema::SchemaFields,
 };
 use tidemark_ingest::{
@@ -403,6 +405,31 @@ impl IndexEngine for TantivyEngine {
             .await
             .map_err(|e| refused("read a new segment", &e))?
             .map_err(|e| refused("read a new segment", &e))
+    }
+
+    async fn verified_stats(
+        &self,
+        segment: &SegmentMeta,
+        groups: Arc<[RoaringTreemap]>,
+    ) -> Result<Vec<RecordStats>, EngineError> {
+        let cached = match self.cache.get_verified(segment).await {
+            // It is read twice then: as a whole, of which nothing is kept, and by ranges.
+            Err(EngineError::NoRoom { .. }) => self.cache.get_ranged_verified(segment).await,
+            cached => cached,
+        }?;
+        let (key, fields, first_seq) = (segment.key.clone(), self.fields.clone(), segment.seq.start);
+        let read = move || {
+            let stats = grouped_record_stats(cached.file().clone(), &fields, first_seq, &groups);
+            // Until here: a file that is in use is not evicted.
+            drop(cached);
+            stats.map_err(|error| match error.downcast_ref() {
+                Some(BundleError::OtherFormat { found }) => {
+                    EngineError::OtherFormat { key: key.clone(), found: *found, known: fields.format }
+                }
+                _ => damaged(&key, &error),
+            })
+        };
+        spawn_blocking(read).await.map_err(|e| refused("read a segment", &e))?
     }
 
     async fn records(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<OperationRecord>, EngineError> {

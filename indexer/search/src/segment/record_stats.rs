@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use roaring::RoaringTreemap;
 use serde::Deserialize;
-use tantivy::{SegmentReader, TantivyDocument, directory::FileSlice};
+use tantivy::{SegmentReader, TantivyDocument, directory::FileSlice, store::StoreReader};
 use tidemark_catalog::SetElement;
 use tidemark_ingest::{EntryBody, engine::RecordStats};
 use tidemark_store::StoreSecond;
@@ -40,20 +41,52 @@ pub(crate) fn record_stats(
     fields: &SchemaFields,
     parts: &[u64],
 ) -> Result<Vec<RecordStats>, Box<dyn std::error::Error + Send + Sync>> {
-    let bundle = SegmentBundle::open(object, fields)?;
-    let index = open_index(&Arc::new(bundle), fields)?;
-    let segment = index.searchable_segments()?.into_iter().next().ok_or("it holds no segment")?;
-    let store = SegmentReader::open(&segment)?.get_store_reader(CACHED_STORE_BLOCKS)?;
+    let store = stored_records(object, fields)?;
     let mut documents = store.iter::<TantivyDocument>(None);
     let mut found = Vec::with_capacity(parts.len());
     for part in parts {
         let mut stats = RecordStats::default();
         for document in documents.by_ref().take(usize::try_from(*part)?) {
-            let StoredOutcome { token, op, decision, body } = from_document(fields, &document?)?;
-            let StoredDecision { outcome, evidence, entry_time } = decision;
-            stats.insert(&SetElement { token, op, outcome, evidence, body: body.digest() }, entry_time);
+            let (element, entry_time) = element_of(fields, &document?)?;
+            stats.insert(&element, entry_time);
         }
         found.push(stats);
     }
     Ok(found)
+}
+
+/// The stats of all records of the segment in `object`, whose first seq is `first_seq`, and of those in each of `groups`. Blocks.
+pub(crate) fn grouped_record_stats(
+    object: FileSlice,
+    fields: &SchemaFields,
+    first_seq: u64,
+    groups: &[RoaringTreemap],
+) -> Result<Vec<RecordStats>, Box<dyn std::error::Error + Send + Sync>> {
+    let store = stored_records(object, fields)?;
+    let records = (first_seq..).zip(store.iter::<TantivyDocument>(None)).map(|(seq, document)| {
+        let (element, entry_time) = element_of(fields, &document?)?;
+        Ok((seq, element, entry_time))
+    });
+    RecordStats::by_group(records, groups)
+}
+
+/// The stored records of the segment in `object`, in order.
+fn stored_records(
+    object: FileSlice,
+    fields: &SchemaFields,
+) -> Result<StoreReader, Box<dyn std::error::Error + Send + Sync>> {
+    let bundle = SegmentBundle::open(object, fields)?;
+    let index = open_index(&Arc::new(bundle), fields)?;
+    let segment = index.searchable_segments()?.into_iter().next().ok_or("it holds no segment")?;
+    Ok(SegmentReader::open(&segment)?.get_store_reader(CACHED_STORE_BLOCKS)?)
+}
+
+/// What a set digest says of a stored record, and the store time of its entry.
+fn element_of(
+    fields: &SchemaFields,
+    document: &TantivyDocument,
+) -> Result<(SetElement, StoreSecond), Box<dyn std::error::Error + Send + Sync>> {
+    let StoredOutcome { token, op, decision, body } = from_document(fields, document)?;
+    let StoredDecision { outcome, evidence, entry_time } = decision;
+    Ok((SetElement { token, op, outcome, evidence, body: body.digest() }, entry_time))
 }

@@ -418,6 +418,24 @@ async fn a_look_up_waits_for_no_download_of_a_cold_cache_and_segments_come_to_th
     }
 }
 
+/// The last eighth of the share is for segments that are there: one that comes to the disk before it is filled is used from there.
+#[tokio::test(flavor = "multi_thread")]
+async fn segments_that_came_to_the_disk_are_used_up_to_all_of_their_share() {
+    let (store, index) = cold_index().await;
+    let total: u64 = index.manifest().segments.iter().map(|segment| segment.size).sum();
+    // Six of eight parts are for segments that are opened: a bit more than these take.
+    let engine = index.another_engine(total * 20 / 19 * 8 / 6);
+    let is_local = async || engine.open_manifest(index.manifest()).await.unwrap().is_local();
+    assert!(!is_local().await, "they are read by ranges at first");
+    store.release();
+    let wait = async {
+        while !is_local().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(90), wait).await.expect("all of them are used from the disk");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn damage_that_only_a_background_download_finds_is_reported() {
     let (store, index) = cold_index().await;

@@ -93,14 +93,15 @@ fn observed(wal: &Value) -> CheckResult {
     )
 }
 
-/// A condition as a check. `UpgradePending` is a choice, not a fault; `Reconciling` and `Stalled` are there only while something is
-/// wrong.
+/// A condition as a check. `UpgradePending` and a schedule that is not there are choices, not faults, and nothing is wrong before a
+/// first snapshot is due; `Reconciling` and `Stalled` are there only while something is wrong.
 fn condition(condition: &Value) -> CheckResult {
     let kind = text(condition, "/type");
     let detail =
         format!("{} {}: {}", text(condition, "/status"), text(condition, "/reason"), text(condition, "/message"));
     let wanted = if matches!(kind, "Reconciling" | "Stalled") { "False" } else { "True" };
-    if kind == "UpgradePending" || text(condition, "/status") == wanted {
+    let is_choice = kind == "UpgradePending" || matches!(text(condition, "/reason"), "NotScheduled" | "Pending");
+    if is_choice || text(condition, "/status") == wanted {
         CheckResult::passed(kind, detail)
     } else {
         CheckResult::failed(kind, detail)

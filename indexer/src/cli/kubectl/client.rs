@@ -1,11 +1,15 @@
 //! Running `kubectl`: objects as JSON, text, and ports forwarded for as long as they are needed.
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    path::PathBuf,
+    process::{Output, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context as _, anyhow, bail};
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     process::{Child, Command},
     time::timeout,
 };
@@ -53,14 +57,37 @@ impl KubectlClient {
 
     /// What `kubectl` prints for `args`.
     pub(super) async fn text(&self, args: &[&str]) -> anyhow::Result<String> {
+        self.answer(args, None).await
+    }
+
+    /// What `kubectl` prints for `args` with `input` on its standard input.
+    async fn answer(&self, args: &[&str], input: Option<String>) -> anyhow::Result<String> {
         let asked = format!("kubectl {}", args.join(" "));
-        let output = timeout(KUBECTL_TIMEOUT, self.command(args).output()).await;
+        let output = timeout(KUBECTL_TIMEOUT, self.output(args, input)).await;
         let output = output.map_err(|_| anyhow!("\"{asked}\" does not answer; is the cluster reachable?"))?;
         let output = output.map_err(|error| self.missing(error))?;
         if !output.status.success() {
             bail!("\"{asked}\" failed: {}", String::from_utf8_lossy(&output.stderr).trim());
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    async fn output(&self, args: &[&str], input: Option<String>) -> std::io::Result<Output> {
+        let mut command = self.command(args);
+        let Some(input) = input else { return command.output().await };
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A `kubectl` that reads nothing says why it ends.
+            drop(stdin.write_all(input.as_bytes()).await);
+        }
+        child.wait_with_output().await
+    }
+
+    /// Creates an object, and answers it as the API server made it.
+    pub(super) async fn create(&self, object: &Value) -> anyhow::Result<Value> {
+        let args = ["create", "--filename=-", "--output=json"];
+        let created = self.answer(&args, Some(object.to_string())).await?;
+        serde_json::from_str(&created).context("\"kubectl create\" printed no JSON")
     }
 
     /// What `kubectl` prints for `args` and `--output=json`.

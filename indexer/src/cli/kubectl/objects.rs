@@ -2,7 +2,7 @@
 
 use anyhow::Context as _;
 use serde_json::Value;
-use tidemark_crds::names::WalComponent;
+use tidemark_crds::names::{self, WalComponent};
 
 use super::client::{KubectlClient, PortForward};
 
@@ -47,9 +47,16 @@ impl WalObject {
 
     /// The indexer's and the search's pods, by name.
     pub(super) async fn pods(&self) -> anyhow::Result<Vec<Value>> {
-        let mut pods = self.client.list(&["get", "pods", "--selector", &self.selector()]).await?;
+        let selector = format!("{},{} in (indexer,search)", self.selector(), names::LABEL_COMPONENT);
+        let mut pods = self.client.list(&["get", "pods", "--selector", &selector]).await?;
         pods.sort_by(|a, b| text(a, "/metadata/name").cmp(text(b, "/metadata/name")));
         Ok(pods)
+    }
+
+    /// The pods of the Jobs of its tasks.
+    pub(super) async fn task_pods(&self) -> anyhow::Result<Vec<Value>> {
+        let selector = format!("{}={},{}", names::LABEL_WAL, self.name, names::LABEL_TASK);
+        self.client.list(&["get", "pods", "--selector", &selector]).await
     }
 
     /// The selector of everything that the operator created for this WAL.

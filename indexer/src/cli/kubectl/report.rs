@@ -14,13 +14,14 @@ use super::{
     client::KubectlClient,
     objects::{PodReportResult, RESOURCE, WalObject, text},
     redact, status,
+    task_object::tasks_of,
 };
 use crate::cli::output::print_line;
 
 /// Lines of a log that are taken.
 const TAIL: &str = "--tail=5000";
 /// What the operator makes for a WAL. No Secret is among them: the users make those, and nothing here reads one.
-const CHILDREN: [&str; 8] = [
+const CHILDREN: [&str; 9] = [
     "deployments.apps",
     "replicasets.apps",
     "services",
@@ -29,6 +30,7 @@ const CHILDREN: [&str; 8] = [
     "configmaps",
     "poddisruptionbudgets.policy",
     "networkpolicies.networking.k8s.io",
+    "jobs.batch",
 ];
 const README: &str = "A report of `kubectl tidemark report` for a bug report.\n\
 It holds the WAL, its children, its Events, and the log and the report of each pod.\n\
@@ -82,6 +84,15 @@ async fn collect<W: Write>(wal: &WalObject, bundle: &mut ReportArchive<W>) -> an
         let children = client.list(&["get", kind, "--selector", &wal.selector()]).await;
         bundle.add_objects(&format!("children/{kind}.yaml"), children)?;
     }
+    bundle.add_objects("tasks.yaml", tasks_of(client, &wal.name).await)?;
+    match wal.task_pods().await {
+        Err(error) => bundle.failed("pods of tasks", &error),
+        Ok(pods) => {
+            for pod in pods {
+                collect_task_pod(wal, bundle, pod).await?;
+            }
+        }
+    }
     match wal.pods().await {
         Err(error) => bundle.failed("pods", &error),
         Ok(pods) => {
@@ -110,6 +121,14 @@ async fn collect_pod<W: Write>(
         bundle.add(&format!("{folder}/previous-log.txt"), &log)?;
     }
     Ok(())
+}
+
+/// A pod of a Job: it has ended, or serves no report.
+async fn collect_task_pod<W: Write>(wal: &WalObject, bundle: &mut ReportArchive<W>, pod: Value) -> anyhow::Result<()> {
+    let name = text(&pod, "/metadata/name").to_owned();
+    bundle.add_object(&format!("pods/{name}/pod.yaml"), pod)?;
+    let log = wal.client.text(&["logs", &name, "--all-containers", TAIL]).await;
+    bundle.add_result(&format!("pods/{name}/log.txt"), log)
 }
 
 /// What the operator logs of this WAL, where the user may read it.

@@ -126,6 +126,12 @@ fn counters(wal: &Value) -> Vec<String> {
         ("epoch", "/status/epoch"),
         ("generation", "/status/generation"),
         ("version", "/status/version"),
+        ("snapshot", "/status/lastSnapshot/name"),
+        ("snapshot of", "/status/lastSnapshot/time"),
+        ("restorable from", "/status/recoveryWindow/first"),
+        ("restorable to", "/status/recoveryWindow/last"),
+        ("cleaned up", "/status/lastCleanup/time"),
+        ("verified", "/status/lastVerification/time"),
         ("seen", "/status/observedTime"),
         ("search", "/status/search/url"),
     ];

@@ -16,8 +16,12 @@ use super::{
     client::KubectlClient,
     objects::WalObject,
     report,
+    restore::{WalPromoteCommand, WalRestoreCommand, WalRestoreTarget},
     search::{TokenArgs, WalSearchCommand},
+    snapshot::WalSnapshotCommand,
     status::{describe, overview},
+    task_object::{TaskStartArgs, wait},
+    tasks::WalTasksCommand,
 };
 
 /// What may never be seen in a report. Each is planted where it could slip through.
@@ -61,6 +65,28 @@ fn pod(name: &str, role: &str, ready: bool) -> Value {
     })
 }
 
+/// A task that a user made, as far as it is.
+fn task(state: &str, message: &str) -> Value {
+    json!({
+        "metadata": {"name": "orders-snapshot-x", "namespace": "data", "creationTimestamp": "2026-11-20T11:00:00Z"},
+        "spec": {"walRef": {"name": "orders"}, "type": "Snapshot"},
+        "status": {"state": state, "message": message, "attempts": 1, "startTime": "2026-11-20T11:00:05Z"}
+    })
+}
+
+fn tasks() -> Vec<Value> {
+    let mut scheduled = task("Succeeded", "1204 entries are archived");
+    scheduled["metadata"] = json!({"name": "orders-snapshot-hx2k1", "namespace": "data", "creationTimestamp": "2026-11-20T03:00:00Z",
+        "labels": {"tidemark.dev/schedule": "snapshot"}});
+    scheduled["status"]["startTime"] = json!("2026-11-20T03:00:05Z");
+    scheduled["status"]["completionTime"] = json!("2026-11-20T03:01:35Z");
+    let mut other = task("Rejected", "no verified snapshot");
+    other["metadata"] =
+        json!({"name": "bills-cleanup-y", "namespace": "data", "creationTimestamp": "2026-11-20T04:00:00Z"});
+    other["spec"] = json!({"walRef": {"name": "bills"}, "type": "Cleanup"});
+    vec![task("Running", "Job \"orders-snapshot-x-1\" runs"), scheduled, other]
+}
+
 /// A cluster of one WAL, as a `kubectl` shows it.
 struct FakeKubectl {
     folder: TempDir,
@@ -84,6 +110,12 @@ impl FakeKubectl {
             ("events.json", json!({"items": [event]}).to_string()),
             ("maps.json", json!({"items": [map]}).to_string()),
             ("none.json", json!({"items": []}).to_string()),
+            ("tasks.json", json!({"items": tasks()}).to_string()),
+            ("polls", "\n".to_owned()),
+            ("task-1.json", task("", "").to_string()),
+            ("task-2.json", task("Running", "Job \"orders-snapshot-x-1\" runs").to_string()),
+            ("task-3.json", task("Running", "Job \"orders-snapshot-x-1\" runs").to_string()),
+            ("task-4.json", task("Succeeded", "1204 entries are archived").to_string()),
             ("log.txt", log.to_owned()),
         ] {
             std::fs::write(folder.path().join(file), content).unwrap();
@@ -95,6 +127,9 @@ impl FakeKubectl {
              *'get wals.tidemark.dev orders'*) cat wal.json ;;\n\
              *'get wals.tidemark.dev missing'*) echo 'wals \"missing\" not found' >&2; exit 1 ;;\n\
              *'get wals.tidemark.dev'*) cat wals.json ;;\n\
+             *'create --filename=-'*) cat > created.json; cat task-1.json ;;\n\
+             *'get waltasks.tidemark.dev orders-snapshot-x'*) n=$(wc -l < polls); echo >> polls; cat task-$n.json ;;\n\
+             *'get waltasks.tidemark.dev'*) cat tasks.json ;;\n\
              *'get pods --all-namespaces'*) cat none.json ;;\n\
              *'get pods'*) cat pods.json ;;\n\
              *'get events'*) cat events.json ;;\n\
@@ -122,6 +157,12 @@ impl FakeKubectl {
 
     async fn wal(&self) -> WalObject {
         WalObject::get(&self.client, "orders").await.unwrap()
+    }
+
+    /// What was created.
+    fn created(&self) -> Value {
+        let created = std::fs::read_to_string(self.folder.path().join("created.json")).unwrap();
+        serde_json::from_str(&created).unwrap()
     }
 
     fn calls(&self) -> String {
@@ -314,6 +355,120 @@ async fn a_report_holds_what_helps_and_no_secret() {
     }
     let calls = fake.calls();
     assert!(!calls.to_lowercase().contains("secret"), "a Secret was asked for:\n{calls}");
+}
+
+#[tokio::test]
+async fn tasks_are_listed_oldest_first() {
+    let fake = FakeKubectl::new(healthy(), None).await;
+    let of = |wal: Option<&str>, all_namespaces| WalTasksCommand { wal: wal.map(str::to_owned), all_namespaces };
+    let lines = of(Some("orders"), false).lines(&fake.client).await.unwrap();
+    let cells = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(cells(&lines[0]), ["NAME", "WAL", "TYPE", "BY", "STATE", "STARTED", "TOOK", "WHAT"]);
+    assert_eq!(
+        cells(&lines[1])[..7],
+        ["orders-snapshot-hx2k1", "orders", "Snapshot", "schedule", "Succeeded", "2026-11-20T03:00:05Z", "90s"]
+    );
+    assert!(lines[1].ends_with("1204 entries are archived"), "{lines:?}");
+    assert_eq!(
+        cells(&lines[2])[..7],
+        ["orders-snapshot-x", "orders", "Snapshot", "hand", "Running", "2026-11-20T11:00:05Z", "-"]
+    );
+    assert_eq!(lines.len(), 3, "{lines:?}");
+    let all = of(None, true).lines(&fake.client).await.unwrap();
+    assert_eq!(cells(&all[2])[..4], ["data", "bills-cleanup-y", "bills", "Cleanup"]);
+    assert!(fake.calls().contains("--context=kind get waltasks.tidemark.dev --all-namespaces"), "{}", fake.calls());
+    let none = of(Some("absent"), false).lines(&fake.client).await.unwrap();
+    assert!(
+        none[0].contains("no tasks of WAL \"absent\"") && none[0].contains("kubectl tidemark snapshot"),
+        "{none:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_snapshot_is_a_task_of_the_only_wal() {
+    let fake = FakeKubectl::new(healthy(), None).await;
+    let name = Some("before-import".to_owned());
+    WalSnapshotCommand { wal: None, name, start: TaskStartArgs { wait: false } }.run(&fake.client).await.unwrap();
+    assert_eq!(
+        fake.created(),
+        json!({
+            "apiVersion": "tidemark.dev/v1alpha1", "kind": "WALTask", "metadata": {"generateName": "orders-snapshot-"},
+            "spec": {"walRef": {"name": "orders"}, "type": "Snapshot", "snapshot": {"name": "before-import"}},
+        })
+    );
+    let calls = fake.calls();
+    assert!(calls.ends_with("--context=kind --namespace=data create --filename=- --output=json\n"), "{calls}");
+}
+
+#[tokio::test]
+async fn a_task_is_shown_until_it_ends() {
+    let fake = FakeKubectl::new(healthy(), None).await;
+    let shown = std::cell::RefCell::new(Vec::new());
+    let show = |line: &str| {
+        shown.borrow_mut().push(line.to_owned());
+        Ok(())
+    };
+    wait(&fake.client, "orders-snapshot-x", std::time::Duration::ZERO, show).await.unwrap();
+    assert_eq!(
+        shown.into_inner(),
+        ["Running: Job \"orders-snapshot-x-1\" runs", "Succeeded: 1204 entries are archived"]
+    );
+    let rejected = task("Rejected", "no snapshot \"x\"; see tidemark snapshots").to_string();
+    std::fs::write(fake.folder.path().join("task-5.json"), rejected).unwrap();
+    let error = wait(&fake.client, "orders-snapshot-x", std::time::Duration::ZERO, |_| Ok(())).await.unwrap_err();
+    assert!(error.to_string().contains("did not succeed: no snapshot \"x\"; see tidemark snapshots"), "{error}");
+}
+
+#[tokio::test]
+async fn a_restore_asks_for_one_target() {
+    let fake = FakeKubectl::new(healthy(), None).await;
+    let target = |change: fn(&mut WalRestoreTarget)| {
+        let mut target = WalRestoreTarget::default();
+        change(&mut target);
+        target
+    };
+    let asked = |change| target(change).request().unwrap();
+    let to_time = |target: &mut WalRestoreTarget| target.to_time = Some("2026-11-20T11:00:00.5+01:00".to_owned());
+    assert_eq!(asked(to_time), json!({"time": "2026-11-20T10:00:00Z"}));
+    assert_eq!(asked(|target| target.to_token = Some("2Yx".to_owned())), json!({"token": "2Yx"}));
+    assert_eq!(asked(|target| target.snapshot = Some("s".to_owned())), json!({"snapshot": "s"}));
+    assert_eq!(asked(|target| target.latest = true), json!({"latest": true}));
+    let error = target(|target| target.to_time = Some("yesterday".to_owned())).request().unwrap_err().to_string();
+    assert!(error.contains("\"yesterday\" is no time") && error.contains("such as"), "{error}");
+
+    let start = TaskStartArgs { wait: false };
+    let wal = "orders".to_owned();
+    WalRestoreCommand { wal: wal.clone(), target: target(to_time), start }.run(&fake.client).await.unwrap();
+    assert_eq!(fake.created()["spec"]["restore"], json!({"time": "2026-11-20T10:00:00Z"}));
+    WalPromoteCommand { wal, start }.run(&fake.client).await.unwrap();
+    assert_eq!(fake.created()["spec"], json!({"walRef": {"name": "orders"}, "type": "Promote"}));
+}
+
+#[test]
+fn a_restore_without_a_target_or_with_two_is_wrong_usage() {
+    use clap::Args as _;
+    let read = |words: &[&str]| {
+        let command = WalRestoreCommand::augment_args(clap::Command::new("restore"));
+        command.try_get_matches_from(["restore"].iter().chain(words)).map(drop)
+    };
+    read(&["orders", "--latest"]).unwrap();
+    read(&["orders", "--to-time", "2026-11-20T10:00:00Z", "--wait"]).unwrap();
+    assert!(read(&["orders"]).is_err());
+    assert!(read(&["orders", "--latest", "--snapshot", "s"]).is_err());
+}
+
+#[tokio::test]
+async fn a_schedule_that_is_not_there_fails_no_check() {
+    let fake = FakeKubectl::new(healthy(), None).await;
+    let mut wal = fake.wal().await;
+    wal.object["status"]["conditions"] = json!([
+        {"type": "SnapshotCurrent", "status": "False", "reason": "NotScheduled", "message": "so"},
+        {"type": "Verified", "status": "Unknown", "reason": "Pending", "message": "so"},
+        {"type": "SnapshotCurrent", "status": "False", "reason": "SnapshotOverdue", "message": "so"},
+    ]);
+    let lines = examine(&wal, None).await.unwrap();
+    let failed: Vec<_> = lines.iter().filter(|line| !line.passed).map(|line| line.detail.as_str()).collect();
+    assert_eq!(failed, ["False SnapshotOverdue: so"]);
 }
 
 #[tokio::test]

@@ -90,10 +90,10 @@ impl<S> Clone for AppendOnlyChain<S> {
 }
 
 /// An object in a slot, before it is known whether it counts.
-struct SlotObject {
+pub(super) struct SlotObject {
     number: u64,
     time: StoreSecond,
-    body: Option<Bytes>,
+    pub(super) body: Option<Bytes>,
 }
 
 impl<S: ChainState> AppendOnlyChain<S> {
@@ -440,7 +440,7 @@ impl<S: ChainState> AppendOnlyChain<S> {
         Ok(self.store.head(&record_key(number)).await?.is_some())
     }
 
-    async fn fetch(&self, number: u64) -> Result<Option<SlotObject>, StoreError> {
+    pub(super) async fn fetch(&self, number: u64) -> Result<Option<SlotObject>, StoreError> {
         let object = self.store.get(&record_key(number), self.limit).await?;
         Ok(object.map(|object| SlotObject { number, time: object.info.time, body: object.body }))
     }
@@ -468,7 +468,7 @@ impl<S: ChainState> AppendOnlyChain<S> {
     }
 
     /// The record, and the hash of the one before as it says.
-    fn decode_linked(
+    pub(super) fn decode_linked(
         &self,
         SlotObject { number, time, body }: SlotObject,
     ) -> Result<(ChainRecord<S>, String), ChainError<S::Rejection>> {
@@ -499,15 +499,20 @@ impl<S: ChainState> AppendOnlyChain<S> {
             .with_jitter_seed(u64::from_be_bytes(self.entropy.bytes()))
     }
 
+    /// What messages call record `number`.
+    pub(super) fn record_url(&self, number: u64) -> String {
+        self.store.url_of(&record_key(number))
+    }
+
     fn unknown(&self, number: u64, why: String) -> ChainError<S::Rejection> {
         ChainError::Unknown { key: self.store.url_of(&record_key(number)), why }
     }
 
-    fn corrupt(&self, number: u64, why: String) -> ChainError<S::Rejection> {
+    pub(super) fn corrupt(&self, number: u64, why: String) -> ChainError<S::Rejection> {
         ChainError::Corrupt { key: self.store.url_of(&record_key(number)), why }
     }
 
-    fn missing_record(&self, boundary: u64) -> ChainError<S::Rejection> {
+    pub(super) fn missing_record(&self, boundary: u64) -> ChainError<S::Rejection> {
         let why = format!("it is missing although the chain was trimmed up to {boundary} only");
         self.corrupt(boundary.saturating_add(1), why)
     }

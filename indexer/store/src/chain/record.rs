@@ -96,6 +96,12 @@ pub(super) fn decode<S: ChainState>(
     Ok(DecodedRecord { writes: header.writes, previous: header.previous, hash: hash(bytes), state })
 }
 
+/// The versions that the header of a record names; `None` if it has no readable header.
+pub(super) fn versions(bytes: &[u8]) -> Option<RecordVersions> {
+    let RecordHeader { format, reads, writes, .. } = serde_json::from_slice(split(bytes)?.0).ok()?;
+    Some(RecordVersions { format, reads, writes })
+}
+
 /// What must hold of every state.
 pub(super) fn check<S: ChainState>(state: &S) -> Result<(), InvariantViolation> {
     let bytes = state.extensions().bytes();

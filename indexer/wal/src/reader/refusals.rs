@@ -36,6 +36,9 @@ const MAX_PROOF_AGE: Duration = Duration::from_mins(15);
 const MAX_REFUSAL_AGE: Duration = Duration::from_hours(2);
 /// Refused objects that are remembered. Those beyond it are tried again like all others, and judged later.
 const MAX_REFUSED: usize = 10_000;
+/// The same for an object that was judged: what was decided counts only once all others of its second are judged, and only so many
+/// are within an hour.
+const MAX_JUDGEMENT_AGE: Duration = Duration::from_hours((MAX_REFUSED / MAX_JUDGED_PER_HOUR) as u64);
 
 /// The refused objects of one log's stores, and what was read since.
 #[derive(Debug, Default)]
@@ -141,6 +144,13 @@ struct RefusedObject {
     /// Whether it was judged. What was decided may be lost with its batch, because of another object in that: the next time one
     /// proof suffices, and it does not count again.
     judged: bool,
+}
+
+impl RefusedObject {
+    /// How long it is remembered after it was refused last.
+    fn max_age(&self) -> Duration {
+        if self.judged { MAX_JUDGEMENT_AGE } else { MAX_REFUSAL_AGE }
+    }
 }
 
 /// Who refuses.
@@ -251,7 +261,7 @@ impl RefusalRegistry {
         while state.judged.front().is_some_and(|at| now.duration_since(*at) >= HOUR) {
             state.judged.pop_front();
         }
-        state.refused.retain(|_, refused| now.duration_since(refused.refused_at) < MAX_REFUSAL_AGE);
+        state.refused.retain(|_, refused| now.duration_since(refused.refused_at) < refused.max_age());
         if state.refused.len() >= MAX_REFUSED && !state.refused.contains_key(&place) {
             let Some(judged) = state.refused.iter().find(|(_, refused)| refused.judged).map(|(place, _)| place.clone())
             else {
@@ -544,6 +554,30 @@ mod tests {
         tokio::time::advance(HOUR).await;
         let _ = refuse("other");
         assert_eq!(refusals.remembered(), 1);
+    }
+
+    /// A second with more of them than are judged within an hour is published once all are, and asks for each of them again then.
+    #[tokio::test(start_paused = true)]
+    async fn a_judgement_is_remembered_for_hours_until_it_counts() {
+        let (refusals, store) = (RefusalRegistry::default(), Store::memory());
+        let refuse = |key: usize| refuse_now(&refusals, &store, ReadTarget::deciding(&key.to_string()));
+        let prove = || refusals.record_read(&store, ReadTarget::deciding("later"), second(11));
+        let count = 5 * MAX_JUDGED_PER_HOUR;
+        for hour in 0..5 {
+            for key in hour * MAX_JUDGED_PER_HOUR..(hour + 1) * MAX_JUDGED_PER_HOUR {
+                let _ = (refuse(key), refuse(key));
+                prove();
+                assert_eq!(refuse(key), RefusalVerdict::Unreadable, "{key}");
+            }
+            tokio::time::advance(HOUR).await;
+        }
+        let again: Vec<_> = (0..count).map(refuse).collect();
+        assert!(!again.contains(&RefusalVerdict::Unreadable), "another judgement needs another proof");
+        prove();
+        assert!(
+            (0..count).all(|key| refuse(key) == RefusalVerdict::Unreadable),
+            "one proof suffices, and none is counted again"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -21,18 +21,19 @@ use crate::{
 /// The longest message of a condition that the API server takes. A pod may report a longer one.
 const MAX_MESSAGE_BYTES: usize = 32768;
 
-/// The status that follows from what was observed.
+/// The status that follows from what was observed, and from `maintained`: the one before, with what tasks found.
 pub(crate) fn next(
     observed: &ObservedWal,
+    maintained: WalStatus,
     inputs: &ConditionInputs<'_>,
     conditions: &WalConditions,
     upgrade: &ConditionValue,
     now: Timestamp,
 ) -> WalStatus {
-    let mut status = observed.status.clone();
+    let mut status = maintained;
     let generation = observed.generation;
     status.observed_generation = generation;
-    let WalConditions { ready, applied, storage, indexing, search, progress } = conditions;
+    let WalConditions { ready, applied, storage, indexing, search, snapshot_current, verified, progress } = conditions;
     let set = |conditions: &mut Vec<Condition>, kind, value: &ConditionValue, generation| {
         let ConditionValue { status: holds, reason, message } = value;
         set_condition(conditions, kind, *holds, *reason, shortened(message, MAX_MESSAGE_BYTES), generation, now);
@@ -57,6 +58,8 @@ pub(crate) fn next(
         (ConditionType::StorageReady, storage),
         (ConditionType::Indexing, indexing),
         (ConditionType::SearchAvailable, search),
+        (ConditionType::SnapshotCurrent, snapshot_current),
+        (ConditionType::Verified, verified),
         (ConditionType::UpgradePending, upgrade),
     ];
     for (kind, value) in values {
@@ -131,6 +134,11 @@ impl ReportedStatus for WalStatus {
             indexer: self.indexer.clone(),
             epoch: self.epoch,
             generation: self.generation.clone(),
+            recovery_window: self.recovery_window,
+            last_snapshot: self.last_snapshot.clone(),
+            last_cleanup: self.last_cleanup.clone(),
+            last_verification: self.last_verification.clone(),
+            schedules: self.schedules.clone(),
             ..Self::default()
         }
     }

@@ -3,11 +3,18 @@
 use jiff::Timestamp;
 use kube::{ResourceExt as _, core::ApiResource};
 use tidemark_crds::{
-    AuthType, DeletionPolicy, SearchAuth, Wal, WalStatus,
+    AuthType, DeletionPolicy, PodPhase, SearchAuth, Wal, WalStatus,
     names::{self, WalComponent},
 };
 
-use super::wal_controller::WalController;
+use super::{
+    schedule::{
+        due_tasks::ScheduleInputs,
+        task_history::{IndexFigures, TaskHistory},
+    },
+    validate::ValidatedSchedules,
+    wal_controller::WalController,
+};
 use crate::{
     cache::{ChildKind, JobStatus, NamespacedName, OwnedObjects, RolloutStatus},
     object_owner::ObjectOwner,
@@ -26,6 +33,13 @@ pub(crate) struct ObservedWal {
     pub(crate) pods: Vec<ObservedPod>,
     /// As it was written last, even if the watch does not show it yet.
     pub(crate) status: WalStatus,
+    /// When the WAL was made.
+    pub(crate) created: Timestamp,
+    pub(crate) tasks: TaskHistory,
+    /// Whether all of them are known.
+    pub(crate) tasks_listed: bool,
+    /// What the index holds, if that is known.
+    pub(crate) index: Option<IndexFigures>,
 }
 
 /// The part of a WAL that counts whether or not its spec can be built.
@@ -54,8 +68,13 @@ pub(crate) fn observe(wal: &Wal, controller: &WalController) -> ObservedWal {
         pod: pod.clone(),
         observation: context.observations.get(&pod.uid).unwrap_or_default(),
     });
-    let pods = pods.collect();
+    let pods: Vec<_> = pods.collect();
     let status = controller.statuses.status(&key, wal);
+    let created = wal.metadata.creation_timestamp.as_ref().map_or(Timestamp::MIN, |created| created.0);
+    // Before they are asked for: what is listed after this is known as well.
+    let tasks_listed = controller.tasks_listed();
+    let tasks = TaskHistory::of(controller.tasks_of(&key), &key.name, &uid, created);
+    let index = index_figures(&pods, &status);
     let intent = WalIntent {
         suspended: wal.spec.suspend,
         search_wanted: wal.spec.search.replicas > 0,
@@ -65,7 +84,23 @@ pub(crate) fn observe(wal: &Wal, controller: &WalController) -> ObservedWal {
         index_url: wal.spec.index.url.clone(),
         approved_release: wal.annotations().get(names::ANNOTATION_APPROVE_UPGRADE).cloned(),
     };
-    ObservedWal { key, uid, generation: wal.metadata.generation, intent, owned, pods, status }
+    let generation = wal.metadata.generation;
+    ObservedWal { key, uid, generation, intent, owned, pods, status, created, tasks, tasks_listed, index }
+}
+
+/// What the writer reports, or what one reported last. An indexer that was not polled yet may be about to say something else.
+fn index_figures(pods: &[ObservedPod], status: &WalStatus) -> Option<IndexFigures> {
+    let indexers = pods.iter().filter(|seen| seen.pod.component == WalComponent::Indexer && !seen.pod.terminating);
+    if indexers.clone().any(|seen| seen.pod.address.is_some() && seen.observation.is_unpolled()) {
+        return None;
+    }
+    let writing = indexers.filter_map(ObservedPod::answer).filter(|report| report.phase == PodPhase::Writing);
+    let writer = writing.filter(|report| report.manifest > 0).max_by_key(|report| report.epoch);
+    if let Some((writer, generation)) = writer.and_then(|writer| Some((writer, writer.generation.clone()?))) {
+        return Some(IndexFigures { generation, entries: writer.entries, bytes: writer.index_bytes });
+    }
+    let entries = status.entries.and_then(|entries| u64::try_from(entries).ok())?;
+    Some(IndexFigures { generation: status.generation.clone()?, entries, bytes: 0 })
 }
 
 /// The Jobs of the WAL with this UID that run, or whose pods may not be gone yet.
@@ -94,6 +129,12 @@ impl ObservedWal {
     /// Whether search is asked for, by the spec or by the Deployment.
     pub(crate) fn is_search_wanted(&self) -> bool {
         self.intent.search_wanted || self.rollout(WalComponent::Search).is_some_and(|rollout| rollout.wanted > 0)
+    }
+
+    /// What decides what of these schedules is due.
+    pub(crate) fn schedule_inputs<'a>(&'a self, schedules: &'a ValidatedSchedules) -> ScheduleInputs<'a> {
+        let Self { tasks, status, created, index, .. } = self;
+        ScheduleInputs { schedules, tasks, status, index: index.as_ref(), created: *created }
     }
 
     /// The task of a Job of this WAL that may write and has not ended, if there is one.

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Resource as _, ResourceExt as _,
@@ -9,20 +10,25 @@ use kube::{
     runtime::controller::Action,
 };
 use tidemark_crds::{
-    ConditionStatus, ConditionType, DeletionPolicy, Reason, Wal, condition,
+    ConditionStatus, ConditionType, DeletionPolicy, Reason, ScheduleStatus, Wal, condition,
     names::{self, WalComponent},
 };
 
 use super::{
     build,
-    evaluate::{ConditionInputs, evaluate, evaluate_unreadable},
+    evaluate::{ConditionInputs, ProtectionInputs, ProtectionState, evaluate, evaluate_unreadable},
     next_status,
     observe::{ObservedWal, WalIntent, observe, running_jobs},
     purge_finalizer::{self, DeletionStep},
+    schedule::{
+        due_tasks::ScheduleInputs,
+        make_tasks::{ScheduleOutcome, make_due_tasks},
+        task_results::apply_results,
+    },
     search_exposure::{self, LiveSearch},
     status_events,
     upgrade::{self, UpgradeInputs, UpgradePermission, UpgradeStep},
-    validate::{SpecRefusal, ValidatedWal, validate},
+    validate::{SpecRefusal, ValidatedSchedules, ValidatedWal, validate},
     wal_controller::WalController,
     write_children::{ChildWrites, outdated, write_children},
 };
@@ -136,17 +142,18 @@ async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, 
     }
     let digests = validated.as_ref().ok().map(ValidatedWal::spec_digests);
     let mut upgrade = UpgradePlan::new(&observed, digests.as_deref(), controller);
-    let mut result = match validated {
+    let mut result = match &validated {
         // All that it waits for is that its finalizer goes.
         Ok(_) if unfinalized.is_some() && observed.intent.deleted.is_some() => ReconcileOutcome::default(),
-        Ok(mut validated) => {
+        Ok(validated) => {
+            let mut validated = validated.clone();
             // What a job writes would be left behind. Whoever starts one has the turn until the Job is in the cache.
             let owned = || context.cache.owned(&observed.key);
             validated.purging &=
                 !controller.turns.is_taken(&observed.key) && running_jobs(&owned(), &observed.uid).next().is_none();
             Box::pin(build_and_roll_out(validated, &observed, upgrade.step, context)).await
         }
-        Err(refusals) => ReconcileOutcome::refused(refused(&refusals)),
+        Err(refusals) => ReconcileOutcome::refused(refused(refusals)),
     };
     result.report_repeated_failure(&observed.key, controller);
     result.report_finalizer(unfinalized.as_deref(), &observed);
@@ -155,9 +162,13 @@ async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, 
     let observed = observe(wal, controller);
     upgrade.finish(&observed, &result, &context.shared.settings.release);
     let outdated = digests.map_or_else(Vec::new, |digests| outdated(&observed, &digests));
-    let again = report(wal, &observed, &upgrade, &result, outdated, controller).await?;
+    let schedule = follow_schedules(validated.as_ref().ok(), &observed, &upgrade, context).await;
+    let again = report(wal, &observed, &upgrade, &result, outdated, &schedule, controller).await?;
     if let Some(error) = result.error {
         return Err(error.into());
+    }
+    if let Some(failure) = schedule.outcome.failure {
+        return Err(ReconcileError::Task(failure.source));
     }
     let waiting = result.waits.as_ref().map(|_| RETRY_INTERVAL);
     let got_on = result.writes > 0 && result.waits.is_none() && upgrade.step.is_under_way();
@@ -167,12 +178,54 @@ async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, 
     // Who waits in line for a slot is notified; who waits for a task, or for slots to be counted, looks again.
     let unnotified = controller.slots.is_counting() || !controller.slots.is_waiting(&observed.key);
     let polling = (upgrade.waits && !upgrade.has_slot && unnotified).then_some(RETRY_INTERVAL);
+    let slot = schedule.outcome.next.map(|slot| wait_until(slot, clock::now()));
+    let listing = (!observed.tasks_listed).then_some(RETRY_INTERVAL);
     let next = [again, waiting, at_once, purging, polling].into_iter().flatten().reduce(Duration::min);
     match (next, unfinalized) {
         // Tried again later each time, where nothing else is due before that.
         (None, Some(answer)) => Err(ReconcileError::Finalizer(kube::Error::Api(answer))),
-        _ => Ok(Action::requeue(next.map_or(resync, |next| next.min(resync)))),
+        (next, _) => Ok(Action::requeue(next.into_iter().chain(slot).chain(listing).fold(resync, Duration::min))),
     }
+}
+
+/// How long it is to a slot of a schedule.
+fn wait_until(slot: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(slot.duration_since(now)).unwrap_or_default()
+}
+
+/// What the schedules of a WAL are, and what came of them.
+struct ScheduleReport<'a> {
+    /// None where the spec is refused.
+    schedules: Option<&'a ValidatedSchedules>,
+    /// Why no task is made now, if none is.
+    blocked: Option<&'static str>,
+    outcome: ScheduleOutcome,
+}
+
+/// Makes the tasks that are due. A WAL that waits for the approval of a release goes on: its tasks run with its own image.
+async fn follow_schedules<'a>(
+    wal: Option<&'a ValidatedWal>,
+    observed: &ObservedWal,
+    upgrade: &UpgradePlan,
+    context: &ReconcileContext,
+) -> ScheduleReport<'a> {
+    let blocked = if observed.intent.deleted.is_some() {
+        Some("the WAL is being deleted")
+    } else if observed.intent.suspended {
+        Some("the WAL is suspended; set \"spec.suspend\" to false")
+    } else if upgrade.has_slot || upgrade.step.is_under_way() {
+        Some("the WAL is being upgraded; see the condition UpgradePending")
+    } else {
+        None
+    };
+    let outcome = match wal {
+        Some(wal) if blocked.is_none() && observed.tasks_listed => {
+            let shared = &context.shared;
+            make_due_tasks(wal, observed, &shared.client, &shared.metrics, clock::now()).await
+        }
+        _ => ScheduleOutcome::default(),
+    };
+    ScheduleReport { schedules: wal.map(|wal| &wal.schedules), blocked, outcome }
 }
 
 /// What a reconciliation has come to, before its status is written.
@@ -431,8 +484,24 @@ async fn report(
     upgrade: &UpgradePlan,
     result: &ReconcileOutcome,
     outdated: Vec<WalComponent>,
+    followed: &ScheduleReport<'_>,
     controller: &WalController,
 ) -> Result<Option<Duration>, ReconcileError> {
+    let (mut maintained, now) = (observed.status.clone(), clock::now());
+    apply_results(&mut maintained, &observed.tasks);
+    if let Some(done) = &followed.outcome.done {
+        maintained.schedules = Some(done.clone()).filter(|done| *done != ScheduleStatus::default());
+    }
+    let protection = match followed.schedules {
+        _ if !observed.tasks_listed => ProtectionState::Unlisted,
+        None => ProtectionState::Refused,
+        Some(schedules) => ProtectionState::Known(ProtectionInputs {
+            schedule: ScheduleInputs { status: &maintained, ..observed.schedule_inputs(schedules) },
+            failure: followed.outcome.failure.as_ref().map(|failure| (failure.r#type, failure.to_string())),
+            blocked: followed.blocked,
+            now,
+        }),
+    };
     let inputs = ConditionInputs {
         suspended: observed.is_suspended(),
         search_wanted: observed.is_search_wanted(),
@@ -448,9 +517,10 @@ async fn report(
         held: upgrade.held,
         outdated,
         unwritten: result.unwritten(),
+        protection,
     };
     let (before, shared) = (&observed.status, &controller.context.shared);
-    let after = next_status::next(observed, &inputs, &evaluate(&inputs), &upgrade.value, clock::now());
+    let after = next_status::next(observed, maintained.clone(), &inputs, &evaluate(&inputs), &upgrade.value, now);
     let (statuses, field_manager) = (&controller.statuses, names::MANAGER_STATUS);
     let writer = StatusWriter { client: &shared.client, statuses, field_manager };
     let timing = writer.update(observed.owner(), before, &after).await.map_err(ReconcileError::Status)?;

@@ -31,6 +31,7 @@ pub(crate) fn events_between(before: &WalStatus, after: &WalStatus, adopted_from
     }
     suspended(before, after, &mut events);
     upgraded(before, after, &mut events);
+    maintained(before, after, &mut events);
     events.extend(problem_events(reported(before), reported(after)));
     events
 }
@@ -75,6 +76,26 @@ fn upgraded(before: &WalStatus, after: &WalStatus, events: &mut Vec<EventRecord>
             events.push(EventRecord::normal("Upgraded", now.message.clone()));
         }
         _ => {}
+    }
+}
+
+/// What tasks have done.
+fn maintained(before: &WalStatus, after: &WalStatus, events: &mut Vec<EventRecord>) {
+    if let Some(snapshot) =
+        after.last_snapshot.as_ref().filter(|snapshot| before.last_snapshot.as_ref() != Some(*snapshot))
+    {
+        events.push(EventRecord::normal("SnapshotTaken", format!("snapshot \"{}\" is verified", snapshot.name)));
+    }
+    if let Some(cleanup) = after.last_cleanup.as_ref().filter(|cleanup| before.last_cleanup.as_ref() != Some(*cleanup))
+    {
+        let (entries, bytes) = (cleanup.deleted_entries.unwrap_or_default(), cleanup.deleted_bytes.unwrap_or_default());
+        let message = format!("{entries} entries of {bytes} bytes were deleted from the log; the archive holds them");
+        events.push(EventRecord::normal("LogCleaned", message));
+    }
+    let verification = after.last_verification.as_ref();
+    let is_new = before.last_verification.as_ref() != verification;
+    if verification.is_some_and(|verification| is_new && verification.damaged.unwrap_or_default() == 0) {
+        events.push(EventRecord::normal("IndexVerified", "index and archive were verified and are right"));
     }
 }
 

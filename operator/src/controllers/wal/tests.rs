@@ -115,7 +115,8 @@ fn start_world(prepare: impl FnOnce(&FakeApiServer), change: impl FnOnce(&mut Op
     let mut settings = settings();
     change(&mut settings);
     let context = world.context(queues, settings);
-    let controller = WalController::new(context.clone(), Arc::new(UpgradeSlots::new(1, 1)), WritingTurns::default());
+    let (slots, tasks) = (Arc::new(UpgradeSlots::new(1, 1)), world.follow_tasks(&context));
+    let controller = WalController::new(context.clone(), slots, WritingTurns::default(), tasks);
     world.run(context, |shared, listed| run_kind(controller, store(), shared, None, wals, listed));
     world
 }

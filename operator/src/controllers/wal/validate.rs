@@ -4,19 +4,23 @@
 //! are checked again, since a WAL may have been stored before a rule existed.
 
 mod refusal;
+mod schedule_rules;
 mod spec_digest;
 mod spec_rules;
 #[cfg(test)]
 mod tests;
 mod validated;
+pub(crate) mod validated_schedules;
 mod validated_stores;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource as _;
 use tidemark_crds::{DeletionPolicy, Wal, names};
 
+pub(crate) use self::validated_schedules::{ValidatedSchedules, ValidatedSnapshots};
 use self::{
     refusal::RefusalList,
+    schedule_rules::schedules,
     spec_rules::{indexer, jobs, log, search, stores},
 };
 pub use self::{
@@ -38,6 +42,7 @@ pub fn validate(wal: &Wal, cluster_id: &str) -> Result<ValidatedWal, Vec<SpecRef
     let log = log(&wal.spec.log, &mut refusals);
     let indexer = indexer(wal, &mut refusals);
     let search = search(wal, &mut refusals);
+    let schedules = log.as_ref().map(|log| schedules(&wal.spec, log, &mut refusals)).unwrap_or_default();
     let jobs = jobs(wal, &mut refusals);
     match (identity, stores, log, jobs) {
         (Some((name, namespace, uid, owner_reference)), Some(stores), Some(log), Some(jobs))
@@ -57,6 +62,7 @@ pub fn validate(wal: &Wal, cluster_id: &str) -> Result<ValidatedWal, Vec<SpecRef
                 log,
                 indexer,
                 search,
+                schedules,
                 jobs,
                 purging,
             })

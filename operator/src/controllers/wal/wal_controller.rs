@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use tidemark_crds::{Wal, names};
+use futures::FutureExt as _;
+use kube::{core::DeserializeGuard, runtime::reflector::Store};
+use tidemark_crds::{Wal, WalTask, names};
 
 use super::{failed_writes::FailedWrites, stalled_upgrades::StalledUpgrades};
 use crate::{
@@ -15,6 +17,8 @@ use crate::{
 pub(crate) struct WalController {
     pub(super) context: ReconcileContext,
     pub(super) statuses: StatusCache<Wal>,
+    /// All tasks of its part of the cluster.
+    tasks: Store<DeserializeGuard<WalTask>>,
     pub(super) tally: ConditionTally,
     pub(super) stalled: StalledUpgrades,
     pub(super) failed_writes: FailedWrites,
@@ -27,12 +31,18 @@ pub(crate) struct WalController {
 }
 
 impl WalController {
-    pub(crate) fn new(context: ReconcileContext, slots: Arc<UpgradeSlots>, turns: WritingTurns) -> Self {
+    pub(crate) fn new(
+        context: ReconcileContext,
+        slots: Arc<UpgradeSlots>,
+        turns: WritingTurns,
+        tasks: Store<DeserializeGuard<WalTask>>,
+    ) -> Self {
         let metrics = &context.shared.metrics;
         let (tally, stalled) = (ConditionTally::new(metrics.wals()), StalledUpgrades::new(metrics.clone()));
         Self {
             context,
             statuses: StatusCache::default(),
+            tasks,
             tally,
             stalled,
             failed_writes: FailedWrites::default(),
@@ -40,6 +50,20 @@ impl WalController {
             slots,
             turns,
         }
+    }
+
+    /// Whether all tasks are known.
+    pub(super) fn tasks_listed(&self) -> bool {
+        self.tasks.wait_until_ready().now_or_never().is_some()
+    }
+
+    /// The tasks of a WAL that this release can read.
+    pub(super) fn tasks_of(&self, wal: &NamespacedName) -> Vec<Arc<WalTask>> {
+        let is_of_wal = |task: &WalTask| {
+            *task.spec.wal_ref.name == *wal.name && task.metadata.namespace.as_deref() == Some(&*wal.namespace)
+        };
+        let read = |task: Arc<DeserializeGuard<WalTask>>| task.0.as_ref().ok().filter(|task| is_of_wal(task)).cloned();
+        self.tasks.state().into_iter().filter_map(read).map(Arc::new).collect()
     }
 
     /// Has the tasks reconciled that run Jobs of a WAL which is being deleted, or is gone: they stop.

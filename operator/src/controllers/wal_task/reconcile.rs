@@ -48,6 +48,14 @@ impl KindController for WalTaskController {
         }
     }
 
+    /// The WAL's schedules follow what becomes of its tasks.
+    fn shown(&self, task: &WalTask) {
+        let namespace = task.metadata.namespace.as_deref().unwrap_or_default();
+        let wal = NamespacedName::new(namespace, &task.spec.wal_ref.name);
+        // With a full queue the resync finds it.
+        self.context.shared.queues.try_send(ReconcileTarget::new(names::KIND, wal));
+    }
+
     fn is_own_write(&self, key: &NamespacedName, shown: &WalTask) -> bool {
         self.statuses.is_own_write(key, shown)
     }

@@ -511,7 +511,7 @@ impl TaskWorld {
             slots.clone(),
             turns.clone(),
         );
-        let of_wals = WalController::new(context.clone(), slots, turns);
+        let of_wals = WalController::new(context.clone(), slots, turns, task_store.0.clone());
         world.run(context, async |shared, listed| {
             let listed_wals = wal_store.0.clone();
             let then = async move |()| drop(listed_wals.wait_until_ready().await);

@@ -33,12 +33,10 @@ pub async fn index(world: SimWorld, process: SimProcess, name: String) -> Proces
     let mut chain = IndexChain::open(&world.index(&process), Generation::first(), world.entropy());
     // An indexer ends whose index is off the register. Below a floor it is refused there already, except where the refusal of
     // its publications is looked at.
-    if (world.config.copied_log || !world.config.cleaned_log)
-        && let Err(error) = register(&root, &chain, world.config.parameters).await
-    {
-        return ProcessEnd::GaveUp(error.to_string());
-    }
-    if world.config.copied_log {
+    if world.config.copied_log || !world.config.cleaned_log {
+        if let Err(error) = register(&root, &chain, world.config.parameters).await {
+            return ProcessEnd::GaveUp(error.to_string());
+        }
         chain = chain.for_log(&root);
     }
     let engine = match engine(&world, &process) {

@@ -10,7 +10,7 @@ use crate::{
     config::SimConfig,
     fault_schedule::FaultSchedule,
     process::SimProcess,
-    scenario::{indexers, maintenance, outages, readers, writers},
+    scenario::{indexers, maintenance, outages, readers, verification, writers},
     simulated_store::SimulatedStore,
     supervise::supervise,
     world::{COPY, SimWorld},
@@ -44,6 +44,9 @@ pub async fn run(seed: u64, config: SimConfig, echo: bool) -> SimulatedStore {
     if world.simulated_store.failure().is_none() {
         let horizon = world.true_second().before(longest_delay(&world));
         world.check(|checker| checker.check_final_state(horizon));
+    }
+    if world.simulated_store.failure().is_none() {
+        verification::verify_all(&world).await;
     }
     for mark in world.checker().marks.clone() {
         world.simulated_store.mark(mark);
@@ -110,6 +113,12 @@ fn start_processes(world: &SimWorld) {
     supervise(simulated_store, "trimmer", false, move |process| {
         maintenance::trim_index_chain(trimmer.clone(), process)
     });
+    if world.config.verified_meanwhile {
+        let verifier = world.clone();
+        supervise(simulated_store, "verifier", true, move |process| {
+            verification::verify_samples(verifier.clone(), process)
+        });
+    }
     if world.config.key_outage.is_some() {
         tokio::spawn(outages::disable_key(world.clone()));
     }

@@ -4,6 +4,7 @@ use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use tidemark_crds::{ConditionType, PodPhase, PodReport, Reason, condition, names::WalComponent};
 
+use super::protection::ProtectionState;
 use crate::{
     cache::RolloutStatus, condition_value::ConditionValue, observed_pod::ObservedPod, pod_report_poller::PodSilence,
 };
@@ -34,6 +35,8 @@ pub(crate) struct ConditionInputs<'a> {
     pub(crate) outdated: Vec<WalComponent>,
     /// Why not all children could be written yet, if that may pass by itself.
     pub(crate) unwritten: Option<String>,
+    /// Schedules and tasks.
+    pub(crate) protection: ProtectionState<'a>,
 }
 
 impl ConditionInputs<'_> {

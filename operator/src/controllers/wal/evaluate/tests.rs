@@ -17,6 +17,7 @@ use crate::{
         kstatus::{KstatusVerdict, kstatus},
         next_status,
         observe::{ObservedWal, WalIntent},
+        schedule::task_history::TaskHistory,
     },
     observed_pod::ObservedPod,
     pod_report_poller::{ForeignReport, MAX_UNANSWERED, PodObservation},
@@ -162,6 +163,7 @@ impl ConditionCase {
             held: *held,
             outdated: outdated.clone(),
             unwritten: unwritten.clone(),
+            protection: ProtectionState::Refused,
         };
         let conditions = evaluate(&inputs);
         self.check_status(&inputs, &conditions);
@@ -186,9 +188,14 @@ impl ConditionCase {
             owned: OwnedObjects::default(),
             pods: self.pods.clone(),
             status: WalStatus { conditions: self.before.clone(), applied_generation: Some(1), ..WalStatus::default() },
+            created: Timestamp::UNIX_EPOCH,
+            tasks: TaskHistory::default(),
+            tasks_listed: true,
+            index: None,
         };
         let upgrade = ConditionValue::no(Reason::UpToDate, "");
-        let status = next_status::next(&observed, inputs, conditions, &upgrade, Timestamp::UNIX_EPOCH);
+        let before = observed.status.clone();
+        let status = next_status::next(&observed, before, inputs, conditions, &upgrade, Timestamp::UNIX_EPOCH);
         assert!(status.conditions.iter().all(|condition| condition.message.len() <= 32768));
         let rolled_out = |rollout: &Option<RolloutStatus>| rollout.as_ref().is_some_and(RolloutStatus::is_rolled_out);
         let is_in_force = self.refused.is_none()

@@ -6,7 +6,7 @@ use tidemark_crds::Reason;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct SpecRefusal {
-    /// [`Reason::SpecInvalid`] or [`Reason::PodTemplateRefused`].
+    /// [`Reason::SpecInvalid`], [`Reason::PodTemplateRefused`] or [`Reason::ScheduleInvalid`].
     pub reason: Reason,
     /// Fact, effect and remedy.
     pub message: String,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::{Value, json};
-use tidemark_crds::{Reason, Wal};
+use tidemark_crds::{CronSchedule, Reason, Wal};
 
 use super::*;
 
@@ -216,5 +216,57 @@ fn only_a_deleted_wal_with_policy_purge_is_purging() {
         let mut wal = wal(with("/deletionPolicy", json!(policy)));
         wal.metadata.deletion_timestamp = deleted.then_some(Time(k8s_openapi::jiff::Timestamp::UNIX_EPOCH));
         assert_eq!(validate(&wal, "c1").unwrap().purging, purging, "{policy} {deleted}");
+    }
+}
+
+#[test]
+fn schedules_are_read_as_the_spec_writes_them() {
+    let read = |pointer: &str, value: Value| validate(&wal(with(pointer, value)), "c1").unwrap().schedules;
+    let none = validate(&wal(spec()), "c1").unwrap().schedules;
+    assert_eq!((none.snapshots, none.cleanup, none.verification), (None, None, None));
+    let hours = jiff::SignedDuration::from_hours;
+    // Expiry, request timeout and visibility delay, audit window, and an hour.
+    assert_eq!(none.settling, hours(1 + 24 + 1) + jiff::SignedDuration::from_secs(1800 + 60 + 10));
+    let snapshots = read("/snapshots", json!({})).snapshots.unwrap();
+    assert_eq!(snapshots.cron, CronSchedule::parse("0 3 * * *", "Etc/UTC").ok());
+    assert_eq!(
+        (snapshots.after_entries, snapshots.after_bytes, snapshots.after_age),
+        (Some(1_000_000), Some(10 << 30), Some(hours(24)))
+    );
+    let unbounded = json!({"schedule": "", "afterEntries": 0, "afterSize": "0", "afterAge": "0s"});
+    assert_eq!(read("/snapshots", unbounded).snapshots, Some(ValidatedSnapshots::default()));
+    assert_eq!(read("/cleanup", json!({"enabled": false})).cleanup, None);
+    let verification = read("/verify", json!({"schedule": "0 6 1 * *", "timeZone": "Asia/Tokyo", "drill": false}))
+        .verification
+        .unwrap();
+    assert_eq!((verification.cron, verification.drill), (CronSchedule::parse("0 6 1 * *", "Asia/Tokyo").ok(), false));
+}
+
+#[test]
+fn a_schedule_that_cannot_be_followed_is_refused() {
+    for (pointer, value, wanted) in [
+        (
+            "/snapshots",
+            json!({"schedule": "0 25 * * *"}),
+            "\"spec.snapshots.schedule\": invalid cron expression \"0 25 * * *\"",
+        ),
+        (
+            "/snapshots",
+            json!({"timeZone": "Mars/Phobos"}),
+            "\"spec.snapshots.timeZone\": unknown time zone \"Mars/Phobos\"",
+        ),
+        (
+            "/cleanup",
+            json!({"schedule": "0 4 31 2 *"}),
+            "\"spec.cleanup.schedule\": cron expression \"0 4 31 2 *\" matches no day",
+        ),
+        ("/verify", json!({"schedule": "@weekly"}), "\"spec.verify.schedule\": invalid cron expression \"@weekly\""),
+    ] {
+        let (reason, message) = only_refusal(with(pointer, value));
+        assert_eq!(reason, Reason::ScheduleInvalid);
+        assert!(
+            message.starts_with(wanted) && (message.contains("such as") || message.contains("correct")),
+            "{message}"
+        );
     }
 }

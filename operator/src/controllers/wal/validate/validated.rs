@@ -8,7 +8,7 @@ use k8s_openapi::{
 };
 use tidemark_crds::{CacheClaimSpec, DeletionPolicy, PodTemplateSettings, ServiceSpec, names::WalComponent};
 
-use super::validated_stores::WalStores;
+use super::{validated_schedules::ValidatedSchedules, validated_stores::WalStores};
 
 /// A WAL of which everything can be built.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +35,8 @@ pub struct ValidatedWal {
     pub search: ValidatedSearch,
     /// The pods of jobs.
     pub jobs: ValidatedJobs,
+    /// When its tasks are due.
+    pub schedules: ValidatedSchedules,
     /// Whether the owner wants the index to be removed with it.
     pub deletion_policy: DeletionPolicy,
     /// Whether the WAL is being deleted and its index is being removed.

@@ -1,0 +1,230 @@
+//! `tidemark verify`: reads an index whole, and decides outcomes again.
+
+use std::{path::PathBuf, sync::Arc};
+
+use clap::Args;
+use tidemark_catalog::{GarbageCounts, RootChain};
+use tidemark_crds::{Reason, TaskFigures, TaskResult};
+use tidemark_ingest::{
+    IndexVerifier, OutcomeFigures, OutcomeSelection, ToCause as _, VerifyCheck, VerifyFinding, VerifyObserver,
+    VerifyOptions, VerifySummary,
+};
+use tidemark_search::TantivyEngine;
+use tidemark_store::{Entropy, error_chain};
+
+use super::{
+    args::{CacheArgs, ExistingIndexArgs, OutputArgs},
+    exit::CommandExit,
+    output::{ProgressReporter, print_json, print_line},
+};
+use crate::service::{AccessMode, OpenStores, PodStores, ServiceError, cache_options};
+
+/// Entries that are read at once.
+const FETCHES: usize = 32;
+/// Bytes that entries take in memory while they are read.
+const ENTRY_MEMORY: u64 = 64 << 20;
+
+/// Verify an index: its chains, its objects, its snapshots, and what it says of the log.
+///
+/// Every record of the chains is read, and every object that the index and its snapshots consist of: whether it is there, has the bytes
+/// that were written, and holds the records that the manifest counts. Then outcomes are decided again from the log, of a
+/// sample or of all operations, and entries of the log are looked for in the index. What nothing names is counted.
+///
+/// It writes nothing, and works while an indexer writes. An outcome was decided once: a bundle that was deleted later is reported as
+/// `unprovable` and is no damage.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: tidemark verify --log s3://wal/orders --metadata s3://meta --index s3://idx/orders\n\
+    Example: tidemark verify --all --json --log s3://wal/orders --metadata s3://meta --index s3://idx/orders\n\
+    Each finding says what is wrong, where, what follows, and what to do. Exit codes: 0 nothing is wrong, 8 something is damaged,\n\
+    1 something could not be read. A second run with the printed seed checks the same sample again.")]
+pub(super) struct VerifyCommand {
+    #[command(flatten)]
+    places: ExistingIndexArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
+    /// Decide the outcomes of so many operations again, and look for as many entries of the log in the index.
+    #[arg(long, env = "TIDEMARK_SAMPLE", value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(..=1_000_000))]
+    sample: u64,
+    /// Decide all outcomes again. It reads every entry of the log and every descriptor.
+    #[arg(long, env = "TIDEMARK_ALL")]
+    all: bool,
+    /// The seed that chooses the sample; a random one if left out.
+    #[arg(long, env = "TIDEMARK_SEED", value_name = "N")]
+    seed: Option<u64>,
+    /// File that gets the result as one JSON object of at most 4096 bytes, also when the command fails.
+    #[arg(long, env = "TIDEMARK_RESULT_FILE", value_name = "PATH")]
+    result_file: Option<PathBuf>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl VerifyCommand {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let Self { places, cache, sample, all, seed, result_file, output } = self;
+        let entropy = Entropy::from_os();
+        let seed = seed.unwrap_or_else(|| u64::from_be_bytes(entropy.bytes()));
+        let outcomes = if all { OutcomeSelection::All } else { OutcomeSelection::Sample { count: sample, seed } };
+        let printer = FindingPrinter::new(output);
+        let verified = verify(places, cache, entropy, outcomes, &printer).await;
+        printer.progress.finish();
+        let result = match &verified {
+            Ok(summary) => task_result(summary),
+            Err(error) => failure(error),
+        };
+        if let Some(file) = &result_file
+            && let Err(error) = result.write_to(file)
+        {
+            tracing::error!(file = %file.display(), %error, "the result was not written; who started this command reads its exit code");
+        }
+        let summary = verified?;
+        if output.json {
+            print_json(&summary)?;
+        } else {
+            print_summary(&summary, outcomes)?;
+        }
+        match summary {
+            VerifySummary { damage: 1.., .. } => Err(CommandExit::Damaged.with(anyhow::anyhow!(result.message))),
+            VerifySummary { unverified: 1.., .. } => Err(anyhow::anyhow!(result.message)),
+            _ => Ok(()),
+        }
+    }
+}
+
+async fn verify(
+    ExistingIndexArgs { log, index, moved }: ExistingIndexArgs,
+    CacheArgs { cache_dir, cache_mib }: CacheArgs,
+    entropy: Entropy,
+    outcomes: OutcomeSelection,
+    observer: &dyn VerifyObserver,
+) -> Result<VerifySummary, ServiceError> {
+    let settings = log.settings();
+    let stores = PodStores::at(Some((log.log, log.metadata)), index, &settings, AccessMode::ReadOnly);
+    let OpenStores { log, index } = stores.open()?;
+    let log = log.ok_or_else(|| ServiceError::Ended { task: "command", why: "no log was named".to_owned() })?;
+    let (options, _folder) = cache_options(cache_dir, cache_mib << 20)?;
+    let verifier = IndexVerifier {
+        root: RootChain::open(&log, entropy.clone()).moved_from(moved.url().as_deref()),
+        engine: Arc::new(TantivyEngine::open(index.clone(), &options)?),
+        log,
+        index,
+        entropy,
+        options: VerifyOptions { outcomes, fetches: FETCHES, entry_memory: ENTRY_MEMORY },
+    };
+    Ok(verifier.run(observer).await?)
+}
+
+/// Prints each finding when it is found.
+struct FindingPrinter {
+    output: OutputArgs,
+    progress: ProgressReporter,
+}
+
+impl FindingPrinter {
+    fn new(output: OutputArgs) -> Self {
+        Self { output, progress: ProgressReporter::new("verifying") }
+    }
+}
+
+impl VerifyObserver for FindingPrinter {
+    fn found(&self, finding: &VerifyFinding) {
+        let VerifyFinding { severity, check, location, what, effect, remedy } = finding;
+        let printed = if self.output.json {
+            print_json(finding)
+        } else {
+            let (severity, check) = (severity.as_str(), check.as_str());
+            print_line(&format!("{severity:<10}  {check:<9}  {location}: {what}; {effect}; {remedy}"))
+        };
+        if let Err(error) = printed {
+            tracing::debug!(%error, "a finding was not printed");
+        }
+    }
+
+    fn progress(&self, check: VerifyCheck, done: u64, total: u64) {
+        self.progress.report_part(check.as_str(), done, total);
+    }
+}
+
+fn print_summary(summary: &VerifySummary, outcomes: OutcomeSelection) -> anyhow::Result<()> {
+    let VerifySummary { generation, manifest, cursor, floor, records, chain_records, objects, bytes, .. } = summary;
+    if let (Some(generation), Some(manifest), Some(cursor)) = (generation, manifest, cursor) {
+        print_line(&format!(
+            "index       generation {generation}, manifest {manifest}, the log up to {cursor}, {records} records"
+        ))?;
+    }
+    print_line(&format!("read        {chain_records} records of chains, {objects} objects, {bytes} bytes"))?;
+    if let OutcomeSelection::Sample { count, seed } = outcomes {
+        print_line(&format!("sample      {count} operations and {count} entries, chosen by --seed {seed}"))?;
+    }
+    if let Some(figures) = &summary.outcomes {
+        print_line(&outcomes_line(figures))?;
+        let OutcomeFigures { entries, missing_entries, below_floor, .. } = figures;
+        print_line(&format!("log         {entries} entries looked for, {missing_entries} are not in the index"))?;
+        if let Some(floor) = floor {
+            print_line(&format!(
+                "floor       {below_floor} operations of entries below {floor} were not looked for: the log was cleaned up"
+            ))?;
+        }
+    }
+    if let Some(GarbageCounts { garbage, garbage_bytes, candidates, stray_lists, .. }) = &summary.garbage {
+        print_line(&format!(
+            "garbage     {garbage} objects, {garbage_bytes} bytes, of which the collectors know {candidates}; {stray_lists} lists without \
+             a snapshot"
+        ))?;
+    }
+    let VerifySummary { damage, unverified, notices, .. } = summary;
+    print_line(&format!("findings    {damage} of damage, {unverified} not verified, {notices} notices"))
+}
+
+fn outcomes_line(figures: &OutcomeFigures) -> String {
+    let OutcomeFigures { operations, agree, unprovable, pending, differ, unread, .. } = figures;
+    format!(
+        "outcomes    {operations} decided again: {agree} agree, {differ} differ, {unprovable} unprovable, {pending} pending, {unread} unread"
+    )
+}
+
+fn task_result(summary: &VerifySummary) -> TaskResult {
+    let VerifySummary { generation, manifest, cursor, bytes, damage, unverified, outcomes, garbage, .. } = summary;
+    let leaks = |counts: &GarbageCounts| counts.garbage - counts.candidates + counts.stray_lists;
+    let figures = TaskFigures {
+        generation: generation.as_ref().map(ToString::to_string),
+        manifest: *manifest,
+        cursor: cursor.map(|cursor| cursor.second().timestamp()),
+        entries: outcomes.as_ref().map(|figures| figures.operations + figures.entries),
+        bytes: Some(bytes + outcomes.as_ref().map_or(0, |figures| figures.bytes)),
+        leaks: garbage.as_ref().map(leaks),
+        damaged: Some(*damage),
+        ..TaskFigures::default()
+    };
+    let differ = outcomes.as_ref().map_or(0, |figures| figures.differ + figures.missing_entries);
+    let result = match (damage, unverified) {
+        (0, 0) => TaskResult::succeeded("everything that was read is whole, and agrees with the log"),
+        (0, _) => TaskResult::failed(
+            Reason::Unreachable,
+            format!(
+                "{unverified} findings: something could not be read, so that nothing is known of it; mend what the findings name, and verify again"
+            ),
+        ),
+        (_, _) => {
+            // What is only changed outcomes is no damage of objects.
+            let reason = if differ >= *damage { Reason::OutcomesDiffer } else { Reason::IndexDamaged };
+            TaskResult::failed(
+                reason,
+                format!(
+                    "{damage} findings of damage; what they name is lost or contradicts the log; each names its remedy"
+                ),
+            )
+        }
+    };
+    result.with(figures)
+}
+
+fn failure(error: &ServiceError) -> TaskResult {
+    let (reason, message) = (error.to_cause().reason, error_chain(error));
+    match reason {
+        // Another attempt finds the same.
+        Reason::OwnedByAnother | Reason::LogMoved | Reason::FormatTooNew | Reason::InvalidURL => {
+            TaskResult::refused(reason, message)
+        }
+        _ => TaskResult::failed(reason, message),
+    }
+}

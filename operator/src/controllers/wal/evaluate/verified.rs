@@ -1,0 +1,51 @@
+//! `Verified`: index and archive were found to be right as lately as the schedule asks for.
+
+use kube::ResourceExt as _;
+use tidemark_crds::{Reason, TaskType};
+
+use super::protection::{ProtectionInputs, message};
+use crate::condition_value::ConditionValue;
+
+pub(crate) fn evaluate(protection: &ProtectionInputs<'_>) -> ConditionValue {
+    let schedule = &protection.schedule;
+    let last = schedule.status.last_verification.as_ref();
+    let latest = match last {
+        Some(last) => format!("index and archive were verified at {}", last.time.0),
+        None => "index and archive were never verified".to_owned(),
+    };
+    // Whoever asked for it: damage is damage.
+    if let Some(task) = protection.failed_task(TaskType::Verify) {
+        return ConditionValue::no(
+            Reason::VerificationFailed,
+            format!(
+                "task \"{}\": {}; {latest} before; do not delete anything from the log until this is repaired",
+                task.name_any(),
+                message(task)
+            ),
+        );
+    }
+    if let Some(damaged) = last.and_then(|last| last.damaged).filter(|damaged| *damaged > 0) {
+        return ConditionValue::no(
+            Reason::VerificationFailed,
+            format!(
+                "{latest}, and {damaged} objects or records were missing or damaged; see the task's message for the remedy, and do not delete anything from the log"
+            ),
+        );
+    }
+    let Some(verification) = &schedule.schedules.verification else {
+        return ConditionValue::no(
+            Reason::NotScheduled,
+            format!(
+                "no schedule verifies index and archive, and {latest}; damage shows when they are needed; set \"spec.verify\": {{}}, which verifies once a week"
+            ),
+        );
+    };
+    match (protection.lateness(TaskType::Verify, verification.cron.as_ref(), last.map(|last| last.time.0)), last) {
+        (Some(why), _) => ConditionValue::no(
+            Reason::VerificationOverdue,
+            format!("{latest}, and {why}; damage since then is not known; see \"kubectl tidemark tasks\""),
+        ),
+        (None, Some(_)) => ConditionValue::yes(Reason::Verified, format!("{latest}, and are right")),
+        (None, None) => ConditionValue::unknown(Reason::Pending, format!("{latest}, and no verification was due yet")),
+    }
+}

@@ -1,0 +1,85 @@
+//! What the results of tasks say of a WAL, for its status: from all tasks that exist, whatever was seen before.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt as _;
+use tidemark_crds::{
+    CleanupStatus, RecoveryWindow, SnapshotStatus, TaskFigures, TaskType, VerificationStatus, WalStatus, WalTask,
+};
+
+use super::task_history::{TaskHistory, ended_at, index_figures};
+
+/// Takes the results into the status. One of a task that is gone stays until a newer one is there.
+pub(crate) fn apply_results(status: &mut WalStatus, tasks: &TaskHistory) {
+    let newest = |r#type| tasks.succeeded(r#type).find_map(|task| Some((task, ended_at(task)?)));
+    if let Some((task, time)) = newest(TaskType::Snapshot)
+        && is_newer(time, status.last_snapshot.as_ref().map(|last| &last.time))
+    {
+        status.last_snapshot = Some(snapshot(task, time));
+    }
+    let mut cleanups = tasks.succeeded(TaskType::Cleanup).filter(|task| !is_dry_run(task));
+    if let Some((task, time)) = cleanups.find_map(|task| Some((task, ended_at(task)?)))
+        && is_newer(time, status.last_cleanup.as_ref().map(|last| &last.time))
+    {
+        let result = result(task);
+        status.last_cleanup = Some(CleanupStatus {
+            time: Time(time),
+            deleted_entries: result.deleted_entries.and_then(api_number),
+            deleted_bytes: result.deleted_bytes.and_then(api_number),
+        });
+    }
+    if let Some((task, time)) = newest(TaskType::Verify)
+        && is_newer(time, status.last_verification.as_ref().map(|last| &last.time))
+    {
+        let before = status.last_verification.take().and_then(|last| last.last_drill);
+        let last_drill = if has_drill(task) { Some(Time(time)) } else { before };
+        let damaged = result(task).damaged.and_then(api_number);
+        status.last_verification = Some(VerificationStatus { time: Time(time), damaged, last_drill });
+    }
+    if let Some(window) = recovery_window(tasks) {
+        status.recovery_window = Some(window);
+    }
+}
+
+fn snapshot(task: &WalTask, time: Timestamp) -> SnapshotStatus {
+    let figures = index_figures(task);
+    SnapshotStatus {
+        name: result(task).snapshot.unwrap_or_else(|| task.name_any()),
+        time: Time(time),
+        // The command succeeds only once it has read again what it wrote.
+        verified: true,
+        entries: figures.as_ref().and_then(|figures| api_number(figures.entries)),
+        bytes: figures.as_ref().and_then(|figures| api_number(figures.bytes)),
+    }
+}
+
+/// What the task that looked last found.
+fn recovery_window(tasks: &TaskHistory) -> Option<RecoveryWindow> {
+    let types = [TaskType::Snapshot, TaskType::Cleanup, TaskType::Verify, TaskType::Restore];
+    let found = types.iter().filter_map(|r#type| {
+        let mut found = tasks.succeeded(*r#type).filter(|task| !is_dry_run(task));
+        found.find_map(|task| Some((ended_at(task)?, result(task).recovery_window?)))
+    });
+    found.max_by_key(|(ended, _)| *ended).map(|(_, window)| window)
+}
+
+fn result(task: &WalTask) -> TaskFigures {
+    task.status.as_ref().and_then(|status| status.result.clone()).unwrap_or_default()
+}
+
+fn is_dry_run(task: &WalTask) -> bool {
+    task.spec.cleanup.as_ref().is_some_and(|cleanup| cleanup.dry_run)
+}
+
+fn has_drill(task: &WalTask) -> bool {
+    task.spec.verify.as_ref().is_some_and(|verify| verify.drill)
+}
+
+fn is_newer(time: Timestamp, before: Option<&Time>) -> bool {
+    before.is_none_or(|before| time >= before.0)
+}
+
+/// A number as the API knows numbers.
+fn api_number(value: u64) -> Option<i64> {
+    i64::try_from(value).ok()
+}

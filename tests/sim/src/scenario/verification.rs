@@ -1,0 +1,86 @@
+//! Verifications beside everything else, and one at the end: whatever goes on, none takes it for damage.
+
+use tidemark_catalog::RootChain;
+use tidemark_ingest::{
+    FindingSeverity, IndexVerifier, OutcomeSelection, VerifyCheck, VerifyError, VerifyFinding, VerifyObserver,
+    VerifyOptions, VerifySummary,
+};
+
+use super::indexers;
+use crate::{config::SimConfig, process::SimProcess, supervise::ProcessEnd, world::SimWorld};
+
+/// Fails the simulation at the first finding of damage.
+struct DamageWatch<'a>(&'a SimWorld);
+
+impl VerifyObserver for DamageWatch<'_> {
+    fn found(&self, finding: &VerifyFinding) {
+        if finding.severity == FindingSeverity::Damage {
+            self.0.simulated_store.fail(format!("a verification finds damage where there is none: {finding:?}"));
+        }
+        self.0.simulated_store.note(&format!("verification: {finding:?}"));
+    }
+
+    fn progress(&self, _: VerifyCheck, _: u64, _: u64) {}
+}
+
+/// Whether what a verification says is certain: no record is lost on purpose, the index is written for its log, and what is written is
+/// visible in time.
+fn is_decided(world: &SimWorld) -> bool {
+    let SimConfig { record_loss, cleaned_log, fault_schedule, .. } = &*world.config;
+    let is_lossless = record_loss.is_none() && fault_schedule.damaged_segments == 0;
+    is_lossless && !cleaned_log && world.checker().visibility_bounded
+}
+
+/// Verifies samples while the others work.
+pub async fn verify_samples(world: SimWorld, process: SimProcess) -> ProcessEnd {
+    while is_decided(&world) && !world.is_fault_burst_over() {
+        world.sleep_for(20_000..=90_000).await;
+        let sample = OutcomeSelection::Sample { count: world.in_range(0..=12), seed: world.in_range(0..=u64::MAX / 2) };
+        if verify(&world, &process, sample).await.is_some_and(|summary| summary.outcomes.is_some()) {
+            world.simulated_store.mark("verified meanwhile");
+        }
+    }
+    ProcessEnd::Done
+}
+
+/// Verifies everything, once nothing fails any more.
+pub(super) async fn verify_all(world: &SimWorld) {
+    if !is_decided(world) {
+        return;
+    }
+    let process = SimProcess::new("verifier.last", false);
+    let Some(summary) = verify(world, &process, OutcomeSelection::All).await else { return };
+    if summary.unverified > 0 || summary.outcomes.is_none() {
+        world.simulated_store.fail(format!("a verification cannot read what is there: {summary:?}"));
+    }
+    for (mark, count) in summary.outcomes.iter().flat_map(|figures| {
+        [("agreed", figures.agree), ("unprovable", figures.unprovable), ("pending", figures.pending)]
+    }) {
+        if count > 0 {
+            world.simulated_store.mark(mark);
+        }
+    }
+}
+
+async fn verify(world: &SimWorld, process: &SimProcess, outcomes: OutcomeSelection) -> Option<VerifySummary> {
+    let log = world.log(process);
+    let verifier = IndexVerifier {
+        root: RootChain::open(&log, world.entropy()),
+        index: world.index(process),
+        engine: indexers::engine(world, process).ok()?,
+        entropy: world.entropy(),
+        options: VerifyOptions { outcomes, fetches: 4, entry_memory: 1 << 20 },
+        log,
+    };
+    match verifier.run(&DamageWatch(world)).await {
+        Ok(summary) => Some(summary),
+        Err(error @ (VerifyError::NeverIndexed { .. } | VerifyError::NoIndex { .. })) => {
+            world.simulated_store.note(&error.to_string());
+            None
+        }
+        Err(error) => {
+            world.simulated_store.note(&format!("nothing was verified: {error}"));
+            None
+        }
+    }
+}
