@@ -41,7 +41,7 @@ pub struct TaskCommand {
 pub const TASK_COMMANDS: [TaskCommand; 7] = [
     TaskCommand { r#type: TaskType::Snapshot, command: "snapshot", writes: true, available: false },
     TaskCommand { r#type: TaskType::Cleanup, command: "cleanup", writes: true, available: false },
-    TaskCommand { r#type: TaskType::Verify, command: "verify", writes: false, available: false },
+    TaskCommand { r#type: TaskType::Verify, command: "verify", writes: false, available: true },
     TaskCommand { r#type: TaskType::GC, command: "gc", writes: true, available: true },
     TaskCommand { r#type: TaskType::Reindex, command: "reindex", writes: true, available: false },
     TaskCommand { r#type: TaskType::Restore, command: "restore", writes: true, available: false },
