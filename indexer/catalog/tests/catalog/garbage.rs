@@ -1099,7 +1099,7 @@ async fn a_folder_with_the_records_of_another_log_is_refused() {
 async fn a_survey_finds_what_a_pass_would_and_writes_nothing() {
     let (mut ground, due, unseen) = IndexFixture::with_garbage().await;
     let upload = ground.upload().await.key;
-    let others = objects_of_others();
+    let others = objects_of_others(&ground.log);
     for key in &others {
         ground.index().put(key, Bytes::from_static(b"somebody's own")).await.unwrap();
     }
