@@ -5,7 +5,7 @@ use tidemark_crds::{Reason, RecoveryWindow, RestoreTarget, TaskType, WalTaskStat
 
 use super::{
     build,
-    dereference::{AccountState, FoundWal, ObservedTask, WalLookup},
+    dereference::{AccountState, ObservedTask, OtherTask, TargetWal, WalLookup},
 };
 
 /// How long a task waits for a WAL that is not there: both may stand in one file.
@@ -13,28 +13,17 @@ const WAL_PATIENCE: SignedDuration = SignedDuration::from_mins(1);
 
 /// Whether an attempt may start.
 #[derive(Debug)]
-pub(crate) enum Admission<'a> {
-    Admitted(&'a FoundWal),
+pub(crate) enum AdmissionDecision<'a> {
+    Admitted(&'a TargetWal),
     /// What it waits for passes by itself.
     Waits(Reason, String),
     /// Something has to change first.
     Refused(Reason, String),
 }
 
-/// Another task of the same WAL.
-#[derive(Clone, Debug)]
-pub(crate) struct OtherTask {
-    pub(crate) name: String,
-    pub(crate) r#type: TaskType,
-    pub(crate) created: Option<Timestamp>,
-    /// Whether there is a Job of it.
-    pub(crate) has_started: bool,
-    pub(crate) state: Option<WalTaskState>,
-}
-
 /// Whether an attempt of the task may start at `now`.
-pub(crate) fn admit(task: &ObservedTask, now: Timestamp) -> Admission<'_> {
-    let refused = |reason, message: String| Admission::Refused(reason, message);
+pub(crate) fn admit(task: &ObservedTask, now: Timestamp) -> AdmissionDecision<'_> {
+    let refused = |reason, message: String| AdmissionDecision::Refused(reason, message);
     let (kind, name) = (task.spec.r#type, &task.spec.wal_ref.name);
     if !kind.command().available {
         let message = format!(
@@ -51,7 +40,7 @@ pub(crate) fn admit(task: &ObservedTask, now: Timestamp) -> Admission<'_> {
             let message = format!(
                 "there is no WAL \"{name}\" yet; the task waits for a minute; create the WAL in the task's namespace"
             );
-            return Admission::Waits(Reason::WALNotFound, message);
+            return AdmissionDecision::Waits(Reason::WALNotFound, message);
         }
         WalLookup::Missing => return refused(Reason::WALNotFound, missing(name)),
         WalLookup::Unreadable => {
@@ -86,7 +75,7 @@ pub(crate) fn admit(task: &ObservedTask, now: Timestamp) -> Admission<'_> {
                 "ServiceAccount \"{}\" of WAL \"{name}\" is not there yet; the task waits; if that takes long, see the condition Applied of the WAL",
                 kind.service_account(name)
             );
-            return Admission::Waits(Reason::Pending, message);
+            return AdmissionDecision::Waits(Reason::Pending, message);
         }
         AccountState::Foreign => {
             let message = format!(
@@ -101,16 +90,16 @@ pub(crate) fn admit(task: &ObservedTask, now: Timestamp) -> Admission<'_> {
             let message = format!(
                 "WAL \"{name}\" is being upgraded; the task waits until that is through; see the condition UpgradePending of the WAL"
             );
-            return Admission::Waits(Reason::WaitingForUpgrade, message);
+            return AdmissionDecision::Waits(Reason::WaitingForUpgrade, message);
         }
         if let Some(first) = ahead(task) {
             let message = format!(
                 "task \"{first}\" comes first: one at a time writes to WAL \"{name}\"; this task waits until it has ended"
             );
-            return Admission::Waits(Reason::WaitingForTask, message);
+            return AdmissionDecision::Waits(Reason::WaitingForTask, message);
         }
     }
-    Admission::Admitted(wal)
+    AdmissionDecision::Admitted(wal)
 }
 
 /// Why an attempt, also one that runs, can do no good any more: its WAL is gone, or going.
@@ -158,7 +147,7 @@ fn check_spec(task: &ObservedTask) -> Result<(), String> {
 }
 
 /// What the history of the WAL does not allow, as far as the operator knows it. The job looks again, at the stores.
-fn check_history(task: &ObservedTask, wal: &FoundWal) -> Result<(), (Reason, String)> {
+fn check_history(task: &ObservedTask, wal: &TargetWal) -> Result<(), (Reason, String)> {
     let name = &task.spec.wal_ref.name;
     match task.spec.r#type {
         TaskType::Cleanup => {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use tidemark_crds::{Reason, TaskFailureClass, TaskFigures, TaskResult, TaskState};
 
-use crate::cache::{ContainerExit, JobEnd, JobPod, PodTrouble};
+use crate::cache::{ContainerExit, JobEnd, JobPod, PodDisruption, PodTrouble};
 
 /// How far an attempt is.
 #[derive(Clone, Debug, PartialEq)]
@@ -105,13 +105,14 @@ fn failure(
     if &*end.reason == "DeadlineExceeded" {
         return out_of_time(job, before, end.time);
     }
-    if let Some((pod, disruption)) = pod.and_then(|pod| Some((pod, pod.disruption.as_ref()?))) {
-        let (class, reason, what) = if disruption.preempted {
+    if let Some((pod, PodDisruption { preempted, message })) = pod.and_then(|pod| Some((pod, pod.disruption.as_ref()?)))
+    {
+        let (class, reason, what) = if *preempted {
             (TaskFailureClass::Preempted, Reason::PodPreempted, "had to make place for a more important one")
         } else {
             (TaskFailureClass::Evicted, Reason::PodEvicted, "was taken away by the cluster")
         };
-        return failure(class, reason, format!("pod \"{}\" {what}: {}", pod.name, disruption.message));
+        return failure(class, reason, format!("pod \"{}\" {what}: {message}", pod.name));
     }
     if let Some(result) = result {
         return with_result(TaskFailureClass::Failed, Reason::Internal, result);
@@ -190,7 +191,7 @@ fn trouble(pod: &JobPod) -> Option<(Reason, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::{NamespacedName, PodDisruption};
+    use crate::cache::NamespacedName;
 
     fn end(succeeded: bool, reason: &str) -> JobEnd {
         JobEnd { succeeded, reason: reason.into(), message: "".into(), time: None }

@@ -9,7 +9,7 @@ use tidemark_crds::{
     names::{self, WalComponent},
 };
 
-use super::{admit::OtherTask, wal_task_controller::WalTaskController};
+use super::wal_task_controller::WalTaskController;
 use crate::{
     cache::{ChildKind, JobPod, NamespacedName, OwnedObject, OwnedObjects},
     controllers::wal::{
@@ -54,12 +54,12 @@ pub(crate) enum WalLookup {
     Missing,
     /// This release cannot read it.
     Unreadable,
-    Found(Box<FoundWal>),
+    Found(Box<TargetWal>),
 }
 
 /// A WAL, as far as its tasks need it.
 #[derive(Clone, Debug)]
-pub(crate) struct FoundWal {
+pub(crate) struct TargetWal {
     pub(crate) uid: String,
     /// Whether it is being deleted.
     pub(crate) deleted: bool,
@@ -76,6 +76,17 @@ pub(crate) struct FoundWal {
     pub(crate) has_snapshot: bool,
     /// What the index can be restored to, as far as it is known.
     pub(crate) recovery_window: Option<RecoveryWindow>,
+}
+
+/// Another task of the same WAL.
+#[derive(Clone, Debug)]
+pub(crate) struct OtherTask {
+    pub(crate) name: String,
+    pub(crate) r#type: TaskType,
+    pub(crate) created: Option<Timestamp>,
+    /// Whether there is a Job of it.
+    pub(crate) has_started: bool,
+    pub(crate) state: Option<WalTaskState>,
 }
 
 /// Whether a ServiceAccount is there.
@@ -129,7 +140,7 @@ fn look_up(key: &NamespacedName, task: &WalTask, owned: &OwnedObjects, controlle
     let uid = wal.metadata.uid.clone().unwrap_or_default();
     let account = owned.child(ChildKind::ServiceAccount, &task.spec.r#type.service_account(&key.name));
     let refused = |refusals: Vec<SpecRefusal>| refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    WalLookup::Found(Box::new(FoundWal {
+    WalLookup::Found(Box::new(TargetWal {
         deleted: wal.metadata.deletion_timestamp.is_some(),
         suspended: wal.spec.suspend,
         validated: validate(wal, &settings.cluster_id).map_err(refused),

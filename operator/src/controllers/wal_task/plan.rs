@@ -9,7 +9,7 @@ use tidemark_crds::{
 };
 
 use super::{
-    admit::{Admission, admit, gone},
+    admit::{AdmissionDecision, admit, gone},
     attempt::{self, AttemptFailure, AttemptState},
     dereference::{LastAttempt, ObservedTask},
 };
@@ -108,8 +108,8 @@ pub(crate) fn attempt_state(task: &ObservedTask, last: &LastAttempt) -> AttemptS
 fn first_attempt(task: &ObservedTask, now: Timestamp) -> TaskPlan {
     let left = left(task.created, &task.spec.deadline, now);
     match admit(task, now) {
-        Admission::Refused(reason, message) => TaskPlan::ended(task, reason, message, now),
-        Admission::Waits(_, message) if left.is_zero() => {
+        AdmissionDecision::Refused(reason, message) => TaskPlan::ended(task, reason, message, now),
+        AdmissionDecision::Waits(_, message) if left.is_zero() => {
             let deadline = &task.spec.deadline;
             let message = format!(
                 "the task could not start within its deadline of {deadline}; nothing was done; its last wait: {message}"
@@ -117,8 +117,8 @@ fn first_attempt(task: &ObservedTask, now: Timestamp) -> TaskPlan {
             let plan = TaskPlan::ended(task, Reason::DeadlineExceeded, message, now);
             TaskPlan { class: Some(TaskFailureClass::Deadline), ..plan }
         }
-        Admission::Waits(reason, message) => TaskPlan::waits(reason, message),
-        Admission::Admitted(_) => start(task, 1, span(&task.spec.deadline)),
+        AdmissionDecision::Waits(reason, message) => TaskPlan::waits(reason, message),
+        AdmissionDecision::Admitted(_) => start(task, 1, span(&task.spec.deadline)),
     }
 }
 
@@ -207,9 +207,11 @@ fn after_failure(
         return TaskPlan { class, again, ..TaskPlan::new(WalTaskState::Pending, Reason::AttemptFailed, message) };
     }
     match admit(task, now) {
-        Admission::Admitted(_) => TaskPlan { class, ..start(task, attempts + 1, left) },
-        Admission::Waits(reason, message) => TaskPlan { class, ..TaskPlan::waits(reason, message) },
-        Admission::Refused(reason, why) => ended(reason, format!("{why}; attempt {attempts} had failed: {message}")),
+        AdmissionDecision::Admitted(_) => TaskPlan { class, ..start(task, attempts + 1, left) },
+        AdmissionDecision::Waits(reason, message) => TaskPlan { class, ..TaskPlan::waits(reason, message) },
+        AdmissionDecision::Refused(reason, why) => {
+            ended(reason, format!("{why}; attempt {attempts} had failed: {message}"))
+        }
     }
 }
 

@@ -12,9 +12,9 @@ use kube::{
 use tidemark_crds::{Reason, TaskConditionType, Wal, WalTask, WalTaskState, WalTaskStatus, names};
 
 use super::{
-    admit::{Admission, admit},
+    admit::{AdmissionDecision, admit},
     build::{AttemptPlan, build},
-    dereference::{FoundWal, LastAttempt, ObservedTask, observe},
+    dereference::{LastAttempt, ObservedTask, TargetWal, observe},
     plan::{TaskPlan, TaskStep, WAIT_INTERVAL, expires_in, plan},
     update_status::{events_between, next},
     wal_task_controller::WalTaskController,
@@ -151,10 +151,10 @@ async fn start(
 ) -> Result<TaskPlan, ReconcileError> {
     let now = clock::now();
     let settings = &controller.context.shared.settings;
-    let (Admission::Admitted(wal), Some(owner)) = (admit(observed, now), task.controller_owner_ref(&())) else {
+    let (AdmissionDecision::Admitted(wal), Some(owner)) = (admit(observed, now), task.controller_owner_ref(&())) else {
         return Ok(plan(observed, now));
     };
-    let FoundWal { validated: Ok(validated), image, .. } = wal else { return Ok(plan(observed, now)) };
+    let TargetWal { validated: Ok(validated), image, .. } = wal else { return Ok(plan(observed, now)) };
     let image = image.as_deref().unwrap_or(&settings.platform.image);
     let attempt = AttemptPlan { task: &observed.key, owner, spec: &observed.spec, number, image, time_limit };
     let job = build(&attempt, validated, &settings.platform);

@@ -17,9 +17,8 @@ use tidemark_crds::{
 
 use super::{
     WalTaskController,
-    admit::OtherTask,
     build::{AttemptPlan, build},
-    dereference::{AccountState, FoundWal, LastAttempt, ObservedTask, WalLookup},
+    dereference::{AccountState, LastAttempt, ObservedTask, OtherTask, TargetWal, WalLookup},
     plan::{TaskPlan, TaskStep, expires_in, plan},
     update_status::{events_between, next},
 };
@@ -50,8 +49,8 @@ fn sample_wal(spec: Value) -> Wal {
     serde_json::from_value(object).unwrap()
 }
 
-fn found() -> FoundWal {
-    FoundWal {
+fn found() -> TargetWal {
+    TargetWal {
         uid: "w".to_owned(),
         deleted: false,
         suspended: false,
@@ -84,7 +83,7 @@ fn task(kind: TaskType) -> ObservedTask {
     }
 }
 
-fn with_wal(kind: TaskType, change: impl FnOnce(&mut FoundWal)) -> ObservedTask {
+fn with_wal(kind: TaskType, change: impl FnOnce(&mut TargetWal)) -> ObservedTask {
     let mut wal = found();
     change(&mut wal);
     ObservedTask { wal: WalLookup::Found(Box::new(wal)), ..task(kind) }
@@ -129,7 +128,7 @@ fn a_task_starts_when_nothing_is_in_its_way() {
 #[test]
 fn a_task_that_cannot_run_is_rejected_before_there_is_a_pod() {
     use WalTaskState::{Pending, Rejected};
-    let gc = |change: fn(&mut FoundWal)| with_wal(TaskType::GC, change);
+    let gc = |change: fn(&mut TargetWal)| with_wal(TaskType::GC, change);
     let lost = |created| ObservedTask { wal: WalLookup::Missing, created: Some(at(created)), ..task(TaskType::GC) };
     let cases = [
         ("no WAL for long", lost(NOW - 61), Rejected, Reason::WALNotFound),
@@ -157,7 +156,7 @@ fn a_task_that_cannot_run_is_rejected_before_there_is_a_pod() {
 #[test]
 fn what_history_does_not_allow_is_rejected_where_it_is_known() {
     let rejects = |task: &ObservedTask| match super::admit::admit(task, at(NOW)) {
-        super::admit::Admission::Refused(reason, _) => Some(reason),
+        super::admit::AdmissionDecision::Refused(reason, _) => Some(reason),
         _ => None,
     };
     // Types that this release does not run are refused for that first.

@@ -177,7 +177,7 @@ pub(crate) fn rules() -> Vec<DefinitionCase> {
     );
     case("snapshots too rare", &[("snapshots", json!({"afterAge": "8785h"}))], Some("afterAge is at most 8784h"));
     let copy = |url: &str| snapshots(json!({"copyTo": {"url": url}}));
-    case("a copy elsewhere", &[("snapshots", copy("gs://dr/orders"))], None);
+    case("a copy elsewhere", &[("snapshots", copy("gs://copies/orders"))], None);
     case(
         "a copy in the log",
         &[("snapshots", copy("s3://wal/orders/dr"))],
@@ -344,7 +344,7 @@ pub(crate) fn fields() -> Vec<(&'static str, Vec<Value>, Vec<Value>)> {
             "snapshots",
             each(json!([
                 {}, {"schedule": "*/15 0-6 1,15 JAN-MAR MON"}, {"timeZone": "America/Argentina/Buenos_Aires"}, {"keepLast": 1},
-                {"copyTo": {"url": "s3://dr/orders", "storage": {"region": "r", "credentials": {"type": "WorkloadIdentity"}}}},
+                {"copyTo": {"url": "s3://copies/orders", "storage": {"region": "r", "credentials": {"type": "WorkloadIdentity"}}}},
             ])),
             each(json!([
                 {"schedule": "hourly"}, {"schedule": "0 3 * *"}, {"schedule": "0 3 * * * *"}, {"schedule": "@daily"},
