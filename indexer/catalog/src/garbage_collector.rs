@@ -22,7 +22,8 @@ use crate::{
     manifest::Manifest,
     mutants,
     names::{Generation, ObjectKind, ObjectName},
-    pins::{IndexPin, PIN_FOLDER, PinChain},
+    pin_register::IndexPin,
+    pins::{PIN_FOLDER, PinChain},
 };
 
 /// The folder of the collectors' chains, below the index's URL.

@@ -9,6 +9,7 @@ mod failing_drain;
 mod fake_bucket;
 mod history;
 mod large_second;
+mod snapshots;
 mod world;
 
 use std::time::Duration;
