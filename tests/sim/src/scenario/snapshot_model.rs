@@ -12,7 +12,7 @@ use tidemark_wal::{Outcome, Token};
 use super::{garbage::GarbageModel, long_run::INDEX};
 use crate::{
     chain_record::record_state,
-    simulated_store::{StoreChange, StoreEvent},
+    simulated_store::{StoreChange, StoreEvent, StoredObject},
 };
 
 #[derive(Debug, Default)]
@@ -200,13 +200,8 @@ impl SnapshotModel {
     /// Everything that a verified snapshot names exists, and snapshot and archive are what the index decided.
     fn check_snapshot(&self, list: &str, proof: &SnapshotProof) -> Result<(), String> {
         let manifest = self.lists.get(list).ok_or_else(|| format!("its list \"{list}\" was never written"))?;
-        let made = self.made.get(list).copied().unwrap_or_default();
         if let Some(gone) = manifest.objects().find(|key| !self.garbage.objects.contains(*key)) {
             return Err(format!("\"{gone}\", which it names, does not exist"));
-        }
-        let lost = |key: &&str| self.lost.get(*key).is_some_and(|since| *since < made);
-        if let Some(lost) = manifest.objects().find(lost) {
-            return Err(format!("\"{lost}\", which it names, was lost all the time"));
         }
         if proof.cursor.second() > proof.horizon || (proof.cursor, proof.horizon) != (manifest.cursor, manifest.horizon)
         {
@@ -229,6 +224,15 @@ impl SnapshotModel {
             return Err(format!("the archive reaches {}, the audit {}", table.end, manifest.audited));
         }
         Ok(())
+    }
+
+    /// The object of the list, that of a verified snapshot, that was lost before it was pinned and is not among the objects of the `store`:
+    /// it cannot have been read.
+    pub(super) fn unread_object(&self, list: &str, store: &BTreeMap<String, StoredObject>) -> Option<String> {
+        let made = self.made.get(list).copied().unwrap_or_default();
+        let was_lost = |key: &&str| self.lost.get(*key).is_some_and(|since| *since < made);
+        let mut objects = self.lists.get(list).into_iter().flat_map(Manifest::objects);
+        objects.find(|key| was_lost(key) && !store.contains_key(*key)).map(str::to_owned)
     }
 
     /// At the end: snapshots were made, and none that was left half made stays.

@@ -118,6 +118,10 @@ async fn make_snapshot(world: &SnapshotWorld, maker: &SnapshotMaker) -> Result<(
     let store = &world.run.simulated_store;
     match maker.make(&SnapshotRequest { name, keep_last }).await {
         Ok(report) => {
+            let objects = store.objects(INDEX);
+            if let Some(lost) = world.model().unread_object(&report.pin.list, &objects) {
+                store.fail(format!("\"{}\" is verified, and \"{lost}\" was lost all the time", report.name));
+            }
             if !report.dropped.is_empty() {
                 store.mark("a snapshot was dropped");
             }
