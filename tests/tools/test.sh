@@ -30,6 +30,14 @@ azurite() {
     return "$code"
 }
 
+# python_packages FAMILY WHAT: the same of Python's packages.
+python_packages() {
+    local code=0
+    tests/tools/python.sh "$1" || code=$?
+    [ "$code" -ne 4 ] || { CI='' skip "$2 (no answer of a registry)"; return 0; }
+    return "$code"
+}
+
 # The lane of Debian's packages: one step at a time, since apt-get does not wait for the lock on its lists.
 package_lane() {
     if [ "$(id -u)" -ne 0 ]; then
@@ -37,7 +45,8 @@ package_lane() {
     elif otherwise="the whole cluster: tests/tests/cluster (no containerd)" step "containerd" tests/tools/debian.sh; then
         : >"$STEPS/containerd"
     fi
-    otherwise="the API against its document (no Python)" step "schemathesis" tests/tools/schemathesis.sh
+    otherwise="the API against its document (no Python)" step "schemathesis" python_packages schemathesis "the API against its document"
+    otherwise="the archive in other readers (no Python)" step "foreign readers" python_packages foreign-readers "the archive in other readers"
     otherwise="the page in a browser (no Chromium)" step "chromium" tests/tools/chromium.sh
     otherwise="the stores' conformance on azurite (no Node.js)" step "azurite" azurite
     done_with packages

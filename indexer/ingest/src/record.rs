@@ -272,8 +272,9 @@ impl OperationRecord {
         self.text = body.and_then(readable);
     }
 
-    /// Derives what is not stored from the bytes that are.
-    fn parse_bytes(&mut self) {
+    /// Derives what is not stored from the bytes that are: payload and text from the entry's, the descriptor and its digest from
+    /// the descriptor's.
+    pub fn parse_bytes(&mut self) {
         if let Some(body) = self.body.bytes() {
             match parse_payload(self.token, body) {
                 // The first operation, as all that have the bytes.

@@ -43,8 +43,8 @@ static WORDS: LazyLock<BTreeSet<String>> = LazyLock::new(|| {
 const ENDINGS: [&str; 7] = [".rs", ".md", ".yaml", ".json", ".toml", ".sh", ".tpl"];
 /// Parts of a path that stand for any name.
 const PLACEHOLDERS: [&str; 3] = ["NAME", "KIND", "PROVIDER"];
-/// What looks like a path and is none: a planned crate, a file in a segment, a descriptor.
-const OTHER_NAMES: [&str; 3] = ["indexer/archive", "meta.json", "label.yaml"];
+/// What looks like a path and is none: a file in a segment, a descriptor.
+const OTHER_NAMES: [&str; 2] = ["meta.json", "label.yaml"];
 
 fn text_of(file: &str) -> String {
     fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("\"{file}\": {error}"))

@@ -9,11 +9,11 @@ use crate::page::site::Site;
 
 /// The program, or nothing where there is no Python; in CI there has to be one.
 fn schemathesis() -> Option<PathBuf> {
-    let program = optional_script("schemathesis.sh", &[]).expect("schemathesis is installed");
-    if program.is_none() {
-        eprintln!("SKIPPED: no Python, so the API is not tested against its document");
+    let folder = optional_script("python.sh", &["schemathesis"]).expect("schemathesis is installed");
+    if folder.is_none() {
+        eprintln!("SKIPPED: no Python or no packages for it, so the API is not tested against its document");
     }
-    program
+    folder.map(|folder| folder.join("bin/schemathesis"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
