@@ -11,6 +11,7 @@ mod dev;
 mod exit;
 mod gc;
 mod index;
+mod job_report;
 mod kubectl;
 mod lint;
 mod log;
@@ -19,6 +20,8 @@ mod output;
 mod probe;
 mod serve;
 mod shutdown;
+mod snapshot;
+mod snapshots;
 
 pub use command_line::CommandLine;
 pub use exit::CommandExit;

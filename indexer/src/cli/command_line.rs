@@ -6,7 +6,10 @@ use clap::{Parser, Subcommand};
 
 #[cfg(feature = "demo")]
 use super::demo;
-use super::{append, args, audit, check, dev, exit::CommandExit, gc, index, kubectl, lint, log, probe, serve};
+use super::{
+    append, args, audit, check, dev, exit::CommandExit, gc, index, kubectl, lint, log, probe, serve, snapshot,
+    snapshots,
+};
 
 /// Full-text search over write-ahead logs in object storage.
 ///
@@ -24,7 +27,7 @@ pub struct CommandLine {
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a store lacks a guarantee that Tidemark needs (append, check, \
 index, log set), 4 another process has taken over (index), 5 not acknowledged in time (append), \
-6 the outcome of a write is unknown: run it again (dev, index, log set, log unregister), \
+6 the outcome of a write is unknown: run it again (dev, index, log set, log unregister, snapshot), \
 7 entries are left that cannot be read (audit). \
 A second SIGTERM or SIGINT forces a service to exit, with 128 + its number.\n\
 URLs: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, file:///folder. \
@@ -42,6 +45,8 @@ enum CliCommand {
     Log(log::LogCommand),
     Audit(audit::AuditCommand),
     Gc(gc::GcCommand),
+    Snapshot(snapshot::SnapshotCommand),
+    Snapshots(snapshots::SnapshotsCommand),
     Check(check::CheckCommand),
     Kubectl(kubectl::KubectlCommand),
     Probe(probe::ProbeCommand),
@@ -70,6 +75,8 @@ impl CommandLine {
             CliCommand::Log(log) => log.run().await,
             CliCommand::Audit(audit) => Box::pin(audit.run()).await,
             CliCommand::Gc(gc) => gc.run().await,
+            CliCommand::Snapshot(snapshot) => Box::pin(snapshot.run()).await,
+            CliCommand::Snapshots(snapshots) => snapshots.run().await,
             CliCommand::Check(check) => check.run().await,
             CliCommand::Kubectl(kubectl) => kubectl.run().await,
             CliCommand::Probe(probe) => probe.run().await,

@@ -44,4 +44,5 @@ mod parsers;
 mod product_sources;
 mod purge;
 mod readme;
+mod snapshots;
 mod unreadable;
