@@ -109,10 +109,7 @@ impl HistoryWriter {
     /// Operations of the next seconds.
     async fn publish(&mut self) -> Result<(), StepError> {
         let (to, records) = self.next_records();
-        let segments = match records.is_empty() {
-            true => Vec::new(),
-            false => vec![self.upload_records(records).await?],
-        };
+        let segments = if records.is_empty() { Vec::new() } else { vec![self.upload_records(records).await?] };
         self.add(to, segments, Vec::new(), Vec::new()).await
     }
 

@@ -51,8 +51,7 @@ pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
             make_snapshots(snapshotting.clone(), process)
         });
     }
-    let losing = world.clone();
-    tokio::spawn(async move { lose_objects(losing).await });
+    tokio::spawn(lose_objects(world.clone()));
     sleep(FAULT_BURST_DURATION).await;
     simulated_store.change_fault_schedule(|fault_schedule| *fault_schedule = FaultSchedule::fault_free());
     simulated_store.note("the fault burst ends");
