@@ -11,6 +11,7 @@ mod dev;
 mod exit;
 mod gc;
 mod index;
+mod job_report;
 #[cfg(feature = "kubernetes")]
 mod kubectl;
 #[cfg(feature = "kubernetes")]
@@ -22,6 +23,8 @@ mod probe;
 mod serve;
 mod shutdown;
 mod verify;
+mod snapshot;
+mod snapshots;
 
 pub use command_line::CommandLine;
 pub use exit::CommandExit;

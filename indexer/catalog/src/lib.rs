@@ -15,11 +15,16 @@ mod manifest;
 mod mutants;
 mod names;
 mod pinned_objects;
+mod pin_list;
+mod pin_register;
 mod pins;
 mod purge;
 mod referenced_objects;
 mod root;
 mod root_chain;
+mod snapshot_name;
+mod snapshot_proof;
+mod snapshot_retention;
 mod takeover;
 mod writer_lease;
 
@@ -40,11 +45,15 @@ pub use manifest::{
 #[cfg(feature = "mutants")]
 pub use mutants::MUTANT_HOOKS;
 pub use names::{Generation, InvalidGeneration, InvalidObjectName, ObjectKind, ObjectName};
-pub use pins::{IndexPin, PinChain, PinRegister};
+pub use pin_register::{IndexPin, PinRegister, SNAPSHOT_OWNER};
+pub use pins::PinChain;
 pub use purge::{IndexPurge, PurgeStats, PurgeTarget};
 pub use root::{
     IndexRegistration, LogCleaner, LogFloor, ParameterSet, ProbeRecord, PurgedIndex, RegistrationOutcome, RootState,
 };
 pub use root_chain::RootChain;
+pub use snapshot_name::{InvalidSnapshotName, SnapshotName};
+pub use snapshot_proof::{ArchiveExtent, SnapshotProof};
+pub use snapshot_retention::SnapshotRetention;
 pub use takeover::StandbyReason;
 pub use writer_lease::{HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, WriterLease, heartbeat};

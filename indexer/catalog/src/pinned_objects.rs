@@ -8,7 +8,8 @@ use tidemark_store::{Entropy, Store};
 use crate::{
     error::CatalogError,
     identity::LogId,
-    pins::{IndexPin, PIN_FOLDER, PinChain},
+    pin_register::IndexPin,
+    pins::{PIN_FOLDER, PinChain},
 };
 
 /// How often the pins are read again because one was dropped while its list was read.

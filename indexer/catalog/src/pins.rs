@@ -3,24 +3,24 @@
 //! A pin is an entry in a chain of its own, outside of the manifests and of the generations, so that neither grows with the
 //! number of pins and a pin outlives its generation. What it holds is one object: the manifest as it was.
 
-use std::collections::BTreeMap;
-
-use bytes::Bytes;
 use futures::TryStreamExt as _;
-use serde::{Deserialize, Serialize};
 use tidemark_store::{
-    AppendOnlyChain, ChainRecord, ChainState, Create, Entropy, InvariantViolation, ObjectInfo, RecordVersions,
-    StateExtensions, Store, StoreSecond, UserMetadata,
+    AppendOnlyChain, ChainRecord, ChainState as _, Create, Entropy, ObjectInfo, Store, StoreError, StoreSecond,
+    UserMetadata,
 };
 
 use crate::{
     error::{CatalogError, TransactionRejected},
     identity::LogId,
     index_chain::IndexChain,
-    list_header::{UnreadableList, after_header, header_line},
     manifest::Manifest,
     mutants,
     names::{Generation, generation_of_list},
+    pin_list::{decode_list, encode_list},
+    pin_register::{IndexPin, PinRegister, SNAPSHOT_OWNER, pin_refused},
+    snapshot_name::successor_of_closing,
+    snapshot_proof::SnapshotProof,
+    snapshot_retention::SnapshotRetention,
 };
 
 /// The folder of all logs' pins, below the index's URL.
@@ -32,189 +32,32 @@ const MAX_LIST_BYTES: u64 = 256 << 20;
 /// How often a pin is made again because the index changed under it.
 const MAX_PIN_ATTEMPTS: u32 = 16;
 
-/// The state of a chain of pins: `<index>/snapshots/<log id>/`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct PinRegister {
-    /// The log whose pins these are: a folder that was copied is refused.
-    pub log: LogId,
-    /// The last generation that was purged: it and earlier ones take no pin any more. Absent before the first purge.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub purged: Option<Generation>,
-    /// Pins by name.
-    pub pins: BTreeMap<String, IndexPin>,
-    /// What later versions have added.
-    #[serde(skip_serializing_if = "StateExtensions::is_empty", default)]
-    pub ext: StateExtensions,
+/// How a pin is named.
+enum PinNaming<'a> {
+    /// By its owner.
+    Given {
+        /// The name.
+        name: &'a str,
+        /// The owner.
+        owner: &'a str,
+    },
+    /// A snapshot's, by the store time.
+    Dated,
 }
 
-/// What holds the objects of one manifest back from deletion.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct IndexPin {
-    /// Who may drop it.
-    pub owner: String,
-    /// Store time of the record that made it; absent in that record itself, whose own store time it is.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    pub made: Option<StoreSecond>,
-    /// Whether the pin counts: the index still named every object after the pin was visible. Before that it holds objects back, too,
-    /// but some of them may be gone already.
-    pub confirmed: bool,
-    /// The generation of the manifest.
-    pub generation: Generation,
-    /// The number of the manifest.
-    pub manifest: u64,
-    /// SHA-256 of the manifest's record.
-    pub hash: String,
-    /// The object with the manifest, below the index's URL. It is this pin's and its copies' alone.
-    pub list: String,
-}
-
-/// The bytes of a pin's list: a header, then the manifest as one line.
-fn encode_list(nonce: &str, manifest: &Manifest) -> serde_json::Result<Bytes> {
-    let RecordVersions { format, reads, .. } = manifest.versions();
-    let mut bytes = header_line(format, reads, nonce)?;
-    serde_json::to_writer(&mut bytes, manifest)?;
-    bytes.push(b'\n');
-    Ok(bytes.into())
-}
-
-fn decode_list(bytes: &[u8]) -> Result<Manifest, UnreadableList> {
-    let manifest = after_header(bytes, Manifest::FORMAT)?;
-    serde_json::from_slice(manifest).map_err(|error| UnreadableList::Damaged(error.to_string()))
-}
-
-impl ChainState for PinRegister {
-    type Rejection = TransactionRejected;
-
-    const FORMAT: u32 = 1;
-
-    fn extensions(&self) -> &StateExtensions {
-        &self.ext
-    }
-
-    fn apply_store_time(&mut self, recorded: StoreSecond) {
-        for pin in self.pins.values_mut() {
-            pin.made.get_or_insert(recorded);
+impl PinNaming<'_> {
+    /// Refused if the name is taken already: then no list is made.
+    fn check(&self, register: &PinRegister, generation: &Generation) -> Result<(), TransactionRejected> {
+        match self {
+            Self::Given { name, owner } => register.replaced_list(name, owner, generation).map(drop),
+            Self::Dated => Ok(()),
         }
     }
 
-    fn check_state(&self) -> Result<(), InvariantViolation> {
-        let lost = self.pins.iter().find(|(_, pin)| self.is_purged(&pin.generation));
-        InvariantViolation::unless(lost.is_none(), "no pin is of a purged generation", || format!("{lost:?}"))
+    /// Whether another name is as good, where another process has taken the first one.
+    fn may_choose_again(&self) -> bool {
+        matches!(self, Self::Dated)
     }
-
-    /// A pin that stays is the same, except that it may be confirmed. One that was not may make place for another of its owner.
-    fn check_transition(&self, before: &Self) -> Result<(), InvariantViolation> {
-        InvariantViolation::unless(before.log == self.log, "the log never changes", || {
-            format!("{} after {}", self.log, before.log)
-        })?;
-        InvariantViolation::unless(before.purged <= self.purged, "what was purged is not forgotten", || {
-            format!("{:?} after {:?}", self.purged, before.purged)
-        })?;
-        for (name, pin) in &before.pins {
-            let Some(after) = self.pins.get(name) else { continue };
-            let same = IndexPin { confirmed: pin.confirmed, ..after.clone() } == *pin;
-            let stays = same && pin.confirmed <= after.confirmed;
-            let made_again = !pin.confirmed && !after.confirmed && pin.owner == after.owner && pin.list != after.list;
-            InvariantViolation::unless(stays || made_again, "a pin never changes", || {
-                format!("{after:?} after {pin:?}")
-            })?;
-        }
-        Ok(())
-    }
-}
-
-impl PinRegister {
-    /// The first state, without pins, of the pins of `log`.
-    pub fn new(log: LogId) -> Self {
-        Self { log, purged: None, pins: BTreeMap::new(), ext: StateExtensions::NONE }
-    }
-
-    fn is_purged(&self, generation: &Generation) -> bool {
-        self.purged.as_ref().is_some_and(|purged| generation <= purged)
-    }
-
-    /// The list of the pin whose place a new one of `owner` takes: the same owner's, of a process that ended before the pin
-    /// counted. `None` if the name is free. Refused if it is taken, or if the generation was purged.
-    fn replaced_list(
-        &self,
-        name: &str,
-        owner: &str,
-        generation: &Generation,
-    ) -> Result<Option<&str>, TransactionRejected> {
-        if self.is_purged(generation) {
-            return Err(TransactionRejected::Purged { generation: generation.clone() });
-        }
-        match self.pins.get(name) {
-            Some(pin) if pin.confirmed || pin.owner != owner => {
-                Err(pin_refused(name, "exists already", "choose another name"))
-            }
-            pin => Ok(pin.map(|pin| pin.list.as_str())),
-        }
-    }
-
-    /// With the pin `name`, in the place of one that has the list `replaced`.
-    fn with(&self, name: &str, pin: IndexPin, replaced: Option<&str>) -> Result<Self, TransactionRejected> {
-        if self.replaced_list(name, &pin.owner, &pin.generation)? != replaced {
-            return Err(pin_refused(
-                name,
-                "was made or dropped by another process meanwhile",
-                "look at it, and try again",
-            ));
-        }
-        let mut next = self.clone();
-        next.pins.insert(name.to_owned(), pin);
-        Ok(next)
-    }
-
-    /// The pin `name` counts from now on, provided that it is still the one with this `list`.
-    fn with_confirmed(&self, name: &str, list: &str) -> Result<Self, TransactionRejected> {
-        let mut next = self.clone();
-        match next.pins.get_mut(name).filter(|pin| pin.list == list) {
-            Some(pin) => pin.confirmed = true,
-            None => return Err(pin_refused(name, "was dropped meanwhile", "make it again")),
-        }
-        Ok(next)
-    }
-
-    fn with_copy(&self, source: &str, name: &str, owner: &str) -> Result<Self, TransactionRejected> {
-        match self.pins.get(source) {
-            Some(pin) if pin.confirmed => {
-                self.with(name, IndexPin { owner: owner.to_owned(), made: None, ..pin.clone() }, None)
-            }
-            _ => Err(pin_refused(source, "does not exist, or does not count yet", "name a living one")),
-        }
-    }
-
-    /// Without the pin `name`, provided that it is still the one with this `list`.
-    fn without(&self, name: &str, owner: &str, list: &str) -> Result<Self, TransactionRejected> {
-        let mut next = self.clone();
-        match next.pins.remove(name) {
-            None => Err(pin_refused(name, "does not exist, or was dropped before", "name a living one")),
-            Some(pin) if pin.owner != owner => {
-                Err(pin_refused(name, &format!("is \"{}\"'s to drop", pin.owner), "let its owner drop it"))
-            }
-            Some(pin) if pin.list != list => {
-                Err(pin_refused(name, "was made again meanwhile", "look at it, and drop it again"))
-            }
-            Some(_) => Ok(next),
-        }
-    }
-
-    /// Without the pins of the generations up to `last`, which take none any more; `None` if that is so already.
-    fn with_purged(&self, last: &Generation) -> Option<Self> {
-        if self.is_purged(last) {
-            return None;
-        }
-        let mut next = Self { purged: Some(last.clone()), ..self.clone() };
-        next.pins.retain(|_, pin| pin.generation > *last);
-        Some(next)
-    }
-}
-
-fn pin_refused(name: &str, why: &str, remedy: &'static str) -> TransactionRejected {
-    TransactionRejected::Pin { name: name.to_owned(), why: why.to_owned(), remedy }
 }
 
 /// The pins that one log has in an index. Cheap to clone.
@@ -265,52 +108,147 @@ impl PinChain {
     /// everything. What it drops later is seen to be unreferenced later, by a pass that reads this pin. A pin that does not count is
     /// dropped, and made again of the newer manifest. One of the same owner that a process left behind before it counted makes place.
     pub async fn pin(&self, index: &IndexChain, name: &str, owner: &str) -> Result<IndexPin, CatalogError> {
+        self.pin_latest(index, &PinNaming::Given { name, owner }).await.map(|(_, pin)| pin)
+    }
+
+    /// As [`Self::pin`], to become a snapshot, under a name made of the store time.
+    pub async fn pin_dated(&self, index: &IndexChain) -> Result<(String, IndexPin), CatalogError> {
+        self.pin_latest(index, &PinNaming::Dated).await
+    }
+
+    async fn pin_latest(&self, index: &IndexChain, naming: &PinNaming<'_>) -> Result<(String, IndexPin), CatalogError> {
         let mut record = index.latest().await?.ok_or(TransactionRejected::Empty)?;
         for _ in 0..MAX_PIN_ATTEMPTS {
             record.state.not_closed()?;
             let known = self.register().await?;
-            let replaced = known.replaced_list(name, owner, index.generation())?;
+            naming.check(&known, index.generation())?;
+            let list = self.create_list(&record.state).await?;
+            let (name, owner) = match naming {
+                PinNaming::Given { name, owner } => ((*name).to_owned(), *owner),
+                PinNaming::Dated => (known.free_name(self.time_of(&list).await?).to_string(), SNAPSHOT_OWNER),
+            };
+            let replaced = known.replaced_list(&name, owner, index.generation())?;
             let pin = IndexPin {
                 owner: owner.to_owned(),
                 made: None,
+                renewed: None,
                 confirmed: false,
                 generation: index.generation().clone(),
                 manifest: record.number,
                 hash: record.hash.clone(),
-                list: self.create_list(&record.state).await?,
+                list: list.clone(),
+                verified: None,
             };
-            let list = pin.list.clone();
-            match self.append(|register| register.with(name, pin.clone(), replaced)).await {
+            match self.append(|register| register.with(&name, pin.clone(), replaced)).await {
                 Ok(_) => self.drop_list(replaced).await,
-                Err(error) => {
-                    // Only a refusal says that nothing names the list, nor ever will.
-                    if matches!(error, CatalogError::Rejected(_)) {
-                        self.drop_list(Some(&list)).await;
+                // Only a refusal says that nothing names the list, nor ever will.
+                Err(error @ CatalogError::Rejected(_)) => {
+                    self.drop_list(Some(&list)).await;
+                    if naming.may_choose_again() && self.register().await?.pins.contains_key(&name) {
+                        continue;
                     }
                     return Err(error);
                 }
+                Err(error) => return Err(error),
             }
             // After the pin: "next", which reads the slot behind the manifest, and never "poll", which may be a minute late.
             let newer = if mutants::is_pin_read_stale() { None } else { index.chain().latest_after(&record).await? };
             let now = newer.as_ref().unwrap_or(&record);
             if mutants::pin_counts(now.state.closed.is_none() && now.state.names_all_of(&record.state)) {
-                let confirmed = self.append(|register| register.with_confirmed(name, &list)).await?;
-                return confirmed.state.pins.get(name).cloned().ok_or_else(|| TransactionRejected::Empty.into());
+                let confirmed = self.append(|register| register.with_confirmed(&name, &list)).await?;
+                let pin = confirmed.state.pins.get(&name).cloned().ok_or(TransactionRejected::Empty)?;
+                return Ok((name, pin));
             }
-            self.drop_pin(name, owner, &list).await?;
+            self.drop_pin(&name, owner, &list).await?;
             record = newer.unwrap_or(record);
         }
         Err(CatalogError::Conflicts { chain: self.chain.store().url().to_string(), attempts: MAX_PIN_ATTEMPTS })
     }
 
-    /// Pins once more, under `name` and for `owner`, what the living pin `source` holds. For snapshots, which have no command yet; the
-    /// simulation's pinners use it.
+    /// Says that the maker of the pin `name`, which has this `list`, still works on it. One that was not renewed for the grace is taken
+    /// for left.
+    pub async fn renew(&self, name: &str, list: &str) -> Result<(), CatalogError> {
+        self.step(|register| register.with_renewed(name, list)).await.map(drop)
+    }
+
+    /// Makes a snapshot of the pin `name`: `proof` is what was read again. Refused unless the pin counts and still has this `list`. Where
+    /// it is one already, it stays as it is. Gives it, and the store time of the latest record.
+    pub async fn verify(
+        &self,
+        name: &str,
+        list: &str,
+        proof: &SnapshotProof,
+    ) -> Result<(IndexPin, StoreSecond), CatalogError> {
+        let record = self.step(|register| register.with_proof(name, list, proof)).await?;
+        let pin = record.state.pins.get(name).cloned().ok_or(TransactionRejected::Empty)?;
+        Ok((pin, record.time))
+    }
+
+    /// Takes in the snapshot `name` of another index of this log, which is pinned there by `pin`: `manifest` is what it holds, all of which
+    /// was copied to this index's store and read there, and `proof` says so. Where it was taken in before, it stays as it is.
+    pub async fn import(
+        &self,
+        name: &str,
+        pin: &IndexPin,
+        manifest: &Manifest,
+        proof: &SnapshotProof,
+    ) -> Result<IndexPin, CatalogError> {
+        let list = self.create_list(manifest).await?;
+        let verified = Some(SnapshotProof { time: None, ..proof.clone() });
+        let imported =
+            IndexPin { made: None, renewed: None, confirmed: true, list: list.clone(), verified, ..pin.clone() };
+        let appended = self.step(|register| register.with_import(name, &imported)).await;
+        let is_named = |pin: &IndexPin| pin.list == list;
+        match &appended {
+            Ok(record) if record.state.pins.values().any(is_named) => {}
+            Ok(_) | Err(CatalogError::Rejected(_)) => self.drop_list(Some(&list)).await,
+            Err(_) => {}
+        }
+        appended?.state.pins.get(name).cloned().ok_or_else(|| TransactionRejected::Empty.into())
+    }
+
+    /// Drops the pins that have served their time by `retention`, in one record, then their lists. Gives their names.
+    pub async fn drop_expired(&self, retention: &SnapshotRetention) -> Result<Vec<String>, CatalogError> {
+        let before = self.register().await?;
+        if retention.expired(&before).is_empty() {
+            return Ok(Vec::new());
+        }
+        let after = self.step(|register| Ok(register.without_all(&retention.expired(register)))).await?.state;
+        let mut dropped = Vec::new();
+        for (name, pin) in before.pins {
+            if after.pins.get(&name).is_none_or(|other| other.list != pin.list) {
+                // No later pin can have it: a copy needs a living source.
+                if after.pins.values().all(|other| other.list != pin.list) {
+                    self.drop_list(Some(&pin.list)).await;
+                }
+                dropped.push(name);
+            }
+        }
+        Ok(dropped)
+    }
+
+    /// The lists of pins of closing manifests that `open`, the open generation, has caught up with: it is promoted, and its cursor is
+    /// not below theirs. What they hold is not needed to go on.
+    pub async fn replaced_lists(&self, open: &Manifest) -> Result<Vec<String>, CatalogError> {
+        let mut replaced = Vec::new();
+        if open.until.is_some() || open.building.is_some() || open.closed.is_some() {
+            return Ok(replaced);
+        }
+        for (name, pin) in self.register().await?.pins {
+            let follows = successor_of_closing(&name).is_some_and(|successor| successor <= open.generation);
+            if pin.confirmed && follows && self.read_list(&pin).await?.cursor <= open.cursor {
+                replaced.push(pin.list);
+            }
+        }
+        Ok(replaced)
+    }
+
+    /// Pins once more, under `name` and for `owner`, what the living pin `source` holds. The simulation's pinners use it.
     pub async fn pin_again(&self, source: &str, name: &str, owner: &str) -> Result<PinRegister, CatalogError> {
         Ok(self.append(|register| register.with_copy(source, name, owner)).await?.state)
     }
 
-    /// Drops the pin `name`, which `owner` made, and its list if no other pin has it. For the retention of snapshots, as
-    /// [`Self::pin_again`].
+    /// Drops the pin `name`, which `owner` made, and its list if no other pin has it.
     pub async fn unpin(&self, name: &str, owner: &str) -> Result<(), CatalogError> {
         let Some(pin) = self.register().await?.pins.remove(name) else {
             return Err(pin_refused(name, "does not exist, or was dropped before", "name a living one").into());
@@ -318,8 +256,8 @@ impl PinChain {
         self.drop_pin(name, owner, &pin.list).await
     }
 
-    /// Drops the pin `name` if it is still the one with this list.
-    pub(crate) async fn drop_pin(&self, name: &str, owner: &str, list: &str) -> Result<(), CatalogError> {
+    /// Drops the pin `name`, which `owner` made, if it is still the one with this list, and the list if no other pin has it.
+    pub async fn drop_pin(&self, name: &str, owner: &str, list: &str) -> Result<(), CatalogError> {
         let after = self.append(|register| register.without(name, owner, list)).await?.state;
         // No later pin can have it: a copy needs a living source.
         if after.pins.values().all(|other| other.list != list) {
@@ -367,6 +305,13 @@ impl PinChain {
         Ok(manifest)
     }
 
+    /// Store time of the object `key`, which was just made.
+    async fn time_of(&self, key: &str) -> Result<StoreSecond, CatalogError> {
+        let made = self.index.head(key).await?;
+        let gone = || StoreError::Absent { url: self.index.url().to_string(), key: key.to_owned() };
+        Ok(made.ok_or_else(gone)?.time)
+    }
+
     /// Named by a nonce and not by its content: a name that was deleted is never used again.
     async fn create_list(&self, manifest: &Manifest) -> Result<String, CatalogError> {
         let nonce = self.entropy.nonce();
@@ -404,30 +349,5 @@ impl PinChain {
             transaction(register)
         };
         self.chain.append(None, step).await
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The bytes of format 1.
-    #[test]
-    fn list_1() {
-        let manifest: Manifest = serde_json::from_str(include_str!("../tests/formats/manifest-1.json")).unwrap();
-        let manifest = Manifest { closed: None, ..manifest };
-        let bytes = encode_list(&"a".repeat(32), &manifest).unwrap();
-        let file = include_bytes!("../tests/formats/pin-list-1.jsonl");
-        assert_eq!(bytes, file.as_slice(), "lists are written differently: a new layout is due");
-        assert_eq!(decode_list(file).unwrap(), manifest);
-    }
-
-    #[test]
-    fn a_list_of_a_newer_release_is_refused_whatever_else_it_says() {
-        let newer = decode_list(b"{\"format\":3,\"reads\":2,\"new\":true}\nnew\n").unwrap_err();
-        assert_eq!(newer, UnreadableList::Newer { reads: 2, known: 1 });
-        for damaged in [&b""[..], b"{}", b"{}\n{}\n", b"{\"format\":1,\"reads\":1,\"nonce\":\"\"}\n", b"\n"] {
-            assert!(matches!(decode_list(damaged), Err(UnreadableList::Damaged(_))), "{damaged:?}");
-        }
     }
 }

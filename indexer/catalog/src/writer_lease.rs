@@ -14,6 +14,7 @@ use crate::{
     manifest::{CompactionResult, Manifest, PublishRequest},
     mutants,
     pins::PinChain,
+    snapshot_name::closing_name,
 };
 
 /// How often the holder moves its heartbeat.
@@ -127,7 +128,7 @@ impl WriterLease {
         owner: &str,
     ) -> Result<ChainRecord<Manifest>, PublishError> {
         self.alive()?;
-        let name = format!("before-{}", successor.generation);
+        let name = closing_name(&successor.generation);
         let left = pins.register().await?.pins.remove(&name).filter(|pin| pin.confirmed && pin.owner == owner);
         // After the register was read: the pin of a later writer, which may have closed by now, must not be taken for one that was left.
         if let Some(newer) = self.chain.chain().latest_after(&self.latest).await? {

@@ -54,6 +54,9 @@ pub trait IndexEngine: Send + Sync + 'static {
     /// The records of `segment` whose seqs lie in `seqs`, by seq.
     async fn records(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<OperationRecord>, EngineError>;
 
+    /// What is known of the records of `segment` without their content, for those whose seqs lie in `seqs`, by seq.
+    async fn places(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<RecordPlace>, EngineError>;
+
     /// The stored form of `marks`.
     fn pack_marks(&self, marks: &RecordMarks) -> Result<Bytes, EngineError>;
 
@@ -122,6 +125,19 @@ pub struct RecordedOutcome {
     pub outcome: Outcome,
     /// Whether a later record corrects this one.
     pub corrected: bool,
+}
+
+/// Which operation a record is of, and what was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordPlace {
+    /// Its entry.
+    pub token: Token,
+    /// Its place within the entry.
+    pub op: u32,
+    /// The record's seq.
+    pub seq: u64,
+    /// What was decided.
+    pub outcome: Outcome,
 }
 
 /// Selects operations that are not settled.

@@ -9,7 +9,8 @@ use tidemark_catalog::{Manifest, SegmentMeta, SidecarMeta};
 
 use crate::{
     engine::{
-        EngineError, IndexEngine, IndexLookup, PackedSegment, RecordMarks, RecordStats, SegmentBuilder, SegmentFile,
+        EngineError, IndexEngine, IndexLookup, PackedSegment, RecordMarks, RecordPlace, RecordStats, SegmentBuilder,
+        SegmentFile,
     },
     record::OperationRecord,
 };
@@ -87,6 +88,10 @@ impl<D: EngineDecorator> IndexEngine for D {
 
     async fn records(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<OperationRecord>, EngineError> {
         self.inner().records(segment, seqs).await
+    }
+
+    async fn places(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<RecordPlace>, EngineError> {
+        self.inner().places(segment, seqs).await
     }
 
     fn pack_marks(&self, marks: &RecordMarks) -> Result<Bytes, EngineError> {

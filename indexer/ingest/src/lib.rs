@@ -66,6 +66,7 @@ mod record_bytes;
 mod record_resolver;
 mod retry;
 mod segment_upload;
+pub mod snapshot;
 mod status;
 mod task;
 mod verify;

@@ -17,7 +17,7 @@ use tidemark_wal::{Outcome, Token};
 
 use crate::{
     engine::{
-        EngineError, IndexEngine, IndexLookup, PackedSegment, RecordMarks, RecordStats, RecordedOutcome,
+        EngineError, IndexEngine, IndexLookup, PackedSegment, RecordMarks, RecordPlace, RecordStats, RecordedOutcome,
         SegmentBuilder, SegmentFile, UnfitRecords, UnsettledOperation, UnsettledQuery,
     },
     record::OperationRecord,
@@ -164,6 +164,16 @@ impl IndexEngine for ModelEngine {
     async fn records(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<OperationRecord>, EngineError> {
         let records = self.segment(segment).await?;
         Ok(records.iter().filter(|record| seqs.contains(&record.seq)).cloned().collect())
+    }
+
+    async fn places(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<RecordPlace>, EngineError> {
+        let records = self.segment(segment).await?;
+        let place = |record: &OperationRecord| {
+            let OperationRecord { token, op, seq, .. } = *record;
+            let outcome = record.decision.outcome;
+            RecordPlace { token, op, seq, outcome }
+        };
+        Ok(records.iter().filter(|record| seqs.contains(&record.seq)).map(place).collect())
     }
 
     fn pack_marks(&self, marks: &RecordMarks) -> Result<Bytes, EngineError> {

@@ -7,7 +7,7 @@ use tidemark_catalog::{CompactionResult, Manifest};
 use tidemark_store::{StoreError, StoreSecond, mutant_hooks};
 use tidemark_wal::{ListedEntry, Outcome};
 
-use crate::{corrected_totals::CorrectedTotals, engine::RecordMarks};
+use crate::{corrected_totals::CorrectedTotals, engine::RecordMarks, record::OperationRecord};
 
 /// Entries in token order, as a listing shows them.
 type ListedEntries = BoxStream<'static, Result<ListedEntry, StoreError>>;
@@ -69,6 +69,24 @@ mutant_hooks! {
         _ => window,
     }
 
+    /// `ArchiveWithoutTimes`: an operation is archived with the time of its token in place of its entry's store time.
+    pub(crate) fn archived(record: OperationRecord) -> OperationRecord {
+        ArchiveWithoutTimes => without_store_time(record),
+        _ => record,
+    }
+
+    /// `SnapshotUnread`: a snapshot is verified although nothing was read again.
+    pub(crate) fn is_read_again() -> bool {
+        SnapshotUnread => false,
+        _ => true,
+    }
+
+    /// `UnsettledArchived`: what the audit still looks at is archived.
+    pub(crate) fn archived_up_to(audited: StoreSecond, cursor: StoreSecond) -> StoreSecond {
+        UnsettledArchived => cursor,
+        _ => audited,
+    }
+
     /// `CursorOffByOne`: the cursor's second counts as decided too.
     pub(crate) fn cursor_bound(horizon: StoreSecond) -> StoreSecond {
         CursorOffByOne => horizon.next(),
@@ -92,6 +110,12 @@ mutant_hooks! {
         CompactionLosesCorrection => replacing_every_sidecar(compaction, manifest),
         _ => compaction,
     }
+}
+
+#[cfg(feature = "mutants")]
+fn without_store_time(mut record: OperationRecord) -> OperationRecord {
+    record.decision.entry_time = record.token.second();
+    record
 }
 
 #[cfg(feature = "mutants")]

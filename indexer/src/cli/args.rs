@@ -20,7 +20,7 @@ pub(super) struct LogArgs {
     #[arg(long, env = "TIDEMARK_METADATA", value_name = "URL", value_delimiter = ',', required = true, value_parser = url)]
     pub(super) metadata: Vec<Url>,
     // The same as in `StoresArgs`, which must not be flattened here: an `Option<LogArgs>` would always be `None`.
-    /// Settings of the stores as JSON or YAML: `{"log": S, "metadata": S, "index": S}` with
+    /// Settings of the stores as JSON or YAML: `{"log": S, "metadata": S, "index": S, "copy": S}` with
     /// S = `{"endpoint", "region", "account", "allowHTTP", "caFile", "credentialsDir"}`, all optional. What is left out comes from the
     /// environment. `credentialsDir` holds one file a credential, read again when it changes.
     #[arg(long, env = "TIDEMARK_STORES", value_name = "JSON", value_parser = stores)]
@@ -42,7 +42,7 @@ impl LogArgs {
 /// How stores are reached.
 #[derive(Clone, Debug, Args)]
 pub(super) struct StoresArgs {
-    /// Settings of the stores as JSON or YAML: `{"log": S, "metadata": S, "index": S}` with
+    /// Settings of the stores as JSON or YAML: `{"log": S, "metadata": S, "index": S, "copy": S}` with
     /// S = `{"endpoint", "region", "account", "allowHTTP", "caFile", "credentialsDir"}`, all optional. What is left out comes from the
     /// environment. `credentialsDir` holds one file a credential, read again when it changes.
     #[arg(long, env = "TIDEMARK_STORES", value_name = "JSON", value_parser = stores)]

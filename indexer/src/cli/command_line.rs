@@ -6,7 +6,9 @@ use clap::{Parser, Subcommand};
 
 #[cfg(feature = "demo")]
 use super::demo;
-use super::{append, args, audit, check, dev, exit::CommandExit, gc, index, log, probe, serve, verify};
+use super::{
+    append, args, audit, check, dev, exit::CommandExit, gc, index, log, probe, serve, snapshot, snapshots, verify,
+};
 #[cfg(feature = "kubernetes")]
 use super::{kubectl, lint};
 
@@ -26,7 +28,7 @@ pub struct CommandLine {
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a store lacks a guarantee that Tidemark needs (append, check, \
 index, log set), 4 another process has taken over (index), 5 not acknowledged in time (append), \
-6 the outcome of a write is unknown: run it again (dev, index, log set, log unregister), \
+6 the outcome of a write is unknown: run it again (dev, index, log set, log unregister, snapshot), \
 7 entries are left that cannot be read (audit), 8 something is damaged (verify). \
 A second SIGTERM or SIGINT forces a service to exit, with 128 + its number.\n\
 URLs: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, file:///folder. \
@@ -44,6 +46,8 @@ enum CliCommand {
     Log(log::LogCommand),
     Audit(audit::AuditCommand),
     Gc(gc::GcCommand),
+    Snapshot(snapshot::SnapshotCommand),
+    Snapshots(snapshots::SnapshotsCommand),
     Verify(verify::VerifyCommand),
     Check(check::CheckCommand),
     #[cfg(feature = "kubernetes")]
@@ -75,6 +79,8 @@ impl CommandLine {
             CliCommand::Log(log) => log.run().await,
             CliCommand::Audit(audit) => Box::pin(audit.run()).await,
             CliCommand::Gc(gc) => gc.run().await,
+            CliCommand::Snapshot(snapshot) => Box::pin(snapshot.run()).await,
+            CliCommand::Snapshots(snapshots) => snapshots.run().await,
             CliCommand::Verify(verify) => Box::pin(verify.run()).await,
             CliCommand::Check(check) => check.run().await,
             #[cfg(feature = "kubernetes")]

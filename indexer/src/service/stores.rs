@@ -24,6 +24,8 @@ pub struct StoresSettings {
     pub metadata: StoreSettings,
     /// The index's store.
     pub index: StoreSettings,
+    /// The store that snapshots are copied to.
+    pub copy: StoreSettings,
 }
 
 /// What was opened: the log, if one was named, and the index.
@@ -58,6 +60,11 @@ impl StoresSettings {
     /// A store that is reached as the log's own is.
     pub fn beside_log(&self, url: &Url) -> Result<Store, StoreError> {
         Store::open_as(url, &StoreAccess::new(&self.log, StoreEnvironment::of_process()))
+    }
+
+    /// The store that snapshots are copied to.
+    pub fn snapshot_copies(&self, url: &Url) -> Result<Store, StoreError> {
+        Store::open_as(url, &StoreAccess::new(&self.copy, StoreEnvironment::of_process()))
     }
 
     /// A log, for a command that needs no index.

@@ -116,13 +116,21 @@ mutants! {
     UnverifiedCompactionInput,
     /// What a label holds is taken for each of several entries that may have written it (`tidemark-wal`).
     LabelOfLaterEntry,
+    /// An operation is archived with the time of its token in place of its entry's store time (`tidemark-ingest`).
+    ArchiveWithoutTimes,
+    /// A snapshot is verified although nothing was read again (`tidemark-ingest`).
+    SnapshotUnread,
+    /// What the audit still looks at is archived (`tidemark-ingest`).
+    UnsettledArchived,
+    /// A writer publishes an object of an earlier epoch (process, in `scenario/recorded_history.rs`).
+    LowerEpochAdopted,
 }
 
 /// The mutants whose body is in an engine: `mutants/engine.rs`.
 pub const ENGINE_MUTANTS: [Mutant; 3] =
     [Mutant::OutcomeDecidedAgain, Mutant::UnverifiedCompactionInput, Mutant::FullDiskCutsSegment];
 /// The mutants whose body is in a process of a scenario: `scenario/`.
-pub const PROCESS_MUTANTS: [Mutant; 1] = [Mutant::PurgeBeforeClosing];
+pub const PROCESS_MUTANTS: [Mutant; 2] = [Mutant::PurgeBeforeClosing, Mutant::LowerEpochAdopted];
 /// The names of the mutants whose body is in a crate: `indexer/{store,wal,catalog,ingest}/src/mutants.rs`.
 pub const CRATE_MUTANTS: [&[&str]; 4] = [
     tidemark_store::mutants::MUTANT_HOOKS,

@@ -3,6 +3,7 @@
 pub mod chain;
 pub mod garbage;
 pub mod indexers;
+mod long_run;
 pub mod maintenance;
 pub mod mixed;
 pub mod outages;
@@ -10,6 +11,9 @@ mod publication;
 pub mod purge;
 pub mod readers;
 mod verification;
+mod recorded_history;
+mod snapshot_model;
+pub mod snapshots;
 pub mod writers;
 
 use crate::{
@@ -29,11 +33,13 @@ pub enum SimScenario {
     Mixed,
     /// An index that is purged while another log competes for its prefix.
     Purge,
+    /// Snapshots of an index that is written and collected, over days.
+    Snapshots,
 }
 
 impl SimScenario {
     /// Every scenario.
-    pub const ALL: [Self; 4] = [Self::Chain, Self::Garbage, Self::Mixed, Self::Purge];
+    pub const ALL: [Self; 5] = [Self::Chain, Self::Garbage, Self::Mixed, Self::Purge, Self::Snapshots];
 
     /// The scenario of this name.
     pub fn named(name: &str) -> Option<Self> {
@@ -47,6 +53,7 @@ impl SimScenario {
             Self::Garbage => "garbage",
             Self::Mixed => "mixed",
             Self::Purge => "purge",
+            Self::Snapshots => "snapshots",
         }
     }
 
@@ -57,6 +64,7 @@ impl SimScenario {
             (Self::Chain, _) => run_seed(seed, mutant, echo, chain::run),
             (Self::Garbage, _) => run_seed(seed, mutant, echo, garbage::run),
             (Self::Purge, _) => run_seed(seed, mutant, echo, purge::run),
+            (Self::Snapshots, _) => run_seed(seed, mutant, echo, snapshots::run),
             (Self::Mixed, None) => {
                 run_seed(seed, None, echo, |seed, echo| mixed::run(seed, SimConfig::mixed(seed), echo))
             }
@@ -80,6 +88,10 @@ pub fn run_for_mutant(seed: u64, target: Mutant, mutant: Option<Mutant>, echo: b
         | Mutant::PurgeDropsFence
         | Mutant::PurgedGenerationReopened
         | Mutant::OtherLogAdmitted => run_seed(seed, mutant, echo, purge::run),
+        Mutant::ArchiveWithoutTimes
+        | Mutant::SnapshotUnread
+        | Mutant::UnsettledArchived
+        | Mutant::LowerEpochAdopted => run_seed(seed, mutant, echo, snapshots::run),
         _ => run_seed(seed, mutant, echo, |seed, echo| mixed::run(seed, SimConfig::for_mutant(seed, target), echo)),
     }
 }

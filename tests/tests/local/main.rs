@@ -45,5 +45,6 @@ mod product_sources;
 mod purge;
 mod readme;
 mod task_commands;
+mod snapshots;
 mod unreadable;
 mod verify;

@@ -3,10 +3,10 @@
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
 use tidemark_catalog::{
-    BodyDigest, CatalogError, CollectorState, EndReason, GarbageList, Generation, GenerationEnd, IndexOwner, IndexPin,
-    IndexRegistration, IndexTotals, LeaseHolder, LogClaim, LogCleaner, LogCursor, LogFloor, LogId, Manifest,
-    ParameterSet, PinRegister, ProbeRecord, RecordCounts, RootState, SegmentMeta, SetDigest, SetElement, SidecarMeta,
-    WriterIdentity,
+    ArchiveExtent, BodyDigest, CatalogError, CollectorState, EndReason, GarbageList, Generation, GenerationEnd,
+    IndexOwner, IndexPin, IndexRegistration, IndexTotals, LeaseHolder, LogClaim, LogCleaner, LogCursor, LogFloor,
+    LogId, Manifest, ParameterSet, PinRegister, ProbeRecord, RecordCounts, RootState, SegmentMeta, SetDigest,
+    SetElement, SidecarMeta, SnapshotProof, WriterIdentity,
 };
 use tidemark_store::{AppendOnlyChain, ChainRecord, ChainState as _, Entropy, StateExtensions, Store, StoreSecond};
 use tidemark_wal::{Evidence, LogParameters, Outcome, Token};
@@ -181,14 +181,27 @@ fn manifest_1_purged() {
 #[test]
 fn pins_1_and_garbage_1() {
     let log = LogId("0123456789abcdef".repeat(2));
+    let proof = SnapshotProof {
+        time: Some(second(1_600_000_300)),
+        horizon: second(1_600_000_090),
+        cursor: LogCursor(second(1_600_000_080)),
+        audited: second(1_600_000_070),
+        first: Some(second(1_600_000_010)),
+        counts: RecordCounts { committed: 3, ..RecordCounts::default() },
+        digest: SetDigest::default(),
+        bytes: 4096,
+        archive: Some(ArchiveExtent { version: 2, hash: "ab".repeat(32), end: LogCursor(second(1_600_000_070)) }),
+    };
     let pin = IndexPin {
         owner: "snapshot".to_owned(),
         made: Some(second(1_600_000_100)),
+        renewed: Some(second(1_600_000_200)),
         confirmed: true,
         generation: "g2".parse().unwrap(),
         manifest: 7,
         hash: "ef".repeat(32),
         list: format!("snapshots/{log}/list/g2/{}", "a".repeat(32)),
+        verified: Some(proof),
     };
     let register = PinRegister {
         log: log.clone(),

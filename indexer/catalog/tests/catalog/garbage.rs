@@ -28,8 +28,8 @@ use super::{
 const HOUR: Duration = Duration::from_hours(1);
 
 /// An index with one writer.
-struct IndexFixture {
-    stage: ScriptedStore,
+pub(crate) struct IndexFixture {
+    pub(crate) stage: ScriptedStore,
     process: IndexProcess,
     writer: WriterLease,
     log: LogId,
@@ -37,7 +37,7 @@ struct IndexFixture {
 }
 
 impl IndexFixture {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let stage = ScriptedStore::new();
         let process = IndexProcess::new("a", &stage, owner("1"));
         let writer = process.writes().await;
@@ -58,26 +58,26 @@ impl IndexFixture {
     }
 
     /// Two passes with the grace between them: what was garbage at the first is gone.
-    async fn collect_all(&self) {
+    pub(crate) async fn collect_all(&self) {
         self.collect().await;
         self.wait(GARBAGE_GRACE).await;
         self.collect().await;
     }
 
-    fn pins(&self) -> PinChain {
+    pub(crate) fn pins(&self) -> PinChain {
         PinChain::open(&self.index(), &self.log, self.entropy.clone())
     }
 
-    fn chain(&self) -> IndexChain {
+    pub(crate) fn chain(&self) -> IndexChain {
         IndexChain::open(&self.index(), Generation::first(), self.entropy.clone())
     }
 
-    fn chain_of(&self, generation: u64) -> IndexChain {
+    pub(crate) fn chain_of(&self, generation: u64) -> IndexChain {
         IndexChain::open(&self.index(), numbered(generation), self.entropy.clone())
     }
 
     /// The generations before this one end, as by reindexes, and it begins.
-    async fn rebuild_up_to(&self, generation: u64) {
+    pub(crate) async fn rebuild_up_to(&self, generation: u64) {
         let claim = &self.writer.manifest().state.claim;
         for number in 2..=generation {
             let end = GenerationEnd { generation: Some(numbered(number)), by: EndReason::Reindex };
@@ -129,7 +129,7 @@ impl IndexFixture {
         }
     }
 
-    async fn publish(&mut self) -> String {
+    pub(crate) async fn publish(&mut self) -> String {
         let segment = self.upload().await;
         let state = &self.writer.manifest().state;
         let publication =
@@ -139,7 +139,7 @@ impl IndexFixture {
     }
 
     /// Replaces the first segment by another with the same record.
-    async fn compact(&mut self) -> String {
+    pub(crate) async fn compact(&mut self) -> String {
         let old = self.writer.manifest().state.segments[0].clone();
         let key = self.upload().await.key;
         let (removes, adds) = (vec![old.key.clone()], vec![SegmentMeta { key, ..old.clone() }]);
@@ -147,11 +147,11 @@ impl IndexFixture {
         old.key
     }
 
-    async fn raise_epoch(&mut self) {
+    pub(crate) async fn raise_epoch(&mut self) {
         self.writer.raise_epoch().await.unwrap();
     }
 
-    async fn has(&self, key: &str) -> bool {
+    pub(crate) async fn has(&self, key: &str) -> bool {
         self.index().head(key).await.unwrap().is_some()
     }
 
@@ -205,7 +205,7 @@ impl IndexFixture {
     }
 
     /// Time passes, by the store's clock.
-    async fn wait(&self, span: Duration) {
+    pub(crate) async fn wait(&self, span: Duration) {
         advance(span).await;
     }
 }
@@ -867,19 +867,24 @@ async fn every_list_is_read(index: &Store, log: &LogId) {
 }
 
 /// How many lists there are.
-async fn lists(ground: &IndexFixture) -> usize {
+pub(crate) async fn lists(ground: &IndexFixture) -> usize {
     ground.stage.keys().await.iter().filter(|key| key.contains("/list/")).count()
 }
 
 /// Ends `work` at its call `step`. Whether it got to its end instead.
-async fn crashes<T>(stage: &ScriptedStore, step: u64, end: CallFault, work: impl Future<Output = T>) -> Option<T> {
+pub(crate) async fn crashes<T>(
+    stage: &ScriptedStore,
+    step: u64,
+    end: CallFault,
+    work: impl Future<Output = T>,
+) -> Option<T> {
     stage.disturb(StoreCall::Any, "index", step, 1, end);
     let done = timeout(Duration::from_secs(100), work).await.ok();
     stage.peace();
     done
 }
 
-fn steps() -> impl Iterator<Item = (u64, CallFault)> {
+pub(crate) fn steps() -> impl Iterator<Item = (u64, CallFault)> {
     (0..120).flat_map(|step| [(step, CallFault::EndBefore), (step, CallFault::EndAfter)])
 }
 

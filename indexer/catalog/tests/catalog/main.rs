@@ -7,5 +7,6 @@ mod garbage;
 mod logs;
 mod purge;
 mod root_chain;
+mod snapshots;
 mod support;
 mod writer;

@@ -11,6 +11,7 @@ mod fake_bucket;
 mod history;
 mod large_second;
 mod verify;
+mod snapshots;
 mod world;
 
 use std::time::Duration;

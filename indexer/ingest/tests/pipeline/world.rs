@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use serde_json::{Value, json};
 use tidemark_catalog::{
     CompactionResult, Generation, IndexChain, IndexOwner, IndexRegistration, IndexTotals, LogCursor, Manifest,
-    ObjectKind, ObjectName, PublishRequest, RootChain, RootState, SegmentMeta, WriterIdentity,
+    ObjectKind, ObjectName, PinChain, PublishRequest, RootChain, RootState, SegmentMeta, WriterIdentity,
 };
 use tidemark_store::{Entropy, Store, StoreClock, StoreSecond};
 use tidemark_wal::{Log, LogParameters, Outcome, Token};
@@ -18,6 +18,7 @@ use tidemark_ingest::{
     OutcomeSelection, VerifyOptions,
     engine::{IndexEngine, RecordStats, SegmentFile},
     model_engine::{IndexContents, ModelEngine},
+    snapshot::{SnapshotCopier, SnapshotMaker, SnapshotPlace, model_archive::ModelArchive},
 };
 
 /// The index's URL, by which it is registered.
@@ -204,6 +205,37 @@ impl IngestWorld {
             options: VerifyOptions { outcomes, fetches: 8, entry_memory: 1 << 20 },
             log,
         }
+    }
+
+    /// What makes snapshots, as a process of its own, and the archive that it fills.
+    pub(crate) async fn snapshot_maker(&self) -> (SnapshotMaker, ModelArchive) {
+        let (log, chain, index) = (self.log(), self.chain(), self.bucket.store("index"));
+        let root = RootChain::open(&log, self.entropy.clone());
+        let id = root.id().await.unwrap().unwrap();
+        let archive = ModelArchive::open(&index, &id, self.entropy.clone());
+        let maker = SnapshotMaker {
+            log,
+            root,
+            chain,
+            pins: PinChain::open(&index, &id, self.entropy.clone()),
+            engine: self.engine(),
+            archive: Arc::new(archive.clone()),
+            progress: watch::Sender::default(),
+        };
+        (maker, archive)
+    }
+
+    /// What copies snapshots to a second store, and the archive there.
+    pub(crate) async fn snapshot_copier(&self) -> (SnapshotCopier, ModelArchive) {
+        let root = RootChain::open(&self.log(), self.entropy.clone());
+        let id = root.id().await.unwrap().unwrap();
+        let place = |index: Store| {
+            let archive = ModelArchive::open(&index, &id, self.entropy.clone());
+            let pins = PinChain::open(&index, &id, self.entropy.clone());
+            (SnapshotPlace { index, pins, archive: Arc::new(archive.clone()) }, archive)
+        };
+        let ((from, _), (to, archive)) = (place(self.bucket.store("index")), place(self.bucket.store("copy")));
+        (SnapshotCopier { from, to, progress: watch::Sender::default() }, archive)
     }
 
     pub(crate) fn start(&self) -> RunningIngest {

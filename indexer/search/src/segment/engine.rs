@@ -37,7 +37,8 @@ use super::{
 use tidemark_ingest::{
     OperationRecord,
     engine::{
-        EngineError, IndexEngine, IndexLookup, PackedSegment, RecordMarks, RecordStats, SegmentBuilder, SegmentFile,
+        EngineError, IndexEngine, IndexLookup, PackedSegment, RecordMarks, RecordPlace, RecordStats, SegmentBuilder,
+        SegmentFile,
     },
 };
 
@@ -436,6 +437,14 @@ impl IndexEngine for TantivyEngine {
         let open = self.segment(segment.clone()).await?;
         let held = seqs.start.max(segment.seq.start)..seqs.end.min(segment.seq.end);
         spawn_blocking(move || held.filter_map(|seq| open.doc(seq)).map(|doc| open.record(doc)).collect())
+            .await
+            .map_err(|e| refused("read records", &e))?
+    }
+
+    async fn places(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<RecordPlace>, EngineError> {
+        let open = self.segment(segment.clone()).await?;
+        let held = seqs.start.max(segment.seq.start)..seqs.end.min(segment.seq.end);
+        spawn_blocking(move || held.filter_map(|seq| open.doc(seq)).map(|doc| open.place(doc)).collect())
             .await
             .map_err(|e| refused("read records", &e))?
     }

@@ -26,7 +26,10 @@ use super::{
     term_filter::{self, FilterKind},
     token_columns::{TokenColumns, second_of_sort_key},
 };
-use tidemark_ingest::{LatestCommit, OperationRecord, engine::EngineError};
+use tidemark_ingest::{
+    LatestCommit, OperationRecord,
+    engine::{EngineError, RecordPlace},
+};
 
 /// Blocks of stored records that a segment on the disk keeps decompressed: 16 KiB each, more where a record is larger.
 const CACHED_STORE_BLOCKS: usize = 8;
@@ -173,6 +176,12 @@ impl OpenSegment {
         let mut record: OperationRecord = self.stored(doc)?;
         record.seq = self.seq(doc);
         Ok(record)
+    }
+
+    /// Which operation the document is of, from the columns alone.
+    pub(crate) fn place(&self, doc: DocId) -> Result<RecordPlace, EngineError> {
+        let outcome = self.outcome(doc).ok_or_else(|| self.damaged(&"a record has no outcome"))?;
+        Ok(RecordPlace { token: self.tokens.token(doc), op: self.op(doc), seq: self.seq(doc), outcome })
     }
 
     /// What was decided, as the stored record says.

@@ -9,69 +9,61 @@ use std::{
 
 use parking_lot::{Mutex, MutexGuard};
 use tidemark_catalog::{
-    CatalogError, CollectorState, CompactionResult, GARBAGE_GRACE, GarbageCollector, Generation, IndexChain,
-    IndexOwner, IndexPin, IndexRegistration, LogCursor, LogId, Manifest, ObjectName, PinChain, PinRegister,
-    PublishError, RootChain, SegmentMeta, TransactionRejected, WriterIdentity, WriterLease,
+    CatalogError, CollectorState, CompactionResult, GARBAGE_GRACE, IndexPin, Manifest, ObjectName, PinChain,
+    PinRegister, PublishError, SegmentMeta, WriterIdentity, WriterLease,
 };
-use tidemark_store::{Entropy, Store, StoreClock};
-use tidemark_wal::{Log, LogParameters};
+use tidemark_store::StoreClock;
 use tokio::time::sleep;
-use url::Url;
 
-use super::publication::{next_second, upload_segment};
+use super::{
+    long_run::{FAULT_BURST_DURATION, INDEX, LongRun, RECOVERY_DURATION, collect, fault_schedule},
+    publication::{next_second, upload_segment},
+};
 use crate::{
     chain_record::record_state,
-    fault_injecting_store::FaultInjectingStore,
     fault_schedule::FaultSchedule,
-    mutants::mutated,
     process::SimProcess,
     simulated_store::{SimulatedStore, StoreChange, StoreEvent},
     supervise::{ProcessEnd, supervise},
 };
 
-const LOG: &str = "log";
-const INDEX: &str = "index";
-const URL: &str = "sim://index/";
-const FAULT_BURST_DURATION: Duration = Duration::from_hours(4 * 24);
-/// Long enough that a process that is paused at the beginning goes on, and what is garbage then goes.
-const RECOVERY_DURATION: Duration = Duration::from_hours(3 * 24);
 /// Objects that do not belong to the catalog.
 const FOREIGN_KEYS: [&str; 3] =
     ["README.txt", "g1/plan/1", "g7/segment/00000000000000000001-0123456789abcdef0123456789abcdef"];
 
 /// The model of manifests and pins, from every event.
 #[derive(Debug, Default)]
-struct GarbageModel {
+pub(super) struct GarbageModel {
     /// The latest manifest and its number: the first record that was written in each slot counts.
-    latest: Option<(u64, Manifest)>,
+    pub(super) latest: Option<(u64, Manifest)>,
     /// The latest pins and the number of their record.
-    pins: (u64, BTreeMap<String, IndexPin>),
+    pub(super) pins: (u64, BTreeMap<String, IndexPin>),
     /// What each list holds, by key.
     lists: BTreeMap<String, BTreeSet<String>>,
     /// Since when nothing names an object, in true time (milliseconds).
     unnamed_since: BTreeMap<String, u64>,
     /// The same, but a pin that does not count yet names its objects, too: its process may have crashed.
     free_since: BTreeMap<String, u64>,
-    objects: BTreeSet<String>,
+    pub(super) objects: BTreeSet<String>,
     /// The collectors' lists, by name, and the true time (milliseconds) at which each was written.
     garbage_lists: BTreeMap<String, u64>,
     /// The number of the collectors' latest record, and the lists that it names.
     collected: (u64, BTreeSet<String>),
     /// The epochs in force, and since when, in true time (milliseconds).
     epochs: Vec<(u64, u64)>,
-    marks: BTreeSet<&'static str>,
+    pub(super) marks: BTreeSet<&'static str>,
 }
 
 #[derive(Clone)]
 struct GarbageWorld {
-    simulated_store: SimulatedStore,
+    run: LongRun,
     model: Arc<Mutex<GarbageModel>>,
 }
 
 /// Runs the scenario to its end.
 pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
     let simulated_store = SimulatedStore::new(seed, fault_schedule(seed), echo);
-    let world = GarbageWorld { simulated_store: simulated_store.clone(), model: Arc::default() };
+    let world = GarbageWorld { run: LongRun { simulated_store: simulated_store.clone() }, model: Arc::default() };
     let model = world.model.clone();
     simulated_store.set_observer(Box::new(move |event| model.lock().observe(event)));
     simulated_store.plant_foreign(INDEX, &FOREIGN_KEYS);
@@ -80,7 +72,7 @@ pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
         supervise(&simulated_store, &format!("writer{n}"), true, move |process| write(writing.clone(), process));
         supervise(&simulated_store, &format!("pinner{n}"), true, move |process| pin(pinning.clone(), process));
         supervise(&simulated_store, &format!("collector{n}"), true, move |process| {
-            collect(collecting.clone(), process)
+            collect(collecting.run.clone(), process)
         });
     }
     sleep(FAULT_BURST_DURATION).await;
@@ -98,74 +90,14 @@ pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
     simulated_store
 }
 
-fn fault_schedule(seed: u64) -> FaultSchedule {
-    FaultSchedule {
-        network_delay: 1..=200,
-        write_delay: 0..=1_500,
-        lost_writes: 20,
-        lost_answers: 25,
-        late_writes: 20,
-        late_write_delay: 0..=100_000_000,
-        duplicated_writes: 20,
-        false_conflicts: 10,
-        failed_reads: 15,
-        process_pauses: if seed.is_multiple_of(2) { 8 } else { 3 },
-        pause_duration: if seed.is_multiple_of(3) { 1_000..=120_000 } else { 1_000..=150_000_000 },
-        process_crashes: 4,
-        page_size: 5..=40,
-        call_timeout: 5_000,
-        ..FaultSchedule::fault_free()
-    }
-}
-
 impl GarbageWorld {
     fn model(&self) -> MutexGuard<'_, GarbageModel> {
         self.model.lock()
     }
-
-    fn store(&self, bucket: &str, process: &SimProcess) -> Store {
-        let url = Url::parse(&format!("sim://{bucket}/")).unwrap_or_else(|error| unreachable!("{error}"));
-        Store::over(mutated(FaultInjectingStore::new(&self.simulated_store, bucket, process)), url)
-    }
-
-    fn entropy(&self) -> Entropy {
-        Entropy::seeded(self.simulated_store.state().rng.fork())
-    }
-
-    fn log(&self, process: &SimProcess) -> Log {
-        Log::over(self.store(LOG, process), Vec::new())
-    }
-
-    fn chain(&self, process: &SimProcess) -> IndexChain {
-        IndexChain::open(&self.store(INDEX, process), Generation::first(), self.entropy())
-    }
-
-    /// The log's id, once a writer has made the root.
-    async fn log_id(&self, process: &SimProcess) -> LogId {
-        loop {
-            match RootChain::open(&self.log(process), self.entropy()).id().await {
-                Ok(Some(id)) => return id,
-                Ok(None) | Err(_) => self.sleep_minutes(1..=20).await,
-            }
-        }
-    }
-
-    fn is_fault_burst_over(&self) -> bool {
-        Duration::from_millis(self.simulated_store.elapsed()) + Duration::from_hours(24) > FAULT_BURST_DURATION
-    }
-
-    fn number(&self, range: std::ops::RangeInclusive<u64>) -> u64 {
-        self.simulated_store.state().rng.in_range(&range)
-    }
-
-    async fn sleep_minutes(&self, range: std::ops::RangeInclusive<u64>) {
-        let minutes = self.number(range);
-        sleep(Duration::from_mins(minutes)).await;
-    }
 }
 
 impl GarbageModel {
-    fn observe(&mut self, event: &StoreEvent) -> Result<(), String> {
+    pub(super) fn observe(&mut self, event: &StoreEvent) -> Result<(), String> {
         if event.bucket != INDEX {
             return Ok(());
         }
@@ -318,7 +250,7 @@ impl GarbageModel {
         Ok(())
     }
 
-    fn check_final_state(&self, before: Option<u64>, now: u64) -> Result<(), String> {
+    pub(super) fn check_final_state(&self, before: Option<u64>, now: u64) -> Result<(), String> {
         let Some((number, manifest)) = &self.latest else { return Err("nothing was published".to_owned()) };
         if Some(*number) <= before {
             return Err(format!("no progress: manifest {number}"));
@@ -356,9 +288,9 @@ fn number_below(key: &str, prefix: &str) -> Option<u64> {
 
 /// A writer: publishes, compacts, uploads what it never publishes, raises its epoch.
 async fn write(world: GarbageWorld, process: SimProcess) -> ProcessEnd {
-    world.sleep_minutes(0..=300).await;
-    let log = world.log(&process);
-    let chain = match open(&world, &process, &log).await {
+    world.run.sleep_minutes(0..=300).await;
+    let log = world.run.log(&process);
+    let chain = match world.run.registered(&process, &log).await {
         Ok(chain) => chain,
         Err(error) => return ProcessEnd::GaveUp(error.to_string()),
     };
@@ -369,9 +301,9 @@ async fn write(world: GarbageWorld, process: SimProcess) -> ProcessEnd {
         Ok(lease) => lease,
         Err(error) => return ProcessEnd::GaveUp(error.to_string()),
     };
-    for _ in 0..world.number(3..=12) {
-        world.sleep_minutes(10..=400).await;
-        let step = match world.number(0..=5) {
+    for _ in 0..world.run.number(3..=12) {
+        world.run.sleep_minutes(10..=400).await;
+        let step = match world.run.number(0..=5) {
             0 => lease.raise_epoch().await.map(drop),
             1 => upload(&world, &process, &lease).await.map(drop),
             2 | 3 => compact(&world, &process, &mut lease).await,
@@ -384,25 +316,15 @@ async fn write(world: GarbageWorld, process: SimProcess) -> ProcessEnd {
     ProcessEnd::GaveUp("another one goes on".to_owned())
 }
 
-async fn open(world: &GarbageWorld, process: &SimProcess, log: &Log) -> Result<IndexChain, CatalogError> {
-    let root = RootChain::open(log, world.entropy());
-    let chain = world.chain(process).for_log(&root);
-    let owner = IndexOwner::Named { name: "sim".to_owned() };
-    let registration = IndexRegistration::new(URL, owner, Generation::first());
-    let parameters = LogParameters::with_expiry(Duration::from_mins(10));
-    root.register(root.head().await?, &parameters, URL, &registration, LogCursor::default(), None).await?;
-    Ok(chain)
-}
-
 async fn upload(world: &GarbageWorld, process: &SimProcess, lease: &WriterLease) -> Result<SegmentMeta, PublishError> {
-    upload_segment(&world.store(INDEX, process), lease, || world.entropy()).await
+    upload_segment(&world.run.store(INDEX, process), lease, || world.run.entropy()).await
 }
 
 async fn publish(world: &GarbageWorld, process: &SimProcess, lease: &mut WriterLease) -> Result<(), PublishError> {
     let segment = upload(world, process, lease).await?;
     // A publication may come long after its upload.
-    if world.number(0..=3) == 0 {
-        world.sleep_minutes(0..=3_000).await;
+    if world.run.number(0..=3) == 0 {
+        world.run.sleep_minutes(0..=3_000).await;
     }
     let publication = next_second(&lease.manifest().state, Some(segment));
     lease.publish(publication).await.map(drop)
@@ -412,7 +334,7 @@ async fn publish(world: &GarbageWorld, process: &SimProcess, lease: &mut WriterL
 async fn compact(world: &GarbageWorld, process: &SimProcess, lease: &mut WriterLease) -> Result<(), PublishError> {
     let segments = &lease.manifest().state.segments;
     let Some(last) = segments.len().checked_sub(1) else { return Ok(()) };
-    let of = usize::try_from(world.number(0..=last as u64)).unwrap_or_default();
+    let of = usize::try_from(world.run.number(0..=last as u64)).unwrap_or_default();
     let old = segments[of].clone();
     let key = upload(world, process, lease).await?.key;
     let (removes, adds) = (vec![old.key.clone()], vec![SegmentMeta { key, ..old }]);
@@ -422,49 +344,30 @@ async fn compact(world: &GarbageWorld, process: &SimProcess, lease: &mut WriterL
 /// Pins, copies pins and drops them.
 async fn pin(world: GarbageWorld, process: SimProcess) -> ProcessEnd {
     let owner = process.name().split('.').next().unwrap_or_default().to_owned();
-    let log = world.log_id(&process).await;
+    let log = world.run.log_id(&process).await;
     loop {
-        world.sleep_minutes(20..=600).await;
-        let pins = PinChain::open(&world.store(INDEX, &process), &log, world.entropy());
-        let chain = world.chain(&process);
-        let name = format!("{owner}-{}", world.number(0..=2));
-        if !world.is_fault_burst_over() && world.number(0..=3) == 0 {
+        world.run.sleep_minutes(20..=600).await;
+        let pins = PinChain::open(&world.run.store(INDEX, &process), &log, world.run.entropy());
+        let chain = world.run.chain(&process);
+        let name = format!("{owner}-{}", world.run.number(0..=2));
+        if !world.run.is_fault_burst_over() && world.run.number(0..=3) == 0 {
             // Longer than the grace, somewhere within the pin.
             let (world, process) = (world.clone(), process.clone());
             tokio::spawn(async move {
-                sleep(Duration::from_millis(world.number(0..=3_000))).await;
-                process.pause(Duration::from_hours(world.number(20..=60)));
+                sleep(Duration::from_millis(world.run.number(0..=3_000))).await;
+                process.pause(Duration::from_hours(world.run.number(20..=60)));
             });
         }
-        let done = match world.number(0..=3) {
+        let done = match world.run.number(0..=3) {
             0 => pins
-                .pin_again(&format!("pinner{}-{}", world.number(0..=1), world.number(0..=2)), &name, &owner)
+                .pin_again(&format!("pinner{}-{}", world.run.number(0..=1), world.run.number(0..=2)), &name, &owner)
                 .await
                 .map(drop),
             1 => pins.unpin(&name, &owner).await,
             _ => pins.pin(&chain, &name, &owner).await.map(drop),
         };
         match done {
-            Err(CatalogError::Invariant(broken)) => world.simulated_store.fail(broken.to_string()),
-            Err(CatalogError::Unknown { key, .. }) => return ProcessEnd::GaveUp(key),
-            _ => {}
-        }
-    }
-}
-
-async fn collect(world: GarbageWorld, process: SimProcess) -> ProcessEnd {
-    let log = world.log_id(&process).await;
-    loop {
-        world.sleep_minutes(60..=240).await;
-        let collector = GarbageCollector::new(&world.store(INDEX, &process), &log, world.entropy());
-        match collector.collect(process.name()).await {
-            Err(CatalogError::Rejected(TransactionRejected::Fenced { .. })) => {
-                world.model().marks.insert("a collector was fenced");
-            }
-            Err(CatalogError::Invariant(broken)) => world.simulated_store.fail(broken.to_string()),
-            Err(CatalogError::Corrupt { key, why }) => {
-                world.simulated_store.fail(format!("a collector cannot read \"{key}\": {why}"));
-            }
+            Err(CatalogError::Invariant(broken)) => world.run.simulated_store.fail(broken.to_string()),
             Err(CatalogError::Unknown { key, .. }) => return ProcessEnd::GaveUp(key),
             _ => {}
         }

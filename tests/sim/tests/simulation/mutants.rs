@@ -98,4 +98,8 @@ caught! {
     a_lowered_window_that_drops_a_look: LoweredWindowDropsLook,
     a_compaction_of_inputs_that_were_not_verified: UnverifiedCompactionInput,
     a_label_that_is_taken_for_an_earlier_entrys: LabelOfLaterEntry,
+    an_archive_without_the_original_store_times: ArchiveWithoutTimes,
+    a_snapshot_that_is_verified_without_reading_again: SnapshotUnread,
+    an_operation_archived_before_it_is_settled: UnsettledArchived,
+    an_object_of_a_lower_epoch_that_is_adopted: LowerEpochAdopted,
 }

@@ -94,6 +94,23 @@ fn five_hundred_seeds_of_a_purge_hold() {
 }
 
 #[test]
+fn five_hundred_seeds_of_snapshots_hold() {
+    let reports = all_hold(SimScenario::Snapshots, 0..500);
+    for rare in [
+        "a snapshot was verified",
+        "a snapshot was dropped",
+        "a snapshot met an object that was lost",
+        "the archive was extended",
+        "an unreadable entry was passed over",
+        "garbage was deleted",
+        "a pin holds what the index has dropped",
+    ] {
+        let seeds = reports.iter().filter(|report| report.marks.contains(rare)).count();
+        assert!(seeds > 0, "\"{rare}\" never happened");
+    }
+}
+
+#[test]
 fn the_same_seed_gives_the_same_trace() {
     for scenario in SimScenario::ALL {
         for seed in [1, 2, 3, 4, 5] {

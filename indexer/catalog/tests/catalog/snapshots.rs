@@ -1,0 +1,194 @@
+//! Pins that become snapshots, and the snapshots that have served their time.
+
+use std::{collections::BTreeSet, num::NonZeroUsize, time::Duration};
+
+use tidemark_catalog::{
+    ArchiveExtent, CatalogError, GARBAGE_GRACE, IndexPin, LogCursor, Manifest, SNAPSHOT_OWNER, SnapshotProof,
+    SnapshotRetention, TransactionRejected,
+};
+use tidemark_store::StoreSecond;
+use tokio::time::timeout;
+
+use super::{
+    garbage::{IndexFixture, crashes, lists, steps},
+    support::{CallFault, StoreCall, strike_each_call},
+};
+
+impl IndexFixture {
+    /// What is proven of the manifest that `pin` holds.
+    async fn proof(&self, pin: &IndexPin) -> SnapshotProof {
+        let manifest = self.pins().read_list(pin).await.unwrap();
+        let extent = ArchiveExtent { version: 1, hash: "a".repeat(64), end: LogCursor(manifest.audited) };
+        SnapshotProof::of(&manifest, Some(extent))
+    }
+
+    /// A verified snapshot, and the store time of its record.
+    async fn snapshot(&mut self) -> (String, StoreSecond) {
+        self.publish().await;
+        let (name, pin) = self.pins().pin_dated(&self.chain()).await.unwrap();
+        let proof = self.proof(&pin).await;
+        let (_, now) = self.pins().verify(&name, &pin.list, &proof).await.unwrap();
+        (name, now)
+    }
+
+    async fn names(&self) -> BTreeSet<String> {
+        self.pins().register().await.unwrap().pins.into_keys().collect()
+    }
+}
+
+fn retention(keep_last: usize, now: StoreSecond) -> SnapshotRetention {
+    let (keep_last, floor) = (NonZeroUsize::new(keep_last), LogCursor::default());
+    SnapshotRetention { keep_last, floor, now, replaced: BTreeSet::new() }
+}
+
+fn is_refused<T>(result: Result<T, CatalogError>) -> bool {
+    matches!(result, Err(CatalogError::Rejected(TransactionRejected::Pin { .. })))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pin_becomes_a_snapshot_once_and_stays_one() {
+    let mut ground = IndexFixture::new().await;
+    ground.publish().await;
+    let (name, pin) = ground.pins().pin_dated(&ground.chain()).await.unwrap();
+    let proof = ground.proof(&pin).await;
+    let (pins, other) = (ground.pins(), format!("{}0", pin.list));
+    assert!(is_refused(pins.verify(&name, &other, &proof).await), "another list");
+    assert!(is_refused(pins.verify("unknown", &pin.list, &proof).await));
+    assert!(is_refused(pins.renew(&name, &other).await), "another list");
+    ground.wait(Duration::from_secs(60)).await;
+    let (verified, now) = pins.verify(&name, &pin.list, &proof).await.unwrap();
+    let first = verified.verified.clone().unwrap();
+    assert_eq!((first.time, &first.archive), (Some(now), &proof.archive));
+    // Whatever another process says of it.
+    let differing = SnapshotProof { bytes: proof.bytes + 1, ..proof.clone() };
+    let (again, _) = pins.verify(&name, &pin.list, &differing).await.unwrap();
+    assert_eq!(again, verified);
+    pins.renew(&name, &pin.list).await.unwrap();
+    assert_eq!(pins.register().await.unwrap().pins[&name], verified);
+    assert_eq!(pins.register().await.unwrap().snapshots().len(), 1);
+}
+
+/// The process ends between the pin and its confirmation, so that the index may have dropped what it holds.
+#[tokio::test(start_paused = true)]
+async fn a_pin_that_does_not_count_is_never_verified() {
+    let mut ground = IndexFixture::new().await;
+    ground.publish().await;
+    let (pins, chain) = (ground.pins(), ground.chain());
+    // After the list and the pin comes the confirmation.
+    ground.stage.disturb(StoreCall::Put, "snapshots/", 2, 1, CallFault::EndBefore);
+    let ended = timeout(Duration::from_secs(100), pins.pin(&chain, "daily", SNAPSHOT_OWNER)).await;
+    assert!(ended.is_err());
+    ground.stage.peace();
+    let pin = pins.register().await.unwrap().pins["daily"].clone();
+    assert!(!pin.confirmed);
+    let proof = ground.proof(&pin).await;
+    assert!(is_refused(pins.verify("daily", &pin.list, &proof).await));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_holds_more_than_is_frozen_is_a_bug() {
+    let mut ground = IndexFixture::new().await;
+    ground.publish().await;
+    let (name, pin) = ground.pins().pin_dated(&ground.chain()).await.unwrap();
+    let proof = ground.proof(&pin).await;
+    let beyond = SnapshotProof { cursor: LogCursor(proof.horizon.next()), ..proof };
+    let refused = ground.pins().verify(&name, &pin.list, &beyond).await.unwrap_err();
+    assert!(matches!(refused, CatalogError::Invariant(_)), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn snapshots_of_one_second_have_names_of_their_own() {
+    let mut ground = IndexFixture::new().await;
+    ground.publish().await;
+    let (one, other, chain) = (ground.pins(), ground.pins(), ground.chain());
+    let (one, other) = tokio::join!(one.pin_dated(&chain), other.pin_dated(&chain));
+    let (one, other) = (one.unwrap().0, other.unwrap().0);
+    assert_ne!(one, other);
+    for name in [&one, &other] {
+        assert!(name.starts_with("snapshot-2023-11-1") && name.len() <= 63, "{name}");
+    }
+    assert_eq!(lists(&ground).await, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_ends_while_it_verifies_leaves_a_pin_or_a_snapshot() {
+    let calls = strike_each_call(steps(), async |(step, end)| {
+        let mut ground = IndexFixture::new().await;
+        ground.publish().await;
+        let (name, pin) = ground.pins().pin_dated(&ground.chain()).await.unwrap();
+        let (proof, pins) = (ground.proof(&pin).await, ground.pins());
+        let whole = crashes(&ground.stage, step, end, pins.verify(&name, &pin.list, &proof)).await.is_some();
+        let left = pins.register().await.unwrap().pins[&name].clone();
+        assert_eq!(IndexPin { verified: None, ..left.clone() }, pin, "step {step}");
+        let (verified, _) = ground.pins().verify(&name, &pin.list, &proof).await.unwrap();
+        assert!(left.verified.is_none() || left == verified, "step {step}");
+        whole.then_some(step)
+    })
+    .await;
+    assert!(calls > 3, "{calls} calls only");
+}
+
+/// What is dropped takes its list along; what stays holds its objects, whatever the index has dropped.
+#[tokio::test(start_paused = true)]
+async fn snapshots_that_have_served_their_time_go_after_a_crash_at_any_step() {
+    let calls = strike_each_call(steps(), async |(step, end)| {
+        let mut ground = IndexFixture::new().await;
+        let (first, _) = ground.snapshot().await;
+        ground.wait(Duration::from_secs(60)).await;
+        let (second, now) = ground.snapshot().await;
+        let dropped = ground.compact().await;
+        ground.raise_epoch().await;
+        let (pins, rule) = (ground.pins(), retention(1, now));
+        let whole = crashes(&ground.stage, step, end, pins.drop_expired(&rule)).await.is_some();
+        assert!(ground.names().await.contains(&second), "step {step}");
+        let again = ground.pins().drop_expired(&rule).await.unwrap();
+        assert!(again.is_empty() || again == [first], "step {step}");
+        assert_eq!(ground.names().await, [second].into(), "step {step}");
+        // A crash between the record and the list leaves a list that nothing names.
+        assert!(lists(&ground).await <= 2, "step {step}");
+        ground.collect_all().await;
+        assert!(ground.has(&dropped).await, "step {step}: the second snapshot holds it");
+        whole.then_some(step)
+    })
+    .await;
+    assert!(calls > 3, "{calls} calls only");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_half_made_snapshot_goes_a_day_after_its_maker_was_seen_last() {
+    let mut ground = IndexFixture::new().await;
+    let pins = ground.pins();
+    ground.publish().await;
+    let (left, _) = pins.pin_dated(&ground.chain()).await.unwrap();
+    ground.wait(Duration::from_secs(60)).await;
+    let (under_way, pin) = pins.pin_dated(&ground.chain()).await.unwrap();
+    ground.wait(GARBAGE_GRACE).await;
+    pins.renew(&under_way, &pin.list).await.unwrap();
+    ground.wait(Duration::from_secs(60)).await;
+    let (finished, now) = ground.snapshot().await;
+    assert_eq!(pins.drop_expired(&retention(1, now)).await.unwrap(), [left]);
+    assert_eq!(ground.names().await, [under_way.clone(), finished].into());
+    // Its maker goes on.
+    let proof = ground.proof(&pin).await;
+    pins.verify(&under_way, &pin.list, &proof).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_pin_of_a_closing_manifest_is_needed_until_the_next_generation_has_caught_up() {
+    let mut ground = IndexFixture::new().await;
+    ground.publish().await;
+    ground.pins().pin(&ground.chain(), "before-g2", "reindex").await.unwrap();
+    ground.rebuild_up_to(2).await;
+    let open = ground.chain_of(2).latest().await.unwrap().unwrap().state;
+    let closing = ground.pins().register().await.unwrap().pins["before-g2"].clone();
+    let held = ground.pins().read_list(&closing).await.unwrap();
+    let pins = ground.pins();
+    let behind = Manifest { cursor: LogCursor::default(), ..open.clone() };
+    let ahead = Manifest { cursor: held.cursor, ..open.clone() };
+    let restored = Manifest { until: Some(held.cursor.second()), ..ahead.clone() };
+    assert_eq!(pins.replaced_lists(&restored).await.unwrap(), Vec::<String>::new(), "it is not promoted");
+    if behind.cursor < held.cursor {
+        assert_eq!(pins.replaced_lists(&behind).await.unwrap(), Vec::<String>::new());
+    }
+    assert_eq!(pins.replaced_lists(&ahead).await.unwrap(), [closing.list]);
+}

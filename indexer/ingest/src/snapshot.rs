@@ -1,0 +1,29 @@
+//! Snapshots: a pinned manifest, what of it is settled in the archive, and the proof that both can be read.
+//!
+//! | file | what is there |
+//! |---|---|
+//! | `maker` | the steps of one snapshot, each of which may be the last one before a crash |
+//! | `settled_records` | the settled operations of a manifest in token order, in bounded memory |
+//! | `log_archive` | what a snapshot needs of an archive |
+//! | `object_proof`, `archive_proof` | what is read again before a pin is marked as verified |
+//! | `descriptor_source` | the bytes of descriptors that are too large for records |
+//! | `copier` | a snapshot in a second store |
+//! | `error` | what can go wrong |
+//! | `model_archive` | a model of an archive, for tests and the simulation |
+
+mod archive_proof;
+mod copier;
+mod descriptor_source;
+mod error;
+mod log_archive;
+mod maker;
+pub mod model_archive;
+mod object_proof;
+mod progress;
+mod settled_records;
+
+pub use copier::{SnapshotCopier, SnapshotPlace};
+pub use error::SnapshotError;
+pub use log_archive::{ArchiveVersion, LogArchive, SettledRecord, SettledStream};
+pub use maker::{SnapshotMaker, SnapshotReport, SnapshotRequest};
+pub use progress::{SnapshotProgress, SnapshotStep};

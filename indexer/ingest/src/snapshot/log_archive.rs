@@ -1,0 +1,74 @@
+//! What a snapshot needs of an archive. The product's is an Iceberg table (crate `tidemark-archive`), the simulation's a model.
+
+use std::ops::Range;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use tidemark_catalog::{ArchiveExtent, Generation, LogCursor, SetDigest};
+
+use super::error::SnapshotError;
+use crate::record::OperationRecord;
+
+/// An operation whose outcome is final, with all bytes that there are of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SettledRecord {
+    /// The generation whose seq the record has.
+    pub generation: Generation,
+    /// The index's record of it.
+    pub record: OperationRecord,
+    /// The descriptor's bytes where the record has only their digest; `None` also where they cannot be had any more.
+    pub large_descriptor: Option<Bytes>,
+}
+
+/// A committed version of an archive.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArchiveVersion {
+    /// Its number, from 1.
+    pub number: u64,
+    /// SHA-256 of its record, 64 hexadecimal digits.
+    pub hash: String,
+    /// The generation that extended it last.
+    pub generation: Generation,
+    /// Every settled operation of the seconds below it is in.
+    pub end: LogCursor,
+    /// How many operations it holds.
+    pub operations: u64,
+    /// Their set digest.
+    pub digest: SetDigest,
+}
+
+impl ArchiveVersion {
+    /// What a snapshot remembers of it.
+    pub(crate) fn extent(&self) -> ArchiveExtent {
+        ArchiveExtent { version: self.number, hash: self.hash.clone(), end: self.end }
+    }
+}
+
+/// Operations in token order, each once.
+pub type SettledStream = BoxStream<'static, Result<SettledRecord, SnapshotError>>;
+
+/// The archive of one log: it takes each settled operation once, and never gives one up.
+#[async_trait]
+pub trait LogArchive: Send + Sync {
+    /// The latest version; `None` before the first one.
+    async fn latest(&self) -> Result<Option<ArchiveVersion>, SnapshotError>;
+
+    /// Adds operations of the seconds from the latest version's end up to, not including, `up_to`, by ascending (token, op), from
+    /// `generation`. Reads back what it wrote before it commits. May commit parts of them, at whole seconds: a run that ends early
+    /// is continued with the operations from the latest version's end on.
+    ///
+    /// # Errors
+    ///
+    /// [`SnapshotError::Overtaken`] if another process committed first; [`SnapshotError::Unknown`] if the outcome of a commit is
+    /// unknown.
+    async fn extend(
+        &self,
+        rows: SettledStream,
+        up_to: LogCursor,
+        generation: &Generation,
+    ) -> Result<ArchiveVersion, SnapshotError>;
+
+    /// The operations of `seconds` in `version`, read from the store, by (token, op).
+    fn rows(&self, version: &ArchiveVersion, seconds: Range<LogCursor>) -> SettledStream;
+}

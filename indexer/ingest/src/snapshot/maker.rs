@@ -1,0 +1,278 @@
+//! Makes one snapshot: pins, archives, reads again, and only then marks the pin as verified.
+
+use std::{collections::BTreeSet, num::NonZeroUsize, ops::Range, sync::Arc, time::Duration};
+
+use futures::StreamExt as _;
+use parking_lot::Mutex;
+use tidemark_catalog::{
+    CatalogError, IndexChain, IndexPin, LogCursor, Manifest, PinChain, RootChain, SNAPSHOT_OWNER, SnapshotName,
+    SnapshotProof, SnapshotRetention, TransactionRejected,
+};
+use tidemark_store::StoreSecond;
+use tidemark_wal::Log;
+use tokio::{sync::watch, time::sleep};
+
+use super::{
+    archive_proof::{ArchivePart, RowSums, prove_archive},
+    descriptor_source::DescriptorSource,
+    error::SnapshotError,
+    log_archive::{ArchiveVersion, LogArchive},
+    object_proof::prove_objects,
+    progress::{SnapshotProgress, SnapshotStep},
+    settled_records::SettledRecords,
+};
+use crate::{engine::IndexEngine, mutants};
+
+/// How often the maker of a snapshot says that it still works on it: one that has not done so for a day is taken for ended.
+const RENEWAL_INTERVAL: Duration = Duration::from_hours(1);
+/// How often the archive is extended anew because another process extended it first.
+const MAX_EXTENSIONS: u32 = 16;
+
+/// Makes snapshots of one index. Any number of processes may do so at once, beside the writer, the collector and each other.
+pub struct SnapshotMaker {
+    /// The log.
+    pub log: Log,
+    /// Its root.
+    pub root: RootChain,
+    /// The chain of the open generation, on behalf of the log.
+    pub chain: IndexChain,
+    /// The pins that the log has in the index.
+    pub pins: PinChain,
+    /// What reads the index's segments.
+    pub engine: Arc<dyn IndexEngine>,
+    /// The log's archive.
+    pub archive: Arc<dyn LogArchive>,
+    /// Where the progress is written.
+    pub progress: watch::Sender<SnapshotProgress>,
+}
+
+/// What snapshot is wanted.
+#[derive(Clone, Debug, Default)]
+pub struct SnapshotRequest {
+    /// Its name; `None`: one that is made of the store time. Where a run that ended early has left a snapshot of this name, this one
+    /// goes on with it, and where one is verified, nothing is left to do.
+    pub name: Option<SnapshotName>,
+    /// How many verified snapshots stay afterwards. `None`: all of them.
+    pub keep_last: Option<NonZeroUsize>,
+}
+
+/// A snapshot that was made.
+#[derive(Clone, Debug)]
+pub struct SnapshotReport {
+    /// Its name.
+    pub name: String,
+    /// Its pin, which is verified.
+    pub pin: IndexPin,
+    /// What was proven of it.
+    pub proof: SnapshotProof,
+    /// Operations that this run has archived.
+    pub archived: u64,
+    /// The snapshots and pins that were dropped since they had served their time.
+    pub dropped: Vec<String>,
+}
+
+/// What the archive has after an extension.
+struct ArchiveExtension {
+    version: Option<ArchiveVersion>,
+    /// Where the last extension began.
+    written_from: LogCursor,
+    written: RowSums,
+    /// What all extensions of this run wrote.
+    archived: u64,
+}
+
+impl SnapshotMaker {
+    /// Makes a snapshot of the latest manifest.
+    ///
+    /// It may end at any step, and a later run goes on: with the same pin if it has the same name, and with what is archived in any case.
+    ///
+    /// # Errors
+    ///
+    /// Whatever fails, no snapshot is verified that cannot be read. After an unknown outcome ([`SnapshotError::is_unknown`]) the process
+    /// has to end.
+    pub async fn make(&self, request: &SnapshotRequest) -> Result<SnapshotReport, SnapshotError> {
+        self.report(SnapshotStep::Pinning, 0, 0);
+        if self.chain.latest().await?.is_none() {
+            return Err(SnapshotError::NoIndex { url: self.chain.index().url().to_string() });
+        }
+        let (name, pin) = self.pin(request.name.as_ref()).await?;
+        let made = match &pin.verified {
+            // Earlier than now, so that less is dropped.
+            Some(proof) => (pin.clone(), proof.time.unwrap_or_default(), 0),
+            None => tokio::select! {
+                biased;
+                made = self.prove(&name, &pin) => self.unless_damaged(&name, &pin, made).await?,
+                lost = self.keep_renewed(&name, &pin.list) => return Err(lost.into()),
+            },
+        };
+        let (pin, now, archived) = made;
+        let dropped = self.drop_expired(request.keep_last, now).await?;
+        let proof = pin.verified.clone().ok_or(CatalogError::from(TransactionRejected::Empty))?;
+        Ok(SnapshotReport { name, pin, proof, archived, dropped })
+    }
+
+    /// The pin of the latest manifest, or the one that an earlier run of this name has left.
+    async fn pin(&self, name: Option<&SnapshotName>) -> Result<(String, IndexPin), CatalogError> {
+        let Some(name) = name.map(SnapshotName::as_str) else { return self.pins.pin_dated(&self.chain).await };
+        let left = self.pins.register().await?.pins.remove(name);
+        if let Some(pin) = left.filter(|pin| pin.owner == SNAPSHOT_OWNER && pin.confirmed) {
+            match self.pins.renew(name, &pin.list).await {
+                Ok(()) => return Ok((name.to_owned(), pin)),
+                // Dropped meanwhile.
+                Err(CatalogError::Rejected(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((name.to_owned(), self.pins.pin(&self.chain, name, SNAPSHOT_OWNER).await?))
+    }
+
+    /// Says every hour that the snapshot is being made. Ends if its pin is gone.
+    async fn keep_renewed(&self, name: &str, list: &str) -> CatalogError {
+        loop {
+            sleep(RENEWAL_INTERVAL).await;
+            match self.pins.renew(name, list).await {
+                Ok(()) => {}
+                Err(error @ (CatalogError::Rejected(_) | CatalogError::Unknown { .. })) => return error,
+                Err(error) => {
+                    tracing::warn!(%error, "the snapshot was not renewed; it is dropped after a day of this; retrying within the hour");
+                }
+            }
+        }
+    }
+
+    /// What was made. A pin of what cannot be read is dropped: the next run pins the index as it is then.
+    async fn unless_damaged<T>(
+        &self,
+        name: &str,
+        pin: &IndexPin,
+        made: Result<T, SnapshotError>,
+    ) -> Result<T, SnapshotError> {
+        if made.as_ref().is_err_and(SnapshotError::is_damage)
+            && let Err(error) = self.pins.drop_pin(name, SNAPSHOT_OWNER, &pin.list).await
+        {
+            tracing::warn!(%error, name, "the pin of damaged objects was not dropped; it is dropped after a day");
+        }
+        made
+    }
+
+    /// Archives what is settled, reads everything again, and marks the pin. Gives it, the store time, and how many operations were
+    /// archived.
+    async fn prove(&self, name: &str, pin: &IndexPin) -> Result<(IndexPin, StoreSecond, u64), SnapshotError> {
+        let manifest = self.pins.read_list(pin).await?;
+        let settled = SettledRecords::open(&self.engine, &manifest).await?;
+        let extension = self.extend(&manifest, &settled).await?;
+        if mutants::is_read_again() {
+            self.read_again(&manifest, &extension, &settled).await?;
+        }
+        let proof = SnapshotProof::of(&manifest, extension.version.as_ref().map(ArchiveVersion::extent));
+        let (pin, now) = self.pins.verify(name, &pin.list, &proof).await?;
+        Ok((pin, now, extension.archived))
+    }
+
+    /// Adds to the archive what it lacks of the settled operations.
+    async fn extend(&self, manifest: &Manifest, settled: &SettledRecords) -> Result<ArchiveExtension, SnapshotError> {
+        let up_to = LogCursor(mutants::archived_up_to(manifest.audited, manifest.cursor.second()));
+        let mut archived = 0;
+        for _ in 0..MAX_EXTENSIONS {
+            let before = self.archive.latest().await?;
+            let from = before.as_ref().map(|version| version.end).unwrap_or_default();
+            if up_to <= from {
+                return Ok(ArchiveExtension {
+                    version: before,
+                    written_from: from,
+                    written: RowSums::default(),
+                    archived,
+                });
+            }
+            let written = Arc::new(Mutex::new(RowSums::default()));
+            match self.extend_once(settled, from..up_to, manifest, &written).await {
+                Ok(version) => {
+                    let written = *written.lock();
+                    archived += written.operations;
+                    // If not, another process has extended it first: what is there is compared with the index as a whole.
+                    if has_grown_by(written, before.as_ref(), &version) && version.end == up_to {
+                        return Ok(ArchiveExtension { version: Some(version), written_from: from, written, archived });
+                    }
+                }
+                Err(SnapshotError::Overtaken { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let (chain, attempts) = (self.chain.index().url().to_string(), MAX_EXTENSIONS);
+        Err(CatalogError::Conflicts { chain, attempts }.into())
+    }
+
+    async fn extend_once(
+        &self,
+        settled: &SettledRecords,
+        seconds: Range<LogCursor>,
+        manifest: &Manifest,
+        written: &Arc<Mutex<RowSums>>,
+    ) -> Result<ArchiveVersion, SnapshotError> {
+        let (up_to, seconds) = (seconds.end, seconds.start.second()..seconds.end.second());
+        let (sums, progress, total) = (written.clone(), self.progress.clone(), settled.estimate(&seconds));
+        self.report(SnapshotStep::Archiving, 0, total);
+        let rows = settled.records(seconds, DescriptorSource::new(&self.log)).inspect(move |row| {
+            let Ok(row) = row else { return };
+            let mut sums = sums.lock();
+            sums.insert(&row.record);
+            progress.send_replace(SnapshotProgress { step: SnapshotStep::Archiving, done: sums.operations, total });
+        });
+        self.archive.extend(rows.boxed(), up_to, &manifest.generation).await
+    }
+
+    /// Reads what was pinned, and what was archived since the snapshot before.
+    async fn read_again(
+        &self,
+        manifest: &Manifest,
+        extension: &ArchiveExtension,
+        settled: &SettledRecords,
+    ) -> Result<(), SnapshotError> {
+        let total = manifest.totals.bytes;
+        self.report(SnapshotStep::ReadingObjects, 0, total);
+        prove_objects(self.chain.index(), manifest, |bytes| self.advance(bytes)).await?;
+        let Some(version) = &extension.version else { return Ok(()) };
+        let register = self.pins.register().await?;
+        let proven = register.snapshots().iter().map(|(_, _, proof)| proof.archive_end()).max().unwrap_or_default();
+        let part = ArchivePart {
+            version,
+            from: proven.min(extension.written_from),
+            written_from: extension.written_from,
+            to: LogCursor(mutants::archived_up_to(manifest.audited, manifest.cursor.second())),
+            written: extension.written,
+        };
+        let total = settled.estimate(&(part.from.second()..part.to.second()));
+        self.report(SnapshotStep::ReadingArchive, 0, total);
+        prove_archive(&*self.archive, &part, settled, || self.advance(1)).await
+    }
+
+    /// Drops the snapshots that have served their time.
+    async fn drop_expired(
+        &self,
+        keep_last: Option<NonZeroUsize>,
+        now: StoreSecond,
+    ) -> Result<Vec<String>, CatalogError> {
+        let floor = self.root.state().await?.floor.map(|floor| floor.second).unwrap_or_default();
+        let open = self.chain.latest().await?.map(|latest| latest.state);
+        let replaced = match open {
+            Some(open) => self.pins.replaced_lists(&open).await?.into_iter().collect(),
+            None => BTreeSet::new(),
+        };
+        self.pins.drop_expired(&SnapshotRetention { keep_last, floor, now, replaced }).await
+    }
+
+    fn report(&self, step: SnapshotStep, done: u64, total: u64) {
+        self.progress.send_replace(SnapshotProgress { step, done, total });
+    }
+
+    fn advance(&self, by: u64) {
+        self.progress.send_modify(|progress| progress.done += by);
+    }
+}
+
+/// Whether the archive has grown by exactly what was written.
+fn has_grown_by(written: RowSums, before: Option<&ArchiveVersion>, after: &ArchiveVersion) -> bool {
+    let (operations, digest) = before.map(|before| (before.operations, before.digest)).unwrap_or_default();
+    after.operations.checked_sub(operations) == Some(written.operations)
+        && after.digest.without(&digest) == written.digest
+}

@@ -1,0 +1,227 @@
+//! A model of an archive: tests and the simulation use it in place of an Iceberg table.
+//!
+//! A version is a record of a chain, a data file is one JSON object a line. All of an extension is held in memory, and written as one
+//! file.
+
+use std::ops::Range;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use serde::{Deserialize, Serialize};
+use tidemark_catalog::{Generation, LogCursor, LogId, SetDigest};
+use tidemark_store::{
+    AppendOnlyChain, ChainError, ChainRecord, ChainState, Create, Entropy, InvariantViolation, StateExtensions, Store,
+    StoreSecond, UserMetadata,
+};
+
+use super::{
+    error::SnapshotError,
+    log_archive::{ArchiveVersion, LogArchive, SettledRecord, SettledStream},
+};
+use crate::{cause::FailureCause, cause::ToCause, record::OperationRecord};
+
+/// No file of a model is larger.
+const MAX_FILE_BYTES: u64 = 1 << 30;
+
+/// What the record of a version holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ModelTable {
+    /// The log.
+    pub log: LogId,
+    /// The generation that extended it last.
+    pub generation: Generation,
+    /// The second up to which operations are in.
+    pub end: LogCursor,
+    /// The data files, in the order of their rows.
+    pub files: Vec<String>,
+    /// How many operations they have.
+    pub operations: u64,
+    /// Their set digest.
+    pub digest: SetDigest,
+    ext: StateExtensions,
+}
+
+/// A line of a data file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ModelRow {
+    /// Whose seq the record has.
+    pub generation: Generation,
+    /// The record.
+    pub record: OperationRecord,
+    /// A descriptor that is too large for the record, in hexadecimal digits.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub large_descriptor: Option<String>,
+}
+
+/// Another process committed the version first.
+#[derive(Debug, thiserror::Error)]
+#[error("the table ends at {0}")]
+pub struct TableOvertaken(LogCursor);
+
+/// A model of a log's archive, below `archive/<log id>/` of an index.
+#[derive(Clone)]
+pub struct ModelArchive {
+    store: Store,
+    log: LogId,
+    chain: AppendOnlyChain<ModelTable>,
+    entropy: Entropy,
+}
+
+impl ChainState for ModelTable {
+    type Rejection = TableOvertaken;
+
+    const FORMAT: u32 = 1;
+
+    fn extensions(&self) -> &StateExtensions {
+        &self.ext
+    }
+
+    fn apply_store_time(&mut self, _: StoreSecond) {}
+
+    fn check_state(&self) -> Result<(), InvariantViolation> {
+        Ok(())
+    }
+
+    fn check_transition(&self, before: &Self) -> Result<(), InvariantViolation> {
+        let grows = before.end < self.end && self.files.starts_with(&before.files);
+        InvariantViolation::unless(grows, "an archive gives nothing up", || format!("{self:?} after {before:?}"))
+    }
+}
+
+impl ToCause for ChainError<TableOvertaken> {
+    fn to_cause(&self) -> FailureCause {
+        FailureCause::of(tidemark_crds::Reason::Internal)
+    }
+}
+
+impl From<ChainError<TableOvertaken>> for SnapshotError {
+    fn from(error: ChainError<TableOvertaken>) -> Self {
+        match error {
+            ChainError::Rejected(overtaken) => Self::Overtaken { what: overtaken.to_string() },
+            ChainError::Unknown { key, why } => Self::Unknown { key, why },
+            ChainError::Store(error) => Self::Store(error),
+            other => Self::Other(Box::new(other)),
+        }
+    }
+}
+
+impl ModelArchive {
+    /// The archive of the log `log` in the store of an index. Touches nothing.
+    pub fn open(index: &Store, log: &LogId, entropy: Entropy) -> Self {
+        let store = index.below(&format!("archive/{log}"));
+        Self { chain: AppendOnlyChain::new(store.clone(), entropy.clone()), store, log: log.clone(), entropy }
+    }
+
+    async fn write(&self, rows: &[ModelRow]) -> Result<String, SnapshotError> {
+        let key = format!("data/{}", self.entropy.nonce());
+        let mut body = Vec::new();
+        for row in rows {
+            serde_json::to_writer(&mut body, row).map_err(|error| self.damaged(&key, &error))?;
+            body.push(b'\n');
+        }
+        match self.store.create_resolved(&key, body.into(), &UserMetadata::new()).await {
+            Create::Committed => {}
+            Create::Lost => return Err(self.damaged(&key, &"another object has its name")),
+            Create::Unknown(error) => return Err(error.into()),
+        }
+        if self.read(&key).await? == rows { Ok(key) } else { Err(self.damaged(&key, &"it is not what was written")) }
+    }
+
+    async fn read(&self, key: &str) -> Result<Vec<ModelRow>, SnapshotError> {
+        let object = self.store.get(key, MAX_FILE_BYTES).await?;
+        let body: Bytes = object.and_then(|object| object.body).ok_or_else(|| self.damaged(key, &"it is gone"))?;
+        parse_rows(&body).map_err(|error| self.damaged(key, &error))
+    }
+
+    fn damaged(&self, key: &str, why: &dyn ToString) -> SnapshotError {
+        SnapshotError::ArchiveDamaged { key: self.store.url_of(key), why: why.to_string() }
+    }
+}
+
+/// The rows of a data file.
+pub fn parse_rows(body: &[u8]) -> serde_json::Result<Vec<ModelRow>> {
+    body.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).map(serde_json::from_slice).collect()
+}
+
+fn version_of(record: &ChainRecord<ModelTable>) -> ArchiveVersion {
+    let ModelTable { ref generation, end, operations, digest, .. } = record.state;
+    let (number, hash, generation) = (record.number, record.hash.clone(), generation.clone());
+    ArchiveVersion { number, hash, generation, end, operations, digest }
+}
+
+#[async_trait]
+impl LogArchive for ModelArchive {
+    async fn latest(&self) -> Result<Option<ArchiveVersion>, SnapshotError> {
+        Ok(self.chain.latest().await?.as_ref().map(version_of))
+    }
+
+    async fn extend(
+        &self,
+        rows: SettledStream,
+        up_to: LogCursor,
+        generation: &Generation,
+    ) -> Result<ArchiveVersion, SnapshotError> {
+        let base = self.chain.latest().await?;
+        let first = ModelTable {
+            log: self.log.clone(),
+            generation: generation.clone(),
+            end: LogCursor::default(),
+            files: Vec::new(),
+            operations: 0,
+            digest: SetDigest::default(),
+            ext: StateExtensions::NONE,
+        };
+        let before = base.as_ref().map_or(&first, |base| &base.state).clone();
+        let mut next = ModelTable { generation: generation.clone(), end: up_to, ..before.clone() };
+        let to_row = |SettledRecord { generation, record, large_descriptor }| ModelRow {
+            generation,
+            record,
+            large_descriptor: large_descriptor.map(hex::encode),
+        };
+        let rows: Vec<_> = rows.map_ok(to_row).try_collect().await?;
+        if rows.iter().any(|row| LogCursor(row.record.token.second()) < before.end) {
+            return Err(SnapshotError::Overtaken { what: TableOvertaken(before.end).to_string() });
+        }
+        for row in &rows {
+            next.operations += 1;
+            next.digest.insert(&row.record.set_element());
+        }
+        next.files.push(self.write(&rows).await?);
+        let end = before.end;
+        let step = |table: Option<&ModelTable>| match table {
+            Some(table) if table.end != end => Err(TableOvertaken(table.end)),
+            _ => Ok(Some(next.clone())),
+        };
+        Ok(version_of(&self.chain.append(base, step).await?))
+    }
+
+    fn rows(&self, version: &ArchiveVersion, seconds: Range<LogCursor>) -> SettledStream {
+        let (this, number) = (self.clone(), version.number);
+        let files = async move {
+            // A later one has the same rows, where this one was trimmed.
+            let record = match this.chain.read(number).await? {
+                Some(record) => record,
+                None => {
+                    let latest = this.chain.latest().await?;
+                    latest.ok_or_else(|| this.damaged(&number.to_string(), &"the version is gone"))?
+                }
+            };
+            let files = stream::iter(record.state.files.into_iter().map(Ok));
+            Ok::<_, SnapshotError>(files.and_then(move |key| {
+                let this = this.clone();
+                async move { this.read(&key).await }
+            }))
+        };
+        let rows =
+            stream::once(files).try_flatten().map_ok(|rows| stream::iter(rows.into_iter().map(Ok::<_, SnapshotError>)));
+        let within = move |row: &ModelRow| std::future::ready(seconds.contains(&LogCursor(row.record.token.second())));
+        let settled = |row: ModelRow| {
+            let large_descriptor = row.large_descriptor.and_then(|digits| hex::decode(digits).ok()).map(Bytes::from);
+            SettledRecord { generation: row.generation, record: row.record, large_descriptor }
+        };
+        rows.try_flatten().try_filter(within).map_ok(settled).boxed()
+    }
+}

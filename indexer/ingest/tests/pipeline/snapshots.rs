@@ -1,0 +1,359 @@
+//! Snapshots of an index that a real ingest writes, with a model of an archive.
+
+use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
+
+use futures::TryStreamExt as _;
+use tidemark_catalog::{CatalogError, LogCursor};
+use tidemark_ingest::{
+    IngestOptions, OperationRecord,
+    snapshot::{
+        LogArchive as _, SettledRecord, SnapshotError, SnapshotReport, SnapshotRequest, SnapshotStep,
+        model_archive::ModelArchive,
+    },
+};
+use tidemark_store::StoreSecond;
+use tidemark_wal::{Outcome, Token};
+use tokio::time::timeout;
+
+use crate::{
+    MINUTE,
+    fake_bucket::BadRead,
+    world::{EntryDraft, IngestWorld, small_batches},
+};
+
+fn named(name: &str) -> SnapshotRequest {
+    SnapshotRequest { name: Some(name.parse().unwrap()), keep_last: None }
+}
+
+async fn snapshot(world: &IngestWorld) -> SnapshotReport {
+    world.snapshot_maker().await.0.make(&SnapshotRequest::default()).await.unwrap()
+}
+
+/// What the archive holds, in its order.
+async fn archived(world: &IngestWorld) -> Vec<OperationRecord> {
+    let (_, archive) = world.snapshot_maker().await;
+    let Some(version) = archive.latest().await.unwrap() else { return Vec::new() };
+    let all = LogCursor::default()..LogCursor(StoreSecond::KSUID_END);
+    let rows: Vec<_> = archive.rows(&version, all).try_collect().await.unwrap();
+    rows.into_iter().map(|row| row.record).collect()
+}
+
+/// The operations of the index that are settled, as they stand: by a naive reading of the rule.
+async fn settled(world: &IngestWorld) -> Vec<OperationRecord> {
+    let (manifest, contents) = (world.manifest().await, world.contents().await);
+    let mut standing: BTreeMap<(Token, u32), OperationRecord> = BTreeMap::new();
+    for (seq, record) in contents.records {
+        if !contents.marks.corrected.contains(seq) && record.token.second() < manifest.audited {
+            standing.insert((record.token, record.op), record);
+        }
+    }
+    let unreadable: Vec<Token> = standing
+        .values()
+        .filter(|record| record.decision.outcome == Outcome::Unreadable)
+        .map(|record| record.token)
+        .collect();
+    standing.into_values().filter(|record| !unreadable.contains(&record.token)).collect()
+}
+
+/// A log whose first part had its last look by the audit, with entries of all kinds.
+async fn audited_world() -> IngestWorld {
+    let world = IngestWorld::new(small_batches()).await;
+    for number in 0..80 {
+        world.append(world.ago(30_000 - number * 7), &EntryDraft::entity(number % 9));
+        world.append(world.ago(29_000 - number * 5), &EntryDraft::group(&[number, number + 1, number + 2]));
+    }
+    for number in 0..12 {
+        world.append(world.ago(28_000 - number), &EntryDraft::bundle(&format!("b{number}")));
+    }
+    world.plant_others();
+    for number in 0..20 {
+        world.append(world.ago(300 - number), &EntryDraft::entity(number));
+    }
+    world.run_for(10 * MINUTE).await;
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_archives_what_is_settled_and_nothing_else() {
+    let world = audited_world().await;
+    let (maker, _) = world.snapshot_maker().await;
+    let report = maker.make(&SnapshotRequest::default()).await.unwrap();
+    let (rows, wanted) = (archived(&world).await, settled(&world).await);
+    assert!(wanted.len() > 300 && wanted.iter().any(|record| record.decision.outcome == Outcome::Aborted));
+    assert_eq!(rows, wanted);
+    assert_eq!(report.archived, wanted.len() as u64);
+    let manifest = world.manifest().await;
+    assert_eq!((report.proof.cursor, report.proof.horizon), (manifest.cursor, manifest.horizon));
+    assert_eq!(report.proof.archive_end(), LogCursor(manifest.audited));
+    assert!(rows.len() < world.contents().await.records.len(), "the last entries may still change");
+    let progress = *maker.progress.borrow();
+    assert_eq!((progress.step, progress.done), (SnapshotStep::ReadingArchive, rows.len() as u64));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_follows_is_archived_once_by_the_next_snapshot() {
+    let world = audited_world().await;
+    let first = snapshot(&world).await;
+    let idle = snapshot(&world).await;
+    assert_eq!((idle.archived, idle.proof.archive), (0, first.proof.archive));
+    assert_ne!(idle.name, first.name);
+    // The audit passes the last entries meanwhile.
+    world.run_for(Duration::from_hours(4)).await;
+    let last = snapshot(&world).await;
+    let (rows, wanted) = (archived(&world).await, settled(&world).await);
+    assert_eq!(rows, wanted);
+    assert_eq!(first.archived + last.archived, wanted.len() as u64);
+    assert_eq!(rows.len(), world.outcomes().await.values().map(Vec::len).sum::<usize>(), "everything is settled");
+}
+
+/// An entry of which nothing is decided is left out as a whole, and stays in the log when it can be read later: what the archive has of
+/// these seconds does not change.
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_cannot_be_read_is_passed_over() {
+    let world = IngestWorld::new(small_batches()).await;
+    for number in 0..60 {
+        world.append(world.ago(30_000 - number), &EntryDraft::entity(number));
+    }
+    let bad = world.append(world.ago(29_970), &EntryDraft::group(&[70, 71]));
+    world.bucket.spoil(Some((&bad.to_string(), BadRead::Refused)));
+    world.run_for(10 * MINUTE).await;
+    assert_eq!(world.outcomes().await[&bad], [Outcome::Unreadable]);
+    let first = snapshot(&world).await;
+    assert_eq!(first.archived, 60);
+    world.bucket.spoil(None);
+    world.run_for(Duration::from_hours(2)).await;
+    assert_eq!(world.outcomes().await[&bad], [Outcome::Committed; 2]);
+    let second = snapshot(&world).await;
+    assert_eq!(second.archived, 0);
+    assert!(archived(&world).await.iter().all(|record| record.token != bad));
+    assert!(world.bucket.keys().iter().any(|key| key.ends_with(&bad.to_string())));
+}
+
+/// A process that ends at any of its requests: another one of that name goes on, and everything is archived once.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_goes_on_after_a_crash_at_any_request() {
+    let world = audited_world().await;
+    let wanted = settled(&world).await;
+    let mut ended = 0;
+    for request in 0.. {
+        let name = format!("daily-{request}");
+        let (maker, _) = world.snapshot_maker().await;
+        world.bucket.die_at(Some(world.bucket.requests() + request));
+        let made = timeout(Duration::from_secs(60), maker.make(&named(&name))).await;
+        world.bucket.die_at(None);
+        drop(maker);
+        let is_whole = made.is_ok();
+        let report = world.snapshot_maker().await.0.make(&named(&name)).await.unwrap();
+        assert_eq!(report.name, name);
+        let again = world.snapshot_maker().await.0.make(&named(&name)).await.unwrap();
+        assert_eq!(again.pin, report.pin, "it is made once");
+        assert_eq!(archived(&world).await, wanted, "request {request}");
+        if is_whole {
+            break;
+        }
+        ended += 1;
+    }
+    assert!(ended > 20, "{ended} requests only");
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_snapshots_at_once_archive_everything_once() {
+    let world = audited_world().await;
+    let ((one, _), (other, _)) = (world.snapshot_maker().await, world.snapshot_maker().await);
+    let request = SnapshotRequest::default();
+    let (one, other) = tokio::join!(one.make(&request), other.make(&request));
+    let (one, other) = (one.unwrap(), other.unwrap());
+    assert_ne!(one.name, other.name);
+    assert_eq!(archived(&world).await, settled(&world).await);
+    // Two of one name are one snapshot.
+    let ((one, _), (other, _)) = (world.snapshot_maker().await, world.snapshot_maker().await);
+    let request = named("daily");
+    let made = tokio::join!(one.make(&request), other.make(&request));
+    assert!(made.0.is_ok() || made.1.is_ok(), "{made:?}");
+    assert_eq!(archived(&world).await, settled(&world).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_of_a_damaged_object_is_not_verified() {
+    let world = audited_world().await;
+    let key = format!("index/{}", world.manifest().await.segments[0].key);
+    let (maker, _) = world.snapshot_maker().await;
+    maker.engine.open(&world.manifest().await).await.unwrap();
+    let body = world.bucket.remove(&key);
+    for damaged in [None, Some([&body[..], b" "].concat()), Some(body[..body.len() - 1].to_vec())] {
+        if let Some(damaged) = damaged {
+            world.bucket.plant(&key, damaged, world.ago(0));
+        }
+        let refused = maker.make(&named("daily")).await.unwrap_err();
+        assert!(matches!(&refused, SnapshotError::Damaged { key: found, .. } if found.ends_with(&key)), "{refused}");
+        let register = maker.pins.register().await.unwrap();
+        assert!(register.pins.is_empty(), "what cannot be restored is not held back: {register:?}");
+    }
+    world.bucket.plant(&key, body, world.ago(0));
+    maker.make(&named("daily")).await.unwrap();
+}
+
+/// The archive was changed behind our back before the snapshot read it again.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_with_an_archive_that_lacks_operations_is_not_verified() {
+    let world = audited_world().await;
+    let (maker, _) = world.snapshot_maker().await;
+    // An earlier run archived, and ended before it had read again.
+    world.bucket.die_at(None);
+    let request = named("daily");
+    maker.make(&request).await.unwrap();
+    maker.pins.unpin("daily", "snapshot").await.unwrap();
+    let data: Vec<_> = world.bucket.keys().into_iter().filter(|key| key.contains("/data/")).collect();
+    let body = world.bucket.remove(&data[0]);
+    let lines: Vec<&[u8]> = body.split_inclusive(|byte| *byte == b'\n').collect();
+    let without = |at: usize| [&lines[..at], &lines[at + 1..]].concat().concat();
+    for at in [0, lines.len() / 2, lines.len() - 1] {
+        world.bucket.plant(&data[0], without(at), world.ago(0));
+        let refused = maker.make(&request).await.unwrap_err();
+        assert!(matches!(refused, SnapshotError::ArchiveDamaged { .. }), "{refused}");
+        assert!(maker.pins.register().await.unwrap().snapshots().is_empty());
+    }
+    world.bucket.plant(&data[0], body, world.ago(0));
+    maker.make(&request).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_so_many_snapshots_stay_as_are_wanted() {
+    let world = audited_world().await;
+    let request = SnapshotRequest { name: None, keep_last: NonZeroUsize::new(2) };
+    let mut names = Vec::new();
+    for _ in 0..4 {
+        let report = world.snapshot_maker().await.0.make(&request).await.unwrap();
+        let past: Vec<String> = names.iter().rev().skip(1).take(1).cloned().collect();
+        assert_eq!(report.dropped, past);
+        names.push(report.name);
+        world.pass(MINUTE).await;
+    }
+    let (maker, _) = world.snapshot_maker().await;
+    let left: Vec<String> = maker.pins.register().await.unwrap().pins.into_keys().collect();
+    assert_eq!(left, names[2..]);
+    let window = maker.pins.register().await.unwrap().recovery_window().unwrap();
+    let manifest = world.manifest().await;
+    assert_eq!(*window.end(), manifest.cursor.second().before(Duration::from_secs(1)));
+    assert!(*window.start() < world.ago(30_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_index_has_no_snapshot() {
+    let world = IngestWorld::new(IngestOptions::default()).await;
+    let (maker, _) = world.snapshot_maker().await;
+    let refused = maker.make(&SnapshotRequest::default()).await.unwrap_err();
+    assert!(matches!(refused, SnapshotError::NoIndex { .. }) && refused.is_refusal(), "{refused}");
+    assert!(world.bucket.keys().iter().all(|key| !key.contains("snapshots/")));
+    // A young log has nothing to archive yet.
+    world.append(world.ago(100), &EntryDraft::entity(1));
+    world.run_for(5 * MINUTE).await;
+    let report = snapshot(&world).await;
+    assert_eq!(report.archived, 0);
+    assert_eq!(report.proof.counts.total(), 1);
+}
+
+/// A process that was suspended for longer than a day finds its pin gone.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_whose_pin_was_dropped_meanwhile_is_not_verified() {
+    let world = audited_world().await;
+    let (maker, _) = world.snapshot_maker().await;
+    world.bucket.slow(Duration::from_secs(1));
+    let (request, dropping) = (named("daily"), async {
+        loop {
+            world.pass(Duration::from_secs(3)).await;
+            let left = maker.pins.register().await.unwrap().pins.contains_key("daily");
+            if left {
+                break;
+            }
+        }
+        maker.pins.unpin("daily", "snapshot").await
+    });
+    let (made, dropped) = tokio::join!(maker.make(&request), dropping);
+    dropped.unwrap();
+    let refused = made.unwrap_err();
+    assert!(matches!(refused, SnapshotError::Chain(CatalogError::Rejected(_))), "{refused}");
+    world.bucket.slow(Duration::ZERO);
+    assert!(maker.pins.register().await.unwrap().pins.is_empty());
+}
+
+/// What an archive holds, in its order.
+async fn rows(archive: &ModelArchive) -> Vec<SettledRecord> {
+    let version = archive.latest().await.unwrap().unwrap();
+    let all = LogCursor::default()..LogCursor(StoreSecond::KSUID_END);
+    archive.rows(&version, all).try_collect().await.unwrap()
+}
+
+/// The copying process ends at any of its requests, and another one goes on: the copy has what the snapshot holds, once.
+#[tokio::test(start_paused = true)]
+async fn a_copy_in_a_second_store_goes_on_after_a_crash_at_any_request() {
+    let world = audited_world().await;
+    let report = snapshot(&world).await;
+    let source = rows(&world.snapshot_maker().await.1).await;
+    let mut ended = 0;
+    for request in 0.. {
+        let (copier, archive) = world.snapshot_copier().await;
+        world.bucket.die_at(Some(world.bucket.requests() + request));
+        let copied = timeout(Duration::from_secs(60), copier.copy(&report.name, &report.pin, None)).await;
+        world.bucket.die_at(None);
+        let is_whole = copied.is_ok();
+        if !is_whole {
+            ended += 1;
+        }
+        let (copier, _) = world.snapshot_copier().await;
+        let there = copier.copy(&report.name, &report.pin, None).await.unwrap();
+        let proof = there.verified.clone().unwrap();
+        assert_eq!((proof.digest, proof.cursor), (report.proof.digest, report.proof.cursor));
+        let held = copier.to.pins.read_list(&there).await.unwrap();
+        assert_eq!(held, copier.from.pins.read_list(&report.pin).await.unwrap());
+        assert_eq!(rows(&archive).await, source, "request {request}");
+        assert_eq!(copier.to.pins.register().await.unwrap().pins.len(), 1);
+        for key in held.objects() {
+            let body = |store: &str| world.bucket.remove(&format!("{store}/{key}"));
+            let (copy, original) = (body("copy"), body("index"));
+            assert_eq!(copy, original);
+            world.bucket.plant(&format!("index/{key}"), original, world.ago(0));
+        }
+        for key in world.bucket.keys().into_iter().filter(|key| key.starts_with("copy/")) {
+            world.bucket.remove(&key);
+        }
+        if is_whole {
+            break;
+        }
+    }
+    assert!(ended > 20, "{ended} requests only");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_copy_follows_its_snapshots_and_what_is_damaged_there_is_found() {
+    let world = audited_world().await;
+    let (copier, archive) = world.snapshot_copier().await;
+    for _ in 0..3 {
+        let report = snapshot(&world).await;
+        copier.copy(&report.name, &report.pin, NonZeroUsize::new(2)).await.unwrap();
+        world.run_for(Duration::from_hours(1)).await;
+    }
+    assert_eq!(copier.to.pins.register().await.unwrap().snapshots().len(), 2);
+    assert_eq!(rows(&archive).await, rows(&world.snapshot_maker().await.1).await);
+    // The same size, other bytes.
+    let report = snapshot(&world).await;
+    let key = format!("copy/{}", copier.from.pins.read_list(&report.pin).await.unwrap().segments[0].key);
+    copier.copy(&report.name, &report.pin, None).await.unwrap();
+    let body = world.bucket.remove(&key);
+    world.bucket.plant(&key, vec![b' '; body.len()], world.ago(0));
+    let later = snapshot(&world).await;
+    let refused = copier.copy(&later.name, &later.pin, None).await.unwrap_err();
+    assert!(matches!(refused, SnapshotError::Damaged { .. }), "{refused}");
+    assert!(!copier.to.pins.register().await.unwrap().pins.contains_key(&later.name));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_copied_to_an_index() {
+    let world = audited_world().await;
+    let report = snapshot(&world).await;
+    let (copier, _) = world.snapshot_copier().await;
+    world.bucket.plant("copy/g1/manifest/00000000000000000001", "a manifest", world.ago(0));
+    let refused = copier.copy(&report.name, &report.pin, None).await.unwrap_err();
+    assert!(matches!(refused, SnapshotError::CopyRefused { .. }) && refused.is_refusal(), "{refused}");
+    assert_eq!(world.bucket.keys().iter().filter(|key| key.starts_with("copy/")).count(), 1);
+}

@@ -1,0 +1,194 @@
+//! `tidemark snapshot`: one snapshot of an index.
+
+use std::num::NonZeroUsize;
+
+use clap::Args;
+use serde::Serialize;
+use tidemark_catalog::{SnapshotName, SnapshotProof};
+use tidemark_crds::{RecoveryWindow, TaskFigures};
+use tidemark_ingest::snapshot::{SnapshotError, SnapshotProgress, SnapshotReport, SnapshotRequest, SnapshotStep};
+use tidemark_store::{Entropy, urls_overlap};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+use url::Url;
+
+use super::{
+    args::{CacheArgs, ExistingIndexArgs, LogArgs},
+    job_report::{JobReportArgs, job_ended},
+    output::{ProgressReporter, print_json, print_line},
+};
+use crate::service::{AccessMode, IndexOfLog, OpenStores, PodStores, SnapshotService, cache_options};
+
+/// Make a snapshot of an index: a state to restore from, and everything that is settled in the archive.
+///
+/// Pins the newest state of the index, so that nothing of it is deleted; adds to the archive what is old enough never to change any
+/// more; then reads all of it again, and only then marks the snapshot as verified. Indexer and search go on meanwhile. Pinning copies
+/// nothing: a snapshot takes room as the index drops what it holds.
+///
+/// The command may be killed at any moment and run twice at once: whatever was archived stays, and with the same --name it goes on
+/// with the same snapshot. One that was left half made is removed by a later run after a day.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: tidemark snapshot --log s3://wal/orders --metadata s3://meta --index s3://idx/orders\n\
+    Example: tidemark snapshot --name before-upgrade --log s3://wal/orders --metadata s3://meta --index s3://idx/orders\n\
+    The archive is a table below the index's URL, in archive/, which Spark, DuckDB and pyiceberg read by its path.\n\
+    `tidemark snapshots` lists what there is and to which times the log can be restored."
+)]
+pub(super) struct SnapshotCommand {
+    #[command(flatten)]
+    places: ExistingIndexArgs,
+    /// Its name: up to 63 lower-case letters, digits and hyphens. Left out, it is made of the store's time, as in
+    /// `snapshot-2026-11-29t20-18-00z`.
+    #[arg(long, env = "TIDEMARK_NAME", value_name = "NAME")]
+    name: Option<SnapshotName>,
+    /// How many verified snapshots stay, the latest ones, from 1 on. Left out, none is removed that is verified.
+    #[arg(long, env = "TIDEMARK_KEEP_LAST", value_name = "N")]
+    keep_last: Option<NonZeroUsize>,
+    /// A second store to which the snapshot and the archive are copied, of another provider too: a prefix of its own. What is there
+    /// already is compared and not copied again.
+    #[arg(long, env = "TIDEMARK_COPY_TO", value_name = "URL")]
+    copy_to: Option<Url>,
+    #[command(flatten)]
+    cache: CacheArgs,
+    #[command(flatten)]
+    job: JobReportArgs,
+}
+
+/// What was made, as a line of JSON.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SnapshotOutput<'a> {
+    name: &'a str,
+    generation: String,
+    manifest: u64,
+    cursor: String,
+    operations: u64,
+    bytes: u64,
+    archived: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    archive_end: Option<String>,
+    dropped: &'a [String],
+}
+
+impl SnapshotCommand {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let Self { places, name, keep_last, copy_to, cache, job } = self;
+        let made = make(places, cache, &SnapshotRequest { name, keep_last }, copy_to.as_ref()).await;
+        job.report(&made, |made| (summary(&made.0), figures(made)));
+        let (report, _) = job_ended(made)?;
+        if job.output.json {
+            return print_json(&output(&report));
+        }
+        print_line(&summary(&report))?;
+        for name in &report.dropped {
+            print_line(&format!("{name} was removed"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes it. Gives also what can be restored afterwards.
+async fn make(
+    ExistingIndexArgs { log, index, moved }: ExistingIndexArgs,
+    CacheArgs { cache_dir, cache_mib }: CacheArgs,
+    request: &SnapshotRequest,
+    copy_to: Option<&Url>,
+) -> Result<(SnapshotReport, Option<RecoveryWindow>), SnapshotError> {
+    if let Some(copy_to) = copy_to {
+        require_own_place(&log, &index, copy_to)?;
+    }
+    let settings = log.settings();
+    let copies = copy_to.map(|url| settings.snapshot_copies(url)).transpose()?;
+    let OpenStores { index, .. } = PodStores::at(None, index, &settings, AccessMode::ReadWrite).open()?;
+    let found = IndexOfLog::find(&log.open()?, &index, moved.url().as_deref(), Entropy::from_os()).await?;
+    let cache = cache_options(cache_dir, cache_mib << 20);
+    let (options, folder) = cache.map_err(|error| SnapshotError::Other(Box::new(error)))?;
+    let (progress, watched) = watch::channel(SnapshotProgress::default());
+    let shown = show_progress(watched);
+    let service = SnapshotService::new(&found, &options, progress)?;
+    let made = service.make(request).await?;
+    if let Some(copies) = &copies {
+        service.copy(&found, copies, &made, request.keep_last).await?;
+    }
+    drop((shown, folder));
+    Ok((made, found.recovery_window().await?))
+}
+
+/// Refused where a copy would lie among what it is a copy of.
+fn require_own_place(log: &LogArgs, index: &Url, copy_to: &Url) -> Result<(), SnapshotError> {
+    let overlaps = |other: &&Url| urls_overlap(other.as_str(), copy_to.as_str());
+    match log.metadata.iter().chain([&log.log, index]).find(overlaps) {
+        None => Ok(()),
+        Some(other) => Err(SnapshotError::CopyOverlaps { url: copy_to.to_string(), other: other.to_string() }),
+    }
+}
+
+fn show_progress(mut progress: watch::Receiver<SnapshotProgress>) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        let mut shown: Option<(SnapshotStep, ProgressReporter)> = None;
+        while progress.changed().await.is_ok() {
+            let SnapshotProgress { step, done, total } = *progress.borrow_and_update();
+            let Some(what) = words(step) else { continue };
+            if shown.as_ref().is_some_and(|(at, _)| *at != step)
+                && let Some((_, past)) = shown.take()
+            {
+                past.finish();
+            }
+            shown.get_or_insert_with(|| (step, ProgressReporter::new(what))).1.report(done, total);
+        }
+    }))
+}
+
+/// What a step counts.
+fn words(step: SnapshotStep) -> Option<&'static str> {
+    match step {
+        SnapshotStep::Pinning => None,
+        SnapshotStep::Archiving => Some("operations archived"),
+        SnapshotStep::ReadingObjects => Some("bytes of the index read again"),
+        SnapshotStep::ReadingArchive => Some("operations of the archive read again"),
+        SnapshotStep::CopyingObjects => Some("bytes of the index copied"),
+        SnapshotStep::CopyingArchive => Some("operations of the archive copied"),
+    }
+}
+
+fn summary(SnapshotReport { name, pin, proof, archived, .. }: &SnapshotReport) -> String {
+    let SnapshotProof { cursor, bytes, counts, archive, .. } = proof;
+    let (operations, generation, manifest) = (counts.total(), &pin.generation, pin.manifest);
+    let archive = match archive {
+        Some(archive) => format!("{archived} operations archived, the archive reaches up to {}", archive.end),
+        None => "nothing is old enough to be archived yet".to_owned(),
+    };
+    format!(
+        "snapshot {name} is verified: generation {generation}, manifest {manifest}, {operations} operations, {bytes} bytes, the log up \
+         to {cursor}; {archive}"
+    )
+}
+
+fn output(report: &SnapshotReport) -> SnapshotOutput<'_> {
+    let SnapshotReport { name, pin, proof, archived, dropped } = report;
+    SnapshotOutput {
+        name,
+        generation: pin.generation.to_string(),
+        manifest: pin.manifest,
+        cursor: proof.cursor.to_string(),
+        operations: proof.counts.total(),
+        bytes: proof.bytes,
+        archived: *archived,
+        archive_end: proof.archive.as_ref().map(|archive| archive.end.to_string()),
+        dropped,
+    }
+}
+
+fn figures((report, recovery_window): &(SnapshotReport, Option<RecoveryWindow>)) -> TaskFigures {
+    let SnapshotReport { name, pin, proof, .. } = report;
+    TaskFigures {
+        generation: Some(pin.generation.to_string()),
+        snapshot: Some(name.clone()),
+        manifest: Some(pin.manifest),
+        cursor: Some(proof.cursor.second().timestamp()),
+        entries: Some(proof.counts.total()),
+        bytes: Some(proof.bytes),
+        recovery_window: *recovery_window,
+        ..TaskFigures::default()
+    }
+}

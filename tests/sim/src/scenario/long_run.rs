@@ -1,0 +1,123 @@
+//! What the scenarios share that run for days of store time, with pauses longer than the grace of garbage.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+use tidemark_catalog::{
+    CatalogError, GarbageCollector, Generation, IndexChain, IndexOwner, IndexRegistration, LogCursor, LogId, RootChain,
+    TransactionRejected,
+};
+use tidemark_store::{Entropy, Store};
+use tidemark_wal::{Log, LogParameters};
+use tokio::time::sleep;
+use url::Url;
+
+use crate::{
+    fault_injecting_store::FaultInjectingStore, fault_schedule::FaultSchedule, mutants::mutated, process::SimProcess,
+    simulated_store::SimulatedStore, supervise::ProcessEnd,
+};
+
+pub(super) const LOG: &str = "log";
+pub(super) const INDEX: &str = "index";
+const URL: &str = "sim://index/";
+pub(super) const FAULT_BURST_DURATION: Duration = Duration::from_hours(4 * 24);
+/// Long enough that a process that is paused at the beginning goes on, and what is garbage then goes.
+pub(super) const RECOVERY_DURATION: Duration = Duration::from_hours(3 * 24);
+
+/// An index and its log, and the handles that processes have on them.
+#[derive(Clone)]
+pub(super) struct LongRun {
+    pub(super) simulated_store: SimulatedStore,
+}
+
+impl LongRun {
+    pub(super) fn store(&self, bucket: &str, process: &SimProcess) -> Store {
+        let url = Url::parse(&format!("sim://{bucket}/")).unwrap_or_else(|error| unreachable!("{error}"));
+        Store::over(mutated(FaultInjectingStore::new(&self.simulated_store, bucket, process)), url)
+    }
+
+    pub(super) fn entropy(&self) -> Entropy {
+        Entropy::seeded(self.simulated_store.state().rng.fork())
+    }
+
+    pub(super) fn log(&self, process: &SimProcess) -> Log {
+        Log::over(self.store(LOG, process), Vec::new())
+    }
+
+    pub(super) fn chain(&self, process: &SimProcess) -> IndexChain {
+        IndexChain::open(&self.store(INDEX, process), Generation::first(), self.entropy())
+    }
+
+    /// The log's id, once a writer has made the root.
+    pub(super) async fn log_id(&self, process: &SimProcess) -> LogId {
+        loop {
+            match RootChain::open(&self.log(process), self.entropy()).id().await {
+                Ok(Some(id)) => return id,
+                Ok(None) | Err(_) => self.sleep_minutes(1..=20).await,
+            }
+        }
+    }
+
+    pub(super) fn is_fault_burst_over(&self) -> bool {
+        Duration::from_millis(self.simulated_store.elapsed()) + Duration::from_hours(24) > FAULT_BURST_DURATION
+    }
+
+    pub(super) fn number(&self, range: RangeInclusive<u64>) -> u64 {
+        self.simulated_store.state().rng.in_range(&range)
+    }
+
+    pub(super) async fn sleep_minutes(&self, range: RangeInclusive<u64>) {
+        let minutes = self.number(range);
+        sleep(Duration::from_mins(minutes)).await;
+    }
+
+    /// The index's chain, registered in the log's root.
+    pub(super) async fn registered(&self, process: &SimProcess, log: &Log) -> Result<IndexChain, CatalogError> {
+        let root = RootChain::open(log, self.entropy());
+        let chain = self.chain(process).for_log(&root);
+        let owner = IndexOwner::Named { name: "sim".to_owned() };
+        let registration = IndexRegistration::new(URL, owner, Generation::first());
+        let parameters = LogParameters::with_expiry(Duration::from_mins(10));
+        root.register(root.head().await?, &parameters, URL, &registration, LogCursor::default(), None).await?;
+        Ok(chain)
+    }
+}
+
+pub(super) fn fault_schedule(seed: u64) -> FaultSchedule {
+    FaultSchedule {
+        network_delay: 1..=200,
+        write_delay: 0..=1_500,
+        lost_writes: 20,
+        lost_answers: 25,
+        late_writes: 20,
+        late_write_delay: 0..=100_000_000,
+        duplicated_writes: 20,
+        false_conflicts: 10,
+        failed_reads: 15,
+        process_pauses: if seed.is_multiple_of(2) { 8 } else { 3 },
+        pause_duration: if seed.is_multiple_of(3) { 1_000..=120_000 } else { 1_000..=150_000_000 },
+        process_crashes: 4,
+        page_size: 5..=40,
+        call_timeout: 5_000,
+        ..FaultSchedule::fault_free()
+    }
+}
+
+/// A collector, until it ends or crashes.
+pub(super) async fn collect(world: LongRun, process: SimProcess) -> ProcessEnd {
+    let log = world.log_id(&process).await;
+    loop {
+        world.sleep_minutes(60..=240).await;
+        let collector = GarbageCollector::new(&world.store(INDEX, &process), &log, world.entropy());
+        match collector.collect(process.name()).await {
+            Err(CatalogError::Rejected(TransactionRejected::Fenced { .. })) => {
+                world.simulated_store.mark("a collector was fenced");
+            }
+            Err(CatalogError::Invariant(broken)) => world.simulated_store.fail(broken.to_string()),
+            Err(CatalogError::Corrupt { key, why }) => {
+                world.simulated_store.fail(format!("a collector cannot read \"{key}\": {why}"));
+            }
+            Err(CatalogError::Unknown { key, .. }) => return ProcessEnd::GaveUp(key),
+            _ => {}
+        }
+    }
+}
