@@ -22,9 +22,9 @@ mod output;
 mod probe;
 mod serve;
 mod shutdown;
-mod verify;
 mod snapshot;
 mod snapshots;
+mod verify;
 
 pub use command_line::CommandLine;
 pub use exit::CommandExit;

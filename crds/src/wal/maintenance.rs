@@ -138,8 +138,9 @@ pub struct VerifySpec {
     #[serde(default = "utc")]
     #[schemars(length(min = 1, max = 64), regex(pattern = TIME_ZONE))]
     pub time_zone: String,
-    /// Whether the newest snapshot is restored to a place of its own, compared and removed.
-    #[serde(default = "yes")]
+    /// Whether the newest snapshot is restored to a place of its own, compared and removed. A later release does that; this one rejects
+    /// such tasks.
+    #[serde(default)]
     pub drill: bool,
 }
 

@@ -190,7 +190,8 @@ pub struct VerifyTask {
     /// Whether every outcome is decided again and compared; else those of a sample.
     #[serde(default)]
     pub all: bool,
-    /// Whether the newest snapshot is restored to a place of its own, compared and removed.
+    /// Whether the newest snapshot is restored to a place of its own, compared and removed. A later release does that; this one rejects
+    /// such tasks.
     #[serde(default)]
     pub drill: bool,
 }

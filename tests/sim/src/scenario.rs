@@ -10,10 +10,10 @@ pub mod outages;
 mod publication;
 pub mod purge;
 pub mod readers;
-mod verification;
 mod recorded_history;
 mod snapshot_model;
 pub mod snapshots;
+mod verification;
 pub mod writers;
 
 use crate::{

@@ -44,7 +44,7 @@ mod parsers;
 mod product_sources;
 mod purge;
 mod readme;
-mod task_commands;
 mod snapshots;
+mod task_commands;
 mod unreadable;
 mod verify;

@@ -10,8 +10,8 @@ mod failing_drain;
 mod fake_bucket;
 mod history;
 mod large_second;
-mod verify;
 mod snapshots;
+mod verify;
 mod world;
 
 use std::time::Duration;

@@ -31,6 +31,11 @@ pub(crate) fn admit(task: &ObservedTask, now: Timestamp) -> AdmissionDecision<'_
         );
         return refused(Reason::TypeUnsupported, message);
     }
+    if task.spec.verify.as_ref().is_some_and(|verify| verify.drill) {
+        let message =
+            "this release does not restore snapshots to compare them; nothing was done; leave verify.drill out";
+        return refused(Reason::TypeUnsupported, message.to_owned());
+    }
     if let Err(message) = check_spec(task) {
         return refused(Reason::SpecInvalid, message);
     }

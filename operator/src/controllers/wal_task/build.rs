@@ -88,9 +88,8 @@ fn arguments(attempt: &AttemptPlan<'_>, jobs: &ValidatedJobs) -> Vec<String> {
             }
         }
         TaskType::Verify => {
-            let verify = spec.verify.clone().unwrap_or_default();
-            arguments.extend(verify.all.then(|| "--all".to_owned()));
-            arguments.extend(verify.drill.then(|| "--restore-drill".to_owned()));
+            let all = spec.verify.as_ref().is_some_and(|verify| verify.all);
+            arguments.extend(all.then(|| "--all".to_owned()));
         }
         TaskType::Restore => {
             arguments.extend(spec.restore.as_ref().and_then(restore_arguments).into_iter().flatten());

@@ -450,10 +450,7 @@ fn each_type_has_its_arguments() {
         ),
         "cleanup --json --min-age 3600s --max-entries 9 --max-size 1073741824 --keep-snapshots 2 --dry-run"
     );
-    assert_eq!(
-        of(TaskType::Verify, json!({"verify": {"all": true, "drill": true}}), json!({})),
-        "verify --json --all --restore-drill"
-    );
+    assert_eq!(of(TaskType::Verify, json!({"verify": {"all": true}}), json!({})), "verify --json --all");
     let token = "0ujtsYcgvSTl8PAuAdqWYSMnLOv";
     for (target, wanted) in [
         (json!({"token": token}), format!("--to-token {token}")),

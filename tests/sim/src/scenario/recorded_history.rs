@@ -172,7 +172,7 @@ impl HistoryWriter {
         let Some(last) = manifest.segments.len().checked_sub(2) else { return Ok(()) };
         let at = usize::try_from(self.world.number(0..=last as u64)).unwrap_or_default();
         let inputs = &manifest.segments[at..at + 2];
-        let packed = self.engine.merge(inputs).await?;
+        let packed = self.engine.compact(inputs).await?;
         let seq = inputs[0].seq.start..inputs[1].seq.end;
         let merged = self.upload_packed(packed, seq).await?;
         let removes = inputs.iter().map(|input| input.key.clone()).collect();

@@ -32,7 +32,7 @@ fn is_decided(world: &SimWorld) -> bool {
 }
 
 /// Verifies samples while the others work.
-pub async fn verify_samples(world: SimWorld, process: SimProcess) -> ProcessEnd {
+pub(super) async fn verify_samples(world: SimWorld, process: SimProcess) -> ProcessEnd {
     while is_decided(&world) && !world.is_fault_burst_over() {
         world.sleep_for(20_000..=90_000).await;
         let sample = OutcomeSelection::Sample { count: world.in_range(0..=12), seed: world.in_range(0..=u64::MAX / 2) };
