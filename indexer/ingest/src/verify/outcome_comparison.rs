@@ -82,9 +82,8 @@ impl EntryComparison<'_> {
             || OutcomeVerdict::Differs(format!("it is recorded as {}, and is {}", outcome.as_str(), now.as_str()));
         match (outcome, now) {
             (outcome, now) if outcome == now => OutcomeVerdict::Agrees,
-            (Outcome::Fenced, Outcome::Committed) => OutcomeVerdict::Agrees,
-            // It was looked for until the end of the audit window.
-            (Outcome::Aborted, Outcome::Expired) => OutcomeVerdict::Agrees,
+            // An aborted one was looked for until the end of the audit window.
+            (Outcome::Fenced, Outcome::Committed) | (Outcome::Aborted, Outcome::Expired) => OutcomeVerdict::Agrees,
             (Outcome::Aborted, Outcome::Unknown) => {
                 OutcomeVerdict::Unprovable("the label was moved since, and at its decision it was seen unmoved")
             }
