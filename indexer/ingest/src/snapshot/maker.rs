@@ -96,14 +96,15 @@ impl SnapshotMaker {
             return Err(SnapshotError::NoIndex { url: self.chain.index().url().to_string() });
         }
         let (name, pin) = self.pin(request.name.as_ref()).await?;
-        let made = match &pin.verified {
+        let made = if let Some(proof) = &pin.verified {
             // Earlier than now, so that less is dropped.
-            Some(proof) => (pin.clone(), proof.time.unwrap_or_default(), 0),
-            None => tokio::select! {
+            (pin.clone(), proof.time.unwrap_or_default(), 0)
+        } else {
+            tokio::select! {
                 biased;
                 made = self.prove(&name, &pin) => self.unless_damaged(&name, &pin, made).await?,
                 lost = self.keep_renewed(&name, &pin.list) => return Err(lost.into()),
-            },
+            }
         };
         let (pin, now, archived) = made;
         let dropped = self.drop_expired(request.keep_last, now).await?;

@@ -202,12 +202,11 @@ impl LogArchive for ModelArchive {
         let (this, number) = (self.clone(), version.number);
         let files = async move {
             // A later one has the same rows, where this one was trimmed.
-            let record = match this.chain.read(number).await? {
-                Some(record) => record,
-                None => {
-                    let latest = this.chain.latest().await?;
-                    latest.ok_or_else(|| this.damaged(&number.to_string(), &"the version is gone"))?
-                }
+            let record = if let Some(record) = this.chain.read(number).await? {
+                record
+            } else {
+                let latest = this.chain.latest().await?;
+                latest.ok_or_else(|| this.damaged(&number.to_string(), &"the version is gone"))?
             };
             let files = stream::iter(record.state.files.into_iter().map(Ok));
             Ok::<_, SnapshotError>(files.and_then(move |key| {
