@@ -76,13 +76,13 @@ impl<S: ChainState> AppendOnlyChain<S> {
             match slots.last() {
                 // Everything that was listed was trimmed meanwhile.
                 Some(last) if *last <= now => {}
-                Some(_) => return Ok(walk.finish(now)),
                 None if now != boundary => {}
-                None if boundary > 0 => {
-                    walk.fault(boundary + 1, self.missing_record(boundary));
+                last => {
+                    if last.is_none() && boundary > 0 {
+                        walk.fault(boundary + 1, self.missing_record(boundary));
+                    }
                     return Ok(walk.finish(now));
                 }
-                None => return Ok(walk.finish(now)),
             }
         }
         Err(ChainError::Conflicts { chain: self.store().url().to_string(), attempts: MAX_INSPECTIONS })
