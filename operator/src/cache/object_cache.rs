@@ -175,15 +175,12 @@ impl ObjectIndex {
     fn remove(&mut self, object: &ObjectKey) -> Vec<ReconcileTarget> {
         let Some(key) = self.wals.remove(object) else { return Vec::new() };
         let Some(owned) = self.by_wal.get_mut(&key) else { return Vec::new() };
-        let targets = match object.0 {
-            Some(kind) => {
-                let child = owned.children.remove(&(kind, object.2.clone()));
-                child.map(|child| child.targets()).unwrap_or_default()
-            }
-            None => {
-                let of_job = owned.job_pods.remove(&object.2).map(|pod| pod.target());
-                owned.pods.remove(&object.2).map(|pod| pod.target()).into_iter().chain(of_job).collect()
-            }
+        let targets = if let Some(kind) = object.0 {
+            let child = owned.children.remove(&(kind, object.2.clone()));
+            child.map(|child| child.targets()).unwrap_or_default()
+        } else {
+            let of_job = owned.job_pods.remove(&object.2).map(|pod| pod.target());
+            owned.pods.remove(&object.2).map(|pod| pod.target()).into_iter().chain(of_job).collect()
         };
         if owned.children.is_empty() && owned.pods.is_empty() && owned.job_pods.is_empty() {
             self.by_wal.remove(&key);

@@ -1116,7 +1116,7 @@ async fn a_survey_finds_what_a_pass_would_and_writes_nothing() {
     let counts = survey.count(|key, _| leaks.push(key.to_owned())).await.unwrap();
     assert_eq!(ground.stage.keys().await, keys, "it writes nothing");
     // What a collector knows is no leak, nor what is on its way; the list is too young to be one.
-    assert_eq!(leaks, [unseen.clone()]);
+    assert_eq!(leaks, std::slice::from_ref(&unseen));
     assert_eq!((counts.garbage, counts.candidates, counts.undecided, counts.stray_lists), (2, 1, 1, 0));
     assert!(counts.others > 0, "{counts:?}");
     ground.wait(2 * HOUR).await;

@@ -139,7 +139,7 @@ async fn a_snapshot_goes_on_after_a_crash_at_any_request() {
         let name = format!("daily-{request}");
         let (maker, _) = world.snapshot_maker().await;
         world.bucket.die_at(Some(world.bucket.requests() + request));
-        let made = timeout(Duration::from_secs(60), maker.make(&named(&name))).await;
+        let made = timeout(Duration::from_mins(1), maker.make(&named(&name))).await;
         world.bucket.die_at(None);
         drop(maker);
         let is_whole = made.is_ok();
@@ -294,7 +294,7 @@ async fn a_copy_in_a_second_store_goes_on_after_a_crash_at_any_request() {
     for request in 0.. {
         let (copier, archive) = world.snapshot_copier().await;
         world.bucket.die_at(Some(world.bucket.requests() + request));
-        let copied = timeout(Duration::from_secs(60), copier.copy(&report.name, &report.pin, None)).await;
+        let copied = timeout(Duration::from_mins(1), copier.copy(&report.name, &report.pin, None)).await;
         world.bucket.die_at(None);
         let is_whole = copied.is_ok();
         if !is_whole {

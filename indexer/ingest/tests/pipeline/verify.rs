@@ -203,7 +203,7 @@ async fn each_kind_of_damage_is_named_with_its_place_and_mends_nothing_else() {
         let keys = world.bucket.keys();
         let found = Verification::all(&world).await;
         assert_eq!(world.bucket.keys(), keys, "{name}");
-        assert_eq!(found.damaged(), [key.clone()], "{name}: {:#?}", found.findings);
+        assert_eq!(found.damaged(), [key.as_str()], "{name}: {:#?}", found.findings);
         let damage = found.of_severity(FindingSeverity::Damage);
         assert!(damage.iter().any(|finding| finding.what.contains(what)), "{name}: {damage:#?}");
         for finding in &found.findings {

@@ -17,7 +17,7 @@ const MAX_VERDICT_CHARS: usize = 100;
 /// List the tasks of WALs: snapshots, clean-ups, verifications, restores.
 ///
 /// A task is made by a schedule of the WAL (column BY), by "kubectl tidemark snapshot", "restore" or "promote", or as an object of
-/// kind WALTask. It ends as Succeeded, Failed or Rejected; the last column says why, or what it did.
+/// kind `WALTask`. It ends as Succeeded, Failed or Rejected; the last column says why, or what it did.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples: kubectl tidemark tasks orders -n data\n          kubectl tidemark tasks -A")]
 pub(super) struct WalTasksCommand {
@@ -36,14 +36,13 @@ impl WalTasksCommand {
 
     pub(super) async fn lines(&self, client: &KubectlClient) -> anyhow::Result<Vec<String>> {
         let Self { wal, all_namespaces } = self;
-        let tasks = match wal {
-            Some(wal) => tasks_of(client, wal).await?,
-            None => {
-                let everywhere: &[&str] = if *all_namespaces { &["--all-namespaces"] } else { &[] };
-                let mut tasks = client.list(&[&["get", TASK_RESOURCE], everywhere].concat()).await?;
-                sort_by_age(&mut tasks);
-                tasks
-            }
+        let tasks = if let Some(wal) = wal {
+            tasks_of(client, wal).await?
+        } else {
+            let everywhere: &[&str] = if *all_namespaces { &["--all-namespaces"] } else { &[] };
+            let mut tasks = client.list(&[&["get", TASK_RESOURCE], everywhere].concat()).await?;
+            sort_by_age(&mut tasks);
+            tasks
         };
         if tasks.is_empty() {
             let which = wal.as_deref().map_or("in this namespace; -A lists every namespace".to_owned(), |wal| {

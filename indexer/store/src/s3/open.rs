@@ -141,7 +141,8 @@ fn check_virtual_host(
     Err(unusable(url, why, &format!("put \"{bucket}.\" before the endpoint's host, or unset {VIRTUAL_HOSTED_STYLE}")))
 }
 
-#[cfg(all(test, feature = "aws-credentials"))]
+#[cfg(test)]
+#[cfg(feature = "aws-credentials")]
 mod tests {
     use super::*;
     use crate::{Store, StoreAccess, StoreSettings};

@@ -112,7 +112,6 @@ pub(crate) fn gone(task: &ObservedTask) -> Option<(Reason, String)> {
     let name = &task.spec.wal_ref.name;
     match &task.wal {
         WalLookup::Missing => Some((Reason::WALNotFound, missing(name))),
-        WalLookup::Unreadable => None,
         WalLookup::Found(wal) if task.status.wal_uid.as_ref().is_some_and(|uid| *uid != wal.uid) => Some((
             Reason::WALNotFound,
             format!("WAL \"{name}\" was deleted and made again; the task was for the one before; make another task"),
@@ -121,7 +120,7 @@ pub(crate) fn gone(task: &ObservedTask) -> Option<(Reason, String)> {
             Reason::WALDeleted,
             format!("WAL \"{name}\" is being deleted; nothing more is done to its index; no action is needed"),
         )),
-        WalLookup::Found(_) => None,
+        WalLookup::Unreadable | WalLookup::Found(_) => None,
     }
 }
 

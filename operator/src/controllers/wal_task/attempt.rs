@@ -62,10 +62,7 @@ impl AttemptFailure {
 /// stopped at its deadline is gone.
 pub(crate) fn state(job: &str, end: Option<&JobEnd>, pod: Option<&JobPod>, before: Option<Reason>) -> AttemptState {
     let Some(end) = end else {
-        return AttemptState::Running {
-            trouble: pod.and_then(|pod| trouble(pod)),
-            started: pod.is_some_and(|pod| pod.started),
-        };
+        return AttemptState::Running { trouble: pod.and_then(trouble), started: pod.is_some_and(|pod| pod.started) };
     };
     let exit = pod.and_then(|pod| pod.exit.as_ref());
     let result = exit.and_then(|exit| TaskResult::from_json(&exit.message).ok());
@@ -117,16 +114,15 @@ fn failure(
     if let Some(result) = result {
         return with_result(TaskFailureClass::Failed, Reason::Internal, result);
     }
-    match pod.and_then(|pod| Some((pod, pod.exit.as_ref()?))) {
-        Some((pod, exit)) => failure(TaskFailureClass::Crashed, Reason::JobCrashed, crashed(pod, exit)),
-        None => {
-            let why = if end.message.is_empty() { String::new() } else { format!(" ({})", end.message) };
-            failure(
-                TaskFailureClass::Crashed,
-                Reason::JobLost,
-                format!("the pod of Job \"{job}\" is gone before its result was read{why}"),
-            )
-        }
+    if let Some((pod, exit)) = pod.and_then(|pod| Some((pod, pod.exit.as_ref()?))) {
+        failure(TaskFailureClass::Crashed, Reason::JobCrashed, crashed(pod, exit))
+    } else {
+        let why = if end.message.is_empty() { String::new() } else { format!(" ({})", end.message) };
+        failure(
+            TaskFailureClass::Crashed,
+            Reason::JobLost,
+            format!("the pod of Job \"{job}\" is gone before its result was read{why}"),
+        )
     }
 }
 

@@ -88,11 +88,11 @@ pub(crate) fn plan(task: &ObservedTask, now: Timestamp) -> TaskPlan {
                 completed: Some(time.unwrap_or(now)),
                 ..TaskPlan::new(WalTaskState::Succeeded, Reason::Succeeded, message)
             },
-            AttemptState::Failed(failure) => after_failure(task, attempts, max, failure, now),
+            AttemptState::Failed(failure) => after_failure(task, attempts, max, &failure, now),
         },
         _ => {
             let job = task.status.job_name.clone().unwrap_or_default();
-            after_failure(task, attempts, max, AttemptFailure::lost(&job), now)
+            after_failure(task, attempts, max, &AttemptFailure::lost(&job), now)
         }
     }
 }
@@ -168,7 +168,7 @@ fn after_failure(
     task: &ObservedTask,
     attempts: usize,
     max: usize,
-    failure: AttemptFailure,
+    failure: &AttemptFailure,
     now: Timestamp,
 ) -> TaskPlan {
     let class = Some(failure.class);
@@ -180,7 +180,7 @@ fn after_failure(
         completed: Some(failed),
         ..TaskPlan::ended(task, reason, message, now)
     };
-    let AttemptFailure { reason, message, .. } = &failure;
+    let AttemptFailure { reason, message, .. } = failure;
     if !failure.may_pass() {
         return ended(*reason, message.clone());
     }

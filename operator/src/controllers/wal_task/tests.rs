@@ -40,7 +40,7 @@ fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
 }
 
-fn sample_wal(spec: Value) -> Wal {
+fn sample_wal(spec: &Value) -> Wal {
     let object = json!({
         "apiVersion": "tidemark.dev/v1alpha1", "kind": "WAL",
         "metadata": {"name": "orders", "namespace": "data", "uid": "w", "generation": 4},
@@ -54,7 +54,7 @@ fn found() -> TargetWal {
         uid: "w".to_owned(),
         deleted: false,
         suspended: false,
-        validated: Ok(validate(&sample_wal(wal_spec()), "c1").unwrap()),
+        validated: Ok(validate(&sample_wal(&wal_spec()), "c1").unwrap()),
         upgrading: false,
         account: AccountState::Ready,
         image: None,
@@ -356,7 +356,7 @@ fn a_task_goes_when_its_time_to_live_is_over() {
 fn job(kind: TaskType, change_task: impl FnOnce(&mut WalTaskSpec), change_wal: impl FnOnce(&mut Value)) -> Value {
     let mut spec = wal_spec();
     change_wal(&mut spec);
-    let wal = validate(&sample_wal(spec), "c1").unwrap();
+    let wal = validate(&sample_wal(&spec), "c1").unwrap();
     let mut task = task(kind);
     change_task(&mut task.spec);
     let owner = serde_json::from_value(json!({

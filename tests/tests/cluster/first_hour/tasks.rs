@@ -1,11 +1,11 @@
 //! Tasks of a WAL that runs: real Jobs in a real cluster, what they leave in the store, and what `kubectl` shows of them.
 
-use kube::{Api, ResourceExt as _, api::ListParams};
+use kube::{Api, api::ListParams};
 use serde_json::json;
 use tidemark_crds::{WalTask, WalTaskState};
 use tidemark_tests::{
     Cluster,
-    cluster::product::{PATIENCE, TestWal, WalPlan, answered},
+    cluster::product::{TestWal, WalPlan},
 };
 
 use super::setup::{installed, shell};
@@ -15,16 +15,15 @@ const NAMESPACE: &str = "tasks";
 /// The task once it ended. Panics unless it succeeded, with the story of its namespace.
 async fn ended(cluster: &Cluster, wal: &TestWal<'_>, name: &str) -> WalTask {
     let tasks = Api::<WalTask>::namespaced(cluster.client(), NAMESPACE);
-    let ended = answered(PATIENCE, async || {
-        let task = tasks.get(name).await.ok()?;
-        let state = task.status.as_ref()?.state?;
-        matches!(state, WalTaskState::Succeeded | WalTaskState::Failed | WalTaskState::Rejected).then_some(task)
-    })
-    .await;
-    match ended {
-        Some(task) if task.status.as_ref().and_then(|status| status.state) == Some(WalTaskState::Succeeded) => task,
-        other => panic!("{name} has not succeeded: {:?}\n{}", other.map(|task| task.status), wal.story().await),
-    }
+    let task = wal
+        .until(&format!("task {name} ends"), async |_| {
+            let task = tasks.get(name).await.ok()?;
+            task.status.as_ref()?.state?.is_terminal().then_some(task)
+        })
+        .await;
+    let state = task.status.as_ref().and_then(|status| status.state);
+    assert_eq!(state, Some(WalTaskState::Succeeded), "{:#?}\n{}", task.status, wal.story().await);
+    task
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -55,10 +54,10 @@ async fn jobs_snapshot_and_verify_a_wal_and_search_answers_the_same() {
         assert_eq!(result.and_then(|result| result.damaged).unwrap_or_default(), 0, "{kind}");
     }
     let all = Api::<WalTask>::namespaced(cluster.client(), NAMESPACE).list(&ListParams::default()).await;
-    let names: Vec<_> = all.expect("the API server answers").iter().map(ResourceExt::name_any).collect();
+    let all = all.expect("the API server answers").items.len();
     let table = cluster.kubectl(["get", "waltask", "-n", NAMESPACE]).await.expect("it is shown");
     println!("{table}");
-    assert_eq!(table.matches("Succeeded").count(), names.len(), "{table}");
+    assert_eq!(table.matches("Succeeded").count(), all, "{table}");
 
     wal.until("the newest snapshot is told", async |wal| {
         wal.status.as_ref()?.last_snapshot.as_ref()?.verified.then_some(())

@@ -30,8 +30,8 @@ fn at(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
-fn cron(expression: &str) -> Option<CronSchedule> {
-    Some(CronSchedule::parse(expression, "Etc/UTC").unwrap())
+fn cron(expression: &str) -> CronSchedule {
+    CronSchedule::parse(expression, "Etc/UTC").unwrap()
 }
 
 /// A WAL with its schedules and tasks, at some time.
@@ -45,7 +45,7 @@ struct ScheduleCase {
 impl ScheduleCase {
     /// Snapshots at three, which are done up to [`DONE`]; the index holds what no snapshot has.
     fn new() -> Self {
-        let snapshots = ValidatedSnapshots { cron: cron("0 3 * * *"), ..ValidatedSnapshots::default() };
+        let snapshots = ValidatedSnapshots { cron: Some(cron("0 3 * * *")), ..ValidatedSnapshots::default() };
         let schedules = ValidatedSchedules {
             snapshots: Some(snapshots),
             settling: SignedDuration::from_hours(26),
@@ -124,9 +124,9 @@ fn snapshot(slot: &str, state: &str, entries: u64) -> Value {
     task(TaskType::Snapshot, slot, Some(state), &figures(entries, 1000))
 }
 
-fn last_snapshot(time: &str, entries: i64) -> Option<SnapshotStatus> {
+fn last_snapshot(time: &str, entries: i64) -> SnapshotStatus {
     let (name, time) = ("s".to_owned(), Time(at(time)));
-    Some(SnapshotStatus { name, time, verified: true, entries: Some(entries), bytes: None })
+    SnapshotStatus { name, time, verified: true, entries: Some(entries), bytes: None }
 }
 
 #[test]
@@ -196,7 +196,7 @@ fn a_change_after_a_slot_at_which_nothing_had_changed_waits_for_the_next_slot() 
 #[test]
 fn what_a_status_remembers_counts_where_the_tasks_are_gone() {
     let mut case = ScheduleCase::new();
-    case.status.last_snapshot = last_snapshot("2026-11-21T03:10:00Z", 100);
+    case.status.last_snapshot = Some(last_snapshot("2026-11-21T03:10:00Z", 100));
     assert!(case.due("2026-11-22T03:00:00Z").is_empty());
     assert_eq!(case.due("2026-11-23T03:00:00Z"), ["Snapshot 2026-11-23T03:00:00Z"], "what was not settled");
     case.index = Some(figures(101, 1000));
@@ -215,7 +215,7 @@ fn bounds_ask_for_a_snapshot_at_once_and_not_again_and_again() {
     let at_noon = "2026-11-22T12:00:30Z";
     let bounded = |change: fn(&mut ValidatedSnapshots), state: &str, taken: &str, index: IndexFigures| {
         let mut case = ScheduleCase::new().task(snapshot(taken, state, 100));
-        case.status.last_snapshot = last_snapshot("2026-11-22T03:10:00Z", 100);
+        case.status.last_snapshot = Some(last_snapshot("2026-11-22T03:10:00Z", 100));
         change(case.snapshots());
         case.index = Some(index);
         case.due(at_noon)
@@ -249,7 +249,7 @@ fn bounds_ask_for_a_snapshot_at_once_and_not_again_and_again() {
 #[test]
 fn a_bound_that_time_alone_passes_is_looked_at_then() {
     let mut case = ScheduleCase::new().task(snapshot("2026-11-22T03:00:00Z", "Succeeded", 90));
-    case.status.last_snapshot = last_snapshot("2026-11-22T03:10:00Z", 90);
+    case.status.last_snapshot = Some(last_snapshot("2026-11-22T03:10:00Z", 90));
     case.snapshots().cron = None;
     case.snapshots().after_age = Some(SignedDuration::from_hours(12));
     assert_eq!(case.outlook("2026-11-22T12:00:00Z").next, Some(at("2026-11-22T15:10:00Z")));
@@ -268,7 +268,7 @@ fn a_bound_that_time_alone_passes_is_looked_at_then() {
 #[test]
 fn a_cleanup_follows_a_verified_snapshot() {
     let mut case = ScheduleCase::new();
-    case.schedules.cleanup = cron("0 4 * * *");
+    case.schedules.cleanup = Some(cron("0 4 * * *"));
     let cleanups = |case: &ScheduleCase, now| {
         case.due(now).into_iter().filter(|due| due.starts_with("Cleanup")).collect::<Vec<_>>()
     };
@@ -277,7 +277,7 @@ fn a_cleanup_follows_a_verified_snapshot() {
     let mut taken = case.task(snapshot("2026-11-21T03:00:00Z", "Succeeded", 100));
     assert!(cleanups(&taken, four).is_empty(), "no snapshot is known to be verified");
     assert_eq!(taken.outlook(four).done.cleanup, Some(Time(at(four))));
-    taken.status.last_snapshot = last_snapshot("2026-11-21T03:10:00Z", 100);
+    taken.status.last_snapshot = Some(last_snapshot("2026-11-21T03:10:00Z", 100));
     assert_eq!(cleanups(&taken, four), ["Cleanup 2026-11-21T04:00:00Z"]);
     let running = taken.task(snapshot("2026-11-21T03:50:00Z", "Running", 100));
     assert!(cleanups(&running, four).is_empty(), "after the snapshot there is more to delete");
@@ -287,8 +287,8 @@ fn a_cleanup_follows_a_verified_snapshot() {
 #[test]
 fn a_cleanup_that_left_nothing_is_not_repeated_before_something_comes() {
     let mut case = ScheduleCase::new();
-    case.schedules = ValidatedSchedules { cleanup: cron("0 4 * * *"), ..ValidatedSchedules::default() };
-    case.status.last_snapshot = last_snapshot("2026-11-21T03:10:00Z", 100);
+    case.schedules = ValidatedSchedules { cleanup: Some(cron("0 4 * * *")), ..ValidatedSchedules::default() };
+    case.status.last_snapshot = Some(last_snapshot("2026-11-21T03:10:00Z", 100));
     let cleaned = |held_back: Value, found: IndexFigures| {
         let mut cleaned = task(TaskType::Cleanup, "2026-11-21T04:00:00Z", Some("Succeeded"), &found);
         cleaned["status"]["result"] = json!({"heldBack": held_back});
@@ -306,7 +306,7 @@ fn a_cleanup_that_left_nothing_is_not_repeated_before_something_comes() {
 #[test]
 fn a_verification_needs_an_index_and_no_change() {
     let mut case = ScheduleCase::new();
-    let cron = cron("0 5 * * 0");
+    let cron = Some(cron("0 5 * * 0"));
     let verification = Some(ValidatedVerification { cron, drill: true });
     case.schedules = ValidatedSchedules { verification, ..ValidatedSchedules::default() };
     let sunday = "2026-11-22T05:00:00Z";
@@ -479,7 +479,7 @@ fn whether_index_and_archive_were_verified_lately() {
     let said = |case: &ScheduleCase, now| conditions(case, now, None, None)[1].clone();
     let mut case = ScheduleCase::new();
     says(&said(&case, DONE), "False/NotScheduled", &["spec.verify"]);
-    case.schedules.verification = Some(ValidatedVerification { cron: cron("0 5 * * 0"), drill: false });
+    case.schedules.verification = Some(ValidatedVerification { cron: Some(cron("0 5 * * 0")), drill: false });
     says(&said(&case, "2026-11-22T05:30:00Z"), "Unknown/Pending", &["never verified"]);
     says(&said(&case, "2026-11-22T06:00:00Z"), "False/VerificationOverdue", &["due at 2026-11-22T05:00:00Z"]);
     let verified = case.task(task(TaskType::Verify, "2026-11-22T05:00:00Z", Some("Succeeded"), &figures(1, 1)));
@@ -500,7 +500,7 @@ proptest! {
     #[test]
     fn no_slot_runs_twice_and_none_is_lost(steps in prop::collection::vec((1_i64..40, 0_u8..8), 1..80)) {
         let mut case = ScheduleCase::new();
-        case.snapshots().cron = cron("*/30 * * * *");
+        case.snapshots().cron = Some(cron("*/30 * * * *"));
         let mut now = at(DONE);
         let mut slots = std::collections::BTreeSet::new();
         for (minutes, what) in steps {

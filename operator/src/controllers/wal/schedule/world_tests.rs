@@ -233,7 +233,7 @@ async fn old_tasks_of_a_schedule_are_removed() {
     let api = world.untyped::<Wal>();
     api.patch("orders", &PatchParams::default(), &Patch::Merge(&json!({"spec": {"suspend": false}}))).await.unwrap();
     eventually("the oldest are removed", async || {
-        let mut left: Vec<_> = tasks(&world).await.iter().map(|task| task.name_any()).collect();
+        let mut left: Vec<_> = tasks(&world).await.iter().map(kube::ResourceExt::name_any).collect();
         left.retain(|name| name.len() == "orders-snapshot-10".len());
         (left == ["orders-snapshot-13", "orders-snapshot-14", "orders-snapshot-15"]).then_some(())
     })
