@@ -11,6 +11,7 @@ mod dev;
 mod exit;
 mod gc;
 mod index;
+#[cfg(feature = "archive")]
 mod job_report;
 #[cfg(feature = "kubernetes")]
 mod kubectl;
@@ -22,7 +23,9 @@ mod output;
 mod probe;
 mod serve;
 mod shutdown;
+#[cfg(feature = "archive")]
 mod snapshot;
+#[cfg(feature = "archive")]
 mod snapshots;
 mod verify;
 

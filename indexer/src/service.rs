@@ -10,7 +10,9 @@ mod index;
 mod parameter_difference;
 mod purge_request;
 mod serve;
+#[cfg(feature = "archive")]
 mod snapshot;
+#[cfg(feature = "archive")]
 mod snapshot_archive;
 mod startup_retry;
 mod stores;
@@ -22,6 +24,7 @@ pub use dev::{DevOptions, DevService};
 pub use error::ServiceError;
 pub use index::{IndexOptions, IndexService};
 pub use serve::{ServeOptions, ServeService};
+#[cfg(feature = "archive")]
 pub(crate) use snapshot::{IndexOfLog, SnapshotService, recovery_window};
 pub use startup_retry::StartupMode;
 pub use stores::{AccessMode, OpenStores, PodStores, StoreRequestCounts, StoresSettings};

@@ -6,11 +6,11 @@ use clap::{Parser, Subcommand};
 
 #[cfg(feature = "demo")]
 use super::demo;
-use super::{
-    append, args, audit, check, dev, exit::CommandExit, gc, index, log, probe, serve, snapshot, snapshots, verify,
-};
+use super::{append, args, audit, check, dev, exit::CommandExit, gc, index, log, probe, serve, verify};
 #[cfg(feature = "kubernetes")]
 use super::{kubectl, lint};
+#[cfg(feature = "archive")]
+use super::{snapshot, snapshots};
 
 /// Full-text search over write-ahead logs in object storage.
 ///
@@ -46,7 +46,9 @@ enum CliCommand {
     Log(log::LogCommand),
     Audit(audit::AuditCommand),
     Gc(gc::GcCommand),
+    #[cfg(feature = "archive")]
     Snapshot(snapshot::SnapshotCommand),
+    #[cfg(feature = "archive")]
     Snapshots(snapshots::SnapshotsCommand),
     Verify(verify::VerifyCommand),
     Check(check::CheckCommand),
@@ -79,7 +81,9 @@ impl CommandLine {
             CliCommand::Log(log) => log.run().await,
             CliCommand::Audit(audit) => Box::pin(audit.run()).await,
             CliCommand::Gc(gc) => gc.run().await,
+            #[cfg(feature = "archive")]
             CliCommand::Snapshot(snapshot) => Box::pin(snapshot.run()).await,
+            #[cfg(feature = "archive")]
             CliCommand::Snapshots(snapshots) => snapshots.run().await,
             CliCommand::Verify(verify) => Box::pin(verify.run()).await,
             CliCommand::Check(check) => check.run().await,
