@@ -64,9 +64,11 @@ impl SnapshotProof {
         }
     }
 
-    /// How far the archive reaches.
+    /// How far the archive was compared with this snapshot. The table may reach further: another run may have extended it meanwhile, and
+    /// was not compared with this manifest.
     pub fn archive_end(&self) -> LogCursor {
-        self.archive.as_ref().map(|archive| archive.end).unwrap_or_default()
+        let end = self.archive.as_ref().map(|archive| archive.end).unwrap_or_default();
+        end.min(LogCursor(self.audited))
     }
 
     pub(crate) fn check(&self) -> Result<(), InvariantViolation> {

@@ -274,7 +274,7 @@ async fn two_kinds_keep_objects_of_the_same_name_apart() {
     let note = world.world.api::<Note>().get("orders").await.unwrap();
     assert_eq!(note.finalizers(), [NOTE_FINALIZER.name]);
     let wal = world.world.api::<Wal>().get("orders").await.unwrap();
-    assert_eq!((wal.finalizers().len(), wal.status.unwrap().conditions.len()), (0, 7));
+    assert_eq!((wal.finalizers().len(), wal.status.unwrap().conditions.len()), (0, 9));
     // Both children bear the label of the WAL; each has the owner that made it.
     for (child, kind, uid) in [
         ("orders-note", NOTE_KIND, note.metadata.uid.clone()),

@@ -31,7 +31,8 @@ impl DescriptorSource {
         for seen in record.decision.observations.iter().filter(|seen| !seen.digest.is_empty()) {
             for store in &self.0.metadata {
                 let object = match store.get(&seen.key, MAX_DESCRIPTOR_BYTES).await {
-                    Err(StoreError::Denied { .. } | StoreError::Refused { .. } | StoreError::BadKey { .. }) => continue,
+                    // A refusal is an error: a row is written once, and would never get these bytes.
+                    Err(StoreError::BadKey { .. }) => continue,
                     object => object?,
                 };
                 let body = object.and_then(|object| object.body);

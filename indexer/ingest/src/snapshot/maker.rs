@@ -96,6 +96,8 @@ impl SnapshotMaker {
             return Err(SnapshotError::NoIndex { url: self.chain.index().url().to_string() });
         }
         let (name, pin) = self.pin(request.name.as_ref()).await?;
+        // Where nothing is made no verified snapshot has to go: it could be the one that is reported.
+        let keep_last = request.keep_last.filter(|_| pin.verified.is_none());
         let made = if let Some(proof) = &pin.verified {
             // Earlier than now, so that less is dropped.
             (pin.clone(), proof.time.unwrap_or_default(), 0)
@@ -107,7 +109,7 @@ impl SnapshotMaker {
             }
         };
         let (pin, now, archived) = made;
-        let dropped = self.drop_expired(request.keep_last, now).await?;
+        let dropped = self.drop_expired(keep_last, now).await?;
         let proof = pin.verified.clone().ok_or(CatalogError::from(TransactionRejected::Empty))?;
         Ok(SnapshotReport { name, pin, proof, archived, dropped })
     }

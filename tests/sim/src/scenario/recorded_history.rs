@@ -23,7 +23,7 @@ use crate::{mutants::Mutant, process::SimProcess, simulated_store::START, superv
 /// How many seconds of the log a publication covers at most.
 const MAX_SECONDS: u64 = 600;
 /// For how many seconds below the cursor the audit may still look at what is aborted.
-const AUDIT_WINDOW: Duration = Duration::from_secs(1_500);
+const AUDIT_WINDOW: Duration = Duration::from_mins(25);
 
 /// Why a step of the writer failed.
 enum StepError {

@@ -91,7 +91,7 @@ async fn two_writing_tasks_run_one_after_another() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_that_is_started_again_finds_what_its_task_came_to() {
     let (world, operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
-    world.make_task("nightly", "ttlAfterFinished: 2s").await.expect("it is created");
+    world.make_task("nightly", "ttlAfterFinished: 20s").await.expect("it is created");
     world.task_is("nightly", WalTaskState::Running).await.expect("it runs");
     operator.kill();
     world.end_job("nightly-1", 0, DONE).await.expect("it ends");
