@@ -4,10 +4,12 @@ use std::{collections::BTreeMap, path::Path, process::Output, time::Duration};
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tidemark_catalog::{Generation, IndexChain};
 use tidemark_crds::{TaskResult, TaskState};
 use tidemark_store::Entropy;
-use tidemark_tests::{S3Server, TidemarkProcess};
+use tidemark_tests::{S3Server, TidemarkProcess, stores};
 use tidemark_wal::Token;
+use tokio::time::{sleep, timeout};
 
 /// Entries that are older than the audit window.
 const SETTLED: u64 = 40;
@@ -53,6 +55,16 @@ impl SnapshotPlace {
         let indexer = TidemarkProcess::serving(&words, &self.environment).await.expect("it starts");
         let is_done = |status: &Value| status["entries"]["committed"].as_u64() == Some(SETTLED + YOUNG);
         indexer.until_answer("/v1/status", is_done).await;
+        let index = stores::open("s3://index", &self.environment);
+        let chain = IndexChain::open(&index, Generation::first(), Entropy::seeded(5));
+        // All old entries are earlier, and all young ones later.
+        let old = self.server.clock().second().before(Duration::from_hours(29));
+        let audited = async || {
+            while !chain.latest().await.is_ok_and(|latest| latest.is_some_and(|latest| latest.state.audited >= old)) {
+                sleep(Duration::from_millis(50)).await;
+            }
+        };
+        timeout(Duration::from_mins(2), audited()).await.expect("the audit looks at what is old");
         assert!(indexer.stop().await.expect("it ends").success());
     }
 
