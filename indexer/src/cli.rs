@@ -11,7 +11,6 @@ mod dev;
 mod exit;
 mod gc;
 mod index;
-#[cfg(feature = "archive")]
 mod job_report;
 #[cfg(feature = "kubernetes")]
 mod kubectl;

@@ -1,7 +1,5 @@
 //! `tidemark gc`: one pass over the garbage of an index.
 
-use std::path::PathBuf;
-
 use clap::Args;
 use tidemark_catalog::{CatalogError, GarbageCollector, GarbageReport, Generation, IndexChain, RootChain};
 use tidemark_crds::{Reason, TaskFigures, TaskResult};
@@ -10,6 +8,7 @@ use tidemark_store::{Entropy, StoreError, error_chain};
 
 use super::{
     args::{ExistingIndexArgs, OutputArgs},
+    job_report::JobReportArgs,
     output::{print_json, print_line},
 };
 use crate::service::{AccessMode, PodStores};
@@ -27,11 +26,8 @@ use crate::service::{AccessMode, PodStores};
 pub(super) struct GcCommand {
     #[command(flatten)]
     places: ExistingIndexArgs,
-    /// File that gets the result as one JSON object of at most 4096 bytes, also when the command fails.
-    #[arg(long, env = "TIDEMARK_RESULT_FILE", value_name = "PATH")]
-    result_file: Option<PathBuf>,
     #[command(flatten)]
-    output: OutputArgs,
+    job: JobReportArgs,
 }
 
 /// There is no index to look through.
@@ -45,14 +41,10 @@ enum MissingIndexError {
 
 impl GcCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let Self { places, result_file, output } = self;
+        let Self { places, job } = self;
         let collected = collect(places).await;
-        if let Some(file) = &result_file
-            && let Err(error) = result(&collected).write_to(file)
-        {
-            tracing::error!(file = %file.display(), %error, "the result was not written; whoever started this command has its exit code only");
-        }
-        print(&collected?, output)
+        job.report(&result(&collected));
+        print(&collected?, job.output)
     }
 }
 

@@ -5,16 +5,20 @@ use std::num::NonZeroUsize;
 use clap::Args;
 use serde::Serialize;
 use tidemark_catalog::{SnapshotName, SnapshotProof};
-use tidemark_crds::{RecoveryWindow, TaskFigures};
-use tidemark_ingest::snapshot::{SnapshotError, SnapshotProgress, SnapshotReport, SnapshotRequest, SnapshotStep};
-use tidemark_store::{Entropy, urls_overlap};
+use tidemark_crds::{RecoveryWindow, TaskFigures, TaskResult};
+use tidemark_ingest::{
+    ToCause as _,
+    snapshot::{SnapshotError, SnapshotProgress, SnapshotReport, SnapshotRequest, SnapshotStep},
+};
+use tidemark_store::{Entropy, error_chain, urls_overlap};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
 use super::{
     args::{CacheArgs, ExistingIndexArgs, LogArgs},
-    job_report::{JobReportArgs, job_ended},
+    exit::CommandExit,
+    job_report::JobReportArgs,
     output::{ProgressReporter, print_json, print_line},
 };
 use crate::service::{AccessMode, IndexOfLog, OpenStores, PodStores, SnapshotService, cache_options};
@@ -74,8 +78,8 @@ impl SnapshotCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let Self { places, name, keep_last, copy_to, cache, job } = self;
         let made = make(places, cache, &SnapshotRequest { name, keep_last }, copy_to.as_ref()).await;
-        job.report(&made, |made| (summary(&made.0), figures(made)));
-        let (report, _) = job_ended(made)?;
+        job.report(&task_result(&made));
+        let (report, _) = ended(made)?;
         if job.output.json {
             return print_json(&output(&report));
         }
@@ -176,6 +180,19 @@ fn output(report: &SnapshotReport) -> SnapshotOutput<'_> {
         archived: *archived,
         archive_end: proof.archive.as_ref().map(|archive| archive.end.to_string()),
         dropped,
+    }
+}
+
+/// The result of a command about snapshots, with the exit code of its error.
+pub(super) fn ended<T>(ended: Result<T, SnapshotError>) -> anyhow::Result<T> {
+    ended.map_err(|error| if error.is_unknown() { CommandExit::Unknown.with(error) } else { error.into() })
+}
+
+fn task_result(made: &Result<(SnapshotReport, Option<RecoveryWindow>), SnapshotError>) -> TaskResult {
+    match made {
+        Ok(made) => TaskResult::succeeded(summary(&made.0)).with(figures(made)),
+        Err(error) if error.is_refusal() => TaskResult::refused(error.to_cause().reason, error_chain(error)),
+        Err(error) => TaskResult::failed(error.to_cause().reason, error_chain(error)),
     }
 }
 

@@ -8,8 +8,8 @@ use tidemark_store::{Entropy, StoreSecond};
 
 use super::{
     args::{ExistingIndexArgs, OutputArgs},
-    job_report::job_ended,
     output::{print_json, print_line},
+    snapshot::ended,
 };
 use crate::service::{AccessMode, IndexOfLog, PodStores, recovery_window};
 
@@ -63,7 +63,7 @@ impl SnapshotsCommand {
         let Self { places: ExistingIndexArgs { log, index, moved }, output } = self;
         let index = PodStores::at(None, index, &log.settings(), AccessMode::ReadOnly).open()?.index;
         let found = IndexOfLog::find(&log.open()?, &index, moved.url().as_deref(), Entropy::from_os()).await;
-        let register = job_ended(found)?.pins.register().await?;
+        let register = ended(found)?.pins.register().await?;
         let list = SnapshotList::of(&register);
         if output.json {
             return print_json(&list);

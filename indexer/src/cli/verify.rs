@@ -1,6 +1,6 @@
 //! `tidemark verify`: reads an index whole, and decides outcomes again.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use clap::Args;
 use tidemark_catalog::{GarbageCounts, RootChain};
@@ -15,6 +15,7 @@ use tidemark_store::{Entropy, error_chain};
 use super::{
     args::{CacheArgs, ExistingIndexArgs, OutputArgs},
     exit::CommandExit,
+    job_report::JobReportArgs,
     output::{ProgressReporter, print_json, print_line},
 };
 use crate::service::{AccessMode, OpenStores, PodStores, ServiceError, cache_options};
@@ -51,33 +52,26 @@ pub(super) struct VerifyCommand {
     /// The seed that chooses the sample; a random one if left out.
     #[arg(long, env = "TIDEMARK_SEED", value_name = "N")]
     seed: Option<u64>,
-    /// File that gets the result as one JSON object of at most 4096 bytes, also when the command fails.
-    #[arg(long, env = "TIDEMARK_RESULT_FILE", value_name = "PATH")]
-    result_file: Option<PathBuf>,
     #[command(flatten)]
-    output: OutputArgs,
+    job: JobReportArgs,
 }
 
 impl VerifyCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let Self { places, cache, sample, all, seed, result_file, output } = self;
+        let Self { places, cache, sample, all, seed, job } = self;
         let entropy = Entropy::from_os();
         let seed = seed.unwrap_or_else(|| u64::from_be_bytes(entropy.bytes()));
         let outcomes = if all { OutcomeSelection::All } else { OutcomeSelection::Sample { count: sample, seed } };
-        let printer = FindingPrinter::new(output);
+        let printer = FindingPrinter::new(job.output);
         let verified = verify(places, cache, entropy, outcomes, &printer).await;
         printer.progress.finish();
         let result = match &verified {
             Ok(summary) => task_result(summary),
             Err(error) => failure(error),
         };
-        if let Some(file) = &result_file
-            && let Err(error) = result.write_to(file)
-        {
-            tracing::error!(file = %file.display(), %error, "the result was not written; who started this command reads its exit code");
-        }
+        job.report(&result);
         let summary = verified?;
-        if output.json {
+        if job.output.json {
             print_json(&summary)?;
         } else {
             print_summary(&summary, outcomes)?;

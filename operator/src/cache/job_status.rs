@@ -65,7 +65,7 @@ impl JobStatus {
 }
 
 /// A Job that is to fail gets `Failed` only when its pods are gone, and `FailureTarget` at once: a pod on a node that is cut off may
-/// stay for ever.
+/// stay forever.
 fn end(object: &Value) -> Option<JobEnd> {
     let conditions = object.pointer("/status/conditions")?.as_array()?;
     let holds = |kind: &str| conditions.iter().find(|one| one["type"] == kind && one["status"] == "True");

@@ -20,7 +20,7 @@ use crate::engine::EngineError;
 
 /// Bytes that are read from the one store and written to a file at once.
 const PIECE_BYTES: u64 = 8 << 20;
-/// How often the second archive is extended anew because another process extended it first.
+/// How often the second archive is extended once more because another process extended it first.
 const MAX_EXTENSIONS: u32 = 16;
 
 /// An index's store with the log's pins and its archive.

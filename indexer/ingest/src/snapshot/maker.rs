@@ -25,7 +25,7 @@ use crate::{engine::IndexEngine, mutants};
 
 /// How often the maker of a snapshot says that it still works on it: one that has not done so for a day is taken for ended.
 const RENEWAL_INTERVAL: Duration = Duration::from_hours(1);
-/// How often the archive is extended anew because another process extended it first.
+/// How often the archive is extended once more because another process extended it first.
 const MAX_EXTENSIONS: u32 = 16;
 
 /// Makes snapshots of one index. Any number of processes may do so at once, beside the writer, the collector and each other.

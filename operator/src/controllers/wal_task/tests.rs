@@ -751,7 +751,7 @@ async fn an_upgrade_waits_for_a_writing_task_and_the_next_task_for_the_upgrade()
     .await;
 }
 
-/// What a job writes after the index was removed would stay for ever.
+/// What a job writes after the index was removed would stay forever.
 #[tokio::test(start_paused = true)]
 async fn an_index_is_removed_when_the_jobs_of_its_wal_are_gone() {
     let mut world = TaskWorld { world: FakeWorld::new() };

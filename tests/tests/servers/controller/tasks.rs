@@ -124,7 +124,7 @@ async fn a_job_that_runs_is_stopped_when_its_wal_is_deleted() {
         .expect("it goes");
 }
 
-/// A pod on such a node stays for ever: nobody confirms that it has ended. Kubernetes says that the Job is to fail.
+/// A pod on such a node stays forever: nobody confirms that it has ended. Kubernetes says that the Job is to fail.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_cut_off_ends_an_attempt_when_kubernetes_gives_its_pod_up() {
     let (world, _operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
