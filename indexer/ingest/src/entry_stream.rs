@@ -339,7 +339,9 @@ impl EntryFetcher {
     }
 
     async fn is_deleted(&self, listed: &ListedEntry) -> bool {
-        let deleted = matches!(self.reader.lookup(listed.token, &self.schedule).await, Ok(None));
+        // An entry whose reading panics is there.
+        let looked_up = self.reader.catch_panic(listed.token, self.reader.lookup(listed.token, &self.schedule)).await;
+        let deleted = matches!(looked_up, Ok(None));
         if deleted {
             error!(token = %listed.token, "the entry was deleted after it was listed; the index does not contain it; allow only cleanup to delete from a log");
         }
