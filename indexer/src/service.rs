@@ -7,6 +7,7 @@ mod bootstrap;
 mod dev;
 mod error;
 mod index;
+mod index_of_log;
 mod parameter_difference;
 mod purge_request;
 mod serve;
@@ -23,8 +24,9 @@ pub use bootstrap::{ParameterChoice, cache_options};
 pub use dev::{DevOptions, DevService};
 pub use error::ServiceError;
 pub use index::{IndexOptions, IndexService};
+pub(crate) use index_of_log::{IndexLookupError, IndexOfLog};
 pub use serve::{ServeOptions, ServeService};
 #[cfg(feature = "archive")]
-pub(crate) use snapshot::{IndexOfLog, SnapshotService, recovery_window};
+pub(crate) use snapshot::{SnapshotService, recovery_window};
 pub use startup_retry::StartupMode;
 pub use stores::{AccessMode, OpenStores, PodStores, StoreRequestCounts, StoresSettings};

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::TryStreamExt as _;
 use serde::Serialize;
-use tidemark_store::{Entropy, ObjectInfo, RECORD_RETENTION, Store, StoreSecond};
+use tidemark_store::{Entropy, ObjectInfo, Store, StoreSecond};
 
 use crate::{
     error::CatalogError,
     garbage_collector::GarbageCollector,
+    garbage_grace::GARBAGE_GRACE,
     garbage_list::GarbageKey,
     identity::LogId,
     index_chain::IndexChain,
@@ -91,7 +92,7 @@ impl GarbageSurvey {
         }
         newest = newest.max(self.decide(window, &candidates, &mut counts, &mut leak).await?);
         if let Some(newest) = newest {
-            self.count_stray_lists(newest.before(RECORD_RETENTION), &mut counts, &mut leak).await?;
+            self.count_stray_lists(newest.before(GARBAGE_GRACE), &mut counts, &mut leak).await?;
         }
         Ok(counts)
     }
@@ -148,7 +149,8 @@ impl GarbageSurvey {
         Ok(newest)
     }
 
-    /// Lists of this log's pins that were written up to `until`. A younger one may be that of a pin that is being made.
+    /// Lists of this log's pins that were written up to `until`. A younger one may be that of a pin that is being made, by a process that was
+    /// suspended for less than the grace.
     async fn count_stray_lists(
         &self,
         until: StoreSecond,

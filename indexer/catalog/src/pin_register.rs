@@ -58,6 +58,8 @@ pub struct IndexPin {
     pub hash: String,
     /// The object with the manifest, below the index's URL. It is this pin's and its copies' alone.
     pub list: String,
+    /// SHA-256 of that object, 64 hexadecimal digits. A list that differs is damaged.
+    pub checksum: String,
     /// What was proven of it. A pin that has this is a snapshot.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub verified: Option<SnapshotProof>,
@@ -266,7 +268,8 @@ impl PinRegister {
         }
     }
 
-    /// Without the pin `name`, provided that it is still the one with this `list`.
+    /// Without the pin `name`, provided that it is still the one with this `list`, and is no verified snapshot: those are dropped by the
+    /// retention alone. Another process may have verified what the one that drops it could not read.
     pub(crate) fn without(&self, name: &str, owner: &str, list: &str) -> Result<Self, TransactionRejected> {
         let mut next = self.clone();
         match next.pins.remove(name) {
@@ -277,6 +280,11 @@ impl PinRegister {
             Some(pin) if pin.list != list => {
                 Err(pin_refused(name, "was made again meanwhile", "look at it, and drop it again"))
             }
+            Some(pin) if pin.verified.is_some() => Err(pin_refused(
+                name,
+                "is a verified snapshot",
+                "let the retention of snapshots drop it (`--keep-last`)",
+            )),
             Some(_) => Ok(next),
         }
     }

@@ -4,6 +4,7 @@
 //! number of pins and a pin outlives its generation. What it holds is one object: the manifest as it was.
 
 use futures::TryStreamExt as _;
+use sha2::{Digest as _, Sha256};
 use tidemark_store::{
     AppendOnlyChain, ChainRecord, ChainState as _, Create, Entropy, ObjectInfo, Store, StoreError, StoreSecond,
     UserMetadata,
@@ -122,7 +123,7 @@ impl PinChain {
             record.state.not_closed()?;
             let known = self.register().await?;
             naming.check(&known, index.generation())?;
-            let list = self.create_list(&record.state).await?;
+            let (list, checksum) = self.create_list(&record.state).await?;
             let (name, owner) = match naming {
                 PinNaming::Given { name, owner } => ((*name).to_owned(), *owner),
                 PinNaming::Dated => (known.free_name(self.time_of(&list).await?).to_string(), SNAPSHOT_OWNER),
@@ -137,6 +138,7 @@ impl PinChain {
                 manifest: record.number,
                 hash: record.hash.clone(),
                 list: list.clone(),
+                checksum,
                 verified: None,
             };
             match self.append(|register| register.with(&name, pin.clone(), replaced)).await {
@@ -193,10 +195,17 @@ impl PinChain {
         manifest: &Manifest,
         proof: &SnapshotProof,
     ) -> Result<IndexPin, CatalogError> {
-        let list = self.create_list(manifest).await?;
+        let (list, checksum) = self.create_list(manifest).await?;
         let verified = Some(SnapshotProof { time: None, ..proof.clone() });
-        let imported =
-            IndexPin { made: None, renewed: None, confirmed: true, list: list.clone(), verified, ..pin.clone() };
+        let imported = IndexPin {
+            made: None,
+            renewed: None,
+            confirmed: true,
+            list: list.clone(),
+            checksum,
+            verified,
+            ..pin.clone()
+        };
         let appended = self.step(|register| register.with_import(name, &imported)).await;
         let is_named = |pin: &IndexPin| pin.list == list;
         match &appended {
@@ -248,7 +257,7 @@ impl PinChain {
         Ok(self.append(|register| register.with_copy(source, name, owner)).await?.state)
     }
 
-    /// Drops the pin `name`, which `owner` made, and its list if no other pin has it.
+    /// Drops the pin `name`, which `owner` made, and its list if no other pin has it. Refused if it is a verified snapshot.
     pub async fn unpin(&self, name: &str, owner: &str) -> Result<(), CatalogError> {
         let Some(pin) = self.register().await?.pins.remove(name) else {
             return Err(pin_refused(name, "does not exist, or was dropped before", "name a living one").into());
@@ -256,7 +265,8 @@ impl PinChain {
         self.drop_pin(name, owner, &pin.list).await
     }
 
-    /// Drops the pin `name`, which `owner` made, if it is still the one with this list, and the list if no other pin has it.
+    /// Drops the pin `name`, which `owner` made, if it is still the one with this list, and the list if no other pin has it. Refused if it
+    /// is a verified snapshot.
     pub async fn drop_pin(&self, name: &str, owner: &str, list: &str) -> Result<(), CatalogError> {
         let after = self.append(|register| register.without(name, owner, list)).await?.state;
         // No later pin can have it: a copy needs a living source.
@@ -293,14 +303,19 @@ impl PinChain {
         Ok(lists.len() as u64)
     }
 
-    /// What a pin holds. An absent or damaged list is [`CatalogError::Corrupt`].
+    /// What a pin holds. A list that is absent, or is not the one that was written, is [`CatalogError::Corrupt`].
     pub async fn read_list(&self, pin: &IndexPin) -> Result<Manifest, CatalogError> {
         let corrupt = |why: String| CatalogError::Corrupt { key: self.index.url_of(&pin.list), why };
         let object = self.index.get(&pin.list, MAX_LIST_BYTES).await?;
         let body = object
             .and_then(|object| object.body)
             .ok_or_else(|| corrupt("a pin names it, and it is gone".to_owned()))?;
+        let found = checksum_of(&body);
         let manifest = decode_list(&body).map_err(|unreadable| unreadable.into_error(self.index.url_of(&pin.list)))?;
+        // After the header, which tells a list that only a newer release reads.
+        if found != pin.checksum {
+            return Err(corrupt(format!("its SHA-256 is {found}, the pin says {}", pin.checksum)));
+        }
         manifest.check_state()?;
         Ok(manifest)
     }
@@ -312,16 +327,16 @@ impl PinChain {
         Ok(made.ok_or_else(gone)?.time)
     }
 
-    /// Named by a nonce and not by its content: a name that was deleted is never used again.
-    async fn create_list(&self, manifest: &Manifest) -> Result<String, CatalogError> {
-        let nonce = self.entropy.nonce();
-        let name = mutants::list_name(nonce.clone(), manifest.next_seq);
-        let key = format!("{PIN_FOLDER}/{}/{LIST_FOLDER}/{}/{name}", self.log, manifest.generation);
+    /// The key and the checksum of a new list. Named by a nonce and not by its content: a name that was deleted is never used again.
+    async fn create_list(&self, manifest: &Manifest) -> Result<(String, String), CatalogError> {
+        let nonce = mutants::list_name(self.entropy.nonce(), manifest.next_seq);
+        let key = format!("{PIN_FOLDER}/{}/{LIST_FOLDER}/{}/{nonce}", self.log, manifest.generation);
         let body = encode_list(&nonce, manifest)
             .map_err(|error| CatalogError::Corrupt { key: self.index.url_of(&key), why: error.to_string() })?;
+        let checksum = checksum_of(&body);
         match self.index.create_resolved(&key, body, &UserMetadata::new()).await {
-            Create::Committed => Ok(key),
-            Create::Lost if mutants::is_list_named_by_content() => Ok(key),
+            Create::Committed => Ok((key, checksum)),
+            Create::Lost if mutants::is_list_named_by_content() => Ok((key, checksum)),
             Create::Lost => Err(CatalogError::Corrupt {
                 key: self.index.url_of(&key),
                 why: "another object has its name".to_owned(),
@@ -350,4 +365,8 @@ impl PinChain {
         };
         self.chain.append(None, step).await
     }
+}
+
+fn checksum_of(list: &[u8]) -> String {
+    hex::encode(Sha256::digest(list))
 }

@@ -92,6 +92,7 @@ mod tests {
             manifest: made,
             hash: String::new(),
             list: format!("list-{generation}-{made}"),
+            checksum: String::new(),
             verified: archived.map(proof),
         }
     }

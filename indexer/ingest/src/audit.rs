@@ -22,7 +22,7 @@ use tidemark_wal::{ListedEntry, Outcome, ParameterSchedule, Token};
 use tokio::time::Instant;
 
 use crate::{
-    audit_schedule::{AuditSchedule, DueAudit, LastLooks, UnsettledScan, is_level},
+    audit_schedule::{AUDITED_STEP, AuditSchedule, DueAudit, LastLooks, UnsettledScan, is_level},
     batch::{PredecessorMap, PredecessorRecord, RecordBatch},
     engine::{EngineError, IndexLookup, UnsettledOperation, UnsettledQuery},
     entry_stream::{EntryReader, EntryStream, listing_of},
@@ -43,7 +43,7 @@ const AUDIT_ATTEMPTS: u32 = 1;
 const FAILURE_PAUSE: Duration = Duration::from_secs(30);
 /// The longest pause.
 const MAX_FAILURE_PAUSE: Duration = Duration::from_mins(10);
-/// How often the audit finds out to which second it has come.
+/// How often the audit finds out to which second it has come, unless it may have come on by [`AUDITED_STEP`].
 const AUDITED_INTERVAL: Duration = Duration::from_mins(1);
 /// How often unreadable entries are tried again, besides at a take-over.
 const UNREADABLE_INTERVAL: Duration = Duration::from_hours(1);
@@ -60,8 +60,8 @@ pub(crate) struct LogAuditor {
     unreadable: UnreadableTurn,
     /// How far levels have come within their first second, by age.
     listed: BTreeMap<Duration, ListedPart>,
-    /// When the second that the audit has come to was last found out.
-    counted: Option<Instant>,
+    /// When the second that the audit has come to was last found out, and how far the last looks had come then.
+    counted: Option<(Instant, StoreSecond)>,
     backoff: RetryBackoff,
     /// Until when no audit runs, after one that failed.
     paused_until: Option<Instant>,
@@ -200,14 +200,17 @@ impl LogAuditor {
         parameters: &ParameterSchedule,
     ) -> Result<(), IngestError> {
         let LastLooks { end, due_from } = self.schedule.last_looks(parameters);
-        let counted = self.counted.is_some_and(|counted| counted.elapsed() < AUDITED_INTERVAL);
-        if counted || end <= self.schedule.audited() {
+        // During a backfill each batch brings days of the log, all of which had their last look at once.
+        let is_recent = |(at, counted): (Instant, StoreSecond)| {
+            at.elapsed() < AUDITED_INTERVAL && end.since(counted) < AUDITED_STEP
+        };
+        if self.counted.is_some_and(is_recent) || end <= self.schedule.audited() {
             return Ok(());
         }
         let waiting = self.first_waiting(publisher, end, due_from, parameters).await?;
         self.schedule.set_audited(waiting.map_or(end, |token| end.min(token.second())));
         publisher.set_audited(self.schedule.audited());
-        self.counted = Some(Instant::now());
+        self.counted = Some((Instant::now(), end));
         Ok(())
     }
 

@@ -16,6 +16,14 @@ use crate::mutants;
 const AUDIT_AGES: [Duration; 4] =
     [Duration::from_mins(1), Duration::from_mins(10), Duration::from_hours(1), Duration::from_hours(6)];
 
+/// By how much the audit comes on before that is published at once. What is less comes with the next publication, within a minute.
+///
+/// Snapshots archive up to what is published. A first backfill comes on by years at once, an audit window of a day by an hour each hour.
+pub(crate) const AUDITED_STEP: Duration = Duration::from_mins(10);
+
+/// How long it takes at most until what was audited is counted and published.
+const PUBLICATION_DELAY: Duration = Duration::from_mins(3);
+
 /// How far each level has come.
 #[derive(Debug)]
 pub(crate) struct AuditSchedule {
@@ -236,6 +244,20 @@ fn windows(parameters: &ParameterSchedule) -> impl Iterator<Item = (Range<StoreS
 /// The ages at which seconds with this audit window are audited.
 fn ages_of(window: Duration) -> impl Iterator<Item = Duration> {
     AUDIT_AGES.into_iter().filter(move |age| *age < window).chain([window])
+}
+
+/// Every second below it has had its last look by the horizon `horizon`, and that is published, if a process has audited without a pause
+/// and nothing that is aborted waits any longer.
+pub(crate) fn last_look_due(horizon: StoreSecond, parameters: &ParameterSchedule) -> StoreSecond {
+    let mut due = StoreSecond::default();
+    for (seconds, window) in windows(parameters) {
+        let end = horizon.before(window + audit_interval(window) + PUBLICATION_DELAY);
+        due = due.max(end.min(seconds.end));
+        if end < seconds.end {
+            break;
+        }
+    }
+    due
 }
 
 /// Whether seconds with this audit window are audited at `age`.
@@ -499,6 +521,23 @@ mod tests {
     }
 
     proptest! {
+        /// Whatever the window is and however it changes: what is due is audited by a process that runs without a pause.
+        #[test]
+        fn what_is_due_was_audited(
+            parameters in windows_in_force(),
+            steps in prop::collection::vec(1u64..60, 1..200),
+            jump in 0u64..200_000,
+        ) {
+            let mut world = AuditWorld::new(parameters, Vec::new());
+            // A log that was written long before it is indexed, or just now.
+            world.horizon = world.horizon.after(Duration::from_secs(jump));
+            for seconds in steps {
+                world.pass(seconds);
+                let due = last_look_due(world.horizon, &world.parameters);
+                prop_assert!(due <= world.audited, "{due} is due, {} was audited of {}", world.audited, world.horizon);
+            }
+        }
+
         /// Whenever processes start and however the window changes, what lies below `audited` had all its looks, and `audited`
         /// comes on.
         #[test]

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     audit::LogAuditor,
-    audit_schedule::AuditSchedule,
+    audit_schedule::{AUDITED_STEP, AuditSchedule},
     batch::RecordBatch,
     compaction::IndexCompactor,
     drain_obstacle::{DrainObstacle, FailingEntries},
@@ -139,18 +139,29 @@ impl IngestPipeline {
     /// Runs every stage once. Gives whether there were entries to publish.
     async fn run_pass(&mut self) -> Result<bool, IngestError> {
         self.run_maintenance().await?;
-        if !self.should_probe().await? {
-            return Ok(false);
+        if self.should_probe().await? {
+            self.wait_for_compaction().await?;
+            let (sealed, listing) = self.probe_and_list().await?;
+            self.sealed = Some(sealed.clone());
+            self.busy = false;
+            if sealed.horizon > self.publisher.cursor().second() {
+                self.busy = self.drain(&sealed, listing).await?;
+            }
+            self.run_maintenance().await?;
         }
-        self.wait_for_compaction().await?;
-        let (sealed, listing) = self.probe_and_list().await?;
-        self.sealed = Some(sealed.clone());
-        self.busy = false;
-        if sealed.horizon > self.publisher.cursor().second() {
-            self.busy = self.drain(&sealed, listing).await?;
-        }
-        self.run_maintenance().await?;
+        self.publish_audited().await?;
         Ok(self.busy)
+    }
+
+    /// Publishes how far the audit has come, if that is much further than the manifest says: what is settled can be archived at once, and
+    /// not only with the next entries or the next minute.
+    async fn publish_audited(&mut self) -> Result<(), IngestError> {
+        let Some(SealedHorizon { horizon, .. }) = self.sealed else { return Ok(()) };
+        if self.publisher.audited_since_published() < AUDITED_STEP {
+            return Ok(());
+        }
+        let (batch, cursor) = (self.publisher.begin_batch(), self.publisher.cursor().second());
+        self.publisher.publish(batch, cursor, horizon).await
     }
 
     /// Runs the stages that publish between two batches.

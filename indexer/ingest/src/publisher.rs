@@ -3,7 +3,7 @@
 //! The order of the writes of a batch: segments, then the sidecar with the marks that the batch causes, then one manifest
 //! that names all of them and moves the cursor. A reader therefore sees either all of a batch or nothing.
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use tidemark_catalog::{
     CompactionResult, LogCursor, Manifest, PublishError, PublishRequest, SidecarMeta, TransactionRejected, WriterLease,
@@ -150,6 +150,11 @@ impl IndexPublisher {
     /// Publications say from now on how far the audit has come.
     pub(crate) fn set_audited(&mut self, audited: StoreSecond) {
         self.audited = audited;
+    }
+
+    /// By how much the audit has come on since that was published.
+    pub(crate) fn audited_since_published(&self) -> Duration {
+        self.audited.since(self.manifest().audited)
     }
 
     /// Forgets the records that were added to batches and are not published.

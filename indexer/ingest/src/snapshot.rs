@@ -3,6 +3,7 @@
 //! | file | what is there |
 //! |---|---|
 //! | `maker` | the steps of one snapshot, each of which may be the last one before a crash |
+//! | `audit_wait` | waits for the audit, which says what is settled |
 //! | `settled_records` | the settled operations of a manifest in token order, in bounded memory |
 //! | `log_archive` | what a snapshot needs of an archive |
 //! | `object_proof`, `archive_proof` | what is read again before a pin is marked as verified |
@@ -12,6 +13,7 @@
 //! | `model_archive` | a model of an archive, for tests and the simulation |
 
 mod archive_proof;
+mod audit_wait;
 mod copier;
 mod descriptor_source;
 mod error;

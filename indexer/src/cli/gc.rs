@@ -1,7 +1,7 @@
 //! `tidemark gc`: one pass over the garbage of an index.
 
 use clap::Args;
-use tidemark_catalog::{CatalogError, GarbageCollector, GarbageReport, Generation, IndexChain, RootChain};
+use tidemark_catalog::{CatalogError, GarbageCollector, GarbageReport};
 use tidemark_crds::{Reason, TaskFigures, TaskResult};
 use tidemark_ingest::ToCause as _;
 use tidemark_store::{Entropy, StoreError, error_chain};
@@ -11,7 +11,7 @@ use super::{
     job_report::JobReportArgs,
     output::{print_json, print_line},
 };
-use crate::service::{AccessMode, PodStores};
+use crate::service::{AccessMode, IndexLookupError, IndexOfLog, PodStores};
 
 /// Delete the objects of an index that nothing has named for a day.
 ///
@@ -30,15 +30,6 @@ pub(super) struct GcCommand {
     job: JobReportArgs,
 }
 
-/// There is no index to look through.
-#[derive(Debug, thiserror::Error)]
-enum MissingIndexError {
-    #[error("\"{0}\" is no log that was ever indexed; nothing was deleted; correct --log")]
-    Log(String),
-    #[error("\"{0}\" holds no index; nothing was deleted; correct --index")]
-    Index(String),
-}
-
 impl GcCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let Self { places, job } = self;
@@ -49,18 +40,10 @@ impl GcCommand {
 }
 
 async fn collect(ExistingIndexArgs { log, index, moved }: ExistingIndexArgs) -> anyhow::Result<GarbageReport> {
-    let settings = log.settings();
-    let log = log.open()?;
-    let index = PodStores::at(None, index, &settings, AccessMode::ReadWrite).open()?.index;
-    let entropy = Entropy::from_os();
-    let root = RootChain::open(&log, entropy.clone()).moved_from(moved.url().as_deref());
-    let id = root.id().await?.ok_or_else(|| MissingIndexError::Log(log.entries.url().to_string()))?;
+    let index = PodStores::at(None, index, &log.settings(), AccessMode::ReadWrite).open()?.index;
     // Before anything is written there: an index of another log is refused here.
-    let chain = IndexChain::open(&index, Generation::first(), entropy.clone()).for_log(&root).follow().await?;
-    if chain.latest().await?.is_none() {
-        return Err(MissingIndexError::Index(index.url().to_string()).into());
-    }
-    Ok(GarbageCollector::new(&index, &id, entropy).collect_everywhere("tidemark gc").await?)
+    let found = IndexOfLog::find(&log.open()?, &index, moved.url().as_deref(), Entropy::from_os()).await?;
+    Ok(GarbageCollector::new(&index, &found.id, found.entropy).collect_everywhere("tidemark gc").await?)
 }
 
 fn result(collected: &anyhow::Result<GarbageReport>) -> TaskResult {
@@ -71,8 +54,13 @@ fn result(collected: &anyhow::Result<GarbageReport>) -> TaskResult {
         }
         Err(error) => {
             let message = error_chain(error.as_ref());
-            if error.is::<MissingIndexError>() {
-                return TaskResult::refused(Reason::SpecInvalid, message);
+            if let Some(error) = error.downcast_ref::<IndexLookupError>() {
+                let reason = error.to_cause().reason;
+                return if error.is_refusal() {
+                    TaskResult::refused(reason, message)
+                } else {
+                    TaskResult::failed(reason, message)
+                };
             }
             let of_catalog = error.downcast_ref::<CatalogError>().map(|error| error.to_cause().reason);
             let of_store = || error.downcast_ref::<StoreError>().map(|error| error.to_cause().reason);

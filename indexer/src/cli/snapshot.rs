@@ -10,24 +10,27 @@ use tidemark_ingest::{
     ToCause as _,
     snapshot::{SnapshotError, SnapshotProgress, SnapshotReport, SnapshotRequest, SnapshotStep},
 };
-use tidemark_store::{Entropy, error_chain, urls_overlap};
+use tidemark_store::{Entropy, StoreSecond, error_chain};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
 use super::{
-    args::{CacheArgs, ExistingIndexArgs, LogArgs},
+    args::{CacheArgs, ExistingIndexArgs},
     exit::CommandExit,
     job_report::JobReportArgs,
     output::{ProgressReporter, print_json, print_line},
 };
-use crate::service::{AccessMode, IndexOfLog, OpenStores, PodStores, SnapshotService, cache_options};
+use crate::service::{AccessMode, IndexOfLog, OpenStores, PodStores, SnapshotService, cache_options, recovery_window};
 
 /// Make a snapshot of an index: a state to restore from, and everything that is settled in the archive.
 ///
 /// Pins the newest state of the index, so that nothing of it is deleted; adds to the archive what is old enough never to change any
 /// more; then reads all of it again, and only then marks the snapshot as verified. Indexer and search go on meanwhile. Pinning copies
 /// nothing: a snapshot takes room as the index drops what it holds.
+///
+/// What is old enough and was not audited yet is waited for, as long as the indexer gets on with it; otherwise the command says what is
+/// not archived.
 ///
 /// The command may be killed at any moment and run twice at once: whatever was archived stays, and with the same --name it goes on
 /// with the same snapshot. One that was left half made is removed by a later run after a day.
@@ -49,9 +52,12 @@ pub(super) struct SnapshotCommand {
     #[arg(long, env = "TIDEMARK_KEEP_LAST", value_name = "N")]
     keep_last: Option<NonZeroUsize>,
     /// A second store to which the snapshot and the archive are copied, of another provider too: a prefix of its own. What is there
-    /// already is compared and not copied again.
+    /// already is compared and not copied again. Endpoint and credentials are those of `copy` in --stores.
     #[arg(long, env = "TIDEMARK_COPY_TO", value_name = "URL")]
     copy_to: Option<Url>,
+    /// Leave the archive as it is: the snapshot holds the index alone, and the log cannot be cleaned up by it.
+    #[arg(long, env = "TIDEMARK_NO_ARCHIVE")]
+    no_archive: bool,
     #[command(flatten)]
     cache: CacheArgs,
     #[command(flatten)]
@@ -71,13 +77,17 @@ struct SnapshotOutput<'a> {
     archived: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     archive_end: Option<String>,
+    /// Up to where the indexer's audit should have come, where it has not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audit_overdue: Option<String>,
     dropped: &'a [String],
 }
 
 impl SnapshotCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let Self { places, name, keep_last, copy_to, cache, job } = self;
-        let made = make(places, cache, &SnapshotRequest { name, keep_last }, copy_to.as_ref()).await;
+        let Self { places, name, keep_last, copy_to, no_archive, cache, job } = self;
+        let request = SnapshotRequest { name, keep_last, without_archive: no_archive };
+        let made = make(places, cache, &request, copy_to.as_ref()).await;
         job.report(&task_result(&made));
         let (report, _) = ended(made)?;
         if job.output.json {
@@ -98,10 +108,12 @@ async fn make(
     request: &SnapshotRequest,
     copy_to: Option<&Url>,
 ) -> Result<(SnapshotReport, Option<RecoveryWindow>), SnapshotError> {
-    if let Some(copy_to) = copy_to {
-        require_own_place(&log, &index, copy_to)?;
-    }
     let settings = log.settings();
+    if let Some(copy_to) = copy_to
+        && let Some(other) = settings.overlap_of_copies(copy_to, &log.log, &log.metadata, &index)
+    {
+        return Err(SnapshotError::CopyOverlaps { url: copy_to.to_string(), other: other.to_string() });
+    }
     let copies = copy_to.map(|url| settings.snapshot_copies(url)).transpose()?;
     let OpenStores { index, .. } = PodStores::at(None, index, &settings, AccessMode::ReadWrite).open()?;
     let found = IndexOfLog::find(&log.open()?, &index, moved.url().as_deref(), Entropy::from_os()).await?;
@@ -115,16 +127,7 @@ async fn make(
         service.copy(&found, copies, &made, request.keep_last).await?;
     }
     drop((shown, folder));
-    Ok((made, found.recovery_window().await?))
-}
-
-/// Refused where a copy would lie among what it is a copy of.
-fn require_own_place(log: &LogArgs, index: &Url, copy_to: &Url) -> Result<(), SnapshotError> {
-    let overlaps = |other: &&Url| urls_overlap(other.as_str(), copy_to.as_str());
-    match log.metadata.iter().chain([&log.log, index]).find(overlaps) {
-        None => Ok(()),
-        Some(other) => Err(SnapshotError::CopyOverlaps { url: copy_to.to_string(), other: other.to_string() }),
-    }
+    Ok((made, recovery_window(&found.pins().register().await?)))
 }
 
 fn show_progress(mut progress: watch::Receiver<SnapshotProgress>) -> AbortOnDropHandle<()> {
@@ -147,6 +150,7 @@ fn show_progress(mut progress: watch::Receiver<SnapshotProgress>) -> AbortOnDrop
 fn words(step: SnapshotStep) -> Option<&'static str> {
     match step {
         SnapshotStep::Pinning => None,
+        SnapshotStep::AwaitingAudit => Some("waiting for the indexer's audit: seconds of the log"),
         SnapshotStep::Archiving => Some("operations archived"),
         SnapshotStep::ReadingObjects => Some("bytes of the index read again"),
         SnapshotStep::ReadingArchive => Some("operations of the archive read again"),
@@ -155,21 +159,28 @@ fn words(step: SnapshotStep) -> Option<&'static str> {
     }
 }
 
-fn summary(SnapshotReport { name, pin, proof, archived, .. }: &SnapshotReport) -> String {
-    let SnapshotProof { cursor, bytes, counts, archive, .. } = proof;
+fn summary(SnapshotReport { name, pin, proof, archived, audit_overdue, .. }: &SnapshotReport) -> String {
+    let SnapshotProof { cursor, bytes, counts, archive, audited, .. } = proof;
     let (operations, generation, manifest) = (counts.total(), &pin.generation, pin.manifest);
     let archive = match archive {
         Some(archive) => format!("{archived} operations archived, the archive reaches up to {}", archive.end),
-        None => "nothing is old enough to be archived yet".to_owned(),
+        None if *audited == StoreSecond::default() => "nothing is old enough to be archived yet".to_owned(),
+        None => "it was made without the archive".to_owned(),
     };
+    let overdue = audit_overdue.map_or(String::new(), |due| {
+        format!(
+            "; operations before {due} are old enough to be archived, and are not: the indexer has looked for the last time only at those \
+             before {audited}; let `tidemark index` run, and make another snapshot"
+        )
+    });
     format!(
         "snapshot {name} is verified: generation {generation}, manifest {manifest}, {operations} operations, {bytes} bytes, the log up \
-         to {cursor}; {archive}"
+         to {cursor}; {archive}{overdue}"
     )
 }
 
 fn output(report: &SnapshotReport) -> SnapshotOutput<'_> {
-    let SnapshotReport { name, pin, proof, archived, dropped } = report;
+    let SnapshotReport { name, pin, proof, archived, audit_overdue, dropped } = report;
     SnapshotOutput {
         name,
         generation: pin.generation.to_string(),
@@ -179,6 +190,7 @@ fn output(report: &SnapshotReport) -> SnapshotOutput<'_> {
         bytes: proof.bytes,
         archived: *archived,
         archive_end: proof.archive.as_ref().map(|archive| archive.end.to_string()),
+        audit_overdue: audit_overdue.map(|due| due.to_string()),
         dropped,
     }
 }

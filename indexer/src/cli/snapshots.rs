@@ -4,6 +4,7 @@ use clap::Args;
 use serde::Serialize;
 use tidemark_catalog::{IndexPin, PinRegister, SNAPSHOT_OWNER};
 use tidemark_crds::RecoveryWindow;
+use tidemark_ingest::snapshot::SnapshotError;
 use tidemark_store::{Entropy, StoreSecond};
 
 use super::{
@@ -63,7 +64,7 @@ impl SnapshotsCommand {
         let Self { places: ExistingIndexArgs { log, index, moved }, output } = self;
         let index = PodStores::at(None, index, &log.settings(), AccessMode::ReadOnly).open()?.index;
         let found = IndexOfLog::find(&log.open()?, &index, moved.url().as_deref(), Entropy::from_os()).await;
-        let register = ended(found)?.pins.register().await?;
+        let register = ended(found.map_err(SnapshotError::from))?.pins().register().await?;
         let list = SnapshotList::of(&register);
         if output.json {
             return print_json(&list);

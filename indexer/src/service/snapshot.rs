@@ -1,62 +1,36 @@
-//! What the commands about snapshots share: the index of a log with its pins, and the maker of snapshots on the product's own engine
-//! and archive.
+//! What the commands about snapshots share: the log's pins in its index, and the maker of snapshots on the product's own engine and
+//! archive.
 
 use std::{num::NonZeroUsize, sync::Arc};
 
 use tidemark_archive::ArchiveTable;
-use tidemark_catalog::{Generation, IndexChain, LogId, PinChain, PinRegister, RootChain};
+use tidemark_catalog::{PinChain, PinRegister};
 use tidemark_crds::RecoveryWindow;
 use tidemark_ingest::snapshot::{
     SnapshotCopier, SnapshotError, SnapshotMaker, SnapshotPlace, SnapshotProgress, SnapshotReport, SnapshotRequest,
 };
 use tidemark_search::{EngineOptions, TantivyEngine};
-use tidemark_store::{Entropy, Store};
-use tidemark_wal::Log;
+use tidemark_store::Store;
 use tokio::sync::watch;
 
-use super::snapshot_archive::TableArchive;
+use super::{
+    index_of_log::{IndexLookupError, IndexOfLog},
+    snapshot_archive::TableArchive,
+};
 
-/// The open generation of the index that a log has in a store, with the log's pins there.
-pub(crate) struct IndexOfLog {
-    log: Log,
-    id: LogId,
-    root: RootChain,
-    chain: IndexChain,
-    /// The log's pins.
-    pub(crate) pins: PinChain,
-    entropy: Entropy,
+/// The log's pins and its archive in the store of an index, or of copies.
+fn place(IndexOfLog { id, entropy, .. }: &IndexOfLog, index: &Store) -> SnapshotPlace {
+    let archive = TableArchive(ArchiveTable::open(index, id, entropy.clone()));
+    SnapshotPlace { index: index.clone(), pins: PinChain::open(index, id, entropy.clone()), archive: Arc::new(archive) }
 }
 
-impl IndexOfLog {
-    /// Finds it. Refused if the log was never indexed, or the store holds the index of another log or none. Writes nothing.
-    pub(crate) async fn find(
-        log: &Log,
-        index: &Store,
-        moved_from: Option<&str>,
-        entropy: Entropy,
-    ) -> Result<Self, SnapshotError> {
-        let root = RootChain::open(log, entropy.clone()).moved_from(moved_from);
-        let no_index = || SnapshotError::NoIndex { url: index.url().to_string() };
-        let id = root.id().await?.ok_or_else(no_index)?;
-        // From the first one on: the root's word for the present one is a hint, which may be behind.
-        let chain = IndexChain::open(index, Generation::first(), entropy.clone()).for_log(&root).follow().await?;
-        if chain.latest().await?.is_none() {
-            return Err(no_index());
+impl From<IndexLookupError> for SnapshotError {
+    fn from(error: IndexLookupError) -> Self {
+        match error {
+            IndexLookupError::NeverIndexed { url } => Self::NeverIndexed { url },
+            IndexLookupError::NoIndex { url } => Self::NoIndex { url },
+            IndexLookupError::Chain(error) => Self::Chain(error),
         }
-        let pins = PinChain::open(index, &id, entropy.clone());
-        Ok(Self { log: log.clone(), id, root, chain, pins, entropy })
-    }
-
-    /// The log's pins and its archive in the store of an index, or of copies.
-    fn place(&self, index: &Store) -> SnapshotPlace {
-        let archive = TableArchive(ArchiveTable::open(index, &self.id, self.entropy.clone()));
-        let pins = PinChain::open(index, &self.id, self.entropy.clone());
-        SnapshotPlace { index: index.clone(), pins, archive: Arc::new(archive) }
-    }
-
-    /// What the log can be restored to.
-    pub(crate) async fn recovery_window(&self) -> Result<Option<RecoveryWindow>, SnapshotError> {
-        Ok(recovery_window(&self.pins.register().await?))
     }
 }
 
@@ -77,7 +51,7 @@ impl SnapshotService {
         progress: watch::Sender<SnapshotProgress>,
     ) -> Result<Self, SnapshotError> {
         let IndexOfLog { log, root, chain, .. } = found;
-        let SnapshotPlace { index, pins, archive } = found.place(chain.index());
+        let SnapshotPlace { index, pins, archive } = place(found, chain.index());
         Ok(Self(SnapshotMaker {
             log: log.clone(),
             root: root.clone(),
@@ -103,8 +77,8 @@ impl SnapshotService {
         keep_last: Option<NonZeroUsize>,
     ) -> Result<(), SnapshotError> {
         let copier = SnapshotCopier {
-            from: found.place(found.chain.index()),
-            to: found.place(to),
+            from: place(found, found.chain.index()),
+            to: place(found, to),
             progress: self.0.progress.clone(),
         };
         copier.copy(&report.name, &report.pin, keep_last).await.map(drop)

@@ -8,7 +8,7 @@ use prometheus_client::{
     metrics::counter::ConstCounter,
 };
 use serde::{Deserialize, Serialize};
-use tidemark_store::{RequestCounter, Store, StoreAccess, StoreEnvironment, StoreError, StoreSettings};
+use tidemark_store::{RequestCounter, Store, StoreAccess, StoreEnvironment, StoreError, StoreSettings, urls_overlap};
 use tidemark_wal::Log;
 use url::Url;
 
@@ -65,6 +65,23 @@ impl StoresSettings {
     /// The store that snapshots are copied to.
     pub fn snapshot_copies(&self, url: &Url) -> Result<Store, StoreError> {
         Store::open_as(url, &StoreAccess::new(&self.copy, StoreEnvironment::of_process()))
+    }
+
+    /// The first of these places that lies within `copies`, to which snapshots are copied, or around it. Equal URLs on different servers
+    /// are different places.
+    pub fn overlap_of_copies<'a>(
+        &self,
+        copies: &Url,
+        log: &'a Url,
+        metadata: &'a [Url],
+        index: &'a Url,
+    ) -> Option<&'a Url> {
+        let of_metadata = metadata.iter().map(|url| (url, &self.metadata));
+        let mut places = [(log, &self.log), (index, &self.index)].into_iter().chain(of_metadata);
+        let overlaps = |(url, settings): &(&Url, &StoreSettings)| {
+            is_same_server(settings, &self.copy) && urls_overlap(url.as_str(), copies.as_str())
+        };
+        places.find(overlaps).map(|(url, _)| url)
     }
 
     /// A log, for a command that needs no index.
@@ -155,5 +172,35 @@ impl Collector for StoreRequestCounts {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether both are reached at one endpoint and account: then one URL is one place.
+fn is_same_server(one: &StoreSettings, other: &StoreSettings) -> bool {
+    (&one.endpoint, &one.account) == (&other.endpoint, &other.account)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn copies_lie_apart_from_what_they_are_copies_of() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        let (log, metadata, index) = (url("s3://wal/orders"), [url("s3://meta")], url("s3://idx/orders"));
+        let at = |endpoint: &str| StoreSettings { endpoint: Some(endpoint.to_owned()), ..StoreSettings::default() };
+        let overlap = |settings: &StoresSettings, copies: &str| {
+            settings.overlap_of_copies(&url(copies), &log, &metadata, &index).map(ToString::to_string)
+        };
+        let one = StoresSettings::default();
+        for copies in ["s3://idx/orders", "s3://idx", "s3://meta/copies", "s3://wal/orders/copies"] {
+            assert!(overlap(&one, copies).is_some(), "{copies}");
+        }
+        assert_eq!(overlap(&one, "s3://dr/orders"), None);
+        // The second site has a bucket of the same name.
+        let other = StoresSettings { copy: at("https://s3.second"), ..one.clone() };
+        assert_eq!(overlap(&other, "s3://idx/orders"), None);
+        let same = StoresSettings { index: at("https://s3.second"), ..other };
+        assert_eq!(overlap(&same, "s3://idx/orders").as_deref(), Some("s3://idx/orders"));
     }
 }

@@ -44,6 +44,7 @@ mod parsers;
 mod product_sources;
 mod purge;
 mod readme;
+mod snapshots;
 mod task_commands;
 mod unreadable;
 mod verify;

@@ -201,6 +201,7 @@ fn pins_1_and_garbage_1() {
         manifest: 7,
         hash: "ef".repeat(32),
         list: format!("snapshots/{log}/list/g2/{}", "a".repeat(32)),
+        checksum: "12".repeat(32),
         verified: Some(proof),
     };
     let register = PinRegister {

@@ -45,7 +45,7 @@ impl IndexFixture {
         Self { stage, process, writer, log, entropy: Entropy::seeded(7) }
     }
 
-    fn index(&self) -> Store {
+    pub(crate) fn index(&self) -> Store {
         self.stage.store().below("index")
     }
 
@@ -1120,6 +1120,10 @@ async fn a_survey_finds_what_a_pass_would_and_writes_nothing() {
     assert_eq!((counts.garbage, counts.candidates, counts.undecided, counts.stray_lists), (2, 1, 1, 0));
     assert!(counts.others > 0, "{counts:?}");
     ground.wait(2 * HOUR).await;
+    ground.publish().await;
+    let counts = survey.count(|_, _| ()).await.unwrap();
+    assert_eq!(counts.stray_lists, 0, "a process that was suspended may still pin it");
+    ground.wait(GARBAGE_GRACE).await;
     let kept = ground.publish().await;
     let pin = ground.pins().pin(&ground.chain(), "daily", "test").await.unwrap();
     leaks.clear();

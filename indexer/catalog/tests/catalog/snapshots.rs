@@ -68,6 +68,38 @@ async fn a_pin_becomes_a_snapshot_once_and_stays_one() {
     assert_eq!(pins.register().await.unwrap().snapshots().len(), 1);
 }
 
+/// One process finds an object damaged that another one has read: what that one has verified stays.
+#[tokio::test(start_paused = true)]
+async fn a_verified_snapshot_is_dropped_by_the_retention_alone() {
+    let mut ground = IndexFixture::new().await;
+    let (name, now) = ground.snapshot().await;
+    let (pins, list) = (ground.pins(), ground.pins().register().await.unwrap().pins[&name].list.clone());
+    assert!(is_refused(&pins.drop_pin(&name, SNAPSHOT_OWNER, &list).await));
+    assert!(is_refused(&pins.unpin(&name, SNAPSHOT_OWNER).await));
+    assert_eq!((ground.names().await, lists(&ground).await), ([name.clone()].into(), 1));
+    ground.snapshot().await;
+    assert_eq!(pins.drop_expired(&retention(1, now)).await.unwrap(), [name]);
+}
+
+/// A list whose bytes are not those that were written is never taken for what the pin holds, whatever it says.
+#[tokio::test(start_paused = true)]
+async fn a_list_that_was_changed_is_damaged() {
+    let mut ground = IndexFixture::new().await;
+    ground.publish().await;
+    let pin = ground.pins().pin(&ground.chain(), "daily", SNAPSHOT_OWNER).await.unwrap();
+    let held = ground.pins().read_list(&pin).await.unwrap();
+    let body = ground.index().get(&pin.list, 1 << 20).await.unwrap().unwrap().body.unwrap();
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    let horizon = format!(r#""horizon":{}"#, held.horizon.unix());
+    assert!(text.contains(&horizon), "{text}");
+    let later = text.replace(&horizon, &format!(r#""horizon":{}"#, held.horizon.unix() + 1));
+    ground.index().put(&pin.list, later.into()).await.unwrap();
+    let damaged = ground.pins().read_list(&pin).await.unwrap_err();
+    assert!(matches!(&damaged, CatalogError::Corrupt { why, .. } if why.contains("SHA-256")), "{damaged}");
+    ground.index().put(&pin.list, body).await.unwrap();
+    assert_eq!(ground.pins().read_list(&pin).await.unwrap(), held);
+}
+
 /// The process ends between the pin and its confirmation, so that the index may have dropped what it holds.
 #[tokio::test(start_paused = true)]
 async fn a_pin_that_does_not_count_is_never_verified() {

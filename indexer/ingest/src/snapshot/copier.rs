@@ -3,16 +3,14 @@
 use std::{collections::BTreeSet, io, num::NonZeroUsize, sync::Arc};
 
 use futures::{StreamExt as _, TryStreamExt as _};
-use parking_lot::Mutex;
 use tempfile::NamedTempFile;
 use tidemark_catalog::{CatalogError, IndexPin, LogCursor, Manifest, PinChain, SnapshotProof, SnapshotRetention};
 use tidemark_store::Store;
 use tokio::sync::watch;
 
 use super::{
-    archive_proof::RowSums,
     error::SnapshotError,
-    log_archive::{ArchiveVersion, LogArchive},
+    log_archive::{ArchiveVersion, LogArchive, SettledRecord},
     object_proof::{pinned_objects, prove_object},
     progress::{SnapshotProgress, SnapshotStep},
 };
@@ -45,9 +43,9 @@ pub struct SnapshotCopier {
 }
 
 impl SnapshotCopier {
-    /// Copies the snapshot `name`, which `pin` is, and the archive as it is now; reads all of it from the second store, and only then takes
-    /// the snapshot in there. Of the snapshots there the `keep_last` latest stay, or all; their objects stay in any case. Gives the new
-    /// one as it is there.
+    /// Copies the snapshot `name`, which `pin` is, and the archive as it is now, if the snapshot was made with it; reads from the second
+    /// store what no snapshot there proves, and only then takes the snapshot in there. Of the snapshots there the `keep_last` latest stay,
+    /// or all; their objects stay in any case. Gives the new one as it is there.
     ///
     /// # Errors
     ///
@@ -61,7 +59,8 @@ impl SnapshotCopier {
         self.require_no_index(pin).await?;
         let manifest = self.from.pins.read_list(pin).await?;
         self.copy_objects(&manifest).await?;
-        let version = self.copy_archive().await?;
+        let has_archive = pin.verified.as_ref().is_some_and(|proof| proof.archive.is_some());
+        let version = if has_archive { self.copy_archive().await? } else { None };
         let proof = SnapshotProof::of(&manifest, version.as_ref().map(ArchiveVersion::extent));
         let copied = self.to.pins.import(name, pin, &manifest, &proof).await?;
         let now = copied.made.unwrap_or_default();
@@ -107,14 +106,16 @@ impl SnapshotCopier {
         Ok(self.to.index.put_file(key, file.path()).await?)
     }
 
-    /// Adds to the second archive what it lacks. Every row is the first one's; the table's own files name its own place.
+    /// Adds to the second archive what it lacks, and reads it again. Every row is the first one's; the table's own files name its own place.
     async fn copy_archive(&self) -> Result<Option<ArchiveVersion>, SnapshotError> {
         let Some(source) = self.from.archive.latest().await? else { return Ok(None) };
         for _ in 0..MAX_EXTENSIONS {
             let there = self.to.archive.latest().await?;
             let start = there.as_ref().map(|there| there.end).unwrap_or_default();
             if source.end <= start {
-                return self.same_archive(&source, there).map(Some);
+                let there = self.same_archive(&source, there)?;
+                self.read_again(&source, &there).await?;
+                return Ok(Some(there));
             }
             match self.extend(&source, start).await {
                 Ok(()) | Err(SnapshotError::Overtaken { .. }) => {}
@@ -128,25 +129,40 @@ impl SnapshotCopier {
     async fn extend(&self, source: &ArchiveVersion, start: LogCursor) -> Result<(), SnapshotError> {
         let total = source.operations;
         self.progress.send_replace(SnapshotProgress { step: SnapshotStep::CopyingArchive, done: 0, total });
-        let sums = Arc::new(Mutex::new(RowSums::default()));
-        let (written, progress) = (sums.clone(), self.progress.clone());
-        let rows = self.from.archive.rows(source, start..source.end).inspect(move |row| {
-            if let Ok(row) = row {
-                written.lock().insert(&row.record);
-                progress.send_modify(|progress| progress.done += 1);
-            }
-        });
-        let copied = self.to.archive.extend(rows.boxed(), source.end, &source.generation).await?;
-        let mut found = RowSums::default();
-        let mut read = self.to.archive.rows(&copied, start..source.end);
-        while let Some(row) = read.try_next().await? {
-            found.insert(&row.record);
-        }
-        let written = *sums.lock();
-        if found == written {
+        let progress = self.progress.clone();
+        let rows = self.from.archive.rows(source, start..source.end);
+        let rows = rows.inspect_ok(move |_| progress.send_modify(|progress| progress.done += 1));
+        self.to.archive.extend(rows.boxed(), source.end, &source.generation).await.map(drop)
+    }
+
+    /// Compares the two archives row by row, from where the snapshots of the second store prove it: also what an earlier copy wrote, and
+    /// ended before it had read it again.
+    async fn read_again(&self, source: &ArchiveVersion, there: &ArchiveVersion) -> Result<(), SnapshotError> {
+        let register = self.to.pins.register().await?;
+        let proven = register.snapshots().iter().map(|(_, _, proof)| proof.archive_end()).max().unwrap_or_default();
+        let seconds = proven..source.end;
+        if seconds.is_empty() {
             return Ok(());
         }
-        Err(self.differs(format!("{} operations were written, and {} are read", written.operations, found.operations)))
+        let total = source.operations;
+        self.progress.send_replace(SnapshotProgress { step: SnapshotStep::ReadingArchive, done: 0, total });
+        let mut rows = self.from.archive.rows(source, seconds.clone());
+        let mut copies = self.to.archive.rows(there, seconds);
+        loop {
+            let (row, copy) = (rows.try_next().await?, copies.try_next().await?);
+            if row != copy {
+                let shown = |row: Option<SettledRecord>| {
+                    row.map_or("nothing".to_owned(), |row| {
+                        format!("operation {} of {}", row.record.op, row.record.token)
+                    })
+                };
+                return Err(self.differs(format!("it has {}, the archive {}", shown(copy), shown(row))));
+            }
+            if row.is_none() {
+                return Ok(());
+            }
+            self.progress.send_modify(|progress| progress.done += 1);
+        }
     }
 
     /// Where both reach as far, they hold the same.

@@ -1,6 +1,6 @@
 //! Why a snapshot is not made.
 
-use tidemark_catalog::CatalogError;
+use tidemark_catalog::{CatalogError, Generation};
 use tidemark_crds::Reason;
 use tidemark_store::StoreError;
 
@@ -22,6 +22,12 @@ pub enum SnapshotError {
     /// A store fails.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The log was never indexed.
+    #[error("\"{url}\" is no log that was ever indexed; no snapshot was made; correct --log")]
+    NeverIndexed {
+        /// The log.
+        url: String,
+    },
     /// There is no index.
     #[error(
         "\"{url}\" holds no index of this log; no snapshot was made; correct --index, or let `tidemark index` begin it"
@@ -86,6 +92,21 @@ pub enum SnapshotError {
         /// What is wrong with it.
         why: String,
     },
+    /// The index has decided otherwise what an earlier generation has archived: it was made again from the log, and what outcomes were
+    /// decided by may be gone since.
+    #[error(
+        "generation {archived_by} archived other outcomes than generation {generation} of the index has: {what}; the snapshot is not \
+         verified, and the log must not be cleaned up by this archive; move the folder \"archive\" away from below the index's URL, which \
+         keeps what it holds, so that the next snapshot begins another one, or make snapshots with --no-archive"
+    )]
+    OutcomesDiffer {
+        /// The generation that archived.
+        archived_by: Generation,
+        /// The index's.
+        generation: Generation,
+        /// The first operation that differs.
+        what: String,
+    },
     /// Something else fails: the archive, the local disk.
     #[error("{0}")]
     Other(Box<dyn ToCause + Send + Sync>),
@@ -107,7 +128,8 @@ impl SnapshotError {
     pub fn is_refusal(&self) -> bool {
         matches!(
             self,
-            Self::NoIndex { .. }
+            Self::NeverIndexed { .. }
+                | Self::NoIndex { .. }
                 | Self::CopyRefused { .. }
                 | Self::CopyOverlaps { .. }
                 | Self::Chain(CatalogError::Rejected(_))
@@ -122,10 +144,11 @@ impl ToCause for SnapshotError {
             Self::Engine(error) => error.to_cause(),
             Self::Store(error) => error.to_cause(),
             Self::Other(error) => error.to_cause(),
-            Self::NoIndex { url } => FailureCause::at(Reason::IndexDamaged, url),
+            Self::NeverIndexed { url } | Self::NoIndex { url } => FailureCause::at(Reason::InvalidURL, url),
             Self::CopyRefused { url } | Self::CopyOverlaps { url, .. } => FailureCause::at(Reason::PrefixInUse, url),
             Self::Damaged { key, .. } => FailureCause::at(Reason::IndexDamaged, key),
             Self::ArchiveDamaged { key, .. } => FailureCause::at(Reason::ArchiveDamaged, key),
+            Self::OutcomesDiffer { .. } => FailureCause::of(Reason::OutcomesDiffer),
             Self::Overtaken { .. } => FailureCause::of(Reason::Fenced),
             Self::Unknown { key, .. } => FailureCause::at(Reason::Internal, key),
         }

@@ -14,6 +14,7 @@ use tokio::{sync::watch, time::sleep};
 
 use super::{
     archive_proof::{ArchivePart, RowSums, prove_archive},
+    audit_wait::{overdue_audit, wait_for_audit},
     descriptor_source::DescriptorSource,
     error::SnapshotError,
     log_archive::{ArchiveVersion, LogArchive},
@@ -54,6 +55,8 @@ pub struct SnapshotRequest {
     pub name: Option<SnapshotName>,
     /// How many verified snapshots stay afterwards. `None`: all of them.
     pub keep_last: Option<NonZeroUsize>,
+    /// Whether the archive is left as it is: nothing is added to it and nothing of it is read. The snapshot holds the index alone.
+    pub without_archive: bool,
 }
 
 /// A snapshot that was made.
@@ -67,11 +70,24 @@ pub struct SnapshotReport {
     pub proof: SnapshotProof,
     /// Operations that this run has archived.
     pub archived: u64,
+    /// Up to which second the indexer's audit should have come, where it has not: operations before it are not archived although they are
+    /// old enough.
+    pub audit_overdue: Option<StoreSecond>,
     /// The snapshots and pins that were dropped since they had served their time.
     pub dropped: Vec<String>,
 }
 
+/// A pin that was proven, by this run or an earlier one.
+struct ProvenPin {
+    pin: IndexPin,
+    /// Store time of the record with the proof, or an earlier one.
+    now: StoreSecond,
+    archived: u64,
+    audit_overdue: Option<StoreSecond>,
+}
+
 /// What the archive has after an extension.
+#[derive(Default)]
 struct ArchiveExtension {
     version: Option<ArchiveVersion>,
     /// Where the last extension began.
@@ -95,28 +111,33 @@ impl SnapshotMaker {
         if self.chain.latest().await?.is_none() {
             return Err(SnapshotError::NoIndex { url: self.chain.index().url().to_string() });
         }
-        let (name, pin) = self.pin(request.name.as_ref()).await?;
+        let (name, pin) = self.pin(request).await?;
         // Where nothing is made no verified snapshot has to go: it could be the one that is reported.
         let keep_last = request.keep_last.filter(|_| pin.verified.is_none());
         let made = if let Some(proof) = &pin.verified {
             // Earlier than now, so that less is dropped.
-            (pin.clone(), proof.time.unwrap_or_default(), 0)
+            ProvenPin { pin: pin.clone(), now: proof.time.unwrap_or_default(), archived: 0, audit_overdue: None }
         } else {
             tokio::select! {
                 biased;
-                made = self.prove(&name, &pin) => self.unless_damaged(&name, &pin, made).await?,
+                made = self.prove(&name, &pin, request.without_archive) => {
+                    self.unless_damaged(&name, &pin, made).await?
+                }
                 lost = self.keep_renewed(&name, &pin.list) => return Err(lost.into()),
             }
         };
-        let (pin, now, archived) = made;
+        let ProvenPin { pin, now, archived, audit_overdue } = made;
         let dropped = self.drop_expired(keep_last, now).await?;
         let proof = pin.verified.clone().ok_or(CatalogError::from(TransactionRejected::Empty))?;
-        Ok(SnapshotReport { name, pin, proof, archived, dropped })
+        Ok(SnapshotReport { name, pin, proof, archived, audit_overdue, dropped })
     }
 
     /// The pin of the latest manifest, or the one that an earlier run of this name has left.
-    async fn pin(&self, name: Option<&SnapshotName>) -> Result<(String, IndexPin), CatalogError> {
-        let Some(name) = name.map(SnapshotName::as_str) else { return self.pins.pin_dated(&self.chain).await };
+    async fn pin(&self, request: &SnapshotRequest) -> Result<(String, IndexPin), CatalogError> {
+        let Some(name) = request.name.as_ref().map(SnapshotName::as_str) else {
+            self.await_audit(request).await?;
+            return self.pins.pin_dated(&self.chain).await;
+        };
         let left = self.pins.register().await?.pins.remove(name);
         if let Some(pin) = left.filter(|pin| pin.owner == SNAPSHOT_OWNER && pin.confirmed) {
             match self.pins.renew(name, &pin.list).await {
@@ -126,7 +147,17 @@ impl SnapshotMaker {
                 Err(error) => return Err(error),
             }
         }
+        self.await_audit(request).await?;
         Ok((name.to_owned(), self.pins.pin(&self.chain, name, SNAPSHOT_OWNER).await?))
+    }
+
+    /// Waits, before the index is pinned, until what is old enough can be archived.
+    async fn await_audit(&self, request: &SnapshotRequest) -> Result<(), CatalogError> {
+        if request.without_archive {
+            return Ok(());
+        }
+        wait_for_audit(&self.chain, &self.root, |done, total| self.report(SnapshotStep::AwaitingAudit, done, total))
+            .await
     }
 
     /// Says every hour that the snapshot is being made. Ends if its pin is gone.
@@ -158,18 +189,22 @@ impl SnapshotMaker {
         made
     }
 
-    /// Archives what is settled, reads everything again, and marks the pin. Gives it, the store time, and how many operations were
-    /// archived.
-    async fn prove(&self, name: &str, pin: &IndexPin) -> Result<(IndexPin, StoreSecond, u64), SnapshotError> {
+    /// Archives what is settled, reads everything again, and marks the pin.
+    async fn prove(&self, name: &str, pin: &IndexPin, without_archive: bool) -> Result<ProvenPin, SnapshotError> {
         let manifest = self.pins.read_list(pin).await?;
         let settled = SettledRecords::open(&self.engine, &manifest).await?;
-        let extension = self.extend(&manifest, &settled).await?;
+        let (extension, parameters) = if without_archive {
+            (ArchiveExtension::default(), None)
+        } else {
+            (self.extend(&manifest, &settled).await?, self.root.state().await?.schedule())
+        };
         if mutants::is_read_again() {
             self.read_again(&manifest, &extension, &settled).await?;
         }
         let proof = SnapshotProof::of(&manifest, extension.version.as_ref().map(ArchiveVersion::extent));
         let (pin, now) = self.pins.verify(name, &pin.list, &proof).await?;
-        Ok((pin, now, extension.archived))
+        let audit_overdue = parameters.and_then(|parameters| overdue_audit(&manifest, &parameters));
+        Ok(ProvenPin { pin, now, archived: extension.archived, audit_overdue })
     }
 
     /// Adds to the archive what it lacks of the settled operations.

@@ -6,6 +6,8 @@ pub enum SnapshotStep {
     /// Pins the index.
     #[default]
     Pinning,
+    /// Waits until the indexer has looked for the last time at what is old enough; counts seconds of the log.
+    AwaitingAudit,
     /// Writes operations to the archive; counts operations.
     Archiving,
     /// Reads the objects of the pinned manifest again; counts bytes.

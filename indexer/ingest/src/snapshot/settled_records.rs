@@ -33,12 +33,14 @@ const FIRST_CHUNK_RECORDS: u64 = 16;
 /// What the records that are read at once take in memory, if each is as large as the largest one so far.
 const CHUNK_BYTES: u64 = 8 << 20;
 
-/// Where a settled operation is.
+/// Where an operation is that stands. It is settled unless its entry is unread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SettledPlace {
     pub(super) place: RecordPlace,
     /// Whether its entry could not be read before: then an archive that has the seconds after it may lack it.
     pub(super) was_unreadable: bool,
+    /// Whether its entry could not be read so far. A later manifest may have it, and so an archive that was extended from that.
+    pub(super) is_unread: bool,
 }
 
 /// Which operations of a manifest are settled: each of the seconds that stands, in an entry none of whose operations is unreadable.
@@ -80,17 +82,23 @@ impl SettledRecords {
         Self { max_slice_places, ..self }
     }
 
+    /// The generation whose seqs the records have.
+    pub(super) fn generation(&self) -> &Generation {
+        &self.generation
+    }
+
     /// How many records the segments with records of `seconds` hold: at least as many as are settled there.
     pub(super) fn estimate(&self, seconds: &Range<StoreSecond>) -> u64 {
         self.overlapping(seconds).map(|segment| segment.documents).sum()
     }
 
-    /// The places of the settled operations of `seconds`, by (token, op).
+    /// The places of the operations of `seconds` that stand, settled or not, by (token, op).
     pub(super) fn places(
         &self,
         seconds: Range<StoreSecond>,
     ) -> impl futures::Stream<Item = Result<SettledPlace, EngineError>> + Send + use<> {
-        self.slices(seconds).map_ok(|slice| stream::iter(slice.into_iter().map(Ok::<_, EngineError>))).try_flatten()
+        let slices = self.standing_slices(seconds);
+        slices.map_ok(|slice| stream::iter(slice.into_iter().map(Ok::<_, EngineError>))).try_flatten()
     }
 
     /// The settled operations of `seconds`, by (token, op).
@@ -122,6 +130,16 @@ impl SettledRecords {
         &self,
         seconds: Range<StoreSecond>,
     ) -> impl futures::Stream<Item = Result<Vec<SettledPlace>, EngineError>> + Send + use<> {
+        self.standing_slices(seconds).map_ok(|mut slice| {
+            slice.retain(|standing| !standing.is_unread);
+            slice
+        })
+    }
+
+    fn standing_slices(
+        &self,
+        seconds: Range<StoreSecond>,
+    ) -> impl futures::Stream<Item = Result<Vec<SettledPlace>, EngineError>> + Send + use<> {
         let this = self.clone();
         stream::try_unfold(seconds, move |left| {
             let this = this.clone();
@@ -135,7 +153,7 @@ impl SettledRecords {
         })
     }
 
-    /// The settled places of the first of `seconds`, by (token, op), and where the others begin.
+    /// The places of the first of `seconds` that stand, by (token, op), and where the others begin.
     async fn slice(&self, seconds: Range<StoreSecond>) -> Result<(Vec<SettledPlace>, StoreSecond), EngineError> {
         let (mut places, mut end) = (Vec::new(), seconds.end);
         let mut segments: Vec<_> = self.overlapping(&seconds).collect();
@@ -154,7 +172,7 @@ impl SettledRecords {
             }
         }
         end = self.shorten(&mut places, end);
-        Ok((self.settled(&places), end))
+        Ok((self.standing(&places), end))
     }
 
     /// Sorts the places, and leaves out seconds at the end so that no more than a slice are left, but for a whole second. Gives the
@@ -171,18 +189,18 @@ impl SettledRecords {
         end
     }
 
-    /// What is settled of `places`, which are sorted and whose entries are whole.
-    fn settled(&self, places: &[RecordPlace]) -> Vec<SettledPlace> {
+    /// What stands of `places`, which are sorted and whose entries are whole.
+    fn standing(&self, places: &[RecordPlace]) -> Vec<SettledPlace> {
         let is_unreadable = |place: &RecordPlace| place.outcome == Outcome::Unreadable;
-        let mut settled = Vec::with_capacity(places.len());
+        let mut standing = Vec::with_capacity(places.len());
         for entry in places.chunk_by(|one, next| one.token == next.token) {
             let stands = |place: &&RecordPlace| !self.corrected.contains(place.seq);
-            if !entry.iter().filter(stands).any(is_unreadable) {
-                let was_unreadable = entry.iter().any(is_unreadable);
-                settled.extend(entry.iter().filter(stands).map(|place| SettledPlace { place: *place, was_unreadable }));
-            }
+            let is_unread = entry.iter().filter(stands).any(is_unreadable);
+            let was_unreadable = entry.iter().any(is_unreadable);
+            let at = |place: &RecordPlace| SettledPlace { place: *place, was_unreadable, is_unread };
+            standing.extend(entry.iter().filter(stands).map(at));
         }
-        settled
+        standing
     }
 
     fn overlapping(&self, seconds: &Range<StoreSecond>) -> impl Iterator<Item = &SegmentMeta> {
@@ -356,8 +374,11 @@ mod tests {
                 let read: Vec<_> = read.into_iter().map(|settled| settled.record).collect();
                 prop_assert_eq!(&read, &wanted);
                 let places: Vec<_> = settled.places(seconds.clone()).try_collect().await.unwrap();
-                let places: Vec<_> = places.iter().map(|settled| settled.place.seq).collect();
-                prop_assert_eq!(places, wanted.iter().map(|record| record.seq).collect::<Vec<_>>());
+                let all = standing.values().filter(|record| seconds.contains(&record.token.second()));
+                prop_assert_eq!(
+                    places.iter().map(|one| (one.place.seq, one.is_unread)).collect::<Vec<_>>(),
+                    all.map(|record| (record.seq, unreadable(record.token))).collect::<Vec<_>>()
+                );
                 prop_assert!(settled.estimate(&seconds) >= wanted.len() as u64);
                 Ok(())
             })?;

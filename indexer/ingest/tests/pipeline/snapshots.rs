@@ -3,17 +3,18 @@
 use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 
 use futures::TryStreamExt as _;
-use tidemark_catalog::{CatalogError, LogCursor};
+use tidemark_catalog::{CatalogError, Generation, LogCursor, SNAPSHOT_OWNER};
+use tidemark_crds::Reason;
 use tidemark_ingest::{
-    IngestOptions, OperationRecord,
+    IngestOptions, OperationRecord, ToCause as _,
     snapshot::{
-        LogArchive as _, SettledRecord, SnapshotError, SnapshotReport, SnapshotRequest, SnapshotStep,
-        model_archive::ModelArchive,
+        LogArchive as _, SettledRecord, SnapshotError, SnapshotMaker, SnapshotProgress, SnapshotReport,
+        SnapshotRequest, SnapshotStep, model_archive::ModelArchive,
     },
 };
 use tidemark_store::StoreSecond;
 use tidemark_wal::{Outcome, Token};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::{
     MINUTE,
@@ -22,7 +23,7 @@ use crate::{
 };
 
 fn named(name: &str) -> SnapshotRequest {
-    SnapshotRequest { name: Some(name.parse().unwrap()), keep_last: None }
+    SnapshotRequest { name: Some(name.parse().unwrap()), ..SnapshotRequest::default() }
 }
 
 async fn snapshot(world: &IngestWorld) -> SnapshotReport {
@@ -129,6 +130,148 @@ async fn an_entry_that_cannot_be_read_is_passed_over() {
     assert!(world.bucket.keys().iter().any(|key| key.ends_with(&bad.to_string())));
 }
 
+/// A run ends when it has pinned the index. Until another one goes on with that pin, an entry that could not be read is decided, and
+/// another snapshot archives it: the pinned manifest knows nothing of it, and the archive is right.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_of_before_an_entry_could_be_read_goes_on_beside_an_archive_that_has_it() {
+    let world = IngestWorld::new(small_batches()).await;
+    for number in 0..60 {
+        world.append(world.ago(30_000 - number), &EntryDraft::entity(number));
+    }
+    let bad = world.append(world.ago(29_970), &EntryDraft::group(&[70, 71]));
+    world.bucket.spoil(Some((&bad.to_string(), BadRead::Refused)));
+    world.run_for(10 * MINUTE).await;
+    assert_eq!(world.outcomes().await[&bad], [Outcome::Unreadable]);
+    let (maker, _) = world.snapshot_maker().await;
+    let pin = maker.pins.pin(&maker.chain, "daily", SNAPSHOT_OWNER).await.unwrap();
+    world.bucket.spoil(None);
+    world.run_for(Duration::from_hours(2)).await;
+    assert_eq!(world.outcomes().await[&bad], [Outcome::Committed; 2]);
+    archived_and_not_verified(&world, "later").await;
+    assert_eq!(archived(&world).await.len(), 62);
+    let report = maker.make(&named("daily")).await.unwrap();
+    assert_eq!((report.pin.list, report.archived), (pin.list, 0));
+}
+
+/// The index was made again from the log, and another generation has archived other outcomes: that is no damage.
+#[tokio::test(start_paused = true)]
+async fn an_archive_of_an_earlier_generation_with_other_outcomes_is_told_from_a_damaged_one() {
+    let world = audited_world().await;
+    let (maker, request) = (archived_and_not_verified(&world, "daily").await, named("daily"));
+    let data = world.bucket.keys().into_iter().find(|key| key.contains("/data/")).unwrap();
+    let body = world.bucket.remove(&data);
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    let earlier = text.replace(r#""generation":"g1""#, r#""generation":"g7""#);
+    assert_ne!(earlier, text);
+    let other = earlier.replacen(r#""outcome":"committed""#, r#""outcome":"aborted""#, 1);
+    let missing = earlier.split_once('\n').unwrap().1.to_owned();
+    for differing in [other, missing] {
+        world.bucket.plant(&data, differing, world.ago(0));
+        let refused = maker.make(&request).await.unwrap_err();
+        let is_seventh = |by: &Generation| by.to_string() == "g7";
+        let told = matches!(&refused, SnapshotError::OutcomesDiffer { archived_by, .. } if is_seventh(archived_by));
+        assert!(told, "{refused}");
+        assert_eq!(refused.to_cause().reason, Reason::OutcomesDiffer);
+        assert!(maker.pins.register().await.unwrap().snapshots().is_empty());
+    }
+    // Whoever archived it, where it agrees it is proven.
+    world.bucket.plant(&data, earlier, world.ago(0));
+    maker.make(&request).await.unwrap();
+}
+
+/// What was old when it was indexed first is archived at once: not with the next entries, nor in the next minute.
+#[tokio::test(start_paused = true)]
+async fn what_was_old_when_it_was_indexed_is_archived_at_once() {
+    let world = IngestWorld::new(small_batches()).await;
+    for number in 0..40 {
+        world.append(world.ago(30_000 - number), &EntryDraft::entity(number));
+    }
+    for number in 0..7 {
+        world.append(world.ago(300 - number), &EntryDraft::entity(number));
+    }
+    let running = world.start();
+    while world.status().entries.total() < 47 {
+        world.pass(Duration::from_millis(100)).await;
+    }
+    world.stop(running).await;
+    let report = snapshot(&world).await;
+    assert_eq!((report.archived, report.audit_overdue), (40, None));
+}
+
+/// An audit that is late: a snapshot says so where nobody writes the index, and waits for a writer that is there.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_waits_for_an_audit_that_is_late() {
+    let world = IngestWorld::new(small_batches()).await;
+    let bad = world.append(world.ago(100), &EntryDraft::bundle("b"));
+    for number in 0..20 {
+        world.append(world.ago(90 - number), &EntryDraft::entity(number));
+    }
+    world.run_for(2 * MINUTE).await;
+    // An operation that the audit cannot look at.
+    world.bucket.spoil(Some((&bad.to_string(), BadRead::Fails)));
+    world.run_for(Duration::from_hours(5)).await;
+    world.bucket.spoil(None);
+    let begun = Instant::now();
+    let report = snapshot(&world).await;
+    assert!(report.audit_overdue.is_some_and(|due| due > bad.second()), "{:?}", report.audit_overdue);
+    assert_eq!((report.archived, begun.elapsed() < MINUTE), (0, true), "nobody writes the index");
+
+    world.bucket.slow(Duration::from_millis(200));
+    let running = world.start();
+    while world.manifest().await.holder.is_none() {
+        world.pass(Duration::from_millis(100)).await;
+    }
+    let (maker, _) = world.snapshot_maker().await;
+    let mut progress = maker.progress.subscribe();
+    // The answer of `wait_for` locks the progress.
+    let waits = async {
+        let is_waiting =
+            |progress: &SnapshotProgress| progress.step == SnapshotStep::AwaitingAudit && progress.total > 0;
+        progress.wait_for(is_waiting).await.map(drop)
+    };
+    let request = SnapshotRequest::default();
+    let (made, waited) = tokio::join!(maker.make(&request), timeout(Duration::from_hours(1), waits));
+    let report = made.unwrap();
+    waited.expect("it says what it waits for").unwrap();
+    assert_eq!((report.archived, report.audit_overdue), (21, None));
+    world.stop(running).await;
+}
+
+/// A writer that holds the index and does nothing: the snapshot is made all the same.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_does_not_wait_for_an_audit_without_end() {
+    let world = IngestWorld::new(small_batches()).await;
+    let bad = world.append(world.ago(100), &EntryDraft::bundle("b"));
+    let running = world.start();
+    world.pass(2 * MINUTE).await;
+    world.bucket.spoil(Some((&bad.to_string(), BadRead::Fails)));
+    world.pass(Duration::from_hours(5)).await;
+    drop(running);
+    let begun = Instant::now();
+    let report = snapshot(&world).await;
+    assert!(report.audit_overdue.is_some());
+    assert!((MINUTE..10 * MINUTE).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_without_an_archive_leaves_the_archive_alone() {
+    let world = audited_world().await;
+    let request = SnapshotRequest { without_archive: true, ..SnapshotRequest::default() };
+    let report = world.snapshot_maker().await.0.make(&request).await.unwrap();
+    assert_eq!((report.archived, &report.proof.archive, report.audit_overdue), (0, &None, None));
+    assert!(report.proof.audited > StoreSecond::default());
+    assert!(world.bucket.keys().iter().all(|key| !key.contains("archive/")));
+    // Copied without one, too.
+    let (copier, archive) = world.snapshot_copier().await;
+    let first = snapshot(&world).await;
+    assert!(first.archived > 0);
+    copier.copy(&report.name, &report.pin, None).await.unwrap();
+    assert!(archive.latest().await.unwrap().is_none());
+    let next = world.snapshot_maker().await.0.make(&request).await.unwrap();
+    assert_eq!((next.archived, next.proof.archive), (0, None));
+    assert_eq!(rows(&archive_of(&world).await).await.len() as u64, first.archived);
+}
+
 /// A process that ends at any of its requests: another one of that name goes on, and everything is archived once.
 #[tokio::test(start_paused = true)]
 async fn a_snapshot_goes_on_after_a_crash_at_any_request() {
@@ -193,16 +336,27 @@ async fn a_snapshot_of_a_damaged_object_is_not_verified() {
     maker.make(&named("daily")).await.unwrap();
 }
 
+/// A run of the snapshot `name` that archived, and ended before it had read again.
+async fn archived_and_not_verified(world: &IngestWorld, name: &str) -> SnapshotMaker {
+    let (maker, archive) = world.snapshot_maker().await;
+    for request in 0.. {
+        world.bucket.die_at(Some(world.bucket.requests() + request));
+        let ended = timeout(Duration::from_mins(1), maker.make(&named(name))).await;
+        world.bucket.die_at(None);
+        assert!(ended.is_err(), "request {request}: it ends before it is verified");
+        if archive.latest().await.unwrap().is_some() {
+            break;
+        }
+    }
+    assert!(maker.pins.register().await.unwrap().snapshots().is_empty());
+    maker
+}
+
 /// The archive was changed behind our back before the snapshot read it again.
 #[tokio::test(start_paused = true)]
 async fn a_snapshot_with_an_archive_that_lacks_operations_is_not_verified() {
     let world = audited_world().await;
-    let (maker, _) = world.snapshot_maker().await;
-    // An earlier run archived, and ended before it had read again.
-    world.bucket.die_at(None);
-    let request = named("daily");
-    maker.make(&request).await.unwrap();
-    maker.pins.unpin("daily", "snapshot").await.unwrap();
+    let (maker, request) = (archived_and_not_verified(&world, "daily").await, named("daily"));
     let data: Vec<_> = world.bucket.keys().into_iter().filter(|key| key.contains("/data/")).collect();
     let body = world.bucket.remove(&data[0]);
     let lines: Vec<&[u8]> = body.split_inclusive(|byte| *byte == b'\n').collect();
@@ -220,7 +374,7 @@ async fn a_snapshot_with_an_archive_that_lacks_operations_is_not_verified() {
 #[tokio::test(start_paused = true)]
 async fn only_so_many_snapshots_stay_as_are_wanted() {
     let world = audited_world().await;
-    let request = SnapshotRequest { name: None, keep_last: NonZeroUsize::new(2) };
+    let request = SnapshotRequest { keep_last: NonZeroUsize::new(2), ..SnapshotRequest::default() };
     let mut names = Vec::new();
     for _ in 0..4 {
         let report = world.snapshot_maker().await.0.make(&request).await.unwrap();
@@ -275,6 +429,10 @@ async fn a_snapshot_whose_pin_was_dropped_meanwhile_is_not_verified() {
     assert!(matches!(refused, SnapshotError::Chain(CatalogError::Rejected(_))), "{refused}");
     world.bucket.slow(Duration::ZERO);
     assert!(maker.pins.register().await.unwrap().pins.is_empty());
+}
+
+async fn archive_of(world: &IngestWorld) -> ModelArchive {
+    world.snapshot_maker().await.1
 }
 
 /// What an archive holds, in its order.
@@ -345,6 +503,42 @@ async fn a_copy_follows_its_snapshots_and_what_is_damaged_there_is_found() {
     let refused = copier.copy(&later.name, &later.pin, None).await.unwrap_err();
     assert!(matches!(refused, SnapshotError::Damaged { .. }), "{refused}");
     assert!(!copier.to.pins.register().await.unwrap().pins.contains_key(&later.name));
+}
+
+/// A copying process ends between its commit to the second archive and the reading of that: the next one reads it.
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_copy_has_not_read_again_is_read_by_the_next_one() {
+    let world = audited_world().await;
+    let report = snapshot(&world).await;
+    let (copier, archive) = world.snapshot_copier().await;
+    for request in 0.. {
+        world.bucket.die_at(Some(world.bucket.requests() + request));
+        let ended = timeout(Duration::from_mins(1), copier.copy(&report.name, &report.pin, None)).await;
+        world.bucket.die_at(None);
+        assert!(ended.is_err(), "request {request}: it ends before it is read again");
+        if archive.latest().await.unwrap().is_some() {
+            break;
+        }
+    }
+    let is_copied_data = |key: &String| key.starts_with("copy/archive/") && key.contains("/data/");
+    let data = world.bucket.keys().into_iter().rfind(is_copied_data).unwrap();
+    let body = world.bucket.remove(&data);
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    for damaged in
+        [text.split_once('\n').unwrap().1.to_owned(), text.replacen(r#""seq":"#, r#""seq":1"#, 1), text.clone() + &text]
+    {
+        world.bucket.plant(&data, damaged, world.ago(0));
+        let refused = copier.copy(&report.name, &report.pin, None).await.unwrap_err();
+        assert!(matches!(refused, SnapshotError::ArchiveDamaged { .. }), "{refused}");
+        assert!(copier.to.pins.register().await.unwrap().pins.is_empty());
+    }
+    world.bucket.plant(&data, body, world.ago(0));
+    copier.copy(&report.name, &report.pin, None).await.unwrap();
+    // What was read is not read once more.
+    let later = snapshot(&world).await;
+    let reads = world.bucket.reads(&data);
+    copier.copy(&later.name, &later.pin, None).await.unwrap();
+    assert_eq!(world.bucket.reads(&data), reads);
 }
 
 #[tokio::test(start_paused = true)]

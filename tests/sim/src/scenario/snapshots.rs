@@ -115,7 +115,7 @@ async fn make_snapshot(world: &SnapshotWorld, maker: &SnapshotMaker) -> Result<(
     };
     let keep_last = NonZeroUsize::new(usize::try_from(world.run.number(0..=3)).unwrap_or_default());
     let store = &world.run.simulated_store;
-    match maker.make(&SnapshotRequest { name, keep_last }).await {
+    match maker.make(&SnapshotRequest { name, keep_last, without_archive: false }).await {
         Ok(report) => {
             let objects = store.objects(INDEX);
             if let Some(lost) = world.model().unread_object(&report.pin.list, &objects) {

@@ -1,0 +1,88 @@
+//! The index that a log has in a store, for the commands that work on one that was made before.
+
+#[cfg(feature = "archive")]
+use tidemark_catalog::PinChain;
+use tidemark_catalog::{CatalogError, Generation, IndexChain, LogId, RootChain};
+use tidemark_crds::Reason;
+use tidemark_ingest::{FailureCause, ToCause};
+use tidemark_store::{Entropy, Store};
+use tidemark_wal::Log;
+
+/// The open generation of the index that a log has in a store.
+#[cfg_attr(not(feature = "archive"), expect(dead_code, reason = "what makes snapshots needs all of it"))]
+pub(crate) struct IndexOfLog {
+    /// The log.
+    pub(crate) log: Log,
+    /// Its id.
+    pub(crate) id: LogId,
+    /// Its root.
+    pub(crate) root: RootChain,
+    /// The chain of the open generation, on behalf of the log.
+    pub(crate) chain: IndexChain,
+    /// For the names of objects.
+    pub(crate) entropy: Entropy,
+}
+
+/// Why a log has no index in a store.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum IndexLookupError {
+    /// The log was never indexed.
+    #[error("\"{url}\" is no log that was ever indexed; nothing was changed; correct --log")]
+    NeverIndexed {
+        /// The log.
+        url: String,
+    },
+    /// The store holds no index.
+    #[error(
+        "\"{url}\" holds no index of this log; nothing was changed; correct --index, or let `tidemark index` begin it"
+    )]
+    NoIndex {
+        /// The index.
+        url: String,
+    },
+    /// A chain fails or refuses: the index is another log's, or the log was moved.
+    #[error(transparent)]
+    Chain(#[from] CatalogError),
+}
+
+impl IndexLookupError {
+    /// Whether another attempt would find the same: a URL is wrong.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self, Self::NeverIndexed { .. } | Self::NoIndex { .. } | Self::Chain(CatalogError::Rejected(_)))
+    }
+}
+
+impl ToCause for IndexLookupError {
+    fn to_cause(&self) -> FailureCause {
+        match self {
+            Self::NeverIndexed { url } | Self::NoIndex { url } => FailureCause::at(Reason::InvalidURL, url),
+            Self::Chain(error) => error.to_cause(),
+        }
+    }
+}
+
+impl IndexOfLog {
+    /// Finds it. Refused if the log was never indexed, or the store holds the index of another log or none. Writes nothing.
+    pub(crate) async fn find(
+        log: &Log,
+        index: &Store,
+        moved_from: Option<&str>,
+        entropy: Entropy,
+    ) -> Result<Self, IndexLookupError> {
+        let root = RootChain::open(log, entropy.clone()).moved_from(moved_from);
+        let never_indexed = || IndexLookupError::NeverIndexed { url: log.entries.url().to_string() };
+        let id = root.id().await?.ok_or_else(never_indexed)?;
+        // From the first one on: the root's word for the present one is a hint, which may be behind.
+        let chain = IndexChain::open(index, Generation::first(), entropy.clone()).for_log(&root).follow().await?;
+        if chain.latest().await?.is_none() {
+            return Err(IndexLookupError::NoIndex { url: index.url().to_string() });
+        }
+        Ok(Self { log: log.clone(), id, root, chain, entropy })
+    }
+
+    /// The log's pins in it.
+    #[cfg(feature = "archive")]
+    pub(crate) fn pins(&self) -> PinChain {
+        PinChain::open(self.chain.index(), &self.id, self.entropy.clone())
+    }
+}

@@ -1,0 +1,207 @@
+//! `tidemark snapshot` and `tidemark snapshots`, on S3 servers in this process: what they print, report and refuse.
+
+use std::{collections::BTreeMap, process::Output, time::Duration};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tidemark_crds::{Reason, TaskResult, TaskState};
+use tidemark_store::Entropy;
+use tidemark_tests::{S3Server, TidemarkProcess};
+use tidemark_wal::Token;
+
+/// Entries that are older than the audit window.
+const SETTLED: u64 = 40;
+/// Entries that the audit still looks at.
+const YOUNG: u64 = 7;
+
+struct SnapshotPlace {
+    server: S3Server,
+    environment: BTreeMap<String, String>,
+    scratch: TempDir,
+}
+
+impl SnapshotPlace {
+    fn new() -> Self {
+        let server = S3Server::start().expect("it starts");
+        for bucket in ["log", "other", "meta", "index", "copy"] {
+            server.create_bucket(bucket);
+        }
+        let (environment, scratch) = (server.environment(), TempDir::new().expect("a folder"));
+        let place = Self { server, environment, scratch };
+        let entropy = Entropy::seeded(3);
+        for number in 0..SETTLED {
+            place.entry(&entropy, 30 * 3600 - number, number);
+        }
+        for number in 0..YOUNG {
+            place.entry(&entropy, 300 - number, SETTLED + number);
+        }
+        place
+    }
+
+    fn entry(&self, entropy: &Entropy, ago: u64, number: u64) {
+        let at = self.server.clock().second().before(Duration::from_secs(ago));
+        let body = format!(r#"{{"tidemark": 1, "ops": [{{"attributes": {{"entity": "e{number}"}}}}]}}"#);
+        self.server.insert_at("log", &Token::new(at, entropy).to_string(), body, at);
+    }
+
+    /// Starts an indexer, and waits until it has published everything: as a person does who waits for the figures of the page.
+    async fn index(&self) -> TidemarkProcess {
+        let indexer = self.indexer("s3://log", "s3://index").await;
+        let is_done = |status: &Value| status["entries"]["committed"].as_u64() == Some(SETTLED + YOUNG);
+        indexer.until_answer("/v1/status", is_done).await;
+        indexer
+    }
+
+    async fn indexer(&self, log: &str, index: &str) -> TidemarkProcess {
+        let places = ["index", "--log", log, "--metadata", "s3://meta", "--index", index];
+        let options =
+            ["--expiry", "1s", "--request-timeout", "1s", "--visibility-delay", "0s", "--listen", "127.0.0.1:0"];
+        TidemarkProcess::serving(&[&places[..], &options].concat(), &self.environment).await.expect("it starts")
+    }
+
+    fn result_file(&self) -> String {
+        self.scratch.path().join("result").display().to_string()
+    }
+
+    fn result(&self) -> TaskResult {
+        let text = std::fs::read_to_string(self.result_file()).expect("a result");
+        TaskResult::from_json(&text).expect("it is a result")
+    }
+
+    async fn run(&self, command: &str, log: &str, more: &[&str]) -> Output {
+        let places = [command, "--log", log, "--metadata", "s3://meta", "--index", "s3://index"];
+        TidemarkProcess::ended(&[&places[..], more].concat(), &self.environment).await.expect("it ends")
+    }
+
+    /// A snapshot, as it prints itself.
+    async fn snapshot(&self, more: &[&str]) -> Value {
+        let file = self.result_file();
+        let made = self.run("snapshot", "s3://log", &[&["--json", "--result-file", &file], more].concat()).await;
+        assert!(made.status.success(), "{}", error(&made));
+        serde_json::from_slice(&made.stdout).expect("it prints JSON")
+    }
+
+    async fn list(&self) -> Value {
+        let listed = self.run("snapshots", "s3://log", &["--json"]).await;
+        assert!(listed.status.success(), "{}", error(&listed));
+        serde_json::from_slice(&listed.stdout).expect("it prints JSON")
+    }
+
+    fn has_archive(&self) -> bool {
+        self.server.keys("index").iter().any(|key| key.starts_with("archive/"))
+    }
+}
+
+fn error(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_archives_reports_and_is_listed() {
+    let place = SnapshotPlace::new();
+    let never = place.run("snapshot", "s3://log", &["--result-file", &place.result_file()]).await;
+    assert_eq!(never.status.code(), Some(1));
+    assert!(error(&never).contains("is no log that was ever indexed"), "{}", error(&never));
+    let result = place.result();
+    assert_eq!((result.state, result.reason), (TaskState::Refused, Some(Reason::InvalidURL)));
+    assert!(place.server.keys("index").is_empty(), "a refused command writes nothing");
+
+    let indexer = place.index().await;
+    // Everything that is settled, as soon as it is indexed.
+    let made = place.snapshot(&["--name", "first"]).await;
+    assert_eq!((&made["name"], &made["archived"]), (&"first".into(), &SETTLED.into()), "{made}");
+    assert_eq!((&made["operations"], made.get("auditOverdue")), (&(SETTLED + YOUNG).into(), None), "{made}");
+    let result = place.result();
+    assert_eq!((result.state, result.figures.snapshot.as_deref()), (TaskState::Succeeded, Some("first")), "{result:?}");
+    assert!(place.has_archive());
+
+    // Once more under its name: nothing is left to do. Without one: another snapshot.
+    let again = place.snapshot(&["--name", "first"]).await;
+    assert_eq!((&again["archived"], &again["manifest"]), (&0.into(), &made["manifest"]), "{again}");
+    let second = place.snapshot(&["--keep-last", "1"]).await;
+    assert_eq!(second["dropped"], json!(["first"]), "{second}");
+    let name = second["name"].as_str().expect("a name");
+    assert!(name.starts_with("snapshot-20") && name.ends_with('z'), "{name}");
+    let result = place.result();
+    let window = result.figures.recovery_window.expect("something can be restored");
+    assert_eq!(result.figures.cursor.map(|cursor| cursor.as_second() - 1), Some(window.last.as_second()));
+
+    let listed = place.list().await;
+    assert_eq!(listed["recoveryWindow"]["last"], json!(window.last.to_string()), "{listed}");
+    let snapshots = listed["snapshots"].as_array().expect("a list");
+    assert_eq!(snapshots.len(), 1, "{listed}");
+    assert_eq!((&snapshots[0]["name"], &snapshots[0]["verified"]), (&second["name"], &true.into()), "{listed}");
+    let text = String::from_utf8_lossy(&place.run("snapshots", "s3://log", &[]).await.stdout).into_owned();
+    assert!(text.starts_with("recovery window  20") && text.contains(name) && text.contains("verified"), "{text}");
+
+    let invalid = place.run("snapshot", "s3://log", &["--name", "Not a name"]).await;
+    assert_eq!(invalid.status.code(), Some(2), "{}", error(&invalid));
+    let elsewhere = ["snapshot", "--log", "s3://log", "--metadata", "s3://meta", "--index", "s3://copy"];
+    let elsewhere = TidemarkProcess::ended(&elsewhere, &place.environment).await.expect("it ends");
+    assert!(error(&elsewhere).contains("holds no index of this log"), "{}", error(&elsewhere));
+    assert!(indexer.stop().await.expect("it ends").success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_is_copied_and_what_is_not_this_logs_is_refused() {
+    let place = SnapshotPlace::new();
+    let indexer = place.index().await;
+    let bare = place.snapshot(&["--name", "bare", "--no-archive"]).await;
+    assert_eq!((&bare["archived"], bare.get("archiveEnd"), place.has_archive()), (&0.into(), None, false), "{bare}");
+    assert!(place.result().message.contains("without the archive"), "{:?}", place.result());
+
+    let file = place.result_file();
+    for (copy_to, why) in [("s3://index/copies", "lie within one another"), ("s3://log", "lie within one another")] {
+        let refused = place.run("snapshot", "s3://log", &["--copy-to", copy_to, "--result-file", &file]).await;
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(error(&refused).contains(why), "{}", error(&refused));
+        assert_eq!(place.result().state, TaskState::Refused);
+    }
+    place.snapshot(&["--name", "first", "--copy-to", "s3://copy/orders"]).await;
+    let copied = |folder: &str| {
+        let keys = place.server.keys("copy");
+        keys.iter().filter(|key| key.starts_with(&format!("orders/{folder}"))).count()
+    };
+    assert!(copied("g1/segment/") > 0 && copied("archive/") > 0 && copied("snapshots/") > 1);
+    // What is there already stays.
+    let before = place.server.keys("copy");
+    place.snapshot(&["--name", "first", "--copy-to", "s3://copy/orders"]).await;
+    assert_eq!(place.server.keys("copy"), before);
+
+    assert!(indexer.stop().await.expect("it ends").success());
+
+    // Another log has its own index elsewhere.
+    let other = place.indexer("s3://other", "s3://copy/other").await;
+    other.until_answer("/v1/status", |status| status["manifest"].as_u64() >= Some(2)).await;
+    assert!(other.stop().await.expect("it ends").success());
+    for command in ["snapshot", "snapshots", "gc"] {
+        let refused = place.run(command, "s3://other", &[]).await;
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(error(&refused).contains("holds the records of the log"), "{command}: {}", error(&refused));
+    }
+}
+
+/// The second site has its own server and keys, and a bucket of the same name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_is_copied_with_the_credentials_of_its_own_store() {
+    let mut place = SnapshotPlace::new();
+    let indexer = place.index().await;
+    let (second, keys) = (S3Server::with_bucket("index").expect("it starts"), TempDir::new().expect("a folder"));
+    second.set_keys("second-site", "second-secret");
+    let settings = json!({"copy": {"endpoint": second.endpoint(), "credentialsDir": keys.path()}});
+    place.environment.insert("TIDEMARK_STORES".to_owned(), settings.to_string());
+    place.environment.insert("TIDEMARK_COPY_TO".to_owned(), "s3://index".to_owned());
+    let key = |name: &str, value: &str| std::fs::write(keys.path().join(name), value).expect("it is written");
+    key("AWS_ACCESS_KEY_ID", "second-site");
+    key("AWS_SECRET_ACCESS_KEY", "not the secret");
+    let refused = place.run("snapshot", "s3://log", &["--name", "first", "--result-file", &place.result_file()]).await;
+    assert!(!refused.status.success());
+    assert_eq!(place.result().reason, Some(Reason::AccessDenied), "{}", error(&refused));
+    assert!(second.keys("index").is_empty());
+    key("AWS_SECRET_ACCESS_KEY", "second-secret");
+    let made = place.snapshot(&["--name", "first"]).await;
+    for folder in ["g1/segment/", "archive/", "snapshots/"] {
+        assert!(second.keys("index").iter().any(|key| key.starts_with(folder)), "{folder}: {made}");
+    }
+    assert!(indexer.stop().await.expect("it ends").success());
+}
