@@ -4,13 +4,16 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
 use tidemark_archive::ArchiveTable;
-use tidemark_catalog::{Generation, IndexChain, LogId, PinChain, PinRegister, RootChain};
+use tidemark_catalog::{CleanupChain, Generation, IndexChain, LogId, PinChain, PinRegister, RootChain};
 use tidemark_crds::RecoveryWindow;
-use tidemark_ingest::snapshot::{
-    SnapshotCopier, SnapshotError, SnapshotMaker, SnapshotPlace, SnapshotProgress, SnapshotReport, SnapshotRequest,
+use tidemark_ingest::{
+    cleanup::{CleanupExecutor, DeletionReport},
+    snapshot::{
+        SnapshotCopier, SnapshotError, SnapshotMaker, SnapshotPlace, SnapshotProgress, SnapshotReport, SnapshotRequest,
+    },
 };
 use tidemark_search::{EngineOptions, TantivyEngine};
-use tidemark_store::{Entropy, Store};
+use tidemark_store::{Entropy, Store, StoreClock};
 use tidemark_wal::Log;
 use tokio::sync::watch;
 
@@ -52,6 +55,27 @@ impl IndexOfLog {
         let archive = TableArchive(ArchiveTable::open(index, &self.id, self.entropy.clone()));
         let pins = PinChain::open(index, &self.id, self.entropy.clone());
         SnapshotPlace { index: index.clone(), pins, archive: Arc::new(archive) }
+    }
+
+    /// What cleans the log up on behalf of this index, as `cleaner`, and reads the clock through the objects of that `clock`.
+    pub(crate) fn cleanup_executor(
+        &self,
+        cleaner: String,
+        clock: &str,
+        progress: watch::Sender<DeletionReport>,
+    ) -> CleanupExecutor {
+        let index = self.chain.index();
+        CleanupExecutor {
+            log: self.log.clone(),
+            root: self.root.clone(),
+            index: index.url().to_string(),
+            pins: self.pins.clone(),
+            cleanups: CleanupChain::open(index, &self.id, self.entropy.clone()),
+            archive: self.place(index).archive,
+            clock: StoreClock::new(self.log.stores(), clock),
+            cleaner,
+            progress,
+        }
     }
 
     /// What the log can be restored to.
