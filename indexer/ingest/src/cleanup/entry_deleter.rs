@@ -107,7 +107,12 @@ impl<'a> EntryDeleter<'a> {
                     cleanups.require_own(begun).await?;
                 }
                 let deleted = self.deleted(proven).await;
-                self.look_for_versions(deleted.last()).await;
+                if let Some(last) = deleted.last()
+                    && !self.progress.borrow().keeps_versions
+                    && is_kept_as_version(self.log, &last.key).await
+                {
+                    self.progress.send_modify(|report| report.keeps_versions = true);
+                }
                 deleted
             }
         };
@@ -135,7 +140,7 @@ impl<'a> EntryDeleter<'a> {
         for entry in proven {
             let error = failed.remove(&entry.key).filter(|_| mutants::is_looked_at_again());
             let left = match &error {
-                Some(error) => self.state_after(&entry.key, error).await,
+                Some(error) => state_after(self.log, &entry.key, error).await,
                 None => None,
             };
             match (left, error) {
@@ -169,15 +174,6 @@ impl<'a> EntryDeleter<'a> {
         proven
     }
 
-    /// Why the entry whose deletion failed stays; `None`: it is gone all the same.
-    async fn state_after(&self, key: &str, error: &StoreError) -> Option<HoldReason> {
-        match self.log.head(key).await {
-            Ok(None) => None,
-            Ok(Some(_)) => Some(HoldReason::of_failed_deletion(error)),
-            Err(_) => Some(HoldReason::Unknown),
-        }
-    }
-
     fn hold(&mut self, key: String, reason: HoldReason, words: Option<String>) {
         if reason.is_failure() {
             self.failures_in_a_row += 1;
@@ -189,17 +185,25 @@ impl<'a> EntryDeleter<'a> {
     fn is_stopped(&self) -> bool {
         self.progress.borrow().stopped.is_some()
     }
+}
 
-    /// Whether the bucket keeps what was deleted. Without the right to list versions that is not known, and nothing is said.
-    async fn look_for_versions(&self, deleted: Option<&ProvenEntry>) {
-        let Some(ProvenEntry { key, .. }) = deleted.filter(|_| !self.progress.borrow().keeps_versions) else { return };
-        let keeps = match self.log.version_page(key, None).await {
-            Ok(page) => page.is_some_and(|page| !page.versions.is_empty()),
-            Err(error) => {
-                tracing::debug!(%error, key, "whether the bucket keeps older versions is not known");
-                false
-            }
-        };
-        self.progress.send_modify(|report| report.keeps_versions = keeps);
+/// Why the entry whose deletion failed stays; `None`: it is gone all the same.
+async fn state_after(log: &Store, key: &str, error: &StoreError) -> Option<HoldReason> {
+    match log.head(key).await {
+        Ok(None) => None,
+        Ok(Some(_)) => Some(HoldReason::of_failed_deletion(error)),
+        Err(_) => Some(HoldReason::Unknown),
+    }
+}
+
+/// Whether the bucket keeps the entry, which was deleted, as an older version. Without the right to list versions that is not known, and
+/// nothing is said.
+async fn is_kept_as_version(log: &Store, key: &str) -> bool {
+    match log.version_page(key, None).await {
+        Ok(page) => page.is_some_and(|page| !page.versions.is_empty()),
+        Err(error) => {
+            tracing::debug!(%error, key, "whether the bucket keeps older versions is not known");
+            false
+        }
     }
 }

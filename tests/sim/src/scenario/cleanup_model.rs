@@ -1,10 +1,14 @@
 //! What must hold of the log's floor and of every entry that is deleted, checked against every event without the code under test.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use tidemark_catalog::{CleanupPlan, CleanupState, LogCursor, RootState};
 use tidemark_wal::Token;
+use tokio::sync::Notify;
 
 use super::{
     long_run::{INDEX, LOG},
@@ -25,6 +29,8 @@ pub(super) struct CleanupModel {
     plans: BTreeMap<u64, CleanupPlan>,
     /// Where indexes stand that may register, by name.
     pub(super) cursors: BTreeMap<String, LogCursor>,
+    /// Resolves when a plan is recorded.
+    pub(super) on_plan: Arc<Notify>,
     /// When a clean-up ended last, true time in milliseconds.
     pub(super) last_end: Option<u64>,
     pub(super) marks: BTreeSet<&'static str>,
@@ -65,6 +71,7 @@ impl CleanupModel {
             return Err(format!("{by} plans on version {} of the archive: {plan:?}", plan.extent.version));
         }
         self.plans.insert(number, plan);
+        self.on_plan.notify_waiters();
         Ok(())
     }
 

@@ -14,7 +14,10 @@ use tidemark_ingest::{
     snapshot::{SnapshotError, SnapshotMaker, SnapshotProgress, SnapshotRequest, model_archive::ModelArchive},
 };
 use tidemark_store::StoreClock;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 use super::{
     cleanup_model::CleanupModel,
@@ -204,7 +207,13 @@ async fn report_keeps(world: CleanupWorld, process: SimProcess) -> ProcessEnd {
 async fn register_others(world: CleanupWorld, process: SimProcess) -> ProcessEnd {
     world.run.log_id(&process).await;
     loop {
-        world.run.sleep_minutes(20..=900).await;
+        if world.run.number(0..=1) == 0 {
+            world.run.sleep_minutes(20..=900).await;
+        } else {
+            // Between a plan and the floor.
+            let on_plan = world.model().on_plan.clone();
+            let _ = timeout(Duration::from_hours(15), on_plan.notified()).await;
+        }
         let ended = register_other(&world, &process).await;
         match ended {
             Err(error @ CatalogError::Unknown { .. }) => return ProcessEnd::GaveUp(error.to_string()),
