@@ -4,6 +4,8 @@ mod append;
 mod args;
 mod audit;
 mod check;
+#[cfg(feature = "archive")]
+mod cleanup;
 mod command_line;
 #[cfg(feature = "demo")]
 mod demo;

@@ -4,6 +4,8 @@
 //! and a stop signal ends them in order.
 
 mod bootstrap;
+#[cfg(feature = "archive")]
+mod cleanup;
 mod dev;
 mod error;
 mod index;
@@ -21,6 +23,8 @@ mod supervise;
 
 pub(crate) use bootstrap::verify_log_contract;
 pub use bootstrap::{ParameterChoice, cache_options};
+#[cfg(feature = "archive")]
+pub(crate) use cleanup::cleanup_executor;
 pub use dev::{DevOptions, DevService};
 pub use error::ServiceError;
 pub use index::{IndexOptions, IndexService};

@@ -40,7 +40,7 @@ pub struct TaskCommand {
 /// Every type.
 pub const TASK_COMMANDS: [TaskCommand; 7] = [
     TaskCommand { r#type: TaskType::Snapshot, command: "snapshot", writes: true, available: true },
-    TaskCommand { r#type: TaskType::Cleanup, command: "cleanup", writes: true, available: false },
+    TaskCommand { r#type: TaskType::Cleanup, command: "cleanup", writes: true, available: true },
     TaskCommand { r#type: TaskType::Verify, command: "verify", writes: false, available: true },
     TaskCommand { r#type: TaskType::GC, command: "gc", writes: true, available: true },
     TaskCommand { r#type: TaskType::Reindex, command: "reindex", writes: true, available: false },

@@ -1,5 +1,7 @@
 #![doc = include_str!("../README.md")]
 
+mod cleanup_chain;
+mod cleanup_state;
 mod collector_state;
 mod digest;
 mod error;
@@ -28,6 +30,8 @@ mod snapshot_retention;
 mod takeover;
 mod writer_lease;
 
+pub use cleanup_chain::CleanupChain;
+pub use cleanup_state::{CleanupPlan, CleanupState};
 pub use collector_state::{CollectorState, MAX_GARBAGE_CANDIDATES, MAX_GARBAGE_LISTS};
 pub use digest::{BodyDigest, SetDigest, SetElement};
 pub use error::{AcquireError, CatalogError, PublishError, PurgeError, TransactionRejected};

@@ -2,7 +2,7 @@
 
 use tidemark_store::{StoreSecond, mutant_hooks};
 
-use crate::error::TransactionRejected;
+use crate::{error::TransactionRejected, log_cursor::LogCursor};
 
 mutant_hooks! {
     /// `FencedIngestPublishes`: a writer that lost its epoch publishes all the same.
@@ -70,5 +70,17 @@ mutant_hooks! {
     pub(crate) fn keeps_list(keeps: bool) -> bool {
         GarbageListDropped => false,
         _ => keeps,
+    }
+
+    /// `UnknownKeepsIgnored`: an index of which it is not known what it needs holds no floor back.
+    pub(crate) fn holds_floor(keeps: LogCursor) -> bool {
+        UnknownKeepsIgnored => keeps > LogCursor::default(),
+        _ => true,
+    }
+
+    /// `FloorBesideRegistration`: what indexes keep was looked at before, and is not looked at again in the transaction.
+    pub(crate) fn is_floor_checked() -> bool {
+        FloorBesideRegistration => false,
+        _ => true,
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     log_cursor::LogCursor,
     names::Generation,
     root::{IndexRegistration, RegistrationOutcome, RootState},
+    snapshot_proof::ArchiveExtent,
 };
 
 /// The records below `<log>/.tidemark/root/`, which sorts before every token. Cheap to clone; clones share the newest
@@ -94,6 +95,18 @@ impl RootChain {
     /// The index `name`, in `generation`, needs nothing of the log below `second` any more. See [`RootState::keep`].
     pub async fn keep(&self, name: &str, generation: &Generation, second: LogCursor) -> Result<(), CatalogError> {
         self.step(|root| root.keep(name, generation, second)).await.map(drop)
+    }
+
+    /// The clean-up of the index `index` begins: from here on, what lies below `second` may be gone. Gives the state with that floor, or a
+    /// later one of the same cleaner. See [`RootState::begin_cleanup`].
+    pub async fn begin_cleanup(
+        &self,
+        index: &str,
+        second: LogCursor,
+        archive: &str,
+        extent: &ArchiveExtent,
+    ) -> Result<RootState, CatalogError> {
+        self.step(|root| root.begin_cleanup(index, second, archive, extent)).await
     }
 
     /// Takes an index off the register that no process writes any more. See [`RootState::unregister`].

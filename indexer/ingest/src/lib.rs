@@ -44,6 +44,7 @@ mod audit;
 mod audit_schedule;
 mod batch;
 mod cause;
+pub mod cleanup;
 mod compaction;
 mod compaction_policy;
 mod corrected_totals;

@@ -7,7 +7,9 @@ use tidemark_catalog::{CompactionResult, Manifest};
 use tidemark_store::{StoreError, StoreSecond, mutant_hooks};
 use tidemark_wal::{ListedEntry, Outcome};
 
-use crate::{corrected_totals::CorrectedTotals, engine::RecordMarks, record::OperationRecord};
+use crate::{
+    cleanup::HoldReason, corrected_totals::CorrectedTotals, engine::RecordMarks, record::OperationRecord,
+};
 
 /// Entries in token order, as a listing shows them.
 type ListedEntries = BoxStream<'static, Result<ListedEntry, StoreError>>;
@@ -85,6 +87,38 @@ mutant_hooks! {
     pub(crate) fn archived_up_to(audited: StoreSecond, cursor: StoreSecond) -> StoreSecond {
         UnsettledArchived => cursor,
         _ => audited,
+    }
+
+    /// `PlanAfterDeletion`: a clean-up deletes before it has recorded what.
+    pub(crate) fn is_plan_first() -> bool {
+        PlanAfterDeletion => false,
+        _ => true,
+    }
+
+    /// `FloorAfterDeletion`: a clean-up raises the log's floor after it has deleted.
+    pub(crate) fn is_floor_first() -> bool {
+        FloorAfterDeletion => false,
+        _ => true,
+    }
+
+    /// `UnverifiedSnapshotTrusted`: what was archived counts, whether a snapshot was verified with it or not.
+    pub(crate) fn is_snapshot_needed() -> bool {
+        UnverifiedSnapshotTrusted => false,
+        _ => true,
+    }
+
+    /// `ListedRangeDeleted`: whatever is listed below the floor is deleted. `OversizedDeletedByName`: an entry is deleted of which
+    /// the archive has a row and no bytes.
+    pub(crate) fn held_back(reason: Option<HoldReason>) -> Option<HoldReason> {
+        ListedRangeDeleted => None,
+        OversizedDeletedByName => reason.filter(|reason| *reason != HoldReason::NotWhole),
+        _ => reason,
+    }
+
+    /// `UnknownDeletionTaken`: an entry whose deletion failed is taken for deleted.
+    pub(crate) fn is_looked_at_again() -> bool {
+        UnknownDeletionTaken => false,
+        _ => true,
     }
 
     /// `CursorOffByOne`: the cursor's second counts as decided too.

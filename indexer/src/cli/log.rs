@@ -8,7 +8,7 @@ use std::{
 use clap::{Args, Subcommand};
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
-use tidemark_catalog::RootChain;
+use tidemark_catalog::{LogFloor, RootChain};
 use tidemark_store::{ClockError, Entropy, StoreClock, StoreError, StoreSecond};
 use tidemark_wal::{
     Evidence, ListedEntry, LogReader, Outcome, ParameterSchedule, ParameterSource as _, ResolvedEntry, Token,
@@ -29,7 +29,7 @@ use tidemark_ingest::WriterKey;
 const CONCURRENCY: usize = 32;
 /// The name of the clock object, the same for all who run this command: each would leave one behind otherwise. Two at once share it,
 /// which is safe: a probe by the other one is later, and before the answer that is read.
-const CLOCK_NAME: &str = "command-line";
+pub(super) const CLOCK_NAME: &str = "command-line";
 /// How often `--follow` looks again.
 const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -131,6 +131,11 @@ impl LogListArgs {
             stop.run_until_cancelled(listing.follow()).await.transpose()?;
         } else {
             listing.pass().await?;
+        }
+        let floor =
+            listing.root.known().and_then(|root| root.state.floor).filter(|floor| listing.from < floor.second.second());
+        if let Some(LogFloor { second, archive, .. }) = floor {
+            tracing::warn!(%second, archive, "the log was cleaned up: entries before this second may be gone, and are in the archive");
         }
         let unrecognized_keys = listing.reader.unrecognized_keys();
         if unrecognized_keys > 0 {

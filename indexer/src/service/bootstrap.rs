@@ -172,6 +172,7 @@ pub fn cache_options(
 mod tests {
     use std::time::Duration;
 
+    use tidemark_catalog::ArchiveExtent;
     use tidemark_store::StoreSecond;
 
     use super::*;
@@ -190,8 +191,9 @@ mod tests {
         let parameters = LogParameters::with_expiry(Duration::from_mins(10));
         root.ensure(&parameters).await.unwrap();
         let floor = LogCursor(StoreSecond::from_unix(1_800_000_000));
+        let extent = ArchiveExtent { version: 1, hash: String::new(), end: floor };
         let raise =
-            |root: Option<&RootState>| root.cloned().unwrap_or_default().raise_floor(floor, "memory:///archive");
+            |root: Option<&RootState>| root.cloned().unwrap_or_default().raise_floor(floor, "memory:///archive", &extent);
         let before = root.head().await.unwrap();
         root.chain().append(None, raise).await.unwrap();
         let chain = IndexChain::open(&index, Generation::first(), entropy);

@@ -19,7 +19,7 @@ use super::{
 };
 
 /// The log's pins and its archive in the store of an index, or of copies.
-fn place(IndexOfLog { id, entropy, .. }: &IndexOfLog, index: &Store) -> SnapshotPlace {
+pub(super) fn place(IndexOfLog { id, entropy, .. }: &IndexOfLog, index: &Store) -> SnapshotPlace {
     let archive = TableArchive(ArchiveTable::open(index, id, entropy.clone()));
     SnapshotPlace { index: index.clone(), pins: PinChain::open(index, id, entropy.clone()), archive: Arc::new(archive) }
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use parking_lot::Mutex;
 use tidemark_archive::{ArchiveError, ArchiveRow, ArchiveTable, RowRejected, TableVersion};
-use tidemark_catalog::{Generation, LogCursor};
+use tidemark_catalog::{ArchiveExtent, Generation, LogCursor};
 use tidemark_ingest::{
     FailureCause, ToCause,
     snapshot::{ArchiveVersion, LogArchive, SettledRecord, SettledStream, SnapshotError},
@@ -18,6 +18,15 @@ pub(super) struct TableArchive(pub(super) ArchiveTable);
 
 #[async_trait]
 impl LogArchive for TableArchive {
+    fn url(&self) -> String {
+        self.0.store().url().to_string()
+    }
+
+    async fn version(&self, extent: &ArchiveExtent) -> Result<Option<ArchiveVersion>, SnapshotError> {
+        let version = self.0.version(extent.version).await.map_err(to_error)?;
+        Ok(version.filter(|version| version.hash == extent.hash).as_ref().map(version_of))
+    }
+
     async fn latest(&self) -> Result<Option<ArchiveVersion>, SnapshotError> {
         Ok(self.0.latest().await.map_err(to_error)?.as_ref().map(version_of))
     }

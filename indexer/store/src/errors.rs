@@ -227,7 +227,8 @@ fn class_of(error: &object_store::Error, words: &str) -> ErrorClass {
         {
             ErrorClass::Denied
         }
-        _ if is_refusal(words) || says(&["<Code>NotImplemented</Code>"]) => ErrorClass::Refused,
+        // Azure answers 409 for a blob under a retention or a legal hold, whatever is tried how often.
+        _ if is_refusal(words) || says(&["<Code>NotImplemented</Code>", "BlobImmutable"]) => ErrorClass::Refused,
         _ => ErrorClass::Failed,
     }
 }
@@ -315,6 +316,7 @@ mod tests {
         let status = |words: &str| classify("u", "k", &generic(&format!("non-2xx status code: {words}")));
         assert!(!status("400 Bad Request: <Code>InvalidRequest</Code>").is_retryable());
         assert!(!status("416 Range Not Satisfiable").is_retryable());
+        assert!(!status("409 Conflict: <Code>BlobImmutableDueToPolicy</Code>").is_retryable());
         for words in
             ["400 Bad Request: <Code>RequestTimeout</Code>", "408", "409 Conflict", "429", "500", "503 Slow Down"]
         {

@@ -1,6 +1,11 @@
 //! Writing and deleting objects.
 
-use std::{collections::BTreeSet, io, path::Path as FilePath, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    path::Path as FilePath,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, future, stream, stream::FuturesUnordered};
@@ -144,22 +149,33 @@ impl Store {
     ///
     /// Deletes in bulk where the store can; what that leaves, for whatever reason, is deleted object by object.
     pub async fn delete(&self, keys: &[String]) -> Result<(), StoreError> {
-        let mut first = None;
+        let mut failed = self.delete_each(keys).await;
+        let first = keys.iter().find_map(|key| failed.remove(key));
+        first.map_or(Ok(()), Err)
+    }
+
+    /// As [`Store::delete`]. Gives those of the keys whose objects were not certainly deleted, each with its error: the store refuses
+    /// it, or its answer was lost and the object may be there or not, now or later. Only a look tells.
+    pub async fn delete_each(&self, keys: &[String]) -> BTreeMap<String, StoreError> {
+        let mut failed = BTreeMap::new();
         let mut paths = Vec::with_capacity(keys.len());
         for key in keys {
             match self.path(key) {
-                Ok(path) => paths.push(path),
-                Err(error) => drop(first.get_or_insert(error)),
+                Ok(path) => paths.push((path, key)),
+                Err(error) => drop(failed.insert(key.clone(), error)),
             }
         }
-        let left = self.delete_in_bulk(&paths).await;
-        let mut single = stream::iter(left).map(|path| self.delete_single(path)).buffered(MAX_CONCURRENT_DELETES);
-        while let Some(answer) = single.next().await {
-            if let Err(error) = answer {
-                first.get_or_insert(error);
+        let all: Vec<Path> = paths.iter().map(|(path, _)| path.clone()).collect();
+        let left = self.delete_in_bulk(&all).await;
+        let names: BTreeMap<Path, &String> = paths.into_iter().collect();
+        let single = |path: Path| async move { (self.delete_single(&path).await, path) };
+        let mut single = stream::iter(left).map(single).buffered(MAX_CONCURRENT_DELETES);
+        while let Some((answer, path)) = single.next().await {
+            if let (Err(error), Some(key)) = (answer, names.get(&path)) {
+                failed.insert((*key).clone(), error);
             }
         }
-        first.map_or(Ok(()), Err)
+        failed
     }
 
     fn create_options(&self, metadata: &UserMetadata) -> PutOptions {
@@ -216,9 +232,9 @@ impl Store {
         left
     }
 
-    async fn delete_single(&self, path: Path) -> Result<(), StoreError> {
+    async fn delete_single(&self, path: &Path) -> Result<(), StoreError> {
         let deleted = retried(|| async {
-            let deleted = self.inner().delete(&path).await;
+            let deleted = self.inner().delete(path).await;
             deleted.map_err(|error| self.error(path.as_ref(), &error))
         });
         match deleted.await {
@@ -269,7 +285,7 @@ mod tests {
 
     use super::*;
 
-    /// A store that refuses every part, and says whether the upload was aborted.
+    /// A store that refuses every part, and says whether the upload was aborted. It does not delete what has "locked" in its name.
     #[derive(Debug, Default)]
     struct RefusingStore {
         inner: InMemory,
@@ -323,7 +339,10 @@ mod tests {
             &self,
             paths: stream::BoxStream<'static, Result<Path>>,
         ) -> stream::BoxStream<'static, Result<Path>> {
-            self.inner.delete_stream(paths)
+            let (locked, free): (Vec<_>, Vec<_>) = futures::executor::block_on_stream(paths)
+                .partition(|path| path.as_ref().is_ok_and(|path| path.as_ref().contains("locked")));
+            let locked = stream::iter(locked.into_iter().map(|_| Err(refused())));
+            self.inner.delete_stream(stream::iter(free).boxed()).chain(locked).boxed()
         }
 
         fn list(&self, prefix: Option<&Path>) -> stream::BoxStream<'static, Result<ObjectMeta>> {
@@ -337,6 +356,25 @@ mod tests {
         async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
             self.inner.copy_opts(from, to, options).await
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_deleted_is_named_and_the_rest_is_deleted() {
+        let store = Store::over(Arc::new(RefusingStore::default()), url::Url::parse("memory:///").unwrap());
+        let keys = ["a", "locked-1", "b", "locked-2", "a//b", "absent"].map(str::to_owned);
+        for key in [&keys[0], &keys[1], &keys[2], &keys[3]] {
+            store.put(key, "x".into()).await.unwrap();
+        }
+        let failed = store.delete_each(&keys).await;
+        assert_eq!(failed.keys().map(String::as_str).collect::<Vec<_>>(), ["a//b", "locked-1", "locked-2"]);
+        assert!(matches!(failed["locked-1"], StoreError::Denied { .. }), "{failed:?}");
+        assert!(matches!(failed["a//b"], StoreError::BadKey { .. }), "{failed:?}");
+        for (key, is_left) in [("a", false), ("b", false), ("locked-1", true), ("locked-2", true)] {
+            assert_eq!(store.head(key).await.unwrap().is_some(), is_left, "{key}");
+        }
+        // The first one of the caller's.
+        let first = store.delete(&keys).await.unwrap_err();
+        assert!(first.to_string().contains("locked-1"), "{first}");
     }
 
     #[tokio::test]

@@ -268,6 +268,10 @@ impl FaultInjectingStore {
             }
             StoreWrite::Delete { stamp } => {
                 sleep(write_delay).await;
+                let (refusals, now) = (self.simulated_store.refusals(), self.simulated_store.now());
+                if refusals.refuses_deletion(&self.bucket, key, now) {
+                    return WriteAnswer::Refused;
+                }
                 if self.simulated_store.apply_delete(self.process.name(), &self.bucket, key, *stamp) {
                     WriteAnswer::Done
                 } else {
@@ -463,8 +467,10 @@ impl ObjectStore for FaultInjectingStore {
                     let location = location?;
                     let key = location.to_string();
                     let stamp = store.stamp_to_delete(&key);
-                    store.write(key, StoreWrite::Delete { stamp }).await?;
-                    Ok(location)
+                    match store.write(key.clone(), StoreWrite::Delete { stamp }).await? {
+                        WriteAnswer::Refused => Err(denied(&key)),
+                        _ => Ok(location),
+                    }
                 }
             })
             .boxed()

@@ -41,6 +41,8 @@ pub struct FaultSchedule {
     pub refused_entries: u32,
     /// The same for descriptors that bear no metadata: whose they are shows without reading them.
     pub refused_descriptors: u32,
+    /// Entries that the store gives and never deletes, as if a retention held them.
+    pub undeletable_entries: u32,
     /// Entries whose reading panics in every indexer.
     pub panicking_entries: u32,
     /// How long after it was written an object is refused.
@@ -82,6 +84,7 @@ impl FaultSchedule {
             slow_visibility: 0,
             slow_visibility_delay: 0..=0,
             refused_entries: 0,
+            undeletable_entries: 0,
             refused_descriptors: 0,
             panicking_entries: 0,
             refusal_delay: 0..=0,

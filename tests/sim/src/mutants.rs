@@ -124,6 +124,22 @@ mutants! {
     UnsettledArchived,
     /// A writer publishes an object of an earlier epoch (process, in `scenario/recorded_history.rs`).
     LowerEpochAdopted,
+    /// A clean-up deletes before it has recorded what (`tidemark-ingest`).
+    PlanAfterDeletion,
+    /// A clean-up raises the log's floor after it has deleted (`tidemark-ingest`).
+    FloorAfterDeletion,
+    /// A clean-up deletes what no verified snapshot has in the archive (`tidemark-ingest`).
+    UnverifiedSnapshotTrusted,
+    /// A clean-up deletes whatever is listed below the floor (`tidemark-ingest`).
+    ListedRangeDeleted,
+    /// A clean-up deletes an entry of which the archive has no bytes (`tidemark-ingest`).
+    OversizedDeletedByName,
+    /// An entry whose deletion failed is taken for deleted (`tidemark-ingest`).
+    UnknownDeletionTaken,
+    /// The floor is raised beside an index of which it is not known what it needs (`tidemark-catalog`).
+    UnknownKeepsIgnored,
+    /// The floor is raised beside an index that registers (`tidemark-catalog`).
+    FloorBesideRegistration,
 }
 
 /// The mutants whose body is in an engine: `mutants/engine.rs`.

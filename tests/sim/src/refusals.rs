@@ -18,6 +18,8 @@ pub(crate) enum RefusalKind {
     Denied,
     /// The store gives it, and the indexer that reads it panics.
     Panics,
+    /// The store gives it, and does not delete it.
+    Undeletable,
 }
 
 /// What is refused to all indexers while their key is disabled.
@@ -122,6 +124,12 @@ impl StoreRefusals {
             ledger.refused.entry((process.to_owned(), bucket.to_owned(), key.to_owned())).or_insert(at);
         }
         verdict
+    }
+
+    /// Whether the store does not delete the object at true time `at`.
+    pub(crate) fn refuses_deletion(&self, bucket: &str, key: &str, at: u64) -> bool {
+        let refused = self.ledger().objects.get(&(bucket.to_owned(), key.to_owned())).copied();
+        refused.is_some_and(|(kind, from)| kind == RefusalKind::Undeletable && from <= at)
     }
 
     /// `process` read an object with store time `stamp`, milliseconds, at true time `at`.

@@ -1,6 +1,8 @@
 //! What the simulated processes do.
 
 pub mod chain;
+mod cleanup_model;
+pub mod cleanups;
 pub mod garbage;
 pub mod indexers;
 mod long_run;
@@ -27,6 +29,8 @@ use crate::{
 pub enum SimScenario {
     /// One chain.
     Chain,
+    /// Clean-ups of a log that is indexed and snapshotted, over days.
+    Cleanup,
     /// The pins and the garbage of an index, over days.
     Garbage,
     /// A whole log.
@@ -39,7 +43,8 @@ pub enum SimScenario {
 
 impl SimScenario {
     /// Every scenario.
-    pub const ALL: [Self; 5] = [Self::Chain, Self::Garbage, Self::Mixed, Self::Purge, Self::Snapshots];
+    pub const ALL: [Self; 6] =
+        [Self::Chain, Self::Cleanup, Self::Garbage, Self::Mixed, Self::Purge, Self::Snapshots];
 
     /// The scenario of this name.
     pub fn named(name: &str) -> Option<Self> {
@@ -50,6 +55,7 @@ impl SimScenario {
     pub fn name(self) -> &'static str {
         match self {
             Self::Chain => "chain",
+            Self::Cleanup => "cleanup",
             Self::Garbage => "garbage",
             Self::Mixed => "mixed",
             Self::Purge => "purge",
@@ -62,6 +68,7 @@ impl SimScenario {
         match (self, mutant) {
             (Self::Mixed, Some(target)) => run_for_mutant(seed, target, mutant, echo),
             (Self::Chain, _) => run_seed(seed, mutant, echo, chain::run),
+            (Self::Cleanup, _) => run_seed(seed, mutant, echo, cleanups::run),
             (Self::Garbage, _) => run_seed(seed, mutant, echo, garbage::run),
             (Self::Purge, _) => run_seed(seed, mutant, echo, purge::run),
             (Self::Snapshots, _) => run_seed(seed, mutant, echo, snapshots::run),
@@ -88,6 +95,14 @@ pub fn run_for_mutant(seed: u64, target: Mutant, mutant: Option<Mutant>, echo: b
         | Mutant::PurgeDropsFence
         | Mutant::PurgedGenerationReopened
         | Mutant::OtherLogAdmitted => run_seed(seed, mutant, echo, purge::run),
+        Mutant::PlanAfterDeletion
+        | Mutant::FloorAfterDeletion
+        | Mutant::UnverifiedSnapshotTrusted
+        | Mutant::ListedRangeDeleted
+        | Mutant::OversizedDeletedByName
+        | Mutant::UnknownDeletionTaken
+        | Mutant::UnknownKeepsIgnored
+        | Mutant::FloorBesideRegistration => run_seed(seed, mutant, echo, cleanups::run),
         Mutant::ArchiveWithoutTimes
         | Mutant::SnapshotUnread
         | Mutant::UnsettledArchived

@@ -390,6 +390,13 @@ impl SimulatedStoreState {
     /// Draws whether the store will refuse a new object for good.
     fn draw_refusal(&mut self, now: u64, bucket: &str, key: &str, metadata: &ObjectMetadata, refusals: &StoreRefusals) {
         let schedule = self.fault_schedule.clone();
+        let is_entry = bucket == LOG && !key.starts_with('.');
+        if is_entry && schedule.undeletable_entries > 0 && self.rng.chance(schedule.undeletable_entries) {
+            let from = now + self.rng.in_range(&schedule.refusal_delay);
+            self.trace.line(now - START, &format!("{bucket}/{key} will not be deleted"));
+            refusals.refuse(bucket, key, RefusalKind::Undeletable, from);
+            return;
+        }
         let panics = bucket == LOG && self.rng.chance(schedule.panicking_entries);
         let refused = match bucket {
             LOG => self.rng.chance(schedule.refused_entries),

@@ -25,6 +25,7 @@ macro_rules! on_every_store {
 mod append;
 mod append_faults;
 mod check;
+mod cleanup;
 #[path = "../shared/conformance.rs"]
 mod conformance;
 mod dependencies;

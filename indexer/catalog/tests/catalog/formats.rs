@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
 use tidemark_catalog::{
-    ArchiveExtent, BodyDigest, CatalogError, CollectorState, EndReason, GarbageList, Generation, GenerationEnd,
+    ArchiveExtent, BodyDigest, CatalogError, CleanupPlan, CleanupState, CollectorState, EndReason, GarbageList, Generation, GenerationEnd,
     IndexOwner, IndexPin, IndexRegistration, IndexTotals, LeaseHolder, LogClaim, LogCleaner, LogCursor, LogFloor,
     LogId, Manifest, ParameterSet, PinRegister, ProbeRecord, RecordCounts, RootState, SegmentMeta, SetDigest,
     SetElement, SidecarMeta, SnapshotProof, WriterIdentity,
@@ -111,6 +111,7 @@ fn root() -> RootState {
     let floor = LogFloor {
         second: LogCursor(second(1_500_000_000)),
         archive: "s3://bucket/index/archive".to_owned(),
+        extent: ArchiveExtent { version: 2, hash: "ab".repeat(32), end: LogCursor(second(1_500_000_070)) },
         log: LogId("0123456789abcdef".repeat(2)),
     };
     let parameters = LogParameters::with_expiry(std::time::Duration::from_millis(600_500));
@@ -224,6 +225,22 @@ fn pins_1_and_garbage_1() {
         ext: extensions(),
     };
     golden("garbage-1.json", include_str!("../formats/garbage-1.json"), &garbage);
+}
+
+/// What a clean-up is about to delete.
+#[test]
+fn cleanup_1() {
+    let plan = CleanupPlan {
+        made: Some(second(1_600_000_400)),
+        to: LogCursor(second(1_600_000_060)),
+        floor: LogCursor(second(1_600_000_065)),
+        archive: "s3://bucket/index/archive".to_owned(),
+        extent: ArchiveExtent { version: 2, hash: "ab".repeat(32), end: LogCursor(second(1_600_000_070)) },
+        snapshot: "daily".to_owned(),
+    };
+    let log = LogId("0123456789abcdef".repeat(2));
+    let state = CleanupState { log, epoch: 3, cleaner: "pod-uid".to_owned(), plan: Some(plan), ext: extensions() };
+    golden("cleanup-1.json", include_str!("../formats/cleanup-1.json"), &state);
 }
 
 /// A root that remembers a purged index.

@@ -51,6 +51,12 @@ pub type SettledStream = BoxStream<'static, Result<SettledRecord, SnapshotError>
 /// The archive of one log: it takes each settled operation once, and never gives one up.
 #[async_trait]
 pub trait LogArchive: Send + Sync {
+    /// Its URL: what a log's floor names.
+    fn url(&self) -> String;
+
+    /// The version that a snapshot or a floor remembers; `None` if it is gone, or is another one.
+    async fn version(&self, extent: &ArchiveExtent) -> Result<Option<ArchiveVersion>, SnapshotError>;
+
     /// The latest version; `None` before the first one.
     async fn latest(&self) -> Result<Option<ArchiveVersion>, SnapshotError>;
 

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
-use tidemark_catalog::{Generation, LogCursor, LogId, SetDigest};
+use tidemark_catalog::{ArchiveExtent, Generation, LogCursor, LogId, SetDigest};
 use tidemark_store::{
     AppendOnlyChain, ChainError, ChainRecord, ChainState, Create, Entropy, InvariantViolation, StateExtensions, Store,
     StoreSecond, UserMetadata,
@@ -154,6 +154,19 @@ fn version_of(record: &ChainRecord<ModelTable>) -> ArchiveVersion {
 
 #[async_trait]
 impl LogArchive for ModelArchive {
+    fn url(&self) -> String {
+        self.store.url().to_string()
+    }
+
+    async fn version(&self, extent: &ArchiveExtent) -> Result<Option<ArchiveVersion>, SnapshotError> {
+        if let Some(record) = self.chain.read(extent.version).await? {
+            return Ok((record.hash == extent.hash).then(|| version_of(&record)));
+        }
+        // A later one has the same rows, where this one was trimmed.
+        let latest = self.chain.latest().await?.filter(|latest| latest.number > extent.version);
+        Ok(latest.as_ref().map(version_of))
+    }
+
     async fn latest(&self) -> Result<Option<ArchiveVersion>, SnapshotError> {
         Ok(self.chain.latest().await?.as_ref().map(version_of))
     }

@@ -38,6 +38,8 @@ struct BucketState {
     hidden: Option<String>,
     /// How reads of keys that contain the text go wrong.
     bad: Vec<(String, BadRead)>,
+    /// How deletions of keys that contain the text go wrong.
+    bad_deletion: Option<(String, BadDeletion)>,
     latency: Duration,
 }
 
@@ -50,6 +52,19 @@ pub(crate) enum BadRead {
     Fails,
     /// They panic.
     Panics,
+}
+
+/// What deletions of one object do for good.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum BadDeletion {
+    /// The credentials may not.
+    Denied,
+    /// A retention holds it.
+    Locked,
+    /// It fails without an effect.
+    Fails,
+    /// It is done, and the answer is lost.
+    Unanswered,
 }
 
 #[derive(Clone)]
@@ -74,6 +89,7 @@ impl FakeBucket {
             fails: None,
             hidden: None,
             bad: Vec::new(),
+            bad_deletion: None,
             latency: Duration::ZERO,
         })))
     }
@@ -134,6 +150,11 @@ impl FakeBucket {
     /// Reads of keys that were bad because of `part` are good again.
     pub(crate) fn mend(&self, part: &str) {
         self.state().bad.retain(|(bad, _)| bad != part);
+    }
+
+    /// Deletions of keys that contain `part` are bad from now on; `None`: all are good.
+    pub(crate) fn spoil_deletions(&self, bad: Option<(&str, BadDeletion)>) {
+        self.state().bad_deletion = bad.map(|(part, bad)| (part.to_owned(), bad));
     }
 
     /// The key of every object.
@@ -227,6 +248,19 @@ impl FakeBucket {
 }
 
 impl BucketState {
+    fn delete(&mut self, location: Path) -> Result<Path> {
+        let key = location.to_string();
+        let bad = self.bad_deletion.as_ref().filter(|(part, _)| key.contains(part.as_str())).map(|(_, bad)| *bad);
+        let denied = |code: &str| Err(Error::PermissionDenied { path: key.clone(), source: code.to_owned().into() });
+        match bad {
+            Some(BadDeletion::Denied) => return denied("<Code>AccessDenied</Code>"),
+            Some(BadDeletion::Locked) => return denied("<Code>RetentionPolicyNotMet</Code>"),
+            Some(BadDeletion::Fails) => return Err(failure(&key)),
+            Some(BadDeletion::Unanswered) | None => drop(self.objects.remove(&key)),
+        }
+        if bad.is_some() { Err(failure(&key)) } else { Ok(location) }
+    }
+
     fn now(&self) -> StoreSecond {
         self.begin.0.after(Duration::from_secs(self.begin.1.elapsed().as_secs()))
     }
@@ -328,8 +362,7 @@ impl ObjectStore for FakeBucket {
             }
             let delete = move |location: Result<Path>| {
                 let location = location?;
-                bucket.state().objects.remove(location.as_ref());
-                Ok(location)
+                bucket.state().delete(location)
             };
             locations.map(delete).boxed()
         };

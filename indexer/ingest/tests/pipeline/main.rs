@@ -4,6 +4,7 @@
 
 mod add_hook_builder;
 mod bad_objects;
+mod cleanup;
 mod compaction;
 mod days;
 mod failing_drain;

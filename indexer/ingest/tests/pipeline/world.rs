@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tidemark_catalog::{
-    CompactionResult, Generation, IndexChain, IndexOwner, IndexRegistration, IndexTotals, LogCursor, Manifest,
+    ArchiveExtent, CatalogError, CleanupChain, CompactionResult, Generation, IndexChain, IndexOwner, IndexRegistration, IndexTotals, LogCursor, Manifest,
     ObjectKind, ObjectName, PinChain, PublishRequest, RootChain, RootState, SegmentMeta, WriterIdentity,
 };
 use tidemark_store::{Entropy, Store, StoreClock, StoreSecond};
@@ -16,6 +16,7 @@ use super::fake_bucket::FakeBucket;
 use tidemark_ingest::{
     IndexVerifier, IngestError, IngestOptions, IngestStatus, LatestCommit, LogIngester, OperationRecord,
     OutcomeSelection, VerifyOptions,
+    cleanup::CleanupExecutor,
     engine::{IndexEngine, RecordStats, SegmentFile},
     model_engine::{IndexContents, ModelEngine},
     snapshot::{SnapshotCopier, SnapshotMaker, SnapshotPlace, model_archive::ModelArchive},
@@ -23,6 +24,8 @@ use tidemark_ingest::{
 
 /// The index's URL, by which it is registered.
 const INDEX: &str = "test://bucket/index";
+/// That of another index of the log.
+pub(crate) const OTHER_INDEX: &str = "test://bucket/other";
 
 /// What a test's writer appends.
 #[derive(Clone)]
@@ -236,6 +239,45 @@ impl IngestWorld {
         (maker, archive)
     }
 
+    /// What cleans the log up, as a process of its own.
+    pub(crate) async fn cleanup_executor(&self) -> CleanupExecutor {
+        let (log, index) = (self.log(), self.bucket.store("index"));
+        let root = RootChain::open(&log, self.entropy.clone());
+        let id = root.id().await.unwrap().unwrap();
+        let cleaner = format!("cleaner-{}", self.entropy.nonce());
+        CleanupExecutor {
+            root,
+            index: INDEX.to_owned(),
+            pins: PinChain::open(&index, &id, self.entropy.clone()),
+            cleanups: CleanupChain::open(&index, &id, self.entropy.clone()),
+            archive: Arc::new(ModelArchive::open(&index, &id, self.entropy.clone())),
+            clock: StoreClock::new(log.stores(), &cleaner),
+            log,
+            cleaner,
+            progress: watch::Sender::default(),
+        }
+    }
+
+    /// The log's root as it is.
+    pub(crate) async fn root(&self) -> RootState {
+        RootChain::open(&self.log(), self.entropy.clone()).state().await.unwrap()
+    }
+
+    /// The index says in the root what it has audited, as its indexer does hourly.
+    pub(crate) async fn report_keeps(&self) {
+        let root = RootChain::open(&self.log(), self.entropy.clone());
+        let audited = LogCursor(self.manifest().await.audited);
+        root.keep(INDEX, &Generation::first(), audited).await.unwrap();
+    }
+
+    /// Another index of the log registers, which is at `cursor`.
+    pub(crate) async fn register_other(&self, cursor: LogCursor) -> Result<(), CatalogError> {
+        let root = RootChain::open(&self.log(), self.entropy.clone());
+        let owner = IndexOwner::Named { name: "other".to_owned() };
+        let registration = IndexRegistration::new(OTHER_INDEX, owner, Generation::first());
+        root.register(root.head().await?, &parameters(), OTHER_INDEX, &registration, cursor, None).await.map(drop)
+    }
+
     /// What copies snapshots to a second store, and the archive there.
     pub(crate) async fn snapshot_copier(&self) -> (SnapshotCopier, ModelArchive) {
         let root = RootChain::open(&self.log(), self.entropy.clone());
@@ -386,8 +428,9 @@ impl IngestWorld {
     pub(crate) async fn raise_floor(&self, to: StoreSecond) {
         let root = RootChain::open(&self.log(), self.entropy.clone());
         let registration = self.unregister().await;
+        let extent = ArchiveExtent { version: 1, hash: String::new(), end: LogCursor(to) };
         let raise = |root: Option<&RootState>| {
-            root.cloned().unwrap_or_default().raise_floor(LogCursor(to), "memory:///archive")
+            root.cloned().unwrap_or_default().raise_floor(LogCursor(to), "memory:///archive", &extent)
         };
         root.chain().append(None, raise).await.unwrap();
         root.register(root.head().await.unwrap(), &parameters(), INDEX, &registration, LogCursor(to), None)

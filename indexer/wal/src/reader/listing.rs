@@ -53,6 +53,8 @@ type EntryItems = BoxStream<'static, Result<ListedEntry, StoreError>>;
 #[derive(Debug, Default)]
 pub(super) struct UnrecognizedKeys {
     met: Mutex<BTreeSet<[u8; 8]>>,
+    /// The first of them.
+    names: Mutex<Vec<String>>,
     /// Whether a listing has gone on beyond the tokens.
     went_beyond: AtomicBool,
 }
@@ -60,11 +62,17 @@ pub(super) struct UnrecognizedKeys {
 impl UnrecognizedKeys {
     /// Most keys that are counted apart.
     const MAX: usize = 100_000;
+    /// How many of them are remembered by their names.
+    const MAX_NAMES: usize = 20;
     /// How many keys the one listing reads beyond the tokens.
     const MAX_BEYOND: u64 = 10_000;
 
     pub(super) fn count(&self) -> u64 {
         self.met.lock().len() as u64
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        self.names.lock().clone()
     }
 
     /// How many keys beyond the tokens the caller's listing may read: none after the first call.
@@ -76,8 +84,8 @@ impl UnrecognizedKeys {
         let mut digest = [0; 8];
         digest.copy_from_slice(&Sha256::digest(key)[..8]);
         let mut known = self.met.lock();
-        if known.len() < Self::MAX {
-            known.insert(digest);
+        if known.len() < Self::MAX && known.insert(digest) && known.len() <= Self::MAX_NAMES {
+            self.names.lock().push(key.to_owned());
         }
     }
 }

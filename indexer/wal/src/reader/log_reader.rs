@@ -88,6 +88,11 @@ impl LogReader {
         self.unrecognized.count()
     }
 
+    /// The first twenty of them.
+    pub fn unrecognized_names(&self) -> Vec<String> {
+        self.unrecognized.names()
+    }
+
     /// Reads the entry and the descriptors that it names, and decides its outcome by the parameters in force at its second.
     ///
     /// An error names the object at fault and concerns this entry alone: try again. An object that the store refuses again

@@ -233,7 +233,8 @@ impl GarbageModel {
             return Ok(());
         }
         if !self.objects.contains(key) {
-            let trimmed = key.starts_with("gc/") || key.starts_with("snapshots/") || key.starts_with("g1/manifest/");
+            let chains = ["cleanup/", "gc/", "snapshots/", "g1/manifest/"];
+            let trimmed = chains.iter().any(|chain| key.starts_with(chain));
             return if trimmed { Ok(()) } else { Err(format!("{by} deleted \"{key}\", which is not the catalog's")) };
         }
         if self.named().contains(key) {

@@ -6,19 +6,20 @@ use tidemark_catalog::{
     CatalogError, GarbageCollector, Generation, IndexChain, IndexOwner, IndexRegistration, LogCursor, LogId, RootChain,
     TransactionRejected,
 };
-use tidemark_store::{Entropy, Store};
-use tidemark_wal::{Log, LogParameters};
+use tidemark_store::{Entropy, Store, StoreSecond};
+use tidemark_wal::{Log, LogParameters, Token};
 use tokio::time::sleep;
 use url::Url;
 
 use crate::{
     fault_injecting_store::FaultInjectingStore, fault_schedule::FaultSchedule, mutants::mutated, process::SimProcess,
-    simulated_store::SimulatedStore, supervise::ProcessEnd,
+    simulated_store::{ObjectMetadata, STRANGER, SimulatedStore, StoreWrite},
+    supervise::ProcessEnd,
 };
 
 pub(super) const LOG: &str = "log";
 pub(super) const INDEX: &str = "index";
-const URL: &str = "sim://index/";
+pub(super) const URL: &str = "sim://index/";
 pub(super) const FAULT_BURST_DURATION: Duration = Duration::from_hours(4 * 24);
 /// Long enough that a process that is paused at the beginning goes on, and what is garbage then goes.
 pub(super) const RECOVERY_DURATION: Duration = Duration::from_hours(3 * 24);
@@ -70,16 +71,26 @@ impl LongRun {
         sleep(Duration::from_mins(minutes)).await;
     }
 
+    /// An entry of the log, as a writer has put it at this store time.
+    pub(super) fn plant_entry(&self, token: Token, time: StoreSecond, body: String) {
+        let put = StoreWrite::Put { body: body.into(), metadata: ObjectMetadata::new(), create: true };
+        self.simulated_store.apply_write(STRANGER, LOG, &token.to_string(), &put, Some(time.unix() * 1000));
+    }
+
     /// The index's chain, registered in the log's root.
     pub(super) async fn registered(&self, process: &SimProcess, log: &Log) -> Result<IndexChain, CatalogError> {
         let root = RootChain::open(log, self.entropy());
         let chain = self.chain(process).for_log(&root);
         let owner = IndexOwner::Named { name: "sim".to_owned() };
         let registration = IndexRegistration::new(URL, owner, Generation::first());
-        let parameters = LogParameters::with_expiry(Duration::from_mins(10));
-        root.register(root.head().await?, &parameters, URL, &registration, LogCursor::default(), None).await?;
+        root.register(root.head().await?, &parameters(), URL, &registration, LogCursor::default(), None).await?;
         Ok(chain)
     }
+}
+
+/// The parameters of the log.
+pub(super) fn parameters() -> LogParameters {
+    LogParameters::with_expiry(Duration::from_mins(10))
 }
 
 pub(super) fn fault_schedule(seed: u64) -> FaultSchedule {

@@ -144,7 +144,8 @@ impl HistoryWriter {
                 Outcome::Aborted => Outcome::Late,
                 _ => Outcome::Committed,
             };
-            records.push(operation(seq, record.token, record.op, record.decision.entry_time, outcome));
+            let body = (record.op == 0).then(|| entry_body(record.token, old.len()));
+            records.push(operation(seq, (record.token, record.op), record.decision.entry_time, outcome, body));
             marks.corrected.insert(record.seq);
             counts.add(record.decision.outcome);
             digest.insert(&record.set_element());
@@ -222,17 +223,24 @@ impl HistoryWriter {
         tokens.sort_unstable();
         let mut records = Vec::new();
         for token in tokens {
-            let outcome = match self.world.number(0..=9) {
-                0 => Outcome::Unreadable,
-                1..=3 => Outcome::Aborted,
-                4 => Outcome::Malformed,
-                _ => Outcome::Committed,
+            let (outcome, is_oversized) = match self.world.number(0..=10) {
+                0 => (Outcome::Unreadable, false),
+                1..=3 => (Outcome::Aborted, false),
+                4 => (Outcome::Malformed, false),
+                5 => (Outcome::Malformed, true),
+                _ => (Outcome::Committed, false),
             };
             let entry_time = token.second().after(Duration::from_secs(self.world.number(0..=4)));
-            for op in 0..u32::try_from(self.world.number(1..=2)).unwrap_or(1) {
+            let ops = u32::try_from(self.world.number(1..=2)).unwrap_or(1);
+            let body = entry_body(token, ops as usize);
+            for op in 0..ops {
                 let seq = manifest.next_seq + records.len() as u64;
-                records.push(operation(seq, token, op, entry_time, outcome));
+                let is_read = outcome != Outcome::Unreadable && !is_oversized && op == 0;
+                records.push(operation(seq, (token, op), entry_time, outcome, is_read.then(|| body.clone())));
             }
+            // Now and then somebody has written the entry again since it was read.
+            let is_changed = self.world.number(0..=19) == 0;
+            self.world.plant_entry(token, entry_time, if is_changed { format!("{body} ") } else { body });
         }
         (LogCursor(StoreSecond::from_unix(from.unix() + seconds)), records)
     }
@@ -282,14 +290,25 @@ impl HistoryWriter {
     }
 }
 
+/// What an entry of so many operations announces.
+fn entry_body(token: Token, ops: usize) -> String {
+    json!({"tidemark": 1, "ops": vec![json!({}); ops], "attributes": {"entry": token}}).to_string()
+}
+
 /// An operation that its entry completes.
-fn operation(seq: u64, token: Token, op: u32, entry_time: StoreSecond, outcome: Outcome) -> OperationRecord {
+fn operation(
+    seq: u64,
+    (token, op): (Token, u32),
+    entry_time: StoreSecond,
+    outcome: Outcome,
+    body: Option<String>,
+) -> OperationRecord {
     let mut record = json!({
         "seq": seq, "token": token, "op": op, "kind": "entry", "size": 14,
         "decision": {"outcome": outcome, "entryTime": entry_time},
     });
-    if outcome != Outcome::Unreadable && op == 0 {
-        record["body"] = format!("entry {token}").into();
+    if let Some(body) = body {
+        record["body"] = body.into();
     }
     serde_json::from_value(record).unwrap_or_else(|error| unreachable!("{error}"))
 }

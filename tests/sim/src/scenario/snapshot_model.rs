@@ -29,6 +29,10 @@ pub(super) struct SnapshotModel {
     files: BTreeMap<String, Vec<ModelRow>>,
     /// The archive's versions that count, by number.
     tables: BTreeMap<u64, ModelTable>,
+    /// The bytes of each entry that the archive has, and the version from which on it has them.
+    pub(super) bodies: BTreeMap<Token, (u64, Vec<u8>)>,
+    /// Up to where a verified snapshot has compared the archive.
+    pub(super) proven: LogCursor,
     /// Entries that could not be read when the archive passed over them.
     passed_over: BTreeSet<Token>,
     /// The snapshots that were verified, with the true time (milliseconds) at which each pin was made.
@@ -124,10 +128,14 @@ impl SnapshotModel {
         let standing = self.standing(manifest)?;
         let folder = event.key.rsplit_once('/').map(|(folder, _)| folder).unwrap_or_default();
         let mut rows: BTreeMap<(Token, u32), &OperationRecord> = BTreeMap::new();
+        let mut bodies = Vec::new();
         for file in table.files.iter().filter(|file| !known.contains(file)) {
             let key = format!("{folder}/{file}");
             for row in self.files.get(&key).ok_or_else(|| format!("the archive names \"{key}\", which is gone"))? {
                 let place = (row.record.token, row.record.op);
+                if let Some(body) = row.record.body.bytes() {
+                    bodies.push((place.0, (number, body.to_vec())));
+                }
                 if rows.insert(place, &row.record).is_some() {
                     return Err(format!("{} op {} is in the archive twice", place.0, place.1));
                 }
@@ -172,6 +180,7 @@ impl SnapshotModel {
         }
         self.garbage.marks.insert("the archive was extended");
         self.passed_over.extend(passed_over);
+        self.bodies.extend(bodies);
         self.tables.insert(number, table);
         Ok(())
     }
@@ -191,6 +200,7 @@ impl SnapshotModel {
             if self.verified.insert(pin.list.clone()) {
                 let by = &event.by;
                 self.check_snapshot(&pin.list, proof).map_err(|why| format!("{by} verified \"{name}\": {why}"))?;
+                self.proven = self.proven.max(proof.archive_end());
                 self.garbage.marks.insert("a snapshot was verified");
             }
         }
@@ -224,6 +234,11 @@ impl SnapshotModel {
             return Err(format!("the archive reaches {}, the audit {}", table.end, manifest.audited));
         }
         Ok(())
+    }
+
+    /// Up to where version `number` of the archive, which counts, has every settled operation.
+    pub(super) fn table_end(&self, number: u64) -> Option<LogCursor> {
+        self.tables.get(&number).map(|table| table.end)
     }
 
     /// The object of the list, that of a verified snapshot, that was lost before it was pinned and is not among the objects of the `store`:

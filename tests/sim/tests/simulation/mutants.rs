@@ -102,4 +102,12 @@ caught! {
     a_snapshot_that_is_verified_without_reading_again: SnapshotUnread,
     an_operation_archived_before_it_is_settled: UnsettledArchived,
     an_object_of_a_lower_epoch_that_is_adopted: LowerEpochAdopted,
+    a_deletion_before_its_plan_is_recorded: PlanAfterDeletion,
+    a_floor_raised_after_the_deletion: FloorAfterDeletion,
+    a_cleanup_that_trusts_an_unverified_snapshot: UnverifiedSnapshotTrusted,
+    a_listed_range_that_is_deleted: ListedRangeDeleted,
+    an_oversized_entry_deleted_by_its_name: OversizedDeletedByName,
+    a_deletion_of_unknown_outcome_taken_for_done: UnknownDeletionTaken,
+    a_floor_raised_beside_an_index_of_unknown_needs: UnknownKeepsIgnored,
+    a_floor_raised_beside_an_index_that_registers: FloorBesideRegistration,
 }

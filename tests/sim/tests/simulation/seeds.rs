@@ -111,6 +111,22 @@ fn five_hundred_seeds_of_snapshots_hold() {
 }
 
 #[test]
+fn five_hundred_seeds_of_cleanups_hold() {
+    let reports = all_hold(SimScenario::Cleanup, 0..500);
+    for rare in [
+        "an entry was deleted",
+        "the floor was raised",
+        "an entry could not be deleted",
+        "a clean-up was fenced",
+        "an index registered meanwhile",
+        "an index below the floor was refused",
+    ] {
+        let seeds = reports.iter().filter(|report| report.marks.contains(rare)).count();
+        assert!(seeds > 0, "\"{rare}\" never happened");
+    }
+}
+
+#[test]
 fn the_same_seed_gives_the_same_trace() {
     for scenario in SimScenario::ALL {
         for seed in [1, 2, 3, 4, 5] {

@@ -1,0 +1,31 @@
+//! Clean-ups: entries are deleted from the log that the archive has, byte for byte.
+//!
+//! | file | what is there |
+//! |---|---|
+//! | `executor` | the steps of one clean-up, each of which may be the last one before a crash |
+//! | `planner` | what may go now, without a change anywhere |
+//! | `retention_rules` | what users and indexes want to keep, and how far each rule lets entries go: a pure function |
+//! | `log_survey` | what the log has |
+//! | `entry_deleter` | the deletion, entry by entry |
+//! | `archived_entries` | the archive's rows of one entry after the other |
+//! | `entry_proof` | whether an entry may go: a pure function |
+//! | `hold_reason` | why one stays |
+//! | `report` | what was found and done |
+//! | `error` | what can go wrong |
+
+mod archived_entries;
+mod entry_deleter;
+mod entry_proof;
+mod error;
+mod executor;
+mod hold_reason;
+mod log_survey;
+mod planner;
+mod report;
+mod retention_rules;
+
+pub use error::CleanupError;
+pub use executor::{CleanupExecutor, CleanupRequest};
+pub use hold_reason::HoldReason;
+pub use report::{CleanupReport, DeletionReport, HeldEntry};
+pub use retention_rules::{CleanupRules, RuleVerdict};

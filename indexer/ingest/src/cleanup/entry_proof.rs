@@ -1,0 +1,122 @@
+//! Whether an entry may go from the log: a pure function of what the archive has of it and what the log gives.
+
+use tidemark_store::StoredObject;
+use tidemark_wal::{Outcome, parse_payload};
+
+use super::hold_reason::HoldReason;
+use crate::record::OperationRecord;
+
+/// Why the entry of these rows, all that the archive has of it, may not go whatever the log gives; `None`: the archive has all of it.
+pub(super) fn missing_part(rows: &[OperationRecord]) -> Option<HoldReason> {
+    let Some(first) = rows.first() else { return Some(HoldReason::NotArchived) };
+    let is_settled = |row: &OperationRecord| !matches!(row.decision.outcome, Outcome::Pending | Outcome::Unreadable);
+    let is_dense = (0..).zip(rows).all(|(op, row)| row.op == op && row.token == first.token);
+    if !is_dense || !rows.iter().all(is_settled) {
+        return Some(HoldReason::Incomplete);
+    }
+    let Some(body) = first.body.bytes() else { return Some(HoldReason::NotWhole) };
+    // What could not be understood when it was judged has one operation, whatever is understood of it today.
+    let announced = parse_payload(first.token, body).map_or(1, |intent| intent.ops.len().max(1));
+    let is_malformed = rows.iter().all(|row| row.decision.outcome == Outcome::Malformed);
+    (rows.len() != announced && !is_malformed).then_some(HoldReason::Incomplete)
+}
+
+/// Why the entry that the log gives as `object` may not go; `None`: the archive has the same bytes.
+pub(super) fn difference(rows: &[OperationRecord], object: &StoredObject) -> Option<HoldReason> {
+    let missing = missing_part(rows);
+    let first = rows.first().filter(|_| missing.is_none());
+    let Some((first, archived)) = first.and_then(|first| Some((first, first.body.bytes()?))) else { return missing };
+    if object.body.as_deref() != Some(archived) {
+        return Some(HoldReason::Differs);
+    }
+    // One that was written again with the same bytes is younger: of that time nothing is lost. An older one says that the archive has
+    // a wrong time.
+    (object.info.time < first.decision.entry_time).then_some(HoldReason::Older)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+    use tidemark_store::{ObjectInfo, StoreSecond, UserMetadata};
+    use tidemark_wal::Token;
+
+    use super::*;
+    use crate::record_bytes::EntryBody;
+
+    const TIME: u64 = 1_800_000_000;
+
+    fn row(op: u32, outcome: Outcome, body: EntryBody) -> OperationRecord {
+        let token = Token::from_parts(StoreSecond::from_unix(TIME), [1; 16]);
+        let record = json!({
+            "seq": 1, "token": token, "op": op, "kind": "entry", "size": 1,
+            "decision": {"outcome": outcome, "entryTime": TIME},
+        });
+        OperationRecord { body, ..serde_json::from_value(record).unwrap() }
+    }
+
+    /// What an archive has of an entry with this body of `ops` operations.
+    fn rows(body: &str, ops: u32) -> Vec<OperationRecord> {
+        let whole = EntryBody::of(body.to_owned().into());
+        let of_op = |op| row(op, Outcome::Committed, if op == 0 { whole.clone() } else { whole.to_digest() });
+        (0..ops).map(of_op).collect()
+    }
+
+    fn object(body: Option<&str>, time: u64) -> StoredObject {
+        let info = ObjectInfo { key: "k".to_owned(), time: StoreSecond::from_unix(time), size: 1, etag: None };
+        let body = body.map(|body| body.to_owned().into());
+        StoredObject { info, metadata: UserMetadata::new(), body, answered: None }
+    }
+
+    const GROUP: &str = r#"{"tidemark": 1, "ops": [{}, {}, {}]}"#;
+
+    #[test]
+    fn only_what_the_archive_has_whole_may_go() {
+        assert_eq!(missing_part(&rows(GROUP, 3)), None);
+        assert_eq!(missing_part(&rows("some text", 1)), None);
+        assert_eq!(missing_part(&[]), Some(HoldReason::NotArchived));
+        assert_eq!(missing_part(&rows(GROUP, 2)), Some(HoldReason::Incomplete));
+        assert_eq!(missing_part(&rows(GROUP, 3)[1..]), Some(HoldReason::Incomplete));
+        let oversized = [row(0, Outcome::Malformed, EntryBody::Unread)];
+        assert_eq!(missing_part(&oversized), Some(HoldReason::NotWhole));
+        let digest = [row(0, Outcome::Committed, EntryBody::of("x".into()).to_digest())];
+        assert_eq!(missing_part(&digest), Some(HoldReason::NotWhole));
+        for outcome in [Outcome::Unreadable, Outcome::Pending] {
+            let unsettled = [row(0, outcome, EntryBody::of("some text".into()))];
+            assert_eq!(missing_part(&unsettled), Some(HoldReason::Incomplete));
+        }
+        // An earlier release did not understand it.
+        assert_eq!(missing_part(&[row(0, Outcome::Malformed, EntryBody::of(GROUP.into()))]), None);
+    }
+
+    #[test]
+    fn only_the_same_bytes_may_go() {
+        let rows = rows(GROUP, 3);
+        assert_eq!(difference(&rows, &object(Some(GROUP), TIME)), None);
+        assert_eq!(difference(&rows, &object(Some(GROUP), TIME + 1)), None);
+        assert_eq!(difference(&rows, &object(Some(GROUP), TIME - 1)), Some(HoldReason::Older));
+        for other in [Some(""), Some("other"), None] {
+            assert_eq!(difference(&rows, &object(other, TIME)), Some(HoldReason::Differs));
+        }
+        assert_eq!(difference(&[], &object(Some(GROUP), TIME)), Some(HoldReason::NotArchived));
+    }
+
+    proptest! {
+        /// Whatever is changed of the rows or of the object, it stays.
+        #[test]
+        fn a_changed_byte_or_a_missing_row_keeps_an_entry(
+            at in any::<prop::sample::Index>(), byte in any::<u8>(), dropped in 0..4_usize,
+        ) {
+            let mut rows = rows(GROUP, 3);
+            let mut body = GROUP.as_bytes().to_vec();
+            let at = at.index(body.len());
+            let is_changed = body[at] != byte;
+            body[at] = byte;
+            if dropped < 3 {
+                rows.remove(dropped);
+            }
+            let object = StoredObject { body: Some(body.into()), ..object(None, TIME) };
+            prop_assert_eq!(difference(&rows, &object).is_some(), is_changed || dropped < 3);
+        }
+    }
+}

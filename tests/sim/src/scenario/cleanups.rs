@@ -1,0 +1,258 @@
+//! Clean-ups of a log that is indexed, archived and snapshotted meanwhile, over days of store time: two at once, crashes between any
+//! two calls, lost answers, pauses of days, deletions that fail one by one, and indexes that register and leave.
+
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+
+use parking_lot::{Mutex, MutexGuard};
+use tidemark_catalog::{
+    CatalogError, CleanupChain, Generation, IndexChain, IndexOwner, IndexRegistration, LogCursor, PinChain, RootChain,
+    TransactionRejected,
+};
+use tidemark_ingest::{
+    cleanup::{CleanupError, CleanupExecutor, CleanupReport, CleanupRequest, CleanupRules, DeletionReport},
+    model_engine::ModelEngine,
+    snapshot::{SnapshotError, SnapshotMaker, SnapshotProgress, SnapshotRequest, model_archive::ModelArchive},
+};
+use tidemark_store::StoreClock;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use super::{
+    cleanup_model::CleanupModel,
+    long_run::{
+        FAULT_BURST_DURATION, INDEX, LOG, LongRun, RECOVERY_DURATION, URL, collect, fault_schedule, parameters,
+    },
+    recorded_history::write,
+};
+use crate::{
+    fault_schedule::FaultSchedule,
+    process::SimProcess,
+    simulated_store::SimulatedStore,
+    supervise::{ProcessEnd, supervise},
+};
+
+/// Objects in the log that are no entries.
+const FOREIGN_KEYS: [&str; 3] = ["0-note.txt", "2stranger", "backup/0ujtsYcgvSTl8PAuAdqWYSMnLOv"];
+/// The names of indexes that come and go begin with it.
+const NEWCOMER: &str = "sim://newcomer-";
+
+#[derive(Clone)]
+struct CleanupWorld {
+    run: LongRun,
+    model: Arc<Mutex<CleanupModel>>,
+}
+
+impl CleanupWorld {
+    fn model(&self) -> MutexGuard<'_, CleanupModel> {
+        self.model.lock()
+    }
+
+    /// Now and then the process sleeps for longer than a day, somewhere in what follows.
+    fn pause_sometimes(&self, process: &SimProcess) {
+        if self.run.is_fault_burst_over() || self.run.number(0..=3) > 0 {
+            return;
+        }
+        let (world, process) = (self.clone(), process.clone());
+        tokio::spawn(async move {
+            sleep(Duration::from_millis(world.run.number(0..=30_000))).await;
+            process.pause(Duration::from_hours(world.run.number(1..=40)));
+        });
+    }
+}
+
+/// Runs the scenario to its end.
+pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
+    let schedule = FaultSchedule {
+        refused_entries: 30,
+        undeletable_entries: 30,
+        refusal_delay: 0..=100_000_000,
+        ..fault_schedule(seed)
+    };
+    let simulated_store = SimulatedStore::new(seed, schedule, echo);
+    let world = CleanupWorld { run: LongRun { simulated_store: simulated_store.clone() }, model: Arc::default() };
+    let model = world.model.clone();
+    simulated_store.set_observer(Box::new(move |event| model.lock().observe(event)));
+    simulated_store.plant_foreign(LOG, &FOREIGN_KEYS);
+    for n in 0..2 {
+        let (writing, snapshotting, cleaning) = (world.clone(), world.clone(), world.clone());
+        supervise(&simulated_store, &format!("writer{n}"), true, move |process| write(writing.run.clone(), process));
+        supervise(&simulated_store, &format!("snapshot{n}"), true, move |process| {
+            make_snapshots(snapshotting.clone(), process)
+        });
+        supervise(&simulated_store, &format!("cleaner{n}"), true, move |process| clean_up(cleaning.clone(), process));
+    }
+    let (collecting, keeping, registering) = (world.clone(), world.clone(), world.clone());
+    supervise(&simulated_store, "collector", true, move |process| collect(collecting.run.clone(), process));
+    supervise(&simulated_store, "keeper", true, move |process| report_keeps(keeping.clone(), process));
+    supervise(&simulated_store, "newcomer", true, move |process| register_others(registering.clone(), process));
+    sleep(FAULT_BURST_DURATION).await;
+    simulated_store.change_fault_schedule(|fault_schedule| *fault_schedule = FaultSchedule::fault_free());
+    simulated_store.note("the fault burst ends");
+    let burst_end = simulated_store.now();
+    sleep(RECOVERY_DURATION).await;
+    if world.model().last_end.is_none_or(|ended| ended < burst_end) {
+        simulated_store.fail("no clean-up ended after the fault burst");
+    }
+    for mark in world.model().marks.clone() {
+        simulated_store.mark(mark);
+    }
+    simulated_store
+}
+
+/// Cleans up by random rules.
+async fn clean_up(world: CleanupWorld, process: SimProcess) -> ProcessEnd {
+    let log_id = world.run.log_id(&process).await;
+    loop {
+        world.run.sleep_minutes(60..=600).await;
+        world.pause_sometimes(&process);
+        let (log, index) = (world.run.log(&process), world.run.store(INDEX, &process));
+        let executor = CleanupExecutor {
+            root: RootChain::open(&log, world.run.entropy()),
+            index: URL.to_owned(),
+            pins: PinChain::open(&index, &log_id, world.run.entropy()),
+            cleanups: CleanupChain::open(&index, &log_id, world.run.entropy()),
+            archive: Arc::new(ModelArchive::open(&index, &log_id, world.run.entropy())),
+            clock: StoreClock::new(log.stores(), process.name()),
+            cleaner: process.name().to_owned(),
+            progress: watch::Sender::new(DeletionReport::default()),
+            log,
+        };
+        let rules = CleanupRules {
+            min_age: Duration::from_hours(world.run.number(0..=48)),
+            max_entries: Some(world.run.number(0..=60)).filter(|_| world.run.number(0..=3) == 0),
+            max_bytes: None,
+            keep_snapshots: NonZeroUsize::MIN.saturating_add(usize::from(world.run.number(0..=3) == 0)),
+        };
+        let request = CleanupRequest { rules, dry_run: world.run.number(0..=9) == 0 };
+        let ended = executor.run(&request).await;
+        if let Some(end) = check_end(&world, request.dry_run, ended) {
+            return end;
+        }
+    }
+}
+
+fn check_end(world: &CleanupWorld, dry_run: bool, ended: Result<CleanupReport, CleanupError>) -> Option<ProcessEnd> {
+    let store = &world.run.simulated_store;
+    match ended {
+        Ok(report) => {
+            world.model().last_end = Some(store.now());
+            if report.deletion.failed() > 0 {
+                store.mark("an entry could not be deleted");
+            }
+            let left = world.model().left_below(report.to, &store.objects(LOG));
+            if !dry_run && report.deletion.stopped.is_none() && left.len() as u64 > report.deletion.failed() {
+                store.fail(format!("a clean-up says that it is through, and left {left:?}: {report:?}"));
+            }
+        }
+        Err(error) if error.is_unknown() => return Some(ProcessEnd::GaveUp(error.to_string())),
+        Err(CleanupError::Chain(CatalogError::Invariant(broken))) => store.fail(broken.to_string()),
+        Err(error @ (CleanupError::ArchiveReplaced { .. } | CleanupError::OtherArchive { .. })) => {
+            store.fail(error.to_string());
+        }
+        Err(CleanupError::Archive(error @ SnapshotError::ArchiveDamaged { .. })) => store.fail(error.to_string()),
+        Err(error) => {
+            if matches!(error, CleanupError::Chain(CatalogError::Rejected(TransactionRejected::Fenced { .. }))) {
+                store.mark("a clean-up was fenced");
+            }
+            store.note(&format!("no clean-up: {error}"));
+        }
+    }
+    None
+}
+
+async fn make_snapshots(world: CleanupWorld, process: SimProcess) -> ProcessEnd {
+    let log_id = world.run.log_id(&process).await;
+    loop {
+        world.run.sleep_minutes(60..=400).await;
+        world.pause_sometimes(&process);
+        let (log, index) = (world.run.log(&process), world.run.store(INDEX, &process));
+        let root = RootChain::open(&log, world.run.entropy());
+        let opened = IndexChain::open(&index, Generation::first(), world.run.entropy()).for_log(&root).follow().await;
+        let Ok(chain) = opened else { continue };
+        let maker = SnapshotMaker {
+            log,
+            root,
+            chain,
+            pins: PinChain::open(&index, &log_id, world.run.entropy()),
+            engine: Arc::new(ModelEngine::new(index.clone())),
+            archive: Arc::new(ModelArchive::open(&index, &log_id, world.run.entropy())),
+            progress: watch::Sender::new(SnapshotProgress::default()),
+        };
+        let keep_last = NonZeroUsize::new(usize::try_from(world.run.number(0..=3)).unwrap_or_default());
+        match maker.make(&SnapshotRequest { name: None, keep_last }).await {
+            Err(error) if error.is_unknown() => return ProcessEnd::GaveUp(error.to_string()),
+            Err(error @ SnapshotError::ArchiveDamaged { .. }) => world.run.simulated_store.fail(error.to_string()),
+            Err(error) => world.run.simulated_store.note(&format!("no snapshot: {error}")),
+            Ok(_) => {}
+        }
+    }
+}
+
+/// Says in the root what the index has audited.
+async fn report_keeps(world: CleanupWorld, process: SimProcess) -> ProcessEnd {
+    loop {
+        world.run.sleep_minutes(30..=200).await;
+        let root = RootChain::open(&world.run.log(&process), world.run.entropy());
+        let Ok(Some(latest)) = world.run.chain(&process).latest().await else { continue };
+        let audited = LogCursor(latest.state.audited);
+        if let Err(error @ CatalogError::Unknown { .. }) = root.keep(URL, &Generation::first(), audited).await {
+            return ProcessEnd::GaveUp(error.to_string());
+        }
+    }
+}
+
+/// Indexes that register, some of which begin with the log's first entry, and that are taken off later.
+async fn register_others(world: CleanupWorld, process: SimProcess) -> ProcessEnd {
+    world.run.log_id(&process).await;
+    loop {
+        if world.run.number(0..=1) == 0 {
+            world.run.sleep_minutes(20..=900).await;
+        } else {
+            // Between a plan and the floor.
+            let on_plan = world.model().on_plan.clone();
+            let _ = timeout(Duration::from_hours(15), on_plan.notified()).await;
+        }
+        let ended = register_other(&world, &process).await;
+        match ended {
+            Err(error @ CatalogError::Unknown { .. }) => return ProcessEnd::GaveUp(error.to_string()),
+            Err(CatalogError::Rejected(TransactionRejected::BelowFloor { .. })) => {
+                world.run.simulated_store.mark("an index below the floor was refused");
+            }
+            Err(CatalogError::Invariant(broken)) => world.run.simulated_store.fail(broken.to_string()),
+            Err(error) => world.run.simulated_store.note(&format!("not registered: {error}")),
+            Ok(()) => {}
+        }
+    }
+}
+
+async fn register_other(world: &CleanupWorld, process: &SimProcess) -> Result<(), CatalogError> {
+    let root = RootChain::open(&world.run.log(process), world.run.entropy());
+    let known = root.state().await?;
+    for (name, seen) in known.indexes.iter().filter(|(name, _)| name.starts_with(NEWCOMER)) {
+        root.unregister(name, seen).await?;
+    }
+    if world.run.is_fault_burst_over() {
+        return Ok(());
+    }
+    let floor = known.floor.map(|floor| floor.second).unwrap_or_default();
+    let cursor = match world.run.number(0..=2) {
+        0 => LogCursor::default(),
+        // Perhaps below the floor by the time it registers.
+        _ => LogCursor(floor.second().after(Duration::from_secs(world.run.number(0..=600)))),
+    };
+    let name = format!("{NEWCOMER}{}/", world.run.entropy().nonce());
+    world.model().cursors.insert(name.clone(), cursor);
+    let owner = IndexOwner::Named { name: name.clone() };
+    let registration = IndexRegistration::new(name.clone(), owner, Generation::first());
+    // The head is read now: the floor may be raised before the record lands.
+    let head = root.head().await?;
+    root.register(head, &parameters(), &name, &registration, cursor, None).await?;
+    world.run.sleep_minutes(10..=600).await;
+    if world.run.number(0..=1) == 0 {
+        root.keep(&name, &Generation::first(), cursor).await?;
+        world.run.sleep_minutes(10..=300).await;
+    }
+    Ok(())
+}

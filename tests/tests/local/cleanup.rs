@@ -1,0 +1,249 @@
+//! `tidemark cleanup` and `tidemark log unregister`, on an S3 server in this process, with the real engine and archive: what they delete, print,
+//! report and refuse.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Output,
+    time::Duration,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tidemark_catalog::{Generation, IndexChain, IndexOwner, IndexRegistration, LogCursor, Manifest, RootChain};
+use tidemark_crds::{Reason, TaskResult, TaskState};
+use tidemark_store::{Entropy, Store};
+use tidemark_tests::{
+    S3Server, TidemarkProcess,
+    faults::{FaultRule, InjectedFault, StoreOperation},
+    stores::open,
+};
+use tidemark_wal::{Log, LogParameters, Token};
+
+/// Entries that are older than the audit window, and entries that are not.
+const SETTLED: u64 = 40;
+const YOUNG: u64 = 7;
+const INDEX: &str = "s3://index";
+
+struct CleanupPlace {
+    server: S3Server,
+    scratch: TempDir,
+}
+
+impl CleanupPlace {
+    /// A log, indexed and with one snapshot.
+    async fn snapshotted() -> Self {
+        let place = Self { server: S3Server::start().expect("it starts"), scratch: TempDir::new().expect("a folder") };
+        for bucket in ["log", "meta", "index", "empty"] {
+            place.server.create_bucket(bucket);
+        }
+        place.server.keep_versions("log");
+        let entropy = Entropy::seeded(3);
+        for number in 0..SETTLED + YOUNG {
+            let ago = if number < SETTLED { 30 * 3600 - number } else { 300 - number };
+            let at = place.server.clock().second().before(Duration::from_secs(ago));
+            let body = format!(r#"{{"tidemark": 1, "ops": [{{"attributes": {{"entity": "e{number}"}}}}]}}"#);
+            place.server.insert_at("log", &Token::new(at, &entropy).to_string(), body, at);
+        }
+        place.server.insert("log", "notes.txt", "somebody's own");
+        let indexer = TidemarkProcess::serving(&["index"], &place.server.index_environment()).await.expect("it starts");
+        indexer.until_answer("/v1/process", |process| process["entries"].as_u64() >= Some(SETTLED + YOUNG)).await;
+        assert!(indexer.stop().await.expect("it ends").success());
+        place.audit().await;
+        assert!(place.run("snapshot", &["--name", "daily"]).await.status.success());
+        place
+    }
+
+    fn store(&self, bucket: &str) -> Store {
+        open(&format!("s3://{bucket}"), &self.server.environment())
+    }
+
+    fn root(&self) -> RootChain {
+        RootChain::open(&Log::over(self.store("log"), vec![self.store("meta")]), Entropy::seeded(5))
+    }
+
+    /// What the indexer does within the hour: the audit leaves behind what is older than a day, and the root says so.
+    async fn audit(&self) {
+        let audited = self.server.clock().second().before(Duration::from_hours(25));
+        let generation = Generation::first();
+        let chain = IndexChain::open(&self.store("index"), generation.clone(), Entropy::seeded(6));
+        let step = |manifest: Option<&Manifest>| Ok(manifest.map(|now| Manifest { audited, ..now.clone() }));
+        chain.chain().append(None, step).await.expect("it is published");
+        self.root().keep(INDEX, &generation, LogCursor(audited)).await.expect("it is recorded");
+    }
+
+    async fn run(&self, command: &str, more: &[&str]) -> Output {
+        let mut environment = self.server.index_environment();
+        let result = self.scratch.path().join("result").display().to_string();
+        environment.extend([("TIDEMARK_RESULT_FILE".to_owned(), result)]);
+        TidemarkProcess::ended(&[&[command], more].concat(), &environment).await.expect("it ends")
+    }
+
+    async fn clean(&self, more: &[&str]) -> (Option<i32>, Value) {
+        let ended = self.run("cleanup", &[&["--min-age", "1s", "--json"], more].concat()).await;
+        let printed = serde_json::from_slice(&ended.stdout).unwrap_or_else(|_| Value::String(error(&ended)));
+        (ended.status.code(), printed)
+    }
+
+    fn result(&self) -> TaskResult {
+        let text = std::fs::read_to_string(self.scratch.path().join("result")).expect("a result");
+        TaskResult::from_json(&text).expect("it is a result")
+    }
+
+    /// The entries of the log.
+    fn entries(&self) -> BTreeSet<String> {
+        self.server.keys("log").into_iter().filter(|key| key.parse::<Token>().is_ok()).collect()
+    }
+
+    /// All objects but the clocks', with their bytes.
+    fn contents(&self) -> BTreeMap<String, Vec<u8>> {
+        let of = |bucket: &'static str| {
+            let keys = self.server.keys(bucket).into_iter().filter(|key| !key.contains(".tidemark/clock/"));
+            keys.filter_map(move |key| {
+                let body = self.server.body(bucket, &key)?;
+                Some((format!("{bucket}/{key}"), body.to_vec()))
+            })
+        };
+        ["log", "meta", "index"].into_iter().flat_map(of).collect()
+    }
+}
+
+fn error(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cleanup_shows_its_plan_deletes_what_is_archived_and_the_index_goes_on() {
+    let place = CleanupPlace::snapshotted().await;
+    let (all, before) = (place.entries(), place.contents());
+    let (code, shown) = place.clean(&["--dry-run"]).await;
+    assert_eq!((code, &shown["deleted"], &shown["left"]), (Some(0), &SETTLED.into(), &YOUNG.into()), "{shown}");
+    assert_eq!(place.contents(), before, "it changes nothing");
+    let rules: Vec<&str> =
+        shown["rules"].as_array().expect("rules").iter().filter_map(|rule| rule["rule"].as_str()).collect();
+    assert_eq!(rules, ["--min-age", "--keep-snapshots", "index s3://index"]);
+    assert_eq!((&shown["foreign"], &shown["foreignKeys"][0]), (&1.into(), &"notes.txt".into()), "{shown}");
+
+    place.server.reset_counts();
+    let (code, done) = place.clean(&[]).await;
+    assert_eq!((code, &done["deleted"], &done["left"]), (Some(0), &SETTLED.into(), &YOUNG.into()), "{done}");
+    let counts = place.server.counts();
+    assert!(
+        !counts.contains_key(&StoreOperation::Delete) && counts[&StoreOperation::DeleteMany] <= 2,
+        "in bulk: {counts:?}"
+    );
+    let (left, after) = (place.entries(), place.contents());
+    assert_eq!(left.len() as u64, YOUNG);
+    let gone: Vec<&String> = before.keys().filter(|key| !after.contains_key(*key)).collect();
+    assert!(gone.iter().all(|key| key.strip_prefix("log/").is_some_and(|key| all.contains(key))), "{gone:?}");
+    let result = place.result();
+    assert_eq!((result.state, result.figures.deleted_entries), (TaskState::Succeeded, Some(SETTLED)), "{result:?}");
+    assert!(done["keepsVersions"] == true && result.message.contains("noncurrent versions"), "{result:?}");
+    assert_eq!((result.figures.held_back, result.figures.snapshot.as_deref()), (Some(YOUNG), Some("daily")));
+    let floor = place.root().state().await.expect("a root").floor.expect("a floor");
+    assert_eq!(done["floor"], floor.second.to_string());
+    assert!(floor.archive.starts_with("s3://index/archive/"), "{floor:?}");
+
+    // Nothing is left to do.
+    let text = place.run("cleanup", &["--min-age", "1s"]).await;
+    let said = String::from_utf8_lossy(&text.stdout).into_owned();
+    assert!(
+        said.starts_with(&format!("0 of {YOUNG} entries were deleted")) && said.contains("LETS GO BEFORE"),
+        "{said}"
+    );
+
+    // The same index goes on, and still answers for what is gone.
+    let indexer = TidemarkProcess::serving(&["index"], &place.server.index_environment()).await.expect("it starts");
+    let at = place.server.clock().second().before(Duration::from_secs(20));
+    place.server.insert_at("log", &Token::new(at, &Entropy::seeded(9)).to_string(), "one more", at);
+    indexer.until_answer("/v1/process", |process| process["entries"].as_u64() >= Some(SETTLED + YOUNG + 1)).await;
+    assert!(indexer.stop().await.expect("it ends").success());
+    let verified = place.run("verify", &["--all", "--json"]).await;
+    assert!(verified.status.success(), "{} {}", String::from_utf8_lossy(&verified.stdout), error(&verified));
+
+    // Another one that would begin with the log's first entry is refused, and says where that is.
+    let mut anew = place.server.index_environment();
+    anew.insert("TIDEMARK_INDEX".to_owned(), "s3://empty".to_owned());
+    let refused = TidemarkProcess::ended(&["index"], &anew).await.expect("it ends");
+    assert!(!refused.status.success());
+    assert!(
+        error(&refused).contains("s3://index/archive/") && error(&refused).contains("nothing is indexed"),
+        "{}",
+        error(&refused)
+    );
+    assert!(place.server.keys("empty").iter().all(|key| !key.contains("manifest")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_may_not_be_deleted_stays_and_is_reported_with_a_remedy() {
+    let place = CleanupPlace::snapshotted().await;
+    let all = place.entries();
+    // A retention that would delete everything, and a floor that an index holds.
+    for wrong in [["--min-age", "0s"], ["--keep-snapshots", "0"]] {
+        let refused = place.run("cleanup", &[&["--min-age", "1s"], &wrong[..]].concat()[..]).await;
+        assert_eq!(refused.status.code(), Some(2), "{}", error(&refused));
+    }
+    let owner = IndexOwner::Named { name: "other".to_owned() };
+    let other = IndexRegistration::new("s3://other", owner, Generation::first());
+    let root = place.root();
+    let head = root.head().await.expect("a root");
+    let recorded = head.as_ref().and_then(|head| head.state.schedule()).map(|known| known.newest().parameters);
+    let parameters = recorded.unwrap_or_else(|| LogParameters::with_expiry(Duration::from_secs(1)));
+    root.register(head, &parameters, "s3://other", &other, LogCursor::default(), None).await.expect("it registers");
+    let (code, kept) = place.clean(&[]).await;
+    assert_eq!((code, &kept["deleted"]), (Some(0), &0.into()), "{kept}");
+    let rule = kept["rules"].as_array().expect("rules").iter().find(|rule| rule["rule"] == "index s3://other");
+    assert!(
+        rule.is_some_and(|rule| rule["why"].as_str().is_some_and(|why| why.contains("tidemark log unregister"))),
+        "{kept}"
+    );
+    // It is dead, and its bucket is gone.
+    let asked = place.run("log", &["unregister", "s3://other"]).await;
+    assert_eq!(asked.status.code(), Some(2));
+    assert!(error(&asked).contains("--yes") && error(&asked).contains("nothing was changed"), "{}", error(&asked));
+    let done = place.run("log", &["unregister", "--yes", "s3://other"]).await;
+    assert!(done.status.success(), "{}", error(&done));
+    assert!(!place.root().state().await.expect("a root").indexes.contains_key("s3://other"));
+
+    // Credentials that may not delete.
+    place
+        .server
+        .inject(FaultRule::always(InjectedFault::Forbidden).on(StoreOperation::Delete).on(StoreOperation::DeleteMany));
+    let (code, refused) = place.clean(&[]).await;
+    assert_eq!(
+        (code, &refused["deleted"], &refused["held"]["denied"]),
+        (Some(1), &0.into(), &SETTLED.into()),
+        "{refused}"
+    );
+    let result = place.result();
+    assert_eq!((result.state, result.reason), (TaskState::Failed, Some(Reason::DeletionRefused)), "{result:?}");
+    assert!(result.message.contains("allow them to delete"), "{}", result.message);
+    assert_eq!(place.entries(), all);
+    place.server.calm();
+
+    // An answer that is lost.
+    place.server.inject(FaultRule::always(InjectedFault::DropAfter).on(StoreOperation::DeleteMany).times(1));
+    let (code, done) = place.clean(&[]).await;
+    assert_eq!((code, &done["deleted"], &done["left"]), (Some(0), &SETTLED.into(), &YOUNG.into()), "{done}");
+    assert_eq!(place.entries().len() as u64, YOUNG);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_verified_snapshot_nothing_goes() {
+    let place = CleanupPlace::snapshotted().await;
+    let archive: Vec<_> = place.server.keys("index").into_iter().filter(|key| key.ends_with(".parquet")).collect();
+    let body = place.server.body("index", &archive[0]).expect("a data file");
+    let mut damaged = body.to_vec();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    let all = place.entries();
+    place.server.insert("index", &archive[0], damaged);
+    let (code, said) = place.clean(&[]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert_eq!((place.result().reason, place.entries()), (Some(Reason::ArchiveDamaged), all.clone()), "{said}");
+    for key in place.server.keys("index").into_iter().filter(|key| key.starts_with("snapshots/")) {
+        place.server.remove("index", &key);
+    }
+    let (code, said) = place.clean(&[]).await;
+    assert_eq!((code, place.result().state), (Some(1), TaskState::Refused), "{said}");
+    assert_eq!((place.result().reason, place.entries()), (Some(Reason::NoVerifiedSnapshot), all), "{said}");
+}
