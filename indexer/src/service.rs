@@ -26,5 +26,7 @@ pub use index::{IndexOptions, IndexService};
 pub use serve::{ServeOptions, ServeService};
 #[cfg(feature = "archive")]
 pub(crate) use snapshot::{IndexOfLog, SnapshotService, recovery_window};
+#[cfg(feature = "archive")]
+pub(crate) use snapshot_archive::TableArchive;
 pub use startup_retry::StartupMode;
 pub use stores::{AccessMode, OpenStores, PodStores, StoreRequestCounts, StoresSettings};

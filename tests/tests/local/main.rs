@@ -47,3 +47,4 @@ mod readme;
 mod task_commands;
 mod unreadable;
 mod verify;
+mod verify_archive;

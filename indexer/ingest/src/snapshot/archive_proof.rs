@@ -2,12 +2,13 @@
 
 use std::pin::pin;
 
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::TryStreamExt as _;
 use tidemark_catalog::{LogCursor, SetDigest};
 
 use super::{
     error::SnapshotError,
-    log_archive::{ArchiveVersion, LogArchive},
+    log_archive::{ArchiveVersion, LogArchive, SettledRecord},
+    paired_streams::paired,
     settled_records::{SettledPlace, SettledRecords},
 };
 use crate::record::OperationRecord;
@@ -62,33 +63,28 @@ pub(super) async fn prove_archive(
     if to <= from {
         return Ok(());
     }
-    let mut places = pin!(settled.places(from.second()..to.second()).peekable());
-    let mut rows = archive.rows(version, from..to);
+    let rows = archive.rows(version, from..to);
+    let places = settled.places(from.second()..to.second()).map_err(SnapshotError::from);
+    let key_of_row = |row: &SettledRecord| (row.record.token, row.record.op);
+    let key_of_place = |settled: &SettledPlace| (settled.place.token, settled.place.op);
+    let mut pairs = pin!(paired(rows, places, key_of_row, key_of_place));
     let mut found = RowSums::default();
-    while let Some(row) = rows.try_next().await? {
-        let record = row.record;
+    while let Some((row, indexed)) = pairs.try_next().await? {
+        let Some(SettledRecord { record, .. }) = row else {
+            indexed.as_ref().map_or(Ok(()), missing)?;
+            continue;
+        };
         on_row();
         if written_from <= LogCursor(record.token.second()) {
             found.insert(&record);
         }
-        let key = (record.token, record.op);
-        let key_of = |next: &SettledPlace| (next.place.token, next.place.op);
-        while let Some(earlier) =
-            places.as_mut().next_if(|next| !next.as_ref().is_ok_and(|next| key <= key_of(next))).await
-        {
-            missing(&earlier?)?;
-        }
-        let indexed = places.as_mut().next_if(|next| next.as_ref().is_ok_and(|next| key == key_of(next))).await;
-        let outcome = indexed.transpose()?.map(|indexed| indexed.place.outcome);
+        let outcome = indexed.map(|indexed| indexed.place.outcome);
         if outcome != Some(record.decision.outcome) {
             return Err(damaged(format!(
                 "it has operation {} of {} as {:?} where the index has {outcome:?}",
                 record.op, record.token, record.decision.outcome
             )));
         }
-    }
-    while let Some(left) = places.try_next().await? {
-        missing(&left)?;
     }
     if found != written {
         return Err(damaged(format!(
