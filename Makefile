@@ -47,6 +47,7 @@ deny: ## check licences, bans and sources of every dependency with cargo-deny (b
 bench: ## measure everything in BENCHMARKS.md, on the terminal
 	cargo build --release -p tidemark-indexer -p tidemark-operator
 	TIDEMARK_PROGRAM="$${CARGO_TARGET_DIR:-$$(pwd)/target}/release/tidemark" cargo bench -p tidemark-tests --benches
+	cargo bench -p tidemark-archive --bench archive
 
 fuzz: ## feed damaged input to every parser, FUZZ_SECONDS (60) each
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-60} cargo test -p tidemark-tests --test local -- parsers:: --nocapture

@@ -11,6 +11,7 @@ mod command_line;
 mod demo;
 mod dev;
 mod exit;
+#[cfg(feature = "archive")]
 mod gc;
 mod index;
 mod job_report;
@@ -28,6 +29,7 @@ mod shutdown;
 mod snapshot;
 #[cfg(feature = "archive")]
 mod snapshots;
+#[cfg(feature = "archive")]
 mod verify;
 
 pub use command_line::CommandLine;

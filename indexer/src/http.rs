@@ -15,6 +15,8 @@ mod export;
 mod extract;
 mod guard;
 mod health;
+#[cfg(feature = "archive")]
+mod iceberg;
 mod large_json;
 mod lineage;
 mod live_descriptors;
@@ -26,6 +28,8 @@ mod pod_report;
 mod problem;
 mod routes;
 mod search;
+#[cfg(feature = "archive")]
+mod served_archive;
 mod server;
 mod status;
 #[cfg(test)]
@@ -36,4 +40,6 @@ pub(crate) use auth::TokenFileError;
 pub use connections::ConnectionLimits;
 pub use live_descriptors::LiveDescriptors;
 pub use openapi::document as openapi_document;
+#[cfg(feature = "archive")]
+pub use served_archive::ServedArchive;
 pub use server::{HttpServer, ServerOptions};

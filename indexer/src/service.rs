@@ -9,6 +9,7 @@ mod cleanup;
 mod dev;
 mod error;
 mod index;
+#[cfg(feature = "archive")]
 mod index_of_log;
 mod parameter_difference;
 mod purge_request;
@@ -28,9 +29,12 @@ pub(crate) use cleanup::cleanup_executor;
 pub use dev::{DevOptions, DevService};
 pub use error::ServiceError;
 pub use index::{IndexOptions, IndexService};
+#[cfg(feature = "archive")]
 pub(crate) use index_of_log::{IndexLookupError, IndexOfLog};
 pub use serve::{ServeOptions, ServeService};
 #[cfg(feature = "archive")]
 pub(crate) use snapshot::{SnapshotService, recovery_window};
+#[cfg(feature = "archive")]
+pub(crate) use snapshot_archive::TableArchive;
 pub use startup_retry::StartupMode;
 pub use stores::{AccessMode, OpenStores, PodStores, StoreRequestCounts, StoresSettings};

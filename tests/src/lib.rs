@@ -8,6 +8,7 @@
 //! - [`FaultyStore`]: an `object_store` decorator that counts, fails and drops preconditions, for stores without a server;
 //! - [`TestStore`]: any of them behind one name, for a suite that runs on all;
 //! - [`IndexPipeline`]: an indexer at work on a log in that server, which starts again when it ends, as a pod would;
+//! - [`ArchivedLog`]: a log in that server that the program has indexed and archived;
 //! - [`TidemarkProcess`]: the `tidemark` program in a process of its own, to be killed;
 //! - [`faults`]: the faults that both of them act out;
 //! - [`cluster`]: a real Kubernetes: an API server alone, or all of it;
@@ -16,6 +17,7 @@
 //! Everything binds to loopback on a port that the system chooses, keeps its data in a temporary folder and ends with the
 //! value that started it, so that any number of runs can go on at once.
 
+mod archived_log;
 mod azurite;
 pub mod bench;
 pub mod cluster;
@@ -34,13 +36,14 @@ mod tools;
 mod watchdog;
 pub mod workload;
 
+pub use archived_log::ArchivedLog;
 pub use azurite::AzuriteServer;
 pub use cluster::{ApiServer, Cluster};
 pub use faulty_store::FaultyStore;
 pub use gcs::GcsServer;
 pub use minio::{MinioServer, issue_certificate};
 pub use pipeline::IndexPipeline;
-pub use program::{ProcessMemory, TidemarkProcess};
+pub use program::{ProcessMemory, TidemarkProcess, folder_environment};
 pub use s3::S3Server;
 pub use stores::TestStore;
 pub use tls_front::TlsFront;

@@ -26,6 +26,26 @@ const CONDITION_PATIENCE: Duration = Duration::from_mins(3);
 /// How often it is looked at.
 const CONDITION_INTERVAL: Duration = Duration::from_millis(100);
 
+/// The environment of a `tidemark index` on these places: it listens on a free port of loopback, and a second is sealed 3 s after it.
+pub(crate) fn index_environment(log: &str, metadata: &str, index: &str) -> BTreeMap<String, String> {
+    let variables = [
+        ("TIDEMARK_LOG", log),
+        ("TIDEMARK_METADATA", metadata),
+        ("TIDEMARK_INDEX", index),
+        ("TIDEMARK_EXPIRY", "1s"),
+        ("TIDEMARK_REQUEST_TIMEOUT", "1s"),
+        ("TIDEMARK_VISIBILITY_DELAY", "0s"),
+        ("TIDEMARK_LISTEN", "127.0.0.1:0"),
+    ];
+    variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+/// The same on the folders `log`, `metadata` and `index` in `folder`.
+pub fn folder_environment(folder: &Path) -> BTreeMap<String, String> {
+    let url = |name: &str| format!("file://{}", folder.join(name).display());
+    index_environment(&url("log"), &url("metadata"), &url("index"))
+}
+
 static BUILT: OnceCell<PathBuf> = OnceCell::const_new();
 /// A running `tidemark`. Dropping it kills it; so does the end of the thread that started it.
 pub struct TidemarkProcess {

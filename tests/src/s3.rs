@@ -16,6 +16,7 @@ use self::objects::S3Buckets;
 use crate::{
     faults::{FaultRule, FaultRules, RuleId, StoreOperation},
     in_process_server::InProcessServer,
+    program::index_environment,
     workload::SampleLog,
 };
 
@@ -94,16 +95,7 @@ impl S3Server {
     /// The environment of a `tidemark index` on the buckets `log`, `meta` and `index` of this server: it listens on a free port of
     /// loopback, and a second is sealed 3 s after it.
     pub fn index_environment(&self) -> BTreeMap<String, String> {
-        let variables = [
-            ("TIDEMARK_LOG", "s3://log"),
-            ("TIDEMARK_METADATA", "s3://meta"),
-            ("TIDEMARK_INDEX", "s3://index"),
-            ("TIDEMARK_EXPIRY", "1s"),
-            ("TIDEMARK_REQUEST_TIMEOUT", "1s"),
-            ("TIDEMARK_VISIBILITY_DELAY", "0s"),
-            ("TIDEMARK_LISTEN", "127.0.0.1:0"),
-        ];
-        let own = variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let own = index_environment("s3://log", "s3://meta", "s3://index");
         self.environment().into_iter().chain(own).collect()
     }
 

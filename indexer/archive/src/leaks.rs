@@ -10,7 +10,7 @@ use futures::{
     StreamExt as _, TryStreamExt as _,
     stream::{self, BoxStream},
 };
-use tidemark_store::{ObjectInfo, Store};
+use tidemark_store::{ObjectInfo, Store, StoreSecond};
 
 use crate::{
     error::ArchiveError,
@@ -20,6 +20,45 @@ use crate::{
     table_files::read_manifest_list,
     version_chain::VersionChain,
 };
+
+/// How many objects are deleted at once.
+const DELETE_CHUNK: usize = 1000;
+
+/// Leaks that were deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeletedLeaks {
+    /// How many.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Deletes the leaks that were written before `before`. One that cannot be deleted keeps no other one; the first such error is returned at
+/// the end.
+pub(crate) async fn delete_leaks(
+    store: &Store,
+    chain: VersionChain,
+    latest: TableVersion,
+    before: StoreSecond,
+) -> Result<DeletedLeaks, ArchiveError> {
+    let old = leaked_objects(store.clone(), chain, latest).try_filter(|leak| std::future::ready(leak.time < before));
+    let mut chunks = old.try_chunks(DELETE_CHUNK);
+    let (mut deleted, mut failure) = (DeletedLeaks::default(), None);
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|error| error.1)?;
+        let keys: Vec<_> = chunk.iter().map(|leak| leak.key.clone()).collect();
+        match store.delete(&keys).await {
+            Ok(()) => {
+                deleted.objects += chunk.len() as u64;
+                deleted.bytes += chunk.iter().map(|leak| leak.size).sum::<u64>();
+            }
+            Err(error) => {
+                failure.get_or_insert(error);
+            }
+        }
+    }
+    failure.map_or(Ok(deleted), |error| Err(error.into()))
+}
 
 /// The objects of attempts whose version, up to `latest`, another attempt has committed.
 pub(crate) fn leaked_objects(
@@ -76,7 +115,9 @@ impl CommittedAttempts {
         if let Some(committed) = self.nonces.get(&version) {
             return Ok(*committed != nonce);
         }
-        // A version without rows: only its own object tells.
-        Ok(self.chain.read(version).await?.is_some_and(|committed| committed.attempt.nonce != nonce))
+        // A version without rows: only its own object tells. The list that it names stays, whatever else that object says.
+        let Some(committed) = self.chain.read(version).await? else { return Ok(false) };
+        let is_its_list = committed.manifest_list().is_some_and(|path| path.ends_with(key));
+        Ok(committed.attempt.nonce != nonce && !is_its_list)
     }
 }

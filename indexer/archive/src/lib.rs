@@ -30,6 +30,7 @@ mod version_chain;
 mod version_files;
 
 pub use error::{ArchiveDamage, ArchiveError, RowRejected};
+pub use leaks::DeletedLeaks;
 pub use metadata::{TableTotals, TableVersion};
 pub use row::ArchiveRow;
 pub use table::ArchiveTable;

@@ -77,6 +77,16 @@ impl TableVersion {
         version_key(self.number)
     }
 
+    /// Where the version's metadata file is, as engines name it.
+    pub fn metadata_location(&self) -> String {
+        format!("{}/{}", self.location, self.key())
+    }
+
+    /// What the metadata file says: Iceberg's table metadata.
+    pub fn metadata_json(&self) -> Result<Value, ArchiveError> {
+        serde_json::to_value(&*self.metadata).map_err(|error| ArchiveError::codec("write metadata", &error))
+    }
+
     /// Where the manifest list is.
     pub(crate) fn manifest_list(&self) -> Option<&str> {
         let current = self.metadata.snapshots.iter().find(|snapshot| snapshot.snapshot_id == self.number);

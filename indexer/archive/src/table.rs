@@ -4,14 +4,14 @@ use std::ops::{Bound, RangeBounds};
 
 use futures::{Stream, stream::BoxStream};
 use tidemark_catalog::{Generation, LogCursor, LogId};
-use tidemark_store::{Entropy, ObjectInfo, Store};
+use tidemark_store::{Entropy, ObjectInfo, Store, StoreSecond};
 use tidemark_wal::Token;
 
 use crate::{
     data_file::WriteLimits,
     error::ArchiveError,
     extension::TableExtension,
-    leaks::leaked_objects,
+    leaks::{DeletedLeaks, delete_leaks, leaked_objects},
     metadata::TableVersion,
     row::ArchiveRow,
     table_rows::rows_of,
@@ -124,5 +124,17 @@ impl ArchiveTable {
     /// is none. Keys are below the table's prefix.
     pub fn leaks(&self, version: &TableVersion) -> BoxStream<'static, Result<ObjectInfo, ArchiveError>> {
         leaked_objects(self.store.clone(), self.chain.clone(), version.clone())
+    }
+
+    /// Deletes the [`leaks`](Self::leaks) that were written before `before`, a store time. Any number of processes may do so, beside those that
+    /// extend the table; it may end at any step, and another one goes on.
+    ///
+    /// Whatever it deletes, no version names and none can name. The margin is for an attempt that lost and does not know: it reads back what it
+    /// writes, and would take a leak that is gone for damage.
+    pub async fn delete_leaks(&self, before: StoreSecond) -> Result<DeletedLeaks, ArchiveError> {
+        match self.latest().await? {
+            Some(latest) => delete_leaks(&self.store, self.chain.clone(), latest, before).await,
+            None => Ok(DeletedLeaks::default()),
+        }
     }
 }

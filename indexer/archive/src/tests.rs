@@ -12,13 +12,14 @@ use tidemark_wal::Outcome;
 use crate::{
     data_file::WriteLimits,
     error::{ArchiveError, RowRejected},
+    leaks::DeletedLeaks,
     metadata::{TableTotals, TableVersion},
     names::version_key,
     row::ArchiveRow,
     table::ArchiveTable,
     testing::{
-        FlakyTransport, SMALL, TransportFault, body_of, cursor, keys_of, log, put_body, record, rows, stream_of, table,
-        token,
+        FlakyTransport, SMALL, TransportFault, body_of, cursor, keys_of, log, put_body, record, rows, second,
+        stream_of, table, token,
     },
 };
 
@@ -298,6 +299,30 @@ async fn nothing_of_an_attempt_that_may_go_on_is_a_leak() {
     let after = extend(&table, rows(5..9), 9).await.unwrap();
     let leaks: Vec<_> = table.leaks(&after).try_collect().await.unwrap();
     assert_eq!(leaks.iter().map(|object| &object.key).collect::<Vec<_>>(), [&attempt]);
+    // It goes once it is old enough, and nothing else does.
+    let objects = keys_of(&inner, "").await;
+    assert_eq!(table.delete_leaks(leaks[0].time).await.unwrap(), DeletedLeaks::default());
+    let deleted = table.delete_leaks(leaks[0].time.next()).await.unwrap();
+    assert_eq!(deleted, DeletedLeaks { objects: 1, bytes: leaks[0].size });
+    let left: Vec<_> = objects.into_iter().filter(|key| *key != attempt).collect();
+    assert_eq!(keys_of(&inner, "").await, left);
+    assert_eq!(table.delete_leaks(leaks[0].time.next()).await.unwrap(), DeletedLeaks::default());
+}
+
+/// Damage of one object is no reason to delete another one.
+#[tokio::test]
+async fn the_list_that_a_version_names_stays_though_its_nonce_was_changed() {
+    let inner = Arc::new(InMemory::new());
+    let table = table(&FlakyTransport::steady(&inner), 1);
+    let idle = extend(&table, vec![], 5).await.unwrap();
+    extend(&table, rows(5..9), 9).await.unwrap();
+    let body = String::from_utf8(body_of(&inner, &idle.key()).await.to_vec()).unwrap();
+    let nonce = format!(r#""tidemark.nonce":"{}""#, idle.attempt.nonce);
+    assert!(body.contains(&nonce), "{body}");
+    put_body(&inner, &idle.key(), body.replace(&nonce, &format!(r#""tidemark.nonce":"{}""#, "ab".repeat(16)))).await;
+    let objects = keys_of(&inner, "").await;
+    assert_eq!(table.delete_leaks(second(u64::from(u32::MAX))).await.unwrap(), DeletedLeaks::default());
+    assert_eq!(keys_of(&inner, "").await, objects);
 }
 
 #[tokio::test]

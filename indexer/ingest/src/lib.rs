@@ -83,6 +83,6 @@ pub use record::{LatestCommit, OperationRecord, WriterKey, whole_payload};
 pub use record_bytes::{EntryBody, ObjectBytes};
 pub use status::{IndexSize, IngestProblem, IngestProgress, IngestRole, IngestStatus};
 pub use verify::{
-    FindingSeverity, IndexVerifier, OutcomeFigures, OutcomeSelection, VerifyCheck, VerifyError, VerifyFinding,
-    VerifyObserver, VerifyOptions, VerifySummary,
+    ArchiveFigures, ArchiveOpener, FindingSeverity, IndexVerifier, OutcomeFigures, OutcomeSelection, VerifyCheck,
+    VerifyError, VerifyFinding, VerifyObserver, VerifyOptions, VerifySummary,
 };

@@ -6,12 +6,15 @@
 //! | `audit_wait` | waits for the audit, which says what is settled |
 //! | `settled_records` | the settled operations of a manifest in token order, in bounded memory |
 //! | `log_archive` | what a snapshot needs of an archive |
+//! | `archive_comparison` | an archive and an index, operation by operation |
 //! | `object_proof`, `archive_proof` | what is read again before a pin is marked as verified |
+//! | `paired_streams` | two streams in the same order, item by item |
 //! | `descriptor_source` | the bytes of descriptors that are too large for records |
 //! | `copier` | a snapshot in a second store |
 //! | `error` | what can go wrong |
 //! | `model_archive` | a model of an archive, for tests and the simulation |
 
+mod archive_comparison;
 mod archive_proof;
 mod audit_wait;
 mod copier;
@@ -21,11 +24,16 @@ mod log_archive;
 mod maker;
 pub mod model_archive;
 mod object_proof;
+mod paired_streams;
 mod progress;
 mod settled_records;
 
+pub(crate) use archive_comparison::{ArchiveComparison, ArchiveDifference, ArchiveWindow};
 pub use copier::{SnapshotCopier, SnapshotPlace};
 pub use error::SnapshotError;
-pub use log_archive::{ArchiveVersion, LogArchive, SettledRecord, SettledStream};
+pub use log_archive::{
+    ArchiveFault, ArchiveObjects, ArchiveReport, ArchiveVersion, LogArchive, SettledRecord, SettledStream,
+};
 pub use maker::{SnapshotMaker, SnapshotReport, SnapshotRequest};
 pub use progress::{SnapshotProgress, SnapshotStep};
+pub(crate) use settled_records::SettledRecords;

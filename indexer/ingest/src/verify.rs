@@ -1,15 +1,17 @@
-//! Verification of an index: chains, objects, outcomes, and what nothing names. It reads only, beside writers, compactions and collectors.
+//! Verification of an index: chains, objects, archive, outcomes, and what nothing names. It reads only, beside writers, compactions and collectors.
 //!
 //! | file | what is checked |
 //! |---|---|
 //! | `chain_check` | every record of the root, of each generation, of the pins and of the collectors: present, whole, linked |
 //! | `object_check` | every object that the latest manifest and the pins name: there, its bytes, what its records are |
+//! | `archive_check` | the archive: its objects, what snapshots and the log's floor know of it, its rows beside the index |
 //! | `outcome_check` | outcomes that are decided again from the log, and entries that either side lacks |
 //! | `outcome_comparison` | what a recorded and a new decision say of each other: a pure function |
 //! | `garbage_check` | objects of ours that nothing names |
 //! | `finding` | what a check reports |
 //! | `index_verifier` | the order of the checks |
 
+mod archive_check;
 mod chain_check;
 mod finding;
 mod garbage_check;
@@ -18,6 +20,7 @@ mod object_check;
 mod outcome_check;
 mod outcome_comparison;
 
+pub use archive_check::ArchiveFigures;
 pub use finding::{FindingSeverity, VerifyCheck, VerifyFinding, VerifyObserver};
-pub use index_verifier::{IndexVerifier, VerifyError, VerifyOptions, VerifySummary};
+pub use index_verifier::{ArchiveOpener, IndexVerifier, VerifyError, VerifyOptions, VerifySummary};
 pub use outcome_check::{OutcomeFigures, OutcomeSelection};

@@ -6,11 +6,11 @@ use clap::{Parser, Subcommand};
 
 #[cfg(feature = "demo")]
 use super::demo;
-use super::{append, args, audit, check, dev, exit::CommandExit, gc, index, log, probe, serve, verify};
+use super::{append, args, audit, check, dev, exit::CommandExit, index, log, probe, serve};
+#[cfg(feature = "archive")]
+use super::{cleanup, gc, snapshot, snapshots, verify};
 #[cfg(feature = "kubernetes")]
 use super::{kubectl, lint};
-#[cfg(feature = "archive")]
-use super::{cleanup, snapshot, snapshots};
 
 /// Full-text search over write-ahead logs in object storage.
 ///
@@ -45,6 +45,7 @@ enum CliCommand {
     Demo(demo::DemoCommand),
     Log(log::LogCommand),
     Audit(audit::AuditCommand),
+    #[cfg(feature = "archive")]
     Gc(gc::GcCommand),
     #[cfg(feature = "archive")]
     Cleanup(cleanup::CleanupCommand),
@@ -52,6 +53,7 @@ enum CliCommand {
     Snapshot(snapshot::SnapshotCommand),
     #[cfg(feature = "archive")]
     Snapshots(snapshots::SnapshotsCommand),
+    #[cfg(feature = "archive")]
     Verify(verify::VerifyCommand),
     Check(check::CheckCommand),
     #[cfg(feature = "kubernetes")]
@@ -82,6 +84,7 @@ impl CommandLine {
             CliCommand::Demo(demo) => demo.run().await,
             CliCommand::Log(log) => log.run().await,
             CliCommand::Audit(audit) => Box::pin(audit.run()).await,
+            #[cfg(feature = "archive")]
             CliCommand::Gc(gc) => gc.run().await,
             #[cfg(feature = "archive")]
             CliCommand::Cleanup(cleanup) => Box::pin(cleanup.run()).await,
@@ -89,6 +92,7 @@ impl CommandLine {
             CliCommand::Snapshot(snapshot) => Box::pin(snapshot.run()).await,
             #[cfg(feature = "archive")]
             CliCommand::Snapshots(snapshots) => snapshots.run().await,
+            #[cfg(feature = "archive")]
             CliCommand::Verify(verify) => Box::pin(verify.run()).await,
             CliCommand::Check(check) => check.run().await,
             #[cfg(feature = "kubernetes")]

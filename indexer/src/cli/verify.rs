@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use clap::Args;
-use tidemark_catalog::{GarbageCounts, RootChain};
+use tidemark_archive::ArchiveTable;
+use tidemark_catalog::{GarbageCounts, LogId, RootChain};
 use tidemark_crds::{Reason, TaskFigures, TaskResult};
 use tidemark_ingest::{
-    IndexVerifier, OutcomeFigures, OutcomeSelection, ToCause as _, VerifyCheck, VerifyFinding, VerifyObserver,
-    VerifyOptions, VerifySummary,
+    ArchiveFigures, IndexVerifier, OutcomeFigures, OutcomeSelection, ToCause as _, VerifyCheck, VerifyFinding,
+    VerifyObserver, VerifyOptions, VerifySummary, snapshot::LogArchive,
 };
 use tidemark_search::TantivyEngine;
-use tidemark_store::{Entropy, error_chain};
+use tidemark_store::{Entropy, Store, error_chain};
 
 use super::{
     args::{CacheArgs, ExistingIndexArgs, OutputArgs},
@@ -18,17 +19,18 @@ use super::{
     job_report::JobReportArgs,
     output::{ProgressReporter, print_json, print_line},
 };
-use crate::service::{AccessMode, OpenStores, PodStores, ServiceError, cache_options};
+use crate::service::{AccessMode, OpenStores, PodStores, ServiceError, TableArchive, cache_options};
 
 /// Entries that are read at once.
 const FETCHES: usize = 32;
 /// Bytes that entries take in memory while they are read.
 const ENTRY_MEMORY: u64 = 64 << 20;
 
-/// Verify an index: its chains, its objects, its snapshots, and what it says of the log.
+/// Verify an index: its chains, its objects, its snapshots, its archive, and what it says of the log.
 ///
-/// Every record of the chains is read, and every object that the index and its snapshots consist of: whether it is there, has the bytes
-/// that were written, and holds the records that the manifest counts. Then outcomes are decided again from the log, of a
+/// Every record of the chains is read, and every object that the index, its snapshots and its archive consist of: whether it is there, has
+/// the bytes that were written, and holds the records that the manifest or the table counts. Rows of the archive, of a sample or all, are
+/// compared with the index. Then outcomes are decided again from the log, of a
 /// sample or of all operations, and entries of the log are looked for in the index. What nothing names is counted.
 ///
 /// It writes nothing, and works while an indexer writes. An outcome was decided once: a bundle that was deleted later is reported as
@@ -43,10 +45,11 @@ pub(super) struct VerifyCommand {
     places: ExistingIndexArgs,
     #[command(flatten)]
     cache: CacheArgs,
-    /// Decide the outcomes of so many operations again, and look for as many entries of the log in the index.
+    /// Decide the outcomes of so many operations again, compare as many rows of the archive with the index, and look for as many
+    /// entries of the log there.
     #[arg(long, env = "TIDEMARK_SAMPLE", value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(..=1_000_000))]
     sample: u64,
-    /// Decide all outcomes again. It reads every entry of the log and every descriptor.
+    /// Decide all outcomes again, and compare all rows. It reads every entry of the log, every descriptor and every record.
     #[arg(long, env = "TIDEMARK_ALL")]
     all: bool,
     /// The seed that chooses the sample; a random one if left out.
@@ -96,7 +99,11 @@ async fn verify(
     let OpenStores { log, index } = stores.open()?;
     let log = log.ok_or_else(|| ServiceError::Ended { task: "command", why: "no log was named".to_owned() })?;
     let (options, _folder) = cache_options(cache_dir, cache_mib << 20)?;
+    let for_archive = entropy.clone();
     let verifier = IndexVerifier {
+        archive: Box::new(move |index: &Store, log: &LogId| -> Box<dyn LogArchive> {
+            Box::new(TableArchive(ArchiveTable::open(index, log, for_archive.clone())))
+        }),
         root: RootChain::open(&log, entropy.clone()).moved_from(moved.url().as_deref()),
         engine: Arc::new(TantivyEngine::open(index.clone(), &options)?),
         log,
@@ -149,6 +156,9 @@ fn print_summary(summary: &VerifySummary, outcomes: OutcomeSelection) -> anyhow:
     if let OutcomeSelection::Sample { count, seed } = outcomes {
         print_line(&format!("sample      {count} operations and {count} entries, chosen by --seed {seed}"))?;
     }
+    if let Some(figures) = &summary.archive {
+        print_line(&archive_line(figures))?;
+    }
     if let Some(figures) = &summary.outcomes {
         print_line(&outcomes_line(figures))?;
         let OutcomeFigures { entries, missing_entries, below_floor, .. } = figures;
@@ -169,6 +179,14 @@ fn print_summary(summary: &VerifySummary, outcomes: OutcomeSelection) -> anyhow:
     print_line(&format!("findings    {damage} of damage, {unverified} not verified, {notices} notices"))
 }
 
+fn archive_line(figures: &ArchiveFigures) -> String {
+    let ArchiveFigures { version, end, operations, files, bytes, compared, differ, leaks, leak_bytes, .. } = figures;
+    format!(
+        "archive     version {version}, the log up to {end}, {operations} operations in {files} files, {bytes} bytes; {compared} compared \
+         with the index, {differ} differ; {leaks} leaks, {leak_bytes} bytes"
+    )
+}
+
 fn outcomes_line(figures: &OutcomeFigures) -> String {
     let OutcomeFigures { operations, agree, unprovable, pending, differ, unread, .. } = figures;
     format!(
@@ -177,15 +195,18 @@ fn outcomes_line(figures: &OutcomeFigures) -> String {
 }
 
 fn task_result(summary: &VerifySummary) -> TaskResult {
-    let VerifySummary { generation, manifest, cursor, bytes, damage, unverified, outcomes, garbage, .. } = summary;
+    let VerifySummary { generation, manifest, cursor, bytes, damage, unverified, archive, outcomes, garbage, .. } =
+        summary;
     let leaks = |counts: &GarbageCounts| counts.garbage - counts.candidates + counts.stray_lists;
+    let of_archive = archive.unwrap_or_default();
+    let compared = of_archive.compared;
     let figures = TaskFigures {
         generation: generation.as_ref().map(ToString::to_string),
         manifest: *manifest,
         cursor: cursor.map(|cursor| cursor.second().timestamp()),
-        entries: outcomes.as_ref().map(|figures| figures.operations + figures.entries),
+        entries: outcomes.as_ref().map(|figures| figures.operations + figures.entries + compared),
         bytes: Some(bytes + outcomes.as_ref().map_or(0, |figures| figures.bytes)),
-        leaks: garbage.as_ref().map(leaks),
+        leaks: garbage.as_ref().map(|counts| leaks(counts) + of_archive.leaks),
         damaged: Some(*damage),
         ..TaskFigures::default()
     };
@@ -200,7 +221,11 @@ fn task_result(summary: &VerifySummary) -> TaskResult {
         ),
         (_, _) => {
             // What is only changed outcomes is no damage of objects.
-            let reason = if differ >= *damage { Reason::OutcomesDiffer } else { Reason::IndexDamaged };
+            let reason = match summary.archive_damage {
+                of_archive if of_archive >= *damage => Reason::ArchiveDamaged,
+                _ if differ >= *damage => Reason::OutcomesDiffer,
+                _ => Reason::IndexDamaged,
+            };
             TaskResult::failed(
                 reason,
                 format!(

@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "archive")]
+use super::served_archive::ServedArchive;
 use super::{arguments::MinTokenArgs, extract::QueryString, live_descriptors::LiveDescriptors, problem::HttpProblem};
 use crate::{metrics::MetricsRegistry, pod_status::PodStatus};
 use tidemark_search::{SearchError, SearchService, api::StatusAnswer};
@@ -14,6 +16,8 @@ use tidemark_search::{SearchError, SearchService, api::StatusAnswer};
 pub(crate) struct AppState {
     inner: Arc<AppInner>,
     live: LiveDescriptors,
+    #[cfg(feature = "archive")]
+    archive: ServedArchive,
 }
 
 struct AppInner {
@@ -44,12 +48,29 @@ impl AppState {
         openapi: &'static str,
     ) -> Self {
         let inner = Arc::new(AppInner { search, metrics, stop, pod, mode, openapi });
-        Self { inner, live: LiveDescriptors::default() }
+        Self {
+            inner,
+            live: LiveDescriptors::default(),
+            #[cfg(feature = "archive")]
+            archive: ServedArchive::default(),
+        }
     }
 
     /// The same over these metadata stores.
     pub(super) fn with_live_descriptors(self, live: LiveDescriptors) -> Self {
         Self { live, ..self }
+    }
+
+    /// The same with this archive.
+    #[cfg(feature = "archive")]
+    pub(super) fn with_archive(self, archive: ServedArchive) -> Self {
+        Self { archive, ..self }
+    }
+
+    /// The archive.
+    #[cfg(feature = "archive")]
+    pub(super) fn archive(&self) -> &ServedArchive {
+        &self.archive
     }
 
     /// Says whether descriptors are in the metadata stores.

@@ -147,6 +147,29 @@ impl HttpProblem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", "the service is not ready", detail).retry_after(2)
     }
 
+    /// The object store fails.
+    pub(crate) fn storage(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage", "the object store failed", detail).retry_after(5)
+    }
+
+    /// A namespace that the catalog of tables does not have.
+    #[cfg(feature = "archive")]
+    pub(crate) fn no_such_namespace(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "no-such-namespace", "there is no such namespace", detail)
+    }
+
+    /// A table that the catalog of tables does not have.
+    #[cfg(feature = "archive")]
+    pub(crate) fn no_such_table(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "no-such-table", "there is no such table", detail)
+    }
+
+    /// The archive is damaged, or is not this log's.
+    #[cfg(feature = "archive")]
+    pub(crate) fn archive_unreadable(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "archive", "the archive cannot be read", detail)
+    }
+
     /// A fault of ours. The details are in the log.
     pub(crate) fn internal() -> Self {
         Self::new(
@@ -209,9 +232,7 @@ impl From<SearchError> for HttpProblem {
             .retry_after(1),
             SearchError::Overloaded { .. } => Self::overloaded(detail),
             SearchError::NotReady { .. } => Self::not_ready(detail),
-            SearchError::Storage { .. } => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "storage", "the object store failed", detail).retry_after(5)
-            }
+            SearchError::Storage { .. } => Self::storage(detail),
             SearchError::Internal { detail } => {
                 tracing::error!(error = %detail, "a search failed");
                 Self::internal()
@@ -223,12 +244,14 @@ impl From<SearchError> for HttpProblem {
 impl IntoResponse for HttpProblem {
     fn into_response(self) -> Response {
         let (status, retry_after) = (self.status(), self.retry_after);
-        let mut response = (status, Json(*self.0)).into_response();
+        let mut response = (status, Json(&*self.0)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
         if let Some(seconds) = retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        // For layers that give it another form.
+        response.extensions_mut().insert(self);
         response
     }
 }

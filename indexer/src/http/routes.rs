@@ -2,18 +2,23 @@
 
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+#[cfg(feature = "archive")]
+use super::iceberg;
 use super::{
     app::AppState, entities, entries, export, health, lineage, metrics, openapi_route, pod_report, search, status,
 };
 
 /// What makes work: requests that are limited in number and time.
 pub(super) fn search_routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new()
+    let routes = OpenApiRouter::new()
         .routes(routes!(search::search))
         .routes(routes!(export::export))
         .routes(routes!(entries::entry))
         .routes(routes!(entities::entity))
-        .routes(routes!(lineage::lineage))
+        .routes(routes!(lineage::lineage));
+    #[cfg(feature = "archive")]
+    let routes = routes.merge(iceberg::catalog_routes());
+    routes
 }
 
 /// What every server has.

@@ -23,6 +23,8 @@ use super::{
     problem::HttpProblem,
     routes,
 };
+#[cfg(feature = "archive")]
+use super::{iceberg, served_archive::ServedArchive};
 use crate::{metrics::MetricsRegistry, pod_status::PodStatus};
 use tidemark_search::{IndexSearcher, SearchService};
 
@@ -124,6 +126,12 @@ impl HttpServer {
         Self { app: self.app.with_live_descriptors(live), ..self }
     }
 
+    /// The catalog of tables has this archive.
+    #[cfg(feature = "archive")]
+    pub fn with_archive(self, archive: ServedArchive) -> Self {
+        Self { app: self.app.with_archive(archive), ..self }
+    }
+
     /// All routes with all that they share.
     pub fn router(&self) -> Router {
         let guard = RequestLimits::new(self.options.concurrency, self.options.timeout);
@@ -145,9 +153,12 @@ impl HttpServer {
             None => routes,
         };
         let cors = CorsPolicy::new(&self.options.cors_origins, self.auth.is_some());
-        routes
+        let routes = routes
             .layer(from_fn_with_state(cors, cors::share_answers))
-            .layer(CatchPanicLayer::custom(guard::panic_response))
+            .layer(CatchPanicLayer::custom(guard::panic_response));
+        #[cfg(feature = "archive")]
+        let routes = routes.layer(from_fn(iceberg::use_iceberg_form));
+        routes
             .layer(from_fn(guard::add_security_headers))
             .layer(from_fn_with_state(self.app.clone(), guard::record_request))
             .layer(CompressionLayer::new())

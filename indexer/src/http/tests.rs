@@ -8,6 +8,8 @@ mod document;
 mod export;
 mod fake;
 mod hostile;
+#[cfg(feature = "archive")]
+mod iceberg;
 mod live;
 mod pages;
 

@@ -28,6 +28,8 @@ use super::{
     stores::{OpenStores, PodStores},
     supervise::{TaskSupervisor, ingest_beside},
 };
+#[cfg(feature = "archive")]
+use crate::http::ServedArchive;
 use crate::{
     http::{HttpServer, LiveDescriptors, ServerOptions},
     metrics::MetricsRegistry,
@@ -83,6 +85,8 @@ struct IndexTask {
     status: watch::Sender<IngestStatus>,
     entropy: Entropy,
     live: LiveDescriptors,
+    #[cfg(feature = "archive")]
+    archive: ServedArchive,
     /// Opened once: credentials are read again without opening.
     stores: OnceLock<OpenStores>,
     engine: OnceLock<Arc<TantivyEngine>>,
@@ -122,6 +126,8 @@ impl IndexService {
             status,
             entropy: Entropy::from_os(),
             live: LiveDescriptors::default(),
+            #[cfg(feature = "archive")]
+            archive: ServedArchive::default(),
             stores: OnceLock::new(),
             engine: OnceLock::new(),
             ready: Mutex::default(),
@@ -175,8 +181,11 @@ impl IndexTask {
         let pod = self.pod.clone();
         if self.options.search {
             let search = Arc::clone(&self.search) as Arc<dyn SearchService>;
-            HttpServer::with_pod_status(pod, search, metrics, options, stop.clone())
-                .with_live_descriptors(self.live.clone())
+            let server = HttpServer::with_pod_status(pod, search, metrics, options, stop.clone())
+                .with_live_descriptors(self.live.clone());
+            #[cfg(feature = "archive")]
+            let server = server.with_archive(self.archive.clone());
+            server
         } else {
             HttpServer::status_only(pod, metrics, options, stop.clone())
         }
@@ -239,6 +248,8 @@ impl IndexTask {
         self.pod.clear_problem(OPENING);
         let IngestParts { log, root, chain, engine, identity, folder } = ready;
         self.live.set_stores(&log.metadata);
+        #[cfg(feature = "archive")]
+        self.archive.set_index(&chain, &self.entropy);
         let mut follower = None;
         if self.options.search && self.options.listen.is_some() {
             let tail = (&log, Arc::new(root.clone()) as Arc<dyn ParameterSource>);

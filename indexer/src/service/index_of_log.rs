@@ -1,15 +1,12 @@
 //! The index that a log has in a store, for the commands that work on one that was made before.
 
-#[cfg(feature = "archive")]
-use tidemark_catalog::PinChain;
-use tidemark_catalog::{CatalogError, Generation, IndexChain, LogId, RootChain};
+use tidemark_catalog::{CatalogError, Generation, IndexChain, LogId, PinChain, RootChain};
 use tidemark_crds::Reason;
 use tidemark_ingest::{FailureCause, ToCause};
 use tidemark_store::{Entropy, Store};
 use tidemark_wal::Log;
 
 /// The open generation of the index that a log has in a store.
-#[cfg_attr(not(feature = "archive"), expect(dead_code, reason = "what makes snapshots needs all of it"))]
 pub(crate) struct IndexOfLog {
     /// The log.
     pub(crate) log: Log,
@@ -81,7 +78,6 @@ impl IndexOfLog {
     }
 
     /// The log's pins in it.
-    #[cfg(feature = "archive")]
     pub(crate) fn pins(&self) -> PinChain {
         PinChain::open(self.chain.index(), &self.id, self.entropy.clone())
     }

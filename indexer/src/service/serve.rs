@@ -15,6 +15,8 @@ use super::{
     stores::{OpenStores, PodStores},
     supervise::TaskSupervisor,
 };
+#[cfg(feature = "archive")]
+use crate::http::ServedArchive;
 use crate::{
     http::{HttpServer, LiveDescriptors, ServerOptions},
     metrics::MetricsRegistry,
@@ -59,6 +61,8 @@ struct ServeTask {
     search: Arc<IndexSearcher>,
     entropy: Entropy,
     live: LiveDescriptors,
+    #[cfg(feature = "archive")]
+    archive: ServedArchive,
     /// What the first attempt starts with, if it was opened before.
     ready: Mutex<Option<Arc<IndexFollower>>>,
 }
@@ -74,7 +78,16 @@ impl ServeService {
             pod.set_identity(identity);
         }
         let (entropy, live) = (Entropy::from_os(), LiveDescriptors::default());
-        let task = ServeTask { options, pod, search, entropy, live, ready: Mutex::default() };
+        let task = ServeTask {
+            options,
+            pod,
+            search,
+            entropy,
+            live,
+            #[cfg(feature = "archive")]
+            archive: ServedArchive::default(),
+            ready: Mutex::default(),
+        };
         if task.options.startup == StartupMode::FailFast {
             *task.ready.lock().await = Some(task.open().await?);
         }
@@ -115,6 +128,8 @@ impl ServeTask {
         let options = ServerOptions { cors_origins: self.options.cors_origins.clone(), ..ServerOptions::default() };
         let server = HttpServer::with_pod_status(pod, search, metrics, options, stop.clone())
             .with_live_descriptors(self.live.clone());
+        #[cfg(feature = "archive")]
+        let server = server.with_archive(self.archive.clone());
         match &self.options.token_file {
             Some(file) => server.with_bearer_token(file.clone()),
             None => server,
@@ -157,6 +172,8 @@ impl ServeTask {
             Some(root) => chain.for_log(root),
             None => chain,
         };
+        #[cfg(feature = "archive")]
+        self.archive.set_index(&chain, &self.entropy);
         let engine = Arc::new(TantivyEngine::open(index, &self.options.cache)?);
         let tail = log.as_ref().zip(root).map(|(log, root)| (log, Arc::new(root) as Arc<dyn ParameterSource>));
         Ok(IndexFollower::new(engine, chain, tail, &FollowerOptions::default())?)

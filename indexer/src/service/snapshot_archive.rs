@@ -5,16 +5,32 @@ use std::{ops::Range, sync::Arc};
 use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use parking_lot::Mutex;
-use tidemark_archive::{ArchiveError, ArchiveRow, ArchiveTable, RowRejected, TableVersion};
+use tidemark_archive::{ArchiveDamage, ArchiveError, ArchiveRow, ArchiveTable, RowRejected, TableReport, TableVersion};
 use tidemark_catalog::{ArchiveExtent, Generation, LogCursor};
 use tidemark_ingest::{
     FailureCause, ToCause,
-    snapshot::{ArchiveVersion, LogArchive, SettledRecord, SettledStream, SnapshotError},
+    snapshot::{
+        ArchiveFault, ArchiveObjects, ArchiveReport, ArchiveVersion, LogArchive, SettledRecord, SettledStream,
+        SnapshotError,
+    },
 };
 use tidemark_wal::Token;
 
 /// The Iceberg table of a log.
-pub(super) struct TableArchive(pub(super) ArchiveTable);
+#[derive(Clone)]
+pub(crate) struct TableArchive(pub(crate) ArchiveTable);
+
+impl TableArchive {
+    /// The version as the table has it.
+    async fn table_version(&self, version: &ArchiveVersion) -> Result<TableVersion, SnapshotError> {
+        let gone = || SnapshotError::ArchiveDamaged {
+            key: format!("version {} of the archive", version.number),
+            why: "it is gone, or is another one".to_owned(),
+        };
+        let found = self.0.version(version.number).await.map_err(to_error)?;
+        found.filter(|found| found.hash == version.hash).ok_or_else(gone)
+    }
+}
 
 #[async_trait]
 impl LogArchive for TableArchive {
@@ -29,6 +45,10 @@ impl LogArchive for TableArchive {
 
     async fn latest(&self) -> Result<Option<ArchiveVersion>, SnapshotError> {
         Ok(self.0.latest().await.map_err(to_error)?.as_ref().map(version_of))
+    }
+
+    async fn version(&self, number: u64) -> Result<Option<ArchiveVersion>, SnapshotError> {
+        Ok(self.0.version(number).await.map_err(to_error)?.as_ref().map(version_of))
     }
 
     async fn extend(
@@ -56,16 +76,11 @@ impl LogArchive for TableArchive {
     }
 
     fn rows(&self, version: &ArchiveVersion, seconds: Range<LogCursor>) -> SettledStream {
-        let (table, number, hash) = (self.0.clone(), version.number, version.hash.clone());
+        let (archive, version) = (self.clone(), version.clone());
         let rows = async move {
-            let gone = || SnapshotError::ArchiveDamaged {
-                key: format!("version {number} of the archive"),
-                why: "it is gone, or is another one".to_owned(),
-            };
-            let version = table.version(number).await.map_err(to_error)?;
-            let version = version.filter(|version| version.hash == hash).ok_or_else(gone)?;
+            let version = archive.table_version(&version).await?;
             let tokens = Token::first_of(seconds.start.second())..Token::first_of(seconds.end.second());
-            Ok::<_, SnapshotError>(table.rows(&version, tokens).map_err(to_error))
+            Ok::<_, SnapshotError>(archive.0.rows(&version, tokens).map_err(to_error))
         };
         let settled = |row: ArchiveRow| SettledRecord {
             generation: row.generation,
@@ -73,6 +88,24 @@ impl LogArchive for TableArchive {
             large_descriptor: row.large_descriptor,
         };
         stream::once(rows).try_flatten().map_ok(settled).boxed()
+    }
+
+    async fn verify(&self, version: &ArchiveVersion) -> Result<ArchiveReport, SnapshotError> {
+        let version = self.table_version(version).await?;
+        let TableReport { versions, totals, damaged, damaged_count } =
+            self.0.verify(&version).await.map_err(to_error)?;
+        let fault = |ArchiveDamage { key, why }| ArchiveFault { location: key, why };
+        let damaged = damaged.into_iter().map(fault).collect();
+        Ok(ArchiveReport { versions, files: totals.files, bytes: totals.bytes, damaged, damaged_count })
+    }
+
+    fn leaks(&self, version: &ArchiveVersion) -> ArchiveObjects {
+        let (archive, version) = (self.clone(), version.clone());
+        let leaks = async move {
+            let version = archive.table_version(&version).await?;
+            Ok::<_, SnapshotError>(archive.0.leaks(&version).map_err(to_error))
+        };
+        stream::once(leaks).try_flatten().boxed()
     }
 }
 

@@ -49,3 +49,4 @@ mod snapshots;
 mod task_commands;
 mod unreadable;
 mod verify;
+mod verify_archive;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tidemark_tests::TidemarkProcess;
+use tidemark_tests::{TidemarkProcess, folder_environment};
 
 /// The folders of one log, and what a pod is asked to do.
 struct LogFolders {
@@ -25,21 +25,14 @@ impl LogFolders {
     }
 
     fn environment(&self, uid: &str) -> BTreeMap<String, String> {
-        let url = |name: &str| format!("file://{}", self.path(name).display());
         let variables = [
-            ("TIDEMARK_LOG", url("log")),
-            ("TIDEMARK_METADATA", url("metadata")),
-            ("TIDEMARK_INDEX", url("index")),
-            ("TIDEMARK_EXPIRY", "1s".to_owned()),
-            ("TIDEMARK_REQUEST_TIMEOUT", "1s".to_owned()),
-            ("TIDEMARK_VISIBILITY_DELAY", "0s".to_owned()),
             ("TIDEMARK_OWNER", format!("k8s:cluster/data/orders/{uid}")),
             ("TIDEMARK_IDENTITY", format!("pod-{uid}")),
             ("TIDEMARK_CONTROL_DIR", self.path("control").display().to_string()),
-            ("TIDEMARK_LISTEN", "127.0.0.1:0".to_owned()),
             ("TIDEMARK_WAIT", "true".to_owned()),
         ];
-        variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+        let own = variables.into_iter().map(|(name, value)| (name.to_owned(), value));
+        folder_environment(self.folder.path()).into_iter().chain(own).collect()
     }
 
     async fn pod(&self, uid: &str) -> TidemarkProcess {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde_json::Value;
-use tidemark_tests::TidemarkProcess;
+use tidemark_tests::{TidemarkProcess, folder_environment};
 
 /// What becomes of the bytes of a file; `None`: it is removed.
 type FileChange<'a> = &'a dyn Fn(&[u8]) -> Option<Vec<u8>>;
@@ -37,17 +37,7 @@ impl IndexFolder {
     }
 
     fn environment(&self) -> BTreeMap<String, String> {
-        let url = |name: &str| format!("file://{}", self.path(name).display());
-        let variables = [
-            ("TIDEMARK_LOG", url("log")),
-            ("TIDEMARK_METADATA", url("metadata")),
-            ("TIDEMARK_INDEX", url("index")),
-            ("TIDEMARK_EXPIRY", "1s".to_owned()),
-            ("TIDEMARK_REQUEST_TIMEOUT", "1s".to_owned()),
-            ("TIDEMARK_VISIBILITY_DELAY", "0s".to_owned()),
-            ("TIDEMARK_LISTEN", "127.0.0.1:0".to_owned()),
-        ];
-        variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+        folder_environment(self.folder.path())
     }
 
     async fn verify(&self, more: &[&str]) -> Output {

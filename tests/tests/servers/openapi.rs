@@ -20,6 +20,7 @@ fn schemathesis() -> Option<PathBuf> {
 async fn every_answer_is_one_that_the_document_allows() {
     let Some(program) = tokio::task::spawn_blocking(schemathesis).await.expect("no panic") else { return };
     let site = PageSite::start().await;
+    site.begin_archive().await;
     let folder = tempfile::tempdir().expect("a folder");
     let mut command = tokio::process::Command::new(program);
     let settings = root().join("tests/tools/schemathesis");

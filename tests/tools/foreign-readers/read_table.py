@@ -5,14 +5,13 @@ TABLE: the table's folder; METADATA: the metadata file of its latest version; FI
 """
 
 import hashlib
-import importlib.util
 import json
-import pathlib
 import sys
 
-import duckdb
 import pandas
 from pyiceberg.table import StaticTable
+
+from duckdb_connection import connect
 
 COLUMNS = ["token", "op", "time", "outcome", "size", "entry_time", "payload", "entry_bytes"]
 
@@ -49,17 +48,8 @@ def pyiceberg(metadata, first, last):
     }
 
 
-def extension_file(package):
-    """The extension that a package of this name holds."""
-    folder = pathlib.Path(importlib.util.find_spec(package).submodule_search_locations[0])
-    return next(folder.rglob("*.duckdb_extension"))
-
-
 def duckdb_scans(table, metadata, first, last):
-    connection = duckdb.connect(config={"autoinstall_known_extensions": False})
-    for name in ("avro", "iceberg"):
-        connection.execute(f"INSTALL '{extension_file(f'duckdb_extension_{name}')}'")
-        connection.execute(f"LOAD {name}")
+    connection = connect()
     connection.execute("SET TimeZone = 'UTC'")
     columns = ", ".join(COLUMNS)
     rows = f"SELECT {columns} FROM iceberg_scan('{metadata}')"

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use tidemark_catalog::{ArchiveExtent, Generation, LogCursor, SetDigest};
+use tidemark_store::ObjectInfo;
 
 use super::error::SnapshotError;
 use crate::record::OperationRecord;
@@ -45,6 +46,33 @@ impl ArchiveVersion {
     }
 }
 
+/// What was found of an archive that was read whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ArchiveReport {
+    /// Versions that were read.
+    pub versions: u64,
+    /// Data files that are there and whole.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Objects that are missing, damaged or not the archive's: the first ones.
+    pub damaged: Vec<ArchiveFault>,
+    /// How many there are.
+    pub damaged_count: u64,
+}
+
+/// An object of an archive that is not what the archive says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArchiveFault {
+    /// The object's URL.
+    pub location: String,
+    /// What is wrong with it.
+    pub why: String,
+}
+
+/// Objects of an archive, as a listing gives them.
+pub type ArchiveObjects = BoxStream<'static, Result<ObjectInfo, SnapshotError>>;
+
 /// Operations in token order, each once.
 pub type SettledStream = BoxStream<'static, Result<SettledRecord, SnapshotError>>;
 
@@ -59,6 +87,9 @@ pub trait LogArchive: Send + Sync {
 
     /// The latest version; `None` before the first one.
     async fn latest(&self) -> Result<Option<ArchiveVersion>, SnapshotError>;
+
+    /// Version `number`; `None` if it is not committed, or so old that its record is gone and a later one has its rows.
+    async fn version(&self, number: u64) -> Result<Option<ArchiveVersion>, SnapshotError>;
 
     /// Adds operations of the seconds from the latest version's end up to, not including, `up_to`, by ascending (token, op), from
     /// `generation`. Reads back what it wrote before it commits. May commit parts of them, at whole seconds: a run that ends early
@@ -77,4 +108,14 @@ pub trait LogArchive: Send + Sync {
 
     /// The operations of `seconds` in `version`, read from the store, by (token, op).
     fn rows(&self, version: &ArchiveVersion, seconds: Range<LogCursor>) -> SettledStream;
+
+    /// Reads all of `version` from the store and compares it with what it says. Damage is reported, and the rest is read on.
+    ///
+    /// # Errors
+    ///
+    /// Where the store fails.
+    async fn verify(&self, version: &ArchiveVersion) -> Result<ArchiveReport, SnapshotError>;
+
+    /// Objects that no version names and none ever will, given the latest one.
+    fn leaks(&self, version: &ArchiveVersion) -> ArchiveObjects;
 }

@@ -17,7 +17,9 @@ use tidemark_store::{
 
 use super::{
     error::SnapshotError,
-    log_archive::{ArchiveVersion, LogArchive, SettledRecord, SettledStream},
+    log_archive::{
+        ArchiveFault, ArchiveObjects, ArchiveReport, ArchiveVersion, LogArchive, SettledRecord, SettledStream,
+    },
 };
 use crate::{cause::FailureCause, cause::ToCause, record::OperationRecord};
 
@@ -171,6 +173,10 @@ impl LogArchive for ModelArchive {
         Ok(self.chain.latest().await?.as_ref().map(version_of))
     }
 
+    async fn version(&self, number: u64) -> Result<Option<ArchiveVersion>, SnapshotError> {
+        Ok(self.chain.read(number).await?.as_ref().map(version_of))
+    }
+
     async fn extend(
         &self,
         rows: SettledStream,
@@ -235,5 +241,36 @@ impl LogArchive for ModelArchive {
             SettledRecord { generation: row.generation, record: row.record, large_descriptor }
         };
         rows.try_flatten().try_filter(within).map_ok(settled).boxed()
+    }
+
+    async fn verify(&self, version: &ArchiveVersion) -> Result<ArchiveReport, SnapshotError> {
+        let mut report = ArchiveReport { versions: 1, ..ArchiveReport::default() };
+        let record = self.chain.latest().await?.filter(|record| record.number == version.number);
+        let (mut operations, mut digest) = (0, SetDigest::default());
+        for key in record.iter().flat_map(|record| &record.state.files) {
+            match self.read(key).await {
+                Ok(rows) => {
+                    report.files += 1;
+                    operations += rows.len() as u64;
+                    rows.iter().for_each(|row| digest.insert(&row.record.set_element()));
+                }
+                Err(SnapshotError::ArchiveDamaged { key, why }) => {
+                    report.damaged.push(ArchiveFault { location: key, why });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if record.is_some() && report.damaged.is_empty() && (operations, digest) != (version.operations, version.digest)
+        {
+            let why = "its files do not hold what it says".to_owned();
+            report.damaged.push(ArchiveFault { location: self.store.url_of(&version.number.to_string()), why });
+        }
+        report.damaged_count = report.damaged.len() as u64;
+        Ok(report)
+    }
+
+    /// A model tells no attempt from another.
+    fn leaks(&self, _: &ArchiveVersion) -> ArchiveObjects {
+        stream::empty().boxed()
     }
 }

@@ -48,7 +48,7 @@ pub(super) struct SettledPlace {
 /// The audit has had its last look below the manifest's `audited`: only what is unreadable may still be decided there. It is decided for
 /// an entry as a whole, so the entry is left out as a whole.
 #[derive(Clone)]
-pub(super) struct SettledRecords {
+pub(crate) struct SettledRecords {
     generation: Generation,
     engine: Arc<dyn IndexEngine>,
     /// By seq.
@@ -61,7 +61,7 @@ pub(super) struct SettledRecords {
 
 impl SettledRecords {
     /// Of `manifest`, whose objects are pinned.
-    pub(super) async fn open(engine: &Arc<dyn IndexEngine>, manifest: &Manifest) -> Result<Self, EngineError> {
+    pub(crate) async fn open(engine: &Arc<dyn IndexEngine>, manifest: &Manifest) -> Result<Self, EngineError> {
         let mut corrected = RoaringTreemap::new();
         for sidecar in &manifest.sidecars {
             corrected |= engine.read_marks(sidecar).await?.corrected;
@@ -101,16 +101,24 @@ impl SettledRecords {
         slices.map_ok(|slice| stream::iter(slice.into_iter().map(Ok::<_, EngineError>))).try_flatten()
     }
 
-    /// The settled operations of `seconds`, by (token, op).
-    pub(super) fn records(&self, seconds: Range<StoreSecond>, descriptors: DescriptorSource) -> SettledStream {
+    /// The settled operations of `seconds` with their places, by (token, op).
+    pub(super) fn placed_records(
+        &self,
+        seconds: Range<StoreSecond>,
+    ) -> impl futures::Stream<Item = Result<(SettledPlace, OperationRecord), EngineError>> + Send + use<> {
         let this = self.clone();
         let read = move |slice: Vec<SettledPlace>| {
-            let places = slice.into_iter().map(|settled| settled.place).collect();
-            let batches = RecordBatches { records: this.clone(), places, chunk: FIRST_CHUNK_RECORDS };
+            let batches =
+                RecordBatches { records: this.clone(), places: VecDeque::from(slice), chunk: FIRST_CHUNK_RECORDS };
             stream::try_unfold(batches, RecordBatches::next)
                 .map_ok(|batch| stream::iter(batch.into_iter().map(Ok::<_, EngineError>)))
         };
-        let records = self.slices(seconds).map_ok(read).try_flatten().try_flatten();
+        self.slices(seconds).map_ok(read).try_flatten().try_flatten()
+    }
+
+    /// The settled operations of `seconds` with all bytes that there are of them, by (token, op).
+    pub(super) fn records(&self, seconds: Range<StoreSecond>, descriptors: DescriptorSource) -> SettledStream {
+        let records = self.placed_records(seconds).map_ok(|(_, record)| record);
         let generation = self.generation.clone();
         let with_descriptor = move |record: OperationRecord| {
             let (descriptors, generation) = (descriptors.clone(), generation.clone());
@@ -221,32 +229,37 @@ impl SettledRecords {
 struct RecordBatches {
     records: SettledRecords,
     /// Those that are not read yet.
-    places: VecDeque<RecordPlace>,
+    places: VecDeque<SettledPlace>,
     /// How many are read at once.
     chunk: u64,
 }
 
 impl RecordBatches {
     /// The next records, which follow one another in one segment.
-    async fn next(mut self) -> Result<Option<(Vec<OperationRecord>, Self)>, EngineError> {
-        let Some(first) = self.places.front().copied() else { return Ok(None) };
+    async fn next(mut self) -> Result<Option<(Vec<(SettledPlace, OperationRecord)>, Self)>, EngineError> {
+        let Some(SettledPlace { place: first, .. }) = self.places.front().copied() else { return Ok(None) };
         let segment = self.records.segment_of(first.seq).ok_or_else(|| missing(&first))?.clone();
-        let follows = |(number, place): &(u64, &RecordPlace)| place.seq == first.seq + number && *number < self.chunk;
+        let follows =
+            |(number, settled): &(u64, &SettledPlace)| settled.place.seq == first.seq + number && *number < self.chunk;
         let run = (0..).zip(&self.places).take_while(follows).count() as u64;
         let seqs = first.seq..segment.seq.end.min(first.seq + run);
         let read = self.records.engine.records(&segment, seqs).await?;
-        for record in &read {
-            let wanted = self.places.pop_front();
-            if wanted
-                .is_none_or(|wanted| (wanted.token, wanted.op, wanted.seq) != (record.token, record.op, record.seq))
-            {
+        let mut placed = Vec::with_capacity(read.len());
+        for record in read {
+            let is_wanted = |settled: &SettledPlace| {
+                let RecordPlace { token, op, seq, .. } = settled.place;
+                (token, op, seq) == (record.token, record.op, record.seq)
+            };
+            let Some(wanted) = self.places.pop_front().filter(is_wanted) else {
                 let why = format!("record {} of {} is not where its columns say", record.seq, record.token);
                 return Err(EngineError::Damaged { key: segment.key, why });
-            }
+            };
+            placed.push((wanted, record));
         }
-        let Some(largest) = read.iter().map(OperationRecord::memory_bytes).max() else { return Err(missing(&first)) };
+        let largest = placed.iter().map(|(_, record)| record.memory_bytes()).max();
+        let Some(largest) = largest else { return Err(missing(&first)) };
         self.chunk = (CHUNK_BYTES / largest.max(1)).clamp(1, MAX_CHUNK_RECORDS.min(self.chunk * 2));
-        Ok(Some((read, self)))
+        Ok(Some((placed, self)))
     }
 }
 

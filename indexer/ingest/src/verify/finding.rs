@@ -32,6 +32,8 @@ pub enum VerifyCheck {
     Objects,
     /// The objects that pins name.
     Snapshots,
+    /// The objects and the rows of the archive.
+    Archive,
     /// The outcomes, decided again.
     Outcomes,
     /// The entries of the log.
@@ -58,6 +60,7 @@ impl VerifyCheck {
             Self::Chains => "chains",
             Self::Objects => "objects",
             Self::Snapshots => "snapshots",
+            Self::Archive => "archive",
             Self::Outcomes => "outcomes",
             Self::Log => "log",
             Self::Garbage => "garbage",
@@ -125,6 +128,11 @@ impl<'a> FindingLog<'a> {
 
     pub(crate) fn progress(&self, check: VerifyCheck, done: u64, total: u64) {
         self.observer.progress(check, done, total);
+    }
+
+    /// How many findings of this severity a check has, whether they were handed on or not.
+    pub(crate) fn count_of(&self, severity: FindingSeverity, check: VerifyCheck) -> u64 {
+        self.counts.lock().get(&(severity, check)).copied().unwrap_or_default()
     }
 
     /// How many findings of this severity there are, whether they were handed on or not.

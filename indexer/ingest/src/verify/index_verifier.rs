@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use tidemark_catalog::{
-    CatalogError, GarbageCounts, GarbageSurvey, Generation, IndexChain, LogCursor, Manifest, PinChain, RootChain,
+    CatalogError, GarbageCounts, GarbageSurvey, Generation, IndexChain, LogCursor, LogId, Manifest, PinChain, RootChain,
 };
 use tidemark_crds::Reason;
 use tidemark_store::{ChainRecord, Entropy, Store, error_chain};
 use tidemark_wal::Log;
 
 use super::{
+    archive_check::{ArchiveCheck, ArchiveFigures},
     chain_check::ChainCheck,
     finding::{FindingLog, FindingSeverity, VerifyCheck, VerifyObserver, parts_of},
     garbage_check::check_garbage,
@@ -20,7 +21,11 @@ use super::{
 use crate::{
     cause::{FailureCause, ToCause},
     engine::IndexEngine,
+    snapshot::LogArchive,
 };
+
+/// Opens the archive that a log has in the store of an index, and touches nothing.
+pub type ArchiveOpener = Box<dyn Fn(&Store, &LogId) -> Box<dyn LogArchive> + Send + Sync>;
 
 /// What a verification checks, and what it may take.
 #[derive(Clone, Debug)]
@@ -33,6 +38,9 @@ pub struct VerifyOptions {
     pub entry_memory: u64,
 }
 
+/// The folder of all archives, below the index's URL.
+const ARCHIVE_FOLDER: &str = "archive";
+
 /// Verifies one index of one log. Writes nothing, anywhere; other processes may write, compact and collect meanwhile.
 pub struct IndexVerifier {
     /// The log.
@@ -43,6 +51,8 @@ pub struct IndexVerifier {
     pub index: Store,
     /// Reads the objects of the index.
     pub engine: Arc<dyn IndexEngine>,
+    /// Gives the log's archive.
+    pub archive: ArchiveOpener,
     /// For the chains, which draw their pauses from it.
     pub entropy: Entropy,
     /// What to check.
@@ -77,6 +87,11 @@ pub struct VerifySummary {
     pub snapshots: u64,
     /// Objects that were replaced and deleted meanwhile.
     pub replaced: u64,
+    /// What came of the archive; absent where there is none or its latest version cannot be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchiveFigures>,
+    /// Findings of damage that are about the archive.
+    pub archive_damage: u64,
     /// What came of the outcomes; absent where the index cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcomes: Option<OutcomeFigures>,
@@ -123,7 +138,7 @@ impl ToCause for VerifyError {
 }
 
 impl IndexVerifier {
-    /// Verifies chains, objects, pins, outcomes, and looks for leaks, in this order. What is wrong is reported to `observer`, and does not
+    /// Verifies chains, objects, pins, the archive, outcomes, and looks for leaks, in this order. What is wrong is reported to `observer`, and does not
     /// end it: what cannot be checked without a damaged object is reported as unverified.
     ///
     /// # Errors
@@ -133,6 +148,7 @@ impl IndexVerifier {
         let findings = FindingLog::new(observer);
         let mut summary = VerifySummary::default();
         self.check(&findings, &mut summary).await?;
+        summary.archive_damage = findings.count_of(FindingSeverity::Damage, VerifyCheck::Archive);
         summary.damage = findings.count(FindingSeverity::Damage);
         summary.unverified = findings.count(FindingSeverity::Unverified);
         summary.notices = findings.count(FindingSeverity::Notice);
@@ -172,6 +188,20 @@ impl IndexVerifier {
         summary.objects = objects.figures.objects;
         summary.bytes += objects.figures.bytes;
         (summary.replaced, summary.snapshots) = (objects.figures.replaced, objects.figures.pins);
+
+        let archive = (self.archive)(&self.index, &log);
+        let check = ArchiveCheck {
+            index: &self.index,
+            location: self.index.url_of(&format!("{ARCHIVE_FOLDER}/{log}")),
+            archive: &*archive,
+            pins: &pins,
+            engine: &self.engine,
+            manifest: &latest.state,
+            floor: root.floor.as_ref(),
+            findings,
+        };
+        summary.archive = check.run(self.options.outcomes).await;
+        summary.bytes += summary.archive.map_or(0, |figures| figures.bytes);
 
         match (corrected, root.schedule()) {
             (Some(corrected), Some(schedule)) => {

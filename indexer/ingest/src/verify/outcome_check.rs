@@ -424,7 +424,7 @@ impl OutcomeRun<'_> {
 }
 
 /// A number below `end`, which is above 0: each as likely as any other, but for less than one part in a billion.
-fn below(entropy: &Entropy, end: u64) -> u64 {
+pub(super) fn below(entropy: &Entropy, end: u64) -> u64 {
     let wide = u128::from(u64::from_be_bytes(entropy.bytes())) * u128::from(end);
     u64::try_from(wide >> 64).unwrap_or(0)
 }

@@ -13,6 +13,7 @@ mod history;
 mod large_second;
 mod snapshots;
 mod verify;
+mod verify_archive;
 mod world;
 
 use std::time::Duration;

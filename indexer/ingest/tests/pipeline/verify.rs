@@ -34,31 +34,31 @@ impl VerifyObserver for RecordingObserver {
 }
 
 /// A verification, and what it reported. It must have written nothing.
-struct Verification {
-    summary: VerifySummary,
-    findings: Vec<VerifyFinding>,
+pub(crate) struct Verification {
+    pub(crate) summary: VerifySummary,
+    pub(crate) findings: Vec<VerifyFinding>,
 }
 
 impl Verification {
-    async fn of(world: &IngestWorld, outcomes: OutcomeSelection) -> Self {
+    pub(crate) async fn of(world: &IngestWorld, outcomes: OutcomeSelection) -> Self {
         let observer = RecordingObserver::default();
         let summary = world.verifier(outcomes).run(&observer).await.unwrap();
         Self { summary, findings: observer.0.into_inner() }
     }
 
-    async fn all(world: &IngestWorld) -> Self {
+    pub(crate) async fn all(world: &IngestWorld) -> Self {
         let before = world.bucket.written_bytes();
         let found = Self::of(world, OutcomeSelection::All).await;
         assert_eq!(world.bucket.written_bytes(), before, "it writes nothing");
         found
     }
 
-    fn of_severity(&self, severity: FindingSeverity) -> Vec<&VerifyFinding> {
+    pub(crate) fn of_severity(&self, severity: FindingSeverity) -> Vec<&VerifyFinding> {
         self.findings.iter().filter(|finding| finding.severity == severity).collect()
     }
 
     /// Where something is damaged, without doubles.
-    fn damaged(&self) -> Vec<String> {
+    pub(crate) fn damaged(&self) -> Vec<String> {
         let mut places: Vec<_> = self
             .of_severity(FindingSeverity::Damage)
             .iter()
@@ -69,7 +69,7 @@ impl Verification {
         places
     }
 
-    fn is_sound(&self) -> bool {
+    pub(crate) fn is_sound(&self) -> bool {
         self.summary.damage == 0 && self.summary.unverified == 0
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tidemark_catalog::{
-    ArchiveExtent, CatalogError, CleanupChain, CompactionResult, Generation, IndexChain, IndexOwner, IndexRegistration, IndexTotals, LogCursor, Manifest,
+    ArchiveExtent, CatalogError, CleanupChain, CompactionResult, Generation, IndexChain, IndexOwner, IndexRegistration, IndexTotals, LogCursor, LogId, Manifest,
     ObjectKind, ObjectName, PinChain, PublishRequest, RootChain, RootState, SegmentMeta, WriterIdentity,
 };
 use tidemark_store::{Entropy, Store, StoreClock, StoreSecond};
@@ -19,7 +19,7 @@ use tidemark_ingest::{
     cleanup::CleanupExecutor,
     engine::{IndexEngine, RecordStats, SegmentFile},
     model_engine::{IndexContents, ModelEngine},
-    snapshot::{SnapshotCopier, SnapshotMaker, SnapshotPlace, model_archive::ModelArchive},
+    snapshot::{LogArchive, SnapshotCopier, SnapshotMaker, SnapshotPlace, model_archive::ModelArchive},
 };
 
 /// The index's URL, by which it is registered.
@@ -215,6 +215,9 @@ impl IngestWorld {
             root: RootChain::open(&log, self.entropy.clone()),
             index: self.bucket.store("index"),
             engine: self.engine(),
+            archive: Box::new(|index: &Store, log: &LogId| -> Box<dyn LogArchive> {
+                Box::new(ModelArchive::open(index, log, Entropy::seeded(4)))
+            }),
             entropy: Entropy::seeded(3),
             options: VerifyOptions { outcomes, fetches: 8, entry_memory: 1 << 20 },
             log,
@@ -426,11 +429,16 @@ impl IngestWorld {
 
     /// As a clean-up does before it deletes. The index comes on the log's register afterwards: it would hold the floor back.
     pub(crate) async fn raise_floor(&self, to: StoreSecond) {
+        self.raise_floor_of("memory:///archive", to).await;
+    }
+
+    /// The same by the archive at this URL.
+    pub(crate) async fn raise_floor_of(&self, archive: &str, to: StoreSecond) {
         let root = RootChain::open(&self.log(), self.entropy.clone());
         let registration = self.unregister().await;
         let extent = ArchiveExtent { version: 1, hash: String::new(), end: LogCursor(to) };
         let raise = |root: Option<&RootState>| {
-            root.cloned().unwrap_or_default().raise_floor(LogCursor(to), "memory:///archive", &extent)
+            root.cloned().unwrap_or_default().raise_floor(LogCursor(to), archive, &extent)
         };
         root.chain().append(None, raise).await.unwrap();
         root.register(root.head().await.unwrap(), &parameters(), INDEX, &registration, LogCursor(to), None)

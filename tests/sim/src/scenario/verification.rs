@@ -1,10 +1,12 @@
 //! Verifications beside everything else, and one at the end: whatever goes on, none takes it for damage.
 
-use tidemark_catalog::RootChain;
+use tidemark_catalog::{LogId, RootChain};
 use tidemark_ingest::{
     FindingSeverity, IndexVerifier, OutcomeSelection, VerifyCheck, VerifyError, VerifyFinding, VerifyObserver,
     VerifyOptions, VerifySummary,
+    snapshot::{LogArchive, model_archive::ModelArchive},
 };
+use tidemark_store::Store;
 
 use super::indexers;
 use crate::{config::SimConfig, process::SimProcess, supervise::ProcessEnd, world::SimWorld};
@@ -68,6 +70,12 @@ async fn verify(world: &SimWorld, process: &SimProcess, outcomes: OutcomeSelecti
         root: RootChain::open(&log, world.entropy()),
         index: world.index(process),
         engine: indexers::engine(world, process).ok()?,
+        archive: {
+            let entropy = world.entropy();
+            Box::new(move |index: &Store, log: &LogId| -> Box<dyn LogArchive> {
+                Box::new(ModelArchive::open(index, log, entropy.clone()))
+            })
+        },
         entropy: world.entropy(),
         options: VerifyOptions { outcomes, fetches: 4, entry_memory: 1 << 20 },
         log,

@@ -4,9 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::{Map, json};
 use tempfile::TempDir;
-use tidemark_catalog::RootChain;
+use tidemark_archive::ArchiveTable;
+use tidemark_catalog::{Generation, LogCursor, RootChain};
 use tidemark_indexer::service::{DevOptions, DevService};
-use tidemark_store::{Create, Entropy, UserMetadata};
+use tidemark_store::{Create, Entropy, Store, UserMetadata};
 use tidemark_wal::{DraftOperation, EntryDraft, Log, LogWriter, LogWriterOptions, Token};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -23,10 +24,11 @@ pub(crate) struct PageSite {
     pub(crate) hostile: Token,
     pub(crate) malformed: Token,
     base: String,
+    log: Log,
     writer: LogWriter,
     stop: CancellationToken,
     running: tokio::task::JoinHandle<()>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl PageSite {
@@ -55,7 +57,7 @@ impl PageSite {
         let created = log.entries.create(&malformed.to_string(), body, &UserMetadata::default()).await;
         assert!(matches!(created, Create::Committed), "{created:?}");
         until_ready(&base).await;
-        Self { race, hostile, malformed, base, writer, stop, running, _folder: folder }
+        Self { race, hostile, malformed, base, log, writer, stop, running, folder }
     }
 
     /// The address of a page.
@@ -71,6 +73,16 @@ impl PageSite {
     /// One more bundle, made from another one.
     pub(crate) async fn append_child(&self, id: &str, message: &str, parent: &str) -> Token {
         bundle(&self.writer, id, message, &[parent]).await
+    }
+
+    /// Makes the first version of the archive, which has no row.
+    pub(crate) async fn begin_archive(&self) {
+        let (entropy, index) =
+            (Entropy::from_os(), Store::folder(&self.folder.path().join("index")).expect("it opens"));
+        let id = RootChain::open(&self.log, entropy.clone()).id().await.expect("it is read").expect("it was indexed");
+        let end = LogCursor(self.race.second());
+        let table = ArchiveTable::open(&index, &id, entropy);
+        table.extend(futures::stream::empty(), end, &Generation::first()).await.expect("it is begun");
     }
 
     /// Ends the service.

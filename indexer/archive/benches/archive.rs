@@ -1,18 +1,17 @@
-//! The archive: writing, reading and verifying, against plain reading of the same objects in the same run; requests of each, and the
-//! largest resident memory, for tables of two sizes.
+//! The archive in a folder: writing, verifying and reading it, against plain reading of the same objects in the same run, and the largest
+//! resident memory, for tables of several sizes.
 //!
-//! `BENCH_ARCHIVE` (20000,200000) entries with a body of some 300 bytes and a descriptor each, in a folder and on the S3 server of this
-//! process.
+//! `BENCH_ARCHIVE` (20000,200000) entries with a body of some 300 bytes and a descriptor each.
 
 use std::time::Duration;
 
 use anyhow::ensure;
 use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 use tidemark_archive::{ArchiveError, ArchiveRow, ArchiveTable};
 use tidemark_catalog::{Generation, LogCursor, LogId};
 use tidemark_store::{Entropy, Store, StoreSecond};
-use tidemark_tests::{S3Server, stores};
 use tidemark_wal::Token;
 use tokio::time::Instant;
 
@@ -22,17 +21,15 @@ const FIRST_SECOND: u64 = 1_763_596_800;
 const RATE: u64 = 50;
 /// Objects that plain reading has under way, as the archive does.
 const CONCURRENT_READS: usize = 2;
+/// How often each reading is measured, in turn.
+const ROUNDS: usize = 3;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let sizes = std::env::var("BENCH_ARCHIVE").unwrap_or_else(|_| "20000,200000".to_owned());
     for size in sizes.split(',') {
-        let entries = size.trim().parse()?;
         let folder = tempfile::tempdir()?;
-        measure("folder", &Store::folder(folder.path())?, entries, None).await?;
-        let server = S3Server::start()?;
-        server.create_bucket("index");
-        measure("S3", &stores::open("s3://index", &server.environment()), entries, Some(&server)).await?;
+        measure(&Store::folder(folder.path())?, size.trim().parse()?).await?;
     }
     Ok(())
 }
@@ -57,8 +54,8 @@ fn row(number: u64, entropy: &Entropy, last: Token) -> ArchiveRow {
     ArchiveRow::new(Generation::first(), serde_json::from_value(record).unwrap_or_else(|error| panic!("{error}")))
 }
 
-async fn measure(name: &str, index: &Store, entries: u64, server: Option<&S3Server>) -> anyhow::Result<()> {
-    println!("== {entries} entries, {name}");
+async fn measure(index: &Store, entries: u64) -> anyhow::Result<()> {
+    println!("== {entries} entries");
     let entropy = Entropy::seeded(1);
     let table = ArchiveTable::open(index, &LogId(entropy.nonce()), entropy.clone());
     let up_to = LogCursor(StoreSecond::from_unix(FIRST_SECOND + entries / RATE + 1));
@@ -71,7 +68,6 @@ async fn measure(name: &str, index: &Store, entries: u64, server: Option<&S3Serv
     }
     let made = started.elapsed();
 
-    let requests = Requests::of(server);
     let mut last = Token::from_bytes([0; 20]);
     let rows = futures::stream::iter(0..entries).map(|number| {
         let row = row(number, &entropy, last);
@@ -82,73 +78,59 @@ async fn measure(name: &str, index: &Store, entries: u64, server: Option<&S3Serv
     let version = table.extend(rows, up_to, &Generation::first()).await?;
     let written = started.elapsed();
     let bytes = version.totals.bytes;
-    let rate = entries as f64 / written.as_secs_f64();
     println!(
-        "write: {written:.2?} ({made:.2?} of it to make the rows), {rate:.0} entries/s, {} versions, {} files, {:.1} MiB, {:.0} bytes an entry{requests}",
+        "write: {written:.2?} ({made:.2?} of it to make the rows), {:.0} entries/s, {} versions, {} files, {:.1} MiB, {:.0} bytes an entry",
+        entries as f64 / written.as_secs_f64(),
         version.number,
         version.totals.files,
         mib(bytes),
         bytes as f64 / entries as f64,
     );
+    for round in 0..ROUNDS {
+        let plain = plain_reading(&table, bytes, |_| {}).await?;
+        let hashed = plain_reading(&table, bytes, |body| {
+            let _ = Sha256::digest(body);
+        })
+        .await?;
+        let started = Instant::now();
+        let report = table.verify(&version).await?;
+        let verified = started.elapsed();
+        ensure!(report.is_intact(), "{report:?}");
+        let started = Instant::now();
+        let count = table.rows(&version, ..).try_fold(0, async |count, _| Ok(count + 1)).await?;
+        let read = started.elapsed();
+        ensure!(count == entries, "{count} rows");
+        println!("round {round}:");
+        for (what, span) in [("plain reading", plain), ("with SHA-256", hashed), ("verify", verified), ("rows", read)] {
+            println!(
+                "  {what}: {span:.2?}, {:.0} entries/s, {:.0} MiB/s, {:.0} % of plain reading, {:.0} % of that with SHA-256",
+                entries as f64 / span.as_secs_f64(),
+                mib(bytes) / span.as_secs_f64(),
+                100.0 * plain.as_secs_f64() / span.as_secs_f64(),
+                100.0 * hashed.as_secs_f64() / span.as_secs_f64(),
+            );
+        }
+    }
+    println!("largest resident memory so far: {} MiB", peak_memory()? >> 10);
+    Ok(())
+}
 
-    let requests = Requests::of(server);
+/// How long it takes to read all data files, with what is done with the bytes of each.
+async fn plain_reading(table: &ArchiveTable, bytes: u64, each: impl Fn(&[u8])) -> anyhow::Result<Duration> {
     let started = Instant::now();
     let objects = table.store().list("data", None).map_ok(|object| {
         let store = table.store().clone();
         async move { store.get(&object.key, object.size).await }
     });
     let mut objects = objects.try_buffered(CONCURRENT_READS);
-    let mut plain_bytes = 0;
+    let mut read = 0;
     while let Some(object) = objects.try_next().await? {
-        plain_bytes += object.and_then(|object| object.body).map_or(0, |body| body.len() as u64);
+        let body = object.and_then(|object| object.body).unwrap_or_default();
+        each(&body);
+        read += body.len() as u64;
     }
-    let plain = started.elapsed();
-    ensure!(plain_bytes == bytes, "{plain_bytes} of {bytes} bytes");
-    println!("plain reading: {plain:.2?}, {:.0} MiB/s{requests}", mib(bytes) / plain.as_secs_f64());
-
-    let requests = Requests::of(server);
-    let started = Instant::now();
-    let report = table.verify(&version).await?;
-    ensure!(report.is_intact(), "{report:?}");
-    print("verify", started.elapsed(), plain, entries, bytes, &requests);
-
-    let requests = Requests::of(server);
-    let started = Instant::now();
-    let count = table.rows(&version, ..).try_fold(0, async |count, _| Ok(count + 1)).await?;
-    ensure!(count == entries, "{count} rows");
-    print("read", started.elapsed(), plain, entries, bytes, &requests);
-    println!("largest resident memory so far: {} MiB", peak_memory()? >> 10);
-    Ok(())
-}
-
-fn print(what: &str, span: Duration, plain: Duration, entries: u64, bytes: u64, requests: &Requests<'_>) {
-    println!(
-        "{what}: {span:.2?}, {:.0} entries/s, {:.0} MiB/s, {:.0} % of plain reading{requests}",
-        entries as f64 / span.as_secs_f64(),
-        mib(bytes) / span.as_secs_f64(),
-        100.0 * plain.as_secs_f64() / span.as_secs_f64(),
-    );
-}
-
-/// The requests since this was made.
-struct Requests<'a>(Option<&'a S3Server>);
-
-impl<'a> Requests<'a> {
-    fn of(server: Option<&'a S3Server>) -> Self {
-        if let Some(server) = server {
-            server.reset_counts();
-        }
-        Self(server)
-    }
-}
-
-impl std::fmt::Display for Requests<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.0 {
-            Some(server) => write!(f, ", requests {:?}", server.counts()),
-            None => Ok(()),
-        }
-    }
+    ensure!(read == bytes, "{read} of {bytes} bytes");
+    Ok(started.elapsed())
 }
 
 fn mib(bytes: u64) -> f64 {

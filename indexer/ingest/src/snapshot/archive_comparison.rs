@@ -1,0 +1,112 @@
+//! Compares an archive with an index, operation by operation, whole or in windows of it.
+
+use std::{ops::Range, pin::pin};
+
+use futures::TryStreamExt as _;
+use tidemark_catalog::LogCursor;
+use tidemark_wal::Token;
+
+use super::{
+    error::SnapshotError,
+    log_archive::{ArchiveVersion, LogArchive, SettledRecord},
+    paired_streams::paired,
+    settled_records::{SettledPlace, SettledRecords},
+};
+use crate::record::OperationRecord;
+
+/// How an archive and an index differ in an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ArchiveDifference {
+    /// The index has it, the archive does not.
+    NotArchived,
+    /// The archive has it, the index does not.
+    NotIndexed,
+    /// Both have it, and not with the same of this.
+    Differs(&'static str),
+}
+
+/// A part of an archive: whole seconds.
+#[derive(Clone, Debug)]
+pub(crate) struct ArchiveWindow {
+    /// Where it lies.
+    pub(crate) seconds: Range<LogCursor>,
+    /// It ends with the second in which it has so many operations. `None`: it has all of `seconds`.
+    pub(crate) max_operations: Option<u64>,
+}
+
+/// Compares one version of an archive with one manifest. Both are read as streams.
+pub(crate) struct ArchiveComparison<'a> {
+    /// The archive.
+    pub(crate) archive: &'a dyn LogArchive,
+    /// Its version.
+    pub(crate) version: &'a ArchiveVersion,
+    /// What is settled in the index.
+    pub(crate) settled: SettledRecords,
+}
+
+impl ArchiveComparison<'_> {
+    /// Compares a window. `on_pair` is called for each operation that either side has, with what is different.
+    pub(crate) async fn compare(
+        &self,
+        window: ArchiveWindow,
+        mut on_pair: impl FnMut(Token, u32, Option<ArchiveDifference>),
+    ) -> Result<(), SnapshotError> {
+        let ArchiveWindow { seconds, max_operations } = window;
+        let end = match max_operations {
+            Some(max) => self.end_of(&seconds, max).await?,
+            None => seconds.end,
+        };
+        let rows = self.archive.rows(self.version, seconds.start..end);
+        let records = self.settled.placed_records(seconds.start.second()..end.second());
+        let mut pairs = pin!(paired(rows, records.map_err(SnapshotError::from), key_of_row, key_of_record));
+        while let Some(pair) = pairs.try_next().await? {
+            let (row, record) = (pair.0.as_ref(), pair.1.as_ref());
+            let Some((token, op)) = row.map(key_of_row).or(record.map(key_of_record)) else { continue };
+            let difference = match (row, record) {
+                (Some(row), Some((_, record))) => self.difference(row, record),
+                (Some(_), None) => Some(ArchiveDifference::NotIndexed),
+                // It was passed over while its entry could not be read, and is in the log.
+                (None, Some((SettledPlace { was_unreadable: true, .. }, _))) => None,
+                (None, _) => Some(ArchiveDifference::NotArchived),
+            };
+            on_pair(token, op, difference);
+        }
+        Ok(())
+    }
+
+    /// Where the second ends in which the archive has `max` operations from the start of `seconds` on.
+    async fn end_of(&self, seconds: &Range<LogCursor>, max: u64) -> Result<LogCursor, SnapshotError> {
+        let mut rows = self.archive.rows(self.version, seconds.clone());
+        let mut count = 0;
+        while let Some(row) = rows.try_next().await? {
+            count += 1;
+            if count >= max {
+                return Ok(LogCursor(row.record.token.second().next()).min(seconds.end));
+            }
+        }
+        Ok(seconds.end)
+    }
+
+    /// What never changes of a settled operation. What is parsed follows from the bytes, and may be parsed otherwise by a later release.
+    fn difference(&self, row: &SettledRecord, record: &OperationRecord) -> Option<ArchiveDifference> {
+        let (archived, generation) = (&row.record, &row.generation);
+        let is_same_seq = generation != self.settled.generation() || archived.seq == record.seq;
+        [
+            ("outcome", archived.decision.outcome == record.decision.outcome),
+            ("body", archived.body == record.body && archived.size == record.size),
+            ("evidence or store times", archived.decision == record.decision),
+            ("descriptor", archived.descriptor_body == record.descriptor_body),
+            ("seq", is_same_seq),
+        ]
+        .into_iter()
+        .find_map(|(what, is_same)| (!is_same).then_some(ArchiveDifference::Differs(what)))
+    }
+}
+
+fn key_of_row(row: &SettledRecord) -> (Token, u32) {
+    (row.record.token, row.record.op)
+}
+
+fn key_of_record((_, record): &(SettledPlace, OperationRecord)) -> (Token, u32) {
+    (record.token, record.op)
+}

@@ -1,0 +1,321 @@
+//! The archive: its objects, whether it is the one that snapshots and the log's floor rest on, and its rows beside the index.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use futures::TryStreamExt as _;
+use serde::Serialize;
+use tidemark_catalog::{ArchiveExtent, CatalogError, LogCursor, LogFloor, Manifest, PinChain};
+use tidemark_crds::Reason;
+use tidemark_store::{Entropy, Store, StoreSecond, error_chain, urls_overlap};
+use tidemark_wal::Token;
+
+use super::{
+    finding::{FindingLog, FindingSeverity, VerifyCheck, parts_of},
+    outcome_check::{OutcomeSelection, below},
+};
+use crate::{
+    cause::ToCause as _,
+    engine::{EngineError, IndexEngine},
+    snapshot::{
+        ArchiveComparison, ArchiveDifference, ArchiveFault, ArchiveReport, ArchiveVersion, ArchiveWindow, LogArchive,
+        SettledRecords, SnapshotError,
+    },
+};
+
+/// How many windows a sample of rows has at most.
+const SAMPLE_WINDOWS: u64 = 8;
+
+const DAMAGE_EFFECT: &str =
+    "what is in it can be neither restored nor queried, and the log must not be cleaned up by this archive";
+const DAMAGE_REMEDY: &str = "turn cleanup off, and restore the object from the bucket's versions, a copy of the bucket or a copy of the snapshots";
+
+/// What was read of an archive, and what came of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ArchiveFigures {
+    /// The number of its latest version.
+    pub version: u64,
+    /// Every settled operation of the seconds below is in.
+    pub end: LogCursor,
+    /// How many operations it says that it holds.
+    pub operations: u64,
+    /// Versions that were read.
+    pub versions: u64,
+    /// Data files that are there and whole.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Operations of archive or index that were compared with the other one.
+    pub compared: u64,
+    /// Those that only one of them has, or that they have differently.
+    pub differ: u64,
+    /// Objects that no version names and none ever will.
+    pub leaks: u64,
+    /// Their bytes.
+    pub leak_bytes: u64,
+}
+
+/// Checks the archive beside one manifest of the index.
+pub(super) struct ArchiveCheck<'a> {
+    pub(super) index: &'a Store,
+    /// The URL of the archive's folder.
+    pub(super) location: String,
+    pub(super) archive: &'a dyn LogArchive,
+    pub(super) pins: &'a PinChain,
+    pub(super) engine: &'a Arc<dyn IndexEngine>,
+    pub(super) manifest: &'a Manifest,
+    /// The log's floor, read before the archive.
+    pub(super) floor: Option<&'a LogFloor>,
+    pub(super) findings: &'a FindingLog<'a>,
+}
+
+impl ArchiveCheck<'_> {
+    /// Checks everything of the archive. `None` where there is none, or its latest version cannot be told.
+    pub(super) async fn run(&self, selection: OutcomeSelection) -> Option<ArchiveFigures> {
+        // Before the latest version is read: what they name is committed by then.
+        let proven = match self.proven_extents().await {
+            Ok(proven) => proven,
+            Err(error) => {
+                self.report_unverified(parts_of(&error_chain(&error)));
+                BTreeMap::new()
+            }
+        };
+        let latest = match self.archive.latest().await {
+            Ok(latest) => latest,
+            Err(error) => {
+                self.report_error(&error);
+                return None;
+            }
+        };
+        self.check_extents(&proven, latest.as_ref()).await;
+        self.check_floor(latest.as_ref());
+        let latest = latest?;
+        let mut figures = ArchiveFigures {
+            version: latest.number,
+            end: latest.end,
+            operations: latest.operations,
+            ..ArchiveFigures::default()
+        };
+        self.check_objects(&latest, &mut figures).await;
+        self.compare(&latest, selection, &mut figures).await;
+        self.count_leaks(&latest, &mut figures).await;
+        Some(figures)
+    }
+
+    /// The archive as each verified snapshot has proven it, by the number of the version, with the name of one such snapshot.
+    async fn proven_extents(&self) -> Result<BTreeMap<u64, (ArchiveExtent, String)>, CatalogError> {
+        let register = self.pins.register().await?;
+        let extents = register.pins.into_iter().filter_map(|(name, pin)| {
+            let extent = pin.verified?.archive?;
+            Some((extent.version, (extent, name)))
+        });
+        Ok(extents.collect())
+    }
+
+    /// Whether the archive still is the one that these snapshots were verified with.
+    async fn check_extents(&self, proven: &BTreeMap<u64, (ArchiveExtent, String)>, latest: Option<&ArchiveVersion>) {
+        let end = latest.map_or(0, |latest| latest.number);
+        for (number, (extent, name)) in proven {
+            let why = match self.archive.version(*number).await {
+                Ok(Some(version)) if version.hash == extent.hash && version.end == extent.end => continue,
+                Ok(Some(_)) => "is not the one",
+                Ok(None) if *number > end => "is gone",
+                // What became of the version is told by the check of all versions.
+                Ok(None) => continue,
+                Err(SnapshotError::ArchiveDamaged { .. }) if *number <= end => continue,
+                Err(error) => {
+                    self.report_error(&error);
+                    continue;
+                }
+            };
+            let what = format!("version {number} of the archive {why} that snapshot \"{name}\" was verified with");
+            let effect = format!(
+                "what was settled before {} may be missing, and a restore from that snapshot and the archive lacks it",
+                extent.end
+            );
+            self.report_damage(self.location.clone(), [what, effect, DAMAGE_REMEDY.to_owned()]);
+        }
+    }
+
+    /// Whether the archive has what may be gone from the log, if the log's floor names this one.
+    fn check_floor(&self, latest: Option<&ArchiveVersion>) {
+        let end = latest.map(|latest| latest.end).unwrap_or_default();
+        let is_here = |floor: &&LogFloor| urls_overlap(&floor.archive, self.index.url().as_str());
+        let Some(floor) = self.floor.filter(is_here).filter(|floor| end < floor.second) else { return };
+        let what = format!("the archive ends at {end}, and the log was cleaned up to {}", floor.second);
+        let effect = "entries between them may be neither in the log nor in the archive".to_owned();
+        self.report_damage(self.location.clone(), [what, effect, DAMAGE_REMEDY.to_owned()]);
+    }
+
+    async fn check_objects(&self, latest: &ArchiveVersion, figures: &mut ArchiveFigures) {
+        let ArchiveReport { versions, files, bytes, damaged, damaged_count } = match self.archive.verify(latest).await {
+            Ok(report) => report,
+            Err(error) => return self.report_error(&error),
+        };
+        (figures.versions, figures.files, figures.bytes) = (versions, files, bytes);
+        let hidden = damaged_count - damaged.len() as u64;
+        let parts = |what: String| [what, DAMAGE_EFFECT.to_owned(), DAMAGE_REMEDY.to_owned()];
+        for ArchiveFault { location, why } in damaged {
+            self.report_damage(location, parts(why));
+        }
+        if hidden > 0 {
+            self.report_damage(
+                self.location.clone(),
+                parts(format!("{hidden} more of its objects are missing or damaged")),
+            );
+        }
+    }
+
+    /// Compares rows with the index, of a sample or all that both must have.
+    async fn compare(&self, latest: &ArchiveVersion, selection: OutcomeSelection, figures: &mut ArchiveFigures) {
+        let end = latest.end.min(LogCursor(self.manifest.audited));
+        let opened = async {
+            let settled = SettledRecords::open(self.engine, self.manifest).await?;
+            let windows = match selection {
+                OutcomeSelection::All => {
+                    vec![ArchiveWindow { seconds: LogCursor::default()..end, max_operations: None }]
+                }
+                OutcomeSelection::Sample { count, seed } => self.sample_windows(end, count, seed).await?,
+            };
+            Ok::<_, EngineError>((settled, windows))
+        };
+        let (settled, windows) = match opened.await {
+            Ok(opened) => opened,
+            Err(error) => return self.report_uncompared(&error_chain(&error)),
+        };
+        let comparison = ArchiveComparison { archive: self.archive, version: latest, settled };
+        for window in windows {
+            let compared = comparison.compare(window, |token, op, difference| {
+                figures.compared += 1;
+                if figures.compared % 1000 == 0 {
+                    self.findings.progress(VerifyCheck::Archive, figures.compared, 0);
+                }
+                if let Some(difference) = difference {
+                    figures.differ += 1;
+                    self.report_difference(token, op, difference);
+                }
+            });
+            if let Err(error) = compared.await {
+                return self.report_uncompared(&error_chain(&error));
+            }
+        }
+    }
+
+    /// Windows that begin at records of the index, each of which is chosen as likely as any other.
+    async fn sample_windows(&self, end: LogCursor, count: u64, seed: u64) -> Result<Vec<ArchiveWindow>, EngineError> {
+        let (entropy, next_seq) = (Entropy::seeded(seed), self.manifest.next_seq);
+        let (wanted, mut starts) = (SAMPLE_WINDOWS.min(count), Vec::new());
+        // More draws than windows: what is younger than the archive's end begins none.
+        for _ in 0..20 * wanted {
+            if starts.len() as u64 >= wanted || next_seq <= 1 {
+                break;
+            }
+            let seq = 1 + below(&entropy, next_seq - 1);
+            let Some(segment) = self.manifest.segments.iter().find(|segment| segment.seq.contains(&seq)) else {
+                continue;
+            };
+            let places = self.engine.places(segment, seq..seq + 1).await?;
+            starts.extend(places.iter().map(|place| place.token.second()).filter(|second| LogCursor(*second) < end));
+        }
+        Ok(windows_from(starts, end, count))
+    }
+
+    async fn count_leaks(&self, latest: &ArchiveVersion, figures: &mut ArchiveFigures) {
+        let mut leaks = self.archive.leaks(latest);
+        loop {
+            let leak = match leaks.try_next().await {
+                Ok(Some(leak)) => leak,
+                Ok(None) => return,
+                Err(error) => return self.report_error(&error),
+            };
+            figures.leaks += 1;
+            figures.leak_bytes += leak.size;
+            let what = format!("no version of the archive names it, nor ever will, and it has {} bytes", leak.size);
+            let remedy = "nothing is to be done: `tidemark gc` deletes it once it is a day old".to_owned();
+            let parts = [what, "it takes room".to_owned(), remedy];
+            let location = format!("{}/{}", self.location, leak.key);
+            self.findings.report(FindingSeverity::Notice, VerifyCheck::Archive, location, parts);
+        }
+    }
+
+    fn report_difference(&self, token: Token, op: u32, difference: ArchiveDifference) {
+        let [what, effect, remedy] = match difference {
+            ArchiveDifference::NotArchived => [
+                format!("operation {op} of {token} is in the index and not in the archive, which is past its second"),
+                "a restore from the archive lacks it".to_owned(),
+                "turn cleanup off, so that the entry stays in the log, and restore the archive from a copy of the bucket".to_owned(),
+            ],
+            ArchiveDifference::NotIndexed => [
+                format!("operation {op} of {token} is in the archive and not in the index"),
+                "no search finds it".to_owned(),
+                "restore the index from a copy of the bucket, or rebuild it from archive and log".to_owned(),
+            ],
+            ArchiveDifference::Differs(of_what) => [
+                format!("operation {op} of {token} has another {of_what} in the archive than in the index"),
+                "search and archive contradict each other, and one of them was changed".to_owned(),
+                "compare both with the entry in the log, or with a copy of the buckets, and restore the one that was changed".to_owned(),
+            ],
+        };
+        self.report_damage(self.location.clone(), [what, effect, remedy]);
+    }
+
+    /// What is damaged of the archive is damage; what cannot be read or understood is not verified.
+    fn report_error(&self, error: &SnapshotError) {
+        match error {
+            SnapshotError::ArchiveDamaged { key, why } => {
+                let parts = [why.clone(), DAMAGE_EFFECT.to_owned(), DAMAGE_REMEDY.to_owned()];
+                self.report_damage(key.clone(), parts);
+            }
+            error if error.to_cause().reason == Reason::OwnedByAnother => {
+                let [what, _, _] = parts_of(&error_chain(error));
+                let parts = [what, DAMAGE_EFFECT.to_owned(), DAMAGE_REMEDY.to_owned()];
+                self.report_damage(self.location.clone(), parts);
+            }
+            error => self.report_unverified(parts_of(&error_chain(error))),
+        }
+    }
+
+    fn report_damage(&self, location: String, parts: [String; 3]) {
+        self.findings.report(FindingSeverity::Damage, VerifyCheck::Archive, location, parts);
+    }
+
+    fn report_unverified(&self, parts: [String; 3]) {
+        self.findings.report(FindingSeverity::Unverified, VerifyCheck::Archive, self.location.clone(), parts);
+    }
+
+    fn report_uncompared(&self, why: &str) {
+        let [why, ..] = parts_of(why);
+        let what = format!("the rows of the archive were not all compared with the index: {why}");
+        let effect = "whether both say the same is not known".to_owned();
+        self.report_unverified([what, effect, "mend what is damaged or cannot be read, and verify again".to_owned()]);
+    }
+}
+
+/// Windows up to `end` that begin at these seconds, with `count` operations in all.
+fn windows_from(starts: Vec<StoreSecond>, end: LogCursor, count: u64) -> Vec<ArchiveWindow> {
+    let windows = starts.len() as u64;
+    let window = |(number, start)| {
+        let max_operations = Some(count / windows + u64::from(number < count % windows));
+        ArchiveWindow { seconds: LogCursor(start)..end, max_operations }
+    };
+    (0..).zip(starts).map(window).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_has_as_many_operations_as_are_wanted() {
+        for (windows, count) in [(0, 5), (1, 5), (3, 7), (8, 8), (8, 1000)] {
+            let starts: Vec<_> = (0..windows).map(StoreSecond::from_unix).collect();
+            let sample = windows_from(starts, LogCursor(StoreSecond::from_unix(100)), count);
+            let wanted = if windows == 0 { 0 } else { count };
+            assert_eq!(sample.iter().filter_map(|window| window.max_operations).sum::<u64>(), wanted);
+            assert!(
+                sample.iter().all(|window| window.max_operations > Some(0)),
+                "{windows} windows, {count} operations"
+            );
+        }
+    }
+}

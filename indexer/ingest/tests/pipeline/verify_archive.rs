@@ -1,0 +1,226 @@
+//! The verification of an archive, a model of one: what is lost or changed of it or of the index is found, and nothing else.
+
+use std::time::Duration;
+
+use tidemark_ingest::{ArchiveFigures, FindingSeverity, OutcomeSelection, VerifyCheck, snapshot::SnapshotRequest};
+use tidemark_store::StoreSecond;
+
+use crate::{
+    MINUTE,
+    fake_bucket::BadRead,
+    verify::Verification,
+    world::{EntryDraft, IngestWorld, small_batches},
+};
+
+/// A log that the audit has passed but for its last entries, with two snapshots.
+async fn archived_world() -> IngestWorld {
+    let world = IngestWorld::new(small_batches()).await;
+    for number in 0..40 {
+        world.append(world.ago(30_000 - number * 7), &EntryDraft::entity(number % 9));
+        world.append(world.ago(29_000 - number * 5), &EntryDraft::group(&[number, number + 1, number + 2]));
+    }
+    world.append(world.ago(28_000), &EntryDraft::bundle("never"));
+    for number in 0..20 {
+        world.append(world.ago(300 - number), &EntryDraft::entity(number));
+    }
+    world.run_for(10 * MINUTE).await;
+    snapshot(&world).await;
+    world.run_for(30 * MINUTE).await;
+    snapshot(&world).await;
+    world
+}
+
+async fn snapshot(world: &IngestWorld) {
+    world.snapshot_maker().await.0.make(&SnapshotRequest::default()).await.unwrap();
+}
+
+fn data_file(world: &IngestWorld) -> String {
+    let keys = world.bucket.keys();
+    let largest = |key: &String| {
+        let body = world.bucket.remove(key);
+        world.bucket.plant(key, body.clone(), world.ago(0));
+        body.len()
+    };
+    keys.into_iter().filter(|key| key.contains("/archive/") && key.contains("/data/")).max_by_key(largest).unwrap()
+}
+
+/// What is damaged of the archive, by what is said of it.
+fn archive_damage(found: &Verification) -> Vec<&str> {
+    let damage = found.of_severity(FindingSeverity::Damage);
+    damage.iter().filter(|finding| finding.check == VerifyCheck::Archive).map(|finding| finding.what.as_str()).collect()
+}
+
+/// All rows, and samples of several seeds.
+fn selections() -> impl Iterator<Item = OutcomeSelection> {
+    let samples = (0..12).map(|seed| OutcomeSelection::Sample { count: 40, seed });
+    std::iter::once(OutcomeSelection::All).chain(samples)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_archive_that_says_what_the_index_says_is_sound() {
+    let world = archived_world().await;
+    let found = Verification::all(&world).await;
+    assert!(found.is_sound(), "{:#?}", found.findings);
+    let ArchiveFigures { version, operations, compared, differ, files, leaks, end, .. } =
+        found.summary.archive.unwrap();
+    assert_eq!((compared, differ, leaks), (operations, 0, 0));
+    assert!(operations > 150 && version == 2 && files == 2, "{:?}", found.summary.archive);
+    assert_eq!(end.second(), world.manifest().await.audited);
+    for seed in 0..20 {
+        let sample = OutcomeSelection::Sample { count: 10, seed };
+        let found = Verification::of(&world, sample).await;
+        assert!(found.is_sound(), "seed {seed}: {:#?}", found.findings);
+        let compared = found.summary.archive.unwrap().compared;
+        // A stretch ends with a whole second, and with the archive.
+        assert!((1..60).contains(&compared), "seed {seed}: {compared}");
+    }
+    let none = Verification::of(&world, OutcomeSelection::Sample { count: 0, seed: 1 }).await;
+    assert_eq!(none.summary.archive.unwrap().compared, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_an_archive_there_is_nothing_to_say() {
+    let world = IngestWorld::new(small_batches()).await;
+    world.append(world.ago(9000), &EntryDraft::entity(1));
+    world.run_for(MINUTE).await;
+    let found = Verification::all(&world).await;
+    assert!(found.is_sound() && found.summary.archive.is_none(), "{:#?}", found.findings);
+}
+
+/// The rows of a data file that were changed by somebody who knows the format, and its sums with them.
+#[tokio::test(start_paused = true)]
+async fn a_row_that_was_changed_dropped_or_added_is_found() {
+    let world = archived_world().await;
+    let file = data_file(&world);
+    let body = world.bucket.remove(&file);
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let changed = |from: &str, to: &str| {
+        let at = lines.iter().position(|line| line.contains(from)).unwrap();
+        let mut lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
+        lines[at] = lines[at].replacen(from, to, 1);
+        lines.join("\n")
+    };
+    let without = |at: usize| [&lines[..at], &lines[at + 1..]].concat().join("\n");
+    let cases = [
+        ("an outcome", changed(r#""outcome":"committed""#, r#""outcome":"aborted""#), "another outcome in the archive"),
+        ("a body", changed("tidemark", "tidemarq"), "another body"),
+        ("a seq", changed(r#""seq":7,"#, r#""seq":999999,"#), "another seq"),
+        ("the first row", without(0), "is in the index and not in the archive"),
+        ("a row", without(lines.len() / 2), "is in the index and not in the archive"),
+        ("the last row", without(lines.len() - 1), "is in the index and not in the archive"),
+    ];
+    for (name, changed, what) in cases {
+        world.bucket.plant(&file, changed, world.ago(0));
+        let found = Verification::all(&world).await;
+        let damage = archive_damage(&found);
+        assert!(damage.iter().any(|said| said.contains(what)), "{name}: {:#?}", found.findings);
+        assert_eq!(damage.len() as u64, found.summary.damage, "{name}: {:#?}", found.findings);
+        assert_eq!(found.summary.archive_damage, found.summary.damage);
+        assert_eq!(found.summary.archive.unwrap().differ, 1, "{name}");
+    }
+    // Of a few operations samples find it sooner or later.
+    world.bucket.plant(&file, without(lines.len() / 2), world.ago(0));
+    let mut seen = 0;
+    for selection in selections() {
+        seen += u32::from(Verification::of(&world, selection).await.summary.archive.unwrap().differ > 0);
+    }
+    assert!(seen > 3, "{seen}");
+    world.bucket.plant(&file, body, world.ago(0));
+    assert!(Verification::all(&world).await.is_sound());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operation_that_the_index_lost_is_found() {
+    let world = archived_world().await;
+    let file = data_file(&world);
+    let body = world.bucket.remove(&file);
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    // An entry of a second of its own, as if the index had lost it.
+    let line = text.lines().next().unwrap();
+    let mut row: serde_json::Value = serde_json::from_str(line).unwrap();
+    let token: tidemark_wal::Token = row["record"]["token"].as_str().unwrap().parse().unwrap();
+    let earlier = token.second().before(Duration::from_secs(3));
+    row["record"]["token"] = tidemark_wal::Token::from_parts(earlier, [9; 16]).to_string().into();
+    world.bucket.plant(&file, format!("{row}\n{text}"), world.ago(0));
+    for selection in selections().take(1) {
+        let found = Verification::of(&world, selection).await;
+        let damage = archive_damage(&found);
+        assert!(damage.iter().any(|said| said.contains("is in the archive and not in the index")), "{damage:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_is_gone_is_named_and_the_rest_is_not_taken_for_read() {
+    let world = archived_world().await;
+    let file = data_file(&world);
+    let body = world.bucket.remove(&file);
+    let found = Verification::all(&world).await;
+    assert_eq!(found.damaged(), [file.as_str()], "{:#?}", found.findings);
+    let unread = found.of_severity(FindingSeverity::Unverified);
+    assert!(unread.iter().any(|finding| finding.what.contains("were not all compared")), "{unread:#?}");
+    for finding in &found.findings {
+        let parts = [&finding.location, &finding.what, &finding.effect, &finding.remedy];
+        assert!(parts.iter().all(|part| !part.trim().is_empty()), "{finding:?}");
+    }
+    world.bucket.plant(&file, body, world.ago(0));
+    world.bucket.spoil(Some((&file, BadRead::Refused)));
+    let found = Verification::all(&world).await;
+    assert_eq!(found.summary.damage, 0, "{:#?}", found.findings);
+    assert!(found.summary.unverified > 0);
+}
+
+/// The newest version, or all of them: what is left is whole, but it is not what the snapshots rest on.
+#[tokio::test(start_paused = true)]
+async fn a_version_that_a_snapshot_rests_on_is_missed() {
+    let world = archived_world().await;
+    let versions: Vec<_> = world
+        .bucket
+        .keys()
+        .into_iter()
+        .filter(|key| key.contains("/archive/") && !key.contains("/data/") && !key.contains("/boundary/"))
+        .collect();
+    let newest = versions.iter().max().unwrap().clone();
+    for lost in [vec![newest], versions] {
+        let time = world.bucket.time(&lost[0]);
+        let bodies: Vec<_> = lost.iter().map(|key| (key.clone(), world.bucket.remove(key))).collect();
+        let found = Verification::all(&world).await;
+        let damage = archive_damage(&found);
+        assert!(damage.iter().any(|said| said.contains("is gone that snapshot")), "{damage:?}");
+        for (key, body) in bodies {
+            world.bucket.plant(&key, body, time);
+        }
+    }
+    assert!(Verification::all(&world).await.is_sound());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_could_not_be_read_when_it_was_archived_is_not_missed() {
+    let world = IngestWorld::new(small_batches()).await;
+    for number in 0..30 {
+        world.append(world.ago(30_000 - number), &EntryDraft::entity(number));
+    }
+    let bad = world.append(world.ago(29_990), &EntryDraft::group(&[70, 71]));
+    world.bucket.spoil(Some((&bad.to_string(), BadRead::Refused)));
+    world.run_for(10 * MINUTE).await;
+    snapshot(&world).await;
+    world.bucket.spoil(None);
+    world.run_for(Duration::from_hours(2)).await;
+    let found = Verification::all(&world).await;
+    assert!(found.is_sound(), "{:#?}", found.findings);
+    assert_eq!(found.summary.archive.unwrap().operations, 30);
+}
+
+/// What may be gone from the log has to be in the archive that the log's floor names.
+#[tokio::test(start_paused = true)]
+async fn an_archive_that_ends_below_the_floor_is_damage() {
+    let world = archived_world().await;
+    let end: StoreSecond = world.manifest().await.audited;
+    world.set_audited(end.after(Duration::from_secs(100))).await;
+    world.raise_floor_of("test://bucket/index/archive", end).await;
+    assert!(Verification::all(&world).await.is_sound());
+    world.raise_floor_of("test://bucket/index/archive", end.next()).await;
+    let found = Verification::all(&world).await;
+    let damage = archive_damage(&found);
+    assert!(damage.iter().any(|said| said.contains("the log was cleaned up to")), "{damage:?}");
+}
