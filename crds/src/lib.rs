@@ -24,6 +24,7 @@ mod reason;
 mod schema;
 #[cfg(feature = "kinds")]
 mod storage;
+mod task_result;
 #[cfg(feature = "kinds")]
 mod time_span;
 #[cfg(feature = "kinds")]
@@ -52,4 +53,5 @@ pub use self::{
 pub use self::{
     pod_report::{PodPhase, PodProblem, PodReport, StoreRole},
     reason::Reason,
+    task_result::{MAX_RESULT_BYTES, RecoveryWindow, TaskFigures, TaskResult, TaskState},
 };

@@ -66,6 +66,75 @@ reasons! {
     AuthTokenTooShort,
     /// A bug.
     Internal,
+    // What a job reports.
+    /// A restore asks for a moment that no snapshot, archive and log reach.
+    OutsideRecoveryWindow,
+    /// A snapshot of this name does not exist.
+    SnapshotMissing,
+    /// No snapshot is verified: nothing may be deleted from the log, and nothing restored.
+    NoVerifiedSnapshot,
+    /// A rule would delete what must stay, as a retention that keeps nothing.
+    RetentionRefused,
+    /// A store keeps objects that were to be deleted: the credentials may not delete, or a lock or a retention holds them.
+    DeletionRefused,
+    /// Objects of the archive are missing or damaged.
+    ArchiveDamaged,
+    /// Outcomes that were decided again from log and archive differ from those in the index.
+    OutcomesDiffer,
+    /// What was restored to try it differs from the index.
+    DrillFailed,
+    /// The index is not a restored one that waits for its promotion.
+    NothingToPromote,
+    /// Another process builds a generation of the index or switches to one.
+    GenerationBusy,
+    /// A place that should be empty holds something else.
+    PrefixInUse,
+    /// The disk for intermediate files is full.
+    ScratchFull,
+    // The life of a task.
+    /// The task waits: it was not looked at yet, or its Job does not run yet.
+    Pending,
+    /// The task waits until another task of the WAL has ended.
+    WaitingForTask,
+    /// The task waits until the WAL's upgrade is through.
+    WaitingForUpgrade,
+    /// An attempt failed; the next one follows.
+    AttemptFailed,
+    /// The task's Job runs.
+    Running,
+    /// The task did what it was asked to do.
+    Succeeded,
+    /// The task's WAL does not exist, or is not the one any more that the task was started for.
+    WALNotFound,
+    /// The WAL is being deleted.
+    WALDeleted,
+    /// This release has no command for this type of task.
+    TypeUnsupported,
+    /// The task was not through before its deadline.
+    DeadlineExceeded,
+    /// A pod had to make place for a more important one.
+    PodPreempted,
+    /// A job's program ended without a result.
+    JobCrashed,
+    /// A job's pod or the Job itself is gone before its result was read.
+    JobLost,
+    // Snapshots and verifications that a schedule asks for.
+    /// The newest verified snapshot is as new as the schedule asks for.
+    SnapshotCurrent,
+    /// The newest verified snapshot is older than the schedule asks for.
+    SnapshotOverdue,
+    /// The newest snapshot that was tried failed.
+    SnapshotFailed,
+    /// Index and archive were found to be right as lately as the schedule asks for.
+    Verified,
+    /// The last verification that was through is older than the schedule asks for, or there is none yet.
+    VerificationOverdue,
+    /// The newest verification failed.
+    VerificationFailed,
+    /// The WAL has no schedule for it.
+    NotScheduled,
+    /// A schedule or a time zone cannot be read.
+    ScheduleInvalid,
     // What validation refuses.
     /// The spec asks for something impossible.
     SpecInvalid,
