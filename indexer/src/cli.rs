@@ -10,6 +10,7 @@ mod demo;
 mod dev;
 mod exit;
 mod gc;
+mod generation_task;
 mod index;
 mod kubectl;
 mod lint;
@@ -17,6 +18,9 @@ mod log;
 mod log_unregister;
 mod output;
 mod probe;
+mod promote;
+mod reindex;
+mod restore;
 mod serve;
 mod shutdown;
 

@@ -7,6 +7,7 @@ mod garbage_list;
 mod garbage_plan;
 mod garbage_roots;
 mod garbage_state;
+mod generation_switch;
 mod identity;
 mod index_chain;
 mod list_header;
@@ -27,12 +28,13 @@ pub use garbage_collector::{GarbageCollector, GarbageReport};
 pub use garbage_list::{GarbageList, MAX_LIST_CANDIDATES};
 pub use garbage_roots::GARBAGE_GRACE;
 pub use garbage_state::{GarbageState, MAX_GARBAGE_CANDIDATES, MAX_GARBAGE_LISTS};
+pub use generation_switch::{GenerationSwitch, SwitchError};
 pub use identity::{IndexOwner, LogClaim, LogId, LogIdentity, WriterIdentity};
 pub use index_chain::IndexChain;
 pub use log_cursor::LogCursor;
 pub use manifest::{
-    CompactionResult, EndReason, FIRST_SEQ, GenerationEnd, IndexTotals, LeaseHolder, Manifest, PublishRequest,
-    RecordCounts, SegmentMeta, SidecarMeta,
+    CompactionResult, CopyRequest, EndReason, FIRST_SEQ, GenerationEnd, IndexTotals, LeaseHolder, Manifest,
+    PublishRequest, RecordCounts, SegmentMeta, SidecarMeta,
 };
 #[cfg(feature = "mutants")]
 pub use mutants::MUTANT_HOOKS;

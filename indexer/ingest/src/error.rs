@@ -1,8 +1,8 @@
 //! The errors of an ingest: which ones end it, and which ones are retried.
 
-use tidemark_catalog::{AcquireError, CatalogError, PublishError};
+use tidemark_catalog::{AcquireError, CatalogError, Generation, PublishError, SwitchError};
 use tidemark_crds::Reason;
-use tidemark_store::{ClockError, StoreError};
+use tidemark_store::{ClockError, StoreError, StoreSecond};
 
 use crate::{
     cause::{FailureCause, ToCause},
@@ -37,6 +37,48 @@ pub enum IngestError {
     /// The index does not answer.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// Nothing holds what a restore asks for.
+    #[error(
+        "the index cannot be restored to {target}: what is recorded reaches from {first} to {last}; nothing was changed; name a time \
+         between them (`tidemark snapshots` lists them)"
+    )]
+    OutsideRecoveryWindow {
+        /// What was asked for.
+        target: String,
+        /// The earliest second.
+        first: StoreSecond,
+        /// The latest second.
+        last: StoreSecond,
+    },
+    /// No snapshot has that name, or it does not count.
+    #[error(
+        "no snapshot \"{name}\" can be restored from; nothing was changed; name another one (`tidemark snapshots` lists them)"
+    )]
+    SnapshotMissing {
+        /// The name.
+        name: String,
+    },
+    /// Another generation takes the place of this one.
+    #[error(
+        "the index is being switched from generation \"{generation}\" to another one; nothing is published here any more; open the index \
+         again and go on in the generation that is open then"
+    )]
+    Switching {
+        /// The generation.
+        generation: Generation,
+    },
+}
+
+impl From<SwitchError> for IngestError {
+    fn from(error: SwitchError) -> Self {
+        match error {
+            SwitchError::Chain(error) => Self::Root(error),
+            SwitchError::Acquire(error) => Self::Acquire(error),
+            SwitchError::Publish(error) => Self::Publish(error),
+            SwitchError::Clock(error) => Self::Clock(error),
+            SwitchError::Store(error) => Self::Store(error),
+        }
+    }
 }
 
 impl IngestError {
@@ -51,7 +93,22 @@ impl IngestError {
             Self::Root(error)
             | Self::Publish(PublishError::Chain(error))
             | Self::Acquire(AcquireError::Chain(error)) => is_retryable_chain_error(error),
-            Self::Publish(_) | Self::Acquire(_) => false,
+            Self::Publish(_)
+            | Self::Acquire(_)
+            | Self::Switching { .. }
+            | Self::OutsideRecoveryWindow { .. }
+            | Self::SnapshotMissing { .. } => false,
+        }
+    }
+
+    /// Whether the outcome of a write is unknown: the process ends, and the next one reads it.
+    pub fn is_unknown(&self) -> bool {
+        match self {
+            Self::Root(error) | Self::Acquire(AcquireError::Chain(error)) => {
+                matches!(error, CatalogError::Unknown { .. })
+            }
+            Self::Publish(error) => matches!(error, PublishError::Unknown { .. }),
+            _ => false,
         }
     }
 }
@@ -68,6 +125,9 @@ impl ToCause for IngestError {
             Self::Publish(error) => error.to_cause(),
             Self::Store(error) => error.to_cause(),
             Self::Engine(error) => error.to_cause(),
+            Self::Switching { .. } => FailureCause::of(Reason::GenerationBusy),
+            Self::OutsideRecoveryWindow { .. } => FailureCause::of(Reason::OutsideRecoveryWindow),
+            Self::SnapshotMissing { .. } => FailureCause::of(Reason::SnapshotMissing),
             Self::Acquire(_) | Self::EntryStreamBroken => FailureCause::of(Reason::Internal),
         }
     }

@@ -267,6 +267,10 @@ impl IndexFollower {
         let (sealed, overlay, mut listing) = {
             let state = self.state.lock().await;
             let Some(index) = &state.index else { return Ok(false) };
+            // What comes after the time of a restore is left out until the index is promoted.
+            if index.manifest.until.is_some() {
+                return Ok(false);
+            }
             tail.follow(&index.manifest.generation);
             ((index.manifest.cursor, index.manifest.horizon), state.overlay.clone(), state.listing)
         };

@@ -6,7 +6,10 @@ use clap::{Parser, Subcommand};
 
 #[cfg(feature = "demo")]
 use super::demo;
-use super::{append, args, audit, check, dev, exit::CommandExit, gc, index, kubectl, lint, log, probe, serve};
+use super::{
+    append, args, audit, check, dev, exit::CommandExit, gc, index, kubectl, lint, log, probe, promote, reindex,
+    restore, serve,
+};
 
 /// Full-text search over write-ahead logs in object storage.
 ///
@@ -23,8 +26,8 @@ pub struct CommandLine {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a store lacks a guarantee that Tidemark needs (append, check, \
-index, log set), 4 another process has taken over (index), 5 not acknowledged in time (append), \
-6 the outcome of a write is unknown: run it again (dev, index, log set, log unregister), \
+index, log set), 4 another process has taken over (index, reindex, restore, promote), 5 not acknowledged in time (append), \
+6 the outcome of a write is unknown: run it again (dev, index, reindex, restore, promote, log set, log unregister), \
 7 entries are left that cannot be read (audit). \
 A second SIGTERM or SIGINT forces a service to exit, with 128 + its number.\n\
 URLs: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, file:///folder. \
@@ -42,6 +45,9 @@ enum CliCommand {
     Log(log::LogCommand),
     Audit(audit::AuditCommand),
     Gc(gc::GcCommand),
+    Reindex(reindex::ReindexCommand),
+    Restore(restore::RestoreCommand),
+    Promote(promote::PromoteCommand),
     Check(check::CheckCommand),
     Kubectl(kubectl::KubectlCommand),
     Probe(probe::ProbeCommand),
@@ -70,6 +76,9 @@ impl CommandLine {
             CliCommand::Log(log) => log.run().await,
             CliCommand::Audit(audit) => Box::pin(audit.run()).await,
             CliCommand::Gc(gc) => gc.run().await,
+            CliCommand::Reindex(reindex) => Box::pin(reindex.run()).await,
+            CliCommand::Restore(restore) => Box::pin(restore.run()).await,
+            CliCommand::Promote(promote) => Box::pin(promote.run()).await,
             CliCommand::Check(check) => check.run().await,
             CliCommand::Kubectl(kubectl) => kubectl.run().await,
             CliCommand::Probe(probe) => probe.run().await,

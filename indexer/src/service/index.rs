@@ -35,7 +35,7 @@ use crate::{
 };
 use tidemark_crds::PodPhase;
 use tidemark_ingest::engine::IndexEngine;
-use tidemark_ingest::{IngestOptions, IngestRole, IngestStatus, LogIngester};
+use tidemark_ingest::{IngestError, IngestOptions, IngestRole, IngestStatus, LogIngester};
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
 use tidemark_search::{FollowerOptions, IndexFollower, IndexSearcher, SearchService};
@@ -185,7 +185,7 @@ impl IndexTask {
     /// Indexes until the ingest ends, or until a purge is requested.
     async fn attempt(self: Arc<Self>, stop: CancellationToken) -> Result<(), ServiceError> {
         let working = stop.child_token();
-        let mut index = Box::pin(self.index(&working));
+        let mut index = Box::pin(self.index_each_generation(&working));
         let ended = tokio::select! {
             biased;
             () = self.control.wait() => {
@@ -224,6 +224,18 @@ impl IndexTask {
         self.pod.set_phase(Some(PodPhase::Purged));
         stop.cancelled().await;
         Ok(())
+    }
+
+    /// Indexes, and goes on in the next generation when the index switches to another one.
+    async fn index_each_generation(&self, stop: &CancellationToken) -> Result<(), ServiceError> {
+        loop {
+            match self.index(stop).await {
+                Err(ServiceError::Ingest(IngestError::Switching { generation })) => {
+                    tracing::info!(%generation, "the index switches to another generation; opening it again");
+                }
+                ended => return ended,
+            }
+        }
     }
 
     /// Opens what is needed, unless that is done, and ingests until that ends.

@@ -2,6 +2,8 @@
 
 pub mod chain;
 pub mod garbage;
+mod generation_model;
+pub mod generations;
 pub mod indexers;
 pub mod maintenance;
 pub mod mixed;
@@ -9,6 +11,7 @@ pub mod outages;
 mod publication;
 pub mod purge;
 pub mod readers;
+mod record_writer;
 pub mod writers;
 
 use crate::{
@@ -24,6 +27,8 @@ pub enum SimScenario {
     Chain,
     /// The pins and the garbage of an index, over days.
     Garbage,
+    /// An index that tasks rebuild, over days.
+    Generations,
     /// A whole log.
     Mixed,
     /// An index that is purged while another log competes for its prefix.
@@ -32,7 +37,7 @@ pub enum SimScenario {
 
 impl SimScenario {
     /// Every scenario.
-    pub const ALL: [Self; 4] = [Self::Chain, Self::Garbage, Self::Mixed, Self::Purge];
+    pub const ALL: [Self; 5] = [Self::Chain, Self::Garbage, Self::Generations, Self::Mixed, Self::Purge];
 
     /// The scenario of this name.
     pub fn named(name: &str) -> Option<Self> {
@@ -44,6 +49,7 @@ impl SimScenario {
         match self {
             Self::Chain => "chain",
             Self::Garbage => "garbage",
+            Self::Generations => "generations",
             Self::Mixed => "mixed",
             Self::Purge => "purge",
         }
@@ -55,6 +61,7 @@ impl SimScenario {
             (Self::Mixed, Some(target)) => run_for_mutant(seed, target, mutant, echo),
             (Self::Chain, _) => run_seed(seed, mutant, echo, chain::run),
             (Self::Garbage, _) => run_seed(seed, mutant, echo, garbage::run),
+            (Self::Generations, _) => run_seed(seed, mutant, echo, generations::run),
             (Self::Purge, _) => run_seed(seed, mutant, echo, purge::run),
             (Self::Mixed, None) => {
                 run_seed(seed, None, echo, |seed, echo| mixed::run(seed, SimConfig::mixed(seed), echo))
@@ -74,6 +81,11 @@ pub fn run_for_mutant(seed: u64, target: Mutant, mutant: Option<Mutant>, echo: b
         | Mutant::GarbageCollectorUnfenced
         | Mutant::GarbageOfPresentEpoch
         | Mutant::GarbageListDropped => run_seed(seed, mutant, echo, garbage::run),
+        Mutant::UnfinishedSuccessorRefused
+        | Mutant::ClosedWithOldDigest
+        | Mutant::AbandonedUnfenced
+        | Mutant::RestoreDecidesAgain
+        | Mutant::PromotedWithoutOutcomes => run_seed(seed, mutant, echo, generations::run),
         Mutant::PurgeBeforeClosing
         | Mutant::PurgeByPrefix
         | Mutant::PurgeDropsFence

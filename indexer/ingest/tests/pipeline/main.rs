@@ -7,6 +7,7 @@ mod compaction;
 mod days;
 mod failing_drain;
 mod fake_bucket;
+mod generations;
 mod history;
 mod large_second;
 mod world;

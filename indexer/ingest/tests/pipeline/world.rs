@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use serde_json::{Value, json};
 use tidemark_catalog::{
     Generation, IndexChain, IndexOwner, IndexRegistration, IndexTotals, LogCursor, Manifest, ObjectKind, ObjectName,
-    PublishRequest, RootChain, RootState, SegmentMeta, WriterIdentity,
+    PinChain, PublishRequest, RootChain, RootState, SegmentMeta, WriterIdentity,
 };
 use tidemark_store::{Entropy, Store, StoreClock, StoreSecond};
 use tidemark_wal::{Log, LogParameters, Outcome, Token};
@@ -14,7 +14,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::fake_bucket::FakeBucket;
 use tidemark_ingest::{
-    IngestError, IngestOptions, IngestStatus, LatestCommit, LogIngester, OperationRecord,
+    GenerationTask, IngestError, IngestOptions, IngestStatus, LatestCommit, LogIngester, OperationRecord,
     engine::{IndexEngine, RecordStats, SegmentFile},
     model_engine::{IndexContents, ModelEngine},
 };
@@ -198,8 +198,45 @@ impl IngestWorld {
 
     pub(crate) fn start_as(&self, identity: &str) -> RunningIngest {
         let stop = CancellationToken::new();
-        let task = tokio::spawn(self.ingest(identity).run(stop.clone()));
+        let task = tokio::spawn(run_each_generation(self.ingest(identity), stop.clone()));
         RunningIngest { stop, task: AbortOnDropHandle::new(task) }
+    }
+
+    /// What makes a generation of the index, as a process of the task `name`.
+    pub(crate) fn generation_task(&self, name: Option<&str>) -> GenerationTask {
+        let log = self.log();
+        GenerationTask {
+            clock: StoreClock::new(log.stores(), &format!("task-{}", self.entropy.nonce())),
+            root: RootChain::open(&log, self.entropy.clone()),
+            index: self.bucket.store("index"),
+            engine: self.engine(),
+            log,
+            name: name.map(str::to_owned),
+            options: self.options.clone(),
+            entropy: self.entropy.clone(),
+            progress: watch::Sender::default(),
+        }
+    }
+
+    /// The generation that the log's root names.
+    pub(crate) async fn registered_generation(&self) -> Generation {
+        let root = RootChain::open(&self.log(), self.entropy.clone());
+        root.state().await.unwrap().indexes[INDEX].generation.clone()
+    }
+
+    /// The names of the pins of the index.
+    pub(crate) async fn pins(&self) -> Vec<String> {
+        let root = RootChain::open(&self.log(), self.entropy.clone());
+        let pins =
+            PinChain::open(&self.bucket.store("index"), &root.id().await.unwrap().unwrap(), self.entropy.clone());
+        pins.register().await.unwrap().pins.into_keys().collect()
+    }
+
+    /// The latest manifest of `generation`.
+    pub(crate) async fn manifest_of(&self, generation: &str) -> Option<Manifest> {
+        let root = RootChain::open(&self.log(), self.entropy.clone());
+        let chain = IndexChain::open(&self.bucket.store("index"), generation.parse().unwrap(), self.entropy.clone());
+        chain.for_log(&root).latest().await.unwrap().map(|latest| latest.state)
     }
 
     pub(crate) async fn stop(&self, running: RunningIngest) {
@@ -351,11 +388,15 @@ impl IngestWorld {
     }
 
     pub(crate) async fn manifest(&self) -> Manifest {
-        self.chain().latest().await.unwrap().unwrap().state
+        self.chain().follow().await.unwrap().latest().await.unwrap().unwrap().state
     }
 
     pub(crate) async fn contents(&self) -> IndexContents {
-        let (manifest, engine) = (self.manifest().await, self.engine());
+        self.contents_of(&self.manifest().await).await
+    }
+
+    pub(crate) async fn contents_of(&self, manifest: &Manifest) -> IndexContents {
+        let engine = self.engine();
         let mut contents = IndexContents::default();
         for segment in &manifest.segments {
             let records = engine.records(segment, segment.seq.clone()).await.unwrap();
@@ -394,6 +435,17 @@ impl IngestWorld {
         for record in contents.records.values().filter(|record| !contents.marks.corrected.contains(record.seq)) {
             let double = standing.insert((record.token, record.op), record.seq);
             assert_eq!(double, None, "{} is there twice", record.token);
+        }
+    }
+}
+
+/// An ingest as the service runs it: it goes on in the generation that the index switches to.
+async fn run_each_generation(ingest: LogIngester, stop: CancellationToken) -> Result<(), IngestError> {
+    let mut chain = ingest.chain.clone();
+    loop {
+        match (LogIngester { chain, ..ingest.clone() }).run(stop.clone()).await {
+            Err(IngestError::Switching { .. }) => chain = ingest.chain.clone().follow().await?,
+            ended => return ended,
         }
     }
 }
