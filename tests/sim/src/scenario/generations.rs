@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, ops::RangeInclusive, sync::Arc, time::Duration}
 
 use parking_lot::{Mutex, MutexGuard};
 use tidemark_catalog::{
-    AcquireError, CatalogError, GarbageCollector, Generation, IndexChain, IndexOwner, IndexRegistration, LogCursor,
-    LogId, PublishError, RootChain, TransactionRejected, WriterIdentity,
+    AcquireError, CatalogError, GarbageCollector, IndexChain, IndexOwner, IndexRegistration, LogCursor, LogId,
+    PublishError, RootChain, TransactionRejected, WriterIdentity,
 };
 use tidemark_ingest::{
     GenerationTask, IngestError, IngestOptions, RestoreTarget, engine::IndexEngine, model_engine::ModelEngine, promote,
@@ -248,7 +248,7 @@ async fn write_for_a_while(world: &GenerationWorld, process: &SimProcess) -> any
     let mut writer = RecordWriter { lease, engine, store, entropy: world.entropy() };
     for _ in 0..world.number(3..=12) {
         match world.number(0..=7) {
-            0 => drop(writer.lease.raise_epoch().await?),
+            0 => writer.lease.raise_epoch().await.map(drop)?,
             1 => writer.lose_upload().await?,
             2 => writer.correct().await?,
             3 => writer.compact(world.number(0..=100)).await?,
@@ -305,7 +305,9 @@ async fn promote_now_and_then(world: GenerationWorld, process: SimProcess) -> Pr
         world.sleep_minutes(60..=600).await;
         let name = world.entropy().nonce();
         match promote(&world.generation_task(&process, name)).await {
-            Ok(_) => drop(world.model().marks.insert("the index was promoted")),
+            Ok(_) => {
+                world.model().marks.insert("the index was promoted");
+            }
             Err(IngestError::Root(CatalogError::Rejected(TransactionRejected::NotRestored { .. }))) => {}
             Err(error) => return ProcessEnd::GaveUp(error.to_string()),
         }
