@@ -10,6 +10,8 @@ mod demo;
 mod dev;
 mod exit;
 mod gc;
+#[cfg(feature = "archive")]
+mod generation_task;
 mod index;
 mod job_report;
 #[cfg(feature = "kubernetes")]
@@ -20,6 +22,12 @@ mod log;
 mod log_unregister;
 mod output;
 mod probe;
+#[cfg(feature = "archive")]
+mod promote;
+#[cfg(feature = "archive")]
+mod reindex;
+#[cfg(feature = "archive")]
+mod restore;
 mod serve;
 mod shutdown;
 #[cfg(feature = "archive")]

@@ -25,6 +25,6 @@ pub use error::ServiceError;
 pub use index::{IndexOptions, IndexService};
 pub use serve::{ServeOptions, ServeService};
 #[cfg(feature = "archive")]
-pub(crate) use snapshot::{IndexOfLog, SnapshotService, recovery_window};
+pub(crate) use snapshot::{IndexOfLog, SnapshotService, log_archive, recovery_window};
 pub use startup_retry::StartupMode;
 pub use stores::{AccessMode, OpenStores, PodStores, StoreRequestCounts, StoresSettings};

@@ -10,7 +10,7 @@ use super::{append, args, audit, check, dev, exit::CommandExit, gc, index, log, 
 #[cfg(feature = "kubernetes")]
 use super::{kubectl, lint};
 #[cfg(feature = "archive")]
-use super::{snapshot, snapshots};
+use super::{promote, reindex, restore, snapshot, snapshots};
 
 /// Full-text search over write-ahead logs in object storage.
 ///
@@ -27,8 +27,8 @@ pub struct CommandLine {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a store lacks a guarantee that Tidemark needs (append, check, \
-index, log set), 4 another process has taken over (index), 5 not acknowledged in time (append), \
-6 the outcome of a write is unknown: run it again (dev, index, log set, log unregister, snapshot), \
+index, log set), 4 another process has taken over (index, reindex, restore, promote), 5 not acknowledged in time (append), \
+6 the outcome of a write is unknown: run it again (dev, index, log set, log unregister, snapshot, reindex, restore, promote), \
 7 entries are left that cannot be read (audit), 8 something is damaged (verify). \
 A second SIGTERM or SIGINT forces a service to exit, with 128 + its number.\n\
 URLs: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, file:///folder. \
@@ -46,6 +46,12 @@ enum CliCommand {
     Log(log::LogCommand),
     Audit(audit::AuditCommand),
     Gc(gc::GcCommand),
+    #[cfg(feature = "archive")]
+    Reindex(reindex::ReindexCommand),
+    #[cfg(feature = "archive")]
+    Restore(restore::RestoreCommand),
+    #[cfg(feature = "archive")]
+    Promote(promote::PromoteCommand),
     #[cfg(feature = "archive")]
     Snapshot(snapshot::SnapshotCommand),
     #[cfg(feature = "archive")]
@@ -81,6 +87,12 @@ impl CommandLine {
             CliCommand::Log(log) => log.run().await,
             CliCommand::Audit(audit) => Box::pin(audit.run()).await,
             CliCommand::Gc(gc) => gc.run().await,
+            #[cfg(feature = "archive")]
+            CliCommand::Reindex(reindex) => Box::pin(reindex.run()).await,
+            #[cfg(feature = "archive")]
+            CliCommand::Restore(restore) => Box::pin(restore.run()).await,
+            #[cfg(feature = "archive")]
+            CliCommand::Promote(promote) => Box::pin(promote.run()).await,
             #[cfg(feature = "archive")]
             CliCommand::Snapshot(snapshot) => Box::pin(snapshot.run()).await,
             #[cfg(feature = "archive")]

@@ -7,7 +7,7 @@ use tidemark_archive::ArchiveTable;
 use tidemark_catalog::{Generation, IndexChain, LogId, PinChain, PinRegister, RootChain};
 use tidemark_crds::RecoveryWindow;
 use tidemark_ingest::snapshot::{
-    SnapshotCopier, SnapshotError, SnapshotMaker, SnapshotPlace, SnapshotProgress, SnapshotReport, SnapshotRequest,
+    LogArchive, SnapshotCopier, SnapshotError, SnapshotMaker, SnapshotPlace, SnapshotProgress, SnapshotReport, SnapshotRequest,
 };
 use tidemark_search::{EngineOptions, TantivyEngine};
 use tidemark_store::{Entropy, Store};
@@ -49,15 +49,20 @@ impl IndexOfLog {
 
     /// The log's pins and its archive in the store of an index, or of copies.
     fn place(&self, index: &Store) -> SnapshotPlace {
-        let archive = TableArchive(ArchiveTable::open(index, &self.id, self.entropy.clone()));
+        let archive = log_archive(index, &self.id, &self.entropy);
         let pins = PinChain::open(index, &self.id, self.entropy.clone());
-        SnapshotPlace { index: index.clone(), pins, archive: Arc::new(archive) }
+        SnapshotPlace { index: index.clone(), pins, archive }
     }
 
     /// What the log can be restored to.
     pub(crate) async fn recovery_window(&self) -> Result<Option<RecoveryWindow>, SnapshotError> {
         Ok(recovery_window(&self.pins.register().await?))
     }
+}
+
+/// The archive of the log `id` in the store of an index, or of copies.
+pub(crate) fn log_archive(index: &Store, id: &LogId, entropy: &Entropy) -> Arc<dyn LogArchive> {
+    Arc::new(TableArchive(ArchiveTable::open(index, id, entropy.clone())))
 }
 
 /// The times that a log can be restored to by these snapshots.

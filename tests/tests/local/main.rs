@@ -33,6 +33,7 @@ mod docs;
 mod file_circles;
 mod files;
 mod garbage;
+mod generations;
 mod hostile;
 mod labels;
 mod log_command;
