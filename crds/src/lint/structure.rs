@@ -89,6 +89,9 @@ fn named(value: &Value) -> String {
 
 fn check_text(schema: &Value, text: &str, say: &mut impl FnMut(String)) {
     check_count(schema, "Length", text.chars().count(), "characters", say);
+    if schema["format"] == "date-time" && text.parse::<jiff::Timestamp>().is_err() {
+        say(format!("is \"{text}\"; it is a time such as 2026-11-20T10:00:00Z"));
+    }
     let Some(pattern) = schema["pattern"].as_str() else { return };
     if !Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(text)) {
         say(format!("is \"{text}\"; it matches {pattern}"));

@@ -88,7 +88,7 @@ pub struct WalTaskSpec {
     pub wal_ref: WalReference,
     /// What is done.
     pub r#type: TaskType,
-    /// What to restore to, for type `Restore`.
+    /// What to restore to, for type `Restore`: exactly one of these.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<RestoreTarget>,
     /// More about the snapshot, for type `Snapshot`.

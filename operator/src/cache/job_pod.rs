@@ -29,6 +29,8 @@ pub(crate) struct JobPod {
     pub(crate) disruption: Option<PodDisruption>,
     /// How its container ended, if it did.
     pub(crate) exit: Option<ContainerExit>,
+    /// Whether it has ended or is being deleted: why it ends is known by then.
+    pub(crate) ends: bool,
 }
 
 /// Why the cluster takes a pod away.
@@ -64,6 +66,7 @@ impl JobPod {
         let owners = metadata.owner_references.iter().flatten();
         let job = owners.into_iter().find(|owner| owner.controller == Some(true) && owner.kind == "Job")?;
         let status = pod.status.as_ref();
+        let phase = status.and_then(|status| status.phase.as_deref());
         let container = status.and_then(|status| status.container_statuses.iter().flatten().next());
         let state = container.and_then(|container| container.state.as_ref());
         let exit = state.and_then(|state| state.terminated.as_ref()).map(|end| ContainerExit {
@@ -80,6 +83,9 @@ impl JobPod {
             started: exit.is_some() || state.is_some_and(|state| state.running.is_some()),
             trouble: status.filter(|_| exit.is_none()).and_then(pod_trouble),
             disruption: status.and_then(disruption),
+            ends: exit.is_some()
+                || metadata.deletion_timestamp.is_some()
+                || matches!(phase, Some("Failed" | "Succeeded")),
             exit,
         })
     }

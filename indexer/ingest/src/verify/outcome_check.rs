@@ -211,13 +211,40 @@ impl OutcomeRun<'_> {
         for segment in &self.check.manifest.segments {
             let mut start = segment.seq.start;
             while start < segment.seq.end {
-                let end = segment.seq.end.min(start + RECORD_CHUNK);
-                let records = self.check.engine.records(segment, start..end).await?;
+                let records = self.whole_entries(segment, start, RECORD_CHUNK).await?;
+                start += (records.len() as u64).max(1);
                 self.compare(entries_of(records, |_| true)).await?;
-                start = end;
             }
         }
         Ok(())
+    }
+
+    /// At least `count` records from this seq on, if the segment has as many, to the end of the last one's entry.
+    async fn whole_entries(
+        &self,
+        segment: &SegmentMeta,
+        start: u64,
+        count: u64,
+    ) -> Result<Vec<OperationRecord>, EngineError> {
+        let read = async |start: u64, count: u64| {
+            let end = segment.seq.end.min(start + count);
+            self.check.engine.records(segment, start..end).await
+        };
+        let mut records = read(start, count).await?;
+        while let Some(last) = records.last().map(|last| last.token) {
+            let next = start + records.len() as u64;
+            if next >= segment.seq.end {
+                break;
+            }
+            let more = read(next, RECORD_CHUNK).await?;
+            let of_last = more.iter().take_while(|record| record.token == last).count();
+            let ended = of_last < more.len() || more.is_empty();
+            records.extend(more.into_iter().take(of_last));
+            if ended {
+                break;
+            }
+        }
+        Ok(records)
     }
 
     /// Each seq of the manifest is chosen as likely as any other, but for those that later ones correct.
@@ -249,17 +276,8 @@ impl OutcomeRun<'_> {
     async fn entry_with(&self, segment: &SegmentMeta, seq: u64) -> Result<Vec<EntryOfIndex>, EngineError> {
         let Some(record) = self.check.engine.records(segment, seq..seq + 1).await?.pop() else { return Ok(Vec::new()) };
         let first = seq.saturating_sub(u64::from(record.op)).max(segment.seq.start);
-        let mut recorded = Vec::new();
-        let mut start = first;
-        while start < segment.seq.end {
-            let more = self.check.engine.records(segment, start..segment.seq.end.min(start + RECORD_CHUNK)).await?;
-            let ended = more.last().is_none_or(|last| last.token != record.token);
-            start += RECORD_CHUNK;
-            recorded.extend(more.into_iter().filter(|one| one.token == record.token));
-            if ended {
-                break;
-            }
-        }
+        let mut recorded = self.whole_entries(segment, first, seq + 1 - first).await?;
+        recorded.retain(|one| one.token == record.token);
         Ok(entries_of(recorded, |one| one.seq == seq))
     }
 

@@ -106,11 +106,11 @@ impl EntryComparison<'_> {
 
     /// Whether a descriptor that a record of the entry names as seen is not there any more as it was.
     fn is_seen_otherwise(&self) -> bool {
-        self.recorded.iter().any(|recorded| {
-            let now = self.found.iter().find(|found| found.op == recorded.op);
-            let seen = |record: &OperationRecord| record.decision.observations.iter().map(facts_of).collect::<Vec<_>>();
-            now.is_none_or(|now| seen(now) != seen(recorded))
-        })
+        let seen = |record: &OperationRecord| record.decision.observations.iter().map(facts_of).collect::<Vec<_>>();
+        let same = |recorded: &OperationRecord| {
+            self.found.iter().any(|found| found.op == recorded.op && seen(found) == seen(recorded))
+        };
+        !self.recorded.iter().all(same)
     }
 }
 

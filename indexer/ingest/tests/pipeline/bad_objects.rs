@@ -97,6 +97,22 @@ async fn more_bad_entries_in_a_row_than_are_read_at_once_stop_nobody() {
     }
 }
 
+/// Whether an entry was deleted is seen by reading it, which panics too.
+#[tokio::test(start_paused = true)]
+async fn entries_whose_reading_panics_end_no_process_while_nothing_else_can_be_read() {
+    let world = IngestWorld::new(small_batches()).await;
+    let tokens = append_entities(&world, 3, 100);
+    let entries = format!("log/{}", &tokens[0].to_string()[..3]);
+    world.bucket.spoil(Some((&entries, BadRead::Panics)));
+    let running = world.start();
+    world.pass(60 * MINUTE).await;
+    assert!(world.status().problem.is_some_and(|problem| problem.message.contains("panicked")), "{:?}", world.status());
+    world.bucket.spoil(None);
+    world.pass(30 * MINUTE).await;
+    assert_eq!(with_outcome(&world.outcomes().await, Outcome::Committed), tokens);
+    world.stop(running).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_restart_reads_what_was_unreadable_whatever_its_age() {
     let world = IngestWorld::new(small_batches()).await;

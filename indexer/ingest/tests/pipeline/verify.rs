@@ -120,6 +120,34 @@ async fn a_sound_index_has_no_damage_and_every_outcome_agrees() {
     assert!(figures.entries > 60 && found.summary.chain_records > 3);
 }
 
+/// A group is committed as a whole: what became of one of its descriptors is seen with each of its operations, wherever the records that
+/// are read at once begin and end.
+#[tokio::test(start_paused = true)]
+async fn a_group_whose_bundle_was_deleted_since_is_no_damage_wherever_it_is_in_a_segment() {
+    let world = IngestWorld::new(IngestOptions::default()).await;
+    for number in 0..80 {
+        let id = format!("b{number}");
+        world.append(world.ago(9000 - number), &EntryDraft::bundle_and_entity(&id));
+        world.describe(&id, world.ago(8999 - number));
+        if number % 3 == 0 {
+            world.append(world.ago(9000 - number), &EntryDraft::entity(number));
+        }
+    }
+    world.run_for(5 * MINUTE).await;
+    let committed = world.manifest().await.totals.standing().committed;
+    assert_eq!(committed, 80 * 2 + 27);
+    for number in 0..80 {
+        world.bucket.remove(&format!("metadata/bundles/r/b{number}/bundle.yaml"));
+    }
+    for found in [
+        Verification::all(&world).await,
+        Verification::of(&world, OutcomeSelection::Sample { count: 1000, seed: 3 }).await,
+    ] {
+        assert!(found.is_sound(), "{:#?}", found.of_severity(FindingSeverity::Damage));
+        assert_eq!(found.summary.outcomes.unwrap().unprovable, 80 * 2, "{:?} {:#?}", found.summary, found.findings);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_sample_is_the_same_for_one_seed_and_bounded() {
     let world = full_index().await;

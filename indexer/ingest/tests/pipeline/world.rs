@@ -45,6 +45,14 @@ impl EntryDraft {
         Self { body: json!({"tidemark": 1, "writer": "w", "ops": ops}) }
     }
 
+    /// A bundle that its descriptor completes, and an entity beside it.
+    pub(crate) fn bundle_and_entity(id: &str) -> Self {
+        let digest = hex::encode(<sha2::Sha256 as sha2::Digest>::digest(descriptor(id)));
+        let bundle = json!({"kind": "bundle", "descriptor": path(id), "digest": digest});
+        let ops = json!([bundle, {"kind": "entry", "attributes": {"entity": id}}]);
+        Self { body: json!({"tidemark": 1, "writer": "w", "ops": ops}) }
+    }
+
     /// A bundle that its descriptor completes.
     pub(crate) fn bundle(id: &str) -> Self {
         Self { body: Value::String(path(id)) }
@@ -59,6 +67,10 @@ impl EntryDraft {
         self.body["idempotencyKey"] = key.into();
         self
     }
+}
+
+fn descriptor(bundle: &str) -> String {
+    format!("id: {bundle}\nmessage: a bundle\ntimestamp: 2026-01-01T00:00:00Z\n")
 }
 
 fn path(bundle: &str) -> String {
@@ -158,8 +170,7 @@ impl IngestWorld {
 
     /// Completes a bundle.
     pub(crate) fn describe(&self, bundle: &str, time: StoreSecond) {
-        let body = format!("id: {bundle}\nmessage: a bundle\ntimestamp: 2026-01-01T00:00:00Z\n");
-        self.bucket.plant(&format!("metadata/{}", path(bundle)), body, time);
+        self.bucket.plant(&format!("metadata/{}", path(bundle)), descriptor(bundle), time);
     }
 
     pub(crate) fn move_label(&self, name: &str, time: StoreSecond) {

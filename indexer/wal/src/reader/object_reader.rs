@@ -1,8 +1,8 @@
 //! Reading objects that are charged before they are read, and judged where the store refuses them.
 
-use std::sync::Arc;
+use std::{panic::AssertUnwindSafe, sync::Arc};
 
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _};
 
 use super::{
     listing::BEFORE_TOKENS,
@@ -176,7 +176,9 @@ impl ObjectReader {
         }
         others.sort_by_key(|other| other.time);
         for other in others.iter().rev().take(PROOFS_READ) {
-            if let Ok(Some(object)) = store.get(&other.key, FIRST_READ_BYTES).await {
+            let read = AssertUnwindSafe(store.get(&other.key, FIRST_READ_BYTES)).catch_unwind().await;
+            // One whose reading panics is no proof either.
+            if let Ok(Ok(Some(object))) = read {
                 self.refusals.record_read(store, ReadTarget::deciding(&other.key), object.info.time);
                 break;
             }

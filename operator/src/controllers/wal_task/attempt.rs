@@ -58,10 +58,15 @@ impl AttemptFailure {
     }
 }
 
+/// Kubernetes's reason of a Job that it stopped at its deadline.
+const OUT_OF_TIME: &str = "DeadlineExceeded";
+
 /// How far the attempt `job` is. `before` is what kept its pod from running when it was looked at last: the pod of a Job that was
 /// stopped at its deadline is gone.
 pub(crate) fn state(job: &str, end: Option<&JobEnd>, pod: Option<&JobPod>, before: Option<Reason>) -> AttemptState {
-    let Some(end) = end else {
+    // Jobs and pods are watched one by one: that its Job has failed may be known before what happened to the pod is.
+    let is_explained = |end: &&JobEnd| end.succeeded || &*end.reason == OUT_OF_TIME || pod.is_none_or(|pod| pod.ends);
+    let Some(end) = end.filter(is_explained) else {
         return AttemptState::Running { trouble: pod.and_then(trouble), started: pod.is_some_and(|pod| pod.started) };
     };
     let exit = pod.and_then(|pod| pod.exit.as_ref());
@@ -99,7 +104,7 @@ fn failure(
         }
         result => result,
     };
-    if &*end.reason == "DeadlineExceeded" {
+    if &*end.reason == OUT_OF_TIME {
         return out_of_time(job, before, end.time);
     }
     if let Some((pod, PodDisruption { preempted, message })) = pod.and_then(|pod| Some((pod, pod.disruption.as_ref()?)))
@@ -208,6 +213,7 @@ mod tests {
                 reason: reason.into(),
                 message: message.into(),
             }),
+            ends: true,
         }
     }
 
@@ -299,6 +305,17 @@ mod tests {
         let cut_off = pod(None, Some(false));
         let running = state("nightly-1", None, Some(&cut_off), None);
         assert_eq!(running, AttemptState::Running { trouble: None, started: false });
+    }
+
+    #[test]
+    fn a_failed_job_is_not_judged_before_the_end_of_its_pod_is_seen() {
+        let (crash, late) = (end(false, "BackoffLimitExceeded"), end(false, OUT_OF_TIME));
+        let unseen = JobPod { started: true, ends: false, ..pod(None, None) };
+        let judged = |end| state("nightly-1", Some(end), Some(&unseen), None);
+        assert_eq!(judged(&crash), AttemptState::Running { trouble: None, started: true });
+        assert!(matches!(judged(&late), AttemptState::Failed(_)), "the deadline explains it");
+        let deleted = JobPod { ends: true, ..unseen.clone() };
+        assert_eq!(failed(&crash, Some(&deleted), None), (TaskFailureClass::Crashed, Reason::JobLost, true));
     }
 
     #[test]

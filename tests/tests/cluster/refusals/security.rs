@@ -8,11 +8,13 @@ use tidemark_tests::cluster::{Cluster, product::OPERATOR_NAMESPACE};
 use super::setup::{HEALTHY, cluster, pods};
 
 /// What the operator may do with objects of each namespace, without what every account may.
-const OPERATOR: [&str; 13] = [
+const OPERATOR: [&str; 18] = [
     "configmaps [create delete get list patch watch]",
     "customresourcedefinitions.apiextensions.k8s.io wals.tidemark.dev [get]",
+    "customresourcedefinitions.apiextensions.k8s.io waltasks.tidemark.dev [get]",
     "deployments.apps [create delete get list patch watch]",
     "events.events.k8s.io [create]",
+    "jobs.batch [create delete get list watch]",
     "namespaces [get]",
     "networkpolicies.networking.k8s.io [create delete get list patch watch]",
     "poddisruptionbudgets.policy [create delete get list patch watch]",
@@ -22,6 +24,9 @@ const OPERATOR: [&str; 13] = [
     "wals.tidemark.dev [get list patch watch]",
     "wals.tidemark.dev/finalizers [update]",
     "wals.tidemark.dev/status [patch]",
+    "waltasks.tidemark.dev [create delete get list watch]",
+    "waltasks.tidemark.dev/finalizers [update]",
+    "waltasks.tidemark.dev/status [patch]",
 ];
 
 /// What `kubectl auth can-i --list` says of an account, in one form: `resource names [verbs]`.
@@ -57,7 +62,7 @@ async fn accounts_may_do_what_is_listed_and_read_no_secrets() {
         .extend(["leases.coordination.k8s.io [create]", "leases.coordination.k8s.io tidemark-operator [get update]"]);
     at_home.sort_unstable();
     assert_eq!(rights(cluster, &operator, OPERATOR_NAMESPACE).await, at_home);
-    for account in ["healthy-indexer", "healthy-search"] {
+    for account in ["healthy-cleanup", "healthy-indexer", "healthy-jobs", "healthy-search"] {
         cluster.kubectl(["get", "serviceaccount", account, "-n", HEALTHY]).await.expect("it is there");
         assert_eq!(rights(cluster, &format!("{HEALTHY}:{account}"), HEALTHY).await, [""; 0]);
     }

@@ -26,6 +26,9 @@ where
     owned.map(|child| child.name_any()).collect()
 }
 
+/// The accounts of a WAL: cleanup has one that may delete from the log.
+const ACCOUNTS: [&str; 4] = ["orders-cleanup", "orders-indexer", "orders-jobs", "orders-search"];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wal_gets_its_children_and_becomes_ready() {
     let world = ControllerWorld::create().await.expect("it starts");
@@ -37,7 +40,7 @@ async fn a_wal_gets_its_children_and_becomes_ready() {
     let uid = wal.uid().expect("it is stored");
     let both = ["orders-indexer", "orders-search"];
     assert_eq!(owned(world.api::<Deployment>(), &uid).await, both);
-    assert_eq!(owned(world.api::<ServiceAccount>(), &uid).await, both);
+    assert_eq!(owned(world.api::<ServiceAccount>(), &uid).await, ACCOUNTS);
     assert_eq!(owned(world.api::<NetworkPolicy>(), &uid).await, both);
     assert_eq!(owned(world.api::<Service>(), &uid).await, ["orders-search"]);
     assert_eq!(owned(world.api::<PodDisruptionBudget>(), &uid).await, ["orders-search"]);
@@ -163,7 +166,7 @@ async fn what_a_deletion_has_orphaned_is_adopted_by_the_next_wal_of_the_name() {
     assert_eq!(before.uid(), after.uid(), "it was not made again");
     let both = ["orders-indexer", "orders-search"];
     assert_eq!(owned(world.api::<Deployment>(), &uid).await, both);
-    assert_eq!(owned(world.api::<ServiceAccount>(), &uid).await, both);
+    assert_eq!(owned(world.api::<ServiceAccount>(), &uid).await, ACCOUNTS);
     assert_eq!(owned(world.api::<NetworkPolicy>(), &uid).await, both);
     assert_eq!(owned(world.api::<Service>(), &uid).await, ["orders-search"]);
     assert_eq!(owned(world.api::<ConfigMap>(), &uid).await, ["orders-control"]);
