@@ -9,8 +9,10 @@ use tidemark_catalog::{
     RootChain, TransactionRejected, WriterIdentity,
 };
 use tidemark_ingest::{
-    GenerationTask, IngestError, IngestOptions, RestoreRequest, RestoreTarget, engine::IndexEngine,
-    model_engine::ModelEngine, promote, reindex, restore,
+    GenerationTask, IngestError, IngestOptions, RestoreRequest, RestoreTarget,
+    engine::IndexEngine,
+    model_engine::ModelEngine,
+    promote, reindex, restore,
     snapshot::{SnapshotError, SnapshotMaker, SnapshotRequest, model_archive::ModelArchive},
 };
 use tidemark_store::{StoreClock, StoreSecond};
