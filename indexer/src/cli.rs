@@ -13,6 +13,8 @@ mod dev;
 mod exit;
 #[cfg(feature = "archive")]
 mod gc;
+#[cfg(feature = "archive")]
+mod generation_task;
 mod index;
 mod job_report;
 #[cfg(feature = "kubernetes")]
@@ -23,6 +25,12 @@ mod log;
 mod log_unregister;
 mod output;
 mod probe;
+#[cfg(feature = "archive")]
+mod promote;
+#[cfg(feature = "archive")]
+mod reindex;
+#[cfg(feature = "archive")]
+mod restore;
 mod serve;
 mod shutdown;
 #[cfg(feature = "archive")]

@@ -33,7 +33,7 @@ pub use index::{IndexOptions, IndexService};
 pub(crate) use index_of_log::{IndexLookupError, IndexOfLog};
 pub use serve::{ServeOptions, ServeService};
 #[cfg(feature = "archive")]
-pub(crate) use snapshot::{SnapshotService, recovery_window};
+pub(crate) use snapshot::{SnapshotService, log_archive, recovery_window};
 #[cfg(feature = "archive")]
 pub(crate) use snapshot_archive::TableArchive;
 pub use startup_retry::StartupMode;

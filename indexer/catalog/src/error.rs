@@ -62,6 +62,23 @@ pub enum TransactionRejected {
         /// Who builds it.
         task: String,
     },
+    /// The generation is no restored one that waits for its promotion.
+    #[error(
+        "generation \"{generation}\" is not restored, or was promoted before; nothing was changed; restore the index first, if that is \
+         what you want"
+    )]
+    NotRestored {
+        /// The generation.
+        generation: Generation,
+    },
+    /// The generation is no longer being built.
+    #[error(
+        "generation \"{generation}\" is not being built; nothing is copied to it; look at the index, which may have switched to it"
+    )]
+    NotBuilding {
+        /// The generation.
+        generation: Generation,
+    },
     /// The index was purged on behalf of the same owner that requests it.
     #[error(
         "index \"{url}\" was purged on behalf of {owner}; it is not created again for the same one; create the resource again, it \

@@ -75,6 +75,21 @@ impl fmt::Display for IndexOwner {
 #[serde(transparent)]
 pub struct WriterIdentity(pub String);
 
+/// How the identity begins of a process that switches an index to another generation.
+const SWITCH_PREFIX: &str = "switch: ";
+
+impl WriterIdentity {
+    /// A process that switches an index to another generation on behalf of `task`, and is none of its writers.
+    pub(crate) fn of_switch(task: &str, nonce: &str) -> Self {
+        Self(format!("{SWITCH_PREFIX}{task} {nonce}"))
+    }
+
+    /// Whether this process switches the index to another generation: a writer that it fenced goes on in that one.
+    pub fn is_switch(&self) -> bool {
+        self.0.starts_with(SWITCH_PREFIX)
+    }
+}
+
 impl fmt::Display for WriterIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

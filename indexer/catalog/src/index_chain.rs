@@ -6,6 +6,7 @@ use tidemark_store::{AppendOnlyChain, ChainRecord, Entropy, Store, StoreError, l
 use crate::{
     error::{CatalogError, TransactionRejected},
     manifest::{EndReason, GenerationEnd, Manifest},
+    mutants,
     names::Generation,
     root_chain::RootChain,
 };
@@ -19,6 +20,18 @@ pub struct IndexChain {
     entropy: Entropy,
     chain: AppendOnlyChain<Manifest>,
     generation: Generation,
+    /// Whether the closing record of an earlier generation names this one.
+    is_successor: bool,
+}
+
+/// What earlier generations say of one that is being built.
+enum BuildStanding {
+    /// The closing record of one names it: it is the index.
+    Named,
+    /// None names it.
+    Unnamed,
+    /// The index was purged before it: nothing can name it any more.
+    AfterPurge,
 }
 
 impl IndexChain {
@@ -31,6 +44,7 @@ impl IndexChain {
             chain: AppendOnlyChain::new(store, entropy.clone()),
             entropy,
             generation,
+            is_successor: false,
         }
     }
 
@@ -54,17 +68,21 @@ impl IndexChain {
         self.walk(false).await
     }
 
-    /// Whether the closing record of an earlier generation names this one. Those between were given up, or never finished.
-    async fn is_named(&self) -> Result<bool, CatalogError> {
+    /// Whether the closing record of an earlier generation names this one, which is being built. Those between were given up, or
+    /// never finished.
+    async fn build_standing(&self) -> Result<BuildStanding, CatalogError> {
         for number in (1..self.generation.number()).rev() {
             let earlier = Self::open(&self.index, Generation::numbered(number), self.entropy.clone());
             match earlier.latest().await?.and_then(|latest| latest.state.closed) {
-                Some(GenerationEnd { generation: Some(named), .. }) => return Ok(named == self.generation),
-                Some(GenerationEnd { by: EndReason::Purge, .. }) => return Ok(false),
+                Some(GenerationEnd { generation: Some(named), .. }) if named == self.generation => {
+                    return Ok(BuildStanding::Named);
+                }
+                Some(GenerationEnd { generation: Some(_), .. }) => return Ok(BuildStanding::Unnamed),
+                Some(GenerationEnd { by: EndReason::Purge, .. }) => return Ok(BuildStanding::AfterPurge),
                 _ => {}
             }
         }
-        Ok(false)
+        Ok(BuildStanding::Unnamed)
     }
 
     /// Follows the closing records, and where `past_ends` is set also what comes after a generation without a successor.
@@ -77,11 +95,16 @@ impl IndexChain {
             let is_purged = latest.as_ref().is_some_and(Manifest::is_purged);
             let successor = match latest.map(|manifest| (manifest.closed, manifest.building)) {
                 None | Some((None, None)) => return Ok(chain),
-                Some((None, Some(_))) if chain.is_named().await? => return Ok(chain),
-                Some((None, Some(task))) if generation == first => {
-                    return Err(TransactionRejected::Building { generation, task }.into());
-                }
-                Some((closed, _)) => closed.and_then(|closed| closed.generation),
+                Some((None, Some(task))) => match chain.build_standing().await? {
+                    BuildStanding::Named if mutants::opens_unfinished() => {
+                        return Ok(Self { is_successor: true, ..chain });
+                    }
+                    BuildStanding::Named | BuildStanding::Unnamed if generation == first => {
+                        return Err(TransactionRejected::Building { generation, task }.into());
+                    }
+                    _ => None,
+                },
+                Some((Some(closed), _)) => closed.generation,
             };
             let successor = match successor {
                 Some(successor) => Some(successor),
@@ -117,6 +140,11 @@ impl IndexChain {
     /// Whether `generation` of an index has ever had a manifest.
     pub async fn has_records(index: &Store, generation: &Generation) -> Result<bool, StoreError> {
         Ok(index.list(&format!("{generation}/manifest"), None).try_next().await?.is_some())
+    }
+
+    /// Whether it was opened as the one that the closing record of an earlier generation names, while it said that it is being built.
+    pub(crate) fn is_successor(&self) -> bool {
+        self.is_successor
     }
 
     /// The generation.

@@ -9,6 +9,7 @@ mod garbage_collector;
 mod garbage_grace;
 mod garbage_list;
 mod garbage_survey;
+mod generation_switch;
 mod identity;
 mod index_chain;
 mod list_header;
@@ -39,12 +40,13 @@ pub use garbage_collector::{GarbageCollector, GarbageReport};
 pub use garbage_grace::GARBAGE_GRACE;
 pub use garbage_list::{GarbageList, MAX_LIST_CANDIDATES};
 pub use garbage_survey::{GarbageCounts, GarbageSurvey};
+pub use generation_switch::{GenerationSwitch, SwitchError};
 pub use identity::{IndexOwner, LogClaim, LogId, LogIdentity, WriterIdentity};
 pub use index_chain::IndexChain;
 pub use log_cursor::LogCursor;
 pub use manifest::{
-    CompactionResult, EndReason, FIRST_SEQ, GenerationEnd, IndexTotals, LeaseHolder, Manifest, PublishRequest,
-    RecordCounts, SegmentMeta, SidecarMeta,
+    CompactionResult, CopyRequest, EndReason, FIRST_SEQ, GenerationEnd, IndexTotals, LeaseHolder, Manifest,
+    PublishRequest, RecordCounts, SegmentMeta, SidecarMeta,
 };
 #[cfg(feature = "mutants")]
 pub use mutants::MUTANT_HOOKS;

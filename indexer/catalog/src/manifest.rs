@@ -4,12 +4,13 @@
 mod invariants;
 mod record_counts;
 mod state;
+mod succession;
 #[cfg(test)]
 mod tests;
 mod transactions;
 
 pub use record_counts::RecordCounts;
 pub use state::{
-    CompactionResult, EndReason, FIRST_SEQ, GenerationEnd, IndexTotals, LeaseHolder, Manifest, PublishRequest,
-    SegmentMeta, SidecarMeta,
+    CompactionResult, CopyRequest, EndReason, FIRST_SEQ, GenerationEnd, IndexTotals, LeaseHolder, Manifest,
+    PublishRequest, SegmentMeta, SidecarMeta,
 };

@@ -24,6 +24,24 @@ mutant_hooks! {
         _ => refusal,
     }
 
+    /// `UnfinishedSuccessorRefused`: a generation that the index switched to is opened only once its maker has finished it.
+    pub(crate) fn opens_unfinished() -> bool {
+        UnfinishedSuccessorRefused => false,
+        _ => true,
+    }
+
+    /// `ClosedWithOldDigest`: a generation ends in favour of one that does not have all of its records.
+    pub(crate) fn is_same_index(same: bool) -> bool {
+        ClosedWithOldDigest => true,
+        _ => same,
+    }
+
+    /// `AbandonedUnfenced`: a generation is given up while its maker may still close the one before in favour of it.
+    pub(crate) fn fences_maker() -> bool {
+        AbandonedUnfenced => false,
+        _ => true,
+    }
+
     /// `PinUnchecked`: a pin counts although the index may have dropped what it holds.
     pub(crate) fn pin_counts(counts: bool) -> bool {
         PinUnchecked => true,

@@ -11,7 +11,10 @@ use serde::{Deserialize, Serialize};
 use tidemark_store::{ChainState, InvariantViolation, StateExtensions, StoreSecond};
 
 use crate::{
-    error::TransactionRejected, identity::LogId, names::Generation, snapshot_name::SnapshotName,
+    error::TransactionRejected,
+    identity::LogId,
+    names::Generation,
+    snapshot_name::{SnapshotName, successor_of_closing},
     snapshot_proof::SnapshotProof,
 };
 
@@ -250,6 +253,16 @@ impl PinRegister {
         verified
     }
 
+    /// The pins that an index can be restored from, by name: verified snapshots, and those of manifests that closed a generation.
+    pub fn restorable(&self) -> Vec<(&str, &IndexPin)> {
+        let is_restorable = |name: &str, pin: &IndexPin| match &pin.verified {
+            Some(_) => pin.owner == SNAPSHOT_OWNER,
+            None => pin.confirmed && successor_of_closing(name).is_some(),
+        };
+        let pins = self.pins.iter().map(|(name, pin)| (name.as_str(), pin));
+        pins.filter(|(name, pin)| is_restorable(name, pin)).collect()
+    }
+
     /// The seconds to which the log can be restored from its snapshots and its archive alone, the last one included. `None` if no
     /// snapshot is verified or none has a record.
     pub fn recovery_window(&self) -> Option<RangeInclusive<StoreSecond>> {
@@ -262,7 +275,9 @@ impl PinRegister {
     pub(crate) fn with_copy(&self, source: &str, name: &str, owner: &str) -> Result<Self, TransactionRejected> {
         match self.pins.get(source) {
             Some(pin) if pin.confirmed => {
-                self.with(name, IndexPin { owner: owner.to_owned(), made: None, renewed: None, ..pin.clone() }, None)
+                let copy =
+                    IndexPin { owner: owner.to_owned(), made: None, renewed: None, verified: None, ..pin.clone() };
+                self.with(name, copy, None)
             }
             _ => Err(pin_refused(source, "does not exist, or does not count yet", "name a living one")),
         }

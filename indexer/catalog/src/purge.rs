@@ -150,7 +150,7 @@ impl IndexPurge {
                 PurgeTarget::Lost { last, to } => return Ok(self.sweep_lost(last.as_ref(), &to).await?),
                 PurgeTarget::Open(chain) => chain,
             };
-            let lease = match chain.acquire(identity.clone(), clock, heartbeats, &on_wait).await {
+            let lease = match chain.acquire_as_owner(identity.clone(), clock, heartbeats, &on_wait).await {
                 Ok(lease) => lease,
                 // Another process of the same owner was faster, or another log.
                 Err(AcquireError::Chain(CatalogError::Rejected(

@@ -324,6 +324,19 @@ impl RootState {
         Ok(Some(next))
     }
 
+    /// The index `name` has switched to `generation`; `None` if it is registered with that one, or with a later one. What it keeps of
+    /// the log begins again.
+    pub fn switch_generation(&self, name: &str, generation: &Generation) -> Result<Option<Self>, TransactionRejected> {
+        let known = self.registered(name)?;
+        if known.generation >= *generation {
+            return Ok(None);
+        }
+        let (url, owner) = (known.url.clone(), known.owner.clone());
+        let mut next = self.clone();
+        next.indexes.insert(name.to_owned(), IndexRegistration::new(url, owner, generation.clone()));
+        Ok(Some(next))
+    }
+
     /// Takes the index `name` off the register, so that it does not hold the log's floor back any more. Nothing of it is deleted. The
     /// caller makes sure that no process writes it; refused if it is not registered as it was `seen` before that.
     pub fn unregister(&self, name: &str, seen: &IndexRegistration) -> Result<Self, TransactionRejected> {

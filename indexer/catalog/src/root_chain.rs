@@ -109,6 +109,11 @@ impl RootChain {
         self.step(|root| root.begin_cleanup(index, second, archive, extent)).await
     }
 
+    /// The index `name` has switched to `generation`. See [`RootState::switch_generation`].
+    pub(crate) async fn switch_generation(&self, name: &str, generation: &Generation) -> Result<(), CatalogError> {
+        self.step(|root| root.switch_generation(name, generation)).await.map(drop)
+    }
+
     /// Takes an index off the register that no process writes any more. See [`RootState::unregister`].
     pub async fn unregister(&self, name: &str, seen: &IndexRegistration) -> Result<(), CatalogError> {
         self.step(|root| root.unregister(name, seen).map(Some)).await.map(drop)

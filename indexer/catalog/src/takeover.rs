@@ -47,6 +47,11 @@ pub enum StandbyReason {
         /// The store's error.
         error: StoreError,
     },
+    /// The index was restored, and takes no publications before it is promoted.
+    NotPromoted {
+        /// The time that it was restored to.
+        until: StoreSecond,
+    },
     /// The index changed hands several times in a row without a publication.
     BackingOff {
         /// How long this candidate waits.
@@ -115,8 +120,56 @@ impl IndexChain {
         heartbeats: &Store,
         on_wait: impl Fn(StandbyReason) + Send,
     ) -> Result<WriterLease, AcquireError> {
+        self.acquire_as(CandidateRole::Writer, identity, clock, heartbeats, on_wait).await
+    }
+
+    /// As [`Self::acquire`], for a process that publishes nothing: it does not wait until a restored index is promoted.
+    pub(crate) async fn acquire_as_owner(
+        &self,
+        identity: WriterIdentity,
+        clock: &StoreClock,
+        heartbeats: &Store,
+        on_wait: impl Fn(StandbyReason) + Send,
+    ) -> Result<WriterLease, AcquireError> {
+        self.acquire_as(CandidateRole::Owner, identity, clock, heartbeats, on_wait).await
+    }
+
+    /// As [`Self::acquire`], for a process that switches the index to another generation: it waits for no writer, which goes on in
+    /// that one, but for another switch.
+    pub(crate) async fn seize(
+        &self,
+        identity: WriterIdentity,
+        clock: &StoreClock,
+        heartbeats: &Store,
+        on_wait: impl Fn(StandbyReason) + Send,
+    ) -> Result<WriterLease, AcquireError> {
+        self.acquire_as(CandidateRole::Switch, identity, clock, heartbeats, on_wait).await
+    }
+
+    /// As [`Self::acquire`], for the maker of a generation: its first record names `task`. Refused
+    /// ([`TransactionRejected::Building`], [`TransactionRejected::NotBuilding`]) if another task makes it, or none.
+    pub(crate) async fn build(
+        &self,
+        task: &str,
+        identity: WriterIdentity,
+        clock: &StoreClock,
+        heartbeats: &Store,
+        on_wait: impl Fn(StandbyReason) + Send,
+    ) -> Result<WriterLease, AcquireError> {
+        self.acquire_as(CandidateRole::Maker(task.to_owned()), identity, clock, heartbeats, on_wait).await
+    }
+
+    async fn acquire_as(
+        &self,
+        role: CandidateRole,
+        identity: WriterIdentity,
+        clock: &StoreClock,
+        heartbeats: &Store,
+        on_wait: impl Fn(StandbyReason) + Send,
+    ) -> Result<WriterLease, AcquireError> {
         let mut candidate = WriterCandidate {
             chain: self,
+            role,
             identity,
             clock,
             heartbeats,
@@ -165,9 +218,23 @@ impl IndexChain {
     }
 }
 
+/// What a candidate wants the index for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum CandidateRole {
+    /// To write it.
+    Writer,
+    /// To change it without writing to it, as a purge does.
+    Owner,
+    /// To switch it to another generation.
+    Switch,
+    /// To make this generation, as this task.
+    Maker(String),
+}
+
 /// A process that waits to become the writer.
 struct WriterCandidate<'a> {
     chain: &'a IndexChain,
+    role: CandidateRole,
     identity: WriterIdentity,
     clock: &'a StoreClock,
     heartbeats: &'a Store,
@@ -209,6 +276,10 @@ impl WriterCandidate<'_> {
             return Ok(CandidateStep::Take { hasty: false });
         };
         state.not_closed().map_err(CatalogError::from)?;
+        self.check_maker(state)?;
+        if let (CandidateRole::Writer, Some(until)) = (&self.role, state.until) {
+            return Ok(CandidateStep::Wait(StandbyReason::NotPromoted { until }, STANDBY_POLL_INTERVAL));
+        }
         let Some(holder) = &state.holder else {
             return Ok(CandidateStep::Take { hasty: false });
         };
@@ -218,9 +289,21 @@ impl WriterCandidate<'_> {
         self.back_off(state, holder).await
     }
 
+    /// A generation that is being built has one maker.
+    fn check_maker(&self, state: &Manifest) -> Result<(), CatalogError> {
+        let CandidateRole::Maker(task) = &self.role else { return Ok(()) };
+        let generation = state.generation.clone();
+        match &state.building {
+            Some(known) if known == task => Ok(()),
+            Some(known) => Err(TransactionRejected::Building { generation, task: known.clone() }.into()),
+            None => Err(TransactionRejected::NotBuilding { generation }.into()),
+        }
+    }
+
     /// Whether to wait because another holder lives.
     async fn wait_for(&mut self, epoch: u64, holder: &LeaseHolder) -> Result<Option<CandidateStep>, CatalogError> {
-        if holder.identity == self.identity {
+        let seizes = self.role == CandidateRole::Switch && !holder.identity.is_switch();
+        if holder.identity == self.identity || seizes {
             return Ok(None);
         }
         match self.heartbeat.poll(epoch, self.heartbeats, &holder.heartbeat).await {
@@ -238,6 +321,9 @@ impl WriterCandidate<'_> {
 
     /// Waits once before a hasty take-over.
     async fn back_off(&mut self, state: &Manifest, holder: &LeaseHolder) -> Result<CandidateStep, AcquireError> {
+        if self.role == CandidateRole::Switch {
+            return Ok(CandidateStep::Take { hasty: false });
+        }
         let now = self.clock.probe().await?.now;
         let hasty = holder.since.is_some_and(|since| now.since(since) < HEARTBEAT_TIMEOUT);
         let wait = wait_before(state.hasty_takeovers);
@@ -261,10 +347,17 @@ impl WriterCandidate<'_> {
         let holder =
             LeaseHolder { identity: self.identity.clone(), heartbeat: self.clock.heartbeat_key(), since: None };
         let saw = seen.as_ref().map_or(0, |latest| latest.state.epoch);
-        let first = Manifest::new(self.chain.generation().clone());
+        let generation = self.chain.generation().clone();
+        let first = match &self.role {
+            CandidateRole::Maker(task) => Manifest::building(generation, task),
+            CandidateRole::Writer | CandidateRole::Owner | CandidateRole::Switch => Manifest::new(generation),
+        };
+        let is_finished = self.chain.is_successor();
         let taken = self.chain.chain().append(seen, |state| {
             let state = state.unwrap_or(&first);
-            state.take_over(saw, holder.clone(), hasty).and_then(&claims).map(Some)
+            let taken = state.take_over(saw, holder.clone(), hasty).and_then(&claims)?;
+            // The index has switched to it: whoever comes next need not ask for that again.
+            Ok(Some(if is_finished { Manifest { building: None, ..taken } } else { taken }))
         });
         match taken.await {
             Ok(latest) => Ok(Some(WriterLease::new(self.chain.clone(), latest))),

@@ -5,14 +5,15 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use tidemark_store::{ChainRecord, StoreClock};
+use tidemark_store::{ChainRecord, StoreClock, StoreSecond};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     error::{CatalogError, PublishError, TransactionRejected},
     index_chain::IndexChain,
-    manifest::{CompactionResult, Manifest, PublishRequest},
+    manifest::{CompactionResult, CopyRequest, Manifest, PublishRequest},
     mutants,
+    names::Generation,
     pins::PinChain,
     snapshot_name::closing_name,
 };
@@ -117,30 +118,83 @@ impl WriterLease {
         Ok(&self.latest)
     }
 
+    /// Adds what was copied to a generation that is being built.
+    pub async fn copy(&mut self, copied: CopyRequest) -> Result<&ChainRecord<Manifest>, PublishError> {
+        self.step(|state, epoch| state.copy(epoch, &copied)).await
+    }
+
+    /// Adds to a restored generation what was recorded after the time that it was restored to: it takes publications from now on.
+    pub async fn promote(&mut self, copied: CopyRequest) -> Result<&ChainRecord<Manifest>, PublishError> {
+        self.step(|state, epoch| state.promote(epoch, &copied)).await
+    }
+
+    /// The generation that was being built is the index from now on: the closing record of an earlier one names it.
+    pub async fn finish(&mut self) -> Result<&ChainRecord<Manifest>, PublishError> {
+        self.step(Manifest::finish).await
+    }
+
+    /// Gives the generation up that is being built, and the lease with it. Nobody may be able to close another one in favour of it any
+    /// more: see [`crate::GenerationSwitch`].
+    pub(crate) async fn abandon(mut self) -> Result<ChainRecord<Manifest>, PublishError> {
+        self.step(Manifest::abandon).await.cloned()
+    }
+
+    /// The latest manifest as it is now, never from a poll. Fails if the lease was lost.
+    pub(crate) async fn verify(&mut self) -> Result<&ChainRecord<Manifest>, PublishError> {
+        self.alive()?;
+        if let Some(newer) = self.chain.chain().latest_after(&self.latest).await? {
+            self.latest = newer;
+        }
+        self.latest.state.check_epoch(self.epoch).map_err(CatalogError::from)?;
+        Ok(&self.latest)
+    }
+
     /// Ends the generation in favour of `successor`, and the lease with it. First pins, for `owner`, the manifest that it ends with,
     /// as `before-` and the successor's name: a closed generation holds none of its objects back by itself.
     ///
     /// After a close that ended early the next writer closes, and makes the pin again.
     pub async fn close(
-        mut self,
+        self,
         successor: &Manifest,
         pins: &PinChain,
         owner: &str,
     ) -> Result<ChainRecord<Manifest>, PublishError> {
+        self.close_by(&successor.generation, pins, owner, |state, epoch| state.close(epoch, successor)).await
+    }
+
+    /// As [`Self::close`], in favour of a generation that was restored to the second `to`.
+    pub(crate) async fn close_for_restore(
+        self,
+        successor: &Manifest,
+        to: StoreSecond,
+        pins: &PinChain,
+        owner: &str,
+    ) -> Result<ChainRecord<Manifest>, PublishError> {
+        let close = |state: &Manifest, epoch| state.close_for_restore(epoch, successor, to);
+        self.close_by(&successor.generation, pins, owner, close).await
+    }
+
+    async fn close_by(
+        mut self,
+        successor: &Generation,
+        pins: &PinChain,
+        owner: &str,
+        close: impl Fn(&Manifest, u64) -> Result<Manifest, TransactionRejected> + Send + Sync,
+    ) -> Result<ChainRecord<Manifest>, PublishError> {
         self.alive()?;
-        let name = closing_name(&successor.generation);
+        let name = closing_name(successor);
         let left = pins.register().await?.pins.remove(&name).filter(|pin| pin.confirmed && pin.owner == owner);
         // After the register was read: the pin of a later writer, which may have closed by now, must not be taken for one that was left.
         if let Some(newer) = self.chain.chain().latest_after(&self.latest).await? {
             self.latest = newer;
         }
         // Nothing is pinned for what is refused. What lands in the index later is refused below.
-        self.latest.state.close(self.epoch, successor).map_err(CatalogError::from)?;
+        close(&self.latest.state, self.epoch).map_err(CatalogError::from)?;
         if let Some(pin) = left {
             pins.drop_pin(&name, owner, &pin.list).await?;
         }
         pins.pin(&self.chain, &name, owner).await?;
-        self.step(|state, epoch| state.close(epoch, successor)).await.cloned()
+        self.step(close).await.cloned()
     }
 
     /// Ends the index for good, and the lease with it: appends the last record of the generation, after which everything that

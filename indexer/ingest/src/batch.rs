@@ -114,6 +114,11 @@ impl RecordBatch {
         self.seqs.end - self.seqs.start
     }
 
+    /// The same, whose segments' stats are read from them before they are uploaded.
+    pub(crate) fn rereading(self) -> Self {
+        Self { segments: self.segments.rereading(), ..self }
+    }
+
     /// Numbers `records`, resolves them against the index and the batch so far, and adds them. Where the index cannot be read
     /// the batch stays as it is.
     pub(crate) async fn push(
@@ -122,16 +127,43 @@ impl RecordBatch {
         resolver: &mut RecordResolver,
         lookup: &dyn IndexLookup,
     ) -> Result<(), EngineError> {
+        let seqs = self.number(&mut records);
+        let marks = resolver.resolve(&mut records, lookup).await?;
+        self.add(records, seqs, &marks).await
+    }
+
+    /// As [`Self::push`], of records whose outcomes were recorded before.
+    pub(crate) async fn push_recorded(
+        &mut self,
+        mut records: Vec<OperationRecord>,
+        resolver: &mut RecordResolver,
+        lookup: &dyn IndexLookup,
+    ) -> Result<(), EngineError> {
+        let seqs = self.number(&mut records);
+        let marks = resolver.resolve_entities(&records, lookup).await?;
+        self.add(records, seqs, &marks).await
+    }
+
+    /// Gives `records` the next seqs. Returns those of the batch with them.
+    fn number(&self, records: &mut [OperationRecord]) -> Range<u64> {
         let mut seqs = self.seqs.clone();
-        for record in &mut records {
+        for record in records {
             record.seq = seqs.end;
             seqs.end += 1;
         }
-        let marks = resolver.resolve(&mut records, lookup).await?;
+        seqs
+    }
+
+    async fn add(
+        &mut self,
+        records: Vec<OperationRecord>,
+        seqs: Range<u64>,
+        marks: &RecordMarks,
+    ) -> Result<(), EngineError> {
         // From here on the batch has the records, or is of no use.
         self.is_intact = false;
         self.seqs = seqs;
-        self.marks.merge(&marks);
+        self.marks.merge(marks);
         for second in records.iter().map(|record| record.token.second()) {
             self.oldest = Some(self.oldest.map_or(second, |oldest| oldest.min(second)));
             self.newest = self.newest.max(Some(second));

@@ -77,6 +77,10 @@ impl ToCause for TransactionRejected {
             Self::ParameterUnusable { .. } | Self::NoParameters => FailureCause::of(Reason::ExpiryMissing),
             Self::LogMoved { claimed, .. } => FailureCause::at(Reason::LogMoved, claimed),
             Self::BelowFloor { .. } => FailureCause::of(Reason::BelowFloor),
+            Self::NotRestored { .. } => FailureCause::of(Reason::NothingToPromote),
+            Self::Closed { .. } | Self::Building { .. } | Self::NotBuilding { .. } => {
+                FailureCause::of(Reason::GenerationBusy)
+            }
             Self::OwnedByAnother { url, .. }
             | Self::OfAnotherLog { url, .. }
             | Self::Unclaimed { url }

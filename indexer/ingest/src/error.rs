@@ -1,12 +1,13 @@
 //! The errors of an ingest: which ones end it, and which ones are retried.
 
-use tidemark_catalog::{AcquireError, CatalogError, PublishError};
+use tidemark_catalog::{AcquireError, CatalogError, Generation, PublishError, SwitchError};
 use tidemark_crds::Reason;
-use tidemark_store::{ClockError, StoreError};
+use tidemark_store::{ClockError, StoreError, StoreSecond};
 
 use crate::{
     cause::{FailureCause, ToCause},
     engine::EngineError,
+    snapshot::SnapshotError,
 };
 
 /// A failure of an ingest. One that is not [`IngestError::is_retryable`] ends it.
@@ -37,6 +38,60 @@ pub enum IngestError {
     /// The index does not answer.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The archive does not answer, or is damaged.
+    #[error(transparent)]
+    Archive(#[from] SnapshotError),
+    /// Nothing is recorded of the log: no index, no snapshot, no archive.
+    #[error(
+        "nothing is recorded of this log in \"{url}\": there is neither an index, a snapshot nor an archive; nothing was changed; correct \
+         --index, or let `tidemark index` begin an index from the log"
+    )]
+    NothingRecorded {
+        /// The index.
+        url: String,
+    },
+    /// Nothing holds what a restore asks for.
+    #[error(
+        "the index cannot be restored to {target}: what is recorded reaches from {first} to {last}; nothing was changed; name a time \
+         between them"
+    )]
+    OutsideRecoveryWindow {
+        /// What was asked for.
+        target: String,
+        /// The earliest second.
+        first: StoreSecond,
+        /// The latest second.
+        last: StoreSecond,
+    },
+    /// No snapshot has that name, or it does not count.
+    #[error(
+        "no snapshot \"{name}\" can be restored from; nothing was changed; name another one (`tidemark snapshots` lists them)"
+    )]
+    SnapshotMissing {
+        /// The name.
+        name: String,
+    },
+    /// Another generation takes the place of this one.
+    #[error(
+        "the index is being switched from generation \"{generation}\" to another one; nothing is published here any more; open the index \
+         again and go on in the generation that is open then"
+    )]
+    Switching {
+        /// The generation.
+        generation: Generation,
+    },
+}
+
+impl From<SwitchError> for IngestError {
+    fn from(error: SwitchError) -> Self {
+        match error {
+            SwitchError::Chain(error) => Self::Root(error),
+            SwitchError::Acquire(error) => Self::Acquire(error),
+            SwitchError::Publish(error) => Self::Publish(error),
+            SwitchError::Clock(error) => Self::Clock(error),
+            SwitchError::Store(error) => Self::Store(error),
+        }
+    }
 }
 
 impl IngestError {
@@ -51,7 +106,34 @@ impl IngestError {
             Self::Root(error)
             | Self::Publish(PublishError::Chain(error))
             | Self::Acquire(AcquireError::Chain(error)) => is_retryable_chain_error(error),
-            Self::Publish(_) | Self::Acquire(_) => false,
+            Self::Publish(_)
+            | Self::Acquire(_)
+            | Self::Archive(_)
+            | Self::NothingRecorded { .. }
+            | Self::Switching { .. }
+            | Self::OutsideRecoveryWindow { .. }
+            | Self::SnapshotMissing { .. } => false,
+        }
+    }
+
+    /// Whether what was read is damaged or gone: another source of the same records may be whole.
+    pub(crate) fn is_damage(&self) -> bool {
+        matches!(
+            self,
+            Self::Engine(EngineError::Damaged { .. } | EngineError::Gone { .. })
+                | Self::Archive(SnapshotError::ArchiveDamaged { .. })
+                | Self::Root(CatalogError::Corrupt { .. })
+        )
+    }
+
+    /// Whether the outcome of a write is unknown: the process ends, and the next one reads it.
+    pub fn is_unknown(&self) -> bool {
+        match self {
+            Self::Root(error) | Self::Acquire(AcquireError::Chain(error)) => {
+                matches!(error, CatalogError::Unknown { .. })
+            }
+            Self::Publish(error) => matches!(error, PublishError::Unknown { .. }),
+            _ => false,
         }
     }
 }
@@ -68,6 +150,11 @@ impl ToCause for IngestError {
             Self::Publish(error) => error.to_cause(),
             Self::Store(error) => error.to_cause(),
             Self::Engine(error) => error.to_cause(),
+            Self::Archive(error) => error.to_cause(),
+            Self::NothingRecorded { url } => FailureCause::at(Reason::OutsideRecoveryWindow, url),
+            Self::Switching { .. } => FailureCause::of(Reason::GenerationBusy),
+            Self::OutsideRecoveryWindow { .. } => FailureCause::of(Reason::OutsideRecoveryWindow),
+            Self::SnapshotMissing { .. } => FailureCause::of(Reason::SnapshotMissing),
             Self::Acquire(_) | Self::EntryStreamBroken => FailureCause::of(Reason::Internal),
         }
     }

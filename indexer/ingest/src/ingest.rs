@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tidemark_catalog::{GarbageCollector, IndexChain, RootChain, WriterIdentity, WriterLease, heartbeat};
+use tidemark_catalog::{
+    AcquireError, CatalogError, GarbageCollector, IndexChain, Manifest, PublishError, RootChain, TransactionRejected,
+    WriterIdentity, WriterLease, heartbeat,
+};
 use tidemark_store::{Entropy, StoreClock};
 use tidemark_wal::{Log, LogReader};
 use tokio::{sync::watch, time::timeout};
@@ -98,9 +101,31 @@ impl LogIngester {
                     return Ok(writer_lease);
                 }
                 Err(failure) if failure.is_retryable() => attempts.fail(&failure).await,
-                Err(failure) => return Err(failure),
+                Err(failure) => return Err(self.failure_or_switch(failure).await),
             }
         }
+    }
+
+    /// What a failure means: a writer that was fenced by a switch to another generation goes on in that one.
+    async fn failure_or_switch(&self, failure: IngestError) -> IngestError {
+        let is_refused = matches!(
+            failure,
+            IngestError::Publish(
+                PublishError::Fenced { .. } | PublishError::Rejected(TransactionRejected::Closed { .. })
+            ) | IngestError::Acquire(AcquireError::Chain(CatalogError::Rejected(TransactionRejected::Closed { .. })))
+                | IngestError::Root(CatalogError::Rejected(TransactionRejected::NotRegistered { .. }))
+        );
+        if !is_refused {
+            return failure;
+        }
+        // Where it cannot be read, the failure says enough.
+        let Ok(Some(latest)) = self.chain.latest().await else { return failure };
+        let Manifest { closed, holder, generation, .. } = latest.state;
+        let is_followed = closed.is_some_and(|end| end.generation.is_some());
+        if is_followed || holder.is_some_and(|holder| holder.identity.is_switch()) {
+            return IngestError::Switching { generation };
+        }
+        failure
     }
 
     async fn write(
@@ -122,8 +147,12 @@ impl LogIngester {
             // A process that is asked to stop releases its lease, whatever else ends at the same moment.
             biased;
             () = stop.cancelled() => {}
-            ended = pipeline.run() => ended?,
-            Ok(unregistered) = &mut keeps => return Err(unregistered.into()),
+            ended = pipeline.run() => {
+                if let Err(failure) = ended {
+                    return Err(self.failure_or_switch(failure).await);
+                }
+            }
+            Ok(unregistered) = &mut keeps => return Err(self.failure_or_switch(unregistered.into()).await),
         }
         drop((heartbeats, garbage, keeps));
         // A publication that was interrupted is in the chain or not; either way the release continues from its latest record.

@@ -40,6 +40,7 @@
 //! No state is only in memory: a process that restarts continues from the published cursor. A crash leaves objects that no
 //! manifest names. After an unknown outcome nothing is cleaned up; the process ends, and its successor reads what happened.
 
+mod archived_operations;
 mod audit;
 mod audit_schedule;
 mod batch;
@@ -54,6 +55,8 @@ pub mod engine_decorator;
 mod entry_stream;
 mod error;
 mod garbage_passes;
+mod generation_copy;
+mod generation_task;
 mod horizon;
 mod ingest;
 mod keep_report;
@@ -61,13 +64,20 @@ pub mod model_engine;
 mod mutants;
 mod options;
 mod pipeline;
+mod promote;
 mod publisher;
 mod record;
 mod record_bytes;
 mod record_resolver;
+mod recorded_operations;
+mod reindex;
+mod restore;
+mod restore_drill;
+mod restore_source;
 mod retry;
 mod segment_upload;
 pub mod snapshot;
+mod standing_copy;
 mod status;
 mod task;
 mod verify;
@@ -75,12 +85,18 @@ mod whole_seconds;
 
 pub use cause::{FailureCause, ToCause};
 pub use error::IngestError;
+pub use generation_task::{CopyProgress, GenerationTask, SwitchReport};
 pub use ingest::LogIngester;
 #[cfg(feature = "mutants")]
 pub use mutants::MUTANT_HOOKS;
 pub use options::IngestOptions;
+pub use promote::promote;
 pub use record::{LatestCommit, OperationRecord, WriterKey, whole_payload};
 pub use record_bytes::{EntryBody, ObjectBytes};
+pub use reindex::reindex;
+pub use restore::{RestoreRequest, restore};
+pub use restore_drill::{DrillError, DrillReport, RestoreDrill};
+pub use restore_source::RestoreTarget;
 pub use status::{IndexSize, IngestProblem, IngestProgress, IngestRole, IngestStatus};
 pub use verify::{
     ArchiveFigures, ArchiveOpener, FindingSeverity, IndexVerifier, OutcomeFigures, OutcomeSelection, VerifyCheck,

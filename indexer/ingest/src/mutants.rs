@@ -139,6 +139,25 @@ mutant_hooks! {
         _ => true,
     }
 
+    /// `ClosedWithOldDigest`: what was published since the last look at the open generation is not copied.
+    pub(crate) fn last_copied<T>(last: T, before: T) -> T {
+        ClosedWithOldDigest => before,
+        _ => last,
+    }
+
+    /// `RestoreDecidesAgain`: what an operation is restored as is what the log shows by now: nothing of an update whose descriptors were
+    /// removed since.
+    pub(crate) fn restored_outcome(outcome: Outcome) -> Outcome {
+        RestoreDecidesAgain => if outcome == Outcome::Late { Outcome::Aborted } else { outcome },
+        _ => outcome,
+    }
+
+    /// `PromotedWithoutOutcomes`: the outcomes that were recorded after the time of the restore are not taken, but decided again.
+    pub(crate) fn replaced<T>(generations: Vec<T>) -> Vec<T> {
+        PromotedWithoutOutcomes => Vec::new(),
+        _ => generations,
+    }
+
     /// `CompactionLosesCorrection`: a compaction replaces every sidecar by one that was made from those known at its start.
     pub(crate) fn adopted(compaction: CompactionResult, manifest: &Manifest) -> CompactionResult {
         CompactionLosesCorrection => replacing_every_sidecar(compaction, manifest),

@@ -55,12 +55,21 @@ impl RecordResolver {
     ) -> Result<RecordMarks, EngineError> {
         let keys: Vec<_> = records.iter().map(digest_of_key).collect();
         self.load_keys(records, &keys, index).await?;
-        self.records += records.len() as u64;
         for (record, key) in records.iter_mut().zip(keys) {
             self.mark_duplicate(record, key);
         }
+        self.resolve_entities(records, index).await
+    }
+
+    /// Gives the marks that the committed ones of `records` cause, whose outcomes were recorded before: none is decided again.
+    pub(crate) async fn resolve_entities(
+        &mut self,
+        records: &[OperationRecord],
+        index: &dyn IndexLookup,
+    ) -> Result<RecordMarks, EngineError> {
         let entities: Vec<_> = records.iter().map(digest_of_entity).collect();
         self.load_entities(records, &entities, index).await?;
+        self.records += records.len() as u64;
         let mut marks = RecordMarks::default();
         for (record, entity) in records.iter().zip(entities) {
             self.mark_outdated(record, entity, &mut marks);

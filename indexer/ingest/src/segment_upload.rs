@@ -186,6 +186,8 @@ impl SegmentStats {
 pub(crate) struct BatchSegmentWriter {
     uploader: SegmentUploader,
     max_memory: usize,
+    /// Whether the stats of each segment are read from it again before it is uploaded.
+    rereads: bool,
     filling: Option<FillingSegment>,
     uploading: Option<AbortOnDropHandle<Result<SegmentMeta, EngineError>>>,
     uploaded: Vec<SegmentMeta>,
@@ -195,8 +197,8 @@ struct FillingSegment {
     builder: Box<dyn SegmentBuilder>,
     /// The stats of everything that was added.
     stats: SegmentStats,
-    /// Whether the builder gave some of it back.
-    cut: bool,
+    /// Whether they are read from the segment: the builder gave some of it back, or what was written is to be proven.
+    reread: bool,
 }
 
 impl FillingSegment {
@@ -210,7 +212,13 @@ impl FillingSegment {
 impl BatchSegmentWriter {
     /// A writer without segments; a segment that takes `max_memory` bytes is finished, and the next one begins.
     pub(crate) fn new(uploader: &SegmentUploader, max_memory: usize) -> Self {
-        Self { uploader: uploader.clone(), max_memory, filling: None, uploading: None, uploaded: Vec::new() }
+        let uploader = uploader.clone();
+        Self { uploader, max_memory, rereads: false, filling: None, uploading: None, uploaded: Vec::new() }
+    }
+
+    /// The same, which reads the stats of each segment from it before it is uploaded: what a manifest says of it is then what it holds.
+    pub(crate) fn rereading(self) -> Self {
+        Self { rereads: true, ..self }
     }
 
     /// Adds records that continue the seqs of those before.
@@ -246,7 +254,7 @@ impl BatchSegmentWriter {
             }
             builder => builder,
         };
-        Ok(FillingSegment { builder: builder?, stats: SegmentStats::before(first), cut: false })
+        Ok(FillingSegment { builder: builder?, stats: SegmentStats::before(first), reread: self.rereads })
     }
 
     /// Starts to pack and upload the segment that is being filled. What it has no room for is in the next one afterwards.
@@ -263,7 +271,7 @@ impl BatchSegmentWriter {
         while let Some(UnfitRecords { records, why }) = unfit {
             let Some(first) = records.first() else { break };
             if first.seq > filling.stats.seq.start {
-                filling.cut = true;
+                filling.reread = true;
                 self.upload(filling);
                 self.join_upload().await?;
             } else if alone {
@@ -283,12 +291,12 @@ impl BatchSegmentWriter {
     }
 
     /// Packs and uploads a segment in a task.
-    fn upload(&mut self, FillingSegment { builder, stats, cut }: FillingSegment) {
+    fn upload(&mut self, FillingSegment { builder, stats, reread }: FillingSegment) {
         let uploader = self.uploader.clone();
         let upload = async move {
             let packed = builder.finish().await?;
             let stats =
-                if cut { SegmentStats::read(&packed, stats.seq.start, uploader.engine()).await? } else { stats };
+                if reread { SegmentStats::read(&packed, stats.seq.start, uploader.engine()).await? } else { stats };
             Ok(uploader.upload_segment(packed, stats).await)
         };
         self.uploading = Some(AbortOnDropHandle::new(tokio::spawn(upload)));

@@ -184,10 +184,13 @@ impl IngestStatusTracker {
             StandbyReason::ForHolder { holder, epoch, .. } if began => {
                 info!(%holder, epoch, "another process writes the index; standing by");
             }
+            StandbyReason::NotPromoted { until } if began => {
+                info!(%until, "the index was restored and is not promoted; nothing is indexed before `tidemark promote`");
+            }
             StandbyReason::BackingOff { wait } => {
                 info!(?wait, "the index changed writers several times in a row; backing off");
             }
-            StandbyReason::ForHolder { .. } | StandbyReason::Unanswered { .. } => {}
+            StandbyReason::ForHolder { .. } | StandbyReason::NotPromoted { .. } | StandbyReason::Unanswered { .. } => {}
         }
     }
 

@@ -267,6 +267,10 @@ impl IndexFollower {
         let (sealed, overlay, mut listing) = {
             let state = self.state.lock().await;
             let Some(index) = &state.index else { return Ok(false) };
+            // What comes after the time of a restore is left out until the index is promoted.
+            if index.manifest.until.is_some() {
+                return Ok(false);
+            }
             tail.follow(&index.manifest.generation);
             ((index.manifest.cursor, index.manifest.horizon), state.overlay.clone(), state.listing)
         };
@@ -320,7 +324,9 @@ impl IndexFollower {
     /// Adds entries to the overlay and publishes the view.
     async fn add(&self, entries: Vec<TailEntry>) -> Result<(), SearchError> {
         let state = self.state.lock().await;
-        if !entries.is_empty() {
+        // The index may have switched to a restored generation since they were listed.
+        let is_restored = state.index.as_ref().is_some_and(|index| index.manifest.until.is_some());
+        if !entries.is_empty() && !is_restored {
             change(&state.overlay, move |overlay| overlay.add(entries)).await.map_err(engine_error)?;
         }
         self.publish(&state);

@@ -8,7 +8,7 @@ use clap::{Parser, Subcommand};
 use super::demo;
 use super::{append, args, audit, check, dev, exit::CommandExit, index, log, probe, serve};
 #[cfg(feature = "archive")]
-use super::{cleanup, gc, snapshot, snapshots, verify};
+use super::{cleanup, gc, promote, reindex, restore, snapshot, snapshots, verify};
 #[cfg(feature = "kubernetes")]
 use super::{kubectl, lint};
 
@@ -27,8 +27,8 @@ pub struct CommandLine {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a store lacks a guarantee that Tidemark needs (append, check, \
-index, log set), 4 another process has taken over (cleanup, index), 5 not acknowledged in time (append), \
-6 the outcome of a write is unknown: run it again (cleanup, dev, index, log set, log unregister, snapshot), \
+index, log set), 4 another process has taken over (cleanup, index, reindex, restore, promote), 5 not acknowledged in time (append), \
+ 6 the outcome of a write is unknown: run it again (cleanup, dev, index, log set, log unregister, snapshot, reindex, restore, promote), \
 7 entries are left that cannot be read (audit), 8 something is damaged (verify). \
 A second SIGTERM or SIGINT forces a service to exit, with 128 + its number.\n\
 URLs: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, file:///folder. \
@@ -49,6 +49,12 @@ enum CliCommand {
     Gc(gc::GcCommand),
     #[cfg(feature = "archive")]
     Cleanup(cleanup::CleanupCommand),
+    #[cfg(feature = "archive")]
+    Reindex(reindex::ReindexCommand),
+    #[cfg(feature = "archive")]
+    Restore(restore::RestoreCommand),
+    #[cfg(feature = "archive")]
+    Promote(promote::PromoteCommand),
     #[cfg(feature = "archive")]
     Snapshot(snapshot::SnapshotCommand),
     #[cfg(feature = "archive")]
@@ -88,6 +94,12 @@ impl CommandLine {
             CliCommand::Gc(gc) => gc.run().await,
             #[cfg(feature = "archive")]
             CliCommand::Cleanup(cleanup) => Box::pin(cleanup.run()).await,
+            #[cfg(feature = "archive")]
+            CliCommand::Reindex(reindex) => Box::pin(reindex.run()).await,
+            #[cfg(feature = "archive")]
+            CliCommand::Restore(restore) => Box::pin(restore.run()).await,
+            #[cfg(feature = "archive")]
+            CliCommand::Promote(promote) => Box::pin(promote.run()).await,
             #[cfg(feature = "archive")]
             CliCommand::Snapshot(snapshot) => Box::pin(snapshot.run()).await,
             #[cfg(feature = "archive")]

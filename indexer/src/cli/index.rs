@@ -123,7 +123,7 @@ impl IndexCommand {
 /// Prefix of an owner that is a WAL resource.
 const RESOURCE: &str = "k8s:";
 
-fn owner(text: &str) -> Result<IndexOwner, String> {
+pub(super) fn owner(text: &str) -> Result<IndexOwner, String> {
     let Some(resource) = text.strip_prefix(RESOURCE) else {
         return Ok(IndexOwner::Named { name: text.to_owned() });
     };

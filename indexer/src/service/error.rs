@@ -1,6 +1,6 @@
 //! Why a service does not start, or ends.
 
-use tidemark_catalog::{AcquireError, CatalogError, PublishError};
+use tidemark_catalog::CatalogError;
 use tidemark_crds::Reason;
 use tidemark_ingest::{FailureCause, ToCause};
 use tidemark_store::StoreError;
@@ -87,11 +87,8 @@ impl ServiceError {
     /// Whether the outcome of a write is unknown: the next process reads it.
     pub(crate) fn is_unknown(&self) -> bool {
         match self {
-            Self::Chain(error)
-            | Self::Ingest(IngestError::Root(error) | IngestError::Acquire(AcquireError::Chain(error))) => {
-                matches!(error, CatalogError::Unknown { .. })
-            }
-            Self::Ingest(IngestError::Publish(error)) => matches!(error, PublishError::Unknown { .. }),
+            Self::Chain(error) => matches!(error, CatalogError::Unknown { .. }),
+            Self::Ingest(error) => error.is_unknown(),
             _ => false,
         }
     }
@@ -118,7 +115,7 @@ impl ToCause for ServiceError {
 mod tests {
     use std::collections::BTreeSet;
 
-    use tidemark_catalog::{Generation, LogCursor, LogId, TransactionRejected};
+    use tidemark_catalog::{AcquireError, Generation, LogCursor, LogId, PublishError, TransactionRejected};
     use tidemark_store::{ClockError, InvariantViolation, StoreSecond};
 
     use super::*;
@@ -165,6 +162,8 @@ mod tests {
             TransactionRejected::Building { generation: generation(), task: text() },
             TransactionRejected::PurgedForOwner { url: text(), owner: text() },
             TransactionRejected::NotPromoted { until: second },
+            TransactionRejected::NotBuilding { generation: generation() },
+            TransactionRejected::NotRestored { generation: generation() },
             TransactionRejected::NotContiguous { from, cursor },
             TransactionRejected::SeqNotContiguous { first: 1, next: 2 },
             TransactionRejected::BeyondHorizon { to, horizon: second },
@@ -238,6 +237,14 @@ mod tests {
         all.extend(publications.iter().map(|error| told(error)));
         all.extend(services.iter().map(|error| told(error)));
         all.extend(clocks.iter().map(|error| told(error)));
+        let (first, last) = (StoreSecond::default(), StoreSecond::default());
+        let tasks = [
+            IngestError::Switching { generation: Generation::first() },
+            IngestError::OutsideRecoveryWindow { target: text(), first, last },
+            IngestError::SnapshotMissing { name: text() },
+            IngestError::NothingRecorded { url: text() },
+        ];
+        all.extend(tasks.iter().map(|error| told(error)));
         for (reason, message) in &all {
             let parts: Vec<&str> = message.split("; ").collect();
             assert!(parts.len() >= 3 && parts.iter().all(|part| !part.trim().is_empty()), "{reason:?}: {message}");
@@ -246,7 +253,15 @@ mod tests {
             assert!(known.is_some(), "no condition has the reason {reason:?}");
         }
         let reasons: BTreeSet<Reason> = all.into_iter().map(|(reason, _)| reason).collect();
-        assert_eq!(reasons.len(), Reason::Internal as usize + 1, "only these are told: {reasons:?}");
+        let (of_pods, of_tasks): (Vec<_>, Vec<_>) = reasons.iter().partition(|reason| **reason <= Reason::Internal);
+        assert_eq!(of_pods.len(), Reason::Internal as usize + 1, "only these are told: {reasons:?}");
+        let known = [
+            Reason::OutsideRecoveryWindow,
+            Reason::SnapshotMissing,
+            Reason::NothingToPromote,
+            Reason::GenerationBusy,
+        ];
+        assert_eq!(of_tasks, known.iter().collect::<Vec<_>>());
     }
 
     #[test]

@@ -37,7 +37,7 @@ use crate::{
 };
 use tidemark_crds::PodPhase;
 use tidemark_ingest::engine::IndexEngine;
-use tidemark_ingest::{IngestOptions, IngestRole, IngestStatus, LogIngester};
+use tidemark_ingest::{IngestError, IngestOptions, IngestRole, IngestStatus, LogIngester};
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
 use tidemark_search::{FollowerOptions, IndexFollower, IndexSearcher, SearchService};
@@ -194,7 +194,7 @@ impl IndexTask {
     /// Indexes until the ingest ends, or until a purge is requested.
     async fn attempt(self: Arc<Self>, stop: CancellationToken) -> Result<(), ServiceError> {
         let working = stop.child_token();
-        let mut index = Box::pin(self.index(&working));
+        let mut index = Box::pin(self.index_each_generation(&working));
         let ended = tokio::select! {
             biased;
             () = self.control.wait() => {
@@ -235,8 +235,26 @@ impl IndexTask {
         Ok(())
     }
 
-    /// Opens what is needed, unless that is done, and ingests until that ends.
-    async fn index(&self, stop: &CancellationToken) -> Result<(), ServiceError> {
+    /// Indexes, and goes on in the next generation when the index switches to another one.
+    async fn index_each_generation(&self, stop: &CancellationToken) -> Result<(), ServiceError> {
+        let mut follower = None;
+        loop {
+            match self.index(stop, &mut follower).await {
+                Err(ServiceError::Ingest(IngestError::Switching { generation })) => {
+                    tracing::info!(%generation, "the index switches to another generation; opening it again");
+                }
+                ended => return ended,
+            }
+        }
+    }
+
+    /// Opens what is needed, unless that is done, and ingests until that ends. `follower` stays from one generation to the next: it answers
+    /// meanwhile, and follows by itself.
+    async fn index(
+        &self,
+        stop: &CancellationToken,
+        follower: &mut Option<Arc<IndexFollower>>,
+    ) -> Result<(), ServiceError> {
         let first = self.ready.lock().await.take();
         let ready = match first {
             Some(ready) => ready,
@@ -250,14 +268,14 @@ impl IndexTask {
         self.live.set_stores(&log.metadata);
         #[cfg(feature = "archive")]
         self.archive.set_index(&chain, &self.entropy);
-        let mut follower = None;
-        if self.options.search && self.options.listen.is_some() {
+        if follower.is_none() && self.options.search && self.options.listen.is_some() {
             let tail = (&log, Arc::new(root.clone()) as Arc<dyn ParameterSource>);
             let options = FollowerOptions::default();
             let followed = IndexFollower::new(Arc::clone(&engine), chain.clone(), Some(tail), &options)?;
             self.search.serve(Arc::clone(&followed));
-            follower = Some(followed);
+            *follower = Some(followed);
         }
+        let follower = follower.clone();
         let clock = StoreClock::new(log.stores(), &clock_name(&identity));
         let (options, entropy, status) = (self.options.ingest.clone(), self.entropy.clone(), self.status.clone());
         let recorded = root.clone();

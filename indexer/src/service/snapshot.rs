@@ -4,13 +4,13 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
 use tidemark_archive::ArchiveTable;
-use tidemark_catalog::{PinChain, PinRegister};
+use tidemark_catalog::{LogId, PinChain, PinRegister};
 use tidemark_crds::RecoveryWindow;
 use tidemark_ingest::snapshot::{
-    SnapshotCopier, SnapshotError, SnapshotMaker, SnapshotPlace, SnapshotProgress, SnapshotReport, SnapshotRequest,
+    LogArchive, SnapshotCopier, SnapshotError, SnapshotMaker, SnapshotPlace, SnapshotProgress, SnapshotReport, SnapshotRequest,
 };
 use tidemark_search::{EngineOptions, TantivyEngine};
-use tidemark_store::Store;
+use tidemark_store::{Entropy, Store};
 use tokio::sync::watch;
 
 use super::{
@@ -20,8 +20,8 @@ use super::{
 
 /// The log's pins and its archive in the store of an index, or of copies.
 pub(super) fn place(IndexOfLog { id, entropy, .. }: &IndexOfLog, index: &Store) -> SnapshotPlace {
-    let archive = TableArchive(ArchiveTable::open(index, id, entropy.clone()));
-    SnapshotPlace { index: index.clone(), pins: PinChain::open(index, id, entropy.clone()), archive: Arc::new(archive) }
+    let (pins, archive) = (PinChain::open(index, id, entropy.clone()), log_archive(index, id, entropy));
+    SnapshotPlace { index: index.clone(), pins, archive }
 }
 
 impl From<IndexLookupError> for SnapshotError {
@@ -32,6 +32,11 @@ impl From<IndexLookupError> for SnapshotError {
             IndexLookupError::Chain(error) => Self::Chain(error),
         }
     }
+}
+
+/// The archive of the log `id` in the store of an index, or of copies.
+pub(crate) fn log_archive(index: &Store, id: &LogId, entropy: &Entropy) -> Arc<dyn LogArchive> {
+    Arc::new(TableArchive(ArchiveTable::open(index, id, entropy.clone())))
 }
 
 /// The times that a log can be restored to by these snapshots.

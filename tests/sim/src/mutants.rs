@@ -90,6 +90,17 @@ mutants! {
     GarbageOfPresentEpoch,
     /// A list of an earlier pass is dropped although objects that it names are still there (`tidemark-catalog`).
     GarbageListDropped,
+    /// A generation that the index has switched to is opened only once its maker has finished it: a switch that stops ingest for ever after a
+    /// crash (`tidemark-catalog`).
+    UnfinishedSuccessorRefused,
+    /// A generation is closed in favour of one that lacks what was published last (`tidemark-catalog`, `tidemark-ingest`).
+    ClosedWithOldDigest,
+    /// A generation is given up while its maker may still switch to it (`tidemark-catalog`).
+    AbandonedUnfenced,
+    /// A restore decides outcomes by what the log shows now (`tidemark-ingest`).
+    RestoreDecidesAgain,
+    /// A promotion leaves what was recorded after the time of the restore to be decided again (`tidemark-ingest`).
+    PromotedWithoutOutcomes,
     /// A panic while one entry is read is taken for the end of the listing (`tidemark-ingest`).
     PanicEndsListing,
     /// A chain whose first record is missing is taken for empty and begun again (`tidemark-store`).

@@ -4,6 +4,8 @@ pub mod chain;
 mod cleanup_model;
 pub mod cleanups;
 pub mod garbage;
+mod generation_model;
+pub mod generations;
 pub mod indexers;
 mod long_run;
 pub mod maintenance;
@@ -12,6 +14,7 @@ pub mod outages;
 mod publication;
 pub mod purge;
 pub mod readers;
+mod record_writer;
 mod recorded_history;
 mod snapshot_model;
 pub mod snapshots;
@@ -33,6 +36,8 @@ pub enum SimScenario {
     Cleanup,
     /// The pins and the garbage of an index, over days.
     Garbage,
+    /// An index that tasks rebuild, over days.
+    Generations,
     /// A whole log.
     Mixed,
     /// An index that is purged while another log competes for its prefix.
@@ -43,8 +48,8 @@ pub enum SimScenario {
 
 impl SimScenario {
     /// Every scenario.
-    pub const ALL: [Self; 6] =
-        [Self::Chain, Self::Cleanup, Self::Garbage, Self::Mixed, Self::Purge, Self::Snapshots];
+    pub const ALL: [Self; 7] =
+        [Self::Chain, Self::Cleanup, Self::Garbage, Self::Generations, Self::Mixed, Self::Purge, Self::Snapshots];
 
     /// The scenario of this name.
     pub fn named(name: &str) -> Option<Self> {
@@ -57,6 +62,7 @@ impl SimScenario {
             Self::Chain => "chain",
             Self::Cleanup => "cleanup",
             Self::Garbage => "garbage",
+            Self::Generations => "generations",
             Self::Mixed => "mixed",
             Self::Purge => "purge",
             Self::Snapshots => "snapshots",
@@ -70,6 +76,7 @@ impl SimScenario {
             (Self::Chain, _) => run_seed(seed, mutant, echo, chain::run),
             (Self::Cleanup, _) => run_seed(seed, mutant, echo, cleanups::run),
             (Self::Garbage, _) => run_seed(seed, mutant, echo, garbage::run),
+            (Self::Generations, _) => run_seed(seed, mutant, echo, generations::run),
             (Self::Purge, _) => run_seed(seed, mutant, echo, purge::run),
             (Self::Snapshots, _) => run_seed(seed, mutant, echo, snapshots::run),
             (Self::Mixed, None) => {
@@ -90,6 +97,11 @@ pub fn run_for_mutant(seed: u64, target: Mutant, mutant: Option<Mutant>, echo: b
         | Mutant::GarbageCollectorUnfenced
         | Mutant::GarbageOfPresentEpoch
         | Mutant::GarbageListDropped => run_seed(seed, mutant, echo, garbage::run),
+        Mutant::UnfinishedSuccessorRefused
+        | Mutant::ClosedWithOldDigest
+        | Mutant::AbandonedUnfenced
+        | Mutant::RestoreDecidesAgain
+        | Mutant::PromotedWithoutOutcomes => run_seed(seed, mutant, echo, generations::run),
         Mutant::PurgeBeforeClosing
         | Mutant::PurgeByPrefix
         | Mutant::PurgeDropsFence

@@ -34,6 +34,7 @@ mod docs;
 mod file_circles;
 mod files;
 mod garbage;
+mod generations;
 mod hostile;
 mod labels;
 mod log_command;

@@ -300,6 +300,48 @@ impl PublishRequest {
     }
 }
 
+/// What is added to a generation from what another one has recorded: nothing in it was decided again.
+///
+/// The causes of its marks are any records of the generation, after those of the marks that it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyRequest {
+    /// The seq of the first new record: the manifest's next seq.
+    pub first_seq: u64,
+    /// How many records `segments` hold.
+    pub records: u64,
+    /// New segments, in seq order.
+    pub segments: Vec<SegmentMeta>,
+    /// New sidecars, by their causes.
+    pub sidecars: Vec<SidecarMeta>,
+    /// The seqs of the aborted and unreadable records that `sidecars` mark as corrected.
+    pub settled: Vec<u64>,
+    /// The cursor afterwards. It moves with the last copy: records come by seq, not in the order of the log.
+    pub cursor: LogCursor,
+    /// The horizon afterwards.
+    pub horizon: StoreSecond,
+    /// How far the audit has come, afterwards.
+    pub audited: StoreSecond,
+    /// The time that the generation is restored to; none if it takes publications.
+    pub until: Option<StoreSecond>,
+}
+
+impl CopyRequest {
+    /// The copy that follows `manifest` and adds nothing to it.
+    pub fn after(manifest: &Manifest) -> Self {
+        Self {
+            first_seq: manifest.next_seq,
+            records: 0,
+            segments: Vec::new(),
+            sidecars: Vec::new(),
+            settled: Vec::new(),
+            cursor: manifest.cursor,
+            horizon: manifest.horizon,
+            audited: manifest.audited,
+            until: manifest.until,
+        }
+    }
+}
+
 /// A replacement of objects by others with the same records, seqs and marks.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CompactionResult {

@@ -567,3 +567,78 @@ fn the_end_of_a_generation_keeps_what_a_later_version_added() {
         assert_eq!(ended.unwrap().ext, manifest.ext);
     }
 }
+
+/// A generation of `state`'s records that a task makes, before anything was copied to it.
+fn made() -> ManifestWorld {
+    let building = Manifest::building("g2".parse().unwrap(), "reindex-1");
+    ManifestWorld { state: building.take_over(0, holder(), false).unwrap(), ..ManifestWorld::new() }
+}
+
+/// A copy of everything in `source` to the generation of `to`.
+fn copy_of(source: &Manifest, to: &ManifestWorld) -> CopyRequest {
+    let segments = source.segments.iter();
+    CopyRequest {
+        records: source.next_seq - 1,
+        segments: segments.map(|one| SegmentMeta { key: to.key(ObjectKind::Segment), ..one.clone() }).collect(),
+        cursor: source.cursor,
+        horizon: source.horizon,
+        audited: source.audited,
+        ..CopyRequest::after(&to.state)
+    }
+}
+
+#[test]
+fn a_generation_takes_copies_as_long_as_it_is_being_built() {
+    let (ManifestWorld { state, .. }, made) = (world(), made());
+    let copied = copy_of(&state, &made);
+    let whole = made.state.copy(1, &copied).unwrap();
+    assert_eq!(broken(Ok(whole.clone()), &made.state), "none");
+    let finished = whole.finish(1).unwrap();
+    assert_eq!(broken(Ok(finished.clone()), &whole), "none");
+    let refused = finished.copy(1, &CopyRequest::after(&finished));
+    assert!(matches!(refused, Err(TransactionRejected::NotBuilding { .. })));
+    assert!(matches!(made.state.copy(2, &copied), Err(TransactionRejected::Fenced { .. })));
+    assert!(matches!(whole.copy(1, &copied), Err(TransactionRejected::SeqNotContiguous { first: 1, .. })));
+    let miscounted = CopyRequest { records: 1, ..copied };
+    assert_eq!(broken(made.state.copy(1, &miscounted), &made.state), "the records of a copy are those of its segments");
+}
+
+#[test]
+fn a_generation_ends_only_in_favour_of_one_with_all_of_its_records() {
+    let (ManifestWorld { state, .. }, made) = (world(), made());
+    let whole = made.state.copy(1, &copy_of(&state, &made)).unwrap();
+    assert_eq!(broken(state.close(1, &whole), &state), "none");
+    let differs = |other: Manifest, what: &str| match state.close(1, &other) {
+        Err(TransactionRejected::NotASuccessor { what: found, .. }) => assert_eq!(found, what),
+        other => panic!("{other:?}"),
+    };
+    let mut lacking = copy_of(&state, &made);
+    let last = lacking.segments.pop().unwrap();
+    lacking.records -= last.documents;
+    differs(made.state.copy(1, &lacking).unwrap(), "next seq");
+    let mut altered = copy_of(&state, &made);
+    altered.segments[0].digest = SetDigest::default();
+    differs(made.state.copy(1, &altered).unwrap(), "set digest");
+    differs(Manifest { cursor: LogCursor::default(), audited: StoreSecond::default(), ..whole.clone() }, "cursor");
+    let restored = Manifest { until: Some(StoreSecond::from_unix(5)), ..whole.clone() };
+    differs(restored.clone(), "time that it was restored to");
+    // A restored one takes its place as that, and only to the time that it says.
+    let close = |to| state.close_for_restore(1, &restored, StoreSecond::from_unix(to));
+    assert_eq!(broken(close(5), &state), "none");
+    assert!(matches!(close(6), Err(TransactionRejected::NotASuccessor { .. })));
+    assert!(matches!(
+        restored.publish(1, &PublishRequest::after(&restored)),
+        Err(TransactionRejected::NotPromoted { .. })
+    ));
+}
+
+#[test]
+fn a_restored_generation_is_promoted_once_with_what_was_recorded_since() {
+    let (ManifestWorld { state, .. }, made) = (world(), made());
+    let restored = Manifest { until: Some(StoreSecond::from_unix(5)), ..made.state.clone() };
+    let promoted = restored.promote(1, &copy_of(&state, &made)).unwrap();
+    assert_eq!(broken(Ok(promoted.clone()), &restored), "none");
+    assert_eq!((promoted.until, promoted.cursor, promoted.totals.records), (None, state.cursor, state.totals.records));
+    let again = promoted.promote(1, &CopyRequest::after(&promoted));
+    assert!(matches!(again, Err(TransactionRejected::NotRestored { .. })));
+}

@@ -10,7 +10,6 @@ use crate::{
     error::TransactionRejected,
     identity::{LogClaim, LogIdentity},
     mutants,
-    names::Generation,
 };
 
 impl Manifest {
@@ -107,63 +106,8 @@ impl Manifest {
         Ok(next.summed())
     }
 
-    /// The writer of `epoch` ends the generation in favour of `successor`, whose manifest must record the same.
-    pub fn close(&self, epoch: u64, successor: &Self) -> Result<Self, TransactionRejected> {
-        self.check_epoch(epoch)?;
-        if successor.closed.is_some() {
-            return Err(TransactionRejected::NotASuccessor {
-                successor: successor.generation.clone(),
-                what: "state (it is closed)".to_owned(),
-            });
-        }
-        let differs = |what: &str| TransactionRejected::NotASuccessor {
-            successor: successor.generation.clone(),
-            what: what.to_owned(),
-        };
-        if successor.generation == self.generation {
-            return Err(differs("generation (it is this one)"));
-        }
-        let log = |manifest: &Self| manifest.claim.as_ref().map(|claim| claim.log.clone());
-        for (what, same) in [
-            ("log", log(successor) == log(self)),
-            ("cursor", successor.cursor == self.cursor),
-            ("next seq", successor.next_seq == self.next_seq),
-            ("set digest", successor.totals.standing_digest() == self.totals.standing_digest()),
-        ] {
-            same.then_some(()).ok_or_else(|| differs(what))?;
-        }
-        Ok(self.ended(Some(successor.generation.clone()), EndReason::Reindex))
-    }
-
-    /// The writer of `epoch` gives up the generation, which was being built and never opened.
-    pub fn abandon(&self, epoch: u64) -> Result<Self, TransactionRejected> {
-        self.check_epoch(epoch)?;
-        Ok(self.ended(None, EndReason::Abandoned))
-    }
-
-    fn ended(&self, generation: Option<Generation>, by: EndReason) -> Self {
-        Self { holder: None, closed: Some(GenerationEnd { generation, by }), ..self.clone() }
-    }
-
-    /// The writer of `epoch` ends the index for good: it holds nothing any more, so that all its objects may be deleted.
-    pub fn purge(&self, epoch: u64) -> Result<Self, TransactionRejected> {
-        self.check_epoch(epoch)?;
-        let ended = Self {
-            claim: self.claim.clone(),
-            epoch: self.epoch,
-            horizon: self.horizon,
-            cursor: self.cursor,
-            audited: self.audited,
-            next_seq: self.next_seq,
-            closed: Some(GenerationEnd { generation: None, by: EndReason::Purge }),
-            ext: self.ext.clone(),
-            ..Self::new(self.generation.clone())
-        };
-        Ok(ended)
-    }
-
     /// Refused unless `epoch` is the one in force and the generation is not closed.
-    fn check_epoch(&self, epoch: u64) -> Result<(), TransactionRejected> {
+    pub(crate) fn check_epoch(&self, epoch: u64) -> Result<(), TransactionRejected> {
         if self.epoch != epoch {
             return Err(TransactionRejected::Fenced { epoch, by: self.epoch });
         }
@@ -208,7 +152,7 @@ impl Manifest {
         })?)
     }
 
-    fn summed(mut self) -> Self {
+    pub(super) fn summed(mut self) -> Self {
         self.totals = IndexTotals::of(&self.segments, &self.sidecars);
         self
     }
@@ -226,7 +170,7 @@ fn take<T>(items: &mut Vec<T>, keys: &[String], key: impl Fn(&T) -> &String) -> 
 }
 
 /// Counts the records with these seqs, which corrections replace, out of what is unsettled in their segments.
-fn settle(segments: &mut [SegmentMeta], seqs: &[u64]) -> Result<(), InvariantViolation> {
+pub(super) fn settle(segments: &mut [SegmentMeta], seqs: &[u64]) -> Result<(), InvariantViolation> {
     for seq in seqs {
         let at = segments.partition_point(|segment| segment.seq.end <= *seq);
         let segment = segments.get_mut(at).filter(|segment| segment.seq.contains(seq));

@@ -118,6 +118,11 @@ impl FakeBucket {
         self.state().objects.remove(key).unwrap().body
     }
 
+    /// Takes an object away if it is there.
+    pub(crate) fn forget(&self, key: &str) {
+        self.state().objects.remove(key);
+    }
+
     /// Listings show the object, reads do not.
     pub(crate) fn hide(&self, key: &str) {
         self.state().hidden = Some(key.to_owned());

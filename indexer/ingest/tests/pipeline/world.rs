@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use futures::TryStreamExt as _;
 use serde_json::{Value, json};
 use tidemark_catalog::{
     ArchiveExtent, CatalogError, CleanupChain, CompactionResult, Generation, IndexChain, IndexOwner, IndexRegistration, IndexTotals, LogCursor, LogId, Manifest,
@@ -14,11 +15,12 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::fake_bucket::FakeBucket;
 use tidemark_ingest::{
-    IndexVerifier, IngestError, IngestOptions, IngestStatus, LatestCommit, LogIngester, OperationRecord,
-    OutcomeSelection, VerifyOptions,
+    GenerationTask, IndexVerifier, IngestError, IngestOptions, IngestStatus, LatestCommit, LogIngester,
+    OperationRecord, OutcomeSelection, RestoreDrill, RestoreRequest, RestoreTarget, SwitchReport, VerifyOptions,
     cleanup::CleanupExecutor,
     engine::{IndexEngine, RecordStats, SegmentFile},
     model_engine::{IndexContents, ModelEngine},
+    promote, restore,
     snapshot::{LogArchive, SnapshotCopier, SnapshotMaker, SnapshotPlace, model_archive::ModelArchive},
 };
 
@@ -300,8 +302,86 @@ impl IngestWorld {
 
     pub(crate) fn start_as(&self, identity: &str) -> RunningIngest {
         let stop = CancellationToken::new();
-        let task = tokio::spawn(self.ingest(identity).run(stop.clone()));
+        let task = tokio::spawn(run_each_generation(self.ingest(identity), stop.clone()));
         RunningIngest { stop, task: AbortOnDropHandle::new(task) }
+    }
+
+    /// What makes a generation of the index, as a process of the task `name`.
+    pub(crate) fn generation_task(&self, name: Option<&str>) -> GenerationTask {
+        let log = self.log();
+        GenerationTask {
+            clock: StoreClock::new(log.stores(), &format!("task-{}", self.entropy.nonce())),
+            root: RootChain::open(&log, self.entropy.clone()),
+            index: self.bucket.store("index"),
+            engine: self.engine(),
+            log,
+            name: name.map(str::to_owned),
+            options: self.options.clone(),
+            entropy: self.entropy.clone(),
+            progress: watch::Sender::default(),
+        }
+    }
+
+    /// The archive of the log.
+    pub(crate) async fn archive(&self) -> ModelArchive {
+        let root = RootChain::open(&self.log(), self.entropy.clone());
+        ModelArchive::open(&self.bucket.store("index"), &root.id().await.unwrap().unwrap(), self.entropy.clone())
+    }
+
+    /// Every settled operation of the seconds below it is archived.
+    pub(crate) async fn archive_end(&self) -> LogCursor {
+        self.archive().await.latest().await.unwrap().unwrap().end
+    }
+
+    /// A process of the task `name` restores the index.
+    pub(crate) async fn restore(
+        &self,
+        name: Option<&str>,
+        target: &RestoreTarget,
+    ) -> Result<SwitchReport, IngestError> {
+        restore(&self.generation_task(name), &self.archive().await, &restore_request(target)).await
+    }
+
+    /// A process promotes the index.
+    pub(crate) async fn promote(&self) -> Result<SwitchReport, IngestError> {
+        promote(&self.generation_task(None), &self.archive().await).await
+    }
+
+    /// A drill with the latest snapshot.
+    pub(crate) async fn drill(&self) -> RestoreDrill {
+        let root = RootChain::open(&self.log(), self.entropy.clone());
+        let index = self.bucket.store("index");
+        RestoreDrill {
+            pins: PinChain::open(&index, &root.id().await.unwrap().unwrap(), self.entropy.clone()),
+            engine: self.engine(),
+            archive: Arc::new(self.archive().await),
+            drill_engine: Box::new(|store| Ok(Arc::new(ModelEngine::new(store)))),
+            options: self.options.clone(),
+            entropy: self.entropy.clone(),
+            progress: watch::Sender::default(),
+            index,
+        }
+    }
+
+    /// The generation that the log's root names.
+    pub(crate) async fn registered_generation(&self) -> Generation {
+        let root = RootChain::open(&self.log(), self.entropy.clone());
+        root.state().await.unwrap().indexes[INDEX].generation.clone()
+    }
+
+    /// The names of the pins of the index.
+    pub(crate) async fn pins(&self) -> Vec<String> {
+        let root = RootChain::open(&self.log(), self.entropy.clone());
+        let pins =
+            PinChain::open(&self.bucket.store("index"), &root.id().await.unwrap().unwrap(), self.entropy.clone());
+        pins.register().await.unwrap().pins.into_keys().collect()
+    }
+
+    /// The latest manifest of `generation`.
+    pub(crate) async fn manifest_of(&self, generation: &str) -> Option<Manifest> {
+        let root = RootChain::open(&self.log(), self.entropy.clone());
+        let chain = IndexChain::open(&self.bucket.store("index"), generation.parse().unwrap(), self.entropy.clone());
+        chain.for_log(&root).latest().await.unwrap().map(|latest| latest.state)
     }
 
     pub(crate) async fn stop(&self, running: RunningIngest) {
@@ -427,6 +507,26 @@ impl IngestWorld {
         registration
     }
 
+    /// All of the index is lost but the archive, and it is on no register any more. The log was cleaned up: what is archived is gone from
+    /// it. Gives where the archive ends.
+    pub(crate) async fn lose_index(&self) -> LogCursor {
+        let (index, archive) = ("index/", "index/archive/");
+        let keys = self.bucket.keys().into_iter();
+        keys.filter(|key| key.starts_with(index) && !key.starts_with(archive)).for_each(|key| self.bucket.forget(&key));
+        self.unregister().await;
+        let archive = self.archive().await;
+        let version = archive.latest().await.unwrap().unwrap();
+        let mut rows = archive.rows(&version, LogCursor::default()..version.end);
+        while let Some(row) = rows.try_next().await.unwrap() {
+            self.bucket.forget(&format!("log/{}", row.record.token));
+        }
+        let raise = |root: Option<&RootState>| {
+            root.cloned().unwrap_or_default().raise_floor(version.end, "test://bucket/index/archive")
+        };
+        RootChain::open(&self.log(), self.entropy.clone()).chain().append(None, raise).await.unwrap();
+        version.end
+    }
+
     /// As a clean-up does before it deletes. The index comes on the log's register afterwards: it would hold the floor back.
     pub(crate) async fn raise_floor(&self, to: StoreSecond) {
         self.raise_floor_of("memory:///archive", to).await;
@@ -489,11 +589,15 @@ impl IngestWorld {
     }
 
     pub(crate) async fn manifest(&self) -> Manifest {
-        self.chain().latest().await.unwrap().unwrap().state
+        self.chain().follow().await.unwrap().latest().await.unwrap().unwrap().state
     }
 
     pub(crate) async fn contents(&self) -> IndexContents {
-        let (manifest, engine) = (self.manifest().await, self.engine());
+        self.contents_of(&self.manifest().await).await
+    }
+
+    pub(crate) async fn contents_of(&self, manifest: &Manifest) -> IndexContents {
+        let engine = self.engine();
         let mut contents = IndexContents::default();
         for segment in &manifest.segments {
             let records = engine.records(segment, segment.seq.clone()).await.unwrap();
@@ -532,6 +636,27 @@ impl IngestWorld {
         for record in contents.records.values().filter(|record| !contents.marks.corrected.contains(record.seq)) {
             let double = standing.insert((record.token, record.op), record.seq);
             assert_eq!(double, None, "{} is there twice", record.token);
+        }
+    }
+}
+
+/// Operations as they stand, whatever their seqs.
+pub(crate) fn standing(contents: &IndexContents) -> BTreeMap<(Token, u32), OperationRecord> {
+    let standing = contents.records.values().filter(|record| !contents.marks.corrected.contains(record.seq));
+    standing.map(|record| ((record.token, record.op), OperationRecord { seq: 0, ..record.clone() })).collect()
+}
+
+pub(crate) fn restore_request(target: &RestoreTarget) -> RestoreRequest {
+    RestoreRequest { target: target.clone(), owner: IndexOwner::Named { name: "test".to_owned() } }
+}
+
+/// An ingest as the service runs it: it goes on in the generation that the index switches to.
+async fn run_each_generation(ingest: LogIngester, stop: CancellationToken) -> Result<(), IngestError> {
+    let mut chain = ingest.chain.clone();
+    loop {
+        match (LogIngester { chain, ..ingest.clone() }).run(stop.clone()).await {
+            Err(IngestError::Switching { .. }) => chain = ingest.chain.clone().follow().await?,
+            ended => return ended,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::file_names::FileNames;
+use super::{file_names::FileNames, listing::ListedEntry};
 use crate::{
     datamon::{DatamonDescriptor, DatamonPath},
     malformed::MalformedInput,
@@ -29,6 +29,14 @@ pub struct ResolvedEntry {
     pub answered: Option<StoreSecond>,
     /// Its operations in their order; never empty. A malformed entry has exactly one, of kind and outcome malformed.
     pub ops: Vec<ResolvedOperation>,
+}
+
+impl ResolvedEntry {
+    /// An entry that is there and of which nothing was read, for the reason `why`: [`Outcome::Unreadable`].
+    pub fn unread(listed: &ListedEntry, why: &str) -> Self {
+        let ListedEntry { token, time, size } = *listed;
+        without_intent(Outcome::Unreadable, token, time, size, None, MalformedInput { reason: why.to_owned() })
+    }
 }
 
 /// One operation and its outcome.

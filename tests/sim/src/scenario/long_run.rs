@@ -19,7 +19,8 @@ use crate::{
 
 pub(super) const LOG: &str = "log";
 pub(super) const INDEX: &str = "index";
-pub(super) const URL: &str = "sim://index/";
+/// By which the index is registered.
+pub(super) const INDEX_URL: &str = "sim://index/";
 pub(super) const FAULT_BURST_DURATION: Duration = Duration::from_hours(4 * 24);
 /// Long enough that a process that is paused at the beginning goes on, and what is garbage then goes.
 pub(super) const RECOVERY_DURATION: Duration = Duration::from_hours(3 * 24);
@@ -82,8 +83,8 @@ impl LongRun {
         let root = RootChain::open(log, self.entropy());
         let chain = self.chain(process).for_log(&root);
         let owner = IndexOwner::Named { name: "sim".to_owned() };
-        let registration = IndexRegistration::new(URL, owner, Generation::first());
-        root.register(root.head().await?, &parameters(), URL, &registration, LogCursor::default(), None).await?;
+        let registration = IndexRegistration::new(INDEX_URL, owner, Generation::first());
+        root.register(root.head().await?, &parameters(), INDEX_URL, &registration, LogCursor::default(), None).await?;
         Ok(chain)
     }
 }

@@ -76,6 +76,23 @@ fn five_hundred_seeds_of_pins_and_garbage_hold() {
 }
 
 #[test]
+fn five_hundred_seeds_of_generations_hold() {
+    let reports = all_hold(SimScenario::Generations, 0..500);
+    for rare in [
+        "the index switched",
+        "the index was restored",
+        "a damaged index was restored",
+        "the index was promoted",
+        "a generation was given up",
+        "a task was overtaken or refused",
+        "garbage was deleted",
+    ] {
+        let seeds = reports.iter().filter(|report| report.marks.contains(rare)).count();
+        assert!(seeds > 0, "\"{rare}\" never happened");
+    }
+}
+
+#[test]
 fn five_hundred_seeds_of_a_purge_hold() {
     let reports = all_hold(SimScenario::Purge, 0..500);
     for rare in [

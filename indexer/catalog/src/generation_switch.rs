@@ -1,0 +1,360 @@
+//! Switching an index from its open generation to another one, which a task makes beside it.
+//!
+//! The closing record of the open generation is the switch: before it the one is the index, afterwards the other. Two chains take
+//! part, and no record commits in both. So that no generation is given up that the index switched to, nor the other way round, everybody
+//! takes the same two roles in the same order:
+//!
+//! - The maker has the role of the generation that it makes, then takes that of the open one, then sees that it still has the first,
+//!   then closes.
+//! - Who gives a generation up takes its role, then that of the open one, then gives up.
+//!
+//! Let both happen. If the other one took the open generation's role after the maker, the maker is fenced there and closes nothing any
+//! more, or it has closed before, and the other one sees that. If it took it before, it had the made generation's role before that,
+//! and the maker sees so when it looks again. Neither rests on time; how long a maker was silent only decides when to begin.
+
+use std::collections::BTreeMap;
+
+use tidemark_store::{ChainRecord, ClockError, Entropy, Store, StoreClock, StoreError};
+
+use crate::{
+    error::{AcquireError, CatalogError, PublishError, TransactionRejected},
+    garbage_grace::GARBAGE_GRACE,
+    identity::{LogId, WriterIdentity},
+    index_chain::IndexChain,
+    manifest::{EndReason, Manifest},
+    mutants,
+    names::Generation,
+    pin_register::IndexPin,
+    pins::PinChain,
+    root_chain::RootChain,
+    snapshot_name::closing_name,
+    takeover::StandbyReason,
+    writer_lease::WriterLease,
+};
+
+/// The switch of one index to a generation that one task makes. Cheap to clone.
+#[derive(Clone)]
+pub struct GenerationSwitch {
+    root: RootChain,
+    index: Store,
+    /// The log's own store, in which holders move their heartbeats.
+    heartbeats: Store,
+    clock: StoreClock,
+    pins: PinChain,
+    task: String,
+    identity: WriterIdentity,
+    entropy: Entropy,
+}
+
+/// Why a switch ended early. The task that is started again goes on with it.
+///
+/// After an unknown outcome ([`CatalogError::Unknown`], [`PublishError::Unknown`]) the process has to end first.
+#[derive(Debug, thiserror::Error)]
+pub enum SwitchError {
+    /// A chain failed, or refuses.
+    #[error(transparent)]
+    Chain(#[from] CatalogError),
+    /// The role of a generation could not be taken.
+    #[error(transparent)]
+    Acquire(#[from] AcquireError),
+    /// A generation could not be changed.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// The store's clock could not be read.
+    #[error(transparent)]
+    Clock(#[from] ClockError),
+    /// A heartbeat could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl GenerationSwitch {
+    /// The switch on behalf of `task` of the index in the store `index`, which is registered in `root` under its URL. `heartbeats` is
+    /// the log's own store; `clock` is the one whose [`crate::heartbeat`] the caller runs. Touches nothing.
+    pub fn new(
+        (root, log): (&RootChain, &LogId),
+        index: &Store,
+        (heartbeats, clock): (&Store, &StoreClock),
+        task: &str,
+        entropy: &Entropy,
+    ) -> Self {
+        Self {
+            root: root.clone(),
+            index: index.clone(),
+            heartbeats: heartbeats.clone(),
+            clock: clock.clone(),
+            pins: PinChain::open(index, log, entropy.clone()),
+            task: task.to_owned(),
+            identity: WriterIdentity::of_switch(task, &entropy.nonce()),
+            entropy: entropy.clone(),
+        }
+    }
+
+    /// The pins of the index.
+    pub fn pins(&self) -> &PinChain {
+        &self.pins
+    }
+
+    /// The URL of the index.
+    pub fn index_url(&self) -> &str {
+        self.index.url().as_str()
+    }
+
+    /// The chain of `generation`.
+    pub fn chain(&self, generation: Generation) -> IndexChain {
+        IndexChain::open(&self.index, generation, self.entropy.clone()).for_log(&self.root)
+    }
+
+    /// The chain of the open generation, and its latest manifest; `None` of an index that nobody has begun.
+    pub async fn open_chain(&self) -> Result<(IndexChain, Option<ChainRecord<Manifest>>), CatalogError> {
+        let start = self.root.state().await?.generation_of(self.index.url().as_str());
+        let chain = self.chain(start).follow().await?;
+        let latest = chain.latest().await?;
+        Ok((chain, latest))
+    }
+
+    /// As [`Self::open_chain`]. Refused ([`TransactionRejected::Empty`]) if there is no manifest.
+    pub async fn open_generation(&self) -> Result<(IndexChain, ChainRecord<Manifest>), CatalogError> {
+        let (chain, latest) = self.open_chain().await?;
+        Ok((chain, latest.ok_or(TransactionRejected::Empty)?))
+    }
+
+    /// Begins the index with a generation that holds nothing, so that there is one to switch from.
+    pub async fn begin_index(
+        &self,
+        open: &IndexChain,
+        on_wait: impl Fn(StandbyReason) + Send + Sync,
+    ) -> Result<(), SwitchError> {
+        Ok(self.seize(open, on_wait).await?.release().await?)
+    }
+
+    /// Whether it was this task that switched the index to the generation of `open`, its latest manifest. After the switch is through
+    /// only a task `is_unique` for ever knows.
+    pub async fn has_made(&self, open: &Manifest, is_unique: bool) -> Result<bool, CatalogError> {
+        if open.building.as_ref() == Some(&self.task) {
+            return Ok(true);
+        }
+        let pins = if is_unique { self.pins.register().await?.pins } else { BTreeMap::new() };
+        Ok(pins.get(&closing_name(&open.generation)).is_some_and(|pin| pin.owner == self.task))
+    }
+
+    /// The role of the generation that this task makes, in place of `open`: goes on with the one that it began, else begins one with
+    /// the next number that is free. One on the way whose maker has been silent for the grace is given up.
+    ///
+    /// `on_wait` gets the reason of each wait for another process of this task.
+    pub async fn begin(
+        &self,
+        open: &IndexChain,
+        on_wait: impl Fn(StandbyReason) + Send + Sync,
+    ) -> Result<WriterLease, SwitchError> {
+        let mut generation = open.generation().clone();
+        while let Some(next) = generation.next() {
+            let chain = self.chain(next.clone());
+            generation = next;
+            if let Some(latest) = chain.latest().await? {
+                match (&latest.state.closed, &latest.state.building) {
+                    (Some(_), _) => continue,
+                    (None, Some(task)) if *task == self.task => {}
+                    (None, Some(_)) => {
+                        if self.is_given_up(&latest).await? {
+                            self.give_up_of_another(&chain, open, &on_wait).await?;
+                        }
+                        continue;
+                    }
+                    // It is the index by now.
+                    (None, None) => return Err(closed_in_favour_of(&generation).into()),
+                }
+            }
+            let identity = self.identity.clone();
+            match chain.build(&self.task, identity, &self.clock, &self.heartbeats, &on_wait).await {
+                Ok(made) => return Ok(made),
+                // Another task took the number, or it was given up.
+                Err(AcquireError::Chain(CatalogError::Rejected(
+                    TransactionRejected::Building { .. }
+                    | TransactionRejected::NotBuilding { .. }
+                    | TransactionRejected::Abandoned { .. }
+                    | TransactionRejected::Closed { .. },
+                ))) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(CatalogError::from(TransactionRejected::Empty).into())
+    }
+
+    /// The generations that `open` took the place of, with their last manifests: the one before it, the one before that, and so on.
+    pub async fn replaced(&self, open: &Generation) -> Result<Vec<Manifest>, CatalogError> {
+        let (mut successor, mut replaced) = (open.clone(), Vec::new());
+        for number in (1..open.number()).rev() {
+            let Some(latest) = self.chain(Generation::numbered(number)).latest().await? else { continue };
+            match &latest.state.closed {
+                Some(end) if end.generation.as_ref() == Some(&successor) => {
+                    successor = latest.state.generation.clone();
+                    replaced.push(latest.state);
+                }
+                Some(end) if end.by == EndReason::Purge => break,
+                _ => {}
+            }
+        }
+        Ok(replaced)
+    }
+
+    /// Takes the role of the open generation, which fences its writer: the writer waits, and goes on in the generation that takes its
+    /// place, or here if this process ends. Refused ([`TransactionRejected::Closed`]) if the index has switched meanwhile.
+    pub async fn seize(
+        &self,
+        open: &IndexChain,
+        on_wait: impl Fn(StandbyReason) + Send + Sync,
+    ) -> Result<WriterLease, AcquireError> {
+        open.seize(self.identity.clone(), &self.clock, &self.heartbeats, on_wait).await
+    }
+
+    /// The switch: closes the generation of `open`, whose role this process took, in favour of the one that it made, and makes that one
+    /// the index. `by` is a reindex or a restore.
+    ///
+    /// The closing record counts. What fails after it is repaired by whoever opens the index next, and is only logged.
+    pub async fn close(
+        &self,
+        open: WriterLease,
+        mut made: WriterLease,
+        by: EndReason,
+    ) -> Result<Generation, SwitchError> {
+        // After the other role was taken, and never from a poll: see the head of this file.
+        let successor = made.verify().await?.state.clone();
+        match by {
+            EndReason::Restore { to } => open.close_for_restore(&successor, to, &self.pins, &self.task).await?,
+            _ => open.close(&successor, &self.pins, &self.task).await?,
+        };
+        self.settle(made).await;
+        Ok(successor.generation)
+    }
+
+    /// What follows a switch: the next writer need not wait for this process to be silent.
+    async fn settle(&self, mut made: WriterLease) {
+        let generation = made.manifest().state.generation.clone();
+        let released = async {
+            made.finish().await?;
+            made.release().await
+        };
+        if let Err(error) = released.await {
+            tracing::warn!(%generation, %error, "the index has switched, and its next writer was not told; it takes the lease by itself");
+        }
+        if let Err(error) = self.repair(&generation).await {
+            tracing::warn!(%generation, %error, "the index has switched, and the log's root was not told; its next writer tells it");
+        }
+    }
+
+    /// The log's root names `generation`, to which the index has switched, and nothing holds back any more what it was made from.
+    pub async fn repair(&self, generation: &Generation) -> Result<(), CatalogError> {
+        self.root.switch_generation(self.index.url().as_str(), generation).await?;
+        self.drop_source(generation).await
+    }
+
+    /// Gives up the generation `made` of this task if the index has switched from `source` to another one: that one will never be
+    /// closed in favour of it.
+    pub async fn give_up_unless_open(
+        &self,
+        made: &Generation,
+        source: &Generation,
+        on_wait: impl Fn(StandbyReason) + Send + Sync,
+    ) -> Result<(), SwitchError> {
+        let (open, _) = self.open_generation().await?;
+        if open.generation() == made || open.generation() == source {
+            return Ok(());
+        }
+        let identity = self.identity.clone();
+        self.chain(made.clone())
+            .build(&self.task, identity, &self.clock, &self.heartbeats, on_wait)
+            .await?
+            .abandon()
+            .await?;
+        Ok(self.drop_source(made).await?)
+    }
+
+    /// Gives up the generation of `made`, in favour of which the open one is not closed: its role is `open`, held by this process.
+    pub async fn discard(&self, made: WriterLease, open: &WriterLease) -> Result<(), SwitchError> {
+        let generation = made.manifest().state.generation.clone();
+        tracing::debug!(%generation, instead = %open.manifest().state.generation, "giving up what was made");
+        made.abandon().await?;
+        Ok(self.drop_source(&generation).await?)
+    }
+
+    /// Whether nobody makes the generation any more: neither its maker's heartbeat nor its chain has moved for the grace.
+    async fn is_given_up(&self, latest: &ChainRecord<Manifest>) -> Result<bool, SwitchError> {
+        let beat = match &latest.state.holder {
+            Some(holder) => self.heartbeats.head(&holder.heartbeat).await?.map(|beat| beat.time),
+            None => None,
+        };
+        let now = self.clock.probe().await?.now;
+        Ok(now.since(latest.time.max(beat.unwrap_or_default())) >= GARBAGE_GRACE)
+    }
+
+    /// Gives up a generation that another task began.
+    async fn give_up_of_another(
+        &self,
+        chain: &IndexChain,
+        open: &IndexChain,
+        on_wait: &(impl Fn(StandbyReason) + Send + Sync),
+    ) -> Result<(), SwitchError> {
+        let acquired = chain.acquire_as_owner(self.identity.clone(), &self.clock, &self.heartbeats, on_wait).await;
+        let made = match acquired {
+            Ok(made) => made,
+            Err(AcquireError::Chain(CatalogError::Rejected(_))) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let fence = if mutants::fences_maker() { Some(self.seize(open, on_wait).await?) } else { None };
+        let generation = chain.generation();
+        tracing::warn!(%generation, "nobody has made this generation for a day; giving it up");
+        made.abandon().await?;
+        if let Some(fence) = fence {
+            fence.release().await?;
+        }
+        self.drop_source(generation).await?;
+        if let Some(pin) = self.pins.register().await?.pins.get(&closing_name(generation)) {
+            self.pins.unpin(&closing_name(generation), &pin.owner).await?;
+        }
+        Ok(())
+    }
+
+    /// Holds back from deletion what `generation` is made from, and gives it: what a process of this task held before, else what `hold`
+    /// makes of the name and the owner of a pin.
+    pub async fn hold_source<F>(
+        &self,
+        generation: &Generation,
+        hold: impl FnOnce(String, String) -> F,
+    ) -> Result<Manifest, CatalogError>
+    where
+        F: Future<Output = Result<IndexPin, CatalogError>>,
+    {
+        if let Some(held) = self.held_source(generation).await? {
+            return Ok(held);
+        }
+        let pin = hold(source_of(generation), self.task.clone()).await?;
+        self.pins.read_list(&pin).await
+    }
+
+    /// What a process of this task has held back to make `generation` from.
+    pub async fn held_source(&self, generation: &Generation) -> Result<Option<Manifest>, CatalogError> {
+        let held = self.pins.register().await?.pins.remove(&source_of(generation));
+        match held.filter(|pin| pin.confirmed && pin.owner == self.task) {
+            Some(pin) => Ok(Some(self.pins.read_list(&pin).await?)),
+            None => Ok(None),
+        }
+    }
+
+    async fn drop_source(&self, generation: &Generation) -> Result<(), CatalogError> {
+        let name = source_of(generation);
+        match self.pins.register().await?.pins.get(&name) {
+            Some(pin) => self.pins.unpin(&name, &pin.owner).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// The pin of what `generation` is made from.
+fn source_of(generation: &Generation) -> String {
+    format!("source-of-{generation}")
+}
+
+fn closed_in_favour_of(successor: &Generation) -> CatalogError {
+    TransactionRejected::Closed { successor: successor.clone() }.into()
+}

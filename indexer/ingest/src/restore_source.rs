@@ -1,0 +1,269 @@
+//! What an index may be restored to, and what holds the operations up to then.
+
+use std::{fmt, ops::RangeInclusive, time::Duration};
+
+use futures::TryStreamExt as _;
+use tidemark_catalog::{GenerationSwitch, LogCursor, Manifest};
+use tidemark_store::StoreSecond;
+use tidemark_wal::Token;
+
+use crate::{
+    error::IngestError,
+    snapshot::{ArchiveVersion, LogArchive},
+};
+
+/// What an index is restored to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RestoreTarget {
+    /// Every operation of an entry whose token's second is not after this one.
+    Time(StoreSecond),
+    /// Every operation of this entry and of those with smaller tokens.
+    Token(Token),
+    /// The time of the snapshot of this name.
+    Snapshot(String),
+    /// As far as anything that was recorded reaches.
+    Latest,
+}
+
+impl fmt::Display for RestoreTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Time(second) => write!(f, "{second}"),
+            Self::Token(token) => write!(f, "token {token}"),
+            Self::Snapshot(name) => write!(f, "snapshot \"{name}\""),
+            Self::Latest => f.write_str("the latest time"),
+        }
+    }
+}
+
+/// Which operations are restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RestoreBound {
+    /// The last second of which there are operations.
+    pub(crate) second: StoreSecond,
+    /// The last entry, if it is not the last one of its second.
+    token: Option<Token>,
+}
+
+impl RestoreBound {
+    /// With the last second whole.
+    pub(crate) fn at_end_of(second: StoreSecond) -> Self {
+        Self { second, token: None }
+    }
+
+    pub(crate) fn includes(&self, token: Token) -> bool {
+        self.token.map_or(token.second() <= self.second, |last| token <= last)
+    }
+
+    /// Every token whose second lies below it is restored, if it is in the index.
+    pub(crate) fn cursor(&self) -> LogCursor {
+        LogCursor(if self.token.is_some() { self.second } else { self.second.next() })
+    }
+
+    /// The seconds of the operations.
+    pub(crate) fn seconds(&self) -> RangeInclusive<StoreSecond> {
+        StoreSecond::default()..=self.second
+    }
+}
+
+/// Where operations are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RestorePlace {
+    /// In the open generation.
+    Open,
+    /// In the manifest that the pin of this name holds.
+    Pin(String),
+    /// In this version of the archive.
+    Archive(ArchiveVersion),
+}
+
+/// A place, and how far it reaches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RestoreSource {
+    pub(crate) place: RestorePlace,
+    /// From the first second of which it has entries to the last one that it has in whole.
+    seconds: RangeInclusive<StoreSecond>,
+}
+
+/// All that an index can be restored from, in the order in which it is asked: the open generation has the newest outcomes, the archive
+/// lacks entries that could not be read.
+pub(crate) struct RestoreSources {
+    sources: Vec<RestoreSource>,
+    /// The seconds of all of them.
+    reach: RangeInclusive<StoreSecond>,
+    /// What is restored; `None`: as far as the source reaches.
+    bound: Option<RestoreBound>,
+    target: String,
+}
+
+impl RestoreSources {
+    /// Finds what the index can be restored from, of which `open` is the latest manifest. Refused if nothing reaches to `target`.
+    pub(crate) async fn find(
+        switch: &GenerationSwitch,
+        archive: &dyn LogArchive,
+        open: Option<&Manifest>,
+        target: &RestoreTarget,
+    ) -> Result<Self, IngestError> {
+        let mut sources = Vec::new();
+        sources.extend(open.and_then(|open| RestoreSource::of(RestorePlace::Open, open)));
+        let pins = pinned_sources(switch).await?;
+        let bound = bound_of(target, &pins)?;
+        sources.extend(pins);
+        let damaged = match archived_source(archive).await {
+            Ok(archived) => {
+                sources.extend(archived);
+                None
+            }
+            // Where others reach to the target it is not needed.
+            Err(damage) if damage.is_damage() => Some(damage),
+            Err(failure) => return Err(failure),
+        };
+        let seconds = || sources.iter().map(|source| &source.seconds);
+        let reach = seconds().map(RangeInclusive::start).min().zip(seconds().map(RangeInclusive::end).max());
+        let Some((first, last)) = reach else {
+            return Err(damaged.unwrap_or_else(|| IngestError::NothingRecorded { url: switch.index_url().to_owned() }));
+        };
+        let (reach, target) = (*first..=*last, target.to_string());
+        let found = Self { sources, reach, bound, target };
+        match (found.choose().map(drop), damaged) {
+            (Ok(()), _) => Ok(found),
+            (Err(_), Some(damage)) => Err(damage),
+            (Err(outside), None) => Err(outside),
+        }
+    }
+
+    /// The source to restore from.
+    pub(crate) fn choose(&self) -> Result<&RestoreSource, IngestError> {
+        let chosen = match self.bound {
+            Some(bound) => self.sources.iter().find(|source| source.seconds.contains(&bound.second)),
+            // Of two that reach equally far the first one.
+            None => self.sources.iter().rev().max_by_key(|source| *source.seconds.end()),
+        };
+        chosen.ok_or_else(|| IngestError::OutsideRecoveryWindow {
+            target: self.target.clone(),
+            first: *self.reach.start(),
+            last: *self.reach.end(),
+        })
+    }
+
+    /// Leaves out a source that is damaged. Gives whether another one reaches to the target.
+    pub(crate) fn leave_out(&mut self, place: &RestorePlace) -> bool {
+        self.sources.retain(|source| source.place != *place);
+        self.choose().is_ok()
+    }
+
+    /// Which operations are restored from what reaches up to the second `last`.
+    pub(crate) fn bound(&self, last: StoreSecond) -> RestoreBound {
+        self.bound.unwrap_or(RestoreBound::at_end_of(last))
+    }
+
+    /// Every second below it is recorded somewhere.
+    pub(crate) fn end(&self) -> LogCursor {
+        LogCursor(self.reach.end().next())
+    }
+}
+
+impl RestoreSource {
+    /// `place` holds `manifest`; `None` if that has no records.
+    fn of(place: RestorePlace, manifest: &Manifest) -> Option<Self> {
+        let first = manifest.segments.iter().map(|segment| segment.first.second()).min()?;
+        Some(Self { place, seconds: first..=last_second(manifest.cursor) })
+    }
+}
+
+/// The last second of which everything lies below `cursor`.
+pub(crate) fn last_second(cursor: LogCursor) -> StoreSecond {
+    cursor.second().before(Duration::from_secs(1))
+}
+
+/// What pins hold, the one that reaches furthest first.
+async fn pinned_sources(switch: &GenerationSwitch) -> Result<Vec<RestoreSource>, IngestError> {
+    let register = switch.pins().register().await?;
+    let mut sources = Vec::new();
+    for (name, pin) in register.restorable() {
+        let place = RestorePlace::Pin(name.to_owned());
+        if let Some(proof) = &pin.verified {
+            let seconds = |first: StoreSecond| first..=last_second(proof.cursor);
+            sources.extend(proof.first.map(seconds).map(|seconds| RestoreSource { place, seconds }));
+            continue;
+        }
+        match switch.pins().read_list(pin).await {
+            Ok(manifest) => sources.extend(RestoreSource::of(place, &manifest)),
+            Err(error) => tracing::warn!(%error, name, "what this pin holds cannot be read; it is not restored from"),
+        }
+    }
+    sources.sort_by_key(|source| std::cmp::Reverse(*source.seconds.end()));
+    Ok(sources)
+}
+
+async fn archived_source(archive: &dyn LogArchive) -> Result<Option<RestoreSource>, IngestError> {
+    let Some(version) = archive.latest().await? else { return Ok(None) };
+    let first = archive.rows(&version, LogCursor::default()..version.end).try_next().await?;
+    Ok(first.map(|first| {
+        let seconds = first.record.token.second()..=last_second(version.end);
+        RestoreSource { place: RestorePlace::Archive(version), seconds }
+    }))
+}
+
+fn bound_of(target: &RestoreTarget, pins: &[RestoreSource]) -> Result<Option<RestoreBound>, IngestError> {
+    Ok(match target {
+        RestoreTarget::Time(second) => Some(RestoreBound::at_end_of(*second)),
+        RestoreTarget::Token(token) => Some(RestoreBound { second: token.second(), token: Some(*token) }),
+        RestoreTarget::Snapshot(name) => {
+            let of_name = |source: &&RestoreSource| matches!(&source.place, RestorePlace::Pin(pin) if pin == name);
+            let pinned = pins.iter().find(of_name);
+            let pinned = pinned.ok_or_else(|| IngestError::SnapshotMissing { name: name.clone() })?;
+            Some(RestoreBound::at_end_of(*pinned.seconds.end()))
+        }
+        RestoreTarget::Latest => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn second(second: u64) -> StoreSecond {
+        StoreSecond::from_unix(1_800_000_000 + second)
+    }
+
+    fn sources(bound: Option<u64>, open: Option<u64>) -> RestoreSources {
+        let source = |place, first, last| RestoreSource { place, seconds: second(first)..=second(last) };
+        let mut sources: Vec<_> = open.map(|last| source(RestorePlace::Open, 10, last)).into_iter().collect();
+        sources.push(source(RestorePlace::Pin("late".to_owned()), 10, 50));
+        sources.push(source(RestorePlace::Pin("early".to_owned()), 10, 30));
+        let bound = bound.map(|at| RestoreBound::at_end_of(second(at)));
+        RestoreSources { sources, reach: second(10)..=second(50), bound, target: "x".to_owned() }
+    }
+
+    #[test]
+    fn the_open_generation_is_asked_first_and_others_where_it_does_not_reach() {
+        let chosen = |bound, open| sources(bound, open).choose().map(|source| source.place.clone());
+        let late = RestorePlace::Pin("late".to_owned());
+        assert_eq!(chosen(Some(30), Some(40)).unwrap(), RestorePlace::Open);
+        assert_eq!(chosen(Some(41), Some(40)).unwrap(), late);
+        assert_eq!(chosen(Some(20), None).unwrap(), late);
+        assert_eq!(chosen(None, Some(40)).unwrap(), late, "it reaches further");
+        assert_eq!(chosen(None, Some(50)).unwrap(), RestorePlace::Open, "it reaches as far");
+        for outside in [9, 51] {
+            let refused = chosen(Some(outside), Some(40)).unwrap_err();
+            let IngestError::OutsideRecoveryWindow { first, last, .. } = refused else { panic!("{refused}") };
+            assert_eq!((first, last), (second(10), second(50)));
+        }
+        let mut damaged = sources(Some(40), Some(40));
+        assert!(damaged.leave_out(&RestorePlace::Open));
+        assert_eq!(damaged.choose().unwrap().place, late);
+        assert!(!damaged.leave_out(&late), "the early one ends before");
+    }
+
+    #[test]
+    fn a_bound_within_a_second_leaves_its_cursor_there() {
+        let token = Token::from_parts(second(7), [9; 16]);
+        let within = RestoreBound { second: second(7), token: Some(token) };
+        assert_eq!(within.cursor(), LogCursor(second(7)));
+        assert!(within.includes(token) && !within.includes(Token::from_parts(second(7), [10; 16])));
+        let whole = RestoreBound::at_end_of(second(7));
+        assert_eq!(whole.cursor(), LogCursor(second(8)));
+        assert!(whole.includes(Token::from_parts(second(7), [255; 16])) && !whole.includes(Token::first_of(second(8))));
+    }
+}

@@ -1,0 +1,231 @@
+//! Restores of an index that was lost, or of which objects are gone or damaged: from its snapshots and the archive.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use tidemark_catalog::{EndReason, LogCursor};
+use tidemark_crds::Reason;
+use tidemark_ingest::{
+    IngestError, IngestOptions, OperationRecord, RestoreTarget, ToCause as _, snapshot::SnapshotRequest,
+};
+use tidemark_store::StoreSecond;
+use tidemark_wal::{Outcome, Token};
+
+use crate::{
+    MINUTE,
+    fake_bucket::BadRead,
+    world::{EntryDraft, IngestWorld, small_batches, standing},
+};
+
+/// What is recorded, by operation.
+type Recorded = BTreeMap<(Token, u32), OperationRecord>;
+
+/// An index with a snapshot: most of its history is archived, one entry of that could not be read, and its last entries are not archived.
+/// Gives the entry as well.
+async fn with_archive() -> (IngestWorld, Token) {
+    let world = IngestWorld::new(IngestOptions { compaction: false, ..small_batches() }).await;
+    for number in 0..80 {
+        world.append(world.ago(30_000 - number * 7), &EntryDraft::entity(number % 9));
+        world.append(world.ago(29_000 - number * 5), &EntryDraft::group(&[number, number + 1, number + 2]));
+    }
+    for number in 0..12 {
+        let id = format!("b{number}");
+        world.append(world.ago(28_000 - number), &EntryDraft::bundle(&id));
+        if number % 2 == 0 {
+            world.describe(&id, world.ago(28_000 - number));
+        }
+    }
+    let bad = world.append(world.ago(29_970), &EntryDraft::group(&[70, 71]));
+    world.bucket.spoil(Some((&bad.to_string(), BadRead::Refused)));
+    for number in 0..20 {
+        world.append(world.ago(300 - number), &EntryDraft::entity(number));
+    }
+    world.run_for(10 * MINUTE).await;
+    assert_eq!(world.outcomes().await[&bad], [Outcome::Unreadable]);
+    let (maker, _) = world.snapshot_maker().await;
+    let made = maker.make(&SnapshotRequest { name: Some("daily".parse().unwrap()), keep_last: None }).await.unwrap();
+    assert_eq!(made.archived, 80 + 3 * 80 + 12);
+    world.bucket.spoil(None);
+    (world, bad)
+}
+
+async fn recorded(world: &IngestWorld) -> Recorded {
+    standing(&world.contents().await)
+}
+
+/// Without the entry that the archive passed over.
+async fn recorded_but(world: &IngestWorld, bad: Token) -> Recorded {
+    let mut recorded = standing(&world.check().await);
+    recorded.retain(|(token, _), _| *token != bad);
+    recorded
+}
+
+fn below(recorded: &Recorded, bad: Token, cursor: LogCursor) -> Recorded {
+    let is_below = |token: Token| token != bad && cursor.covers(token);
+    recorded.iter().filter(|((token, _), _)| is_below(*token)).map(|(place, one)| (*place, one.clone())).collect()
+}
+
+/// The log was cleaned up, and nothing is left of the index but its archive: that first, then the log.
+#[tokio::test(start_paused = true)]
+async fn an_index_that_was_lost_is_restored_from_the_archive_and_goes_on_from_the_log() {
+    let (world, bad) = with_archive().await;
+    let before = recorded(&world).await;
+    let end = world.lose_index().await;
+    for bundle in (0..12).map(|number| format!("metadata/bundles/r/b{number}/bundle.yaml")) {
+        // Later deletions of descriptors do not un-happen an outcome.
+        world.bucket.forget(&bundle);
+    }
+    let report = world.restore(Some("cold"), &RestoreTarget::Latest).await.unwrap();
+    assert_eq!((report.generation.to_string().as_str(), report.cursor), ("g2", end));
+    assert!(recorded_but(&world, bad).await == below(&before, bad, end));
+    assert_eq!(world.outcomes().await[&bad], [Outcome::Unreadable], "it was passed over, and is in the log");
+    let again = world.restore(Some("cold"), &RestoreTarget::Latest).await.unwrap();
+    assert_eq!(again.generation, report.generation, "it was done");
+    let running = world.start();
+    world.pass(10 * MINUTE).await;
+    assert_eq!(world.manifest().await.cursor, end, "it waits for the promotion");
+    world.promote().await.unwrap();
+    world.pass(90 * MINUTE).await;
+    let after = standing(&world.check().await);
+    for (place, one) in before.iter().filter(|((token, _), _)| *token != bad) {
+        assert_eq!(after.get(place), Some(one), "it was decided again");
+    }
+    // What could not be read when the rest was archived is in the log, and is found there.
+    assert_eq!(world.outcomes().await[&bad], [Outcome::Committed; 2]);
+    assert_eq!(after.len(), before.len() + 1);
+    let token = world.append(world.bucket.now(), &EntryDraft::entity(1));
+    world.pass(5 * MINUTE).await;
+    assert!(world.outcomes().await.contains_key(&token), "ingest stands still");
+    world.stop(running).await;
+}
+
+/// Nothing of the log is left below its floor: the promotion takes from the archive what no generation has.
+#[tokio::test(start_paused = true)]
+async fn what_follows_the_time_of_a_restore_comes_from_the_archive_where_no_generation_has_it() {
+    let (world, bad) = with_archive().await;
+    let mut before = recorded(&world).await;
+    before.retain(|(token, _), _| *token != bad);
+    let middle = before.keys().nth(before.len() / 3).unwrap().0;
+    let end = world.lose_index().await;
+    for target in [RestoreTarget::Time(middle.second()), RestoreTarget::Token(middle)] {
+        world.restore(None, &target).await.unwrap();
+        let fold: Recorded = before
+            .iter()
+            .filter(|((token, _), _)| match target {
+                RestoreTarget::Token(last) => *token <= last,
+                _ => token.second() <= middle.second(),
+            })
+            .map(|(place, one)| (*place, one.clone()))
+            .collect();
+        assert!(recorded_but(&world, bad).await == fold, "{target}");
+    }
+    let report = world.promote().await.unwrap();
+    assert_eq!(report.cursor, end);
+    assert!(recorded_but(&world, bad).await == below(&before, bad, end));
+    let running = world.start();
+    world.pass(10 * MINUTE).await;
+    let after = standing(&world.check().await);
+    assert!(before.iter().all(|(place, one)| after.get(place) == Some(one)));
+    world.stop(running).await;
+}
+
+/// An object of the open generation, and so of its snapshots, is gone or damaged.
+#[tokio::test(start_paused = true)]
+async fn an_index_of_which_an_object_is_lost_is_restored_from_the_archive() {
+    for damage in [None, Some("damaged")] {
+        let (world, bad) = with_archive().await;
+        let before = recorded(&world).await;
+        let end = world.archive_end().await;
+        let segments = world.manifest().await.segments;
+        let lost = segments.iter().find(|segment| end.covers(segment.last)).unwrap();
+        let key = format!("index/{}", lost.key);
+        world.bucket.remove(&key);
+        if let Some(body) = damage {
+            world.bucket.plant(&key, body, world.bucket.now());
+        }
+        let report = world.restore(None, &RestoreTarget::Latest).await.unwrap();
+        assert_eq!((report.generation.to_string().as_str(), report.cursor), ("g4", end));
+        for given_up in ["g2", "g3"] {
+            let ended = world.manifest_of(given_up).await.unwrap().closed.unwrap();
+            assert_eq!(ended.by, EndReason::Abandoned);
+        }
+        assert_eq!(world.pins().await, ["before-g4", "daily"]);
+        world.promote().await.unwrap();
+        let running = world.start();
+        world.pass(90 * MINUTE).await;
+        let after = standing(&world.check().await);
+        for (place, one) in before.iter().filter(|((token, _), _)| *token != bad) {
+            assert_eq!(after.get(place), Some(one), "it was decided again");
+        }
+        assert_eq!(world.outcomes().await[&bad], [Outcome::Committed; 2]);
+        world.stop(running).await;
+    }
+}
+
+/// An object is lost that holds what follows the time of a restore: the archive has it as well.
+#[tokio::test(start_paused = true)]
+async fn a_promotion_takes_from_the_archive_what_a_replaced_generation_has_lost() {
+    let (world, bad) = with_archive().await;
+    let before = recorded(&world).await;
+    let early = RestoreTarget::Time(before.keys().nth(20).unwrap().0.second());
+    world.restore(None, &early).await.unwrap();
+    let end = world.archive_end().await;
+    let segments = world.manifest_of("g1").await.unwrap().segments;
+    let archived: Vec<_> = segments.iter().filter(|segment| end.covers(segment.last)).collect();
+    world.bucket.remove(&format!("index/{}", archived.last().unwrap().key));
+    let report = world.promote().await.unwrap();
+    assert_eq!(report.cursor, world.manifest_of("g1").await.unwrap().cursor);
+    let after = standing(&world.check().await);
+    assert!(before.iter().filter(|((token, _), _)| *token != bad).all(|(place, one)| after.get(place) == Some(one)));
+    let running = world.start();
+    world.pass(90 * MINUTE).await;
+    assert_eq!(world.outcomes().await[&bad], [Outcome::Committed; 2]);
+    world.stop(running).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_archive_of_which_a_file_is_lost_restores_nothing_and_changes_nothing() {
+    let (world, _) = with_archive().await;
+    let end = world.lose_index().await;
+    let files = world.bucket.keys().into_iter().filter(|key| key.contains("/data/"));
+    let lost: Vec<_> = files.map(|key| (key.clone(), world.bucket.remove(&key))).collect();
+    let before = world.bucket.keys();
+    let refused = world.restore(None, &RestoreTarget::Latest).await.unwrap_err();
+    assert_eq!(refused.to_cause().reason, Reason::ArchiveDamaged, "{refused}");
+    assert!(refused.to_string().contains(&lost[0].0.replace("index/archive/", "archive/")), "{refused}");
+    assert_eq!(world.bucket.keys(), before);
+    for (key, body) in lost {
+        world.bucket.plant(&key, body, world.bucket.now());
+    }
+    assert_eq!(world.restore(None, &RestoreTarget::Latest).await.unwrap().cursor, end);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_restored_is_refused_and_nothing_is_written() {
+    let (world, _) = with_archive().await;
+    let cursor = world.manifest().await.cursor;
+    let first = recorded(&world).await.keys().next().unwrap().0.second();
+    let before = world.bucket.keys();
+    let future = StoreSecond::from_unix(3_000_000_000);
+    for target in [
+        RestoreTarget::Time(future),
+        RestoreTarget::Time(cursor.second()),
+        RestoreTarget::Time(first.before(Duration::from_secs(1))),
+        RestoreTarget::Token(Token::first_of(future)),
+    ] {
+        let refused = world.restore(None, &target).await.unwrap_err();
+        let IngestError::OutsideRecoveryWindow { first: from, last, .. } = &refused else { panic!("{refused}") };
+        assert_eq!((*from, last.next()), (first, cursor.second()));
+        assert_eq!(refused.to_string().split("; ").count(), 3, "{refused}");
+    }
+    let unknown = world.restore(None, &RestoreTarget::Snapshot("weekly".to_owned())).await.unwrap_err();
+    assert_eq!(unknown.to_cause().reason, Reason::SnapshotMissing);
+    let early = world.promote().await.unwrap_err();
+    assert_eq!(early.to_cause().reason, Reason::NothingToPromote);
+    assert_eq!(world.bucket.keys(), before);
+
+    let world = IngestWorld::new(small_batches()).await;
+    let before = world.bucket.keys();
+    let nothing = world.restore(None, &RestoreTarget::Latest).await.unwrap_err();
+    assert!(matches!(nothing, IngestError::NothingRecorded { .. }), "{nothing}");
+    assert_eq!(world.bucket.keys(), before);
+}

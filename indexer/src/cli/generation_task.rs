@@ -1,0 +1,157 @@
+//! What the commands share that make a generation of an index and switch to it.
+
+use std::sync::Arc;
+
+use clap::Args;
+use serde::Serialize;
+use tidemark_catalog::RootChain;
+use tidemark_crds::{Reason, TaskFigures, TaskResult};
+use tidemark_ingest::{
+    CopyProgress, GenerationTask, IngestError, IngestOptions, SwitchReport, ToCause as _, snapshot::LogArchive,
+};
+use tidemark_search::TantivyEngine;
+use tidemark_store::{Entropy, StoreClock, error_chain};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    args::{CacheArgs, ExistingIndexArgs},
+    job_report::JobReportArgs,
+    output::{ProgressReporter, print_json, print_line},
+    shutdown::ended,
+};
+use crate::service::{AccessMode, OpenStores, PodStores, ServiceError, cache_options, log_archive};
+
+/// Records of one publication to a generation that is being made: what a crash loses, and about the size of its segments.
+const BATCH_RECORDS: u64 = 500_000;
+
+/// An index, and the task that makes a generation of it.
+#[derive(Debug, Args)]
+pub(super) struct GenerationTaskArgs {
+    #[command(flatten)]
+    places: ExistingIndexArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
+    /// Name of this task. A command that is started again under the name goes on with what the first one began, and does nothing if
+    /// that was done.
+    #[arg(long, env = "TIDEMARK_TASK", value_name = "NAME")]
+    task: Option<String>,
+    #[command(flatten)]
+    job: JobReportArgs,
+}
+
+/// What was done, as a line of JSON.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SwitchLine {
+    generation: String,
+    manifest: u64,
+    cursor: String,
+    records: u64,
+    bytes: u64,
+}
+
+impl GenerationTaskArgs {
+    /// Runs `work`, prints what it did, `done` in a few words, and writes the result.
+    pub(super) async fn run(
+        self,
+        done: &str,
+        work: impl AsyncFnOnce(&GenerationTask, &dyn LogArchive) -> Result<SwitchReport, IngestError>,
+    ) -> anyhow::Result<()> {
+        let Self { places, cache, task, job } = self;
+        let ran = run(places, cache, task, work).await;
+        job.report(&match &ran {
+            Ok(report) => TaskResult::succeeded(summary(done, report)).with(figures(report)),
+            Err(error) => failure(error),
+        });
+        let report = ended(ran)?;
+        if job.output.json {
+            return print_json(&SwitchLine {
+                generation: report.generation.to_string(),
+                manifest: report.manifest,
+                cursor: report.cursor.to_string(),
+                records: report.records,
+                bytes: report.bytes,
+            });
+        }
+        print_line(&summary(done, &report))
+    }
+}
+
+async fn run(
+    ExistingIndexArgs { log, index, moved }: ExistingIndexArgs,
+    CacheArgs { cache_dir, cache_mib }: CacheArgs,
+    name: Option<String>,
+    work: impl AsyncFnOnce(&GenerationTask, &dyn LogArchive) -> Result<SwitchReport, IngestError>,
+) -> Result<SwitchReport, ServiceError> {
+    let settings = log.settings();
+    let stores = PodStores::at(Some((log.log, log.metadata)), index, &settings, AccessMode::ReadWrite);
+    let OpenStores { log, index } = stores.open()?;
+    let log = log.ok_or_else(|| ServiceError::Ended { task: "command", why: "no log was named".to_owned() })?;
+    let entropy = Entropy::from_os();
+    let root = RootChain::open(&log, entropy.clone()).moved_from(moved.url().as_deref());
+    let never_indexed = || IngestError::NothingRecorded { url: index.url().to_string() };
+    let archive = log_archive(&index, &root.id().await?.ok_or_else(never_indexed)?, &entropy);
+    let (options, folder) = cache_options(cache_dir, cache_mib << 20)?;
+    let (progress, watched) = watch::channel(CopyProgress::default());
+    let task = GenerationTask {
+        clock: StoreClock::new(log.stores(), &format!("task-{}", entropy.nonce())),
+        root,
+        engine: Arc::new(TantivyEngine::open(index.clone(), &options)?),
+        log,
+        index,
+        name,
+        options: IngestOptions { batch_records: BATCH_RECORDS, ..IngestOptions::default() },
+        entropy,
+        progress,
+    };
+    let shown = show_progress(watched);
+    let report = work(&task, &*archive).await;
+    drop((shown, folder));
+    Ok(report?)
+}
+
+fn show_progress(mut progress: watch::Receiver<CopyProgress>) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        let reporter = ProgressReporter::new("records");
+        while progress.changed().await.is_ok() {
+            let CopyProgress { copied, total } = *progress.borrow_and_update();
+            reporter.report(copied, total);
+        }
+        reporter.finish();
+    }))
+}
+
+fn summary(done: &str, report: &SwitchReport) -> String {
+    let SwitchReport { generation, manifest, cursor, records, bytes } = report;
+    format!(
+        "{done}: generation {generation}, manifest {manifest}, {records} records, {bytes} bytes, the log up to {cursor}"
+    )
+}
+
+fn figures(report: &SwitchReport) -> TaskFigures {
+    TaskFigures {
+        generation: Some(report.generation.to_string()),
+        manifest: Some(report.manifest),
+        cursor: Some(report.cursor.second().timestamp()),
+        entries: Some(report.records),
+        bytes: Some(report.bytes),
+        ..TaskFigures::default()
+    }
+}
+
+fn failure(error: &ServiceError) -> TaskResult {
+    let reason = error.to_cause().reason;
+    let message = error_chain(error);
+    match reason {
+        // Another attempt finds the same.
+        Reason::OutsideRecoveryWindow
+        | Reason::SnapshotMissing
+        | Reason::NothingToPromote
+        | Reason::OwnedByAnother
+        | Reason::LogMoved
+        | Reason::ExpiryMissing
+        | Reason::FormatTooNew => TaskResult::refused(reason, message),
+        _ => TaskResult::failed(reason, message),
+    }
+}

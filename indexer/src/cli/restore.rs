@@ -1,0 +1,106 @@
+//! `tidemark restore`: an index as it was at a time, from what it recorded.
+
+use clap::Args;
+use tidemark_catalog::IndexOwner;
+use tidemark_ingest::{RestoreRequest, RestoreTarget, restore};
+use tidemark_store::StoreSecond;
+use tidemark_wal::Token;
+
+use super::{generation_task::GenerationTaskArgs, index::owner};
+
+/// Restore an index to a time, from what it recorded.
+///
+/// Makes a new generation that holds every operation of the log up to the target, each with its final outcome, from the records of the
+/// index, of its snapshots, or of the archive: of that if nothing else reaches so far, or if objects of the index are gone or damaged. An
+/// index that was lost or purged is begun again so. The log is not read, and may have been cleaned up. Searches are answered from the present generation until the index switches to the new
+/// one, and the tail of the log is left out afterwards. Nothing is indexed before `tidemark promote`. Another restore, to a later time too,
+/// takes it back. A target that nothing recorded reaches is refused before anything is written.
+///
+/// It may be killed at any moment: started again with the same target, it goes on.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: tidemark restore --to-time 2026-11-20T10:00:00Z --log s3://wal/orders --metadata s3://meta --index s3://idx/orders\n\
+    The generation that was replaced stays in the snapshot `before-<generation>`."
+)]
+pub(super) struct RestoreCommand {
+    #[command(flatten)]
+    target: RestoreTargetArgs,
+    /// Owner of the index, where it is begun again: the one that `tidemark index` has.
+    #[arg(long, env = "TIDEMARK_OWNER", value_name = "OWNER", default_value = "tidemark", value_parser = owner)]
+    owner: IndexOwner,
+    #[command(flatten)]
+    task: GenerationTaskArgs,
+}
+
+/// What an index is restored to.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct RestoreTargetArgs {
+    /// Every entry whose token is not after this second, as in 2026-11-20T10:00:00Z.
+    #[arg(long, env = "TIDEMARK_TO_TIME", value_name = "TIME", value_parser = second)]
+    to_time: Option<StoreSecond>,
+    /// This entry and all with smaller tokens.
+    #[arg(long, env = "TIDEMARK_TO_TOKEN", value_name = "TOKEN")]
+    to_token: Option<Token>,
+    /// The time of this snapshot.
+    #[arg(long, env = "TIDEMARK_SNAPSHOT", value_name = "NAME")]
+    snapshot: Option<String>,
+    /// As far as the index and its snapshots reach.
+    #[arg(long, env = "TIDEMARK_LATEST")]
+    latest: bool,
+}
+
+impl RestoreCommand {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let Self { target, owner, task } = self;
+        let request = RestoreRequest { target: target.target(), owner };
+        task.run("the index was restored", async |task, archive| restore(task, archive, &request).await).await
+    }
+}
+
+impl RestoreTargetArgs {
+    fn target(self) -> RestoreTarget {
+        let Self { to_time, to_token, snapshot, latest: _ } = self;
+        let time = to_time.map(RestoreTarget::Time).or(to_token.map(RestoreTarget::Token));
+        time.or(snapshot.map(RestoreTarget::Snapshot)).unwrap_or(RestoreTarget::Latest)
+    }
+}
+
+fn second(text: &str) -> Result<StoreSecond, String> {
+    let time: jiff::Timestamp = text.parse().map_err(|error| format!("{error}; write it as 2026-11-20T10:00:00Z"))?;
+    let second = u64::try_from(time.as_second()).map_err(|_| "it is before 1970".to_owned())?;
+    Ok(StoreSecond::from_unix(second))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use crate::cli::CommandLine;
+
+    #[test]
+    fn exactly_one_target_is_given() {
+        let places = ["--log", "memory:///", "--metadata", "memory:///", "--index", "memory:///"];
+        let read = |target: &[&str]| {
+            CommandLine::try_parse_from(["tidemark", "restore"].iter().chain(target).chain(&places)).is_ok()
+        };
+        for target in [
+            &["--latest"][..],
+            &["--snapshot", "daily"],
+            &["--to-time", "2026-11-20T10:00:00Z"],
+            &["--to-time", "2026-11-20T11:00:00+01:00"],
+            &["--to-token", "0ujtsYcgvSTl8PAuAdqWYSMnLOv"],
+        ] {
+            assert!(read(target), "{target:?}");
+        }
+        for target in [
+            &[][..],
+            &["--latest", "--snapshot", "daily"],
+            &["--to-time", "yesterday"],
+            &["--to-time", "1960-01-01T00:00:00Z"],
+            &["--to-token", "x"],
+        ] {
+            assert!(!read(target), "{target:?}");
+        }
+    }
+}

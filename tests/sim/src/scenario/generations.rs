@@ -1,0 +1,344 @@
+//! Writers, tasks that rebuild, restore and promote the index, snapshots, readers and collectors: over days of store time, with pauses
+//! longer than the grace, and objects of the index that are lost for a while.
+
+use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
+
+use parking_lot::{Mutex, MutexGuard};
+use tidemark_catalog::{
+    AcquireError, CatalogError, IndexChain, IndexOwner, IndexRegistration, LogCursor, PinChain, PublishError,
+    RootChain, TransactionRejected, WriterIdentity,
+};
+use tidemark_ingest::{
+    GenerationTask, IngestError, IngestOptions, RestoreRequest, RestoreTarget,
+    engine::IndexEngine,
+    model_engine::ModelEngine,
+    promote, reindex, restore,
+    snapshot::{SnapshotError, SnapshotMaker, SnapshotRequest, model_archive::ModelArchive},
+};
+use tidemark_store::{StoreClock, StoreSecond};
+use tidemark_wal::LogParameters;
+use tokio::{sync::watch, time::sleep};
+
+use super::{
+    generation_model::GenerationModel,
+    long_run::{FAULT_BURST_DURATION, INDEX, INDEX_URL, LongRun, collect, fault_schedule},
+    record_writer::RecordWriter,
+};
+use crate::{
+    fault_schedule::FaultSchedule,
+    process::SimProcess,
+    simulated_store::SimulatedStore,
+    supervise::{ProcessEnd, supervise},
+};
+
+/// Long enough that a process that is paused at the beginning goes on, and that the writers of a quiet index write.
+const RECOVERY_DURATION: Duration = Duration::from_hours(5 * 24);
+
+#[derive(Clone)]
+struct GenerationWorld {
+    run: LongRun,
+    model: Arc<Mutex<GenerationModel>>,
+    /// The task of each process. A process that is started again goes on with the one it had.
+    tasks: Arc<Mutex<BTreeMap<String, SimTask>>>,
+    /// Whether the writers of this index come once in two days only.
+    is_quiet: bool,
+}
+
+/// A task that makes a generation.
+#[derive(Clone, Debug)]
+struct SimTask {
+    name: String,
+    /// What is restored; nothing, if the index is rebuilt.
+    restore: Option<RestoreTarget>,
+}
+
+/// Runs the scenario to its end.
+pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
+    let simulated_store = SimulatedStore::new(seed, fault_schedule(seed), echo);
+    let world = GenerationWorld {
+        run: LongRun { simulated_store: simulated_store.clone() },
+        model: Arc::default(),
+        tasks: Arc::default(),
+        is_quiet: seed.is_multiple_of(3),
+    };
+    let model = world.model.clone();
+    simulated_store.set_observer(Box::new(
+        move |event| {
+            if event.bucket == INDEX { model.lock().observe(event) } else { Ok(()) }
+        },
+    ));
+    let mut tasks = Vec::new();
+    for n in 0..2 {
+        let (writing, making) = (world.clone(), world.clone());
+        let (reading, collecting) = (world.clone(), world.clone());
+        supervise(&simulated_store, &format!("writer{n}"), true, move |process| write(writing.clone(), process));
+        let made = supervise(&simulated_store, &format!("maker{n}"), true, move |process| {
+            make(making.clone(), process, format!("maker{n}"))
+        });
+        tasks.push(made);
+        supervise(&simulated_store, &format!("reader{n}"), true, move |process| read(reading.clone(), process));
+        supervise(&simulated_store, &format!("collector{n}"), true, move |process| {
+            collect(collecting.run.clone(), process)
+        });
+    }
+    let promoting = world.clone();
+    supervise(&simulated_store, "promoter", true, move |process| promote_now_and_then(promoting.clone(), process));
+    let snapshotting = world.clone();
+    supervise(&simulated_store, "snapshot", true, move |process| make_snapshots(snapshotting.clone(), process));
+    tokio::spawn(lose_objects(world.clone()));
+    sleep(FAULT_BURST_DURATION).await;
+    simulated_store.change_fault_schedule(|fault_schedule| *fault_schedule = FaultSchedule::fault_free());
+    simulated_store.note("the fault burst ends");
+    let before = world.model().decided();
+    sleep(RECOVERY_DURATION).await;
+    if let Some(going_on) = tasks.iter().position(|task| !task.is_finished()) {
+        simulated_store.fail(format!("no end: a task of maker{going_on} goes on days after the faults have ended"));
+    }
+    let after = world.model().decided();
+    if after <= before {
+        simulated_store.fail(format!("no progress: {before} operations when the faults ended, {after} now"));
+    }
+    for mark in world.model().marks.clone() {
+        simulated_store.mark(mark);
+    }
+    simulated_store
+}
+
+impl GenerationWorld {
+    fn model(&self) -> MutexGuard<'_, GenerationModel> {
+        self.model.lock()
+    }
+
+    fn root(&self, process: &SimProcess) -> RootChain {
+        RootChain::open(&self.run.log(process), self.run.entropy())
+    }
+
+    fn engine(&self, process: &SimProcess) -> Arc<dyn IndexEngine> {
+        Arc::new(ModelEngine::new(self.run.store(INDEX, process)))
+    }
+
+    /// The open generation, as a process of the product finds it.
+    async fn open(&self, process: &SimProcess, root: &RootChain) -> Result<IndexChain, CatalogError> {
+        let start = root.state().await?.generation_of(INDEX_URL);
+        IndexChain::open(&self.run.store(INDEX, process), start, self.run.entropy()).for_log(root).follow().await
+    }
+
+    /// The archive of the log, once a writer has made the root.
+    async fn archive(&self, process: &SimProcess) -> ModelArchive {
+        let log = self.run.log_id(process).await;
+        ModelArchive::open(&self.run.store(INDEX, process), &log, self.run.entropy())
+    }
+
+    /// A task that nobody has begun.
+    fn next_task(&self, process: &str) -> SimTask {
+        let model = self.model();
+        let reach = model.open().map(|open| open.cursor.second().unix());
+        let token = model.token(self.run.number(0..=1_000));
+        drop(model);
+        let restore = match self.run.number(0..=9) {
+            0 => token.map(RestoreTarget::Token),
+            1 => Some(RestoreTarget::Latest),
+            2 | 3 => reach.map(|reach| RestoreTarget::Time(self.second_before(reach))),
+            _ => None,
+        };
+        SimTask { name: format!("{process} {}", self.run.entropy().nonce()), restore }
+    }
+
+    fn second_before(&self, reach: u64) -> StoreSecond {
+        StoreSecond::from_unix(reach.saturating_sub(self.run.number(1..=30)))
+    }
+
+    fn generation_task(&self, process: &SimProcess, name: String) -> GenerationTask {
+        let log = self.run.log(process);
+        GenerationTask {
+            clock: StoreClock::new(log.stores(), process.name()),
+            root: self.root(process),
+            index: self.run.store(INDEX, process),
+            engine: self.engine(process),
+            log,
+            name: Some(name),
+            options: IngestOptions {
+                batch_records: self.run.number(2..=12),
+                segment_memory: 2_000,
+                ..IngestOptions::default()
+            },
+            entropy: self.run.entropy(),
+            progress: watch::Sender::default(),
+        }
+    }
+
+    /// Suspends the process for longer than the grace, somewhere within the next minutes.
+    fn suspend_soon(&self, process: &SimProcess) {
+        let (world, process) = (self.clone(), process.clone());
+        tokio::spawn(async move {
+            sleep(Duration::from_millis(world.run.number(0..=20_000))).await;
+            process.pause(Duration::from_hours(world.run.number(20..=60)));
+        });
+    }
+}
+
+/// A writer: publishes, corrects, merges, loses uploads and raises its epoch, in the generation that is open.
+async fn write(world: GenerationWorld, process: SimProcess) -> ProcessEnd {
+    let first_rest = if world.is_quiet { 0..=3_000 } else { 0..=200 };
+    world.run.sleep_minutes(first_rest).await;
+    match write_for_a_while(&world, &process).await {
+        Ok(()) => ProcessEnd::GaveUp("another one goes on".to_owned()),
+        Err(error) => ProcessEnd::GaveUp(error.to_string()),
+    }
+}
+
+async fn write_for_a_while(world: &GenerationWorld, process: &SimProcess) -> anyhow::Result<()> {
+    let (log, root) = (world.run.log(process), world.root(process));
+    let chain = world.open(process, &root).await?;
+    let owner = IndexOwner::Named { name: "sim".to_owned() };
+    let registration = IndexRegistration::new(INDEX_URL, owner, chain.generation().clone());
+    let parameters = LogParameters::with_expiry(Duration::from_mins(10));
+    root.register(root.head().await?, &parameters, INDEX_URL, &registration, LogCursor::default(), None).await?;
+    let clock = StoreClock::new(log.stores(), process.name());
+    // One identity: each takes over from the other at once, so that they need no heartbeats for days.
+    let lease = chain.acquire(WriterIdentity("writer".to_owned()), &clock, &log.entries, |_| ()).await?;
+    let (engine, store) = (world.engine(process), world.run.store(INDEX, process));
+    let mut writer = RecordWriter { lease, engine, store, entropy: world.run.entropy() };
+    for _ in 0..world.run.number(3..=12) {
+        match world.run.number(0..=7) {
+            0 => writer.lease.raise_epoch().await.map(drop)?,
+            1 => writer.lose_upload().await?,
+            2 => writer.correct().await?,
+            3 => writer.compact(world.run.number(0..=100)).await?,
+            _ => writer.publish(world.run.number(0..=100)).await?,
+        }
+        let rest = if world.is_quiet { 0..=2 } else { 5..=200 };
+        world.run.sleep_minutes(rest).await;
+    }
+    Ok(())
+}
+
+/// Rebuilds or restores the index now and then. A task that ended early is started again under its name, until it is done or refused.
+async fn make(world: GenerationWorld, process: SimProcess, name: String) -> ProcessEnd {
+    let archive = world.archive(&process).await;
+    loop {
+        let known = world.tasks.lock().get(&name).cloned();
+        if known.is_none() && world.run.is_fault_burst_over() {
+            return ProcessEnd::Done;
+        }
+        world.run.sleep_minutes(if known.is_some() { 1..=60 } else { 100..=900 }).await;
+        let task = known.unwrap_or_else(|| world.next_task(&name));
+        world.tasks.lock().insert(name.clone(), task.clone());
+        if !world.run.is_fault_burst_over() && world.run.number(0..=3) == 0 {
+            world.suspend_soon(&process);
+        }
+        let parts = world.generation_task(&process, task.name);
+        let owner = IndexOwner::Named { name: "sim".to_owned() };
+        let ended = match task.restore {
+            Some(target) => restore(&parts, &archive, &RestoreRequest { target, owner }).await,
+            None => reindex(&parts).await,
+        };
+        let is_refused = matches!(
+            &ended,
+            Err(IngestError::Root(CatalogError::Rejected(_))
+                | IngestError::Acquire(AcquireError::Chain(CatalogError::Rejected(_)))
+                | IngestError::Publish(PublishError::Rejected(_))
+                | IngestError::OutsideRecoveryWindow { .. })
+        );
+        if is_refused {
+            world.model().marks.insert("a task was overtaken or refused");
+        }
+        if ended.is_ok() || is_refused {
+            world.tasks.lock().remove(&name);
+        }
+        if let Err(error) = ended {
+            return ProcessEnd::GaveUp(error.to_string());
+        }
+    }
+}
+
+/// Promotes the index whenever it finds a restored one.
+async fn promote_now_and_then(world: GenerationWorld, process: SimProcess) -> ProcessEnd {
+    let archive = world.archive(&process).await;
+    loop {
+        world.run.sleep_minutes(60..=600).await;
+        let name = world.run.entropy().nonce();
+        match promote(&world.generation_task(&process, name), &archive).await {
+            Ok(_) => {
+                world.model().marks.insert("the index was promoted");
+            }
+            Err(IngestError::Root(CatalogError::Rejected(TransactionRejected::NotRestored { .. }))) => {}
+            Err(error) => return ProcessEnd::GaveUp(error.to_string()),
+        }
+    }
+}
+
+/// Makes a snapshot now and then, and so extends the archive.
+async fn make_snapshots(world: GenerationWorld, process: SimProcess) -> ProcessEnd {
+    let archive = Arc::new(world.archive(&process).await);
+    let log_id = world.run.log_id(&process).await;
+    loop {
+        world.run.sleep_minutes(100..=900).await;
+        let (log, root) = (world.run.log(&process), world.root(&process));
+        let chain = match world.open(&process, &root).await {
+            Ok(chain) => chain,
+            Err(error) => return ProcessEnd::GaveUp(error.to_string()),
+        };
+        let maker = SnapshotMaker {
+            log,
+            root,
+            chain,
+            pins: PinChain::open(&world.run.store(INDEX, &process), &log_id, world.run.entropy()),
+            engine: world.engine(&process),
+            archive: archive.clone(),
+            progress: watch::Sender::default(),
+        };
+        let keep_last = NonZeroUsize::new(usize::try_from(world.run.number(0..=2)).unwrap_or_default());
+        match maker.make(&SnapshotRequest { name: None, keep_last }).await {
+            Ok(_) => {}
+            Err(error) if error.is_unknown() => return ProcessEnd::GaveUp(error.to_string()),
+            Err(error @ SnapshotError::ArchiveDamaged { .. }) => world.run.simulated_store.fail(error.to_string()),
+            Err(error) => world.run.simulated_store.note(&format!("no snapshot: {error}")),
+        }
+    }
+}
+
+/// Objects of the open generation are lost, and come back hours later.
+async fn lose_objects(world: GenerationWorld) {
+    while !world.run.is_fault_burst_over() {
+        world.run.sleep_minutes(300..=1_500).await;
+        let named: Vec<String> = match world.model().open() {
+            Some(open) => open.objects().map(str::to_owned).collect(),
+            None => continue,
+        };
+        if named.is_empty() {
+            continue;
+        }
+        let lost = named[world.run.simulated_store.state().rng.index(named.len())].clone();
+        world.model().lost.insert(lost.clone());
+        world.run.simulated_store.lose(INDEX, &[lost]);
+        world.run.sleep_minutes(60..=900).await;
+        world.run.simulated_store.put_back();
+        world.model().lost.clear();
+    }
+}
+
+/// Follows the index from generation to generation, and never goes back.
+async fn read(world: GenerationWorld, process: SimProcess) -> ProcessEnd {
+    world.run.log_id(&process).await;
+    let root = world.root(&process);
+    let mut seen = 0;
+    loop {
+        world.run.sleep_minutes(1..=60).await;
+        let read = async {
+            let chain = world.open(&process, &root).await?;
+            Ok::<_, CatalogError>(chain.latest().await?.map(|_| chain.generation().number()))
+        };
+        match read.await {
+            Ok(Some(generation)) if generation < seen => {
+                world.run.simulated_store.fail(format!("{} went back from g{seen} to g{generation}", process.name()));
+            }
+            Ok(Some(generation)) => seen = generation,
+            Ok(None) | Err(CatalogError::Store(_) | CatalogError::Conflicts { .. }) => {}
+            Err(error) => {
+                world.run.simulated_store.fail(format!("{} cannot open the index: {error}", process.name()));
+                return ProcessEnd::Done;
+            }
+        }
+    }
+}
