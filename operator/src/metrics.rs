@@ -259,3 +259,20 @@ impl OperatorMetrics {
         Ok(text)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `increase` of a counter whose first value is 1 is 0: the first failure would be nobody's alert.
+    #[test]
+    fn tasks_that_end_are_counted_from_zero() {
+        let encoded = OperatorMetrics::new().encode().unwrap();
+        for row in TASK_COMMANDS {
+            for state in ["Succeeded", "Failed", "Rejected"] {
+                let line = format!("tidemark_operator_tasks_ended_total{{type=\"{}\",state=\"{state}\"}} 0\n", row.r#type);
+                assert!(encoded.contains(&line), "{line}");
+            }
+        }
+    }
+}

@@ -77,6 +77,8 @@ impl ValidatedSchedules {
 mod tests {
     use super::*;
 
+    type Removal = fn(&mut ValidatedSchedules);
+
     #[test]
     fn a_type_that_this_release_does_not_run_has_no_schedule() {
         let daily = CronSchedule::parse("0 4 * * *", "Etc/UTC").ok();
@@ -88,7 +90,7 @@ mod tests {
             settling: SignedDuration::ZERO,
         };
         assert_eq!(all.clone().only(|_| true), all);
-        let cases: [(TaskType, fn(&mut ValidatedSchedules)); 4] = [
+        let cases: [(TaskType, Removal); 4] = [
             (TaskType::Snapshot, |schedules| schedules.snapshots = None),
             (TaskType::Cleanup, |schedules| schedules.cleanup = None),
             (TaskType::Verify, |schedules| schedules.verification = None),
