@@ -50,7 +50,7 @@ pub const KINDS: &[ResourceKind] = &[
         version: names::VERSION,
         definition: wal_crd,
         pod_roles: &["indexer", "search", "jobs"],
-        schedules: &["snapshots", "cleanup", "verify"],
+        schedules: &["snapshots", "cleanup", "verify", "gc"],
         operator_verbs: &["get", "list", "watch", "patch"],
         operator_reason: "Reads the WALs it serves; a patch sets and removes the purge finalizer.",
         writers: ResourceWriters::Editors,

@@ -56,13 +56,13 @@ pub use self::{
     storage::{CaReference, CredentialsType, SecretReference, StorageCredentials, StorageSpec},
     wal::{
         ArchiveSpec, AuthType, CacheAccessMode, CacheClaimSpec, CacheClaimTemplate, CacheSizeError, CacheSpec,
-        CleanupSpec, CleanupStatus, CompactionSpec, CursorStatus, DeletionPolicy, IndexPlace, IndexerRole, IndexerSpec,
-        IndexerStatus, JobsSpec, LogPlace, MetadataPlace, RoleSpec, ScheduleStatus, SearchAuth, SearchSpec,
-        SearchStatus, ServiceSpec, ServiceType, SnapshotCopySpec, SnapshotStatus, SnapshotsSpec, VerificationStatus,
-        VerifySpec, Wal, WalSpec, WalStatus,
+        CleanupSpec, CleanupStatus, CompactionSpec, CursorStatus, DeletionPolicy, GcSpec, IndexPlace, IndexerRole,
+        IndexerSpec, IndexerStatus, JobsSpec, LogPlace, MetadataPlace, RestoreStatus, RoleSpec, ScheduleStatus,
+        SearchAuth, SearchSpec, SearchStatus, ServiceSpec, ServiceType, SnapshotCopySpec, SnapshotStatus,
+        SnapshotsSpec, VerificationStatus, VerifySpec, Wal, WalSpec, WalStatus,
     },
     wal_task::{
-        CleanupTask, RestoreTarget, SnapshotTask, TASK_COMMANDS, TaskCommand, TaskFailureClass, TaskType, VerifyTask,
-        WalReference, WalTask, WalTaskSpec, WalTaskState, WalTaskStatus,
+        CleanupTask, DRILL_AVAILABLE, RestoreTarget, SnapshotTask, TASK_COMMANDS, TaskCommand, TaskFailureClass,
+        TaskType, VerifyTask, WalReference, WalTask, WalTaskSpec, WalTaskState, WalTaskStatus,
     },
 };

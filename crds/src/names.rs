@@ -129,6 +129,11 @@ pub fn jobs_service_account(wal: &str) -> String {
     format!("{wal}-{COMPONENT_JOBS}")
 }
 
+/// Name of the NetworkPolicy of jobs.
+pub fn jobs_network_policy(wal: &str) -> String {
+    format!("{wal}-{COMPONENT_JOBS}")
+}
+
 /// Name of the ServiceAccount of cleanups: the only one that needs a right to delete from the log.
 pub fn cleanup_service_account(wal: &str) -> String {
     format!("{wal}-{COMPONENT_CLEANUP}")

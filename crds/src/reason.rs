@@ -185,6 +185,8 @@ reasons! {
     CaughtUp,
     /// The indexer waits for the writer to go.
     Standby,
+    /// The index was restored to an earlier time: nothing newer is indexed before its promotion.
+    AwaitingPromotion,
     /// The indexer is stopped as the spec asks.
     Suspended,
     /// The index is being removed.

@@ -68,7 +68,7 @@ pub struct TaskFigures {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kinds", schemars(schema_with = "crate::schema::optional_time"))]
     pub cursor: Option<Timestamp>,
-    /// Entries that were archived, compared, restored or indexed.
+    /// Entries that were archived, compared, restored or indexed; of a cleanup, those that the log had before it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entries: Option<u64>,
     /// Bytes of them.

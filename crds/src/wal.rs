@@ -10,12 +10,12 @@ mod status;
 
 pub use self::{
     cache::{CacheAccessMode, CacheClaimSpec, CacheClaimTemplate, CacheSizeError, CacheSpec},
-    maintenance::{ArchiveSpec, CleanupSpec, JobsSpec, SnapshotCopySpec, SnapshotsSpec, VerifySpec},
+    maintenance::{ArchiveSpec, CleanupSpec, GcSpec, JobsSpec, SnapshotCopySpec, SnapshotsSpec, VerifySpec},
     places::{IndexPlace, LogPlace, MetadataPlace},
     roles::{AuthType, CompactionSpec, IndexerSpec, RoleSpec, SearchAuth, SearchSpec, ServiceSpec, ServiceType},
     spec::{DeletionPolicy, Wal, WalSpec},
     status::{
-        CleanupStatus, CursorStatus, IndexerRole, IndexerStatus, ScheduleStatus, SearchStatus, SnapshotStatus,
-        VerificationStatus, WalStatus,
+        CleanupStatus, CursorStatus, IndexerRole, IndexerStatus, RestoreStatus, ScheduleStatus, SearchStatus,
+        SnapshotStatus, VerificationStatus, WalStatus,
     },
 };

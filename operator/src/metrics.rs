@@ -8,7 +8,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
-use tidemark_crds::TaskType;
+use tidemark_crds::{TASK_COMMANDS, TaskType, WalTaskState};
 
 /// Bounds of duration histograms: 1 ms to 16 s.
 const DURATIONS: [f64; 9] = [0.001, 0.004, 0.016, 0.064, 0.256, 0.512, 1.024, 4.096, 16.384];
@@ -121,6 +121,13 @@ impl OperatorMetrics {
             leader: Gauge::default(),
         };
         metrics.register();
+        // An alert sees a counter grow only from a value that it had before.
+        for row in TASK_COMMANDS {
+            for state in [WalTaskState::Succeeded, WalTaskState::Failed, WalTaskState::Rejected] {
+                let labels = TaskLabels { r#type: row.r#type.as_str(), state: state.as_str() };
+                metrics.tasks_ended.get_or_create(&labels).inc_by(0);
+            }
+        }
         metrics
     }
 
@@ -250,5 +257,22 @@ impl OperatorMetrics {
         let mut text = String::new();
         text::encode(&mut text, &self.registry.lock())?;
         Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `increase` of a counter whose first value is 1 is 0: the first failure would be nobody's alert.
+    #[test]
+    fn tasks_that_end_are_counted_from_zero() {
+        let encoded = OperatorMetrics::new().encode().unwrap();
+        for row in TASK_COMMANDS {
+            for state in ["Succeeded", "Failed", "Rejected"] {
+                let line = format!("tidemark_operator_tasks_ended_total{{type=\"{}\",state=\"{state}\"}} 0\n", row.r#type);
+                assert!(encoded.contains(&line), "{line}");
+            }
+        }
     }
 }

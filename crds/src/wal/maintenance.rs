@@ -77,7 +77,8 @@ pub struct SnapshotCopySpec {
     /// The bucket, or the prefix of one.
     #[schemars(length(max = 512), regex(pattern = URL))]
     pub url: String,
-    /// Its store, in place of `spec.storage`.
+    /// Its store, in place of `spec.storage`. Only the pods of snapshots have its credentials; type `WorkloadIdentity` is what
+    /// `jobs.serviceAccountAnnotations` ask for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageSpec>,
 }
@@ -138,10 +139,24 @@ pub struct VerifySpec {
     #[serde(default = "utc")]
     #[schemars(length(min = 1, max = 64), regex(pattern = TIME_ZONE))]
     pub time_zone: String,
-    /// Whether the newest snapshot is restored to a place of its own, compared and removed. A later release does that; this one rejects
-    /// such tasks.
+    /// Whether the newest snapshot is restored to a place of its own, compared and removed. A release that cannot do that verifies
+    /// without it, and the condition `Verified` says so.
     #[serde(default)]
     pub drill: bool,
+}
+
+/// When the objects of the index are deleted that nothing names any more.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GcSpec {
+    /// Cron schedule: minute, hour, day of the month, month, day of the week. Of times that were missed, one is made up for.
+    #[serde(default = "saturdays_at_two")]
+    #[schemars(length(max = 100), regex(pattern = CRON))]
+    pub schedule: String,
+    /// Time zone of the schedule: a name of the time zone database, such as `Europe/Berlin`.
+    #[serde(default = "utc")]
+    #[schemars(length(min = 1, max = 64), regex(pattern = TIME_ZONE))]
+    pub time_zone: String,
 }
 
 impl Default for ArchiveSpec {
@@ -175,6 +190,10 @@ fn at_three() -> String {
 
 fn at_four() -> String {
     "0 4 * * *".to_owned()
+}
+
+fn saturdays_at_two() -> String {
+    "0 2 * * 6".to_owned()
 }
 
 fn sundays_at_five() -> String {

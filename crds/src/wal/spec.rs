@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    maintenance::{ArchiveSpec, CleanupSpec, JobsSpec, SnapshotsSpec, VerifySpec},
+    maintenance::{ArchiveSpec, CleanupSpec, GcSpec, JobsSpec, SnapshotsSpec, VerifySpec},
     places::{IndexPlace, LogPlace, MetadataPlace},
     roles::{CompactionSpec, IndexerSpec, SearchSpec},
     status::WalStatus,
@@ -117,7 +117,13 @@ use crate::storage::StorageSpec;
         .field_path(".cleanup.keepSnapshots"),
     validation = Rule::new("!has(self.snapshots) || !has(self.snapshots.copyTo) || (!(self.snapshots.copyTo.url + '/').startsWith(self.log.url + '/') && !(self.log.url + '/').startsWith(self.snapshots.copyTo.url + '/') && !(self.snapshots.copyTo.url + '/').startsWith(self.index.url + '/') && !(self.index.url + '/').startsWith(self.snapshots.copyTo.url + '/'))")
         .message("a copy of the snapshots lies neither below log and index nor above them")
-        .field_path(".snapshots.copyTo.url")
+        .field_path(".snapshots.copyTo.url"),
+    validation = Rule::new("!has(self.snapshots) || !has(self.snapshots.copyTo) || self.metadata.urls.all(u, !(u + '/').startsWith(self.snapshots.copyTo.url + '/') && !(self.snapshots.copyTo.url + '/').startsWith(u + '/'))")
+        .message("a copy of the snapshots lies neither below the metadata nor above it")
+        .field_path(".snapshots.copyTo.url"),
+    validation = Rule::new("!has(self.snapshots) || !has(self.snapshots.copyTo) || has(self.snapshots.copyTo.storage) || has(self.storage)")
+        .message("snapshots.copyTo needs a storage of its own where spec.storage is left out")
+        .field_path(".snapshots.copyTo.storage")
 )]
 pub struct WalSpec {
     /// The object store that holds log, metadata and index, and the credentials for it. Each of the three may name its own
@@ -154,6 +160,10 @@ pub struct WalSpec {
     /// When index and archive are verified. Left out, only when tasks ask for it; `{}` does it once a week.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<VerifySpec>,
+    /// When jobs delete the objects of the index that nothing names any more. Left out, the indexer alone does so, once a day while
+    /// it runs; `{}` has a job do it once a week, too, also for what was left by jobs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gc: Option<GcSpec>,
     /// The owner to take this index over from: the UID that the condition `StorageReady` names with reason `OwnedByAnother`.
     /// Empty adopts nothing but an index of the same cluster, namespace and name. It has no effect once this WAL is the owner, and an
     /// index of another log is never taken over.

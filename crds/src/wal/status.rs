@@ -75,6 +75,9 @@ pub struct WalStatus {
     /// The last cleanup that was through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_cleanup: Option<CleanupStatus>,
+    /// What the index was restored to by a task of this WAL. Left out unless it was, and once it is promoted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<RestoreStatus>,
     /// The last verification that was through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_verification: Option<VerificationStatus>,
@@ -99,6 +102,10 @@ pub struct ScheduleStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "optional_time")]
     pub verify: Option<Time>,
+    /// That of collections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "optional_time")]
+    pub gc: Option<Time>,
 }
 
 /// A snapshot.
@@ -133,6 +140,28 @@ pub struct CleanupStatus {
     /// Bytes of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_bytes: Option<i64>,
+    /// Entries that the log held after it: the size of the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_entries: Option<i64>,
+    /// Bytes of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_bytes: Option<i64>,
+}
+
+/// A restored index.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RestoreStatus {
+    /// When the task ended, by the cluster's clock.
+    #[schemars(schema_with = "time")]
+    pub time: Time,
+    /// Name of the generation that it made, such as `g2`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<String>,
+    /// Every entry whose second lies before this one is in it, and no other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "optional_time")]
+    pub cursor: Option<Time>,
 }
 
 /// A verification of index and archive.

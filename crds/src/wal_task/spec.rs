@@ -190,8 +190,8 @@ pub struct VerifyTask {
     /// Whether every outcome is decided again and compared; else those of a sample.
     #[serde(default)]
     pub all: bool,
-    /// Whether the newest snapshot is restored to a place of its own, compared and removed. A later release does that; this one rejects
-    /// such tasks.
+    /// Whether the newest snapshot is restored to a place of its own, compared and removed. A release that cannot do that rejects such
+    /// a task.
     #[serde(default)]
     pub drill: bool,
 }

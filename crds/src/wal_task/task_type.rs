@@ -48,7 +48,16 @@ pub const TASK_COMMANDS: [TaskCommand; 7] = [
     TaskCommand { r#type: TaskType::Promote, command: "promote", writes: true, available: false },
 ];
 
+/// Whether the command of [`TaskType::Verify`] has drills (`--restore-drill`) in this release. A task that asks for one without is
+/// rejected; a schedule verifies without it.
+pub const DRILL_AVAILABLE: bool = false;
+
 impl TaskType {
+    /// Whether it is for nothing while no indexer runs. Every command works on the stores alone.
+    pub const fn needs_indexer(self) -> bool {
+        matches!(self, Self::Promote)
+    }
+
     /// Its row of [`TASK_COMMANDS`].
     pub const fn command(self) -> TaskCommand {
         TASK_COMMANDS[self as usize]
@@ -57,6 +66,11 @@ impl TaskType {
     /// Name of the ServiceAccount of its Jobs, which belongs to the WAL `wal`.
     pub fn service_account(self, wal: &str) -> String {
         if self == Self::Cleanup { names::cleanup_service_account(wal) } else { names::jobs_service_account(wal) }
+    }
+
+    /// The type of this name, if this release knows it.
+    pub fn parse(name: &str) -> Option<Self> {
+        TASK_COMMANDS.into_iter().map(|row| row.r#type).find(|known| known.as_str() == name)
     }
 
     /// As `spec.type` writes it.
@@ -88,6 +102,7 @@ mod tests {
         for row in TASK_COMMANDS {
             assert_eq!(row.r#type.command(), row);
             assert_eq!(serde_json::to_value(row.r#type).unwrap(), row.r#type.as_str());
+            assert_eq!(TaskType::parse(row.r#type.as_str()), Some(row.r#type));
         }
     }
 }

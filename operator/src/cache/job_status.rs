@@ -1,9 +1,11 @@
 //! How far a Job is, and which task it is an attempt of.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
-use tidemark_crds::{TASK_COMMANDS, TaskType, names};
+use tidemark_crds::{TaskType, names};
 
+/// A pod that should be gone for so long is on a node that is cut off: nobody confirms that it has ended, and it may stay forever.
+pub(super) const NODE_LOST_AFTER: SignedDuration = SignedDuration::from_mins(2);
 /// Annotation of a Job: `metadata.generation` of the WAL that it was made from.
 pub(crate) const ANNOTATION_WAL_GENERATION: &str = "tidemark.dev/wal-generation";
 
@@ -16,6 +18,8 @@ pub(crate) struct JobStatus {
     pub(crate) task_type: Option<TaskType>,
     /// UID of the WAL that it was made for.
     pub(crate) wal_uid: Box<str>,
+    /// When it was deleted, if it was: it stays until its pods are gone.
+    pub(crate) deleted: Option<Timestamp>,
     /// `metadata.generation` of that WAL.
     pub(crate) wal_generation: Option<i64>,
     /// What its pod runs.
@@ -39,9 +43,10 @@ pub(crate) struct JobEnd {
 }
 
 impl JobStatus {
-    /// Whether it may write to the WAL's index, archive or log. An unknown type may.
-    pub(crate) fn writes(&self) -> bool {
-        self.task_type.is_none_or(|of| of.command().writes)
+    /// Whether it may have a pod that is not known yet. Those that are known count by themselves: one on a node that is cut off keeps a
+    /// Job that was deleted.
+    pub(crate) fn is_active(&self, now: Timestamp) -> bool {
+        self.end.is_none() && self.deleted.is_none_or(|deleted| now.duration_since(deleted) < NODE_LOST_AFTER)
     }
 
     /// Reads a Job of the API server.
@@ -49,13 +54,12 @@ impl JobStatus {
         let label = |name: &str| object.pointer("/metadata/labels").and_then(|labels| labels[name].as_str());
         let annotation =
             object.pointer("/metadata/annotations").and_then(|all| all[ANNOTATION_WAL_GENERATION].as_str());
-        let of_type = label(names::LABEL_TASK_TYPE);
-        let known = TASK_COMMANDS.into_iter().map(|row| row.r#type).find(|known| Some(known.as_str()) == of_type);
         let image = object.pointer("/spec/template/spec/containers/0/image").and_then(Value::as_str);
         Self {
             task: label(names::LABEL_TASK).unwrap_or_default().into(),
-            task_type: known,
+            task_type: label(names::LABEL_TASK_TYPE).and_then(TaskType::parse),
             wal_uid: label(names::LABEL_WAL_UID).unwrap_or_default().into(),
+            deleted: object.pointer("/metadata/deletionTimestamp").and_then(time),
             wal_generation: annotation.and_then(|generation| generation.parse().ok()),
             image: image.unwrap_or_default().into(),
             created: object.pointer("/metadata/creationTimestamp").and_then(time),
@@ -122,8 +126,18 @@ mod tests {
     fn a_job_says_what_it_is_an_attempt_of() {
         let job = read(&Value::Null);
         assert_eq!((&*job.task, job.task_type, &*job.wal_uid), ("nightly", Some(TaskType::Snapshot), "w"));
-        assert_eq!((job.wal_generation, &*job.image, job.writes()), (Some(4), "i@sha256:0", true));
-        let unknown = JobStatus::read(&json!({"metadata": {"labels": {"tidemark.dev/task-type": "Defragment"}}}));
-        assert!(unknown.writes(), "what a newer release runs may write");
+        assert_eq!((job.wal_generation, &*job.image), (Some(4), "i@sha256:0"));
+    }
+
+    #[test]
+    fn a_job_that_was_deleted_is_active_for_as_long_as_its_pods_may_be_unknown() {
+        let now: Timestamp = "2026-11-28T10:00:00Z".parse().unwrap();
+        let job = |deleted: Option<&str>, conditions: Value| {
+            JobStatus::read(&json!({"metadata": {"deletionTimestamp": deleted}, "status": {"conditions": conditions}}))
+        };
+        let complete = json!([{"type": "Complete", "status": "True"}]);
+        assert!(job(None, Value::Null).is_active(now) && !job(None, complete).is_active(now));
+        assert!(job(Some("2026-11-28T09:58:01Z"), Value::Null).is_active(now));
+        assert!(!job(Some("2026-11-28T09:58:00Z"), Value::Null).is_active(now), "its pod is on a node that is cut off");
     }
 }

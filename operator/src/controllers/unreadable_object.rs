@@ -15,8 +15,8 @@ use tidemark_crds::{ConditionKind, ConditionStatus, ConditionType, Reason, remov
 use crate::{cache::NamespacedName, condition_value::ConditionValue, status_writer::status_patch};
 
 /// Reports it in a log line and, where the API server takes it, in the conditions of the object: those that `values` makes of the
-/// message and the conditions before, and `Stalled`. Answers the conditions that it has by that; none if it is gone. `further` is what
-/// else a user must know.
+/// message and the conditions before, and `Stalled`; where it makes none the object stays as it is. Answers the conditions that it has by
+/// that; none if it is gone. `further` is what else a user must know.
 pub(crate) async fn report<K, C: ConditionKind>(
     invalid: &InvalidObject,
     client: &Client,
@@ -40,9 +40,13 @@ where
     message.extend(further.into_iter().flat_map(|further| ["; ", further]));
     let mut status = live.data.get("status").cloned().unwrap_or_else(|| json!({}));
     let before: Vec<Condition> = serde_json::from_value(status["conditions"].clone()).unwrap_or_default();
+    let values = values(&message, &before);
+    if values.is_empty() {
+        return Ok(before);
+    }
     let mut conditions = before.clone();
     let generation = invalid.metadata.generation;
-    for (kind, ConditionValue { status, reason, message }) in values(&message, &before) {
+    for (kind, ConditionValue { status, reason, message }) in values {
         set_condition(&mut conditions, kind, status, reason, &message, generation, now);
     }
     // kstatus reads these two of every kind.

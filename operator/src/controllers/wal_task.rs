@@ -1,5 +1,5 @@
 //! The controller of `WALTask` resources, one file a step: look up what exists ([`dereference`]), find out how far the last attempt is
-//! ([`attempt`]), decide whether another one may start ([`admit`]) and what comes next ([`plan`]), build its Job ([`build`]), write the
+//! ([`attempt`]), decide whether another one may start ([`admit`], [`supported`]) and what comes next ([`plan`]), build its Job ([`build`]), write the
 //! status and Events ([`update_status`]).
 //!
 //! Everything is decided from the task, its WAL, and the Jobs that exist: an operator that starts in the middle goes on where the last
@@ -11,6 +11,7 @@ mod build;
 mod dereference;
 mod plan;
 mod reconcile;
+mod supported;
 #[cfg(test)]
 mod tests;
 mod update_status;

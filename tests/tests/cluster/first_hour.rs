@@ -6,4 +6,5 @@ mod quiet;
 mod readme;
 mod setup;
 mod story;
+mod tasks;
 mod wishes;

@@ -18,8 +18,6 @@ use crate::cli::output::print_line;
 /// The index as of that time is built beside the present one, which answers searches until it is complete. Then search switches, and
 /// nothing newer is indexed until "kubectl tidemark promote". The log and the archive are not changed, so nothing is lost: to go back,
 /// restore to a later time, or promote. A time outside of the recovery window is refused before anything runs.
-///
-/// The operator of this release rejects the task: a later release runs it.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: kubectl tidemark restore orders -n data --to-time 2026-11-20T10:00:00Z --wait\nThe recovery window: kubectl get wal orders -n data -o jsonpath='{.status.recoveryWindow}'"
@@ -93,8 +91,6 @@ impl WalRestoreCommand {
 ///
 /// After a restore nothing newer than its target is indexed. A promotion lets the indexer go on from there with the log, which was not
 /// changed meanwhile.
-///
-/// The operator of this release rejects the task: a later release runs it.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: kubectl tidemark promote orders -n data --wait")]
 pub(super) struct WalPromoteCommand {

@@ -131,7 +131,12 @@ fn counters(wal: &Value) -> Vec<String> {
         ("restorable from", "/status/recoveryWindow/first"),
         ("restorable to", "/status/recoveryWindow/last"),
         ("cleaned up", "/status/lastCleanup/time"),
+        ("entries freed", "/status/lastCleanup/deletedEntries"),
+        ("bytes freed", "/status/lastCleanup/deletedBytes"),
+        ("entries in log", "/status/lastCleanup/logEntries"),
+        ("bytes in log", "/status/lastCleanup/logBytes"),
         ("verified", "/status/lastVerification/time"),
+        ("last drill", "/status/lastVerification/lastDrill"),
         ("seen", "/status/observedTime"),
         ("search", "/status/search/url"),
     ];

@@ -97,6 +97,8 @@ fn set_counters(status: &mut WalStatus, seen: &ObservedPod, process: &PodReport)
         clear_progress(status);
         return;
     }
+    // Nobody writes before the promotion.
+    status.restored = None;
     if let Some(time) = process.cursor {
         status.cursor = Some(CursorStatus { time: Time(time) });
     }
@@ -137,6 +139,7 @@ impl ReportedStatus for WalStatus {
             recovery_window: self.recovery_window,
             last_snapshot: self.last_snapshot.clone(),
             last_cleanup: self.last_cleanup.clone(),
+            restored: self.restored.clone(),
             last_verification: self.last_verification.clone(),
             schedules: self.schedules.clone(),
             ..Self::default()

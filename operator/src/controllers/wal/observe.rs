@@ -16,7 +16,7 @@ use super::{
     wal_controller::WalController,
 };
 use crate::{
-    cache::{ChildKind, JobStatus, NamespacedName, OwnedObjects, RolloutStatus},
+    cache::{ChildKind, NamespacedName, OwnedObjects, RolloutStatus},
     object_owner::ObjectOwner,
     observed_pod::ObservedPod,
 };
@@ -53,6 +53,7 @@ pub(crate) struct WalIntent {
     /// When the WAL was deleted, if it was.
     pub(crate) deleted: Option<Timestamp>,
     pub(crate) index_url: String,
+    pub(crate) log_url: String,
     /// The release revision that its owner approves.
     pub(crate) approved_release: Option<String>,
 }
@@ -82,6 +83,7 @@ pub(crate) fn observe(wal: &Wal, controller: &WalController) -> ObservedWal {
         deletion_policy: wal.spec.deletion_policy,
         deleted: wal.metadata.deletion_timestamp.as_ref().map(|deleted| deleted.0),
         index_url: wal.spec.index.url.clone(),
+        log_url: wal.spec.log.url.clone(),
         approved_release: wal.annotations().get(names::ANNOTATION_APPROVE_UPGRADE).cloned(),
     };
     let generation = wal.metadata.generation;
@@ -101,12 +103,6 @@ fn index_figures(pods: &[ObservedPod], status: &WalStatus) -> Option<IndexFigure
     }
     let entries = status.entries.and_then(|entries| u64::try_from(entries).ok())?;
     Some(IndexFigures { generation: status.generation.clone()?, entries, bytes: 0 })
-}
-
-/// The Jobs of the WAL with this UID that run, or whose pods may not be gone yet.
-pub(crate) fn running_jobs<'a>(owned: &'a OwnedObjects, uid: &'a str) -> impl Iterator<Item = &'a JobStatus> {
-    let jobs = owned.children.values().filter_map(|child| child.job.as_ref());
-    jobs.filter(move |job| *job.wal_uid == *uid && job.end.is_none())
 }
 
 fn token_secret(auth: &SearchAuth) -> Option<String> {
@@ -135,11 +131,6 @@ impl ObservedWal {
     pub(crate) fn schedule_inputs<'a>(&'a self, schedules: &'a ValidatedSchedules) -> ScheduleInputs<'a> {
         let Self { tasks, status, created, index, .. } = self;
         ScheduleInputs { schedules, tasks, status, index: index.as_ref(), created: *created }
-    }
-
-    /// The task of a Job of this WAL that may write and has not ended, if there is one.
-    pub(crate) fn writing_task(&self) -> Option<&str> {
-        running_jobs(&self.owned, &self.uid).find(|job| job.writes()).map(|job| &*job.task)
     }
 
     /// The WAL as the owner of its children.

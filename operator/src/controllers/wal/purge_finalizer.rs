@@ -14,7 +14,7 @@ use tidemark_crds::{
     names::{self, WalComponent},
 };
 
-use super::observe::ObservedWal;
+use super::observe::{ObservedWal, WalIntent};
 use crate::{
     cache::RolloutStatus, clock::now, condition_value::ConditionValue, context::ReconcileContext,
     event_publisher::EventRecord, finalizer::ManagedFinalizer, namespace, observed_pod::ObservedPod,
@@ -66,7 +66,13 @@ pub(crate) async fn finalize(
     let record = match outcome(&observed.pods, never, terminating, deleted, now(), timeout) {
         _ if !wanted => None,
         PurgeOutcome::Wait(left) => return Ok(DeletionStep::Purging { again: left.min(PURGE_POLL_INTERVAL) }),
-        PurgeOutcome::Purged => Some(EventRecord::normal("Purged", "the index was removed")),
+        PurgeOutcome::Purged => {
+            let WalIntent { index_url, log_url, .. } = &observed.intent;
+            let stays = format!(
+                "the log \"{log_url}\" stays, and so does its archive below \"{index_url}/archive/\", if there is one"
+            );
+            Some(EventRecord::normal("Purged", format!("the index was removed; {stays}")))
+        }
         PurgeOutcome::Nothing => Some(EventRecord::normal(
             "NothingToPurge",
             "the spec was refused and no indexer of this WAL ever ran, so it has no index to remove",

@@ -18,7 +18,7 @@ use super::{
     build,
     evaluate::{ConditionInputs, ProtectionInputs, ProtectionState, evaluate, evaluate_unreadable},
     next_status,
-    observe::{ObservedWal, WalIntent, observe, running_jobs},
+    observe::{ObservedWal, WalIntent, observe},
     purge_finalizer::{self, DeletionStep},
     schedule::{
         due_tasks::ScheduleInputs,
@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     backoff,
-    cache::{ChildKind, JobStatus, NamespacedName},
+    cache::{ChildKind, NamespacedName, active_attempts, writing_attempt},
     clock,
     condition_value::ConditionValue,
     context::ReconcileContext,
@@ -148,9 +148,8 @@ async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, 
         Ok(validated) => {
             let mut validated = validated.clone();
             // What a job writes would be left behind. Whoever starts one has the turn until the Job is in the cache.
-            let owned = || context.cache.owned(&observed.key);
-            validated.purging &=
-                !controller.turns.is_taken(&observed.key) && running_jobs(&owned(), &observed.uid).next().is_none();
+            let is_idle = || active_attempts(&context.cache.owned(&observed.key), clock::now()).next().is_none();
+            validated.purging &= !controller.turns.is_taken(&observed.key) && is_idle();
             Box::pin(build_and_roll_out(validated, &observed, upgrade.step, context)).await
         }
         Err(refusals) => ReconcileOutcome::refused(refused(refusals)),
@@ -396,6 +395,7 @@ struct UpgradePlan {
 impl UpgradePlan {
     fn new(observed: &ObservedWal, digests: Option<&[(WalComponent, String)]>, controller: &WalController) -> Self {
         let settings = &controller.context.shared.settings;
+        let writing = writing_attempt(&observed.owned, clock::now());
         let release = settings.release.as_str();
         let approved =
             settings.upgrade_approved == release || observed.intent.approved_release.as_deref() == Some(release);
@@ -410,7 +410,7 @@ impl UpgradePlan {
                 true => UpgradePermission::Granted,
             },
             under_way: upgrade::is_under_way(&observed.status.conditions),
-            writing_task: observed.writing_task(),
+            writing_task: writing.as_ref().map(|attempt| &*attempt.task),
         };
         let mut step = inputs.step();
         // One that could not be written gave its slot back, and waits for the next one like others.
@@ -463,12 +463,12 @@ impl UpgradePlan {
 /// Acquires a slot, unless a task writes: that one runs to its end first, and holds no slot meanwhile.
 fn acquire_slot(observed: &ObservedWal, controller: &WalController) -> bool {
     let key = &observed.key;
-    if observed.writing_task().is_some() || !controller.slots.acquire(key) {
+    if writing_attempt(&observed.owned, clock::now()).is_some() || !controller.slots.acquire(key) {
         return false;
     }
     // Looked at again with the slot in hand, since a task looks at the slots with its turn in hand.
-    let owned = || controller.context.cache.owned(key);
-    if controller.turns.is_taken(key) || running_jobs(&owned(), &observed.uid).any(JobStatus::writes) {
+    let is_writing = || writing_attempt(&controller.context.cache.owned(key), clock::now()).is_some();
+    if controller.turns.is_taken(key) || is_writing() {
         for next in controller.slots.release(key) {
             controller.context.shared.queues.try_send(ReconcileTarget::new(names::KIND, next));
         }
@@ -518,6 +518,7 @@ async fn report(
         outdated,
         unwritten: result.unwritten(),
         protection,
+        restored: maintained.restored.as_ref(),
     };
     let (before, shared) = (&observed.status, &controller.context.shared);
     let after = next_status::next(observed, maintained.clone(), &inputs, &evaluate(&inputs), &upgrade.value, now);

@@ -92,6 +92,16 @@ fn maintained(before: &WalStatus, after: &WalStatus, events: &mut Vec<EventRecor
         let message = format!("{entries} entries of {bytes} bytes were deleted from the log; the archive holds them");
         events.push(EventRecord::normal("LogCleaned", message));
     }
+    match (&before.restored, &after.restored) {
+        (before, Some(restored)) if before.as_ref() != Some(restored) => {
+            let generation = restored.generation.as_deref().unwrap_or("of unknown name");
+            let message =
+                format!("generation \"{generation}\" is searched; nothing newer is indexed before its promotion");
+            events.push(EventRecord::normal("IndexRestored", message));
+        }
+        (Some(_), None) => events.push(EventRecord::normal("IndexPromoted", "the restored index is written again")),
+        _ => {}
+    }
     let verification = after.last_verification.as_ref();
     let is_new = before.last_verification.as_ref() != verification;
     if verification.is_some_and(|verification| is_new && verification.damaged.unwrap_or_default() == 0) {

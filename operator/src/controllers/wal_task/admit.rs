@@ -7,6 +7,7 @@ use super::{
     build,
     dereference::{AccountState, ObservedTask, OtherTask, TargetWal, WalLookup},
 };
+use crate::cache::ActiveAttempt;
 
 /// How long a task waits for a WAL that is not there: both may stand in one file.
 const WAL_PATIENCE: SignedDuration = SignedDuration::from_mins(1);
@@ -25,16 +26,8 @@ pub(crate) enum AdmissionDecision<'a> {
 pub(crate) fn admit(task: &ObservedTask, now: Timestamp) -> AdmissionDecision<'_> {
     let refused = |reason, message: String| AdmissionDecision::Refused(reason, message);
     let (kind, name) = (task.spec.r#type, &task.spec.wal_ref.name);
-    if !kind.command().available {
-        let message = format!(
-            "this release of the operator does not run tasks of type {kind}; nothing was done; upgrade the operator and make another task"
-        );
-        return refused(Reason::TypeUnsupported, message);
-    }
-    if task.spec.verify.as_ref().is_some_and(|verify| verify.drill) {
-        let message =
-            "this release does not restore snapshots to compare them; nothing was done; leave verify.drill out";
-        return refused(Reason::TypeUnsupported, message.to_owned());
+    if let Some(message) = &task.unsupported {
+        return refused(Reason::TypeUnsupported, message.clone());
     }
     if let Err(message) = check_spec(task) {
         return refused(Reason::SpecInvalid, message);
@@ -58,9 +51,9 @@ pub(crate) fn admit(task: &ObservedTask, now: Timestamp) -> AdmissionDecision<'_
     if let Some((reason, message)) = gone(task) {
         return refused(reason, message);
     }
-    if wal.suspended {
+    if wal.suspended && kind.needs_indexer() {
         let message = format!(
-            "WAL \"{name}\" is suspended; nothing was done; set its \"spec.suspend\" to false and make another task"
+            "WAL \"{name}\" is suspended, and no indexer would go on after a task of type {kind}; nothing was done; set its \"spec.suspend\" to false and make another task"
         );
         return refused(Reason::Suspended, message);
     }
@@ -97,6 +90,9 @@ pub(crate) fn admit(task: &ObservedTask, now: Timestamp) -> AdmissionDecision<'_
             );
             return AdmissionDecision::Waits(Reason::WaitingForUpgrade, message);
         }
+        if let Some(attempt) = &task.writing {
+            return AdmissionDecision::Waits(Reason::WaitingForTask, waits_for_attempt(attempt, name));
+        }
         if let Some(first) = ahead(task) {
             let message = format!(
                 "task \"{first}\" comes first: one at a time writes to WAL \"{name}\"; this task waits until it has ended"
@@ -105,6 +101,18 @@ pub(crate) fn admit(task: &ObservedTask, now: Timestamp) -> AdmissionDecision<'_
         }
     }
     AdmissionDecision::Admitted(wal)
+}
+
+/// What a task waits for while an attempt of a task may still write to the WAL, which may be its own.
+pub(crate) fn waits_for_attempt(ActiveAttempt { task, pod, .. }: &ActiveAttempt, wal: &str) -> String {
+    match pod {
+        None => format!(
+            "task \"{task}\" comes first: one at a time writes to WAL \"{wal}\"; this task waits until it has ended"
+        ),
+        Some(pod) => format!(
+            "pod \"{pod}\" of task \"{task}\" has not ended: one at a time writes to WAL \"{wal}\"; this task waits until the pod is gone; if that takes long, see \"kubectl describe pod\""
+        ),
+    }
 }
 
 /// Why an attempt, also one that runs, can do no good any more: its WAL is gone, or going.
@@ -216,7 +224,7 @@ fn ahead(task: &ObservedTask) -> Option<&str> {
     let own = (!has_started, task.created, &*task.key.name);
     let writes = task.others.iter().filter(|other| {
         let ended = other.state.is_some_and(WalTaskState::is_terminal);
-        other.r#type.command().writes && other.r#type.command().available && !ended
+        other.r#type.command().writes && !ended
     });
     let rank = |other: &&OtherTask| (!other.has_started, other.created, other.name.clone());
     let first = writes.min_by_key(rank)?;

@@ -65,7 +65,8 @@ const OUT_OF_TIME: &str = "DeadlineExceeded";
 /// stopped at its deadline is gone.
 pub(crate) fn state(job: &str, end: Option<&JobEnd>, pod: Option<&JobPod>, before: Option<Reason>) -> AttemptState {
     // Jobs and pods are watched one by one: that its Job has failed may be known before what happened to the pod is.
-    let is_explained = |end: &&JobEnd| end.succeeded || &*end.reason == OUT_OF_TIME || pod.is_none_or(|pod| pod.ends);
+    let is_explained =
+        |end: &&JobEnd| end.succeeded || &*end.reason == OUT_OF_TIME || pod.is_none_or(JobPod::is_ending);
     let Some(end) = end.filter(is_explained) else {
         return AttemptState::Running { trouble: pod.and_then(trouble), started: pod.is_some_and(|pod| pod.started) };
     };
@@ -204,7 +205,10 @@ mod tests {
             name: "nightly-1-x".into(),
             uid: "p".into(),
             task: "nightly".into(),
+            task_type: None,
             job_uid: "j".into(),
+            ended: true,
+            gone_at: None,
             started: exit.is_some(),
             trouble: None,
             disruption: preempted.map(|preempted| PodDisruption { preempted, message: "so".into() }),
@@ -213,7 +217,6 @@ mod tests {
                 reason: reason.into(),
                 message: message.into(),
             }),
-            ends: true,
         }
     }
 
@@ -310,11 +313,11 @@ mod tests {
     #[test]
     fn a_failed_job_is_not_judged_before_the_end_of_its_pod_is_seen() {
         let (crash, late) = (end(false, "BackoffLimitExceeded"), end(false, OUT_OF_TIME));
-        let unseen = JobPod { started: true, ends: false, ..pod(None, None) };
+        let unseen = JobPod { started: true, ended: false, ..pod(None, None) };
         let judged = |end| state("nightly-1", Some(end), Some(&unseen), None);
         assert_eq!(judged(&crash), AttemptState::Running { trouble: None, started: true });
         assert!(matches!(judged(&late), AttemptState::Failed(_)), "the deadline explains it");
-        let deleted = JobPod { ends: true, ..unseen.clone() };
+        let deleted = JobPod { gone_at: Some(Timestamp::UNIX_EPOCH), ..unseen.clone() };
         assert_eq!(failed(&crash, Some(&deleted), None), (TaskFailureClass::Crashed, Reason::JobLost, true));
     }
 

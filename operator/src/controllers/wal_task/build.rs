@@ -6,7 +6,7 @@ use k8s_openapi::{
     api::batch::v1::{Job, JobSpec},
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
-use tidemark_crds::{RestoreTarget, TaskType, WalTaskSpec, names};
+use tidemark_crds::{RestoreTarget, TaskType, VerifyTask, WalTaskSpec, names};
 
 use crate::{
     cache::{ANNOTATION_WAL_GENERATION, NamespacedName},
@@ -16,7 +16,7 @@ use crate::{
             PlatformSettings,
             job_pod_plan::{self, JobSettings},
         },
-        validate::{ValidatedJobs, ValidatedWal},
+        validate::ValidatedWal,
     },
 };
 
@@ -41,10 +41,11 @@ pub(crate) fn build(attempt: &AttemptPlan<'_>, wal: &ValidatedWal, platform: &Pl
     let labels = job_pod_plan::labels(wal, [(names::LABEL_TASK, &*task.name), (names::LABEL_TASK_TYPE, kind.as_str())]);
     let settings = JobSettings {
         image,
-        arguments: arguments(attempt, &wal.jobs),
+        arguments: arguments(attempt, wal),
         service_account: kind.service_account(&wal.name),
         labels: labels.clone(),
         task: format!("{}-{}", task.name, owner.uid),
+        copies: kind == TaskType::Snapshot,
     };
     let mut metadata = child_metadata(&task.namespace, owner, names::job(&task.name, *number), labels);
     let generation = wal.generation.map(|generation| (ANNOTATION_WAL_GENERATION.to_owned(), generation.to_string()));
@@ -62,8 +63,8 @@ pub(crate) fn build(attempt: &AttemptPlan<'_>, wal: &ValidatedWal, platform: &Pl
 }
 
 /// The command with its arguments. Places and credentials are in the environment.
-fn arguments(attempt: &AttemptPlan<'_>, jobs: &ValidatedJobs) -> Vec<String> {
-    let spec = attempt.spec;
+fn arguments(attempt: &AttemptPlan<'_>, wal: &ValidatedWal) -> Vec<String> {
+    let (spec, jobs) = (attempt.spec, &wal.jobs);
     let mut arguments = vec![spec.r#type.command().command.to_owned(), "--json".to_owned()];
     let mut add = |name: &str, value: Option<String>| {
         if let Some(value) = value {
@@ -75,7 +76,8 @@ fn arguments(attempt: &AttemptPlan<'_>, jobs: &ValidatedJobs) -> Vec<String> {
             let name = spec.snapshot.as_ref().and_then(|snapshot| snapshot.name.clone());
             add("--name", Some(name.unwrap_or_else(|| snapshot_name(&attempt.task.name, &attempt.owner.uid))));
             add("--keep-last", jobs.keep_snapshots.map(|keep| keep.to_string()));
-            add("--copy-to", jobs.copy_to.clone());
+            add("--copy-to", wal.stores.copy.as_ref().map(|(url, _)| url.clone()));
+            arguments.extend((!jobs.archive).then(|| "--no-archive".to_owned()));
         }
         TaskType::Cleanup => {
             let cleanup = &jobs.cleanup;
@@ -88,8 +90,9 @@ fn arguments(attempt: &AttemptPlan<'_>, jobs: &ValidatedJobs) -> Vec<String> {
             }
         }
         TaskType::Verify => {
-            let all = spec.verify.as_ref().is_some_and(|verify| verify.all);
-            arguments.extend(all.then(|| "--all".to_owned()));
+            let VerifyTask { all, drill } = spec.verify.clone().unwrap_or_default();
+            let wanted = [(all, "--all"), (drill, "--restore-drill")];
+            arguments.extend(wanted.into_iter().filter(|(is, _)| *is).map(|(_, option)| option.to_owned()));
         }
         TaskType::Restore => {
             arguments.extend(spec.restore.as_ref().and_then(restore_arguments).into_iter().flatten());

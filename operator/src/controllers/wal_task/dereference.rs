@@ -5,13 +5,14 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use kube::{core::ApiResource, runtime::reflector::ObjectRef};
 use tidemark_crds::{
-    PodPhase, RecoveryWindow, TaskType, WalTask, WalTaskSpec, WalTaskState, WalTaskStatus,
+    DRILL_AVAILABLE, PodPhase, RecoveryWindow, TaskType, WalTask, WalTaskSpec, WalTaskState, WalTaskStatus,
     names::{self, WalComponent},
 };
 
-use super::wal_task_controller::WalTaskController;
+use super::{supported::unsupported, wal_task_controller::WalTaskController};
 use crate::{
-    cache::{ChildKind, JobPod, NamespacedName, OwnedObject, OwnedObjects},
+    cache::{ActiveAttempt, ChildKind, JobPod, NamespacedName, OwnedObject, OwnedObjects, writing_attempt},
+    clock,
     controllers::wal::{
         upgrade,
         validate::{SpecRefusal, ValidatedWal, validate},
@@ -37,6 +38,10 @@ pub(crate) struct ObservedTask {
     pub(crate) first_job: Option<Timestamp>,
     /// The other tasks of the WAL.
     pub(crate) others: Vec<OtherTask>,
+    /// What may still write for the WAL, of whatever task; one at most is looked at.
+    pub(crate) writing: Option<ActiveAttempt>,
+    /// Why this release does not run such a task, if it does not.
+    pub(crate) unsupported: Option<String>,
 }
 
 /// A Job of the task, and its pod.
@@ -116,6 +121,8 @@ pub(crate) fn observe(task: &WalTask, controller: &WalTaskController) -> Observe
         status: controller.statuses.status(&key, task),
         wal: look_up(&wal, task, &owned, controller),
         others: others(&key, &wal, &owned, controller),
+        writing: writing_attempt(&owned, clock::now()),
+        unsupported: unsupported(&task.spec, |r#type| r#type.command().available, DRILL_AVAILABLE),
         spec: task.spec.clone(),
         key,
         uid,

@@ -2,17 +2,18 @@
 
 use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::api::core::v1::Pod;
+use jiff::Timestamp;
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{
     Api, Resource as _, ResourceExt as _,
     api::{DeleteParams, ListParams, Preconditions},
     core::{DeserializeGuard, error_boundary::InvalidObject},
     runtime::controller::Action,
 };
-use tidemark_crds::{Reason, TaskConditionType, Wal, WalTask, WalTaskState, WalTaskStatus, names};
+use tidemark_crds::{Reason, TaskConditionType, Wal, WalTask, WalTaskState, WalTaskStatus, is_true, names};
 
 use super::{
-    admit::{AdmissionDecision, admit},
+    admit::{AdmissionDecision, admit, waits_for_attempt},
     build::{AttemptPlan, build},
     dereference::{LastAttempt, ObservedTask, TargetWal, observe},
     plan::{TaskPlan, TaskStep, WAIT_INTERVAL, expires_in, plan},
@@ -20,7 +21,7 @@ use super::{
     wal_task_controller::WalTaskController,
 };
 use crate::{
-    cache::{JobPod, NamespacedName},
+    cache::{ActiveAttempt, JobPod, NamespacedName},
     clock,
     condition_value::ConditionValue,
     controllers::{
@@ -74,8 +75,13 @@ async fn reconcile_unreadable(
 ) -> Result<Action, ReconcileError> {
     let shared = &controller.context.shared;
     shared.metrics.invalid_object();
-    let values =
-        |message: &str, _: &[_]| vec![(TaskConditionType::Complete, ConditionValue::no(Reason::SpecInvalid, message))];
+    let values = |message: &str, before: &[Condition]| {
+        // What a task came to is final, whoever reads it later.
+        let has_ended =
+            [TaskConditionType::Complete, TaskConditionType::Failed].iter().any(|end| is_true(before, *end));
+        let refused = (TaskConditionType::Complete, ConditionValue::no(Reason::SpecInvalid, message));
+        if has_ended { Vec::new() } else { vec![refused] }
+    };
     let manager = names::MANAGER_TASK_STATUS;
     let reported =
         unreadable_object::report::<WalTask, _>(invalid, &shared.client, values, manager, None, clock::now()).await;
@@ -158,6 +164,13 @@ async fn start(
     let image = image.as_deref().unwrap_or(&settings.platform.image);
     let attempt = AttemptPlan { task: &observed.key, owner, spec: &observed.spec, number, image, time_limit };
     let job = build(&attempt, validated, &settings.platform);
+    if observed.spec.r#type.command().writes
+        && let Some(attempt) = find_writing_pod(&observed.wal_key(), controller, now).await?
+    {
+        let message = waits_for_attempt(&attempt, &observed.spec.wal_ref.name);
+        let class = observed.status.failure_class;
+        return Ok(TaskPlan { class, ..TaskPlan::waits(Reason::WaitingForTask, message) });
+    }
     match applier(observed, controller).create(DesiredObject::Job(&job)).await {
         Ok(_) => {
             // The Job is in the cache by now.
@@ -176,6 +189,19 @@ async fn start(
         ) => Ok(TaskPlan::waits(Reason::Pending, error.to_string())),
         Err(error @ (ApplyError::Failed { .. } | ApplyError::Unwritable(_))) => Err(error.into()),
     }
+}
+
+/// Asks the API server for a pod that may still write for a WAL: the watch may be late.
+async fn find_writing_pod(
+    wal: &NamespacedName,
+    controller: &WalTaskController,
+    now: Timestamp,
+) -> Result<Option<ActiveAttempt>, ReconcileError> {
+    let pods: Api<Pod> = Api::namespaced(controller.context.shared.client.clone(), &wal.namespace);
+    let of_jobs = format!("{}={},{}", names::LABEL_WAL, wal.name, names::LABEL_TASK);
+    let found = pods.list(&ListParams::default().labels(&of_jobs)).await.map_err(ReconcileError::Pods)?;
+    let attempts = found.items.iter().filter_map(|pod| ActiveAttempt::of_pod(&JobPod::read(pod)?, now));
+    Ok(attempts.into_iter().find(|attempt| attempt.writes))
 }
 
 /// Stops the last attempt.

@@ -23,7 +23,7 @@ use super::{
     update_status::{events_between, next},
 };
 use crate::{
-    cache::{ChildKind, NamespacedName, OwnedObject},
+    cache::{ActiveAttempt, ChildKind, NamespacedName, OwnedObject},
     controllers::{
         fake_world::{FakeWorld, eventually, settings, wal_spec},
         kind_controller::run_kind,
@@ -80,6 +80,8 @@ fn task(kind: TaskType) -> ObservedTask {
         last: None,
         first_job: None,
         others: Vec::new(),
+        writing: None,
+        unsupported: None,
     }
 }
 
@@ -139,7 +141,18 @@ fn a_task_that_cannot_run_is_rejected_before_there_is_a_pod() {
             Rejected,
             Reason::SpecInvalid,
         ),
-        ("suspended", gc(|wal| wal.suspended = true), Rejected, Reason::Suspended),
+        (
+            "a promotion of what is suspended",
+            with_wal(TaskType::Promote, |wal| wal.suspended = true),
+            Rejected,
+            Reason::Suspended,
+        ),
+        (
+            "a type that this release does not run",
+            ObservedTask { unsupported: Some("no".to_owned()), ..task(TaskType::GC) },
+            Rejected,
+            Reason::TypeUnsupported,
+        ),
         ("deleted", gc(|wal| wal.deleted = true), Rejected, Reason::WALDeleted),
         ("refused", gc(|wal| wal.validated = Err("no".to_owned())), Rejected, Reason::SpecInvalid),
         ("no account yet", gc(|wal| wal.account = AccountState::Missing), Pending, Reason::Pending),
@@ -152,6 +165,16 @@ fn a_task_that_cannot_run_is_rejected_before_there_is_a_pod() {
     }
 }
 
+/// They work on the stores alone.
+#[test]
+fn a_wal_that_is_suspended_has_its_tasks_all_the_same() {
+    use TaskType::{Cleanup, GC, Reindex, Restore, Snapshot, Verify};
+    for kind in [Snapshot, Cleanup, Verify, GC, Reindex, Restore] {
+        let suspended = with_wal(kind, |wal| wal.suspended = true);
+        assert_eq!(starts(&plan(&suspended, at(NOW))), Some(1), "{kind}");
+    }
+}
+
 /// The operator learns the history of a WAL from its tasks; the job looks at the stores.
 #[test]
 fn what_history_does_not_allow_is_rejected_where_it_is_known() {
@@ -159,9 +182,6 @@ fn what_history_does_not_allow_is_rejected_where_it_is_known() {
         super::admit::AdmissionDecision::Refused(reason, _) => Some(reason),
         _ => None,
     };
-    // Types that this release does not run are refused for that first.
-    let only_available =
-        |kind: TaskType, wanted| if kind.command().available { wanted } else { Some(Reason::TypeUnsupported) };
     let window = |first| Some(RecoveryWindow { first: at(first), last: at(NOW) });
     let cases = [
         (with_wal(TaskType::Cleanup, |wal| wal.has_snapshot = false), Some(Reason::NoVerifiedSnapshot)),
@@ -178,7 +198,7 @@ fn what_history_does_not_allow_is_rejected_where_it_is_known() {
         (task(TaskType::Restore), None),
     ];
     for (case, (task, wanted)) in cases.into_iter().enumerate() {
-        assert_eq!(rejects(&task), only_available(task.spec.r#type, wanted), "case {case}");
+        assert_eq!(rejects(&task), wanted, "case {case}");
     }
 }
 
@@ -231,6 +251,24 @@ fn writing_tasks_of_a_wal_run_one_after_another() {
     // One that waits for its next attempt keeps its turn.
     let retrying = with_job(with(vec![other("older", gc, 5, false, None)]), 1, NOW - 90, &failed_at(NOW - 60));
     assert_eq!(starts(&plan(&retrying, at(NOW))), Some(2));
+}
+
+/// Also when that task is gone, and also when it is an earlier attempt of the task itself.
+#[test]
+fn a_writing_task_waits_for_what_still_writes_whatever_became_of_its_task() {
+    let attempt = |pod: Option<&str>| ActiveAttempt { task: "gone".into(), writes: true, pod: pod.map(Into::into) };
+    let with = |kind, pod| ObservedTask { writing: Some(attempt(pod)), ..task(kind) };
+    for (pod, words) in [(None, "task \"gone\" comes first"), (Some("gone-1-x"), "pod \"gone-1-x\" of task \"gone\"")] {
+        let plan = plan(&with(TaskType::GC, pod), at(NOW));
+        assert_eq!(
+            (plan.step, plan.state, plan.reason),
+            (TaskStep::None, WalTaskState::Pending, Reason::WaitingForTask)
+        );
+        assert!(plan.message.starts_with(words), "{}", plan.message);
+        assert_eq!(starts(&super::plan::plan(&with(TaskType::Verify, pod), at(NOW))), Some(1), "it only reads");
+    }
+    let retrying = with_job(with(TaskType::GC, Some("nightly-1-x")), 1, NOW - 90, &failed_at(NOW - 60));
+    assert_eq!(says(&retrying), (WalTaskState::Pending, Reason::WaitingForTask));
 }
 
 #[test]
@@ -330,7 +368,7 @@ fn a_status_tells_programs_and_people_how_far_a_task_is() {
         (succeeded.state, succeeded.completion_time.as_ref().map(|time| time.0)),
         (Some(WalTaskState::Succeeded), Some(at(NOW - 2)))
     );
-    let rejected = tell(&with_wal(TaskType::GC, |wal| wal.suspended = true));
+    let rejected = tell(&with_wal(TaskType::GC, |wal| wal.deleted = true));
     assert_eq!(types(&rejected), ["Complete=False", "Failed=True", "Stalled=True"]);
     let reasons = |before: &WalTaskStatus, after: &WalTaskStatus| {
         events_between(before, after).into_iter().map(|event| event.reason).collect::<Vec<_>>()
@@ -451,6 +489,12 @@ fn each_type_has_its_arguments() {
         "cleanup --json --min-age 3600s --max-entries 9 --max-size 1073741824 --keep-snapshots 2 --dry-run"
     );
     assert_eq!(of(TaskType::Verify, json!({"verify": {"all": true}}), json!({})), "verify --json --all");
+    let drill = json!({"verify": {"all": false, "drill": true}});
+    assert_eq!(of(TaskType::Verify, drill, json!({})), "verify --json --restore-drill");
+    assert_eq!(
+        of(TaskType::Snapshot, json!({}), json!({"archive": {"enabled": false}})),
+        "snapshot --json --name nightly-t --no-archive"
+    );
     let token = "0ujtsYcgvSTl8PAuAdqWYSMnLOv";
     for (target, wanted) in [
         (json!({"token": token}), format!("--to-token {token}")),
@@ -459,6 +503,56 @@ fn each_type_has_its_arguments() {
     ] {
         assert_eq!(of(TaskType::Restore, json!({"restore": target}), json!({})), format!("restore --json {wanted}"));
     }
+}
+
+/// What copies snapshots has the store of the copies, and nothing else has.
+#[test]
+fn only_a_snapshot_has_the_credentials_of_the_copies() {
+    let copied = |storage: Value| {
+        move |spec: &mut Value| spec["snapshots"] = json!({"copyTo": {"url": "az://dr/a", "storage": storage}})
+    };
+    let pod = |kind, storage: &Value| job(kind, |_| (), copied(storage.clone()))["spec"]["template"].clone();
+    let stores = |pod: &Value| {
+        let variables = pod["spec"]["containers"][0]["env"].as_array().unwrap().clone();
+        let stores = variables.into_iter().find(|one| one["name"] == "TIDEMARK_STORES").unwrap();
+        serde_json::from_str::<Value>(stores["value"].as_str().unwrap()).unwrap()
+    };
+    let volumes = |pod: &Value| {
+        let volumes = pod["spec"]["volumes"].as_array().unwrap();
+        volumes.iter().map(|one| one["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let keys = json!({
+        "account": "acct", "caRef": {"name": "dr-ca"}, "credentials": {"type": "Secret", "secretRef": {"name": "dr-keys"}},
+    });
+    let snapshot = pod(TaskType::Snapshot, &keys);
+    assert_eq!(
+        stores(&snapshot)["copy"],
+        json!({"account": "acct", "caFile": "/etc/tidemark/ca/copy/ca.crt", "credentialsDir": "/etc/tidemark/credentials/copy"})
+    );
+    assert!(["credentials-copy", "ca-copy"].iter().all(|name| volumes(&snapshot).contains(&(*name).to_owned())));
+    for kind in [TaskType::Cleanup, TaskType::Verify, TaskType::GC, TaskType::Restore] {
+        let other = pod(kind, &keys);
+        assert_eq!(
+            (stores(&other).get("copy"), volumes(&other).iter().any(|name| name.contains("copy"))),
+            (None, false)
+        );
+    }
+    // The cloud finds the pods that get an identity by a label.
+    let identity = "azure.workload.identity/use";
+    let ambient = json!({"account": "acct", "credentials": {"type": "WorkloadIdentity"}});
+    assert_eq!(pod(TaskType::Snapshot, &ambient)["metadata"]["labels"][identity], "true");
+    assert!(pod(TaskType::GC, &ambient)["metadata"]["labels"][identity].is_null());
+    // Without a store of its own the copy has the one of the spec.
+    let common = job(
+        TaskType::Snapshot,
+        |_| (),
+        |spec| {
+            spec["storage"] = json!({"region": "r", "credentials": {"type": "Secret", "secretRef": {"name": "keys"}}});
+            spec["snapshots"] = json!({"copyTo": {"url": "s3://dr/a"}});
+        },
+    );
+    let common = &common["spec"]["template"];
+    assert_eq!(stores(common)["copy"], stores(common)["log"]);
 }
 
 #[test]
@@ -542,21 +636,27 @@ impl TaskWorld {
             .await
     }
 
-    /// Its pod ends with this message, and the Job with it.
-    async fn end(&self, job: &str, succeeded: bool, message: &str) {
+    /// Its pod has this status.
+    async fn put_pod(&self, job: &str, status: Value) {
         let found = self.job(job).await;
         let pod: Pod = serde_json::from_value(json!({
             "metadata": {
                 "name": format!("{job}-x"), "labels": found.labels(),
                 "ownerReferences": [{"apiVersion": "batch/v1", "kind": "Job", "name": job, "uid": found.uid(), "controller": true}],
             },
-            "status": {"phase": if succeeded { "Succeeded" } else { "Failed" }, "containerStatuses": [{
-                "name": "jobs", "image": "i", "imageID": "i", "ready": false, "restartCount": 0,
-                "state": {"terminated": {"exitCode": i32::from(!succeeded), "reason": "Completed", "message": message}},
-            }]},
+            "status": status,
         }))
         .unwrap();
         self.world.api::<Pod>().create(&PostParams::default(), &pod).await.unwrap();
+    }
+
+    /// Its pod ends with this message, and the Job with it.
+    async fn end(&self, job: &str, succeeded: bool, message: &str) {
+        let status = json!({"phase": if succeeded { "Succeeded" } else { "Failed" }, "containerStatuses": [{
+            "name": "jobs", "image": "i", "imageID": "i", "ready": false, "restartCount": 0,
+            "state": {"terminated": {"exitCode": i32::from(!succeeded), "reason": "Completed", "message": message}},
+        }]});
+        self.put_pod(job, status).await;
         let (kind, reason) =
             if succeeded { ("Complete", "CompletionsReached") } else { ("Failed", "BackoffLimitExceeded") };
         // Long enough ago that no retry is waited for.
@@ -648,6 +748,61 @@ async fn of_two_writing_tasks_the_second_waits_and_names_the_first() {
     assert!(!world.exists::<Job>("second-1").await);
     world.end("first-1", true, DONE).await;
     world.is("second", WalTaskState::Running, Reason::Starting).await;
+}
+
+/// Kubernetes takes the Job away with its task, and lets the pod end.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_deleted_while_it_runs_lets_no_other_one_begin_before_its_pod_has_ended() {
+    let world = TaskWorld::start().await;
+    world.make("first", json!({})).await;
+    world.is("first", WalTaskState::Running, Reason::Starting).await;
+    // The watch of pods is late at first.
+    world.world.server.delay(Some("pods"));
+    world.put_pod("first-1", json!({"phase": "Running"})).await;
+    for late in [true, false] {
+        world.world.server.delay(late.then_some("pods"));
+        world.world.api::<WalTask>().delete("first", &DeleteParams::default()).await.ok();
+        world.world.api::<Job>().delete("first-1", &DeleteParams::default()).await.ok();
+        let second = format!("second-{late}");
+        world.make(&second, json!({})).await;
+        let waiting = world.is(&second, WalTaskState::Pending, Reason::WaitingForTask).await;
+        let message = waiting.message.unwrap();
+        assert!(message.starts_with("pod \"first-1-x\" of task \"first\" has not ended"), "{message}");
+        assert!(!world.exists::<Job>(&format!("{second}-1")).await);
+        world.world.api::<WalTask>().delete(&second, &DeleteParams::default()).await.unwrap();
+    }
+    world.make("second", json!({})).await;
+    world.is("second", WalTaskState::Pending, Reason::WaitingForTask).await;
+    world.world.api::<Pod>().delete("first-1-x", &DeleteParams::default()).await.unwrap();
+    world.is("second", WalTaskState::Running, Reason::Starting).await;
+}
+
+/// As after a downgrade.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_has_ended_keeps_its_status_when_its_spec_cannot_be_read_any_more() {
+    let mut world = TaskWorld::start().await;
+    world.make("nightly", json!({})).await;
+    world.end("nightly-1", true, DONE).await;
+    let done = world.is("nightly", WalTaskState::Succeeded, Reason::Succeeded).await;
+    world.make("other", json!({})).await;
+    world.is("other", WalTaskState::Running, Reason::Starting).await;
+    world.world.stop();
+    let newer = Patch::Merge(json!({"spec": {"type": "Defragment"}}));
+    for name in ["nightly", "other"] {
+        world.world.untyped::<WalTask>().patch(name, &PatchParams::default(), &newer).await.unwrap();
+    }
+    world.restart();
+    let status = async |name: &str| {
+        let found = world.world.untyped::<WalTask>().get(name).await.unwrap();
+        serde_json::from_value::<WalTaskStatus>(found.data["status"].clone()).unwrap()
+    };
+    eventually("the other one is reported", async || {
+        let conditions = status("other").await.conditions;
+        let complete = tidemark_crds::condition(&conditions, tidemark_crds::TaskConditionType::Complete)?;
+        (complete.reason == Reason::SpecInvalid.as_str()).then_some(())
+    })
+    .await;
+    assert_eq!(status("nightly").await, done);
 }
 
 #[tokio::test(start_paused = true)]

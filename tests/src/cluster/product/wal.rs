@@ -58,6 +58,7 @@ impl WalPlan {
             // The nodes of a test share one disk.
             "indexer": {"cache": {"size": "1Gi"}},
             "search": {"cache": {"size": "1Gi"}},
+            "jobs": {"cache": {"size": "1Gi"}},
         });
         Self { namespace: namespace.to_owned(), name: name.to_owned(), spec }
     }

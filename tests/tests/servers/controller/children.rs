@@ -28,6 +28,8 @@ where
 
 /// The accounts of a WAL: cleanup has one that may delete from the log.
 const ACCOUNTS: [&str; 4] = ["orders-cleanup", "orders-indexer", "orders-jobs", "orders-search"];
+/// The policies of a WAL: nobody connects to the pods of jobs.
+const POLICIES: [&str; 3] = ["orders-indexer", "orders-jobs", "orders-search"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wal_gets_its_children_and_becomes_ready() {
@@ -41,7 +43,7 @@ async fn a_wal_gets_its_children_and_becomes_ready() {
     let both = ["orders-indexer", "orders-search"];
     assert_eq!(owned(world.api::<Deployment>(), &uid).await, both);
     assert_eq!(owned(world.api::<ServiceAccount>(), &uid).await, ACCOUNTS);
-    assert_eq!(owned(world.api::<NetworkPolicy>(), &uid).await, both);
+    assert_eq!(owned(world.api::<NetworkPolicy>(), &uid).await, POLICIES);
     assert_eq!(owned(world.api::<Service>(), &uid).await, ["orders-search"]);
     assert_eq!(owned(world.api::<PodDisruptionBudget>(), &uid).await, ["orders-search"]);
     assert_eq!(owned(world.api::<ConfigMap>(), &uid).await, ["orders-control"]);
@@ -167,7 +169,7 @@ async fn what_a_deletion_has_orphaned_is_adopted_by_the_next_wal_of_the_name() {
     let both = ["orders-indexer", "orders-search"];
     assert_eq!(owned(world.api::<Deployment>(), &uid).await, both);
     assert_eq!(owned(world.api::<ServiceAccount>(), &uid).await, ACCOUNTS);
-    assert_eq!(owned(world.api::<NetworkPolicy>(), &uid).await, both);
+    assert_eq!(owned(world.api::<NetworkPolicy>(), &uid).await, POLICIES);
     assert_eq!(owned(world.api::<Service>(), &uid).await, ["orders-search"]);
     assert_eq!(owned(world.api::<ConfigMap>(), &uid).await, ["orders-control"]);
 }

@@ -1,9 +1,9 @@
 //! How a WAL goes.
 
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::ConfigMap, events::v1::Event};
 use kube::{
     ResourceExt,
-    api::{DeleteParams, PropagationPolicy},
+    api::{DeleteParams, ListParams, PropagationPolicy},
 };
 use serde_json::json;
 use tidemark_crds::names::{self, WalComponent};
@@ -63,6 +63,9 @@ async fn purge_is_asked_of_the_writer_and_waited_for() {
     world.pods.say(WalComponent::Indexer, say::phase(say::writing(1, 10), "purged"));
     world.is_gone("orders").await.expect("nothing holds it any more");
     world.has_event("orders", "Purged").await.expect("it is reported");
+    let mut events = world.api::<Event>().list(&ListParams::default()).await.expect("they are listed").into_iter();
+    let note = events.find(|event| event.reason.as_deref() == Some("Purged")).and_then(|event| event.note);
+    assert!(note.as_ref().is_some_and(|note| note.contains("/archive/")), "it says what stays: {note:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

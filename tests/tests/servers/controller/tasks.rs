@@ -6,7 +6,7 @@ use kube::{
     api::{DeleteParams, Patch, PatchParams},
 };
 use serde_json::json;
-use tidemark_crds::{TaskFailureClass, WalTaskState};
+use tidemark_crds::{ConditionType, Reason, TaskConditionType, TaskFailureClass, WalTaskState, condition};
 use tidemark_tests::controller::{ControllerWorld, eventually};
 
 const DONE: &str = r#"{"state":"succeeded","message":"deleted 7 objects","entries":7,"bytes":1024}"#;
@@ -68,11 +68,23 @@ async fn a_task_fails_after_its_attempts() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_that_cannot_run_is_rejected_without_a_job() {
     let (world, _operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
-    world.change("orders", json!({"spec": {"suspend": true}})).await.expect("it is changed");
+    let refused = json!({"spec": {"snapshots": {"timeZone": "Mars/Phobos"}}});
+    world.change("orders", refused).await.expect("it is changed");
+    world.is("orders", ConditionType::Ready, "False/ScheduleInvalid").await.expect("it is refused");
     world.make_task("nightly", "").await.expect("it is created");
     let rejected = world.task_is("nightly", WalTaskState::Rejected).await.expect("it is rejected");
-    assert!(rejected.message.expect("it says why").contains("is suspended"));
+    assert!(rejected.message.expect("it says why").contains("Mars/Phobos"));
     assert!(!has_job(&world, "nightly-1").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wal_that_is_suspended_has_its_tasks_all_the_same() {
+    let (world, _operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
+    world.change("orders", json!({"spec": {"suspend": true}})).await.expect("it is changed");
+    world.make_task("nightly", "").await.expect("it is created");
+    world.task_is("nightly", WalTaskState::Running).await.expect("it runs");
+    world.end_job("nightly-1", 0, DONE).await.expect("it ends");
+    world.task_is("nightly", WalTaskState::Succeeded).await.expect("it succeeds");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,6 +162,18 @@ async fn a_node_that_is_cut_off_ends_an_attempt_when_kubernetes_gives_its_pod_up
         Ok(status.failure_class.map(|class| (class, status.attempts)))
     });
     assert_eq!(waiting.await.expect("it fails").0, TaskFailureClass::Evicted);
+    eventually("the next attempt waits for the pod", async || {
+        let status = world.tasks().get("nightly").await?.status.unwrap_or_default();
+        let complete = condition(&status.conditions, TaskConditionType::Complete);
+        let waits = complete.is_some_and(|complete| complete.reason == Reason::WaitingForTask.as_str());
+        let names_it = status.message.is_some_and(|message| message.contains(&pod));
+        Ok((waits && names_it).then_some(()))
+    })
+    .await
+    .expect("what runs there may write");
+    assert!(!has_job(&world, "nightly-2").await);
+    // As a person does who knows that the node is off.
+    pods.delete(&pod, &DeleteParams::default().grace_period(0)).await.expect("it is gone");
     world.end_job("nightly-2", 0, DONE).await.expect("the next attempt has a pod");
     let done = world.task_is("nightly", WalTaskState::Succeeded).await.expect("it ends well");
     assert_eq!(done.attempts, Some(2));

@@ -184,6 +184,24 @@ pub(crate) fn rules() -> Vec<DefinitionCase> {
         Some("a copy of the snapshots lies neither"),
     );
     case("a copy above the index", &[("snapshots", copy("s3://idx"))], Some("a copy of the snapshots lies neither"));
+    case("a copy in the metadata", &[("snapshots", copy("s3://vmeta/dr"))], Some("a copy of the snapshots lies neither"));
+    let own = json!({"credentials": {"type": "WorkloadIdentity"}});
+    let places = [("log.storage", own.clone()), ("metadata.storage", own.clone()), ("index.storage", own.clone())];
+    let apart = |snapshots: Value| {
+        let all = [("storage", json!(null)), ("snapshots", snapshots)];
+        places.iter().cloned().chain(all).collect::<Vec<_>>()
+    };
+    case(
+        "a copy without a store",
+        &apart(copy("gs://copies/orders")),
+        Some("snapshots.copyTo needs a storage of its own"),
+    );
+    case(
+        "a copy with the only store",
+        &apart(json!({"copyTo": {"url": "gs://copies/orders", "storage": own}})),
+        None,
+    );
+    case("collections", &[("gc", json!({}))], None);
     let cleanup = |more: Value| with_more(json!({"enabled": true}), more);
     case("cleanup", &[("snapshots", json!({})), ("cleanup", cleanup(json!({})))], None);
     case(
@@ -363,6 +381,11 @@ pub(crate) fn fields() -> Vec<(&'static str, Vec<Value>, Vec<Value>)> {
             ),
         ),
         ("verify", each(json!([{}, {"drill": false}])), each(json!([{"schedule": "weekly"}, {"sample": 1}]))),
+        (
+            "gc",
+            each(json!([{}, {"schedule": ""}, {"schedule": "0 2 1 * *", "timeZone": "Europe/Berlin"}])),
+            each(json!([{"schedule": "weekly"}, {"timeZone": ""}, {"enabled": true}])),
+        ),
     ]
 }
 

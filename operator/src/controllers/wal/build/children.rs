@@ -32,6 +32,8 @@ pub struct WalChildren {
     pub indexer_network_policy: NetworkPolicy,
     /// `<wal>-search`.
     pub search_network_policy: NetworkPolicy,
+    /// `<wal>-jobs`.
+    pub jobs_network_policy: NetworkPolicy,
     /// `<wal>-search`.
     pub search_service: Service,
     /// `<wal>-search`, with two or more replicas; `None` means that there must be none.
@@ -71,6 +73,7 @@ impl WalChildren {
             control_config_map,
             indexer_network_policy,
             search_network_policy,
+            jobs_network_policy,
             search_service,
             search_pdb,
             search_deployment,
@@ -79,6 +82,7 @@ impl WalChildren {
         let mut plain = vec![
             DesiredObject::NetworkPolicy(indexer_network_policy),
             DesiredObject::NetworkPolicy(search_network_policy),
+            DesiredObject::NetworkPolicy(jobs_network_policy),
             DesiredObject::Service(search_service),
             DesiredObject::ServiceAccount(indexer_service_account),
             DesiredObject::ServiceAccount(search_service_account),
@@ -108,6 +112,7 @@ pub fn build(wal: &ValidatedWal, platform: &PlatformSettings, revision: &str) ->
         control_config_map: control_config_map::build(wal),
         indexer_network_policy: network_policies::indexer(wal, platform),
         search_network_policy: network_policies::search(wal, platform),
+        jobs_network_policy: network_policies::jobs(wal),
         search_service: search_service::build(wal),
         search_pdb: search_pdb::build(wal),
         search_deployment: search_deployment::build(wal, platform, revision),

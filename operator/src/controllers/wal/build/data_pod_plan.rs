@@ -9,7 +9,7 @@ use tidemark_crds::names::{self, WalComponent};
 use super::{environment, metadata::labels, platform::PlatformSettings, volumes};
 use crate::{
     compare,
-    controllers::wal::validate::{ValidatedCredentials, ValidatedWal},
+    controllers::wal::validate::{StorePlace, ValidatedCredentials, ValidatedStore, ValidatedWal},
     pod::{PodPlan, http_probe},
 };
 
@@ -28,7 +28,8 @@ pub(super) fn plan<'a>(
     grace_secs: i64,
 ) -> PodPlan<'a> {
     let role = wal.role(component);
-    let labels = with_identity(wal, labels(wal, component));
+    let stores = wal.stores.of_index();
+    let labels = with_identity(wal, &stores, labels(wal, component));
     // Clouds inject an identity when a pod is made: other annotations reach other pods only.
     let accounts = &role.service_account_annotations;
     let digest = (!accounts.is_empty()).then(|| (ANNOTATION_ACCOUNT.to_owned(), compare::digest(&json!(accounts))));
@@ -39,7 +40,7 @@ pub(super) fn plan<'a>(
         arguments: vec![command.to_owned()],
         environment: environment::common(wal, component),
         ports: vec![port()],
-        volumes: volumes::common(wal, &role.cache),
+        volumes: volumes::common(&stores, &role.cache),
         liveness: Some(http_probe(names::PORT_NAME, "/healthz", 10, 6)),
         readiness: Some(http_probe(names::PORT_NAME, "/readyz", 5, 3)),
         lifecycle: None,
@@ -54,9 +55,13 @@ pub(super) fn plan<'a>(
     }
 }
 
-/// The labels of a pod, with the one that it needs to get an identity.
-pub(super) fn with_identity(wal: &ValidatedWal, mut labels: BTreeMap<String, String>) -> BTreeMap<String, String> {
-    if wants_azure_identity(wal) {
+/// The labels of a pod that has these stores, with the one that it needs to get an identity.
+pub(super) fn with_identity(
+    wal: &ValidatedWal,
+    stores: &[(StorePlace, &ValidatedStore)],
+    mut labels: BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    if wants_azure_identity(wal, stores) {
         labels.insert(AZURE_IDENTITY.to_owned(), "true".to_owned());
     }
     labels
@@ -71,9 +76,9 @@ fn port() -> ContainerPort {
     }
 }
 
-fn wants_azure_identity(wal: &ValidatedWal) -> bool {
-    wal.stores.each().into_iter().any(|(place, store)| {
+fn wants_azure_identity(wal: &ValidatedWal, stores: &[(StorePlace, &ValidatedStore)]) -> bool {
+    stores.iter().any(|(place, store)| {
         store.access == ValidatedCredentials::WorkloadIdentity
-            && wal.stores.urls(place).iter().any(|url| url.starts_with("az://"))
+            && wal.stores.urls(*place).iter().any(|url| url.starts_with("az://"))
     })
 }

@@ -7,7 +7,9 @@ use serde_json::{Map, Value};
 use tidemark_crds::names::{self, WalComponent};
 
 use super::volumes;
-use crate::controllers::wal::validate::{ValidatedCache, ValidatedCredentials, ValidatedStore, ValidatedWal};
+use crate::controllers::wal::validate::{
+    StorePlace, ValidatedCache, ValidatedCredentials, ValidatedStore, ValidatedWal,
+};
 
 /// The file of which Kubernetes keeps the content when a container ends.
 const TERMINATION_LOG: &str = "/dev/termination-log";
@@ -16,14 +18,14 @@ pub(crate) const TOKEN_FILE_VARIABLE: &str = "TIDEMARK_AUTH_TOKEN_FILE";
 
 /// The variables of every data pod.
 pub(super) fn common(wal: &ValidatedWal, component: WalComponent) -> Vec<EnvVar> {
-    let mut variables = places(wal);
+    let mut variables = places(wal, &wal.stores.of_index());
     variables.extend(process(&wal.role(component).cache));
     variables
 }
 
-/// The variables of a job's pod. The command itself is in the arguments.
-pub(super) fn job(wal: &ValidatedWal, task: &str) -> Vec<EnvVar> {
-    let mut variables = places(wal);
+/// The variables of a job's pod that has these stores. The command itself is in the arguments.
+pub(super) fn job(wal: &ValidatedWal, stores: &[(StorePlace, &ValidatedStore)], task: &str) -> Vec<EnvVar> {
+    let mut variables = places(wal, stores);
     variables.extend(cache(&wal.jobs.role.cache));
     variables.extend([
         pod_uid("TIDEMARK_IDENTITY"),
@@ -38,12 +40,12 @@ pub(super) fn job(wal: &ValidatedWal, task: &str) -> Vec<EnvVar> {
     variables
 }
 
-fn places(wal: &ValidatedWal) -> Vec<EnvVar> {
+fn places(wal: &ValidatedWal, of_pod: &[(StorePlace, &ValidatedStore)]) -> Vec<EnvVar> {
     let mut variables = vec![
         set("TIDEMARK_LOG", &wal.stores.log.0),
         set("TIDEMARK_METADATA", &wal.stores.metadata.0.join(",")),
         set("TIDEMARK_INDEX", &wal.stores.index.0),
-        set("TIDEMARK_STORES", &stores(wal)),
+        set("TIDEMARK_STORES", &stores(of_pod)),
     ];
     variables.extend(wal.log.moved_from.as_deref().map(|url| set("TIDEMARK_MOVED_FROM", url)));
     variables
@@ -97,10 +99,10 @@ pub(super) fn search(wal: &ValidatedWal) -> Vec<EnvVar> {
     token.into_iter().chain(origins).collect()
 }
 
-/// The stores as JSON: `{"log": {...}, "metadata": {...}, "index": {...}}`.
-fn stores(wal: &ValidatedWal) -> String {
-    let places = wal.stores.each().map(|(place, store)| (place.as_str().to_owned(), settings(store)));
-    Value::Object(places.into_iter().collect()).to_string()
+/// The stores as JSON: `{"log": {...}, "metadata": {...}, "index": {...}}`, and perhaps `"copy"`.
+fn stores(of_pod: &[(StorePlace, &ValidatedStore)]) -> String {
+    let places = of_pod.iter().map(|(place, store)| (place.as_str().to_owned(), settings(store)));
+    Value::Object(places.collect()).to_string()
 }
 
 fn settings(store: &ValidatedStore) -> Value {

@@ -21,6 +21,8 @@ pub(crate) struct JobSettings<'a> {
     pub(crate) labels: BTreeMap<String, String>,
     /// Names the task for good: another one has another name, and all attempts have one.
     pub(crate) task: String,
+    /// Whether it copies snapshots, and has the store of the copies for that.
+    pub(crate) copies: bool,
 }
 
 /// A pod that has the WAL's stores, runs once, and listens to nobody.
@@ -29,20 +31,21 @@ pub(crate) fn plan<'a>(
     platform: &'a PlatformSettings,
     settings: JobSettings<'a>,
 ) -> PodPlan<'a> {
-    let JobSettings { image, arguments, service_account, labels, task } = settings;
+    let JobSettings { image, arguments, service_account, labels, task, copies } = settings;
     let role = &wal.jobs.role;
+    let stores = if copies { wal.stores.with_copy() } else { wal.stores.of_index() };
     PodPlan {
         container: names::COMPONENT_JOBS,
         image,
         image_pull_policy: platform.image_pull_policy.as_deref(),
         arguments,
-        environment: environment::job(wal, &task),
+        environment: environment::job(wal, &stores, &task),
         ports: Vec::new(),
-        volumes: volumes::common(wal, &role.cache),
+        volumes: volumes::common(&stores, &role.cache),
         liveness: None,
         readiness: None,
         lifecycle: None,
-        labels: with_identity(wal, labels),
+        labels: with_identity(wal, &stores, labels),
         annotations: BTreeMap::new(),
         service_account,
         restart_policy: Some("Never"),

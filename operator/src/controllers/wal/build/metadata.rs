@@ -37,12 +37,21 @@ pub(super) fn jobs_metadata(wal: &ValidatedWal, component: &str, name: String) -
 /// The labels of what belongs to jobs. They select no data pod.
 pub(super) fn jobs_labels(wal: &ValidatedWal, component: &str) -> BTreeMap<String, String> {
     let mut labels = wal_labels(wal);
-    labels.extend([
+    labels.extend(component_labels(wal, component));
+    labels
+}
+
+/// The labels that select the pods of all jobs, those of cleanups too.
+pub(super) fn job_pod_selector(wal: &ValidatedWal) -> BTreeMap<String, String> {
+    component_labels(wal, names::COMPONENT_JOBS).into()
+}
+
+fn component_labels(wal: &ValidatedWal, component: &str) -> [(String, String); 3] {
+    [
         (names::LABEL_COMPONENT.to_owned(), component.to_owned()),
         (names::LABEL_INSTANCE.to_owned(), wal.name.clone()),
         (names::LABEL_NAME.to_owned(), names::APP.to_owned()),
-    ]);
-    labels
+    ]
 }
 
 /// The labels that select the pods of `component`. They never change: a Deployment's selector cannot.

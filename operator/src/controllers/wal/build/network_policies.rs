@@ -9,7 +9,7 @@ use k8s_openapi::{
 use tidemark_crds::names::{self, WalComponent};
 
 use super::{
-    metadata::{metadata, selector},
+    metadata::{job_pod_selector, jobs_metadata, metadata, selector},
     platform::PlatformSettings,
 };
 use crate::controllers::wal::validate::ValidatedWal;
@@ -27,6 +27,19 @@ pub(super) fn search(wal: &ValidatedWal, platform: &PlatformSettings) -> Network
     let own = NetworkPolicyPeer { pod_selector: Some(LabelSelector::default()), ..NetworkPolicyPeer::default() };
     let peers = [operator(platform), own].into_iter().chain(wal.search.allow_from.iter().cloned());
     policy(wal, WalComponent::Search, peers.collect())
+}
+
+/// The pods of jobs admit nobody: they listen to nothing.
+pub(super) fn jobs(wal: &ValidatedWal) -> NetworkPolicy {
+    let labels = job_pod_selector(wal);
+    let spec = NetworkPolicySpec {
+        pod_selector: Some(LabelSelector { match_labels: Some(labels), match_expressions: None }),
+        policy_types: Some(vec!["Ingress".to_owned()]),
+        ingress: None,
+        egress: None,
+    };
+    let name = names::jobs_network_policy(&wal.name);
+    NetworkPolicy { metadata: jobs_metadata(wal, names::COMPONENT_JOBS, name), spec: Some(spec) }
 }
 
 fn policy(wal: &ValidatedWal, component: WalComponent, from: Vec<NetworkPolicyPeer>) -> NetworkPolicy {

@@ -195,6 +195,13 @@ fn the_network_policies_let_in_whom_they_should() {
     assert_eq!(ingress(&children.indexer_network_policy), json!([{"from": [operator], "ports": ports}]));
     let peers = json!([operator, {"podSelector": {}}, {"ipBlock": {"cidr": "10.0.0.0/8"}}]);
     assert_eq!(ingress(&children.search_network_policy), json!([{"from": peers, "ports": ports}]));
+    // Jobs listen to nothing.
+    let jobs = serde_json::to_value(&children.jobs_network_policy).unwrap();
+    let selector = json!({"matchLabels": {
+        "app.kubernetes.io/component": "jobs", "app.kubernetes.io/instance": "orders", "app.kubernetes.io/name": "tidemark",
+    }});
+    assert_eq!(jobs["spec"], json!({"podSelector": selector, "policyTypes": ["Ingress"]}));
+    assert_eq!(jobs["metadata"]["name"], "orders-jobs");
 }
 
 #[test]
@@ -400,7 +407,9 @@ proptest! {
             let labels = pod["metadata"]["labels"].as_object().unwrap();
             let selector = serde_json::to_value(deployment).unwrap()["spec"]["selector"]["matchLabels"].clone();
             prop_assert!(selector.as_object().unwrap().iter().all(|(name, value)| labels.get(name) == Some(value)));
-            let chosen = [&children.indexer_network_policy, &children.search_network_policy].iter().filter(|policy| {
+            let WalChildren { indexer_network_policy, search_network_policy, jobs_network_policy, .. } = &children;
+            let policies = [indexer_network_policy, search_network_policy, jobs_network_policy];
+            let chosen = policies.iter().filter(|policy| {
                 let policy = serde_json::to_value(policy).unwrap();
                 let wanted = policy["spec"]["podSelector"]["matchLabels"].as_object().unwrap().clone();
                 wanted.iter().all(|(name, value)| labels.get(name) == Some(value))

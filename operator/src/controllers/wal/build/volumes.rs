@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tidemark_crds::names;
 
 use crate::{
-    controllers::wal::validate::{ValidatedCache, ValidatedCredentials, ValidatedStore, ValidatedWal},
+    controllers::wal::validate::{StorePlace, ValidatedCache, ValidatedCredentials, ValidatedStore, ValidatedWal},
     pod::{MountedVolume, claimed, config_map, scratch, secret},
 };
 
@@ -40,10 +40,10 @@ pub(super) fn cache_mib(cache: &ValidatedCache) -> u64 {
     (cache.volume_bytes - cache.volume_bytes / 8) >> 20
 }
 
-/// The volumes of every pod of the WAL, and where they are mounted.
-pub(super) fn common(wal: &ValidatedWal, of_role: &ValidatedCache) -> Vec<MountedVolume> {
+/// The volumes of every pod that has these stores, and where they are mounted.
+pub(super) fn common(stores: &[(StorePlace, &ValidatedStore)], of_role: &ValidatedCache) -> Vec<MountedVolume> {
     let mut all = vec![cache(of_role), scratch("tmp", "/tmp", TEMPORARY_BYTES)];
-    for (folder, store) in distinct(wal) {
+    for (folder, store) in distinct(stores) {
         if let ValidatedCredentials::Secret(name) = &store.access {
             all.push(secret(format!("credentials-{folder}"), &credentials_folder(folder), name, None));
         }
@@ -75,6 +75,6 @@ pub(super) fn token(wal: &ValidatedWal) -> Option<MountedVolume> {
 }
 
 /// Each store once: several places may share one.
-fn distinct(wal: &ValidatedWal) -> BTreeMap<&'static str, &ValidatedStore> {
-    wal.stores.each().into_iter().map(|(_, store)| (store.folder, store)).collect()
+fn distinct<'a>(stores: &[(StorePlace, &'a ValidatedStore)]) -> BTreeMap<&'static str, &'a ValidatedStore> {
+    stores.iter().map(|(_, store)| (store.folder, *store)).collect()
 }

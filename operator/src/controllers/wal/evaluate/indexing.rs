@@ -1,6 +1,6 @@
 //! `Indexing`: an indexer publishes what is sealed.
 
-use tidemark_crds::{ConditionStatus, ConditionType, PodPhase, PodReport, Reason, names::WalComponent};
+use tidemark_crds::{ConditionStatus, ConditionType, PodPhase, PodReport, Reason, RestoreStatus, names::WalComponent};
 
 use super::{inputs::ConditionInputs, storage};
 use crate::{condition_value::ConditionValue, observed_pod::ObservedPod};
@@ -62,6 +62,10 @@ fn standby(inputs: &ConditionInputs<'_>, seen: &ObservedPod, process: &PodReport
     if let Some(silent) = inputs.not_answering(WalComponent::Indexer) {
         return silent;
     }
+    // Where one holds the index, it was promoted by another way than a task.
+    if let (None, Some(restored)) = (&process.writer, inputs.restored) {
+        return awaiting_promotion(restored);
+    }
     let writer = process.writer.as_deref().unwrap_or("unknown");
     ConditionValue::no(
         Reason::Standby,
@@ -69,6 +73,18 @@ fn standby(inputs: &ConditionInputs<'_>, seen: &ObservedPod, process: &PodReport
             "pod \"{}\" waits as a standby: the writer \"{writer}\" has not released the index; it takes over when that one \
              has been silent for 60 s",
             seen.pod.name
+        ),
+    )
+}
+
+fn awaiting_promotion(restored: &RestoreStatus) -> ConditionValue {
+    let to = restored.cursor.as_ref().map(|cursor| format!(" to {}", cursor.0)).unwrap_or_default();
+    let generation = restored.generation.as_ref().map(|name| format!(" (generation \"{name}\")")).unwrap_or_default();
+    ConditionValue::no(
+        Reason::AwaitingPromotion,
+        format!(
+            "the index was restored{to}{generation}; search answers from it, and nothing newer is indexed; run \"kubectl tidemark promote\" to \
+             go on with the log, or restore to another time"
         ),
     )
 }

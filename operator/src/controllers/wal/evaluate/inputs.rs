@@ -2,7 +2,7 @@
 
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use tidemark_crds::{ConditionType, PodPhase, PodReport, Reason, condition, names::WalComponent};
+use tidemark_crds::{ConditionType, PodPhase, PodReport, Reason, RestoreStatus, condition, names::WalComponent};
 
 use super::protection::ProtectionState;
 use crate::{
@@ -37,6 +37,8 @@ pub(crate) struct ConditionInputs<'a> {
     pub(crate) unwritten: Option<String>,
     /// Schedules and tasks.
     pub(crate) protection: ProtectionState<'a>,
+    /// What a task restored the index to, if nobody promoted it since.
+    pub(crate) restored: Option<&'a RestoreStatus>,
 }
 
 impl ConditionInputs<'_> {

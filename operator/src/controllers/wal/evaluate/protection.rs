@@ -60,16 +60,19 @@ pub(crate) struct ProtectionInputs<'a> {
 }
 
 impl ProtectionInputs<'_> {
-    /// The last task of this type that ended, if it did not do what it was asked to do. What a user asked for and was rejected says
-    /// nothing of the schedule.
+    /// The last task of this type that was tried, if it failed.
     pub(super) fn failed_task(&self, r#type: TaskType) -> Option<&WalTask> {
-        let last = self.schedule.tasks.last_ended(r#type)?;
-        let counts = match state(last)? {
-            WalTaskState::Failed => true,
-            WalTaskState::Rejected => last.labels().contains_key(names::LABEL_SCHEDULE),
-            WalTaskState::Pending | WalTaskState::Running | WalTaskState::Succeeded => false,
-        };
-        counts.then_some(last)
+        let mut tried = self.schedule.tasks.ended(r#type).filter(|task| state(task) != Some(WalTaskState::Rejected));
+        tried.next().filter(|task| state(task) == Some(WalTaskState::Failed))
+    }
+
+    /// The last task of this type that a schedule made, if it was rejected and nobody's has been tried since. That one of a user was
+    /// rejected says nothing.
+    pub(super) fn rejected_task(&self, r#type: TaskType) -> Option<&WalTask> {
+        let is_rejected = |task: &&WalTask| state(task) == Some(WalTaskState::Rejected);
+        let rejected = self.schedule.tasks.ended(r#type).take_while(is_rejected);
+        let mut scheduled = rejected.filter(|task| task.labels().contains_key(names::LABEL_SCHEDULE));
+        scheduled.next()
     }
 
     /// Why what the schedule asks for is late, if it is; `last` is when it was done last.

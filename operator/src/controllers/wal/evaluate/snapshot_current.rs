@@ -21,7 +21,8 @@ pub(crate) fn evaluate(protection: &ProtectionInputs<'_>) -> ConditionValue {
             ),
         );
     }
-    if let Some(task) = protection.failed_task(TaskType::Snapshot) {
+    let rejected = protection.rejected_task(TaskType::Snapshot);
+    if let Some(task) = rejected.or_else(|| protection.failed_task(TaskType::Snapshot)) {
         return ConditionValue::no(
             Reason::SnapshotFailed,
             format!("task \"{}\" took no snapshot: {}; {newest}", task.name_any(), message(task)),

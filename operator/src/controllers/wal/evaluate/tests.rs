@@ -5,8 +5,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use tidemark_crds::{
-    ConditionStatus, ConditionType, DeletionPolicy, PodPhase, PodProblem, PodReport, Reason, StoreRole, WalStatus,
-    names::WalComponent,
+    ConditionStatus, ConditionType, DeletionPolicy, PodPhase, PodProblem, PodReport, Reason, RestoreStatus, StoreRole,
+    WalStatus, names::WalComponent,
 };
 
 use super::*;
@@ -109,6 +109,7 @@ struct ConditionCase {
     held: bool,
     outdated: Vec<WalComponent>,
     unwritten: Option<String>,
+    restored: Option<RestoreStatus>,
 }
 
 impl Default for ConditionCase {
@@ -127,6 +128,7 @@ impl Default for ConditionCase {
             held: false,
             outdated: Vec::new(),
             unwritten: None,
+            restored: None,
         }
     }
 }
@@ -147,6 +149,7 @@ impl ConditionCase {
             held,
             outdated,
             unwritten,
+            restored,
         } = self;
         let inputs = ConditionInputs {
             suspended: *suspended,
@@ -164,6 +167,7 @@ impl ConditionCase {
             outdated: outdated.clone(),
             unwritten: unwritten.clone(),
             protection: ProtectionState::Refused,
+            restored: restored.as_ref(),
         };
         let conditions = evaluate(&inputs);
         self.check_status(&inputs, &conditions);
@@ -183,6 +187,7 @@ impl ConditionCase {
                 deletion_policy: DeletionPolicy::Retain,
                 deleted: None,
                 index_url: "s3://index/a".to_owned(),
+                log_url: "s3://log/a".to_owned(),
                 approved_release: None,
             },
             owned: OwnedObjects::default(),
@@ -632,6 +637,28 @@ fn a_standbys_figures_do_not_count_beside_a_writers() {
         let case = ConditionCase { pods, ..ConditionCase::default() };
         assert_eq!(case.conditions()[0], "True/Ready");
     }
+}
+
+#[test]
+fn a_restored_index_waits_for_its_promotion_unless_somebody_holds_it() {
+    let cursor = Some(Time("2026-11-20T10:00:00Z".parse().unwrap()));
+    let time = Time(Timestamp::UNIX_EPOCH);
+    let restored = Some(RestoreStatus { time, generation: Some("g2".to_owned()), cursor });
+    let standby = |writer: Option<&str>| {
+        let process = PodReport { phase: PodPhase::Standby, probed: true, ..PodReport::default() };
+        let pods = vec![indexer(PodReport { writer: writer.map(str::to_owned), ..process })];
+        ConditionCase { pods, restored: restored.clone(), ..ConditionCase::default() }
+    };
+    let waiting = standby(None);
+    let wanted = ["False/AwaitingPromotion", "True/Probed", "False/AwaitingPromotion", "True/Available"];
+    assert_eq!(waiting.conditions(), wanted);
+    let message = waiting.evaluate().ready.message;
+    assert!(
+        message.contains("to 2026-11-20T10:00:00Z (generation \"g2\")") && message.contains("promote"),
+        "{message}"
+    );
+    assert_eq!(standby(Some("other")).conditions()[2], "False/Standby", "it was promoted by hand");
+    assert_eq!(ConditionCase { restored, ..ConditionCase::default() }.conditions()[2], "True/CaughtUp");
 }
 
 #[test]

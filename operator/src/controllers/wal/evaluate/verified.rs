@@ -4,7 +4,7 @@ use kube::ResourceExt as _;
 use tidemark_crds::{Reason, TaskType};
 
 use super::protection::{ProtectionInputs, message};
-use crate::condition_value::ConditionValue;
+use crate::{condition_value::ConditionValue, controllers::wal::validate::DrillSchedule};
 
 pub(crate) fn evaluate(protection: &ProtectionInputs<'_>) -> ConditionValue {
     let schedule = &protection.schedule;
@@ -40,12 +40,34 @@ pub(crate) fn evaluate(protection: &ProtectionInputs<'_>) -> ConditionValue {
             ),
         );
     };
+    // Nothing was looked at, and nothing found.
+    if let Some(task) = protection.rejected_task(TaskType::Verify) {
+        return ConditionValue::no(
+            Reason::VerificationOverdue,
+            format!(
+                "task \"{}\" was not run: {}; {latest}; damage since then is not known",
+                task.name_any(),
+                message(task)
+            ),
+        );
+    }
     match (protection.lateness(TaskType::Verify, verification.cron.as_ref(), last.map(|last| last.time.0)), last) {
         (Some(why), _) => ConditionValue::no(
             Reason::VerificationOverdue,
             format!("{latest}, and {why}; damage since then is not known; see \"kubectl tidemark tasks\""),
         ),
-        (None, Some(_)) => ConditionValue::yes(Reason::Verified, format!("{latest}, and are right")),
+        (None, Some(last)) => {
+            let drill = match (verification.drill, &last.last_drill) {
+                (DrillSchedule::None, _) => String::new(),
+                (DrillSchedule::Unavailable, _) => {
+                    "; no snapshot was restored to try it: this release cannot do that; leave \"spec.verify.drill\" out, or upgrade"
+                        .to_owned()
+                }
+                (DrillSchedule::Drill, Some(time)) => format!("; a snapshot was restored to try it at {}", time.0),
+                (DrillSchedule::Drill, None) => "; no snapshot was restored to try it yet".to_owned(),
+            };
+            ConditionValue::yes(Reason::Verified, format!("{latest}, and are right{drill}"))
+        }
         (None, None) => ConditionValue::unknown(Reason::Pending, format!("{latest}, and no verification was due yet")),
     }
 }

@@ -9,7 +9,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use tidemark_crds::{CronSchedule, ScheduleStatus, TaskType, WalStatus, WalTaskState};
+use tidemark_crds::{CronSchedule, ScheduleStatus, TaskType, WalStatus, WalTask, WalTaskState};
 
 use super::task_history::{IndexFigures, TaskHistory, created_at, ended_at, index_figures, state};
 use crate::controllers::wal::validate::{ValidatedSchedules, ValidatedSnapshots};
@@ -18,6 +18,8 @@ use crate::controllers::wal::validate::{ValidatedSchedules, ValidatedSnapshots};
 const MIN_INTERVAL: SignedDuration = SignedDuration::from_mins(10);
 /// Nor so soon after one that did not.
 const RETRY_INTERVAL: SignedDuration = SignedDuration::from_hours(1);
+/// A collection deletes what one saw that is this much earlier: objects are kept for a day.
+const COLLECTION_TIME: SignedDuration = SignedDuration::from_hours(25);
 
 /// What decides what is due, beside the time.
 #[derive(Clone, Copy, Debug)]
@@ -75,13 +77,24 @@ impl ScheduleInputs<'_> {
     pub(crate) fn outlook(&self, now: Timestamp) -> ScheduleOutlook {
         let (snapshot, verification) = (self.snapshot(now), self.verification(now));
         let cleanup = self.cleanup(now, snapshot.due.is_some());
-        let types = [(TaskType::Snapshot, snapshot), (TaskType::Cleanup, cleanup), (TaskType::Verify, verification)];
+        let gc = self.collection(now);
+        let types = [
+            (TaskType::Snapshot, snapshot),
+            (TaskType::Cleanup, cleanup),
+            (TaskType::Verify, verification),
+            (TaskType::GC, gc),
+        ];
         let due = types.iter().filter_map(|(r#type, outlook)| Some(DueTask { r#type: *r#type, slot: outlook.due? }));
         let time = |outlook: SlotOutlook| outlook.done.map(Time);
         ScheduleOutlook {
             due: due.collect(),
             next: types.iter().filter_map(|(_, outlook)| outlook.next).filter(|next| *next > now).min(),
-            done: ScheduleStatus { snapshot: time(snapshot), cleanup: time(cleanup), verify: time(verification) },
+            done: ScheduleStatus {
+                snapshot: time(snapshot),
+                cleanup: time(cleanup),
+                verify: time(verification),
+                gc: time(gc),
+            },
         }
     }
 
@@ -136,7 +149,7 @@ impl ScheduleInputs<'_> {
         let is_over = grew(snapshots.after_entries, index.entries, entries)
             || grew(snapshots.after_bytes, index.bytes, bytes)
             || old_at.is_some_and(|old_at| old_at <= now);
-        let spaced = self.tasks.last_ended(TaskType::Snapshot).and_then(|task| {
+        let spaced = self.tasks.ended(TaskType::Snapshot).next().and_then(|task| {
             let interval = if state(task) == Some(WalTaskState::Succeeded) { MIN_INTERVAL } else { RETRY_INTERVAL };
             ended_at(task)?.checked_add(interval).ok()
         });
@@ -208,6 +221,32 @@ impl ScheduleInputs<'_> {
         }
     }
 
+    fn collection(&self, now: Timestamp) -> SlotOutlook {
+        let outlook = self.slots(TaskType::GC, self.schedules.gc.as_ref(), now);
+        if self.tasks.active(TaskType::GC).is_some() {
+            outlook.waiting()
+        } else if self.status.generation.is_none() || self.has_no_garbage(now) {
+            outlook.skipped()
+        } else {
+            outlook
+        }
+    }
+
+    /// Whether a collection has found the index as it is now and no other task has left anything since. What it saw is deleted by one
+    /// that is so much later: until then, and after that one, there is nothing to delete.
+    fn has_no_garbage(&self, now: Timestamp) -> bool {
+        let Some(index) = self.index else { return false };
+        let written = self.tasks.last_written(TaskType::GC);
+        let is_of_present = |task: &&WalTask| {
+            index_figures(task).as_ref() == Some(index) && written.is_none_or(|written| written < created_at(task))
+        };
+        let same: Vec<_> = self.tasks.succeeded(TaskType::GC).take_while(is_of_present).map(created_at).collect();
+        same.first().zip(same.last()).is_some_and(|(newest, first)| {
+            let has_deleted = newest.duration_since(*first) >= COLLECTION_TIME;
+            has_deleted || now.duration_since(*first) < COLLECTION_TIME
+        })
+    }
+
     /// The slots of a schedule, as if there were always something to do.
     fn slots(&self, r#type: TaskType, cron: Option<&CronSchedule>, now: Timestamp) -> SlotOutlook {
         let Some(cron) = cron else { return SlotOutlook::default() };
@@ -233,12 +272,13 @@ impl SlotOutlook {
 
 /// Up to when a schedule is done with.
 pub(crate) fn schedule_done(status: Option<&ScheduleStatus>, r#type: TaskType) -> Option<Timestamp> {
-    let ScheduleStatus { snapshot, cleanup, verify } = status?;
+    let ScheduleStatus { snapshot, cleanup, verify, gc } = status?;
     let done = match r#type {
         TaskType::Snapshot => snapshot,
         TaskType::Cleanup => cleanup,
         TaskType::Verify => verify,
-        TaskType::GC | TaskType::Reindex | TaskType::Restore | TaskType::Promote => &None,
+        TaskType::GC => gc,
+        TaskType::Reindex | TaskType::Restore | TaskType::Promote => &None,
     };
     done.as_ref().map(|time| time.0)
 }

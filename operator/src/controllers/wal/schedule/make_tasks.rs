@@ -131,7 +131,8 @@ fn set_done(done: &mut ScheduleStatus, due: DueTask) {
         TaskType::Snapshot => &mut done.snapshot,
         TaskType::Cleanup => &mut done.cleanup,
         TaskType::Verify => &mut done.verify,
-        TaskType::GC | TaskType::Reindex | TaskType::Restore | TaskType::Promote => return,
+        TaskType::GC => &mut done.gc,
+        TaskType::Reindex | TaskType::Restore | TaskType::Promote => return,
     };
     // A schedule without times remembers nothing.
     if let Some(place) = place {

@@ -49,9 +49,9 @@ impl TaskHistory {
         self.of_type(r#type).find(|task| !is_ended(task))
     }
 
-    /// The task of this type that ended last, however it did.
-    pub(crate) fn last_ended(&self, r#type: TaskType) -> Option<&WalTask> {
-        self.of_type(r#type).find(|task| is_ended(task))
+    /// Those of this type that have ended, however they did, the last one first.
+    pub(crate) fn ended(&self, r#type: TaskType) -> impl Iterator<Item = &WalTask> {
+        self.of_type(r#type).filter(|task| is_ended(task))
     }
 
     /// Those of this type that succeeded, the last one first.
@@ -63,6 +63,16 @@ impl TaskHistory {
     pub(crate) fn done_until(&self, r#type: TaskType) -> Option<Timestamp> {
         let slots = self.of_type(r#type).filter_map(slot);
         slots.chain(self.of_type(r#type).filter_map(ended_at)).max()
+    }
+
+    /// When a task last ended, however it did, that may have written something, other than those of this type.
+    pub(crate) fn last_written(&self, other_than: TaskType) -> Option<Timestamp> {
+        let others = self
+            .tasks
+            .iter()
+            .map(AsRef::as_ref)
+            .filter(|task: &&WalTask| task.spec.r#type != other_than && task.spec.r#type.command().writes);
+        others.filter(|task| state(task) != Some(WalTaskState::Rejected)).filter_map(ended_at).max()
     }
 
     /// Those that schedules made and that are not kept any more.

@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 use tidemark_crds::{
-    CleanupStatus, RecoveryWindow, SnapshotStatus, TaskFigures, TaskType, VerificationStatus, WalStatus, WalTask,
+    CleanupStatus, RecoveryWindow, RestoreStatus, SnapshotStatus, TaskFigures, TaskType, VerificationStatus, WalStatus,
+    WalTask,
 };
 
 use super::task_history::{TaskHistory, ended_at, index_figures};
@@ -26,6 +27,8 @@ pub(crate) fn apply_results(status: &mut WalStatus, tasks: &TaskHistory) {
             time: Time(time),
             deleted_entries: result.deleted_entries.and_then(api_number),
             deleted_bytes: result.deleted_bytes.and_then(api_number),
+            log_entries: left(result.entries, result.deleted_entries),
+            log_bytes: left(result.bytes, result.deleted_bytes),
         });
     }
     if let Some((task, time)) = newest(TaskType::Verify)
@@ -39,6 +42,20 @@ pub(crate) fn apply_results(status: &mut WalStatus, tasks: &TaskHistory) {
     if let Some(window) = recovery_window(tasks) {
         status.recovery_window = Some(window);
     }
+    status.restored = restored(status.restored.take(), tasks);
+}
+
+/// What the last restore made, unless it was promoted since.
+fn restored(before: Option<RestoreStatus>, tasks: &TaskHistory) -> Option<RestoreStatus> {
+    let newest = |r#type| tasks.succeeded(r#type).find_map(|task| Some((task, ended_at(task)?)));
+    let made = newest(TaskType::Restore).map(|(task, time)| {
+        let TaskFigures { generation, cursor, .. } = result(task);
+        RestoreStatus { time: Time(time), generation, cursor: cursor.map(Time) }
+    });
+    // The task may be gone by now.
+    let last = made.filter(|made| before.as_ref().is_none_or(|before| before.time <= made.time)).or(before)?;
+    let promoted = newest(TaskType::Promote).is_some_and(|(_, promoted)| promoted > last.time.0);
+    (!promoted).then_some(last)
 }
 
 fn snapshot(task: &WalTask, time: Timestamp) -> SnapshotStatus {
@@ -77,6 +94,11 @@ fn has_drill(task: &WalTask) -> bool {
 
 fn is_newer(time: Timestamp, before: Option<&Time>) -> bool {
     before.is_none_or(|before| time >= before.0)
+}
+
+/// What is left in the log of what it had.
+fn left(had: Option<u64>, deleted: Option<u64>) -> Option<i64> {
+    had.zip(deleted).and_then(|(had, deleted)| api_number(had.saturating_sub(deleted)))
 }
 
 /// A number as the API knows numbers.

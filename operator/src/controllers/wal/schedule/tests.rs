@@ -18,7 +18,7 @@ use crate::{
     condition_value::ConditionValue,
     controllers::wal::{
         evaluate::{ProtectionInputs, snapshot_current, verified},
-        validate::{ValidatedSchedules, ValidatedSnapshots, validated_schedules::ValidatedVerification},
+        validate::{DrillSchedule, ValidatedSchedules, ValidatedSnapshots, validated_schedules::ValidatedVerification},
     },
 };
 
@@ -52,7 +52,7 @@ impl ScheduleCase {
             ..ValidatedSchedules::default()
         };
         let done = Some(Time(at(DONE)));
-        let done = ScheduleStatus { snapshot: done.clone(), cleanup: done.clone(), verify: done };
+        let done = ScheduleStatus { snapshot: done.clone(), cleanup: done.clone(), verify: done.clone(), gc: done };
         let status = WalStatus { schedules: Some(done), generation: Some("g1".to_owned()), ..WalStatus::default() };
         Self { schedules, tasks: Vec::new(), status, index: Some(figures(100, 1000)) }
     }
@@ -307,7 +307,7 @@ fn a_cleanup_that_left_nothing_is_not_repeated_before_something_comes() {
 fn a_verification_needs_an_index_and_no_change() {
     let mut case = ScheduleCase::new();
     let cron = Some(cron("0 5 * * 0"));
-    let verification = Some(ValidatedVerification { cron, drill: true });
+    let verification = Some(ValidatedVerification { cron, drill: DrillSchedule::Drill });
     case.schedules = ValidatedSchedules { verification, ..ValidatedSchedules::default() };
     let sunday = "2026-11-22T05:00:00Z";
     assert_eq!(case.due(sunday), ["Verify 2026-11-22T05:00:00Z"]);
@@ -315,6 +315,40 @@ fn a_verification_needs_an_index_and_no_change() {
     assert_eq!(case.due(sunday), ["Verify 2026-11-22T05:00:00Z"], "it reads the store");
     case.status.generation = None;
     assert!(case.due(sunday).is_empty());
+}
+
+#[test]
+fn a_collection_deletes_what_was_seen_a_day_before_and_then_there_is_nothing() {
+    let mut case = ScheduleCase::new();
+    case.schedules = ValidatedSchedules { gc: Some(cron("0 2 * * *")), ..ValidatedSchedules::default() };
+    let collected = |slot: &str| task(TaskType::GC, slot, Some("Succeeded"), &figures(100, 1000));
+    assert_eq!(case.due("2026-11-21T02:00:00Z"), ["GC 2026-11-21T02:00:00Z"]);
+    case = case.task(collected("2026-11-21T02:00:00Z"));
+    assert!(case.due("2026-11-22T02:00:00Z").is_empty(), "what it saw is not a day old");
+    assert_eq!(case.outlook("2026-11-22T02:00:00Z").done.gc, Some(Time(at("2026-11-22T02:00:00Z"))));
+    assert_eq!(case.due("2026-11-23T02:00:00Z"), ["GC 2026-11-23T02:00:00Z"]);
+    case = case.task(collected("2026-11-23T02:00:00Z"));
+    for day in 24..29 {
+        assert!(case.due(&format!("2026-11-{day}T02:00:00Z")).is_empty(), "nothing has changed");
+    }
+    let four = "2026-11-24T02:00:00Z";
+    let compacted = ScheduleCase { index: Some(figures(100, 900)), tasks: case.tasks.clone(), ..ScheduleCase::new() };
+    let compacted = ScheduleCase { schedules: case.schedules.clone(), ..compacted };
+    assert_eq!(compacted.due(four), [format!("GC {four}")], "a compaction leaves objects");
+    let left = case.task(snapshot("2026-11-23T03:00:00Z", "Failed", 100));
+    assert_eq!(left.due(four), [format!("GC {four}")], "and so does a task");
+}
+
+#[test]
+fn a_collection_needs_an_index_and_is_not_made_twice() {
+    let mut case = ScheduleCase::new();
+    case.schedules = ValidatedSchedules { gc: Some(cron("0 2 * * *")), ..ValidatedSchedules::default() };
+    case.status.generation = None;
+    assert!(case.due("2026-11-21T02:00:00Z").is_empty());
+    case.status.generation = Some("g1".to_owned());
+    let running = case.task(task(TaskType::GC, "2026-11-21T01:00:00Z", Some("Running"), &figures(100, 1000)));
+    assert!(running.due("2026-11-21T02:00:00Z").is_empty());
+    assert_eq!(running.outlook("2026-11-21T02:00:00Z").done.gc, Some(Time(at(DONE))));
 }
 
 #[test]
@@ -355,7 +389,7 @@ fn results_become_a_part_of_the_status_and_stay_when_the_tasks_are_gone() {
     let window = json!({"first": "2026-11-01T00:00:00Z", "last": "2026-11-21T03:00:00Z"});
     taken["status"]["result"] = json!({"snapshot": "s-1", "recoveryWindow": window});
     let mut cleaned = task(TaskType::Cleanup, "2026-11-21T04:00:00Z", Some("Succeeded"), &figures(100, 1000));
-    cleaned["status"]["result"] = json!({"deletedEntries": 7, "deletedBytes": 70});
+    cleaned["status"]["result"] = json!({"entries": 10, "bytes": 100, "deletedEntries": 7, "deletedBytes": 70});
     let mut tried = cleaned.clone();
     tried["metadata"]["name"] = json!("by-hand");
     tried["spec"]["cleanup"] = json!({"dryRun": true});
@@ -380,6 +414,7 @@ fn results_become_a_part_of_the_status_and_stay_when_the_tasks_are_gone() {
         (cleanup.time.0, cleanup.deleted_entries, cleanup.deleted_bytes),
         (at("2026-11-21T04:10:00Z"), Some(7), Some(70))
     );
+    assert_eq!((cleanup.log_entries, cleanup.log_bytes), (Some(3), Some(30)));
     let drilled = status.last_verification.clone().unwrap();
     let drilled_at = Some(Time(at("2026-11-22T05:10:00Z")));
     assert_eq!((drilled.damaged, &drilled.last_drill), (Some(0), &drilled_at));
@@ -391,6 +426,33 @@ fn results_become_a_part_of_the_status_and_stay_when_the_tasks_are_gone() {
     let before = status.clone();
     apply_results(&mut status, &TaskHistory::default());
     assert_eq!(status, before);
+}
+
+#[test]
+fn a_restore_is_told_until_it_is_promoted() {
+    let restored = |slot: &str, generation: &str| {
+        let mut restored = task(TaskType::Restore, slot, Some("Succeeded"), &figures(1, 1));
+        restored["spec"]["restore"] = json!({"latest": true});
+        restored["status"]["result"] = json!({"generation": generation, "cursor": "2026-11-20T00:00:00Z"});
+        restored
+    };
+    let promoted = |slot: &str, state: &str| task(TaskType::Promote, slot, Some(state), &figures(1, 1));
+    let told = |case: &ScheduleCase, status: &mut WalStatus| {
+        apply_results(status, &case.history());
+        status.restored.clone().and_then(|restored| restored.generation)
+    };
+    let mut status = WalStatus::default();
+    let mut case = ScheduleCase::new().task(promoted("2026-11-20T00:00:00Z", "Succeeded"));
+    assert_eq!(told(&case, &mut status), None);
+    case = case.task(restored("2026-11-21T00:00:00Z", "g2")).task(promoted("2026-11-21T01:00:00Z", "Failed"));
+    assert_eq!(told(&case, &mut status).as_deref(), Some("g2"));
+    assert_eq!(status.restored.as_ref().unwrap().cursor, Some(Time(at("2026-11-20T00:00:00Z"))));
+    assert_eq!(told(&ScheduleCase::new(), &mut status).as_deref(), Some("g2"), "its task is gone");
+    case = case.task(restored("2026-11-22T00:00:00Z", "g3"));
+    assert_eq!(told(&case, &mut status).as_deref(), Some("g3"));
+    case = case.task(promoted("2026-11-22T01:00:00Z", "Succeeded"));
+    assert_eq!(told(&case, &mut status), None);
+    assert_eq!(told(&case, &mut status), None, "it stays so");
 }
 
 /// `SnapshotCurrent` and `Verified` at some time, as `status/reason: message`.
@@ -479,7 +541,8 @@ fn whether_index_and_archive_were_verified_lately() {
     let said = |case: &ScheduleCase, now| conditions(case, now, None, None)[1].clone();
     let mut case = ScheduleCase::new();
     says(&said(&case, DONE), "False/NotScheduled", &["spec.verify"]);
-    case.schedules.verification = Some(ValidatedVerification { cron: Some(cron("0 5 * * 0")), drill: false });
+    case.schedules.verification =
+        Some(ValidatedVerification { cron: Some(cron("0 5 * * 0")), drill: DrillSchedule::None });
     says(&said(&case, "2026-11-22T05:30:00Z"), "Unknown/Pending", &["never verified"]);
     says(&said(&case, "2026-11-22T06:00:00Z"), "False/VerificationOverdue", &["due at 2026-11-22T05:00:00Z"]);
     let verified = case.task(task(TaskType::Verify, "2026-11-22T05:00:00Z", Some("Succeeded"), &figures(1, 1)));
@@ -490,6 +553,39 @@ fn whether_index_and_archive_were_verified_lately() {
     damaged["status"]["result"] = json!({"damaged": 2});
     let damaged = failed.task(damaged);
     says(&said(&damaged, "2026-11-30T06:00:00Z"), "False/VerificationFailed", &["2 objects"]);
+}
+
+#[test]
+fn a_verification_that_was_rejected_found_no_damage_and_hides_none() {
+    let said = |case: &ScheduleCase, now| conditions(case, now, None, None)[1].clone();
+    let verify = |slot: &str, state: &str| task(TaskType::Verify, slot, Some(state), &figures(1, 1));
+    let mut case = ScheduleCase::new();
+    case.schedules.verification =
+        Some(ValidatedVerification { cron: Some(cron("0 5 * * *")), drill: DrillSchedule::Drill });
+    let rejected = case.task(verify("2026-11-22T05:00:00Z", "Rejected"));
+    let words = ["was not run: it says", "never verified"];
+    says(&said(&rejected, "2026-11-22T05:30:00Z"), "False/VerificationOverdue", &words);
+    let failed = rejected.task(verify("2026-11-21T05:00:00Z", "Failed"));
+    says(&said(&failed, "2026-11-22T05:30:00Z"), "False/VerificationFailed", &["do not delete"]);
+    let mut by_hand = verify("2026-11-23T09:00:00Z", "Rejected");
+    by_hand["metadata"]["labels"] = json!({});
+    let right = failed.task(verify("2026-11-23T05:00:00Z", "Succeeded")).task(by_hand);
+    says(&said(&right, "2026-11-23T12:00:00Z"), "True/Verified", &["no snapshot was restored to try it yet"]);
+}
+
+#[test]
+fn what_is_said_of_a_drill_is_what_the_last_one_was() {
+    let said = |case: &ScheduleCase, now| conditions(case, now, None, None)[1].clone();
+    let mut case = ScheduleCase::new();
+    let cron = Some(cron("0 5 * * *"));
+    let mut drill = task(TaskType::Verify, "2026-11-22T05:00:00Z", Some("Succeeded"), &figures(1, 1));
+    drill["spec"]["verify"] = json!({"drill": true});
+    case.schedules.verification = Some(ValidatedVerification { cron, drill: DrillSchedule::Drill });
+    let mut tried = case.task(drill);
+    let now = "2026-11-22T05:30:00Z";
+    says(&said(&tried, now), "True/Verified", &["restored to try it at 2026-11-22T05:10:00Z"]);
+    tried.schedules.verification.as_mut().unwrap().drill = DrillSchedule::Unavailable;
+    says(&said(&tried, now), "True/Verified", &["this release cannot do that", "spec.verify.drill"]);
 }
 
 proptest! {

@@ -3,30 +3,33 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use tidemark_crds::{CronSchedule, Reason, SnapshotsSpec, WalSpec};
+use tidemark_crds::{CronSchedule, DRILL_AVAILABLE, Reason, SnapshotsSpec, WalSpec};
 
 use super::{
     refusal::{RefusalList, SpecRefusal},
     validated::ValidatedLog,
-    validated_schedules::{ValidatedSchedules, ValidatedSnapshots, ValidatedVerification},
+    validated_schedules::{DrillSchedule, ValidatedSchedules, ValidatedSnapshots, ValidatedVerification},
 };
 
 /// The schedules of a WAL with this log.
 pub(super) fn schedules(spec: &WalSpec, log: &ValidatedLog, refusals: &mut RefusalList) -> ValidatedSchedules {
     let snapshots = spec.snapshots.as_ref().map(|spec| snapshots(spec, refusals));
-    let (of_cleanup, of_verify) = (&spec.cleanup, spec.verify.as_ref());
+    let (of_cleanup, of_verify, of_gc) = (&spec.cleanup, spec.verify.as_ref(), spec.gc.as_ref());
     // Also of one that is not enabled: it would be refused when it is.
     let cleanup = cron("spec.cleanup", &of_cleanup.schedule, &of_cleanup.time_zone, refusals);
     let verification = of_verify.map(|spec| ValidatedVerification {
         cron: cron("spec.verify", &spec.schedule, &spec.time_zone, refusals),
-        drill: spec.drill,
+        drill: if spec.drill { DrillSchedule::of(DRILL_AVAILABLE) } else { DrillSchedule::None },
     });
-    ValidatedSchedules {
+    let gc = of_gc.and_then(|spec| cron("spec.gc", &spec.schedule, &spec.time_zone, refusals));
+    let schedules = ValidatedSchedules {
         snapshots,
         cleanup: cleanup.filter(|_| of_cleanup.enabled),
         verification,
+        gc,
         settling: settling(log),
-    }
+    };
+    schedules.only(|r#type| r#type.command().available)
 }
 
 fn snapshots(spec: &SnapshotsSpec, refusals: &mut RefusalList) -> ValidatedSnapshots {

@@ -85,7 +85,7 @@ mod tests {
     }
 
     /// Fields of the spec that no data pod is made of.
-    const NONE: [&str; 7] = ["suspend", "deletionPolicy", "jobs", "archive", "snapshots", "cleanup", "verify"];
+    const NONE: [&str; 8] = ["suspend", "deletionPolicy", "jobs", "archive", "snapshots", "cleanup", "verify", "gc"];
 
     /// A new field of the spec fails this test until it is decided whether pods are made of it.
     #[test]

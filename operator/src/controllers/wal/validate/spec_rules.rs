@@ -6,8 +6,8 @@ use ipnet::IpNet;
 use k8s_openapi::api::{core::v1::ResourceRequirements, networking::v1::NetworkPolicyPeer};
 use tidemark_crds::{
     AuthType, ByteSize, CacheSpec, CleanupSpec, CredentialsType, LogPlace, PodTemplate, PodTemplateSettings, Reason,
-    RoleSpec, ServiceType, StorageCredentials, StorageSpec, TimeSpan, Wal, WalSpec, is_web_origin, names,
-    names::WalComponent, parse_quantity_millis,
+    RoleSpec, ServiceType, SnapshotCopySpec, StorageCredentials, StorageSpec, TimeSpan, Wal, WalSpec, is_web_origin,
+    names, names::WalComponent, parse_quantity_millis,
 };
 
 use super::{
@@ -27,11 +27,20 @@ pub(super) fn stores(spec: &WalSpec, refusals: &mut RefusalList) -> Option<WalSt
     let log = store(StorePlace::Log, spec.log.storage.as_ref(), common, refusals);
     let metadata = store(StorePlace::Metadata, spec.metadata.storage.as_ref(), common, refusals);
     let index = store(StorePlace::Index, spec.index.storage.as_ref(), common, refusals);
+    let copy = match copy_to(spec) {
+        Some(to) => Some((to.url.clone(), store(StorePlace::Copy, to.storage.as_ref(), common, refusals)?)),
+        None => None,
+    };
     Some(WalStores {
         log: (spec.log.url.clone(), log?),
         metadata: (spec.metadata.urls.clone(), metadata?),
         index: (spec.index.url.clone(), index?),
+        copy,
     })
+}
+
+fn copy_to(spec: &WalSpec) -> Option<&SnapshotCopySpec> {
+    spec.snapshots.as_ref()?.copy_to.as_ref()
 }
 
 fn store(
@@ -40,9 +49,9 @@ fn store(
     common: Option<&StorageSpec>,
     refusals: &mut RefusalList,
 ) -> Option<ValidatedStore> {
-    let path = own.map_or_else(|| "spec.storage".to_owned(), |_| format!("spec.{}.storage", place.as_str()));
+    let path = own.map_or_else(|| "spec.storage".to_owned(), |_| format!("{}.storage", place.field()));
     let Some(storage) = own.or(common) else {
-        refusals.spec(format!("neither \"spec.storage\" nor \"spec.{}.storage\" is there; add one", place.as_str()));
+        refusals.spec(format!("neither \"spec.storage\" nor \"{}.storage\" is there; add one", place.field()));
         return None;
     };
     let StorageSpec { endpoint, region, account, allow_http, ca_ref, credentials } = storage;
@@ -77,13 +86,19 @@ fn check_urls(spec: &WalSpec, refusals: &mut RefusalList) {
     let log = ("spec.log.url", &spec.log.url);
     let index = ("spec.index.url", &spec.index.url);
     let metadata = spec.metadata.urls.iter().map(|url| ("spec.metadata.urls", url));
-    let all: Vec<_> = [log, index].into_iter().chain(metadata.clone()).collect();
+    let copy = copy_to(spec).map(|to| ("spec.snapshots.copyTo.url", &to.url));
+    let all: Vec<_> = [log, index].into_iter().chain(metadata.clone()).chain(copy).collect();
     for (path, url) in &all {
         if !["s3://", "gs://", "az://"].iter().any(|scheme| url.starts_with(scheme)) {
             refusals.spec(format!("\"{path}\" is \"{url}\"; it starts with s3://, gs:// or az://"));
         }
     }
-    let pairs = [(log, index)].into_iter().chain(metadata.flat_map(|metadata| [(log, metadata), (index, metadata)]));
+    let of_copy = copy.into_iter().flat_map(|copy| {
+        let others = [log, index].into_iter().chain(metadata.clone());
+        others.map(move |other| (other, copy)).collect::<Vec<_>>()
+    });
+    let of_metadata = metadata.clone().flat_map(|metadata| [(log, metadata), (index, metadata)]);
+    let pairs: Vec<_> = [(log, index)].into_iter().chain(of_metadata).chain(of_copy).collect();
     for ((one, a), (other, b)) in pairs {
         if below(a, b) || below(b, a) {
             refusals
@@ -170,7 +185,6 @@ pub(super) fn jobs(wal: &Wal, refusals: &mut RefusalList) -> Option<ValidatedJob
         cleanup_account_annotations,
         archive: spec.archive.enabled,
         keep_snapshots: spec.snapshots.as_ref().map(|snapshots| snapshots.keep_last.max(1)),
-        copy_to: spec.snapshots.as_ref().and_then(|snapshots| Some(snapshots.copy_to.as_ref()?.url.clone())),
         cleanup: cleanup(&spec.cleanup, refusals)?,
         role,
     })

@@ -60,7 +60,7 @@ fn a_wal_is_read_into_what_works() {
     assert_eq!((wal.log.max_entry_bytes, wal.log.max_descriptor_bytes), (1 << 20, 16 << 20));
     assert_eq!(wal.log.clock_tolerance, Duration::from_secs(1));
     assert_eq!(wal.stores.log.1.access, ValidatedCredentials::Secret("keys".to_owned()));
-    assert_eq!(wal.stores.each().map(|(_, store)| store.folder), ["storage"; 3]);
+    assert!(wal.stores.with_copy().iter().all(|(_, store)| store.folder == "storage"));
     assert_eq!((wal.search.replicas, wal.search.token_secret.as_deref()), (1, None));
     assert!(wal.indexer.compaction && !wal.indexer.suspended && !wal.purging);
     assert_eq!(wal.owner_reference.controller, Some(true));
@@ -70,10 +70,39 @@ fn a_wal_is_read_into_what_works() {
 fn a_place_with_a_store_of_its_own_takes_it_whole() {
     let own = json!({"endpoint": "https://other", "account": "acct", "credentials": {"type": "WorkloadIdentity"}});
     let wal = validate(&wal(with("/index/storage", own)), "c1").unwrap();
-    let [_, _, (_, index)] = wal.stores.each();
+    let (_, index) = &wal.stores.index;
     assert_eq!((index.folder, index.region.as_deref(), index.account.as_deref()), ("index", None, Some("acct")));
     assert_eq!(index.access, ValidatedCredentials::WorkloadIdentity);
     assert_eq!(wal.stores.log.1.folder, "storage");
+}
+
+#[test]
+fn copies_of_snapshots_are_reached_by_a_store_of_their_own_or_by_the_common_one() {
+    let copy = |more: Value| {
+        let mut to = json!({"url": "gs://dr/a"});
+        to.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        with("/snapshots", json!({"copyTo": to}))
+    };
+    let common = validate(&wal(copy(json!({}))), "c1").unwrap().stores;
+    let (url, store) = common.copy.clone().unwrap();
+    assert_eq!((url.as_str(), store), ("gs://dr/a", common.log.1.clone()));
+    assert_eq!(common.of_index().len(), 3, "pods that copy nothing do not have it");
+    let own = json!({"storage": {"credentials": {"type": "Secret", "secretRef": {"name": "dr"}}}});
+    let (_, store) = validate(&wal(copy(own)), "c1").unwrap().stores.copy.unwrap();
+    assert_eq!((store.folder, store.access), ("copy", ValidatedCredentials::Secret("dr".to_owned())));
+    let plain = json!({"storage": {"endpoint": "http://s3", "credentials": {"type": "WorkloadIdentity"}}});
+    assert!(only_refusal(copy(plain)).1.starts_with("\"spec.snapshots.copyTo.storage.endpoint\" is plain http"));
+    let mut separate = copy(json!({}));
+    let storage = separate.as_object_mut().unwrap().remove("storage").unwrap();
+    for place in ["log", "metadata", "index"] {
+        separate[place]["storage"] = storage.clone();
+    }
+    assert!(only_refusal(separate).1.contains("nor \"spec.snapshots.copyTo.storage\" is there"));
+    for (place, url) in [("log", spec()["log"]["url"].clone()), ("metadata", spec()["metadata"]["urls"][0].clone())] {
+        let below = json!({"url": format!("{}/copies", url.as_str().unwrap())});
+        let (_, message) = only_refusal(copy(below));
+        assert!(message.contains(place) && message.contains("spec.snapshots.copyTo.url"), "{message}");
+    }
 }
 
 #[test]
@@ -223,7 +252,7 @@ fn only_a_deleted_wal_with_policy_purge_is_purging() {
 fn schedules_are_read_as_the_spec_writes_them() {
     let read = |pointer: &str, value: Value| validate(&wal(with(pointer, value)), "c1").unwrap().schedules;
     let none = validate(&wal(spec()), "c1").unwrap().schedules;
-    assert_eq!((none.snapshots, none.cleanup, none.verification), (None, None, None));
+    assert_eq!((none.snapshots, none.cleanup, none.verification, none.gc), (None, None, None, None));
     let hours = jiff::SignedDuration::from_hours;
     // Expiry, request timeout and visibility delay, audit window, and an hour.
     assert_eq!(none.settling, hours(1 + 24 + 1) + jiff::SignedDuration::from_secs(1800 + 60 + 10));
@@ -239,7 +268,22 @@ fn schedules_are_read_as_the_spec_writes_them() {
     let verification = read("/verify", json!({"schedule": "0 6 1 * *", "timeZone": "Asia/Tokyo", "drill": false}))
         .verification
         .unwrap();
-    assert_eq!((verification.cron, verification.drill), (CronSchedule::parse("0 6 1 * *", "Asia/Tokyo").ok(), false));
+    assert_eq!(
+        (verification.cron, verification.drill),
+        (CronSchedule::parse("0 6 1 * *", "Asia/Tokyo").ok(), DrillSchedule::None)
+    );
+    let drill = read("/verify", json!({"drill": true})).verification.unwrap().drill;
+    assert_eq!(drill == DrillSchedule::Drill, tidemark_crds::DRILL_AVAILABLE);
+    assert_eq!(read("/gc", json!({})).gc, CronSchedule::parse("0 2 * * 6", "Etc/UTC").ok());
+    assert_eq!(read("/gc", json!({"schedule": ""})).gc, None);
+    let mut cleaned = with("/snapshots", json!({}));
+    cleaned["cleanup"] = json!({"enabled": true});
+    let cleanup = validate(&wal(cleaned), "c1").unwrap().schedules.cleanup;
+    assert_eq!(
+        cleanup.is_some(),
+        tidemark_crds::TaskType::Cleanup.command().available,
+        "no task that would be rejected"
+    );
 }
 
 #[test]
@@ -261,6 +305,7 @@ fn a_schedule_that_cannot_be_followed_is_refused() {
             "\"spec.cleanup.schedule\": cron expression \"0 4 31 2 *\" matches no day",
         ),
         ("/verify", json!({"schedule": "@weekly"}), "\"spec.verify.schedule\": invalid cron expression \"@weekly\""),
+        ("/gc", json!({"timeZone": "Mars/Phobos"}), "\"spec.gc.timeZone\": unknown time zone \"Mars/Phobos\""),
     ] {
         let (reason, message) = only_refusal(with(pointer, value));
         assert_eq!(reason, Reason::ScheduleInvalid);

@@ -25,7 +25,7 @@ pub struct ValidatedWal {
     pub owner_reference: OwnerReference,
     /// What its indexer registers as the owner of the index.
     pub owner: String,
-    /// Where log, metadata and index are, and how to get at them.
+    /// Where log, metadata, index and copies of snapshots are, and how to get at them.
     pub stores: WalStores,
     /// How the log is read.
     pub log: ValidatedLog,
@@ -101,8 +101,6 @@ pub struct ValidatedJobs {
     pub archive: bool,
     /// How many verified snapshots stay; `None`: all.
     pub keep_snapshots: Option<i32>,
-    /// Where snapshots are copied to.
-    pub copy_to: Option<String>,
     /// What a cleanup deletes.
     pub cleanup: ValidatedCleanup,
 }

@@ -1,6 +1,6 @@
-//! Where log, metadata and index are, and the access to them.
+//! Where log, metadata and index are, and where snapshots are copied to, and the access to them.
 
-/// Where log, metadata and index are, and how to get at them.
+/// Where log, metadata and index are, and where snapshots are copied to, and how to get at them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WalStores {
     /// The log: its URL and access.
@@ -9,12 +9,24 @@ pub struct WalStores {
     pub metadata: (Vec<String>, ValidatedStore),
     /// The index: its URL and access.
     pub index: (String, ValidatedStore),
+    /// What snapshots are copied to, if the spec names it: its URL and access.
+    pub copy: Option<(String, ValidatedStore)>,
 }
 
 impl WalStores {
-    /// The places in one order, each with its access.
-    pub fn each(&self) -> [(StorePlace, &ValidatedStore); 3] {
-        [(StorePlace::Log, &self.log.1), (StorePlace::Metadata, &self.metadata.1), (StorePlace::Index, &self.index.1)]
+    /// The places in one order, each with its access, without that of copies: pods that copy nothing need no right there.
+    pub fn of_index(&self) -> Vec<(StorePlace, &ValidatedStore)> {
+        vec![
+            (StorePlace::Log, &self.log.1),
+            (StorePlace::Metadata, &self.metadata.1),
+            (StorePlace::Index, &self.index.1),
+        ]
+    }
+
+    /// [`WalStores::of_index`] and that of copies, if there is one.
+    pub fn with_copy(&self) -> Vec<(StorePlace, &ValidatedStore)> {
+        let copy = self.copy.as_ref().map(|(_, store)| (StorePlace::Copy, store));
+        self.of_index().into_iter().chain(copy).collect()
     }
 
     /// The URLs of a place.
@@ -23,6 +35,7 @@ impl WalStores {
             StorePlace::Log => std::slice::from_ref(&self.log.0),
             StorePlace::Metadata => &self.metadata.0,
             StorePlace::Index => std::slice::from_ref(&self.index.0),
+            StorePlace::Copy => self.copy.as_ref().map_or(&[], |(url, _)| std::slice::from_ref(url)),
         }
     }
 }
@@ -36,6 +49,8 @@ pub enum StorePlace {
     Metadata,
     /// The index.
     Index,
+    /// Copies of the snapshots.
+    Copy,
 }
 
 impl StorePlace {
@@ -45,6 +60,17 @@ impl StorePlace {
             Self::Log => "log",
             Self::Metadata => "metadata",
             Self::Index => "index",
+            Self::Copy => "copy",
+        }
+    }
+
+    /// The field of the spec that describes it.
+    pub const fn field(self) -> &'static str {
+        match self {
+            Self::Log => "spec.log",
+            Self::Metadata => "spec.metadata",
+            Self::Index => "spec.index",
+            Self::Copy => "spec.snapshots.copyTo",
         }
     }
 }
