@@ -270,7 +270,8 @@ mod tests {
         let encoded = OperatorMetrics::new().encode().unwrap();
         for row in TASK_COMMANDS {
             for state in ["Succeeded", "Failed", "Rejected"] {
-                let line = format!("tidemark_operator_tasks_ended_total{{type=\"{}\",state=\"{state}\"}} 0\n", row.r#type);
+                let line =
+                    format!("tidemark_operator_tasks_ended_total{{type=\"{}\",state=\"{state}\"}} 0\n", row.r#type);
                 assert!(encoded.contains(&line), "{line}");
             }
         }

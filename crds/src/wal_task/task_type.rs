@@ -43,9 +43,9 @@ pub const TASK_COMMANDS: [TaskCommand; 7] = [
     TaskCommand { r#type: TaskType::Cleanup, command: "cleanup", writes: true, available: true },
     TaskCommand { r#type: TaskType::Verify, command: "verify", writes: false, available: true },
     TaskCommand { r#type: TaskType::GC, command: "gc", writes: true, available: true },
-    TaskCommand { r#type: TaskType::Reindex, command: "reindex", writes: true, available: false },
-    TaskCommand { r#type: TaskType::Restore, command: "restore", writes: true, available: false },
-    TaskCommand { r#type: TaskType::Promote, command: "promote", writes: true, available: false },
+    TaskCommand { r#type: TaskType::Reindex, command: "reindex", writes: true, available: true },
+    TaskCommand { r#type: TaskType::Restore, command: "restore", writes: true, available: true },
+    TaskCommand { r#type: TaskType::Promote, command: "promote", writes: true, available: true },
 ];
 
 /// Whether the command of [`TaskType::Verify`] has drills (`--restore-drill`) in this release. A task that asks for one without is

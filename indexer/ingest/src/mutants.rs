@@ -7,9 +7,7 @@ use tidemark_catalog::{CompactionResult, Manifest};
 use tidemark_store::{StoreError, StoreSecond, mutant_hooks};
 use tidemark_wal::{ListedEntry, Outcome};
 
-use crate::{
-    cleanup::HoldReason, corrected_totals::CorrectedTotals, engine::RecordMarks, record::OperationRecord,
-};
+use crate::{cleanup::HoldReason, corrected_totals::CorrectedTotals, engine::RecordMarks, record::OperationRecord};
 
 /// Entries in token order, as a listing shows them.
 type ListedEntries = BoxStream<'static, Result<ListedEntry, StoreError>>;

@@ -192,8 +192,9 @@ mod tests {
         root.ensure(&parameters).await.unwrap();
         let floor = LogCursor(StoreSecond::from_unix(1_800_000_000));
         let extent = ArchiveExtent { version: 1, hash: String::new(), end: floor };
-        let raise =
-            |root: Option<&RootState>| root.cloned().unwrap_or_default().raise_floor(floor, "memory:///archive", &extent);
+        let raise = |root: Option<&RootState>| {
+            root.cloned().unwrap_or_default().raise_floor(floor, "memory:///archive", &extent)
+        };
         let before = root.head().await.unwrap();
         root.chain().append(None, raise).await.unwrap();
         let chain = IndexChain::open(&index, Generation::first(), entropy);

@@ -38,7 +38,7 @@ impl LogArchive for TableArchive {
         self.0.store().url().to_string()
     }
 
-    async fn version(&self, extent: &ArchiveExtent) -> Result<Option<ArchiveVersion>, SnapshotError> {
+    async fn remembered_version(&self, extent: &ArchiveExtent) -> Result<Option<ArchiveVersion>, SnapshotError> {
         let version = self.0.version(extent.version).await.map_err(to_error)?;
         Ok(version.filter(|version| version.hash == extent.hash).as_ref().map(version_of))
     }

@@ -154,8 +154,10 @@ async fn the_node_of_a_job_is_cut_off() {
     let status = async || tasks.get("cut-off").await.ok()?.status;
     let class = until("the attempt has failed", async || status().await?.failure_class).await;
     assert_eq!(class, TaskFailureClass::Evicted);
-    let ended = until("the task ends", async || status().await.filter(|status| status.state.is_some_and(WalTaskState::is_terminal)))
-        .await;
+    let ended = until("the task ends", async || {
+        status().await.filter(|status| status.state.is_some_and(WalTaskState::is_terminal))
+    })
+    .await;
     println!("a job's node cut off: the task ended after {:.1} s: {ended:?}", scenario.elapsed().as_secs_f64());
     assert_eq!((ended.state, ended.attempts), (Some(WalTaskState::Succeeded), Some(2)));
     world.indexing_goes_on().await;

@@ -3,10 +3,10 @@
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
 use tidemark_catalog::{
-    ArchiveExtent, BodyDigest, CatalogError, CleanupPlan, CleanupState, CollectorState, EndReason, GarbageList, Generation, GenerationEnd,
-    IndexOwner, IndexPin, IndexRegistration, IndexTotals, LeaseHolder, LogClaim, LogCleaner, LogCursor, LogFloor,
-    LogId, Manifest, ParameterSet, PinRegister, ProbeRecord, RecordCounts, RootState, SegmentMeta, SetDigest,
-    SetElement, SidecarMeta, SnapshotProof, WriterIdentity,
+    ArchiveExtent, BodyDigest, CatalogError, CleanupPlan, CleanupState, CollectorState, EndReason, GarbageList,
+    Generation, GenerationEnd, IndexOwner, IndexPin, IndexRegistration, IndexTotals, LeaseHolder, LogClaim, LogCleaner,
+    LogCursor, LogFloor, LogId, Manifest, ParameterSet, PinRegister, ProbeRecord, RecordCounts, RootState, SegmentMeta,
+    SetDigest, SetElement, SidecarMeta, SnapshotProof, WriterIdentity,
 };
 use tidemark_store::{AppendOnlyChain, ChainRecord, ChainState as _, Entropy, StateExtensions, Store, StoreSecond};
 use tidemark_wal::{Evidence, LogParameters, Outcome, Token};

@@ -144,6 +144,6 @@ impl CleanupPlanner<'_> {
             version: extent.version,
             by: by.to_owned(),
         };
-        self.archive.version(extent).await?.ok_or_else(replaced)
+        self.archive.remembered_version(extent).await?.ok_or_else(replaced)
     }
 }

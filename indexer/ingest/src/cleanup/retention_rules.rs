@@ -141,6 +141,7 @@ mod tests {
             manifest: time,
             hash: String::new(),
             list: format!("list-{time}"),
+            checksum: String::new(),
             verified: archived.map(proof),
         }
     }

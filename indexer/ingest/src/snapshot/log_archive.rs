@@ -83,7 +83,7 @@ pub trait LogArchive: Send + Sync {
     fn url(&self) -> String;
 
     /// The version that a snapshot or a floor remembers; `None` if it is gone, or is another one.
-    async fn version(&self, extent: &ArchiveExtent) -> Result<Option<ArchiveVersion>, SnapshotError>;
+    async fn remembered_version(&self, extent: &ArchiveExtent) -> Result<Option<ArchiveVersion>, SnapshotError>;
 
     /// The latest version; `None` before the first one.
     async fn latest(&self) -> Result<Option<ArchiveVersion>, SnapshotError>;

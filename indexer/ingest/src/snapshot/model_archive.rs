@@ -160,7 +160,7 @@ impl LogArchive for ModelArchive {
         self.store.url().to_string()
     }
 
-    async fn version(&self, extent: &ArchiveExtent) -> Result<Option<ArchiveVersion>, SnapshotError> {
+    async fn remembered_version(&self, extent: &ArchiveExtent) -> Result<Option<ArchiveVersion>, SnapshotError> {
         if let Some(record) = self.chain.read(extent.version).await? {
             return Ok((record.hash == extent.hash).then(|| version_of(&record)));
         }

@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use futures::TryStreamExt as _;
 use serde_json::{Value, json};
 use tidemark_catalog::{
-    ArchiveExtent, CatalogError, CleanupChain, CompactionResult, Generation, IndexChain, IndexOwner, IndexRegistration, IndexTotals, LogCursor, LogId, Manifest,
-    ObjectKind, ObjectName, PinChain, PublishRequest, RootChain, RootState, SegmentMeta, WriterIdentity,
+    ArchiveExtent, CatalogError, CleanupChain, CompactionResult, Generation, IndexChain, IndexOwner, IndexRegistration,
+    IndexTotals, LogCursor, LogId, Manifest, ObjectKind, ObjectName, PinChain, PublishRequest, RootChain, RootState,
+    SegmentMeta, WriterIdentity,
 };
 use tidemark_store::{Entropy, Store, StoreClock, StoreSecond};
 use tidemark_wal::{Log, LogParameters, Outcome, Token};
@@ -520,8 +521,9 @@ impl IngestWorld {
         while let Some(row) = rows.try_next().await.unwrap() {
             self.bucket.forget(&format!("log/{}", row.record.token));
         }
+        let extent = ArchiveExtent { version: version.number, hash: version.hash.clone(), end: version.end };
         let raise = |root: Option<&RootState>| {
-            root.cloned().unwrap_or_default().raise_floor(version.end, "test://bucket/index/archive")
+            root.cloned().unwrap_or_default().raise_floor(version.end, "test://bucket/index/archive", &extent)
         };
         RootChain::open(&self.log(), self.entropy.clone()).chain().append(None, raise).await.unwrap();
         version.end
@@ -537,9 +539,8 @@ impl IngestWorld {
         let root = RootChain::open(&self.log(), self.entropy.clone());
         let registration = self.unregister().await;
         let extent = ArchiveExtent { version: 1, hash: String::new(), end: LogCursor(to) };
-        let raise = |root: Option<&RootState>| {
-            root.cloned().unwrap_or_default().raise_floor(LogCursor(to), archive, &extent)
-        };
+        let raise =
+            |root: Option<&RootState>| root.cloned().unwrap_or_default().raise_floor(LogCursor(to), archive, &extent);
         root.chain().append(None, raise).await.unwrap();
         root.register(root.head().await.unwrap(), &parameters(), INDEX, &registration, LogCursor(to), None)
             .await

@@ -22,7 +22,7 @@ use tokio::{
 use super::{
     cleanup_model::CleanupModel,
     long_run::{
-        FAULT_BURST_DURATION, INDEX, LOG, LongRun, RECOVERY_DURATION, URL, collect, fault_schedule, parameters,
+        FAULT_BURST_DURATION, INDEX, INDEX_URL, LOG, LongRun, RECOVERY_DURATION, collect, fault_schedule, parameters,
     },
     recorded_history::write,
 };
@@ -110,7 +110,7 @@ async fn clean_up(world: CleanupWorld, process: SimProcess) -> ProcessEnd {
         let (log, index) = (world.run.log(&process), world.run.store(INDEX, &process));
         let executor = CleanupExecutor {
             root: RootChain::open(&log, world.run.entropy()),
-            index: URL.to_owned(),
+            index: INDEX_URL.to_owned(),
             pins: PinChain::open(&index, &log_id, world.run.entropy()),
             cleanups: CleanupChain::open(&index, &log_id, world.run.entropy()),
             archive: Arc::new(ModelArchive::open(&index, &log_id, world.run.entropy())),
@@ -181,7 +181,7 @@ async fn make_snapshots(world: CleanupWorld, process: SimProcess) -> ProcessEnd 
             progress: watch::Sender::new(SnapshotProgress::default()),
         };
         let keep_last = NonZeroUsize::new(usize::try_from(world.run.number(0..=3)).unwrap_or_default());
-        match maker.make(&SnapshotRequest { name: None, keep_last }).await {
+        match maker.make(&SnapshotRequest { name: None, keep_last, without_archive: false }).await {
             Err(error) if error.is_unknown() => return ProcessEnd::GaveUp(error.to_string()),
             Err(error @ SnapshotError::ArchiveDamaged { .. }) => world.run.simulated_store.fail(error.to_string()),
             Err(error) => world.run.simulated_store.note(&format!("no snapshot: {error}")),
@@ -197,7 +197,7 @@ async fn report_keeps(world: CleanupWorld, process: SimProcess) -> ProcessEnd {
         let root = RootChain::open(&world.run.log(&process), world.run.entropy());
         let Ok(Some(latest)) = world.run.chain(&process).latest().await else { continue };
         let audited = LogCursor(latest.state.audited);
-        if let Err(error @ CatalogError::Unknown { .. }) = root.keep(URL, &Generation::first(), audited).await {
+        if let Err(error @ CatalogError::Unknown { .. }) = root.keep(INDEX_URL, &Generation::first(), audited).await {
             return ProcessEnd::GaveUp(error.to_string());
         }
     }

@@ -289,7 +289,7 @@ async fn make_snapshots(world: GenerationWorld, process: SimProcess) -> ProcessE
             progress: watch::Sender::default(),
         };
         let keep_last = NonZeroUsize::new(usize::try_from(world.run.number(0..=2)).unwrap_or_default());
-        match maker.make(&SnapshotRequest { name: None, keep_last }).await {
+        match maker.make(&SnapshotRequest { name: None, keep_last, without_archive: false }).await {
             Ok(_) => {}
             Err(error) if error.is_unknown() => return ProcessEnd::GaveUp(error.to_string()),
             Err(error @ SnapshotError::ArchiveDamaged { .. }) => world.run.simulated_store.fail(error.to_string()),

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use tidemark_catalog::{
-    ArchiveExtent, CatalogError, Generation, IndexChain, IndexOwner, IndexRegistration, LogCursor, RootChain, WriterIdentity,
+    ArchiveExtent, CatalogError, Generation, IndexChain, IndexOwner, IndexRegistration, LogCursor, RootChain,
+    WriterIdentity,
 };
 use tidemark_ingest::engine::{EngineError, IndexEngine};
 use tidemark_ingest::model_engine::ModelEngine;
@@ -190,7 +191,9 @@ async fn first_parameters(world: &SimWorld, root: &RootChain) -> Result<(), Stri
 async fn raise_floor(world: &SimWorld, root: &RootChain) -> Result<(), String> {
     let floor = LogCursor(world.true_second());
     let extent = ArchiveExtent { version: 1, hash: String::new(), end: floor };
-    let raised =
-        root.chain().append(None, |state| state.cloned().unwrap_or_default().raise_floor(floor, "sim://archive", &extent)).await;
+    let raised = root
+        .chain()
+        .append(None, |state| state.cloned().unwrap_or_default().raise_floor(floor, "sim://archive", &extent))
+        .await;
     raised.map(drop).map_err(|error| error.to_string())
 }

@@ -12,7 +12,10 @@ use tokio::time::sleep;
 use url::Url;
 
 use crate::{
-    fault_injecting_store::FaultInjectingStore, fault_schedule::FaultSchedule, mutants::mutated, process::SimProcess,
+    fault_injecting_store::FaultInjectingStore,
+    fault_schedule::FaultSchedule,
+    mutants::mutated,
+    process::SimProcess,
     simulated_store::{ObjectMetadata, STRANGER, SimulatedStore, StoreWrite},
     supervise::ProcessEnd,
 };

@@ -120,9 +120,8 @@ async fn a_schedule_takes_snapshots_and_a_job_that_is_killed_is_tried_again() {
     let frozen = frozen.await.expect("it does not panic").expect("its job runs");
     make_task(cluster, NAMESPACE, "next", "GC").await;
     frozen.kill().expect("it is killed");
-    let failed = wal
-        .until("the attempt has failed", async |_| tasks.get("halfway").await.ok()?.status?.failure_class)
-        .await;
+    let failed =
+        wal.until("the attempt has failed", async |_| tasks.get("halfway").await.ok()?.status?.failure_class).await;
     assert_eq!(failed, TaskFailureClass::Crashed);
     let halfway = ended(&wal, cluster, "halfway").await;
     assert_eq!(halfway.attempts, Some(2), "{halfway:#?}");

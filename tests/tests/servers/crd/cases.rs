@@ -184,7 +184,11 @@ pub(crate) fn rules() -> Vec<DefinitionCase> {
         Some("a copy of the snapshots lies neither"),
     );
     case("a copy above the index", &[("snapshots", copy("s3://idx"))], Some("a copy of the snapshots lies neither"));
-    case("a copy in the metadata", &[("snapshots", copy("s3://vmeta/dr"))], Some("a copy of the snapshots lies neither"));
+    case(
+        "a copy in the metadata",
+        &[("snapshots", copy("s3://vmeta/dr"))],
+        Some("a copy of the snapshots lies neither"),
+    );
     let own = json!({"credentials": {"type": "WorkloadIdentity"}});
     let places = [("log.storage", own.clone()), ("metadata.storage", own.clone()), ("index.storage", own.clone())];
     let apart = |snapshots: Value| {
@@ -196,11 +200,7 @@ pub(crate) fn rules() -> Vec<DefinitionCase> {
         &apart(copy("gs://copies/orders")),
         Some("snapshots.copyTo needs a storage of its own"),
     );
-    case(
-        "a copy with the only store",
-        &apart(json!({"copyTo": {"url": "gs://copies/orders", "storage": own}})),
-        None,
-    );
+    case("a copy with the only store", &apart(json!({"copyTo": {"url": "gs://copies/orders", "storage": own}})), None);
     case("collections", &[("gc", json!({}))], None);
     let cleanup = |more: Value| with_more(json!({"enabled": true}), more);
     case("cleanup", &[("snapshots", json!({})), ("cleanup", cleanup(json!({})))], None);
