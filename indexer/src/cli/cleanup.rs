@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
 
 use clap::Args;
 use serde::Serialize;
-use tidemark_catalog::{LogCursor, TransactionRejected};
+use tidemark_catalog::LogCursor;
 use tidemark_crds::{Reason, RecoveryWindow, TaskFigures, TaskResult, parse_byte_size};
 use tidemark_ingest::{
     ToCause as _,
@@ -328,6 +328,8 @@ fn max_size(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
+    use tidemark_catalog::TransactionRejected;
+
     use super::*;
 
     #[test]

@@ -230,9 +230,8 @@ async fn register_others(world: CleanupWorld, process: SimProcess) -> ProcessEnd
 async fn register_other(world: &CleanupWorld, process: &SimProcess) -> Result<(), CatalogError> {
     let root = RootChain::open(&world.run.log(process), world.run.entropy());
     let known = root.state().await?;
-    for (name, seen) in known.indexes.iter().filter(|(name, _)| name.starts_with(NEWCOMER)) {
-        root.unregister(name, seen).await?;
-    }
+    // What an earlier process left.
+    unregister_others(&root).await?;
     if world.run.is_fault_burst_over() {
         return Ok(());
     }
@@ -249,10 +248,18 @@ async fn register_other(world: &CleanupWorld, process: &SimProcess) -> Result<()
     // The head is read now: the floor may be raised before the record lands.
     let head = root.head().await?;
     root.register(head, &parameters(), &name, &registration, cursor, None).await?;
-    world.run.sleep_minutes(10..=600).await;
+    world.run.sleep_minutes(10..=300).await;
     if world.run.number(0..=1) == 0 {
         root.keep(&name, &Generation::first(), cursor).await?;
         world.run.sleep_minutes(10..=300).await;
+    }
+    unregister_others(&root).await
+}
+
+async fn unregister_others(root: &RootChain) -> Result<(), CatalogError> {
+    let known = root.state().await?.indexes;
+    for (name, seen) in known.iter().filter(|(name, _)| name.starts_with(NEWCOMER)) {
+        root.unregister(name, seen).await?;
     }
     Ok(())
 }
