@@ -105,7 +105,13 @@ pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
 async fn clean_up(world: CleanupWorld, process: SimProcess) -> ProcessEnd {
     let log_id = world.run.log_id(&process).await;
     loop {
-        world.run.sleep_minutes(60..=600).await;
+        if world.run.number(0..=3) == 0 {
+            // Beside another one.
+            let on_plan = world.model().on_plan.clone();
+            let _ = timeout(Duration::from_hours(10), on_plan.notified()).await;
+        } else {
+            world.run.sleep_minutes(60..=600).await;
+        }
         world.pause_sometimes(&process);
         let (log, index) = (world.run.log(&process), world.run.store(INDEX, &process));
         let executor = CleanupExecutor {
@@ -207,14 +213,11 @@ async fn report_keeps(world: CleanupWorld, process: SimProcess) -> ProcessEnd {
 async fn register_others(world: CleanupWorld, process: SimProcess) -> ProcessEnd {
     world.run.log_id(&process).await;
     loop {
-        if world.run.number(0..=1) == 0 {
+        let between = world.run.number(0..=1) == 0;
+        if !between {
             world.run.sleep_minutes(20..=900).await;
-        } else {
-            // Between a plan and the floor.
-            let on_plan = world.model().on_plan.clone();
-            let _ = timeout(Duration::from_hours(15), on_plan.notified()).await;
         }
-        let ended = register_other(&world, &process).await;
+        let ended = register_other(&world, &process, between).await;
         match ended {
             Err(error @ CatalogError::Unknown { .. }) => return ProcessEnd::GaveUp(error.to_string()),
             Err(CatalogError::Rejected(TransactionRejected::BelowFloor { .. })) => {
@@ -227,17 +230,18 @@ async fn register_others(world: CleanupWorld, process: SimProcess) -> ProcessEnd
     }
 }
 
-async fn register_other(world: &CleanupWorld, process: &SimProcess) -> Result<(), CatalogError> {
+/// With `between`, as soon as a clean-up has recorded its plan: before it raises the floor.
+async fn register_other(world: &CleanupWorld, process: &SimProcess, between: bool) -> Result<(), CatalogError> {
     let root = RootChain::open(&world.run.log(process), world.run.entropy());
     let known = root.state().await?;
-    for (name, seen) in known.indexes.iter().filter(|(name, _)| name.starts_with(NEWCOMER)) {
-        root.unregister(name, seen).await?;
-    }
+    // What an earlier process left.
+    unregister_others(&root).await?;
     if world.run.is_fault_burst_over() {
         return Ok(());
     }
     let floor = known.floor.map(|floor| floor.second).unwrap_or_default();
     let cursor = match world.run.number(0..=2) {
+        _ if between => LogCursor::default(),
         0 => LogCursor::default(),
         // Perhaps below the floor by the time it registers.
         _ => LogCursor(floor.second().after(Duration::from_secs(world.run.number(0..=600)))),
@@ -247,12 +251,29 @@ async fn register_other(world: &CleanupWorld, process: &SimProcess) -> Result<()
     let owner = IndexOwner::Named { name: name.clone() };
     let registration = IndexRegistration::new(name.clone(), owner, Generation::first());
     // The head is read now: the floor may be raised before the record lands.
-    let head = root.head().await?;
+    let mut head = root.head().await?;
+    if between {
+        let on_plan = world.model().on_plan.clone();
+        for _ in 0..60 {
+            if timeout(Duration::from_mins(20), on_plan.notified()).await.is_ok() {
+                break;
+            }
+            head = root.head().await?;
+        }
+    }
     root.register(head, &parameters(), &name, &registration, cursor, None).await?;
-    world.run.sleep_minutes(10..=600).await;
+    world.run.sleep_minutes(10..=300).await;
     if world.run.number(0..=1) == 0 {
         root.keep(&name, &Generation::first(), cursor).await?;
         world.run.sleep_minutes(10..=300).await;
+    }
+    unregister_others(&root).await
+}
+
+async fn unregister_others(root: &RootChain) -> Result<(), CatalogError> {
+    let known = root.state().await?.indexes;
+    for (name, seen) in known.iter().filter(|(name, _)| name.starts_with(NEWCOMER)) {
+        root.unregister(name, seen).await?;
     }
     Ok(())
 }
