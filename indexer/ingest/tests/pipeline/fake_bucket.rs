@@ -113,6 +113,11 @@ impl FakeBucket {
         self.state().objects.insert(key.to_owned(), BucketObject { body, time, attributes });
     }
 
+    /// What an object holds.
+    pub(crate) fn body(&self, key: &str) -> Bytes {
+        self.state().objects[key].body.clone()
+    }
+
     /// Takes an object away, and gives its body.
     pub(crate) fn remove(&self, key: &str) -> Bytes {
         self.state().objects.remove(key).unwrap().body
