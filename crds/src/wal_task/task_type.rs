@@ -50,7 +50,7 @@ pub const TASK_COMMANDS: [TaskCommand; 7] = [
 
 /// Whether the command of [`TaskType::Verify`] has drills (`--restore-drill`) in this release. A task that asks for one without is
 /// rejected; a schedule verifies without it.
-pub const DRILL_AVAILABLE: bool = false;
+pub const DRILL_AVAILABLE: bool = true;
 
 impl TaskType {
     /// Whether it is for nothing while no indexer runs. Every command works on the stores alone.

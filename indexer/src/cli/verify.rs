@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use clap::Args;
+use serde::Serialize;
 use tidemark_archive::ArchiveTable;
-use tidemark_catalog::{GarbageCounts, LogId, RootChain};
+use tidemark_catalog::{GarbageCounts, LogId, PinChain, RootChain};
 use tidemark_crds::{Reason, TaskFigures, TaskResult};
 use tidemark_ingest::{
-    ArchiveFigures, IndexVerifier, OutcomeFigures, OutcomeSelection, ToCause as _, VerifyCheck, VerifyFinding,
-    VerifyObserver, VerifyOptions, VerifySummary, snapshot::LogArchive,
+    ArchiveFigures, CopyProgress, DrillError, DrillReport, IndexVerifier, IngestOptions, OutcomeFigures,
+    OutcomeSelection, RestoreDrill, ToCause as _, VerifyCheck, VerifyFinding, VerifyObserver, VerifyOptions,
+    VerifySummary, engine::IndexEngine, snapshot::LogArchive,
 };
 use tidemark_search::TantivyEngine;
 use tidemark_store::{Entropy, Store, error_chain};
+use tokio::sync::watch;
 
 use super::{
     args::{CacheArgs, ExistingIndexArgs, OutputArgs},
@@ -19,7 +22,7 @@ use super::{
     job_report::JobReportArgs,
     output::{ProgressReporter, print_json, print_line},
 };
-use crate::service::{AccessMode, OpenStores, PodStores, ServiceError, TableArchive, cache_options};
+use crate::service::{AccessMode, OpenStores, PodStores, ServiceError, TableArchive, cache_options, log_archive};
 
 /// Entries that are read at once.
 const FETCHES: usize = 32;
@@ -33,7 +36,7 @@ const ENTRY_MEMORY: u64 = 64 << 20;
 /// compared with the index. Then outcomes are decided again from the log, of a
 /// sample or of all operations, and entries of the log are looked for in the index. What nothing names is counted.
 ///
-/// It writes nothing, and works while an indexer writes. An outcome was decided once: a bundle that was deleted later is reported as
+/// It writes nothing but the objects of a drill, and works while an indexer writes. An outcome was decided once: a bundle that was deleted later is reported as
 /// `unprovable` and is no damage.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: tidemark verify --log s3://wal/orders --metadata s3://meta --index s3://idx/orders\n\
@@ -55,35 +58,78 @@ pub(super) struct VerifyCommand {
     /// The seed that chooses the sample; a random one if left out.
     #[arg(long, env = "TIDEMARK_SEED", value_name = "N")]
     seed: Option<u64>,
+    /// Then restore the latest verified snapshot to a prefix of its own, drill/ below the index's URL, read it and the archive again,
+    /// compare the counts and digests with what was proven of the snapshot, and remove what was written. It needs the right to write
+    /// and delete there, and writes as much as the snapshot has.
+    #[arg(long, env = "TIDEMARK_RESTORE_DRILL")]
+    restore_drill: bool,
     #[command(flatten)]
     job: JobReportArgs,
 }
 
 impl VerifyCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let Self { places, cache, sample, all, seed, job } = self;
+        let Self { places, cache, sample, all, seed, restore_drill, job } = self;
         let entropy = Entropy::from_os();
         let seed = seed.unwrap_or_else(|| u64::from_be_bytes(entropy.bytes()));
         let outcomes = if all { OutcomeSelection::All } else { OutcomeSelection::Sample { count: sample, seed } };
         let printer = FindingPrinter::new(job.output);
-        let verified = verify(places, cache, entropy, outcomes, &printer).await;
+        let verified = verify(places, cache, entropy, outcomes, restore_drill, &printer).await;
         printer.progress.finish();
         let result = match &verified {
-            Ok(summary) => task_result(summary),
+            Ok(verified) => task_result(verified),
             Err(error) => failure(error),
         };
         job.report(&result);
-        let summary = verified?;
+        let Verification { summary, drill } = verified?;
         if job.output.json {
-            print_json(&summary)?;
+            let drill = drill.as_ref().and_then(|drill| drill.as_ref().ok()).map(DrillLine::from);
+            print_json(&VerificationLine { summary: &summary, drill })?;
         } else {
             print_summary(&summary, outcomes)?;
+            if let Some(drill) = &drill {
+                print_line(&drill_line(drill))?;
+            }
         }
-        match summary {
-            VerifySummary { damage: 1.., .. } => Err(CommandExit::Damaged.with(anyhow::anyhow!(result.message))),
-            VerifySummary { unverified: 1.., .. } => Err(anyhow::anyhow!(result.message)),
+        match (summary, drill) {
+            (VerifySummary { damage: 1.., .. }, _) | (_, Some(Err(DrillError::Differs { .. }))) => {
+                Err(CommandExit::Damaged.with(anyhow::anyhow!(result.message)))
+            }
+            (VerifySummary { unverified: 1.., .. }, _) | (_, Some(Err(_))) => Err(anyhow::anyhow!(result.message)),
             _ => Ok(()),
         }
+    }
+}
+
+/// What a verification found, and the drill after it, if one was asked for.
+struct Verification {
+    summary: VerifySummary,
+    drill: Option<Result<DrillReport, DrillError>>,
+}
+
+/// The same as a line of JSON.
+#[derive(Serialize)]
+struct VerificationLine<'a> {
+    #[serde(flatten)]
+    summary: &'a VerifySummary,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drill: Option<DrillLine<'a>>,
+}
+
+/// A drill that ended well, as a part of a line of JSON.
+#[derive(Serialize)]
+struct DrillLine<'a> {
+    snapshot: &'a str,
+    last: String,
+    operations: u64,
+    archived: u64,
+    bytes: u64,
+}
+
+impl<'a> From<&'a DrillReport> for DrillLine<'a> {
+    fn from(report: &'a DrillReport) -> Self {
+        let DrillReport { snapshot, last, operations, archived, bytes } = report;
+        Self { snapshot, last: last.to_string(), operations: *operations, archived: *archived, bytes: *bytes }
     }
 }
 
@@ -92,26 +138,46 @@ async fn verify(
     CacheArgs { cache_dir, cache_mib }: CacheArgs,
     entropy: Entropy,
     outcomes: OutcomeSelection,
+    restore_drill: bool,
     observer: &dyn VerifyObserver,
-) -> Result<VerifySummary, ServiceError> {
+) -> Result<Verification, ServiceError> {
     let settings = log.settings();
-    let stores = PodStores::at(Some((log.log, log.metadata)), index, &settings, AccessMode::ReadOnly);
+    let access = if restore_drill { AccessMode::ReadWrite } else { AccessMode::ReadOnly };
+    let stores = PodStores::at(Some((log.log, log.metadata)), index, &settings, access);
     let OpenStores { log, index } = stores.open()?;
     let log = log.ok_or_else(|| ServiceError::Ended { task: "command", why: "no log was named".to_owned() })?;
     let (options, _folder) = cache_options(cache_dir, cache_mib << 20)?;
+    let engine: Arc<dyn IndexEngine> = Arc::new(TantivyEngine::open(index.clone(), &options)?);
+    let moved_from = moved.url();
     let for_archive = entropy.clone();
     let verifier = IndexVerifier {
         archive: Box::new(move |index: &Store, log: &LogId| -> Box<dyn LogArchive> {
             Box::new(TableArchive(ArchiveTable::open(index, log, for_archive.clone())))
         }),
-        root: RootChain::open(&log, entropy.clone()).moved_from(moved.url().as_deref()),
-        engine: Arc::new(TantivyEngine::open(index.clone(), &options)?),
-        log,
-        index,
-        entropy,
+        root: RootChain::open(&log, entropy.clone()).moved_from(moved_from.as_deref()),
+        engine: engine.clone(),
+        log: log.clone(),
+        index: index.clone(),
+        entropy: entropy.clone(),
         options: VerifyOptions { outcomes, fetches: FETCHES, entry_memory: ENTRY_MEMORY },
     };
-    Ok(verifier.run(observer).await?)
+    let summary = verifier.run(observer).await?;
+    if !restore_drill {
+        return Ok(Verification { summary, drill: None });
+    }
+    let id = verifier.root.id().await?;
+    let Some(id) = id else { return Ok(Verification { summary, drill: None }) };
+    let drill = RestoreDrill {
+        pins: PinChain::open(&index, &id, entropy.clone()),
+        engine,
+        archive: log_archive(&index, &id, &entropy),
+        drill_engine: Box::new(move |store| Ok(Arc::new(TantivyEngine::open(store, &options)?))),
+        options: IngestOptions::default(),
+        progress: watch::Sender::new(CopyProgress::default()),
+        index,
+        entropy,
+    };
+    Ok(Verification { summary, drill: Some(Box::pin(drill.run()).await) })
 }
 
 /// Prints each finding when it is found.
@@ -194,7 +260,31 @@ fn outcomes_line(figures: &OutcomeFigures) -> String {
     )
 }
 
-fn task_result(summary: &VerifySummary) -> TaskResult {
+fn drill_line(drill: &Result<DrillReport, DrillError>) -> String {
+    match drill {
+        Ok(DrillReport { snapshot, last, operations, archived, bytes }) => format!(
+            "drill       snapshot \"{snapshot}\" restored up to {last}: {operations} operations, {bytes} bytes, and {archived} operations of \
+             the archive read; removed again"
+        ),
+        Err(error) => format!("drill       {}", error_chain(error)),
+    }
+}
+
+/// The result of the whole: damage that was found says more than a drill that failed.
+fn task_result(Verification { summary, drill }: &Verification) -> TaskResult {
+    let verified = verification_result(summary);
+    let Some(Err(error)) = drill else { return verified };
+    if summary.damage > 0 {
+        return verified;
+    }
+    let reason = match error {
+        DrillError::Differs { .. } => Reason::DrillFailed,
+        error => error.to_cause().reason,
+    };
+    TaskResult { figures: verified.figures, ..TaskResult::failed(reason, error_chain(error)) }
+}
+
+fn verification_result(summary: &VerifySummary) -> TaskResult {
     let VerifySummary { generation, manifest, cursor, bytes, damage, unverified, archive, outcomes, garbage, .. } =
         summary;
     let leaks = |counts: &GarbageCounts| counts.garbage - counts.candidates + counts.stray_lists;

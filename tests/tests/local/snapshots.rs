@@ -143,6 +143,37 @@ async fn a_snapshot_archives_reports_and_is_listed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drill_restores_the_latest_snapshot_and_leaves_nothing() {
+    let place = SnapshotPlace::new();
+    let indexer = place.index().await;
+    let file = place.result_file();
+    let drill = ["--restore-drill", "--sample", "10", "--json", "--result-file", &file];
+    let nothing = place.run("verify", "s3://log", &drill).await;
+    assert_eq!(nothing.status.code(), Some(1), "{}", error(&nothing));
+    let result = place.result();
+    assert_eq!((result.state, result.reason), (TaskState::Failed, Some(Reason::SnapshotMissing)), "{result:?}");
+
+    let made = place.snapshot(&[]).await;
+    let drilled = place.run("verify", "s3://log", &drill).await;
+    assert!(drilled.status.success(), "{}", error(&drilled));
+    let printed = String::from_utf8_lossy(&drilled.stdout).into_owned();
+    let line: Value = serde_json::from_str(printed.lines().next_back().expect("a line")).expect("it is JSON");
+    let shown = (&line["drill"]["snapshot"], &line["drill"]["operations"], &line["drill"]["archived"]);
+    assert_eq!(shown, (&made["name"], &(SETTLED + YOUNG).into(), &SETTLED.into()), "{line}");
+    assert_eq!((&line["damage"], place.result().state), (&0.into(), TaskState::Succeeded), "{line}");
+    assert!(!place.server.keys("index").iter().any(|key| key.starts_with("drill/")), "it is removed again");
+
+    // A file of the archive that nothing but the archive has.
+    let keys = place.server.keys("index");
+    let rows = keys.iter().find(|key| key.starts_with("archive/") && key.ends_with(".parquet")).expect("a file");
+    place.server.remove("index", rows);
+    let damaged = place.run("verify", "s3://log", &drill).await;
+    assert_eq!(damaged.status.code(), Some(8), "{}", error(&damaged));
+    assert_eq!(place.result().state, TaskState::Failed);
+    indexer.stop().await.expect("it ends");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_is_copied_and_what_is_not_this_logs_is_refused() {
     let place = SnapshotPlace::new();
     let indexer = place.index().await;
