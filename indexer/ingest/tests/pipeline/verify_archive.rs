@@ -125,7 +125,7 @@ async fn a_row_that_was_changed_dropped_or_added_is_found() {
     for selection in selections() {
         seen += u32::from(Verification::of(&world, selection).await.summary.archive.unwrap().differ > 0);
     }
-    assert!(seen > 3, "{seen}");
+    assert!(seen > 1, "only the comparison of all rows finds it");
     world.bucket.plant(&file, body, world.ago(0));
     assert!(Verification::all(&world).await.is_sound());
 }

@@ -281,7 +281,9 @@ async fn head_answers_like_get_without_a_body() {
 async fn the_document_has_every_route_with_every_parameter() {
     let json = get(&router(FakeSearch::with_entries()), "/openapi.json").await.json();
     let listed: Vec<&str> = json["paths"].as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(listed.len(), ROUTES.len(), "{listed:?}");
+    let of_catalog = |path: &&&str| path.starts_with("/iceberg/");
+    assert_eq!(listed.iter().filter(of_catalog).count(), if cfg!(feature = "archive") { 5 } else { 0 }, "{listed:?}");
+    assert_eq!(listed.iter().filter(|path| !of_catalog(path)).count(), ROUTES.len(), "{listed:?}");
     assert!(ROUTES.iter().all(|route| listed.contains(route)), "{listed:?}");
     let parameters = json["paths"]["/v1/search"]["get"]["parameters"].as_array().unwrap();
     assert!(parameters.iter().all(|parameter| parameter["allowEmptyValue"] == true), "an empty value counts as none");
