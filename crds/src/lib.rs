@@ -62,7 +62,7 @@ pub use self::{
         SnapshotsSpec, VerificationStatus, VerifySpec, Wal, WalSpec, WalStatus,
     },
     wal_task::{
-        CleanupTask, DRILL_AVAILABLE, RestoreTarget, SnapshotTask, TASK_COMMANDS, TaskCommand, TaskFailureClass,
-        TaskType, VerifyTask, WalReference, WalTask, WalTaskSpec, WalTaskState, WalTaskStatus,
+        CleanupTask, RestoreTarget, SnapshotTask, TASK_COMMANDS, TaskCommand, TaskFailureClass, TaskType, VerifyTask,
+        WalReference, WalTask, WalTaskSpec, WalTaskState, WalTaskStatus,
     },
 };

@@ -109,7 +109,6 @@ reasons! {
     /// The WAL is being deleted.
     WALDeleted,
     /// This release has no command for this type of task.
-    TypeUnsupported,
     /// The task was not through before its deadline.
     DeadlineExceeded,
     /// A pod had to make place for a more important one.

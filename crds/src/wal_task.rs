@@ -8,5 +8,5 @@ mod task_type;
 pub use self::{
     spec::{CleanupTask, RestoreTarget, SnapshotTask, VerifyTask, WalReference, WalTask, WalTaskSpec},
     status::{TaskFailureClass, WalTaskState, WalTaskStatus},
-    task_type::{DRILL_AVAILABLE, TASK_COMMANDS, TaskCommand, TaskType},
+    task_type::{TASK_COMMANDS, TaskCommand, TaskType},
 };

@@ -106,7 +106,6 @@ fn is_problem(reason: Reason) -> bool {
         | Reason::AttemptFailed
         | Reason::WALNotFound
         | Reason::WALDeleted
-        | Reason::TypeUnsupported
         | Reason::DeadlineExceeded
         | Reason::PodPreempted
         | Reason::JobCrashed

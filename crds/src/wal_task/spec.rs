@@ -190,8 +190,7 @@ pub struct VerifyTask {
     /// Whether every outcome is decided again and compared; else those of a sample.
     #[serde(default)]
     pub all: bool,
-    /// Whether the newest snapshot is restored to a place of its own, compared and removed. A release that cannot do that rejects such
-    /// a task.
+    /// Whether the newest snapshot is restored to a place of its own, compared and removed.
     #[serde(default)]
     pub drill: bool,
 }

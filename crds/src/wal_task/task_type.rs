@@ -33,24 +33,18 @@ pub struct TaskCommand {
     pub command: &'static str,
     /// Whether it writes to the index, the archive or the log. Of those one runs at a time for each WAL, and none during an upgrade.
     pub writes: bool,
-    /// Whether this release has the command. A task of a type without it is rejected.
-    pub available: bool,
 }
 
 /// Every type.
 pub const TASK_COMMANDS: [TaskCommand; 7] = [
-    TaskCommand { r#type: TaskType::Snapshot, command: "snapshot", writes: true, available: true },
-    TaskCommand { r#type: TaskType::Cleanup, command: "cleanup", writes: true, available: true },
-    TaskCommand { r#type: TaskType::Verify, command: "verify", writes: false, available: true },
-    TaskCommand { r#type: TaskType::GC, command: "gc", writes: true, available: true },
-    TaskCommand { r#type: TaskType::Reindex, command: "reindex", writes: true, available: true },
-    TaskCommand { r#type: TaskType::Restore, command: "restore", writes: true, available: true },
-    TaskCommand { r#type: TaskType::Promote, command: "promote", writes: true, available: true },
+    TaskCommand { r#type: TaskType::Snapshot, command: "snapshot", writes: true },
+    TaskCommand { r#type: TaskType::Cleanup, command: "cleanup", writes: true },
+    TaskCommand { r#type: TaskType::Verify, command: "verify", writes: false },
+    TaskCommand { r#type: TaskType::GC, command: "gc", writes: true },
+    TaskCommand { r#type: TaskType::Reindex, command: "reindex", writes: true },
+    TaskCommand { r#type: TaskType::Restore, command: "restore", writes: true },
+    TaskCommand { r#type: TaskType::Promote, command: "promote", writes: true },
 ];
-
-/// Whether the command of [`TaskType::Verify`] has drills (`--restore-drill`) in this release. A task that asks for one without is
-/// rejected; a schedule verifies without it.
-pub const DRILL_AVAILABLE: bool = true;
 
 impl TaskType {
     /// Whether it is for nothing while no indexer runs. Every command works on the stores alone.

@@ -11,7 +11,6 @@ mod build;
 mod dereference;
 mod plan;
 mod reconcile;
-mod supported;
 #[cfg(test)]
 mod tests;
 mod update_status;

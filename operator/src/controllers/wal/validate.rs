@@ -17,7 +17,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource as _;
 use tidemark_crds::{DeletionPolicy, Wal, names};
 
-pub(crate) use self::validated_schedules::{DrillSchedule, ValidatedSchedules, ValidatedSnapshots};
+pub(crate) use self::validated_schedules::{ValidatedSchedules, ValidatedSnapshots};
 use self::{
     refusal::RefusalList,
     schedule_rules::schedules,

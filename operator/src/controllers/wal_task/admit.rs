@@ -26,9 +26,6 @@ pub(crate) enum AdmissionDecision<'a> {
 pub(crate) fn admit(task: &ObservedTask, now: Timestamp) -> AdmissionDecision<'_> {
     let refused = |reason, message: String| AdmissionDecision::Refused(reason, message);
     let (kind, name) = (task.spec.r#type, &task.spec.wal_ref.name);
-    if let Some(message) = &task.unsupported {
-        return refused(Reason::TypeUnsupported, message.clone());
-    }
     if let Err(message) = check_spec(task) {
         return refused(Reason::SpecInvalid, message);
     }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use kube::{core::ApiResource, runtime::reflector::ObjectRef};
 use tidemark_crds::{
-    DRILL_AVAILABLE, PodPhase, RecoveryWindow, TaskType, WalTask, WalTaskSpec, WalTaskState, WalTaskStatus,
+    PodPhase, RecoveryWindow, TaskType, WalTask, WalTaskSpec, WalTaskState, WalTaskStatus,
     names::{self, WalComponent},
 };
 
-use super::{supported::unsupported, wal_task_controller::WalTaskController};
+use super::wal_task_controller::WalTaskController;
 use crate::{
     cache::{ActiveAttempt, ChildKind, JobPod, NamespacedName, OwnedObject, OwnedObjects, writing_attempt},
     clock,
@@ -40,8 +40,6 @@ pub(crate) struct ObservedTask {
     pub(crate) others: Vec<OtherTask>,
     /// What may still write for the WAL, of whatever task; one at most is looked at.
     pub(crate) writing: Option<ActiveAttempt>,
-    /// Why this release does not run such a task, if it does not.
-    pub(crate) unsupported: Option<String>,
 }
 
 /// A Job of the task, and its pod.
@@ -122,7 +120,6 @@ pub(crate) fn observe(task: &WalTask, controller: &WalTaskController) -> Observe
         wal: look_up(&wal, task, &owned, controller),
         others: others(&key, &wal, &owned, controller),
         writing: writing_attempt(&owned, clock::now()),
-        unsupported: unsupported(&task.spec, |r#type| r#type.command().available, DRILL_AVAILABLE),
         spec: task.spec.clone(),
         key,
         uid,

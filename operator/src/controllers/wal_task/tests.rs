@@ -81,7 +81,6 @@ fn task(kind: TaskType) -> ObservedTask {
         first_job: None,
         others: Vec::new(),
         writing: None,
-        unsupported: None,
     }
 }
 
@@ -146,12 +145,6 @@ fn a_task_that_cannot_run_is_rejected_before_there_is_a_pod() {
             with_wal(TaskType::Promote, |wal| wal.suspended = true),
             Rejected,
             Reason::Suspended,
-        ),
-        (
-            "a type that this release does not run",
-            ObservedTask { unsupported: Some("no".to_owned()), ..task(TaskType::GC) },
-            Rejected,
-            Reason::TypeUnsupported,
         ),
         ("deleted", gc(|wal| wal.deleted = true), Rejected, Reason::WALDeleted),
         ("refused", gc(|wal| wal.validated = Err("no".to_owned())), Rejected, Reason::SpecInvalid),

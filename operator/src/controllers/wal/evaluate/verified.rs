@@ -4,7 +4,7 @@ use kube::ResourceExt as _;
 use tidemark_crds::{Reason, TaskType};
 
 use super::protection::{ProtectionInputs, message};
-use crate::{condition_value::ConditionValue, controllers::wal::validate::DrillSchedule};
+use crate::condition_value::ConditionValue;
 
 pub(crate) fn evaluate(protection: &ProtectionInputs<'_>) -> ConditionValue {
     let schedule = &protection.schedule;
@@ -58,13 +58,9 @@ pub(crate) fn evaluate(protection: &ProtectionInputs<'_>) -> ConditionValue {
         ),
         (None, Some(last)) => {
             let drill = match (verification.drill, &last.last_drill) {
-                (DrillSchedule::None, _) => String::new(),
-                (DrillSchedule::Unavailable, _) => {
-                    "; no snapshot was restored to try it: this release cannot do that; leave \"spec.verify.drill\" out, or upgrade"
-                        .to_owned()
-                }
-                (DrillSchedule::Drill, Some(time)) => format!("; a snapshot was restored to try it at {}", time.0),
-                (DrillSchedule::Drill, None) => "; no snapshot was restored to try it yet".to_owned(),
+                (false, _) => String::new(),
+                (true, Some(time)) => format!("; a snapshot was restored to try it at {}", time.0),
+                (true, None) => "; no snapshot was restored to try it yet".to_owned(),
             };
             ConditionValue::yes(Reason::Verified, format!("{latest}, and are right{drill}"))
         }

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tidemark_crds::{TaskType, TimeSpan, VerifyTask, WalTask, WalTaskSpec, names};
 
 use super::{due_tasks::DueTask, task_history::IndexFigures};
-use crate::controllers::wal::validate::{DrillSchedule, ValidatedWal};
+use crate::controllers::wal::validate::ValidatedWal;
 
 /// As long as the API allows: the schedule removes its tasks itself, by their number.
 const TTL: &str = "8784h";
@@ -16,7 +16,7 @@ pub(crate) fn scheduled_task(wal: &ValidatedWal, due: DueTask, index: Option<&In
     let schedule = due.r#type.as_str().to_lowercase();
     let minute = u64::try_from(due.slot.as_second().div_euclid(60)).unwrap_or_default();
     let verification = wal.schedules.verification.as_ref();
-    let drill = verification.is_some_and(|verification| verification.drill == DrillSchedule::Drill);
+    let drill = verification.is_some_and(|verification| verification.drill);
     let mut spec = WalTaskSpec::new(&wal.name, due.r#type);
     spec.verify = (due.r#type == TaskType::Verify).then_some(VerifyTask { all: false, drill });
     spec.ttl_after_finished = TimeSpan::new(TTL);

@@ -18,7 +18,7 @@ use crate::{
     condition_value::ConditionValue,
     controllers::wal::{
         evaluate::{ProtectionInputs, snapshot_current, verified},
-        validate::{DrillSchedule, ValidatedSchedules, ValidatedSnapshots, validated_schedules::ValidatedVerification},
+        validate::{ValidatedSchedules, ValidatedSnapshots, validated_schedules::ValidatedVerification},
     },
 };
 
@@ -307,7 +307,7 @@ fn a_cleanup_that_left_nothing_is_not_repeated_before_something_comes() {
 fn a_verification_needs_an_index_and_no_change() {
     let mut case = ScheduleCase::new();
     let cron = Some(cron("0 5 * * 0"));
-    let verification = Some(ValidatedVerification { cron, drill: DrillSchedule::Drill });
+    let verification = Some(ValidatedVerification { cron, drill: true });
     case.schedules = ValidatedSchedules { verification, ..ValidatedSchedules::default() };
     let sunday = "2026-11-22T05:00:00Z";
     assert_eq!(case.due(sunday), ["Verify 2026-11-22T05:00:00Z"]);
@@ -541,8 +541,7 @@ fn whether_index_and_archive_were_verified_lately() {
     let said = |case: &ScheduleCase, now| conditions(case, now, None, None)[1].clone();
     let mut case = ScheduleCase::new();
     says(&said(&case, DONE), "False/NotScheduled", &["spec.verify"]);
-    case.schedules.verification =
-        Some(ValidatedVerification { cron: Some(cron("0 5 * * 0")), drill: DrillSchedule::None });
+    case.schedules.verification = Some(ValidatedVerification { cron: Some(cron("0 5 * * 0")), drill: false });
     says(&said(&case, "2026-11-22T05:30:00Z"), "Unknown/Pending", &["never verified"]);
     says(&said(&case, "2026-11-22T06:00:00Z"), "False/VerificationOverdue", &["due at 2026-11-22T05:00:00Z"]);
     let verified = case.task(task(TaskType::Verify, "2026-11-22T05:00:00Z", Some("Succeeded"), &figures(1, 1)));
@@ -560,8 +559,7 @@ fn a_verification_that_was_rejected_found_no_damage_and_hides_none() {
     let said = |case: &ScheduleCase, now| conditions(case, now, None, None)[1].clone();
     let verify = |slot: &str, state: &str| task(TaskType::Verify, slot, Some(state), &figures(1, 1));
     let mut case = ScheduleCase::new();
-    case.schedules.verification =
-        Some(ValidatedVerification { cron: Some(cron("0 5 * * *")), drill: DrillSchedule::Drill });
+    case.schedules.verification = Some(ValidatedVerification { cron: Some(cron("0 5 * * *")), drill: true });
     let rejected = case.task(verify("2026-11-22T05:00:00Z", "Rejected"));
     let words = ["was not run: it says", "never verified"];
     says(&said(&rejected, "2026-11-22T05:30:00Z"), "False/VerificationOverdue", &words);
@@ -580,12 +578,10 @@ fn what_is_said_of_a_drill_is_what_the_last_one_was() {
     let cron = Some(cron("0 5 * * *"));
     let mut drill = task(TaskType::Verify, "2026-11-22T05:00:00Z", Some("Succeeded"), &figures(1, 1));
     drill["spec"]["verify"] = json!({"drill": true});
-    case.schedules.verification = Some(ValidatedVerification { cron, drill: DrillSchedule::Drill });
-    let mut tried = case.task(drill);
+    case.schedules.verification = Some(ValidatedVerification { cron, drill: true });
+    let tried = case.task(drill);
     let now = "2026-11-22T05:30:00Z";
     says(&said(&tried, now), "True/Verified", &["restored to try it at 2026-11-22T05:10:00Z"]);
-    tried.schedules.verification.as_mut().unwrap().drill = DrillSchedule::Unavailable;
-    says(&said(&tried, now), "True/Verified", &["this release cannot do that", "spec.verify.drill"]);
 }
 
 proptest! {

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use tidemark_crds::{CronSchedule, DRILL_AVAILABLE, Reason, SnapshotsSpec, WalSpec};
+use tidemark_crds::{CronSchedule, Reason, SnapshotsSpec, WalSpec};
 
 use super::{
     refusal::{RefusalList, SpecRefusal},
     validated::ValidatedLog,
-    validated_schedules::{DrillSchedule, ValidatedSchedules, ValidatedSnapshots, ValidatedVerification},
+    validated_schedules::{ValidatedSchedules, ValidatedSnapshots, ValidatedVerification},
 };
 
 /// The schedules of a WAL with this log.
@@ -19,17 +19,16 @@ pub(super) fn schedules(spec: &WalSpec, log: &ValidatedLog, refusals: &mut Refus
     let cleanup = cron("spec.cleanup", &of_cleanup.schedule, &of_cleanup.time_zone, refusals);
     let verification = of_verify.map(|spec| ValidatedVerification {
         cron: cron("spec.verify", &spec.schedule, &spec.time_zone, refusals),
-        drill: if spec.drill { DrillSchedule::of(DRILL_AVAILABLE) } else { DrillSchedule::None },
+        drill: spec.drill,
     });
     let gc = of_gc.and_then(|spec| cron("spec.gc", &spec.schedule, &spec.time_zone, refusals));
-    let schedules = ValidatedSchedules {
+    ValidatedSchedules {
         snapshots,
         cleanup: cleanup.filter(|_| of_cleanup.enabled),
         verification,
         gc,
         settling: settling(log),
-    };
-    schedules.only(|r#type| r#type.command().available)
+    }
 }
 
 fn snapshots(spec: &SnapshotsSpec, refusals: &mut RefusalList) -> ValidatedSnapshots {

@@ -268,22 +268,14 @@ fn schedules_are_read_as_the_spec_writes_them() {
     let verification = read("/verify", json!({"schedule": "0 6 1 * *", "timeZone": "Asia/Tokyo", "drill": false}))
         .verification
         .unwrap();
-    assert_eq!(
-        (verification.cron, verification.drill),
-        (CronSchedule::parse("0 6 1 * *", "Asia/Tokyo").ok(), DrillSchedule::None)
-    );
-    let drill = read("/verify", json!({"drill": true})).verification.unwrap().drill;
-    assert_eq!(drill == DrillSchedule::Drill, tidemark_crds::DRILL_AVAILABLE);
+    assert_eq!((verification.cron, verification.drill), (CronSchedule::parse("0 6 1 * *", "Asia/Tokyo").ok(), false));
+    assert!(read("/verify", json!({"drill": true})).verification.unwrap().drill);
     assert_eq!(read("/gc", json!({})).gc, CronSchedule::parse("0 2 * * 6", "Etc/UTC").ok());
     assert_eq!(read("/gc", json!({"schedule": ""})).gc, None);
     let mut cleaned = with("/snapshots", json!({}));
     cleaned["cleanup"] = json!({"enabled": true});
     let cleanup = validate(&wal(cleaned), "c1").unwrap().schedules.cleanup;
-    assert_eq!(
-        cleanup.is_some(),
-        tidemark_crds::TaskType::Cleanup.command().available,
-        "no task that would be rejected"
-    );
+    assert!(cleanup.is_some());
 }
 
 #[test]
