@@ -54,7 +54,8 @@ async fn rebuild(
 ) -> Result<(), IngestError> {
     let generation = made.manifest().state.generation.clone();
     let pin = async |name: String, owner: String| switch.pins().pin(open, &name, &owner).await;
-    let mut source = switch.hold_source(&generation, pin).await?;
+    let held = switch.hold_source(&generation, pin).await?;
+    let mut source = held.clone();
     let limits = (task.options.batch_records, task.options.segment_memory);
     let uploader = task.uploader(&made, companions);
     let mut copier = GenerationCopier::new(made, &task.engine, uploader, limits).await?;
@@ -68,7 +69,7 @@ async fn rebuild(
     let role = switch.seize(open, log_wait).await?;
     info!(generation = %open.generation(), "the writer waits while the last records are copied");
     let last = role.manifest().state.clone();
-    let last = mutants::last_copied(&last, &source);
+    let last = mutants::last_copied(&last, &held);
     copier.copy(last, task.progress_of(records_of(last))).await?;
     copier.complete(last).await?;
     switch.close(role, copier.into_lease(), EndReason::Reindex).await?;
