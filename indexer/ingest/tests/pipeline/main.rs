@@ -6,7 +6,6 @@ mod add_hook_builder;
 mod bad_objects;
 mod compaction;
 mod days;
-mod drill;
 mod failing_drain;
 mod fake_bucket;
 mod generations;
