@@ -255,12 +255,8 @@ mod tests {
         let reasons: BTreeSet<Reason> = all.into_iter().map(|(reason, _)| reason).collect();
         let (of_pods, of_tasks): (Vec<_>, Vec<_>) = reasons.iter().partition(|reason| **reason <= Reason::Internal);
         assert_eq!(of_pods.len(), Reason::Internal as usize + 1, "only these are told: {reasons:?}");
-        let known = [
-            Reason::OutsideRecoveryWindow,
-            Reason::SnapshotMissing,
-            Reason::NothingToPromote,
-            Reason::GenerationBusy,
-        ];
+        let known =
+            [Reason::OutsideRecoveryWindow, Reason::SnapshotMissing, Reason::NothingToPromote, Reason::GenerationBusy];
         assert_eq!(of_tasks, known.iter().collect::<Vec<_>>());
     }
 

@@ -7,7 +7,8 @@ use tidemark_archive::ArchiveTable;
 use tidemark_catalog::{Generation, IndexChain, LogId, PinChain, PinRegister, RootChain};
 use tidemark_crds::RecoveryWindow;
 use tidemark_ingest::snapshot::{
-    LogArchive, SnapshotCopier, SnapshotError, SnapshotMaker, SnapshotPlace, SnapshotProgress, SnapshotReport, SnapshotRequest,
+    LogArchive, SnapshotCopier, SnapshotError, SnapshotMaker, SnapshotPlace, SnapshotProgress, SnapshotReport,
+    SnapshotRequest,
 };
 use tidemark_search::{EngineOptions, TantivyEngine};
 use tidemark_store::{Entropy, Store};
