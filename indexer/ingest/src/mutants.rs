@@ -137,7 +137,7 @@ mutant_hooks! {
         _ => true,
     }
 
-    /// `ClosedWithOldDigest`: what was published since the last look at the open generation is not copied.
+    /// `ClosedWithOldDigest`: a generation is completed by the manifest of which it was begun, whatever was published since.
     pub(crate) fn last_copied<T>(last: T, before: T) -> T {
         ClosedWithOldDigest => before,
         _ => last,

@@ -37,7 +37,7 @@ pub async fn reindex(task: &GenerationTask) -> Result<SwitchReport, IngestError>
     info!(generation = %open.generation(), records = latest.state.totals.records, "rebuilding the index");
     let made = switch.begin(&open, log_wait).await?;
     let generation = made.manifest().state.generation.clone();
-    if let Err(failure) = rebuild(task, &switch, &open, made, &companions).await {
+    if let Err(failure) = Box::pin(rebuild(task, &switch, &open, made, &companions)).await {
         give_up_after(&failure, &switch, &generation, open.generation()).await;
         return Err(failure);
     }
@@ -54,7 +54,8 @@ async fn rebuild(
 ) -> Result<(), IngestError> {
     let generation = made.manifest().state.generation.clone();
     let pin = async |name: String, owner: String| switch.pins().pin(open, &name, &owner).await;
-    let mut source = switch.hold_source(&generation, pin).await?;
+    let held = switch.hold_source(&generation, pin).await?;
+    let mut source = held.clone();
     let limits = (task.options.batch_records, task.options.segment_memory);
     let uploader = task.uploader(&made, companions);
     let mut copier = GenerationCopier::new(made, &task.engine, uploader, limits).await?;
@@ -68,10 +69,10 @@ async fn rebuild(
     let role = switch.seize(open, log_wait).await?;
     info!(generation = %open.generation(), "the writer waits while the last records are copied");
     let last = role.manifest().state.clone();
-    let last = mutants::last_copied(&last, &source);
+    let last = mutants::last_copied(&last, &held);
     copier.copy(last, task.progress_of(records_of(last))).await?;
     copier.complete(last).await?;
-    switch.close(role, copier.into_lease(), EndReason::Reindex).await?;
+    Box::pin(switch.close(role, copier.into_lease(), EndReason::Reindex)).await?;
     Ok(())
 }
 

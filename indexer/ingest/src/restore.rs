@@ -62,7 +62,7 @@ pub async fn restore(
     }
     info!(generation = %open.generation(), %target, "restoring the index");
     let mut run = RestoreRun { task, archive, switch: &switch, open: &open, companions: &companions, role: None };
-    let restored = run.until_switched(sources).await;
+    let restored = Box::pin(run.until_switched(sources)).await;
     if restored.is_err() {
         run.release().await;
     }
@@ -136,7 +136,7 @@ impl RestoreRun<'_> {
     async fn until_switched(&mut self, mut sources: RestoreSources) -> Result<(), IngestError> {
         loop {
             let place = sources.choose()?.place.clone();
-            match self.attempt(&place, &sources).await? {
+            match Box::pin(self.attempt(&place, &sources)).await? {
                 AttemptEnd::Switched => return Ok(()),
                 AttemptEnd::Corrected => {
                     info!("outcomes were corrected meanwhile; restoring once more, while the writer waits");
@@ -160,7 +160,7 @@ impl RestoreRun<'_> {
             Err(failure) => Err(failure),
         };
         let ended = match filled {
-            Ok((true, bound)) => self.switch_to(made, bound).await,
+            Ok((true, bound)) => Box::pin(self.switch_to(made, bound)).await,
             Ok((false, _)) => self.discard(made).await.map(|()| AttemptEnd::Corrected),
             Err(failure) if failure.is_damage() => self.discard(made).await.map(|()| AttemptEnd::Damaged(failure)),
             Err(failure) => Err(failure),
@@ -276,7 +276,7 @@ impl RestoreRun<'_> {
 
     async fn switch_to(&mut self, made: WriterLease, bound: RestoreBound) -> Result<AttemptEnd, IngestError> {
         let role = self.take_role().await?;
-        self.switch.close(role, made, EndReason::Restore { to: bound.second }).await?;
+        Box::pin(self.switch.close(role, made, EndReason::Restore { to: bound.second })).await?;
         Ok(AttemptEnd::Switched)
     }
 

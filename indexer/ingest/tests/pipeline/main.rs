@@ -7,7 +7,6 @@ mod bad_objects;
 mod cleanup;
 mod compaction;
 mod days;
-mod drill;
 mod failing_drain;
 mod fake_bucket;
 mod generations;
