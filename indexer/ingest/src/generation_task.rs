@@ -138,6 +138,7 @@ pub(crate) async fn give_up_after(
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "as what waits calls it")]
 pub(crate) fn log_wait(why: StandbyReason) {
     tracing::debug!(?why, "waiting for another process");
 }

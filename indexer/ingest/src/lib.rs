@@ -72,6 +72,7 @@ mod record_resolver;
 mod recorded_operations;
 mod reindex;
 mod restore;
+mod restore_drill;
 mod restore_source;
 mod retry;
 mod segment_upload;
@@ -94,6 +95,7 @@ pub use record::{LatestCommit, OperationRecord, WriterKey, whole_payload};
 pub use record_bytes::{EntryBody, ObjectBytes};
 pub use reindex::reindex;
 pub use restore::{RestoreRequest, restore};
+pub use restore_drill::{DrillError, DrillReport, EngineOpener, RestoreDrill};
 pub use restore_source::RestoreTarget;
 pub use status::{IndexSize, IngestProblem, IngestProgress, IngestRole, IngestStatus};
 pub use verify::{

@@ -109,7 +109,7 @@ enum OperationSource {
 /// The operations of a source.
 enum OperationReader {
     Standing(Box<StandingOperations>),
-    Archived(ArchivedOperations),
+    Archived(Box<ArchivedOperations>),
 }
 
 impl OperationReader {
@@ -234,7 +234,7 @@ impl RestoreRun<'_> {
                 // What a process before this one has restored. Entries may come to the log between them.
                 let after = made.manifest().state.segments.iter().map(|segment| segment.last).max();
                 let archived = ArchivedOperations::new(self.archive, version, &self.task.log, seconds, after);
-                (OperationReader::Archived(archived), version.operations)
+                (OperationReader::Archived(Box::new(archived)), version.operations)
             }
         };
         let progress = self.task.progress_of(total);

@@ -121,6 +121,11 @@ impl StandingCopier {
         Ok(())
     }
 
+    /// What a manifest would say of all that was flushed.
+    pub(crate) fn into_draft(self) -> Manifest {
+        self.draft
+    }
+
     /// What was flushed since this was last called; it is to be published next.
     pub(crate) fn take(&mut self) -> CopyRequest {
         let next = CopyRequest::after(&self.draft);

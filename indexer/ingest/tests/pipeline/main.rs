@@ -7,6 +7,7 @@ mod bad_objects;
 mod cleanup;
 mod compaction;
 mod days;
+mod drill;
 mod failing_drain;
 mod fake_bucket;
 mod generations;

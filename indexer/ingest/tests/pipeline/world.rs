@@ -17,7 +17,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::fake_bucket::FakeBucket;
 use tidemark_ingest::{
     GenerationTask, IndexVerifier, IngestError, IngestOptions, IngestStatus, LatestCommit, LogIngester,
-    OperationRecord, OutcomeSelection, RestoreRequest, RestoreTarget, SwitchReport, VerifyOptions,
+    OperationRecord, OutcomeSelection, RestoreDrill, RestoreRequest, RestoreTarget, SwitchReport, VerifyOptions,
     cleanup::CleanupExecutor,
     engine::{IndexEngine, RecordStats, SegmentFile},
     model_engine::{IndexContents, ModelEngine},
@@ -346,6 +346,22 @@ impl IngestWorld {
     /// A process promotes the index.
     pub(crate) async fn promote(&self) -> Result<SwitchReport, IngestError> {
         promote(&self.generation_task(None), &self.archive().await).await
+    }
+
+    /// A drill with the latest snapshot.
+    pub(crate) async fn drill(&self) -> RestoreDrill {
+        let root = RootChain::open(&self.log(), self.entropy.clone());
+        let index = self.bucket.store("index");
+        RestoreDrill {
+            pins: PinChain::open(&index, &root.id().await.unwrap().unwrap(), self.entropy.clone()),
+            engine: self.engine(),
+            archive: Arc::new(self.archive().await),
+            drill_engine: Box::new(|store| Ok(Arc::new(ModelEngine::new(store)))),
+            options: self.options.clone(),
+            entropy: self.entropy.clone(),
+            progress: watch::Sender::default(),
+            index,
+        }
     }
 
     /// The generation that the log's root names.
