@@ -150,7 +150,9 @@ impl RestoreDrill {
         let engine = (self.drill_engine)(scratch.clone())?;
         let from = || format!("snapshot \"{name}\"");
         let restored = self.restore(&held, scratch, &engine).await?;
-        let same = |what, found: String, wanted: String| if found == wanted { Ok(()) } else { Err(DrillError::Differs { from: from(), what, found, wanted }) };
+        let same = |what, found: String, wanted: String| {
+            if found == wanted { Ok(()) } else { Err(DrillError::Differs { from: from(), what, found, wanted }) }
+        };
         let totals = &restored.totals;
         same("the number of operations", totals.records.to_string(), proof.counts.total().to_string())?;
         same("their outcomes", format!("{:?}", totals.counts), format!("{:?}", proof.counts))?;

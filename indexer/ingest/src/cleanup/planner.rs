@@ -16,9 +16,6 @@ use crate::{
     snapshot::{ArchiveVersion, LogArchive},
 };
 
-/// What an entry counts for.
-type EntryWeight = fn(&ListedEntry) -> u64;
-
 /// Finds out what may go.
 pub(super) struct CleanupPlanner<'a> {
     pub(super) reader: &'a LogReader,
@@ -96,12 +93,11 @@ impl CleanupPlanner<'_> {
     /// What rules on the size of the log let go.
     async fn surplus(&self, rules: &CleanupRules, survey: &LogSurvey) -> Result<Vec<RuleVerdict>, CleanupError> {
         let mut verdicts = Vec::new();
-        let (one, size): (EntryWeight, EntryWeight) = (|_| 1, |entry| entry.size);
-        let limits = [
-            ("--max-entries", "entries", rules.max_entries, survey.entries, one),
-            ("--max-size", "bytes", rules.max_bytes, survey.bytes, size),
+        let weigh: [(&str, &str, Option<u64>, u64, fn(&ListedEntry) -> u64); 2] = [
+            ("--max-entries", "entries", rules.max_entries, survey.entries, |_| 1),
+            ("--max-size", "bytes", rules.max_bytes, survey.bytes, |entry| entry.size),
         ];
-        for (rule, unit, limit, found, weigh) in limits {
+        for (rule, unit, limit, found, weigh) in weigh {
             let Some(limit) = limit else { continue };
             let (to, below) = oldest_within(self.reader, found.saturating_sub(limit), weigh).await?;
             let why = format!("the log has {found} {unit}, and {limit} may stay");
