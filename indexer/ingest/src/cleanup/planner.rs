@@ -49,6 +49,16 @@ pub(super) struct PlannedWork {
     pub(super) version: ArchiveVersion,
 }
 
+/// A rule on how much the log may have.
+struct SizeRule {
+    flag: &'static str,
+    unit: &'static str,
+    limit: Option<u64>,
+    found: u64,
+    /// What one entry counts.
+    weigh: fn(&ListedEntry) -> u64,
+}
+
 impl CleanupPlanner<'_> {
     /// What may go by these rules.
     pub(super) async fn look(&self, rules: &CleanupRules) -> Result<CleanupOutlook, CleanupError> {
@@ -93,16 +103,26 @@ impl CleanupPlanner<'_> {
     /// What rules on the size of the log let go.
     async fn surplus(&self, rules: &CleanupRules, survey: &LogSurvey) -> Result<Vec<RuleVerdict>, CleanupError> {
         let mut verdicts = Vec::new();
-        let weigh: [(&str, &str, Option<u64>, u64, fn(&ListedEntry) -> u64); 2] = [
-            ("--max-entries", "entries", rules.max_entries, survey.entries, |_| 1),
-            ("--max-size", "bytes", rules.max_bytes, survey.bytes, |entry| entry.size),
-        ];
-        for (rule, unit, limit, found, weigh) in weigh {
+        let of_entries = SizeRule {
+            flag: "--max-entries",
+            unit: "entries",
+            limit: rules.max_entries,
+            found: survey.entries,
+            weigh: |_| 1,
+        };
+        let of_bytes = SizeRule {
+            flag: "--max-size",
+            unit: "bytes",
+            limit: rules.max_bytes,
+            found: survey.bytes,
+            weigh: |entry| entry.size,
+        };
+        for SizeRule { flag, unit, limit, found, weigh } in [of_entries, of_bytes] {
             let Some(limit) = limit else { continue };
             let (to, below) = oldest_within(self.reader, found.saturating_sub(limit), weigh).await?;
             let why = format!("the log has {found} {unit}, and {limit} may stay");
             verdicts.push(RuleVerdict {
-                rule: rule.to_owned(),
+                rule: flag.to_owned(),
                 to,
                 held_back: survey.entries.saturating_sub(below),
                 why,
