@@ -52,10 +52,19 @@ pub(super) fn catalog_routes() -> OpenApiRouter<AppState> {
     path = "/iceberg/v1/config",
     tag = "catalog",
     params(("warehouse" = Option<String>, Query, description = "the warehouse, which clients may name as they like")),
-    responses((status = 200, description = "the configuration", body = CatalogConfig))
+    responses(
+        (status = 200, description = "the configuration", body = CatalogConfig),
+        (status = 400, description = "the warehouse is given twice, or the query string cannot be read", body = IcebergErrorAnswer),
+        (status = 414, description = "the query string is too long", body = IcebergErrorAnswer),
+        (status = 503, description = "overloaded", body = IcebergErrorAnswer),
+    )
 )]
-async fn config() -> Json<CatalogConfig> {
-    Json(CatalogConfig { endpoints: ENDPOINTS.map(str::to_owned).into(), ..CatalogConfig::default() })
+async fn config(RawQuery(query): RawQuery) -> Result<Json<CatalogConfig>, HttpProblem> {
+    let query = QueryString::read(query.as_deref())?;
+    if query.pairs().iter().filter(|(name, _)| name == "warehouse").count() > 1 {
+        return Err(HttpProblem::invalid("warehouse", "parameter \"warehouse\" is given more than once; name it once"));
+    }
+    Ok(Json(CatalogConfig { endpoints: ENDPOINTS.map(str::to_owned).into(), ..CatalogConfig::default() }))
 }
 
 /// The namespaces: there is one.

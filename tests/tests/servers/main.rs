@@ -41,4 +41,3 @@ mod openapi;
 mod page;
 mod pod;
 mod restart;
-mod sql_recipes;

@@ -120,6 +120,7 @@ async fn everything_else_is_an_error_in_iceberg_s_form() {
         ("GET", "/iceberg/v1/namespaces/archive/views", 404, "NotFoundException"),
         ("GET", "/iceberg", 404, "NotFoundException"),
         ("GET", "/iceberg/v1/namespaces/%ff", 400, "BadRequestException"),
+        ("GET", "/iceberg/v1/config?warehouse=a&warehouse=b", 400, "BadRequestException"),
         ("GET", "/iceberg/v1/namespaces?parent=%ff", 400, "BadRequestException"),
         ("POST", "/iceberg/v1/namespaces", 405, "UnsupportedOperationException"),
         ("DELETE", TABLE, 405, "UnsupportedOperationException"),
