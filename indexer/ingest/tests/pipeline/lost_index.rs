@@ -42,7 +42,10 @@ async fn with_archive() -> (IngestWorld, Token) {
     world.run_for(10 * MINUTE).await;
     assert_eq!(world.outcomes().await[&bad], [Outcome::Unreadable]);
     let (maker, _) = world.snapshot_maker().await;
-    let made = maker.make(&SnapshotRequest { name: Some("daily".parse().unwrap()), ..SnapshotRequest::default() }).await.unwrap();
+    let made = maker
+        .make(&SnapshotRequest { name: Some("daily".parse().unwrap()), ..SnapshotRequest::default() })
+        .await
+        .unwrap();
     assert_eq!(made.archived, 80 + 3 * 80 + 12);
     world.bucket.spoil(None);
     (world, bad)
