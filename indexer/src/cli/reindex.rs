@@ -27,6 +27,6 @@ pub(super) struct ReindexCommand {
 
 impl ReindexCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        self.task.run("the index was built again", async |task, _| reindex(task).await).await
+        Box::pin(self.task.run("the index was built again", async |task, _| Box::pin(reindex(task)).await)).await
     }
 }

@@ -54,7 +54,7 @@ impl RestoreCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let Self { target, owner, task } = self;
         let request = RestoreRequest { target: target.target(), owner };
-        task.run("the index was restored", async |task, archive| restore(task, archive, &request).await).await
+        Box::pin(task.run("the index was restored", async |task, archive| restore(task, archive, &request).await)).await
     }
 }
 

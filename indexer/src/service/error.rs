@@ -253,7 +253,8 @@ mod tests {
             assert!(known.is_some(), "no condition has the reason {reason:?}");
         }
         let reasons: BTreeSet<Reason> = all.into_iter().map(|(reason, _)| reason).collect();
-        let (of_pods, of_tasks): (Vec<_>, Vec<_>) = reasons.iter().partition(|reason| **reason <= Reason::Internal);
+        let (of_pods, of_tasks): (Vec<&Reason>, Vec<&Reason>) =
+            reasons.iter().partition(|reason| **reason <= Reason::Internal);
         assert_eq!(of_pods.len(), Reason::Internal as usize + 1, "only these are told: {reasons:?}");
         let known =
             [Reason::OutsideRecoveryWindow, Reason::SnapshotMissing, Reason::NothingToPromote, Reason::GenerationBusy];
