@@ -43,8 +43,8 @@ pub enum IngestError {
     Archive(#[from] SnapshotError),
     /// Nothing is recorded of the log: no index, no snapshot, no archive.
     #[error(
-        "nothing is recorded of this log in \"{url}\": there is neither an index, a snapshot nor an archive; nothing was changed; correct \
-         --index, or let `tidemark index` begin an index from the log"
+        "nothing is recorded of this log in \"{url}\": no index, snapshot or archive there holds an entry; nothing was changed; correct \
+         --index, or let `tidemark index` index the log"
     )]
     NothingRecorded {
         /// The index.
