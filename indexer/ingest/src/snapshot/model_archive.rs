@@ -239,7 +239,9 @@ impl LogArchive for ModelArchive {
                 Ok(rows) => {
                     report.files += 1;
                     operations += rows.len() as u64;
-                    rows.iter().for_each(|row| digest.insert(&row.record.set_element()));
+                    for row in &rows {
+                        digest.insert(&row.record.set_element());
+                    }
                 }
                 Err(SnapshotError::ArchiveDamaged { key, why }) => {
                     report.damaged.push(ArchiveFault { location: key, why });

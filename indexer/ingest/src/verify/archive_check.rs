@@ -187,7 +187,7 @@ impl ArchiveCheck<'_> {
         for window in windows {
             let compared = comparison.compare(window, |token, op, difference| {
                 figures.compared += 1;
-                if figures.compared % 1000 == 0 {
+                if figures.compared.is_multiple_of(1000) {
                     self.findings.progress(VerifyCheck::Archive, figures.compared, 0);
                 }
                 if let Some(difference) = difference {
