@@ -75,9 +75,10 @@ fn five_hundred_seeds_of_pins_and_garbage_hold() {
     }
 }
 
+/// Days of many processes: four seconds a seed. `make long` runs five hundred.
 #[test]
-fn five_hundred_seeds_of_generations_hold() {
-    let reports = all_hold(SimScenario::Generations, 0..500);
+fn sixty_seeds_of_generations_hold() {
+    let reports = all_hold(SimScenario::Generations, 0..60);
     for rare in [
         "the index switched",
         "the index was restored",
@@ -127,9 +128,10 @@ fn five_hundred_seeds_of_snapshots_hold() {
     }
 }
 
+/// More than a second a seed. `make long` runs five hundred.
 #[test]
-fn five_hundred_seeds_of_cleanups_hold() {
-    let reports = all_hold(SimScenario::Cleanup, 0..500);
+fn a_hundred_seeds_of_cleanups_hold() {
+    let reports = all_hold(SimScenario::Cleanup, 0..100);
     for rare in [
         "an entry was deleted",
         "the floor was raised",
