@@ -179,28 +179,3 @@ impl Collector for StoreRequestCounts {
 fn is_same_server(one: &StoreSettings, other: &StoreSettings) -> bool {
     (&one.endpoint, &one.account) == (&other.endpoint, &other.account)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn copies_lie_apart_from_what_they_are_copies_of() {
-        let url = |text: &str| Url::parse(text).unwrap();
-        let (log, metadata, index) = (url("s3://wal/orders"), [url("s3://meta")], url("s3://idx/orders"));
-        let at = |endpoint: &str| StoreSettings { endpoint: Some(endpoint.to_owned()), ..StoreSettings::default() };
-        let overlap = |settings: &StoresSettings, copies: &str| {
-            settings.overlap_of_copies(&url(copies), &log, &metadata, &index).map(ToString::to_string)
-        };
-        let one = StoresSettings::default();
-        for copies in ["s3://idx/orders", "s3://idx", "s3://meta/copies", "s3://wal/orders/copies"] {
-            assert!(overlap(&one, copies).is_some(), "{copies}");
-        }
-        assert_eq!(overlap(&one, "s3://dr/orders"), None);
-        // The second site has a bucket of the same name.
-        let other = StoresSettings { copy: at("https://s3.second"), ..one.clone() };
-        assert_eq!(overlap(&other, "s3://idx/orders"), None);
-        let same = StoresSettings { index: at("https://s3.second"), ..other };
-        assert_eq!(overlap(&same, "s3://idx/orders").as_deref(), Some("s3://idx/orders"));
-    }
-}
