@@ -73,8 +73,6 @@ reasons! {
     SnapshotMissing,
     /// No snapshot is verified: nothing may be deleted from the log, and nothing restored.
     NoVerifiedSnapshot,
-    /// A rule would delete what must stay, as a retention that keeps nothing.
-    RetentionRefused,
     /// A store keeps objects that were to be deleted: the credentials may not delete, or a lock or a retention holds them.
     DeletionRefused,
     /// Objects of the archive are missing or damaged.
@@ -89,8 +87,6 @@ reasons! {
     GenerationBusy,
     /// A place that should be empty holds something else.
     PrefixInUse,
-    /// The disk for intermediate files is full.
-    ScratchFull,
     // The life of a task.
     /// The task waits: it was not looked at yet, or its Job does not run yet.
     Pending,
@@ -108,7 +104,6 @@ reasons! {
     WALNotFound,
     /// The WAL is being deleted.
     WALDeleted,
-    /// This release has no command for this type of task.
     /// The task was not through before its deadline.
     DeadlineExceeded,
     /// A pod had to make place for a more important one.

@@ -94,7 +94,6 @@ fn is_problem(reason: Reason) -> bool {
         | Reason::OutsideRecoveryWindow
         | Reason::SnapshotMissing
         | Reason::NoVerifiedSnapshot
-        | Reason::RetentionRefused
         | Reason::DeletionRefused
         | Reason::ArchiveDamaged
         | Reason::OutcomesDiffer
@@ -102,7 +101,6 @@ fn is_problem(reason: Reason) -> bool {
         | Reason::NothingToPromote
         | Reason::GenerationBusy
         | Reason::PrefixInUse
-        | Reason::ScratchFull
         | Reason::AttemptFailed
         | Reason::WALNotFound
         | Reason::WALDeleted

@@ -139,8 +139,7 @@ pub struct VerifySpec {
     #[serde(default = "utc")]
     #[schemars(length(min = 1, max = 64), regex(pattern = TIME_ZONE))]
     pub time_zone: String,
-    /// Whether the newest snapshot is restored to a place of its own, compared and removed. A release that cannot do that verifies
-    /// without it, and the condition `Verified` says so.
+    /// Whether the newest snapshot, once there is one, is restored to a place of its own, compared and removed.
     #[serde(default)]
     pub drill: bool,
 }

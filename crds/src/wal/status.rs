@@ -158,7 +158,7 @@ pub struct RestoreStatus {
     /// Name of the generation that it made, such as `g2`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<String>,
-    /// Every entry whose second lies before this one is in it, and no other.
+    /// Every entry whose second lies before this one is in it; after a restore to a token also some of this second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "optional_time")]
     pub cursor: Option<Time>,

@@ -153,7 +153,7 @@ pub struct RestoreTarget {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "optional_time")]
     pub time: Option<Time>,
-    /// All operations up to the second of the entry with this token.
+    /// The entry with this token, and all with smaller ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 27, max = 27), regex(pattern = "^[0-9A-Za-z]{27}$"))]
     pub token: Option<String>,
@@ -161,7 +161,7 @@ pub struct RestoreTarget {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63), regex(pattern = SNAPSHOT_NAME))]
     pub snapshot: Option<String>,
-    /// Everything that archive and log hold.
+    /// As far as the index, its snapshots and its archive reach.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latest: Option<bool>,
 }

@@ -313,8 +313,8 @@ pub enum TransactionRejected {
     /// The index has not read what lies below the log floor, which may be gone from the log.
     #[error(
         "the index has the log up to {cursor} only, and what lies below {floor} may have been cleaned up since: it is in the archive \
-         \"{archive}\"; nothing is indexed, so that no hole is taken for the log; read that archive, or use an index that was there \
-         before the clean-up"
+         \"{archive}\"; nothing is indexed, so that no hole is taken for the log; begin the index from it with `tidemark restore \
+         --latest` and `tidemark promote`, or use an index that was there before the clean-up"
     )]
     BelowFloor {
         /// Where the index stands.

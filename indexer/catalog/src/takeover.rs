@@ -124,7 +124,7 @@ impl IndexChain {
     }
 
     /// As [`Self::acquire`], for a process that publishes nothing: it does not wait until a restored index is promoted.
-    pub(crate) async fn acquire_as_owner(
+    pub async fn acquire_as_owner(
         &self,
         identity: WriterIdentity,
         clock: &StoreClock,

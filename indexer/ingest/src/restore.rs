@@ -156,7 +156,7 @@ impl RestoreRun<'_> {
         let mut made = self.switch.begin(self.open, log_wait).await?;
         let generation = made.manifest().state.generation.clone();
         let filled = match self.fill(&mut made, place, sources).await {
-            Ok((source, bound)) => self.is_current(&source, bound).await.map(|current| (current, bound)),
+            Ok((source, bound)) => self.is_current(place, &source, bound).await.map(|current| (current, bound)),
             Err(failure) => Err(failure),
         };
         let ended = match filled {
@@ -264,11 +264,24 @@ impl RestoreRun<'_> {
 
     /// Whether what was copied from `source` is still all that is recorded up to the target. With the role of the open generation: it stays
     /// so while that is held.
-    async fn is_current(&mut self, source: &OperationSource, bound: RestoreBound) -> Result<bool, IngestError> {
+    async fn is_current(
+        &mut self,
+        place: &RestorePlace,
+        source: &OperationSource,
+        bound: RestoreBound,
+    ) -> Result<bool, IngestError> {
         let role = self.take_role().await?;
         let corrected = match source {
             OperationSource::Manifest(held) => is_corrected(self.task, held, &role.manifest().state, bound).await,
             OperationSource::Archive(_) => Ok(false),
+        };
+        let corrected = match corrected {
+            // A snapshot is whole: that what came after it is lost is no reason to leave it out.
+            Err(damage) if damage.is_damage() && !matches!(place, RestorePlace::Open) => {
+                warn!(error = %damage, ?place, "whether outcomes were corrected after the snapshot cannot be read; restoring it as it is");
+                Ok(false)
+            }
+            corrected => corrected,
         };
         self.role = Some(role);
         Ok(!corrected?)

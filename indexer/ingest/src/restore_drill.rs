@@ -198,7 +198,12 @@ impl RestoreDrill {
 
     /// Reads the archive as the snapshot has proven it. Gives how many operations it has.
     async fn read_archive(&self, proof: &SnapshotProof) -> Result<u64, DrillError> {
-        let (Some(_), Some(version)) = (&proof.archive, self.archive.latest().await?) else { return Ok(0) };
+        let Some(proven) = &proof.archive else { return Ok(0) };
+        let Some(version) = self.archive.remembered_version(proven).await? else {
+            let (from, found) =
+                (format!("version {} of the archive", proven.version), "gone or another one".to_owned());
+            return Err(DrillError::Differs { from, what: "the record", found, wanted: proven.hash.clone() });
+        };
         let mut rows = self.archive.rows(&version, LogCursor::default()..version.end);
         let (mut found, mut digest) = (0, SetDigest::default());
         while let Some(row) = rows.try_next().await? {

@@ -151,7 +151,8 @@ fn failure(error: &ServiceError) -> TaskResult {
         | Reason::OwnedByAnother
         | Reason::LogMoved
         | Reason::ExpiryMissing
-        | Reason::FormatTooNew => TaskResult::refused(reason, message),
+        | Reason::FormatTooNew
+        | Reason::InvalidURL => TaskResult::refused(reason, message),
         _ => TaskResult::failed(reason, message),
     }
 }

@@ -103,6 +103,7 @@ async fn fence_writer(
     // As the holder itself, which has not moved for a minute: nobody has to wait for that once more.
     let identity = latest.state.holder.map_or_else(|| WriterIdentity(name.clone()), |holder| holder.identity);
     let clock = StoreClock::new(log.stores(), &name);
-    chain.acquire(identity, &clock, &log.entries, |_| ()).await?.release().await?;
+    // A restored index that nobody promotes has no writer either.
+    chain.acquire_as_owner(identity, &clock, &log.entries, |_| ()).await?.release().await?;
     Ok(true)
 }

@@ -45,7 +45,7 @@ struct RestoreTargetArgs {
     /// The time of this snapshot.
     #[arg(long, env = "TIDEMARK_SNAPSHOT", value_name = "NAME")]
     snapshot: Option<String>,
-    /// As far as the index and its snapshots reach.
+    /// As far as the index, its snapshots and its archive reach.
     #[arg(long, env = "TIDEMARK_LATEST")]
     latest: bool,
 }

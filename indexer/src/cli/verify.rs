@@ -281,7 +281,12 @@ fn task_result(Verification { summary, drill }: &Verification) -> TaskResult {
         DrillError::Differs { .. } => Reason::DrillFailed,
         error => error.to_cause().reason,
     };
-    TaskResult { figures: verified.figures, ..TaskResult::failed(reason, error_chain(error)) }
+    let result = match error {
+        // Another attempt finds none either.
+        DrillError::NoSnapshot { .. } => TaskResult::refused(reason, error_chain(error)),
+        error => TaskResult::failed(reason, error_chain(error)),
+    };
+    result.with(verified.figures)
 }
 
 fn verification_result(summary: &VerifySummary) -> TaskResult {

@@ -151,7 +151,7 @@ async fn a_drill_restores_the_latest_snapshot_and_leaves_nothing() {
     let nothing = place.run("verify", "s3://log", &drill).await;
     assert_eq!(nothing.status.code(), Some(1), "{}", error(&nothing));
     let result = place.result();
-    assert_eq!((result.state, result.reason), (TaskState::Failed, Some(Reason::SnapshotMissing)), "{result:?}");
+    assert_eq!((result.state, result.reason), (TaskState::Refused, Some(Reason::SnapshotMissing)), "{result:?}");
 
     let made = place.snapshot(&[]).await;
     let drilled = place.run("verify", "s3://log", &drill).await;

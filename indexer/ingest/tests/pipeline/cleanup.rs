@@ -154,7 +154,7 @@ async fn an_index_that_begins_anew_on_a_cleaned_log_is_refused() {
         panic!("{refused}")
     };
     assert_eq!(*floor, report.floor);
-    assert!(archive.contains("/archive/") && refused.to_string().contains("read that archive"), "{refused}");
+    assert!(archive.contains("/archive/") && refused.to_string().contains("tidemark restore --latest"), "{refused}");
     assert!(!world.root().await.indexes.contains_key(OTHER_INDEX));
     world.register_other(report.floor).await.unwrap();
 }

@@ -45,7 +45,7 @@ pub(super) struct WalRestoreTarget {
     /// What this snapshot holds.
     #[arg(long, value_name = "NAME")]
     pub(super) snapshot: Option<String>,
-    /// Everything that archive and log hold.
+    /// As far as the index, its snapshots and its archive reach.
     #[arg(long)]
     pub(super) latest: bool,
 }

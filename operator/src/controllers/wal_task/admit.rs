@@ -143,6 +143,20 @@ fn check_spec(task: &ObservedTask) -> Result<(), String> {
     for (field, span) in [("deadline", &spec.deadline), ("ttlAfterFinished", &spec.ttl_after_finished)] {
         span.duration().map_err(|error| format!("\"spec.{field}\": {error}"))?;
     }
+    if let Some(token) = spec.restore.as_ref().and_then(|target| target.token.as_deref())
+        && token_time(token).is_none()
+    {
+        return Err(format!(
+            "\"spec.restore.token\": \"{token}\" is no KSUID; make another task with the token of an entry"
+        ));
+    }
+    if let Some(name) = spec.snapshot.as_ref().and_then(|snapshot| snapshot.name.as_deref())
+        && name.strip_prefix("before-g").is_some_and(|number| number.bytes().all(|digit| digit.is_ascii_digit()))
+    {
+        return Err(format!(
+            "\"spec.snapshot.name\": names like \"{name}\" are the catalog's own; make another task with another name"
+        ));
+    }
     let is_right = match (spec.r#type, &spec.restore) {
         (TaskType::Restore, Some(target)) => build::restore_arguments(target).is_some(),
         (TaskType::Restore, None) => false,

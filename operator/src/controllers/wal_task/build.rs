@@ -81,7 +81,8 @@ fn arguments(attempt: &AttemptPlan<'_>, wal: &ValidatedWal) -> Vec<String> {
         }
         TaskType::Cleanup => {
             let cleanup = &jobs.cleanup;
-            add("--min-age", Some(format!("{}s", cleanup.min_age.as_secs())));
+            // Never younger than asked for.
+            add("--min-age", Some(format!("{}s", cleanup.min_age.as_millis().div_ceil(1000))));
             add("--max-entries", cleanup.max_entries.map(|entries| entries.to_string()));
             add("--max-size", cleanup.max_bytes.map(|bytes| bytes.to_string()));
             add("--keep-snapshots", Some(cleanup.keep_snapshots.to_string()));

@@ -205,6 +205,17 @@ fn a_spec_that_the_schema_would_not_take_is_rejected() {
     let rejected = (WalTaskState::Rejected, Reason::SpecInvalid);
     assert_eq!(changed(|spec| spec.deadline = tidemark_crds::TimeSpan::new("soon")), rejected);
     assert_eq!(changed(|spec| spec.restore = Some(tidemark_crds::RestoreTarget::default())), rejected);
+    // The program would refuse them without a result.
+    for (name, is_taken) in [("before-g2", false), ("before-upgrade", true)] {
+        let mut snapshot = task(TaskType::Snapshot);
+        snapshot.spec.snapshot = Some(tidemark_crds::SnapshotTask { name: Some(name.to_owned()) });
+        assert_eq!(says(&snapshot) != rejected, is_taken, "{name}");
+    }
+    let token = Some("z".repeat(27));
+    let target = tidemark_crds::RestoreTarget { token, ..Default::default() };
+    let mut restore = task(TaskType::Restore);
+    restore.spec.restore = Some(target);
+    assert_eq!(says(&restore), rejected);
 }
 
 #[test]

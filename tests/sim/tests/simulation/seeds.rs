@@ -75,7 +75,7 @@ fn five_hundred_seeds_of_pins_and_garbage_hold() {
     }
 }
 
-/// Days of many processes: four seconds a seed. `make long` runs five hundred.
+/// Days of many processes: four seconds a seed. `make sim SEEDS=500` runs more.
 #[test]
 fn sixty_seeds_of_generations_hold() {
     let reports = all_hold(SimScenario::Generations, 0..60);
@@ -128,7 +128,7 @@ fn five_hundred_seeds_of_snapshots_hold() {
     }
 }
 
-/// More than a second a seed. `make long` runs five hundred.
+/// More than a second a seed. `make sim SEEDS=500` runs more.
 #[test]
 fn a_hundred_seeds_of_cleanups_hold() {
     let reports = all_hold(SimScenario::Cleanup, 0..100);

@@ -186,15 +186,19 @@ impl ScheduleInputs<'_> {
         SnapshotCoverage::Unsettled(first.checked_add(self.schedules.settling).unwrap_or(Timestamp::MAX))
     }
 
+    /// Whether a verified snapshot is known.
+    pub(crate) fn has_verified_snapshot(&self) -> bool {
+        self.status.last_snapshot.as_ref().is_some_and(|last| last.verified)
+    }
+
     fn cleanup(&self, now: Timestamp, snapshot_is_due: bool) -> SlotOutlook {
         let outlook = self.slots(TaskType::Cleanup, self.schedules.cleanup.as_ref(), now);
-        let is_verified = self.status.last_snapshot.as_ref().is_some_and(|last| last.verified);
         if snapshot_is_due
             || [TaskType::Snapshot, TaskType::Cleanup].iter().any(|r#type| self.tasks.active(*r#type).is_some())
         {
             // After the snapshot there is more to delete.
             outlook.waiting()
-        } else if !is_verified || self.is_clean() {
+        } else if !self.has_verified_snapshot() || self.is_clean() {
             outlook.skipped()
         } else {
             outlook

@@ -70,6 +70,7 @@ pub(crate) async fn make_due_tasks(
     now: Timestamp,
 ) -> ScheduleOutcome {
     let inputs = observed.schedule_inputs(&wal.schedules);
+    let has_snapshot = inputs.has_verified_snapshot();
     let api: Api<WalTask> = Api::namespaced(client.clone(), &wal.namespace);
     remove_expired(&api, &observed.tasks).await;
     let mut outlook = inputs.outlook(now);
@@ -78,7 +79,7 @@ pub(crate) async fn make_due_tasks(
         let listed = match list(&api, observed).await {
             Ok(listed) => listed,
             Err(source) => {
-                let name = scheduled_task(wal, first, None).name_any();
+                let name = scheduled_task(wal, first, None, has_snapshot).name_any();
                 let failure = Some(TaskCreationError { r#type: first.r#type, name, source });
                 return ScheduleOutcome { done: Some(outlook.done), next: outlook.next, failure };
             }
@@ -87,7 +88,7 @@ pub(crate) async fn make_due_tasks(
     }
     let (mut done, mut failure) = (outlook.done, None);
     for due in outlook.due {
-        let task = scheduled_task(wal, due, observed.index.as_ref());
+        let task = scheduled_task(wal, due, observed.index.as_ref(), has_snapshot);
         match create(&api, &task).await {
             Ok(creation) => {
                 metrics.task_scheduled(due.r#type, creation.as_str());

@@ -11,12 +11,17 @@ use crate::controllers::wal::validate::ValidatedWal;
 /// As long as the API allows: the schedule removes its tasks itself, by their number.
 const TTL: &str = "8784h";
 
-/// The task, which belongs to the WAL and goes with it.
-pub(crate) fn scheduled_task(wal: &ValidatedWal, due: DueTask, index: Option<&IndexFigures>) -> WalTask {
+/// The task, which belongs to the WAL and goes with it. A drill restores a snapshot: without one the verification does all else.
+pub(crate) fn scheduled_task(
+    wal: &ValidatedWal,
+    due: DueTask,
+    index: Option<&IndexFigures>,
+    has_snapshot: bool,
+) -> WalTask {
     let schedule = due.r#type.as_str().to_lowercase();
     let minute = u64::try_from(due.slot.as_second().div_euclid(60)).unwrap_or_default();
     let verification = wal.schedules.verification.as_ref();
-    let drill = verification.is_some_and(|verification| verification.drill);
+    let drill = verification.is_some_and(|verification| verification.drill && has_snapshot);
     let mut spec = WalTaskSpec::new(&wal.name, due.r#type);
     spec.verify = (due.r#type == TaskType::Verify).then_some(VerifyTask { all: false, drill });
     spec.ttl_after_finished = TimeSpan::new(TTL);
