@@ -275,7 +275,7 @@ impl RestoreRun<'_> {
             OperationSource::Manifest(held) => is_corrected(self.task, held, &role.manifest().state, bound).await,
             OperationSource::Archive(_) => Ok(false),
         };
-        let corrected = match corrected {
+        let corrected = match corrected.map_err(IngestError::from) {
             // A snapshot is whole: that what came after it is lost is no reason to leave it out.
             Err(damage) if damage.is_damage() && !matches!(place, RestorePlace::Open) => {
                 warn!(error = %damage, ?place, "whether outcomes were corrected after the snapshot cannot be read; restoring it as it is");
