@@ -26,6 +26,11 @@ const MAX_ROUNDS: u32 = 20;
 ///
 /// Stores that fail are tried for about a minute. The future may be dropped at any time; that is no different from a crash.
 pub async fn reindex(task: &GenerationTask) -> Result<SwitchReport, IngestError> {
+    // Callers hold it: it takes twenty kilobytes.
+    Box::pin(reindex_and_switch(task)).await
+}
+
+async fn reindex_and_switch(task: &GenerationTask) -> Result<SwitchReport, IngestError> {
     let switch = task.switch("reindex").await?;
     let (open, latest) = switch.open_generation().await?;
     if switch.has_made(&latest.state, task.name.is_some()).await? {

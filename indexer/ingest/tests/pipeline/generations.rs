@@ -176,7 +176,7 @@ async fn what_nobody_made_for_a_day_is_given_up_and_its_maker_switches_nothing_a
         let running = world.start();
         for _ in 0..2 {
             // Within a day its number is left to it.
-            world.pass(DAY / 2 - 20 * MINUTE).await;
+            world.pass(MINUTE * (12 * 60 - 20)).await;
         }
         world.stop(running).await;
         let early = world.generation_task(Some("early"));
@@ -298,8 +298,8 @@ async fn restores_the_fold(history: &[HistoryStep], to: u64, by_token: bool) {
     // Nothing is indexed meanwhile, and the descriptors that are gone by then do not un-happen.
     let running = world.start();
     let late = world.append(world.bucket.now(), &EntryDraft::entity(1));
-    for number in 0..history.len() {
-        if history[number].kind >= 3 {
+    for (number, step) in history.iter().enumerate() {
+        if step.kind >= 3 {
             world.bucket.forget(&format!("metadata/bundles/r/b{number}/bundle.yaml"));
         }
     }
@@ -319,7 +319,7 @@ async fn restores_the_fold(history: &[HistoryStep], to: u64, by_token: bool) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     /// restore(t) is the fold of what was recorded up to t, and a promotion takes the rest as it was recorded.
     #[test]
