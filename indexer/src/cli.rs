@@ -16,6 +16,7 @@ mod gc;
 #[cfg(feature = "archive")]
 mod generation_task;
 mod index;
+#[cfg(feature = "archive")]
 mod job_report;
 #[cfg(feature = "kubernetes")]
 mod kubectl;

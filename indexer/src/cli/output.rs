@@ -69,6 +69,7 @@ impl ProgressReporter {
     }
 
     /// As [`Self::report`], of the part `part` of the work. A `total` of 0 is not known.
+    #[cfg(feature = "archive")]
     pub(super) fn report_part(&self, part: &'static str, done: u64, total: u64) {
         self.bar.set_message(part);
         self.bar.set_length(total.max(done));

@@ -66,7 +66,9 @@ impl CleanupPlace {
         let audited = self.server.clock().second().before(Duration::from_hours(25));
         let generation = Generation::first();
         let chain = IndexChain::open(&self.store("index"), generation.clone(), Entropy::seeded(6));
-        let step = |manifest: Option<&Manifest>| Ok(manifest.map(|now| Manifest { audited, ..now.clone() }));
+        let step = |manifest: Option<&Manifest>| {
+            Ok(manifest.map(|now| Manifest { audited: now.audited.max(audited), ..now.clone() }))
+        };
         chain.chain().append(None, step).await.expect("it is published");
         self.root().keep(INDEX, &generation, LogCursor(audited)).await.expect("it is recorded");
     }

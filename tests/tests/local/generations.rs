@@ -14,9 +14,9 @@ use tokio::time::{sleep, timeout};
 const PLACES: [&str; 6] = ["--log", "s3://log", "--metadata", "s3://meta", "--index", "s3://index"];
 /// What is compared before and after a reindex.
 const QUERIES: [&str; 4] = [
-    "/v1/search?q=&limit=100",
+    "/v1/search?q=&size=100",
     "/v1/search?q=outcome:aborted&facets=repo",
-    "/v1/search?q=message:m&sort=token&limit=50",
+    "/v1/search?q=message:m&sort=token&size=50",
     "/v1/entities/bundle%2Frepo%2Fb7",
 ];
 

@@ -146,7 +146,9 @@ impl RecordWriter {
         let mut sidecars = Vec::new();
         if !marks.is_empty() {
             let mut counts = RecordCounts::default();
-            replaced.iter().for_each(|replaced| counts.add(replaced.outcome));
+            if let Some(replaced) = &replaced {
+                counts.add(replaced.outcome);
+            }
             let digest: SetDigest = replaced.iter().map(SetDigest::of).sum();
             sidecars.push(self.upload_sidecar(&marks, seq..seq + 1, counts, digest).await?);
         }
