@@ -16,7 +16,7 @@ const PLACES: [&str; 6] = ["--log", "s3://log", "--metadata", "s3://meta", "--in
 const QUERIES: [&str; 4] = [
     "/v1/search?q=&size=100",
     "/v1/search?q=outcome:aborted&facets=repo",
-    "/v1/search?q=message:m&sort=token&size=50",
+    "/v1/search?q=message:m&sort=oldest&size=50",
     "/v1/entities/bundle%2Frepo%2Fb7",
 ];
 
