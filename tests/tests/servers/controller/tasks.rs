@@ -144,6 +144,9 @@ async fn a_node_that_is_cut_off_ends_an_attempt_when_kubernetes_gives_its_pod_up
     let pod = world.job_pod("nightly-1").await.expect("it has a pod").name_any();
     let path = format!("/api/v1/namespaces/{}/pods/{pod}/binding", world.namespace);
     let target = json!({"apiVersion": "v1", "kind": "Node", "name": "lost"});
+    // The pods of a node that does not exist are removed at once, and nobody says why.
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "lost"}}).to_string();
+    world.server.kubectl_command().run_with(["create", "-f", "-"], &node).await.expect("it is made");
     let binding =
         json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod}, "target": target}).to_string();
     let bound = world.server.kubectl_command().run_with(["create", "--raw", &path, "-f", "-"], &binding).await;
