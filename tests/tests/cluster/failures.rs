@@ -6,19 +6,12 @@
 
 use std::time::Duration;
 
-use kube::{
-    Api,
-    api::{DeleteParams, Patch, PatchParams},
-};
 use pods::{INDEXER, OPERATOR};
 use scenario::{FailureBounds, FailureScenario};
-use serde_json::{Value, json};
-use tidemark_crds::{TaskFailureClass, Wal, WalTask, WalTaskState};
+use serde_json::json;
 use tidemark_tests::cluster::{NetworkCut, product::OPERATOR_NAMESPACE};
 use tokio::time::Instant;
 use world::{WAL, until, world};
-
-use crate::frozen_job::FrozenJob;
 
 mod pods;
 mod scenario;
@@ -125,50 +118,6 @@ async fn the_indexers_node_is_cut_off_from_everything() {
     let resumed = scenario.elapsed();
     world.cluster.heal(node).expect("it is healed");
     scenario.end(resumed, FailureBounds { least_epochs: 1, most_epochs: 1, restarts: 1 }).await;
-}
-
-/// What it writes there, nobody knows: the next attempt waits until the node is given up.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs root and containerd; 'make cluster-test' runs it"]
-async fn the_node_of_a_job_is_cut_off() {
-    let world = world().await;
-    let mut scenario = FailureScenario::begin(world, "a job's node cut off").await;
-    let other = if scenario.indexer.node == 1 { 2 } else { 1 };
-    let wals = Api::<Wal>::namespaced(world.cluster.client(), WAL);
-    let place = async |node: Value| {
-        let selector = json!({"spec": {"jobs": {"podTemplate": {"spec": {"nodeSelector": node}}}}});
-        wals.patch("orders", &PatchParams::default(), &Patch::Merge(&selector)).await.expect("it is changed")
-    };
-    place(json!({"kubernetes.io/hostname": format!("node{other}")})).await;
-    let frozen = FrozenJob::watch(world.cluster, "cut-off");
-    let task = json!({
-        "apiVersion": "tidemark.dev/v1alpha1", "kind": "WALTask", "metadata": {"name": "cut-off", "namespace": WAL},
-        "spec": {"walRef": {"name": "orders"}, "type": "Snapshot"},
-    });
-    world.cluster.apply(&task.to_string()).await.expect("the task is made");
-    let frozen = frozen.await.expect("it does not panic").expect("its job runs");
-    world.cluster.cut(other, NetworkCut::Everything).expect("it is cut");
-    scenario.fails_now();
-    place(json!(null)).await;
-    let tasks = Api::<WalTask>::namespaced(world.cluster.client(), WAL);
-    let status = async || tasks.get("cut-off").await.ok()?.status;
-    let class = until("the attempt has failed", async || status().await?.failure_class).await;
-    assert_eq!(class, TaskFailureClass::Evicted);
-    let ended = until("the task ends", async || {
-        status().await.filter(|status| status.state.is_some_and(WalTaskState::is_terminal))
-    })
-    .await;
-    println!("a job's node cut off: the task ended after {:.1} s: {ended:?}", scenario.elapsed().as_secs_f64());
-    assert_eq!((ended.state, ended.attempts), (Some(WalTaskState::Succeeded), Some(2)));
-    world.indexing_goes_on().await;
-    let resumed = scenario.elapsed();
-    world.cluster.heal(other).expect("it is healed");
-    // It ends with its pod, or now.
-    let _ = frozen.kill();
-    // Its pods would be counted as the WAL's.
-    tasks.delete("cut-off", &DeleteParams::default()).await.expect("it is deleted");
-    // The leading operator, too, may be on that node.
-    scenario.end(resumed, FailureBounds { least_epochs: 0, most_epochs: 1, restarts: 2 }).await;
 }
 
 /// For longer than any client tries one call again (about 16 s of pauses).

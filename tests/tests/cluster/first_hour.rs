@@ -6,5 +6,4 @@ mod quiet;
 mod readme;
 mod setup;
 mod story;
-mod tasks;
 mod wishes;
