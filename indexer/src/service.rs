@@ -34,7 +34,5 @@ pub(crate) use index_of_log::{IndexLookupError, IndexOfLog};
 pub use serve::{ServeOptions, ServeService};
 #[cfg(feature = "archive")]
 pub(crate) use snapshot::{SnapshotService, log_archive, recovery_window};
-#[cfg(feature = "archive")]
-pub(crate) use snapshot_archive::TableArchive;
 pub use startup_retry::StartupMode;
 pub use stores::{AccessMode, OpenStores, PodStores, StoreRequestCounts, StoresSettings};

@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
-use tidemark_archive::ArchiveTable;
 use tidemark_catalog::{GarbageCounts, LogId, PinChain, RootChain};
 use tidemark_crds::{Reason, TaskFigures, TaskResult};
 use tidemark_ingest::{
     ArchiveFigures, CopyProgress, DrillError, DrillReport, IndexVerifier, IngestOptions, OutcomeFigures,
     OutcomeSelection, RestoreDrill, ToCause as _, VerifyCheck, VerifyFinding, VerifyObserver, VerifyOptions,
-    VerifySummary, engine::IndexEngine, snapshot::LogArchive,
+    VerifySummary, engine::IndexEngine,
 };
 use tidemark_search::TantivyEngine;
 use tidemark_store::{Entropy, Store, error_chain};
@@ -22,7 +21,7 @@ use super::{
     job_report::JobReportArgs,
     output::{ProgressReporter, print_json, print_line},
 };
-use crate::service::{AccessMode, OpenStores, PodStores, ServiceError, TableArchive, cache_options, log_archive};
+use crate::service::{AccessMode, OpenStores, PodStores, ServiceError, cache_options, log_archive};
 
 /// Entries that are read at once.
 const FETCHES: usize = 32;
@@ -81,7 +80,7 @@ impl VerifyCommand {
             Err(error) => failure(error),
         };
         job.report(&result);
-        let Verification { summary, drill } = verified?;
+        let VerifiedIndex { summary, drill } = verified?;
         if job.output.json {
             let drill = drill.as_ref().and_then(|drill| drill.as_ref().ok()).map(DrillLine::from);
             print_json(&VerificationLine { summary: &summary, drill })?;
@@ -102,7 +101,7 @@ impl VerifyCommand {
 }
 
 /// What a verification found, and the drill after it, if one was asked for.
-struct Verification {
+struct VerifiedIndex {
     summary: VerifySummary,
     drill: Option<Result<DrillReport, DrillError>>,
 }
@@ -140,7 +139,7 @@ async fn verify(
     outcomes: OutcomeSelection,
     restore_drill: bool,
     observer: &dyn VerifyObserver,
-) -> Result<Verification, ServiceError> {
+) -> Result<VerifiedIndex, ServiceError> {
     let settings = log.settings();
     let access = if restore_drill { AccessMode::ReadWrite } else { AccessMode::ReadOnly };
     let stores = PodStores::at(Some((log.log, log.metadata)), index, &settings, access);
@@ -151,9 +150,7 @@ async fn verify(
     let moved_from = moved.url();
     let for_archive = entropy.clone();
     let verifier = IndexVerifier {
-        archive: Box::new(move |index: &Store, log: &LogId| -> Box<dyn LogArchive> {
-            Box::new(TableArchive(ArchiveTable::open(index, log, for_archive.clone())))
-        }),
+        archive: Box::new(move |index: &Store, log: &LogId| log_archive(index, log, &for_archive)),
         root: RootChain::open(&log, entropy.clone()).moved_from(moved_from.as_deref()),
         engine: engine.clone(),
         log: log.clone(),
@@ -163,10 +160,10 @@ async fn verify(
     };
     let summary = verifier.run(observer).await?;
     if !restore_drill {
-        return Ok(Verification { summary, drill: None });
+        return Ok(VerifiedIndex { summary, drill: None });
     }
     let id = verifier.root.id().await?;
-    let Some(id) = id else { return Ok(Verification { summary, drill: None }) };
+    let Some(id) = id else { return Ok(VerifiedIndex { summary, drill: None }) };
     let drill = RestoreDrill {
         pins: PinChain::open(&index, &id, entropy.clone()),
         engine,
@@ -177,7 +174,7 @@ async fn verify(
         index,
         entropy,
     };
-    Ok(Verification { summary, drill: Some(Box::pin(drill.run()).await) })
+    Ok(VerifiedIndex { summary, drill: Some(Box::pin(drill.run()).await) })
 }
 
 /// Prints each finding when it is found.
@@ -271,7 +268,7 @@ fn drill_line(drill: &Result<DrillReport, DrillError>) -> String {
 }
 
 /// The result of the whole: damage that was found says more than a drill that failed.
-fn task_result(Verification { summary, drill }: &Verification) -> TaskResult {
+fn task_result(VerifiedIndex { summary, drill }: &VerifiedIndex) -> TaskResult {
     let verified = verification_result(summary);
     let Some(Err(error)) = drill else { return verified };
     if summary.damage > 0 {

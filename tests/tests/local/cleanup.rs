@@ -163,9 +163,9 @@ async fn a_cleanup_shows_its_plan_deletes_what_is_archived_and_the_index_goes_on
     assert!(verified.status.success(), "{} {}", String::from_utf8_lossy(&verified.stdout), error(&verified));
 
     // Another one that would begin with the log's first entry is refused, and says where that is.
-    let mut anew = place.server.index_environment();
-    anew.insert("TIDEMARK_INDEX".to_owned(), "s3://empty".to_owned());
-    let refused = TidemarkProcess::ended(&["index"], &anew).await.expect("it ends");
+    let mut new_index = place.server.index_environment();
+    new_index.insert("TIDEMARK_INDEX".to_owned(), "s3://empty".to_owned());
+    let refused = TidemarkProcess::ended(&["index"], &new_index).await.expect("it ends");
     assert!(!refused.status.success());
     assert!(
         error(&refused).contains("s3://index/archive/") && error(&refused).contains("nothing is indexed"),

@@ -120,7 +120,7 @@ impl ArchiveCheck<'_> {
                 Ok(Some(version)) if version.hash == extent.hash && version.end == extent.end => continue,
                 Ok(Some(_)) => "is not the one",
                 Ok(None) if *number > end => "is gone",
-                // What became of the version is told by the check of all versions.
+                // The check of all versions reports what became of this one.
                 Ok(None) => continue,
                 Err(SnapshotError::ArchiveDamaged { .. }) if *number <= end => continue,
                 Err(error) => {

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Opens the archive that a log has in the store of an index, and touches nothing.
-pub type ArchiveOpener = Box<dyn Fn(&Store, &LogId) -> Box<dyn LogArchive> + Send + Sync>;
+pub type ArchiveOpener = Box<dyn Fn(&Store, &LogId) -> Arc<dyn LogArchive> + Send + Sync>;
 
 /// What a verification checks, and what it may take.
 #[derive(Clone, Debug)]

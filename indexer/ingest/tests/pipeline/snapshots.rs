@@ -107,10 +107,8 @@ async fn what_follows_is_archived_once_by_the_next_snapshot() {
     assert_eq!(rows.len(), world.outcomes().await.values().map(Vec::len).sum::<usize>(), "everything is settled");
 }
 
-/// An entry of which nothing is decided is left out as a whole, and stays in the log when it can be read later: what the archive has of
-/// these seconds does not change.
-#[tokio::test(start_paused = true)]
-async fn an_entry_that_cannot_be_read_is_passed_over() {
+/// An index of sixty entries that are settled, and of a group that the store refuses to give.
+async fn world_with_unreadable() -> (IngestWorld, Token) {
     let world = IngestWorld::new(small_batches()).await;
     for number in 0..60 {
         world.append(world.ago(30_000 - number), &EntryDraft::entity(number));
@@ -119,6 +117,14 @@ async fn an_entry_that_cannot_be_read_is_passed_over() {
     world.bucket.spoil(Some((&bad.to_string(), BadRead::Refused)));
     world.run_for(10 * MINUTE).await;
     assert_eq!(world.outcomes().await[&bad], [Outcome::Unreadable]);
+    (world, bad)
+}
+
+/// An entry of which nothing is decided is left out as a whole, and stays in the log when it can be read later: what the archive has of
+/// these seconds does not change.
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_cannot_be_read_is_passed_over() {
+    let (world, bad) = world_with_unreadable().await;
     let first = snapshot(&world).await;
     assert_eq!(first.archived, 60);
     world.bucket.spoil(None);
@@ -134,14 +140,7 @@ async fn an_entry_that_cannot_be_read_is_passed_over() {
 /// another snapshot archives it: the pinned manifest knows nothing of it, and the archive is right.
 #[tokio::test(start_paused = true)]
 async fn a_snapshot_of_before_an_entry_could_be_read_goes_on_beside_an_archive_that_has_it() {
-    let world = IngestWorld::new(small_batches()).await;
-    for number in 0..60 {
-        world.append(world.ago(30_000 - number), &EntryDraft::entity(number));
-    }
-    let bad = world.append(world.ago(29_970), &EntryDraft::group(&[70, 71]));
-    world.bucket.spoil(Some((&bad.to_string(), BadRead::Refused)));
-    world.run_for(10 * MINUTE).await;
-    assert_eq!(world.outcomes().await[&bad], [Outcome::Unreadable]);
+    let (world, bad) = world_with_unreadable().await;
     let (maker, _) = world.snapshot_maker().await;
     let pin = maker.pins.pin(&maker.chain, "daily", SNAPSHOT_OWNER).await.unwrap();
     world.bucket.spoil(None);

@@ -34,12 +34,12 @@ impl VerifyObserver for RecordingObserver {
 }
 
 /// A verification, and what it reported. It must have written nothing.
-pub(crate) struct Verification {
+pub(crate) struct VerifyRun {
     pub(crate) summary: VerifySummary,
     pub(crate) findings: Vec<VerifyFinding>,
 }
 
-impl Verification {
+impl VerifyRun {
     pub(crate) async fn of(world: &IngestWorld, outcomes: OutcomeSelection) -> Self {
         let observer = RecordingObserver::default();
         let summary = world.verifier(outcomes).run(&observer).await.unwrap();
@@ -110,7 +110,7 @@ async fn full_index() -> IngestWorld {
 #[tokio::test(start_paused = true)]
 async fn a_sound_index_has_no_damage_and_every_outcome_agrees() {
     let world = full_index().await;
-    let found = Verification::all(&world).await;
+    let found = VerifyRun::all(&world).await;
     assert!(found.is_sound(), "{:#?}", found.findings);
     let manifest = world.manifest().await;
     let figures = found.summary.outcomes.unwrap();
@@ -139,10 +139,9 @@ async fn a_group_whose_bundle_was_deleted_since_is_no_damage_wherever_it_is_in_a
     for number in 0..80 {
         world.bucket.remove(&format!("metadata/bundles/r/b{number}/bundle.yaml"));
     }
-    for found in [
-        Verification::all(&world).await,
-        Verification::of(&world, OutcomeSelection::Sample { count: 1000, seed: 3 }).await,
-    ] {
+    for found in
+        [VerifyRun::all(&world).await, VerifyRun::of(&world, OutcomeSelection::Sample { count: 1000, seed: 3 }).await]
+    {
         assert!(found.is_sound(), "{:#?}", found.of_severity(FindingSeverity::Damage));
         assert_eq!(found.summary.outcomes.unwrap().unprovable, 80 * 2, "{:?} {:#?}", found.summary, found.findings);
     }
@@ -152,17 +151,17 @@ async fn a_group_whose_bundle_was_deleted_since_is_no_damage_wherever_it_is_in_a
 async fn a_sample_is_the_same_for_one_seed_and_bounded() {
     let world = full_index().await;
     let sample = |seed, count| OutcomeSelection::Sample { count, seed };
-    let one = Verification::of(&world, sample(1, 10)).await;
+    let one = VerifyRun::of(&world, sample(1, 10)).await;
     assert!(one.is_sound());
     assert!(one.summary.outcomes.unwrap().operations <= 10 && one.summary.outcomes.unwrap().entries <= 10);
-    assert_eq!(one.summary, Verification::of(&world, sample(1, 10)).await.summary);
-    let all = Verification::of(&world, sample(2, 1000)).await.summary.outcomes.unwrap();
+    assert_eq!(one.summary, VerifyRun::of(&world, sample(1, 10)).await.summary);
+    let all = VerifyRun::of(&world, sample(2, 1000)).await.summary.outcomes.unwrap();
     assert_eq!(all.operations, world.manifest().await.totals.standing().total(), "a large sample has each once");
     // What a sample meets, it finds.
     let tokens: Vec<_> = world.outcomes().await.into_keys().collect();
     let gone = tokens[tokens.len() / 2];
     let body = world.bucket.remove(&format!("log/{gone}"));
-    let found = Verification::of(&world, sample(2, 1000)).await;
+    let found = VerifyRun::of(&world, sample(2, 1000)).await;
     assert_eq!(found.damaged(), [format!("log/{gone}")]);
     drop(body);
 }
@@ -191,7 +190,7 @@ async fn any_changed_byte_of_any_object_of_the_index_is_found() {
         let (at, flip) = (random(changed.len()), 1 + u8::try_from(random(255)).unwrap());
         changed[at] ^= flip;
         world.bucket.plant(key, changed, time);
-        let found = Verification::of(&world, OutcomeSelection::Sample { count: 0, seed: 1 }).await;
+        let found = VerifyRun::of(&world, OutcomeSelection::Sample { count: 0, seed: 1 }).await;
         world.bucket.plant(key, body.clone(), time);
         // The nonce of the newest record is named by nothing, and a format of a later release is read.
         let nonce = body.windows(9).position(|bytes| bytes == b"\"nonce\":\"").map(|at| at + 9);
@@ -229,7 +228,7 @@ async fn each_kind_of_damage_is_named_with_its_place_and_mends_nothing_else() {
             world.bucket.plant(key, changed, time);
         }
         let keys = world.bucket.keys();
-        let found = Verification::all(&world).await;
+        let found = VerifyRun::all(&world).await;
         assert_eq!(world.bucket.keys(), keys, "{name}");
         assert_eq!(found.damaged(), [key.as_str()], "{name}: {:#?}", found.findings);
         let damage = found.of_severity(FindingSeverity::Damage);
@@ -240,7 +239,7 @@ async fn each_kind_of_damage_is_named_with_its_place_and_mends_nothing_else() {
         }
         world.bucket.plant(key, body, time);
     }
-    assert!(Verification::all(&world).await.is_sound());
+    assert!(VerifyRun::all(&world).await.is_sound());
 }
 
 #[tokio::test(start_paused = true)]
@@ -264,7 +263,7 @@ async fn a_manifest_whose_figures_were_changed_contradicts_its_objects() {
     let mut header: serde_json::Value = serde_json::from_str(header).unwrap();
     header["checksum"] = checksum.into();
     world.bucket.plant(newest, format!("{header}\n{state}\n"), time);
-    let found = Verification::all(&world).await;
+    let found = VerifyRun::all(&world).await;
     let segment = format!("index/{}", world.manifest().await.segments[0].key);
     assert_eq!(found.damaged(), [segment], "{:#?}", found.findings);
 }
@@ -283,7 +282,7 @@ async fn what_the_log_lost_or_changed_is_damage_and_what_metadata_lost_is_not() 
     // Deleted, and written again.
     world.bucket.remove("metadata/bundles/r/b0/bundle.yaml");
     world.describe("b2", world.bucket.now());
-    let found = Verification::all(&world).await;
+    let found = VerifyRun::all(&world).await;
     let mut expected = vec![gone, changed, again];
     expected.sort();
     assert_eq!(found.damaged(), expected, "{:#?}", found.findings);
@@ -299,14 +298,14 @@ async fn an_entry_that_the_index_lacks_is_damage_once_the_audit_is_past_it() {
     let manifest = world.manifest().await;
     let late = world.append(manifest.cursor.second().before(MINUTE), &EntryDraft::entity(1));
     let after_window = world.append_at(world.ago(20_000), world.bucket.now(), &EntryDraft::entity(2));
-    let found = Verification::all(&world).await;
+    let found = VerifyRun::all(&world).await;
     assert!(found.is_sound(), "{:#?}", found.findings);
     let notices = found.of_severity(FindingSeverity::Notice);
     let at = |token: Token| notices.iter().find(|finding| finding.location.ends_with(&token.to_string())).unwrap();
     assert!(at(late).remedy.contains("audit"), "{notices:#?}");
     assert!(at(after_window).effect.contains("after the audit window"), "{notices:#?}");
     world.set_audited(manifest.cursor.second()).await;
-    let found = Verification::all(&world).await;
+    let found = VerifyRun::all(&world).await;
     assert_eq!(found.damaged(), [format!("log/{late}")]);
     assert_eq!(found.summary.outcomes.unwrap().missing_entries, 1);
 }
@@ -321,10 +320,10 @@ async fn what_lies_below_the_floor_is_not_missed() {
             world.bucket.remove(&key);
         }
     }
-    let found = Verification::all(&world).await;
+    let found = VerifyRun::all(&world).await;
     assert!(found.summary.damage > 0, "nothing says that they may be gone");
     world.raise_floor(floor).await;
-    let found = Verification::all(&world).await;
+    let found = VerifyRun::all(&world).await;
     assert!(found.is_sound(), "{:#?}", found.findings);
     assert!(found.summary.outcomes.unwrap().below_floor > 0 && found.summary.floor.is_some());
 }
@@ -334,7 +333,7 @@ async fn what_cannot_be_read_is_no_damage_and_not_passed_over() {
     let world = full_index().await;
     let manifest = world.manifest().await;
     world.bucket.spoil(Some((&manifest.segments[0].key, BadRead::Refused)));
-    let found = Verification::all(&world).await;
+    let found = VerifyRun::all(&world).await;
     assert_eq!(found.summary.damage, 0, "{:#?}", found.findings);
     let unread = found.of_severity(FindingSeverity::Unverified);
     assert!(unread.iter().any(|finding| finding.location.ends_with(&manifest.segments[0].key)), "{unread:#?}");
@@ -354,7 +353,7 @@ async fn nothing_is_taken_for_damage_while_the_indexer_writes_and_compacts() {
         }
         world.pass(Duration::from_secs(20)).await;
         world.bucket.slow(Duration::from_millis(3));
-        let found = Verification::of(&world, OutcomeSelection::All).await;
+        let found = VerifyRun::of(&world, OutcomeSelection::All).await;
         world.bucket.slow(Duration::ZERO);
         assert!(found.is_sound(), "round {round}: {:#?}", found.findings);
         let now = world.manifest().await.segments.len();
@@ -405,7 +404,7 @@ async fn what_nothing_names_is_counted_and_listed() {
     world.bucket.plant(&stray(0), "left behind", world.ago(100));
     world.bucket.plant(&stray(manifest.epoch), "being uploaded", world.ago(1));
     world.bucket.plant("index/g1/segment/notes.txt", "somebody's own", world.ago(1));
-    let found = Verification::all(&world).await;
+    let found = VerifyRun::all(&world).await;
     assert!(found.is_sound());
     let garbage = found.summary.garbage.unwrap();
     let leaks: Vec<_> = found.findings.iter().filter(|finding| finding.check == VerifyCheck::Garbage).collect();

@@ -8,7 +8,7 @@ use tidemark_store::StoreSecond;
 use crate::{
     MINUTE,
     fake_bucket::BadRead,
-    verify::Verification,
+    verify::VerifyRun,
     world::{EntryDraft, IngestWorld, small_batches},
 };
 
@@ -45,7 +45,7 @@ fn data_file(world: &IngestWorld) -> String {
 }
 
 /// What is damaged of the archive, by what is said of it.
-fn archive_damage(found: &Verification) -> Vec<&str> {
+fn archive_damage(found: &VerifyRun) -> Vec<&str> {
     let damage = found.of_severity(FindingSeverity::Damage);
     damage.iter().filter(|finding| finding.check == VerifyCheck::Archive).map(|finding| finding.what.as_str()).collect()
 }
@@ -59,7 +59,7 @@ fn selections() -> impl Iterator<Item = OutcomeSelection> {
 #[tokio::test(start_paused = true)]
 async fn an_archive_that_says_what_the_index_says_is_sound() {
     let world = archived_world().await;
-    let found = Verification::all(&world).await;
+    let found = VerifyRun::all(&world).await;
     assert!(found.is_sound(), "{:#?}", found.findings);
     let ArchiveFigures { version, operations, compared, differ, files, leaks, end, .. } =
         found.summary.archive.unwrap();
@@ -68,13 +68,13 @@ async fn an_archive_that_says_what_the_index_says_is_sound() {
     assert_eq!(end.second(), world.manifest().await.audited);
     for seed in 0..20 {
         let sample = OutcomeSelection::Sample { count: 10, seed };
-        let found = Verification::of(&world, sample).await;
+        let found = VerifyRun::of(&world, sample).await;
         assert!(found.is_sound(), "seed {seed}: {:#?}", found.findings);
         let compared = found.summary.archive.unwrap().compared;
         // A stretch ends with a whole second, and with the archive.
         assert!((1..60).contains(&compared), "seed {seed}: {compared}");
     }
-    let none = Verification::of(&world, OutcomeSelection::Sample { count: 0, seed: 1 }).await;
+    let none = VerifyRun::of(&world, OutcomeSelection::Sample { count: 0, seed: 1 }).await;
     assert_eq!(none.summary.archive.unwrap().compared, 0);
 }
 
@@ -83,7 +83,7 @@ async fn without_an_archive_there_is_nothing_to_say() {
     let world = IngestWorld::new(small_batches()).await;
     world.append(world.ago(9000), &EntryDraft::entity(1));
     world.run_for(MINUTE).await;
-    let found = Verification::all(&world).await;
+    let found = VerifyRun::all(&world).await;
     assert!(found.is_sound() && found.summary.archive.is_none(), "{:#?}", found.findings);
 }
 
@@ -112,7 +112,7 @@ async fn a_row_that_was_changed_dropped_or_added_is_found() {
     ];
     for (name, changed, what) in cases {
         world.bucket.plant(&file, changed, world.ago(0));
-        let found = Verification::all(&world).await;
+        let found = VerifyRun::all(&world).await;
         let damage = archive_damage(&found);
         assert!(damage.iter().any(|said| said.contains(what)), "{name}: {:#?}", found.findings);
         assert_eq!(damage.len() as u64, found.summary.damage, "{name}: {:#?}", found.findings);
@@ -123,11 +123,11 @@ async fn a_row_that_was_changed_dropped_or_added_is_found() {
     world.bucket.plant(&file, without(lines.len() / 2), world.ago(0));
     let mut seen = 0;
     for selection in selections() {
-        seen += u32::from(Verification::of(&world, selection).await.summary.archive.unwrap().differ > 0);
+        seen += u32::from(VerifyRun::of(&world, selection).await.summary.archive.unwrap().differ > 0);
     }
     assert!(seen > 1, "only the comparison of all rows finds it");
     world.bucket.plant(&file, body, world.ago(0));
-    assert!(Verification::all(&world).await.is_sound());
+    assert!(VerifyRun::all(&world).await.is_sound());
 }
 
 #[tokio::test(start_paused = true)]
@@ -144,7 +144,7 @@ async fn an_operation_that_the_index_lost_is_found() {
     row["record"]["token"] = tidemark_wal::Token::from_parts(earlier, [9; 16]).to_string().into();
     world.bucket.plant(&file, format!("{row}\n{text}"), world.ago(0));
     for selection in selections().take(1) {
-        let found = Verification::of(&world, selection).await;
+        let found = VerifyRun::of(&world, selection).await;
         let damage = archive_damage(&found);
         assert!(damage.iter().any(|said| said.contains("is in the archive and not in the index")), "{damage:?}");
     }
@@ -155,7 +155,7 @@ async fn an_object_that_is_gone_is_named_and_the_rest_is_not_taken_for_read() {
     let world = archived_world().await;
     let file = data_file(&world);
     let body = world.bucket.remove(&file);
-    let found = Verification::all(&world).await;
+    let found = VerifyRun::all(&world).await;
     assert_eq!(found.damaged(), [file.as_str()], "{:#?}", found.findings);
     let unread = found.of_severity(FindingSeverity::Unverified);
     assert!(unread.iter().any(|finding| finding.what.contains("were not all compared")), "{unread:#?}");
@@ -165,7 +165,7 @@ async fn an_object_that_is_gone_is_named_and_the_rest_is_not_taken_for_read() {
     }
     world.bucket.plant(&file, body, world.ago(0));
     world.bucket.spoil(Some((&file, BadRead::Refused)));
-    let found = Verification::all(&world).await;
+    let found = VerifyRun::all(&world).await;
     assert_eq!(found.summary.damage, 0, "{:#?}", found.findings);
     assert!(found.summary.unverified > 0);
 }
@@ -184,14 +184,14 @@ async fn a_version_that_a_snapshot_rests_on_is_missed() {
     for lost in [vec![newest], versions] {
         let time = world.bucket.time(&lost[0]);
         let bodies: Vec<_> = lost.iter().map(|key| (key.clone(), world.bucket.remove(key))).collect();
-        let found = Verification::all(&world).await;
+        let found = VerifyRun::all(&world).await;
         let damage = archive_damage(&found);
         assert!(damage.iter().any(|said| said.contains("is gone that snapshot")), "{damage:?}");
         for (key, body) in bodies {
             world.bucket.plant(&key, body, time);
         }
     }
-    assert!(Verification::all(&world).await.is_sound());
+    assert!(VerifyRun::all(&world).await.is_sound());
 }
 
 #[tokio::test(start_paused = true)]
@@ -206,7 +206,7 @@ async fn an_entry_that_could_not_be_read_when_it_was_archived_is_not_missed() {
     snapshot(&world).await;
     world.bucket.spoil(None);
     world.run_for(Duration::from_hours(2)).await;
-    let found = Verification::all(&world).await;
+    let found = VerifyRun::all(&world).await;
     assert!(found.is_sound(), "{:#?}", found.findings);
     assert_eq!(found.summary.archive.unwrap().operations, 30);
 }
@@ -218,9 +218,9 @@ async fn an_archive_that_ends_below_the_floor_is_damage() {
     let end: StoreSecond = world.manifest().await.audited;
     world.set_audited(end.after(Duration::from_secs(100))).await;
     world.raise_floor_of("test://bucket/index/archive", end).await;
-    assert!(Verification::all(&world).await.is_sound());
+    assert!(VerifyRun::all(&world).await.is_sound());
     world.raise_floor_of("test://bucket/index/archive", end.next()).await;
-    let found = Verification::all(&world).await;
+    let found = VerifyRun::all(&world).await;
     let damage = archive_damage(&found);
     assert!(damage.iter().any(|said| said.contains("the log was cleaned up to")), "{damage:?}");
 }

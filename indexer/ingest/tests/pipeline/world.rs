@@ -218,8 +218,8 @@ impl IngestWorld {
             root: RootChain::open(&log, self.entropy.clone()),
             index: self.bucket.store("index"),
             engine: self.engine(),
-            archive: Box::new(|index: &Store, log: &LogId| -> Box<dyn LogArchive> {
-                Box::new(ModelArchive::open(index, log, Entropy::seeded(4)))
+            archive: Box::new(|index: &Store, log: &LogId| -> Arc<dyn LogArchive> {
+                Arc::new(ModelArchive::open(index, log, Entropy::seeded(4)))
             }),
             entropy: Entropy::seeded(3),
             options: VerifyOptions { outcomes, fetches: 8, entry_memory: 1 << 20 },

@@ -1,5 +1,7 @@
 //! Verifications beside everything else, and one at the end: whatever goes on, none takes it for damage.
 
+use std::sync::Arc;
+
 use tidemark_catalog::{LogId, RootChain};
 use tidemark_ingest::{
     FindingSeverity, IndexVerifier, OutcomeSelection, VerifyCheck, VerifyError, VerifyFinding, VerifyObserver,
@@ -72,8 +74,8 @@ async fn verify(world: &SimWorld, process: &SimProcess, outcomes: OutcomeSelecti
         engine: indexers::engine(world, process).ok()?,
         archive: {
             let entropy = world.entropy();
-            Box::new(move |index: &Store, log: &LogId| -> Box<dyn LogArchive> {
-                Box::new(ModelArchive::open(index, log, entropy.clone()))
+            Box::new(move |index: &Store, log: &LogId| -> Arc<dyn LogArchive> {
+                Arc::new(ModelArchive::open(index, log, entropy.clone()))
             })
         },
         entropy: world.entropy(),
