@@ -61,6 +61,10 @@ pub struct TaskFigures {
     /// Name of the snapshot that was made or restored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
+    /// When it was verified, by the store's clock: long ago if a snapshot of this name was there already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "kinds", schemars(schema_with = "crate::schema::optional_time"))]
+    pub snapshot_time: Option<Timestamp>,
     /// Number of the manifest that was read, pinned or published last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub manifest: Option<u64>,
@@ -176,6 +180,7 @@ mod tests {
         TaskFigures {
             generation: Some("g2".to_owned()),
             snapshot: Some("2026-11-20".to_owned()),
+            snapshot_time: Some("2026-11-20T10:00:00Z".parse().unwrap()),
             manifest: Some(7),
             cursor: Some("2026-11-20T10:00:00Z".parse().unwrap()),
             entries: Some(u64::MAX),
@@ -195,7 +200,7 @@ mod tests {
     #[test]
     fn the_names_of_the_fields_are_part_of_the_contract() {
         let result = TaskResult::refused(Reason::BelowFloor, "no").with(figures());
-        let wanted = r#"{"state":"refused","reason":"BelowFloor","message":"no","generation":"g2","snapshot":"2026-11-20","manifest":7,"cursor":"2026-11-20T10:00:00Z","entries":18446744073709551615,"bytes":1,"deletedEntries":2,"deletedBytes":3,"heldBack":4,"leaks":5,"damaged":6,"recoveryWindow":{"first":"2026-11-01T00:00:00Z","last":"2026-11-20T10:00:00Z"}}"#;
+        let wanted = r#"{"state":"refused","reason":"BelowFloor","message":"no","generation":"g2","snapshot":"2026-11-20","snapshotTime":"2026-11-20T10:00:00Z","manifest":7,"cursor":"2026-11-20T10:00:00Z","entries":18446744073709551615,"bytes":1,"deletedEntries":2,"deletedBytes":3,"heldBack":4,"leaks":5,"damaged":6,"recoveryWindow":{"first":"2026-11-01T00:00:00Z","last":"2026-11-20T10:00:00Z"}}"#;
         assert_eq!(result.to_json().unwrap(), wanted);
         assert_eq!(TaskResult::from_json(&format!("{wanted}\n")).unwrap(), result);
         assert_eq!(TaskResult::succeeded("").to_json().unwrap(), r#"{"state":"succeeded","message":""}"#);

@@ -180,6 +180,13 @@ pub struct VerificationStatus {
     pub last_drill: Option<Time>,
 }
 
+impl VerificationStatus {
+    /// Whether something was missing or damaged.
+    pub fn is_damaged(&self) -> bool {
+        self.damaged.is_some_and(|count| count > 0)
+    }
+}
+
 /// How far a log is decided and published.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

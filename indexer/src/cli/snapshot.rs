@@ -213,6 +213,7 @@ fn figures((report, recovery_window): &(SnapshotReport, Option<RecoveryWindow>))
     TaskFigures {
         generation: Some(pin.generation.to_string()),
         snapshot: Some(name.clone()),
+        snapshot_time: proof.time.map(StoreSecond::timestamp),
         manifest: Some(pin.manifest),
         cursor: Some(proof.cursor.second().timestamp()),
         entries: Some(proof.counts.total()),

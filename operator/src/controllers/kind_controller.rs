@@ -45,6 +45,8 @@ pub(crate) enum ReconcileError {
     Task(#[source] kube::Error),
     #[error("failed to read the pods of a job: {0}")]
     Pods(#[source] kube::Error),
+    #[error("failed to read a job: {0}")]
+    Jobs(#[source] kube::Error),
     #[error("failed to delete a task that ended long ago: {0}")]
     Expiry(#[source] kube::Error),
 }

@@ -180,6 +180,12 @@ fn check_history(task: &ObservedTask, wal: &TargetWal) -> Result<(), (Reason, St
                 );
                 return Err((Reason::NoVerifiedSnapshot, message));
             }
+            if wal.damaged {
+                let message = format!(
+                    "index or archive of WAL \"{name}\" were damaged when they were last verified; nothing was deleted, as the log may be the last that has what is lost; repair them, make a task of type Verify, and then another one of this type"
+                );
+                return Err((Reason::VerificationFailed, message));
+            }
             if !wal.has_snapshot {
                 let message = format!(
                     "no verified snapshot of WAL \"{name}\" is known; nothing was deleted; make a task of type Snapshot, and then another one of this type"

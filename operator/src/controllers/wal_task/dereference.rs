@@ -75,6 +75,8 @@ pub(crate) struct TargetWal {
     pub(crate) account: AccountState,
     /// What its writer runs, else its indexer's Deployment; `None` if there is neither.
     pub(crate) image: Option<String>,
+    /// Whether index or archive were damaged when they were last verified.
+    pub(crate) damaged: bool,
     /// Whether a verified snapshot is known.
     pub(crate) has_snapshot: bool,
     /// What the index can be restored to, as far as it is known.
@@ -155,6 +157,7 @@ fn look_up(key: &NamespacedName, task: &WalTask, owned: &OwnedObjects, controlle
             Some(_) => AccountState::Foreign,
         },
         image: image(&key.name, &uid, owned, controller),
+        damaged: status.last_verification.is_some_and(|last| last.is_damaged()),
         has_snapshot: status.last_snapshot.is_some_and(|snapshot| snapshot.verified)
             || status.recovery_window.is_some()
             || has_taken_snapshot(key, controller),
@@ -235,6 +238,12 @@ impl ObservedTask {
     pub(crate) fn attempts(&self) -> usize {
         let reported = self.status.attempts.and_then(|attempts| usize::try_from(attempts).ok()).unwrap_or_default();
         self.last.as_ref().map_or(0, |last| last.number).max(reported)
+    }
+
+    /// Whether the Job of the last attempt is not in the cache.
+    pub(crate) fn has_lost_job(&self) -> bool {
+        let attempts = self.attempts();
+        attempts > 0 && self.last.as_ref().is_none_or(|last| last.number != attempts)
     }
 
     /// When its first Job was made, by the API server's clock.

@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Condition};
+use k8s_openapi::{
+    api::{batch::v1::Job, core::v1::Pod},
+    apimachinery::pkg::apis::meta::v1::Condition,
+};
 use kube::{
     Api, Resource as _, ResourceExt as _,
     api::{DeleteParams, ListParams, Preconditions},
@@ -111,6 +114,9 @@ async fn reconcile_task(task: &WalTask, controller: &WalTaskController) -> Resul
         return Ok(Action::requeue(WAIT_INTERVAL));
     }
     let mut observed = observe(task, controller);
+    if observed.has_lost_job() && observed.is_job_there(controller).await? {
+        return Ok(Action::requeue(WAIT_INTERVAL));
+    }
     observed.find_pod(controller).await?;
     let mut plan = plan(&observed, clock::now());
     match plan.step {
@@ -242,6 +248,16 @@ async fn report(
 }
 
 impl ObservedTask {
+    /// Whether the Job of the last attempt is there, although the cache does not have it: a list that was begun before the Job was made
+    /// takes it out of the cache, until the watch shows it.
+    async fn is_job_there(&self, controller: &WalTaskController) -> Result<bool, ReconcileError> {
+        let jobs: Api<Job> = Api::namespaced(controller.context.shared.client.clone(), &self.key.namespace);
+        let name = names::job(&self.key.name, self.attempts());
+        let found = jobs.get_opt(&name).await.map_err(ReconcileError::Jobs)?;
+        let owners = found.into_iter().flat_map(|job| job.metadata.owner_references.unwrap_or_default());
+        Ok(owners.into_iter().any(|owner| owner.controller == Some(true) && owner.uid == self.uid))
+    }
+
     /// Reads the pod of an attempt that has ended, where the watch does not show it, or not yet how its container ended.
     async fn find_pod(&mut self, controller: &WalTaskController) -> Result<(), ReconcileError> {
         let Some(last) = &mut self.last else { return Ok(()) };

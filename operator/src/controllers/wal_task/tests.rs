@@ -23,7 +23,7 @@ use super::{
     update_status::{events_between, next},
 };
 use crate::{
-    cache::{ActiveAttempt, ChildKind, NamespacedName, OwnedObject},
+    cache::{ActiveAttempt, ChildKind, NamespacedName, ObjectCache, OwnedObject},
     controllers::{
         fake_world::{FakeWorld, eventually, settings, wal_spec},
         kind_controller::run_kind,
@@ -58,6 +58,7 @@ fn found() -> TargetWal {
         upgrading: false,
         account: AccountState::Ready,
         image: None,
+        damaged: false,
         has_snapshot: true,
         recovery_window: None,
     }
@@ -178,6 +179,8 @@ fn what_history_does_not_allow_is_rejected_where_it_is_known() {
     let window = |first| Some(RecoveryWindow { first: at(first), last: at(NOW) });
     let cases = [
         (with_wal(TaskType::Cleanup, |wal| wal.has_snapshot = false), Some(Reason::NoVerifiedSnapshot)),
+        (with_wal(TaskType::Cleanup, |wal| wal.damaged = true), Some(Reason::VerificationFailed)),
+        (with_wal(TaskType::Snapshot, |wal| wal.damaged = true), None),
         (
             with_wal(TaskType::Cleanup, |wal| wal.validated.as_mut().unwrap().jobs.archive = false),
             Some(Reason::NoVerifiedSnapshot),
@@ -572,24 +575,26 @@ fn only_a_cleanup_has_the_account_that_may_delete() {
 /// WALs and tasks on an API server in memory.
 struct TaskWorld {
     world: FakeWorld,
+    /// What the operator knows of Jobs and pods.
+    cache: ObjectCache,
 }
 
 impl TaskWorld {
     /// A world with the WAL "orders".
     async fn start() -> Self {
         let mut world = FakeWorld::new();
-        Self::run(&mut world);
+        let cache = Self::run(&mut world);
         world.make::<Wal>("orders", wal_spec()).await;
-        Self { world }
+        Self { world, cache }
     }
 
     /// Another operator takes over: the one before is gone, and with it everything that it knew.
     fn restart(&mut self) {
         self.world.stop();
-        Self::run(&mut self.world);
+        self.cache = Self::run(&mut self.world);
     }
 
-    fn run(world: &mut FakeWorld) {
+    fn run(world: &mut FakeWorld) -> ObjectCache {
         let mut queues = ReconcileQueues::default();
         let [wals, tasks] = [names::KIND, names::TASK_KIND].map(|kind| queues.open(kind, None));
         let mut settings = settings();
@@ -597,6 +602,7 @@ impl TaskWorld {
         // The server in memory deletes at a time of its own.
         settings.purge_timeout = std::time::Duration::from_hours(1_000_000);
         let context = world.context(queues, settings);
+        let cache = context.cache.clone();
         let (slots, turns) = (Arc::new(UpgradeSlots::new(1, 1)), WritingTurns::default());
         let (wal_store, task_store) = (store(), store());
         let of_tasks = WalTaskController::new(
@@ -616,6 +622,7 @@ impl TaskWorld {
                 run_kind(of_tasks, task_store, shared, None, tasks, listed_too),
             );
         });
+        cache
     }
 
     async fn make(&self, name: &str, more: Value) {
@@ -717,6 +724,24 @@ async fn a_task_runs_to_its_end_and_stays_there() {
     world.is("next", WalTaskState::Running, Reason::Starting).await;
     let still = world.world.api::<WalTask>().get("nightly").await.unwrap().status.unwrap();
     assert_eq!(still, done);
+}
+
+/// As after a list that was begun before the Job was made.
+#[tokio::test(start_paused = true)]
+async fn a_job_that_only_the_cache_lacks_is_not_lost() {
+    let world = TaskWorld::start().await;
+    world.make("nightly", json!({})).await;
+    world.is("nightly", WalTaskState::Running, Reason::Starting).await;
+    let namespace = world.job("nightly-1").await.namespace().unwrap();
+    world.cache.remove_child(ChildKind::Job, &namespace, "nightly-1");
+    let touched = Patch::Merge(json!({"metadata": {"annotations": {"looked": "at"}}}));
+    world.world.api::<WalTask>().patch("nightly", &PatchParams::default(), &touched).await.unwrap();
+    // Longer than a failed attempt waits for the next one.
+    tokio::time::sleep(std::time::Duration::from_mins(1)).await;
+    assert!(!world.exists::<Job>("nightly-2").await);
+    world.end("nightly-1", true, DONE).await;
+    let done = world.is("nightly", WalTaskState::Succeeded, Reason::Succeeded).await;
+    assert_eq!((done.attempts, done.failure_class), (Some(1), None));
 }
 
 #[tokio::test(start_paused = true)]
@@ -913,7 +938,7 @@ async fn an_upgrade_waits_for_a_writing_task_and_the_next_task_for_the_upgrade()
 /// What a job writes after the index was removed would stay forever.
 #[tokio::test(start_paused = true)]
 async fn an_index_is_removed_when_the_jobs_of_its_wal_are_gone() {
-    let mut world = TaskWorld { world: FakeWorld::new() };
+    let mut world = TaskWorld { world: FakeWorld::new(), cache: ObjectCache::default() };
     let mut spec = wal_spec();
     spec["deletionPolicy"] = json!("Purge");
     world.world.make::<Wal>("orders", spec).await;

@@ -162,9 +162,10 @@ async fn a_node_that_is_cut_off_ends_an_attempt_when_kubernetes_gives_its_pod_up
     pods.delete(&pod, &DeleteParams::default()).await.expect("it is to go");
     let waiting = eventually("the attempt has failed", async || {
         let status = world.tasks().get("nightly").await?.status.unwrap_or_default();
-        Ok(status.failure_class.map(|class| (class, status.attempts)))
+        Ok(status.failure_class.map(|class| (class, status.message.unwrap_or_default())))
     });
-    assert_eq!(waiting.await.expect("it fails").0, TaskFailureClass::Evicted);
+    let (class, message) = waiting.await.expect("it fails");
+    assert_eq!(class, TaskFailureClass::Evicted, "{message}");
     eventually("the next attempt waits for the pod", async || {
         let status = world.tasks().get("nightly").await?.status.unwrap_or_default();
         let complete = condition(&status.conditions, TaskConditionType::Complete);

@@ -1,7 +1,7 @@
 //! `Verified`: index and archive were found to be right as lately as the schedule asks for.
 
 use kube::ResourceExt as _;
-use tidemark_crds::{Reason, TaskType};
+use tidemark_crds::{Reason, TaskType, VerificationStatus};
 
 use super::protection::{ProtectionInputs, message};
 use crate::condition_value::ConditionValue;
@@ -24,11 +24,11 @@ pub(crate) fn evaluate(protection: &ProtectionInputs<'_>) -> ConditionValue {
             ),
         );
     }
-    if let Some(damaged) = last.and_then(|last| last.damaged).filter(|damaged| *damaged > 0) {
+    if let Some(VerificationStatus { damaged: Some(damaged), .. }) = last.filter(|last| last.is_damaged()) {
         return ConditionValue::no(
             Reason::VerificationFailed,
             format!(
-                "{latest}, and {damaged} objects or records were missing or damaged; see the task's message for the remedy, and do not delete anything from the log"
+                "{latest}, and {damaged} objects or records were missing or damaged; no cleanup runs until a verification finds nothing: repair this, and make a task of type Verify"
             ),
         );
     }

@@ -9,9 +9,9 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use tidemark_crds::{CronSchedule, ScheduleStatus, TaskType, WalStatus, WalTask, WalTaskState};
+use tidemark_crds::{CronSchedule, ScheduleStatus, TaskType, VerificationStatus, WalStatus, WalTask, WalTaskState};
 
-use super::task_history::{IndexFigures, TaskHistory, created_at, ended_at, index_figures, state};
+use super::task_history::{IndexFigures, TaskHistory, created_at, damaged, ended_at, index_figures, state};
 use crate::controllers::wal::validate::{ValidatedSchedules, ValidatedSnapshots};
 
 /// Bounds of entries, bytes and age ask for no snapshot so soon after one that succeeded.
@@ -198,10 +198,23 @@ impl ScheduleInputs<'_> {
         {
             // After the snapshot there is more to delete.
             outlook.waiting()
+        } else if self.is_damaged() {
+            // The log may be the last that has what is lost.
+            outlook.waiting()
         } else if !self.has_verified_snapshot() || self.is_clean() {
             outlook.skipped()
         } else {
             outlook
+        }
+    }
+
+    /// Whether index or archive were damaged when they were last verified.
+    fn is_damaged(&self) -> bool {
+        let known = self.status.last_verification.as_ref();
+        let is_news = |task: &&WalTask| known.is_none_or(|known| ended_at(task) >= Some(known.time.0));
+        match (self.tasks.verified().next().filter(is_news), known) {
+            (Some(task), _) => damaged(task).is_some_and(|count| count > 0),
+            (None, known) => known.is_some_and(VerificationStatus::is_damaged),
         }
     }
 

@@ -59,6 +59,14 @@ impl TaskHistory {
         self.of_type(r#type).filter(|task| state(task) == Some(WalTaskState::Succeeded))
     }
 
+    /// Those that have looked at index and archive to the end, the last one first: damage that was found fails the task that found it.
+    pub(crate) fn verified(&self) -> impl Iterator<Item = &WalTask> {
+        let has_looked = |task: &&WalTask| {
+            state(task) == Some(WalTaskState::Succeeded) || damaged(task).is_some_and(|count| count > 0)
+        };
+        self.ended(TaskType::Verify).filter(has_looked)
+    }
+
     /// The last slot for which a task of this type was made, or the end of the last one: what was due while it ran is done with.
     pub(crate) fn done_until(&self, r#type: TaskType) -> Option<Timestamp> {
         let slots = self.of_type(r#type).filter_map(slot);
@@ -114,6 +122,11 @@ pub(crate) fn ended_at(task: &WalTask) -> Option<Timestamp> {
 /// The slot that a schedule made it for.
 pub(crate) fn slot(task: &WalTask) -> Option<Timestamp> {
     task.annotations().get(names::ANNOTATION_SLOT)?.parse().ok()
+}
+
+/// How many objects or records it found missing or damaged, if it looked.
+pub(crate) fn damaged(task: &WalTask) -> Option<u64> {
+    task.status.as_ref()?.result.as_ref()?.damaged
 }
 
 /// What the index held when a schedule made it.

@@ -5,15 +5,17 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 use tidemark_crds::{
     CleanupStatus, RecoveryWindow, RestoreStatus, SnapshotStatus, TaskFigures, TaskType, VerificationStatus, WalStatus,
-    WalTask,
+    WalTask, WalTaskState,
 };
 
-use super::task_history::{TaskHistory, ended_at, index_figures};
+use super::task_history::{TaskHistory, damaged, ended_at, index_figures, state};
 
 /// Takes the results into the status. One of a task that is gone stays until a newer one is there.
 pub(crate) fn apply_results(status: &mut WalStatus, tasks: &TaskHistory) {
-    let newest = |r#type| tasks.succeeded(r#type).find_map(|task| Some((task, ended_at(task)?)));
-    if let Some((task, time)) = newest(TaskType::Snapshot)
+    // A task that names a snapshot which is there already takes none: that one is as old as before.
+    let taken = tasks.succeeded(TaskType::Snapshot);
+    let taken = taken.filter_map(|task| Some((task, result(task).snapshot_time.or_else(|| ended_at(task))?)));
+    if let Some((task, time)) = taken.max_by_key(|(_, time)| *time)
         && is_newer(time, status.last_snapshot.as_ref().map(|last| &last.time))
     {
         status.last_snapshot = Some(snapshot(task, time));
@@ -31,12 +33,13 @@ pub(crate) fn apply_results(status: &mut WalStatus, tasks: &TaskHistory) {
             log_bytes: left(result.bytes, result.deleted_bytes),
         });
     }
-    if let Some((task, time)) = newest(TaskType::Verify)
+    if let Some((task, time)) = tasks.verified().find_map(|task| Some((task, ended_at(task)?)))
         && is_newer(time, status.last_verification.as_ref().map(|last| &last.time))
     {
         let before = status.last_verification.take().and_then(|last| last.last_drill);
-        let last_drill = if has_drill(task) { Some(Time(time)) } else { before };
-        let damaged = result(task).damaged.and_then(api_number);
+        let was_restored = has_drill(task) && state(task) == Some(WalTaskState::Succeeded);
+        let last_drill = if was_restored { Some(Time(time)) } else { before };
+        let damaged = damaged(task).and_then(api_number);
         status.last_verification = Some(VerificationStatus { time: Time(time), damaged, last_drill });
     }
     if let Some(window) = recovery_window(tasks) {

@@ -284,6 +284,55 @@ fn a_cleanup_follows_a_verified_snapshot() {
     assert_eq!(running.outlook(four).done.cleanup, Some(Time(at(DONE))));
 }
 
+/// A failed task of a user goes a week later, and the log may be the last that has what is lost.
+#[test]
+fn no_cleanup_is_made_from_when_damage_was_found_until_a_verification_finds_none() {
+    let mut case = ScheduleCase::new();
+    case.schedules = ValidatedSchedules { cleanup: Some(cron("0 4 * * *")), ..ValidatedSchedules::default() };
+    case.status.last_snapshot = Some(last_snapshot("2026-11-21T03:10:00Z", 100));
+    let verified = |slot: &str, state: &str, damaged: u64| {
+        let mut verified = task(TaskType::Verify, slot, Some(state), &figures(100, 1000));
+        verified["status"]["result"] = json!({"damaged": damaged});
+        verified
+    };
+    let (four, due) = ("2026-11-22T04:00:00Z", ["Cleanup 2026-11-22T04:00:00Z"]);
+    let fruitless = case.task(verified("2026-11-21T05:00:00Z", "Failed", 0));
+    assert_eq!(fruitless.due(four), due, "a store that did not answer is no damage");
+    let mut damaged = fruitless.task(verified("2026-11-21T06:00:00Z", "Failed", 2));
+    assert!(damaged.due(four).is_empty());
+    assert_eq!(damaged.outlook(four).done.cleanup, Some(Time(at(DONE))), "it is not forgotten");
+    let known = damaged.history();
+    apply_results(&mut damaged.status, &known);
+    let last = damaged.status.last_verification.clone().unwrap();
+    assert_eq!((last.time.0, last.damaged, last.last_drill), (at("2026-11-21T06:10:00Z"), Some(2), None));
+    damaged.tasks.clear();
+    assert!(damaged.due(four).is_empty(), "the task is gone");
+    let failed_again = damaged.task(verified("2026-11-21T07:00:00Z", "Failed", 0));
+    assert!(failed_again.due(four).is_empty(), "what found nothing because it could not look says nothing");
+    let repaired = failed_again.task(verified("2026-11-21T08:00:00Z", "Succeeded", 0));
+    assert_eq!(repaired.due(four), due);
+}
+
+#[test]
+fn a_snapshot_that_was_there_already_is_as_old_as_before() {
+    let taken = |slot: &str, time: Value| {
+        let mut taken = snapshot(slot, "Succeeded", 100);
+        taken["status"]["result"] = json!({"snapshot": "monthly", "snapshotTime": time});
+        taken
+    };
+    let mut status = WalStatus::default();
+    let named_again = ScheduleCase::new().task(taken("2026-11-21T03:00:00Z", json!("2026-10-21T03:09:00Z")));
+    apply_results(&mut status, &named_again.history());
+    assert_eq!(status.last_snapshot.as_ref().unwrap().time.0, at("2026-10-21T03:09:00Z"));
+    let newer = named_again.task(taken("2026-11-21T02:00:00Z", json!("2026-11-21T02:09:00Z")));
+    apply_results(&mut status, &newer.history());
+    assert_eq!(
+        status.last_snapshot.as_ref().unwrap().time.0,
+        at("2026-11-21T02:09:00Z"),
+        "that the other task ended later says nothing"
+    );
+}
+
 #[test]
 fn a_cleanup_that_left_nothing_is_not_repeated_before_something_comes() {
     let mut case = ScheduleCase::new();
@@ -551,7 +600,7 @@ fn whether_index_and_archive_were_verified_lately() {
     let mut damaged = task(TaskType::Verify, "2026-11-30T05:00:00Z", Some("Succeeded"), &figures(1, 1));
     damaged["status"]["result"] = json!({"damaged": 2});
     let damaged = failed.task(damaged);
-    says(&said(&damaged, "2026-11-30T06:00:00Z"), "False/VerificationFailed", &["2 objects"]);
+    says(&said(&damaged, "2026-11-30T06:00:00Z"), "False/VerificationFailed", &["2 objects", "no cleanup runs"]);
 }
 
 #[test]
