@@ -7,5 +7,5 @@ mod pod_spec;
 pub(crate) use self::{
     container::http_probe,
     mounted_volume::{MountedVolume, claimed, config_map, scratch, secret},
-    pod_spec::PodPlan,
+    pod_spec::{PodPlan, PodSpread},
 };

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::core::v1::{
-        Container, ContainerPort, EnvVar, Lifecycle, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
+        Affinity, Container, ContainerPort, EnvVar, Lifecycle, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
         ResourceRequirements, SeccompProfile, TopologySpreadConstraint, VolumeMount,
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -44,11 +44,19 @@ pub(crate) struct PodPlan<'a> {
     /// Seconds until a pod that is to stop is killed, unless the user asks for others.
     pub(crate) grace_secs: i64,
     /// How pods spread, unless the user asks for another way.
-    pub(crate) spread: Option<Vec<TopologySpreadConstraint>>,
+    pub(crate) spread: Option<PodSpread>,
     /// Requests and limits of the role; those of the user's template replace them, name by name.
     pub(crate) resources: &'a ResourceRequirements,
     /// What the user's template adds.
     pub(crate) user: &'a PodTemplateSettings,
+}
+
+/// How the pods of a role keep apart, as far as that is possible.
+pub(crate) struct PodSpread {
+    /// Over nodes.
+    pub(crate) constraints: Vec<TopologySpreadConstraint>,
+    /// Over zones, where nodes have one.
+    pub(crate) affinity: Affinity,
 }
 
 impl PodPlan<'_> {
@@ -76,7 +84,10 @@ impl PodPlan<'_> {
         let user = self.user;
         let disk_bytes = node_disk_bytes(&self.volumes);
         let (volumes, mounts) = std::mem::take(&mut self.volumes).into_iter().unzip();
-        let spread = self.spread.take();
+        let spread = self.spread.take().map(|PodSpread { constraints, affinity }| (constraints, affinity));
+        let (constraints, affinity) = spread.unzip();
+        // A user who says how pods spread says all of it.
+        let affinity = affinity.filter(|_| user.topology_spread_constraints.is_none());
         PodSpec {
             service_account_name: Some(self.service_account.clone()),
             automount_service_account_token: Some(false),
@@ -88,8 +99,8 @@ impl PodPlan<'_> {
             termination_grace_period_seconds: Some(self.termination_grace_secs()),
             node_selector: Some(user.node_selector.clone()).filter(|selector| !selector.is_empty()),
             tolerations: some(user.tolerations.clone()),
-            affinity: user.affinity.clone(),
-            topology_spread_constraints: user.topology_spread_constraints.clone().map_or(spread, some),
+            affinity: user.affinity.clone().or(affinity),
+            topology_spread_constraints: user.topology_spread_constraints.clone().map_or(constraints, some),
             priority_class_name: user.priority_class_name.clone(),
             image_pull_secrets: some(user.image_pull_secrets.clone()),
             containers: vec![self.container(mounts, disk_bytes)],

@@ -50,8 +50,11 @@ impl Cluster {
     /// The cluster's object store, started at the first call. Its data outlives [`Self::stop_minio`].
     pub async fn minio(&self) -> anyhow::Result<StoreInside> {
         let program = tools::go("minio").await?.join("minio");
-        if let Some((store, _)) = &*self.store.lock() {
-            return Ok(store.clone());
+        let started = self.store.lock().as_ref().map(|(store, _)| store.clone());
+        if let Some(store) = started {
+            // Another caller may have started it just now.
+            self.wait_for_minio(&store).await?;
+            return Ok(store);
         }
         let address: IpAddr = DNS.parse()?;
         let entropy = Entropy::from_os();

@@ -6,12 +6,16 @@
 
 use std::time::Duration;
 
+use kube::{Api, api::DeleteParams};
 use pods::{INDEXER, OPERATOR};
 use scenario::{FailureBounds, FailureScenario};
 use serde_json::json;
+use tidemark_crds::{TaskFailureClass, WalTask, WalTaskState};
 use tidemark_tests::cluster::{NetworkCut, product::OPERATOR_NAMESPACE};
 use tokio::time::Instant;
 use world::{WAL, until, world};
+
+use crate::frozen_job::FrozenJob;
 
 mod pods;
 mod scenario;
@@ -105,18 +109,46 @@ async fn the_indexers_node_loses_the_api_server_and_falls_asleep() {
     scenario.end(resumed, FailureBounds { least_epochs: 1, most_epochs: 1, restarts: 0 }).await;
 }
 
+/// A job runs there too. Whether it still writes is not known: the next attempt waits until the node counts as lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs root and containerd; 'make cluster-test' runs it"]
 async fn the_indexers_node_is_cut_off_from_everything() {
+    const TASK: &str = "cut-off";
     let world = world().await;
     let mut scenario = FailureScenario::begin(world, "cut off from everything").await;
     let (node, epoch) = (scenario.indexer.node, scenario.first.state.epoch);
+    world.place_jobs(&json!({"kubernetes.io/hostname": format!("node{node}")})).await;
+    world.spec_is_observed().await;
+    let frozen = FrozenJob::watch(world.cluster, TASK);
+    let task = json!({
+        "apiVersion": "tidemark.dev/v1alpha1", "kind": "WALTask", "metadata": {"name": TASK, "namespace": WAL},
+        "spec": {"walRef": {"name": WAL}, "type": "Snapshot"},
+    });
+    world.cluster.apply(&task.to_string()).await.expect("the task is made");
+    let frozen = frozen.await.expect("it does not panic").expect("its job runs");
+
     scenario.fails_now();
     world.cluster.cut(node, NetworkCut::Everything).expect("it is cut");
+    world.place_jobs(&json!(null)).await;
     until("the standby takes over", async || (world.latest().await.state.epoch > epoch).then_some(())).await;
     world.indexing_goes_on().await;
     let resumed = scenario.elapsed();
+    let tasks = Api::<WalTask>::namespaced(world.cluster.client(), WAL);
+    let status = async || tasks.get(TASK).await.ok()?.status;
+    let class = until("the attempt has failed", async || status().await?.failure_class).await;
+    assert_eq!(class, TaskFailureClass::Evicted);
+    let ended = until("the task ends", async || {
+        status().await.filter(|status| status.state.is_some_and(WalTaskState::is_terminal))
+    })
+    .await;
+    println!("a job's node cut off: the task ended after {:.1} s: {ended:?}", scenario.elapsed().as_secs_f64());
+    assert_eq!((ended.state, ended.attempts), (Some(WalTaskState::Succeeded), Some(2)));
+
     world.cluster.heal(node).expect("it is healed");
+    // It ends now, or with its pod.
+    let _ = frozen.kill();
+    // Its pods would count as the WAL's.
+    tasks.delete(TASK, &DeleteParams::default()).await.expect("it is deleted");
     scenario.end(resumed, FailureBounds { least_epochs: 1, most_epochs: 1, restarts: 1 }).await;
 }
 

@@ -2,8 +2,11 @@
 //! when nothing happens.
 
 mod audit;
+mod lost_index;
 mod quiet;
 mod readme;
 mod setup;
 mod story;
+mod task_world;
+mod tasks;
 mod wishes;

@@ -7,6 +7,7 @@
 mod cluster_owner;
 mod failures;
 mod first_hour;
+mod frozen_job;
 mod harness;
 mod refusals;
 mod upgrade;

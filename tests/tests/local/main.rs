@@ -46,6 +46,7 @@ mod parsers;
 mod product_sources;
 mod purge;
 mod readme;
+mod runbooks;
 mod snapshots;
 mod task_commands;
 mod unreadable;

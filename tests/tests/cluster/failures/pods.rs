@@ -11,6 +11,7 @@ use tidemark_tests::cluster::product::OPERATOR_NAMESPACE;
 use super::world::{FailureWorld, WAL, until};
 
 pub(crate) const INDEXER: &str = "app.kubernetes.io/component=indexer";
+pub(crate) const SEARCH: &str = "app.kubernetes.io/component=search";
 pub(crate) const OPERATOR: &str = "app.kubernetes.io/name=tidemark-operator";
 
 /// What a scenario wants to know of a pod.

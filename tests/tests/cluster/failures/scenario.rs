@@ -8,7 +8,7 @@ use tidemark_tests::cluster::product::OPERATOR_NAMESPACE;
 use tokio::time::Instant;
 
 use super::{
-    pods::{OPERATOR, PodSnapshot},
+    pods::{OPERATOR, PodSnapshot, SEARCH},
     searching::QueryLoop,
     truth,
     world::{AppendTally, FailureWorld, WAL, until},
@@ -47,6 +47,7 @@ pub(crate) struct FailureScenario {
 impl FailureScenario {
     /// Waits until all is well and begins to count.
     pub(crate) async fn begin(world: &'static FailureWorld, name: &'static str) -> Self {
+        spread_search(world).await;
         let indexer = settled(world).await;
         let restarts = all(world).await.into_iter().map(|pod| (pod.uid, pod.restarts)).collect();
         let (first, appended) = (world.latest().await, world.appended());
@@ -93,7 +94,7 @@ impl FailureScenario {
             compared.entries,
         );
         if answers.failed > 0 {
-            println!("{name}: the last query that failed: {}", answers.why);
+            println!("{name}: queries that failed: {:#?}", answers.failures);
         }
         assert!((bounds.least_epochs..=bounds.most_epochs).contains(&grown), "{name}: writers by epoch: {writers:?}");
         assert_eq!(writers.last().map(|(_, identity)| identity), Some(&indexer.uid), "{name}: {writers:?}");
@@ -130,6 +131,25 @@ async fn settled(world: &FailureWorld) -> PodSnapshot {
     })
     .await;
     indexer
+}
+
+/// Waits until search runs on both nodes. After a scenario that took a node away both pods run on the other one: nothing moves
+/// a pod back, and the loss of that node would leave no pod that answers until another one is ready.
+async fn spread_search(world: &FailureWorld) {
+    until("search runs on both nodes", async || {
+        let pods = <[PodSnapshot; 2]>::try_from(world.pods(WAL, SEARCH).await.ok()?).ok()?;
+        let [one, other] = &pods;
+        if !pods.iter().all(|pod| pod.ready && pod.stays) {
+            return None;
+        }
+        if one.node != other.node {
+            return Some(());
+        }
+        println!("both search pods are on node {}: one of them is replaced", one.node);
+        world.cluster.kubectl(["delete", "pod", &one.name, "-n", WAL]).await.ok()?;
+        None
+    })
+    .await;
 }
 
 async fn all(world: &FailureWorld) -> Vec<PodSnapshot> {

@@ -1,12 +1,15 @@
 //! Somebody who searches all the time and counts what is answered.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{
     task::JoinHandle,
     time::{Instant, sleep},
 };
+
+/// Of how many failures the words are kept.
+const MAX_FAILURES: usize = 50;
 
 /// What became of the queries.
 #[derive(Clone, Debug, Default)]
@@ -15,8 +18,24 @@ pub(crate) struct QueryTally {
     pub(crate) failed: u64,
     /// The longest time without an answer.
     pub(crate) silence: Duration,
-    /// The last failure in words.
-    pub(crate) why: String,
+    /// The first [`MAX_FAILURES`] that failed.
+    pub(crate) failures: Vec<QueryFailure>,
+}
+
+/// A query that failed.
+#[derive(Clone)]
+pub(crate) struct QueryFailure {
+    /// When it was asked, since the first query.
+    asked: Duration,
+    took: Duration,
+    why: String,
+}
+
+impl fmt::Debug for QueryFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { asked, took, why } = self;
+        write!(f, "at {:.1} s, for {:.1} s: {why}", asked.as_secs_f64(), took.as_secs_f64())
+    }
 }
 
 /// Queries one after the other, each over a connection of its own, so that the Service chooses a pod each time. One that
@@ -47,8 +66,10 @@ impl Drop for QueryLoop {
 async fn keep_asking(query: String, answers: Arc<Mutex<QueryTally>>) {
     let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).timeout(Duration::from_secs(3));
     let client = client.build().expect("a client");
-    let mut answered = Instant::now();
+    let began = Instant::now();
+    let mut answered = began;
     loop {
+        let asking = Instant::now();
         let asked = ask(&client, &query).await;
         {
             let mut answers = answers.lock();
@@ -60,7 +81,10 @@ async fn keep_asking(query: String, answers: Arc<Mutex<QueryTally>>) {
                 }
                 Err(why) => {
                     answers.failed += 1;
-                    answers.why = why;
+                    if answers.failures.len() < MAX_FAILURES {
+                        let (asked, took) = (asking.duration_since(began), asking.elapsed());
+                        answers.failures.push(QueryFailure { asked, took, why });
+                    }
                 }
             }
         }

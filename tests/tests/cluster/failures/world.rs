@@ -2,9 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
 use parking_lot::Mutex;
-use serde_json::json;
+use serde_json::{Value, json};
 use tidemark_catalog::{Generation, IndexChain, Manifest};
+use tidemark_crds::Wal;
 use tidemark_store::{ChainRecord, Entropy};
 use tidemark_tests::{
     Cluster,
@@ -89,6 +94,26 @@ impl FailureWorld {
 
     pub(crate) fn appended(&self) -> AppendTally {
         *self.appended.lock()
+    }
+
+    /// Says on which nodes the jobs of the WAL run: a node selector, or null for any.
+    pub(crate) async fn place_jobs(&self, selector: &Value) {
+        let wals = Api::<Wal>::namespaced(self.cluster.client(), WAL);
+        let selector = json!({"spec": {"jobs": {"podTemplate": {"spec": {"nodeSelector": selector}}}}});
+        until("the WAL is changed", async || {
+            wals.patch(WAL, &PatchParams::default(), &Patch::Merge(&selector)).await.ok()
+        })
+        .await;
+    }
+
+    /// Waits until the operator has seen the WAL's newest spec.
+    pub(crate) async fn spec_is_observed(&self) {
+        let wals = Api::<Wal>::namespaced(self.cluster.client(), WAL);
+        until("the operator has seen the spec", async || {
+            let wal = wals.get(WAL).await.ok()?;
+            (wal.status?.observed_generation == wal.metadata.generation).then_some(())
+        })
+        .await;
     }
 
     /// Waits until an append that began after this call is acknowledged, and then until the index holds it.

@@ -2,12 +2,18 @@
 
 use k8s_openapi::api::{
     apps::v1::Deployment,
-    core::v1::{Lifecycle, LifecycleHandler, SleepAction, TopologySpreadConstraint},
+    core::v1::{
+        Affinity, Lifecycle, LifecycleHandler, PodAffinityTerm, PodAntiAffinity, SleepAction, TopologySpreadConstraint,
+        WeightedPodAffinityTerm,
+    },
 };
 use tidemark_crds::names::WalComponent;
 
 use super::{data_pod_plan, deployment, environment, metadata::selector, platform::PlatformSettings, volumes};
-use crate::{controllers::wal::validate::ValidatedWal, pod::PodPlan};
+use crate::{
+    controllers::wal::validate::ValidatedWal,
+    pod::{PodPlan, PodSpread},
+};
 
 /// Seconds that search has to answer the queries that it took.
 const GRACE_SECS: i64 = 30;
@@ -29,17 +35,35 @@ pub(super) fn plan<'a>(wal: &'a ValidatedWal, platform: &'a PlatformSettings) ->
     plan.environment.extend(environment::search(wal));
     plan.volumes.extend(volumes::token(wal));
     plan.lifecycle = Some(Lifecycle { pre_stop: Some(sleep), ..Lifecycle::default() });
-    plan.spread = Some(["kubernetes.io/hostname", "topology.kubernetes.io/zone"].map(|key| spread(wal, key)).into());
+    plan.spread = Some(spread(wal));
     plan
 }
 
 /// Search pods prefer other nodes and zones than each other; one that finds none runs anyway.
-fn spread(wal: &ValidatedWal, key: &str) -> TopologySpreadConstraint {
-    TopologySpreadConstraint {
+///
+/// Zones are no second constraint: the scheduler ignores each node that lacks the label of any of them, and so all nodes of a
+/// cluster without zones.
+fn spread(wal: &ValidatedWal) -> PodSpread {
+    let others = Some(selector(wal, WalComponent::Search));
+    let nodes = TopologySpreadConstraint {
         max_skew: 1,
-        topology_key: key.to_owned(),
+        topology_key: "kubernetes.io/hostname".to_owned(),
         when_unsatisfiable: "ScheduleAnyway".to_owned(),
-        label_selector: Some(selector(wal, WalComponent::Search)),
+        label_selector: others.clone(),
         ..TopologySpreadConstraint::default()
-    }
+    };
+    let pod_affinity_term = PodAffinityTerm {
+        topology_key: "topology.kubernetes.io/zone".to_owned(),
+        label_selector: others,
+        ..PodAffinityTerm::default()
+    };
+    let zones = PodAntiAffinity {
+        preferred_during_scheduling_ignored_during_execution: Some(vec![WeightedPodAffinityTerm {
+            weight: 100,
+            pod_affinity_term,
+        }]),
+        ..PodAntiAffinity::default()
+    };
+    let affinity = Affinity { pod_anti_affinity: Some(zones), ..Affinity::default() };
+    PodSpread { constraints: vec![nodes], affinity }
 }

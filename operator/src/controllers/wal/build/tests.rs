@@ -216,6 +216,25 @@ fn a_search_pod_that_stops_answers_on_for_at_most_half_of_its_grace_period() {
     }
 }
 
+/// The scheduler ignores nodes that lack the label of any constraint, so that zones must not be one: a cluster may have none.
+#[test]
+fn search_pods_spread_over_nodes_and_where_there_are_zones_over_zones() {
+    let spread = |template: Value| {
+        let pod = pod(&built(&with(|spec| spec["search"] = json!({"podTemplate": template}))).search_deployment);
+        let constraints = pod["spec"]["topologySpreadConstraints"].as_array().cloned().unwrap_or_default();
+        let keys: Vec<_> = constraints.iter().map(|constraint| constraint["topologyKey"].clone()).collect();
+        (keys, pod["spec"]["affinity"].clone())
+    };
+    let (keys, affinity) = spread(json!({}));
+    assert_eq!(keys, ["kubernetes.io/hostname"]);
+    let term = &affinity["podAntiAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"][0]["podAffinityTerm"];
+    assert_eq!(term["topologyKey"], "topology.kubernetes.io/zone");
+    assert_eq!(term["labelSelector"]["matchLabels"]["app.kubernetes.io/component"], "search");
+    let wish = json!({"nodeAffinity": {}});
+    let (keys, affinity) = spread(json!({"spec": {"affinity": wish}}));
+    assert_eq!((keys.len(), affinity), (1, wish));
+}
+
 #[test]
 fn a_pod_template_is_merged_and_our_labels_win() {
     let template = json!({
@@ -236,7 +255,7 @@ fn a_pod_template_is_merged_and_our_labels_win() {
     assert_eq!(pod["metadata"]["labels"]["app.kubernetes.io/instance"], "orders");
     assert_eq!(pod["spec"]["nodeSelector"], json!({"disk": "ssd"}));
     assert_eq!(pod["spec"]["terminationGracePeriodSeconds"], 90);
-    assert_eq!(pod["spec"].get("topologySpreadConstraints"), None);
+    assert_eq!((pod["spec"].get("topologySpreadConstraints"), pod["spec"].get("affinity")), (None, None));
     let container = &pod["spec"]["containers"][0];
     assert_eq!(
         container["resources"],

@@ -1,0 +1,108 @@
+//! What the runbooks tell an operator to type is what the program and the definitions take.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use serde_json::{Value, json};
+use tidemark_tests::{TidemarkProcess, cluster::product::WalPlan, root};
+
+/// Everything between backticks in the runbooks, with the name of its file.
+fn code_spans() -> Vec<(String, String)> {
+    let folder = root().join("docs/runbooks");
+    let pages = fs::read_dir(folder).expect("the folder is there").map(|page| page.expect("an entry").path());
+    let files: Vec<_> = pages.chain([root().join("docs/runbooks.md")]).collect();
+    assert!(files.len() > 3, "{files:?}");
+    files.iter().flat_map(|file| spans_of(file)).collect()
+}
+
+fn spans_of(file: &Path) -> Vec<(String, String)> {
+    let text = fs::read_to_string(file).expect("it is read");
+    let name = file.file_name().expect("a name").to_string_lossy().into_owned();
+    let spans = text.split("\n\n").flat_map(|paragraph| paragraph.split('`').skip(1).step_by(2));
+    spans.map(|span| (name.clone(), span.replace('\n', " "))).collect()
+}
+
+/// The subcommand that a line calls, and the options that it gives to it; `None` if the line calls another program.
+fn called(line: &str) -> Option<(Vec<&str>, Vec<&str>)> {
+    let plugin = line.strip_prefix("kubectl tidemark ");
+    let rest = plugin.or_else(|| line.strip_prefix("tidemark "))?;
+    let words: Vec<&str> = rest.split_whitespace().collect();
+    let is_nested = words.first() == Some(&"log") && words.get(1).is_some_and(|word| !word.starts_with('-'));
+    let command = &words[..words.len().min(if is_nested { 2 } else { 1 })];
+    let command = plugin.map(|_| "kubectl").into_iter().chain(command.iter().copied()).collect();
+    Some((command, words.into_iter().filter(|word| word.starts_with('-')).collect()))
+}
+
+#[tokio::test]
+async fn every_command_of_a_runbook_exists_with_its_options() {
+    let (mut helps, mut missing, mut found) = (BTreeMap::<Vec<String>, String>::new(), Vec::new(), 0);
+    for (file, span) in code_spans() {
+        let Some((command, options)) = called(&span) else { continue };
+        found += 1;
+        let command: Vec<String> = command.into_iter().map(str::to_owned).collect();
+        if !helps.contains_key(&command) {
+            let words: Vec<&str> = command.iter().map(String::as_str).chain(["--help"]).collect();
+            let said = TidemarkProcess::ended(&words, &BTreeMap::new()).await.expect("it ends");
+            let help =
+                if said.status.success() { String::from_utf8_lossy(&said.stdout).into_owned() } else { String::new() };
+            helps.insert(command.clone(), help);
+        }
+        let help = &helps[&command];
+        let knows = |option: &&str| help.split([' ', ',', '\n']).any(|word| word == *option);
+        if help.is_empty() || !options.iter().all(knows) {
+            missing.push(format!("{file}: {span}"));
+        }
+    }
+    assert!(found > 20, "only {found} commands were found");
+    assert!(missing.is_empty(), "the program does not take {missing:#?}");
+}
+
+#[tokio::test]
+async fn every_patch_of_a_runbook_leaves_a_wal_that_is_valid() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut found = 0;
+    for (file, span) in code_spans() {
+        let Some(rest) = span.strip_prefix("kubectl patch wal ") else { continue };
+        let (_, patch) = rest.split_once(" --type merge -p '").unwrap_or_else(|| panic!("{file}: {span}"));
+        let patch = patch.strip_suffix('\'').unwrap_or_else(|| panic!("{file}: {span}"));
+        let patch: Value = serde_json::from_str(patch).unwrap_or_else(|error| panic!("{file}: {span}: {error}"));
+        found += 1;
+        let spec = json!({
+            "storage": {"credentials": {"type": "WorkloadIdentity"}}, "log": {"url": "s3://wal/orders", "expiry": "1h"},
+            "metadata": {"urls": ["s3://meta"]}, "index": {"url": "s3://idx/orders"}, "snapshots": {}, "cleanup": {"enabled": true},
+        });
+        let wal = WalPlan { namespace: "data".to_owned(), name: "orders".to_owned(), spec }.with(&patch["spec"]);
+        let path = folder.path().join("wal.yaml");
+        fs::write(&path, wal.resource().to_string()).expect("it is written");
+        let path = path.display().to_string();
+        let said = TidemarkProcess::ended(&["lint", &path], &BTreeMap::new()).await.expect("it ends");
+        assert!(said.status.success(), "{file}: {span}: {said:?}");
+    }
+    assert!(found > 2, "only {found} patches were found");
+}
+
+#[test]
+fn every_field_that_a_runbook_names_is_in_the_definition() {
+    let text = fs::read_to_string(root().join("crds/generated/wals.yaml")).expect("it is read");
+    let definition: Value = serde_norway::from_str(&text).expect("it is YAML");
+    let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    let mut found = 0;
+    for (file, span) in code_spans() {
+        let path = span.split(':').next().unwrap_or_default();
+        if !path.starts_with("spec.") || path.contains(' ') {
+            continue;
+        }
+        found += 1;
+        let at = path.split('.').fold(schema, |schema, field| &schema["properties"][field]);
+        assert!(at.is_object(), "{file}: there is no field {path}");
+    }
+    assert!(found > 8, "only {found} fields were found");
+}
+
+#[test]
+fn the_subcommand_of_a_line_is_found() {
+    let line = "kubectl tidemark restore orders -n data --to-time NOW --wait";
+    assert_eq!(called(line), Some((vec!["kubectl", "restore"], vec!["-n", "--to-time", "--wait"])));
+    assert_eq!(called("tidemark log unregister --yes"), Some((vec!["log", "unregister"], vec!["--yes"])));
+    assert_eq!(called("tidemark log --json"), Some((vec!["log"], vec!["--json"])));
+    assert_eq!(called("kubectl get wal -A"), None);
+}
