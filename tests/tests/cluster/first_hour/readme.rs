@@ -111,7 +111,7 @@ fn is_ready(pod: &Pod) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs root and containerd; 'make cluster-test' runs it"]
 async fn every_block_runs_in_the_order_of_the_readme() {
-    let [install, apply, search, look, scale, broken, report, end] = blocks()
+    let [install, apply, search, look, scale, broken, restore, cleanup, report, end] = blocks()
         .try_into()
         .unwrap_or_else(|blocks: Vec<ShellBlock>| panic!("the README has {} blocks for a cluster", blocks.len()));
     let cluster = bare().await;
@@ -193,6 +193,19 @@ async fn every_block_runs_in_the_order_of_the_readme() {
 
     let said = broken.run(cluster).await;
     assert!(said.contains("AccessDenied"), "{said}");
+    let entries = log.entries().await.expect("the log is listed").len();
+    let said = restore.run(cluster).await;
+    assert_eq!(said.matches("Succeeded: ").count(), 3, "{said}");
+    // Its search has a token by now, and the writer goes on.
+    wal.until("the WAL goes on after the promotion", async |wal| {
+        let (_, indexed) = columns(wal)?;
+        usize::try_from(indexed).ok().filter(|indexed| *indexed > entries)
+    })
+    .await;
+    wal.until_ready().await;
+    let said = cleanup.run(cluster).await;
+    assert_eq!(said.matches(" Succeeded ").count(), 4, "{said}");
+    assert!(log.entries().await.expect("the log is listed").len() > entries, "a dry run deletes nothing");
     report.run(cluster).await;
     let file = tidemark_tests::root().join("target/demo-report.tar");
     let report_text = std::fs::read(&file).expect("the report is written");
