@@ -1,12 +1,12 @@
 //! Switching an index from its open generation to another one, which a task makes beside it.
 //!
 //! The closing record of the open generation is the switch: before it the one is the index, afterwards the other. Two chains take
-//! part, and no record commits in both. So that no generation is given up that the index switched to, nor the other way round, everybody
-//! takes the same two roles in the same order:
+//! part, and no record commits in both. So that no generation is given up that the index switched to, nor the other way round, every
+//! process takes the same two roles in the same order:
 //!
 //! - The maker has the role of the generation that it makes, then takes that of the open one, then sees that it still has the first,
 //!   then closes.
-//! - Who gives a generation up takes its role, then that of the open one, then gives up.
+//! - A process that gives a generation up takes its role, then that of the open one, then gives up.
 //!
 //! Let both happen. If the other one took the open generation's role after the maker, the maker is fenced there and closes nothing any
 //! more, or it has closed before, and the other one sees that. If it took it before, it had the made generation's role before that,
@@ -105,7 +105,7 @@ impl GenerationSwitch {
         IndexChain::open(&self.index, generation, self.entropy.clone()).for_log(&self.root)
     }
 
-    /// The chain of the open generation, and its latest manifest; `None` of an index that nobody has begun.
+    /// The chain of the open generation, and its latest manifest; `None` of an index without a record.
     pub async fn open_chain(&self) -> Result<(IndexChain, Option<ChainRecord<Manifest>>), CatalogError> {
         let start = self.root.state().await?.generation_of(self.index.url().as_str());
         let chain = self.chain(start).follow().await?;
@@ -139,7 +139,8 @@ impl GenerationSwitch {
     }
 
     /// The role of the generation that this task makes, in place of `open`: goes on with the one that it began, else begins one with
-    /// the next number that is free. One on the way whose maker has been silent for the grace is given up.
+    /// the next number that is free. One on the way whose maker has been silent for the grace is given up, and so is one that this task
+    /// began beside another generation, which the index has left since: it holds what was recorded there, and is never switched to.
     ///
     /// `on_wait` gets the reason of each wait for another process of this task.
     pub async fn begin(
@@ -154,7 +155,15 @@ impl GenerationSwitch {
             if let Some(latest) = chain.latest().await? {
                 match (&latest.state.closed, &latest.state.building) {
                     (Some(_), _) => continue,
-                    (None, Some(task)) if *task == self.task => {}
+                    (None, Some(task)) if *task == self.task => match &latest.state.replaces {
+                        Some(left) if left < open.generation() => {
+                            self.give_up_left(&chain, left, &on_wait).await?;
+                            continue;
+                        }
+                        // The index has switched since `open` was read.
+                        Some(newer) if newer > open.generation() => return Err(closed_in_favour_of(newer).into()),
+                        _ => {}
+                    },
                     (None, Some(_)) => {
                         if self.is_given_up(&latest).await? {
                             self.give_up_of_another(&chain, open, &on_wait).await?;
@@ -166,7 +175,8 @@ impl GenerationSwitch {
                 }
             }
             let identity = self.identity.clone();
-            match chain.build(&self.task, identity, &self.clock, &self.heartbeats, &on_wait).await {
+            let made_by = (self.task.as_str(), open.generation());
+            match chain.build(made_by, identity, &self.clock, &self.heartbeats, &on_wait).await {
                 Ok(made) => return Ok(made),
                 // Another task took the number, or it was given up.
                 Err(AcquireError::Chain(CatalogError::Rejected(
@@ -211,7 +221,7 @@ impl GenerationSwitch {
     /// The switch: closes the generation of `open`, whose role this process took, in favour of the one that it made, and makes that one
     /// the index. `by` is a reindex or a restore.
     ///
-    /// The closing record counts. What fails after it is repaired by whoever opens the index next, and is only logged.
+    /// The closing record counts. What fails after it is repaired by the process that opens the index next, and is only logged.
     pub async fn close(
         &self,
         open: WriterLease,
@@ -236,10 +246,10 @@ impl GenerationSwitch {
             made.release().await
         };
         if let Err(error) = released.await {
-            tracing::warn!(%generation, %error, "the index has switched, and its next writer was not told; it takes the lease by itself");
+            tracing::warn!(%generation, %error, "the index has switched, and its lease was not released; its next writer waits until that expires");
         }
         if let Err(error) = self.repair(&generation).await {
-            tracing::warn!(%generation, %error, "the index has switched, and the log's root was not told; its next writer tells it");
+            tracing::warn!(%generation, %error, "the index has switched, and the log's root does not say so; its next writer registers it");
         }
     }
 
@@ -261,13 +271,29 @@ impl GenerationSwitch {
         if open.generation() == made || open.generation() == source {
             return Ok(());
         }
-        let identity = self.identity.clone();
-        self.chain(made.clone())
-            .build(&self.task, identity, &self.clock, &self.heartbeats, on_wait)
-            .await?
-            .abandon()
-            .await?;
-        Ok(self.drop_source(made).await?)
+        self.give_up_left(&self.chain(made.clone()), source, on_wait).await
+    }
+
+    /// Gives up the generation of `chain`, which this task began beside the generation `left`. The index has left that one: it is closed, and
+    /// never again in favour of another one, so its role need not be taken.
+    async fn give_up_left(
+        &self,
+        chain: &IndexChain,
+        left: &Generation,
+        on_wait: impl Fn(StandbyReason) + Send + Sync,
+    ) -> Result<(), SwitchError> {
+        let (generation, identity) = (chain.generation(), self.identity.clone());
+        let made_by = (self.task.as_str(), left);
+        match chain.build(made_by, identity, &self.clock, &self.heartbeats, on_wait).await {
+            Ok(made) => {
+                tracing::info!(%generation, %left, "the index has left what this generation was begun beside; giving it up");
+                made.abandon().await?;
+            }
+            // Another process of this task has given it up.
+            Err(AcquireError::Chain(CatalogError::Rejected(TransactionRejected::Abandoned { .. }))) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(self.drop_source(generation).await?)
     }
 
     /// Gives up the generation of `made`, in favour of which the open one is not closed: its role is `open`, held by this process.
@@ -278,7 +304,7 @@ impl GenerationSwitch {
         Ok(self.drop_source(&generation).await?)
     }
 
-    /// Whether nobody makes the generation any more: neither its maker's heartbeat nor its chain has moved for the grace.
+    /// Whether the maker of the generation is gone: neither its heartbeat nor the chain has moved for the grace.
     async fn is_given_up(&self, latest: &ChainRecord<Manifest>) -> Result<bool, SwitchError> {
         let beat = match &latest.state.holder {
             Some(holder) => self.heartbeats.head(&holder.heartbeat).await?.map(|beat| beat.time),
@@ -288,7 +314,8 @@ impl GenerationSwitch {
         Ok(now.since(latest.time.max(beat.unwrap_or_default())) >= GARBAGE_GRACE)
     }
 
-    /// Gives up a generation that another task began.
+    /// Gives up a generation that another task began. The writer of the open one is fenced for that, and goes on there once the role is
+    /// released.
     async fn give_up_of_another(
         &self,
         chain: &IndexChain,
@@ -303,7 +330,7 @@ impl GenerationSwitch {
         };
         let fence = if mutants::fences_maker() { Some(self.seize(open, on_wait).await?) } else { None };
         let generation = chain.generation();
-        tracing::warn!(%generation, "nobody has made this generation for a day; giving it up");
+        tracing::warn!(%generation, "the maker of this generation has been silent for a day; giving it up");
         made.abandon().await?;
         if let Some(fence) = fence {
             fence.release().await?;

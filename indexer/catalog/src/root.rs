@@ -233,8 +233,9 @@ impl RootState {
     /// Registers an index of the log, and says how it came to be registered.
     ///
     /// One prefix is one owner's: refused while another owner has it, unless `adopt` names that one (its UID, or its
-    /// name). Refused too if the prefix overlaps that of an index of another name, and if the index, which is at `cursor`, is
-    /// below the floor: on the register it would hold the floor back, and it could not go on.
+    /// name). Refused too if the prefix overlaps that of an index of another name, and if the index, which is at `cursor`, is not on
+    /// the register and below the floor: there it would hold the floor back, and it could not go on. One that is registered may be
+    /// below it: it was restored to an earlier time.
     pub fn register_index(
         &self,
         name: &str,
@@ -259,8 +260,10 @@ impl RootState {
             }
             Some(known) => return Err(owned_by_another(known)),
         };
-        // The floor waits for an index that is registered as it is.
-        self.check_floor(cursor)?;
+        // The floor waits for an index that is registered.
+        if registration == RegistrationOutcome::New {
+            self.check_floor(cursor)?;
+        }
         let mut next = self.clone();
         next.indexes.insert(name.to_owned(), index.clone());
         Ok((registration, Some(next)))
@@ -837,6 +840,28 @@ mod tests {
         // No other way around it.
         let forced = RootState { floor: raised.floor.clone(), ..root.clone() };
         assert!(forced.check_transition(&root).is_err());
+    }
+
+    /// An index on the register holds the floor back, whatever generation of it is open.
+    #[test]
+    fn an_index_that_is_registered_may_be_restored_to_a_time_below_the_floor() {
+        let empty = RootState { id: Some(LogId("id".to_owned())), ..RootState::default() };
+        let first = index("s3://b/a", resource("a", "1"));
+        let root = recorded(&empty, empty.register_index("a", &first, at(0), None).unwrap().1, 1);
+        let root = recorded(&root, root.keep("a", &Generation::first(), at(90)).unwrap(), 2);
+        let root = recorded(&root, root.raise_floor(at(90), ARCHIVE, &version(1)).unwrap(), 3);
+        // Its closing record names the next generation, which is not in the root yet.
+        let restored = IndexRegistration { generation: "g2".parse().unwrap(), ..first };
+        let (how, next) = root.register_index("a", &restored, at(50), None).unwrap();
+        assert!(matches!(how, RegistrationOutcome::Renewed { .. }));
+        let root = recorded(&root, next, 4);
+        assert_eq!(root.indexes["a"].generation, restored.generation);
+        assert!(matches!(
+            root.raise_floor(at(91), ARCHIVE, &version(2)),
+            Err(TransactionRejected::FloorAboveIndex { .. })
+        ));
+        let refused = root.register_index("b", &index("s3://b/b", resource("b", "1")), at(89), None).unwrap_err();
+        assert!(matches!(refused, TransactionRejected::BelowFloor { .. }), "{refused}");
     }
 
     #[test]

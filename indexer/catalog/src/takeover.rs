@@ -15,6 +15,7 @@ use crate::{
     identity::WriterIdentity,
     index_chain::IndexChain,
     manifest::{LeaseHolder, Manifest},
+    names::Generation,
     writer_lease::{HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, WriterLease},
 };
 
@@ -147,16 +148,18 @@ impl IndexChain {
     }
 
     /// As [`Self::acquire`], for the maker of a generation: its first record names `task`. Refused
-    /// ([`TransactionRejected::Building`], [`TransactionRejected::NotBuilding`]) if another task makes it, or none.
+    /// ([`TransactionRejected::Building`], [`TransactionRejected::NotBuilding`]) if another task makes it, or none. It is to replace
+    /// `open`.
     pub(crate) async fn build(
         &self,
-        task: &str,
+        (task, open): (&str, &Generation),
         identity: WriterIdentity,
         clock: &StoreClock,
         heartbeats: &Store,
         on_wait: impl Fn(StandbyReason) + Send,
     ) -> Result<WriterLease, AcquireError> {
-        self.acquire_as(CandidateRole::Maker(task.to_owned()), identity, clock, heartbeats, on_wait).await
+        let role = CandidateRole::Maker { task: task.to_owned(), open: open.clone() };
+        self.acquire_as(role, identity, clock, heartbeats, on_wait).await
     }
 
     async fn acquire_as(
@@ -218,6 +221,22 @@ impl IndexChain {
     }
 }
 
+impl IndexChain {
+    /// Whether the writer of `epoch` was fenced by a process that switches the index to another generation, or gives one up, whatever has
+    /// happened to the index since: it goes on in the generation that is open.
+    ///
+    /// Where the record is trimmed that took the role from it, the present holder decides.
+    pub async fn is_fenced_by_switch(&self, epoch: u64) -> Result<bool, CatalogError> {
+        let Some(latest) = self.latest().await? else { return Ok(false) };
+        let (mut record, mut fencer) = (Some(latest), None);
+        while let Some(ChainRecord { number, state, .. }) = record.filter(|record| record.state.epoch > epoch) {
+            fencer = state.holder.or(fencer);
+            record = self.chain().read(number.saturating_sub(1)).await?;
+        }
+        Ok(fencer.is_some_and(|holder| holder.identity.is_switch()))
+    }
+}
+
 /// What a candidate wants the index for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum CandidateRole {
@@ -227,8 +246,13 @@ enum CandidateRole {
     Owner,
     /// To switch it to another generation.
     Switch,
-    /// To make this generation, as this task.
-    Maker(String),
+    /// To make this generation.
+    Maker {
+        /// The task.
+        task: String,
+        /// The generation that it is to replace.
+        open: Generation,
+    },
 }
 
 /// A process that waits to become the writer.
@@ -291,7 +315,7 @@ impl WriterCandidate<'_> {
 
     /// A generation that is being built has one maker.
     fn check_maker(&self, state: &Manifest) -> Result<(), CatalogError> {
-        let CandidateRole::Maker(task) = &self.role else { return Ok(()) };
+        let CandidateRole::Maker { task, .. } = &self.role else { return Ok(()) };
         let generation = state.generation.clone();
         match &state.building {
             Some(known) if known == task => Ok(()),
@@ -349,15 +373,15 @@ impl WriterCandidate<'_> {
         let saw = seen.as_ref().map_or(0, |latest| latest.state.epoch);
         let generation = self.chain.generation().clone();
         let first = match &self.role {
-            CandidateRole::Maker(task) => Manifest::building(generation, task),
+            CandidateRole::Maker { task, open } => Manifest::building(generation, task).replacing(open),
             CandidateRole::Writer | CandidateRole::Owner | CandidateRole::Switch => Manifest::new(generation),
         };
         let is_finished = self.chain.is_successor();
         let taken = self.chain.chain().append(seen, |state| {
             let state = state.unwrap_or(&first);
             let taken = state.take_over(saw, holder.clone(), hasty).and_then(&claims)?;
-            // The index has switched to it: whoever comes next need not ask for that again.
-            Ok(Some(if is_finished { Manifest { building: None, ..taken } } else { taken }))
+            // The index has switched to it: the next process need not ask for that again.
+            Ok(Some(if is_finished { taken.built() } else { taken }))
         });
         match taken.await {
             Ok(latest) => Ok(Some(WriterLease::new(self.chain.clone(), latest))),

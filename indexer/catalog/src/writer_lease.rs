@@ -124,8 +124,13 @@ impl WriterLease {
     }
 
     /// Adds to a restored generation what was recorded after the time that it was restored to: it takes publications from now on.
-    pub async fn promote(&mut self, copied: CopyRequest) -> Result<&ChainRecord<Manifest>, PublishError> {
-        self.step(|state, epoch| state.promote(epoch, &copied)).await
+    /// `task` is the name of the task that does so, if it has one.
+    pub async fn promote(
+        &mut self,
+        copied: CopyRequest,
+        task: Option<&str>,
+    ) -> Result<&ChainRecord<Manifest>, PublishError> {
+        self.step(|state, epoch| state.promote(epoch, &copied, task)).await
     }
 
     /// The generation that was being built is the index from now on: the closing record of an earlier one names it.
@@ -133,7 +138,7 @@ impl WriterLease {
         self.step(Manifest::finish).await
     }
 
-    /// Gives the generation up that is being built, and the lease with it. Nobody may be able to close another one in favour of it any
+    /// Gives the generation up that is being built, and the lease with it. No process may be able to close another one in favour of it any
     /// more: see [`crate::GenerationSwitch`].
     pub(crate) async fn abandon(mut self) -> Result<ChainRecord<Manifest>, PublishError> {
         self.step(Manifest::abandon).await.cloned()

@@ -71,6 +71,23 @@ pub enum IngestError {
         /// The name.
         name: String,
     },
+    /// Outcomes were recorded, and nothing has them any more.
+    #[error(
+        "what was recorded of the seconds {first} to {last} is lost ({why}): no snapshot and no archive has it; nothing was changed; \
+         {remedy}"
+    )]
+    OutcomesLost {
+        /// The first second.
+        first: StoreSecond,
+        /// The last second.
+        last: StoreSecond,
+        /// What is damaged.
+        why: String,
+        /// What that means.
+        cause: FailureCause,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// Another generation takes the place of this one.
     #[error(
         "the index is being switched from generation \"{generation}\" to another one; nothing is published here any more; open the index \
@@ -112,6 +129,7 @@ impl IngestError {
             | Self::NothingRecorded { .. }
             | Self::Switching { .. }
             | Self::OutsideRecoveryWindow { .. }
+            | Self::OutcomesLost { .. }
             | Self::SnapshotMissing { .. } => false,
         }
     }
@@ -155,6 +173,7 @@ impl ToCause for IngestError {
             Self::Switching { .. } => FailureCause::of(Reason::GenerationBusy),
             Self::OutsideRecoveryWindow { .. } => FailureCause::of(Reason::OutsideRecoveryWindow),
             Self::SnapshotMissing { .. } => FailureCause::of(Reason::SnapshotMissing),
+            Self::OutcomesLost { cause, .. } => cause.clone(),
             Self::Acquire(_) | Self::EntryStreamBroken => FailureCause::of(Reason::Internal),
         }
     }

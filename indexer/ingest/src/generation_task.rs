@@ -6,7 +6,7 @@ use tidemark_catalog::{
     CatalogError, Generation, GenerationSwitch, LogCursor, RootChain, StandbyReason, TransactionRejected, WriterLease,
     heartbeat,
 };
-use tidemark_store::{Entropy, Store, StoreClock};
+use tidemark_store::{Entropy, Store, StoreClock, StoreSecond};
 use tidemark_wal::Log;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
@@ -62,6 +62,19 @@ pub struct SwitchReport {
     pub records: u64,
     /// The bytes of its objects.
     pub bytes: u64,
+    /// What a promotion leaves to the log to decide again.
+    pub decided_again: Option<DecideAgainReport>,
+}
+
+/// Seconds whose outcomes were recorded and are lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DecideAgainReport {
+    /// The first second.
+    pub first: StoreSecond,
+    /// The last second of which something was recorded.
+    pub last: StoreSecond,
+    /// What is damaged.
+    pub why: String,
 }
 
 /// What runs beside a task until this is dropped.
@@ -118,6 +131,7 @@ impl GenerationTask {
             cursor: latest.state.cursor,
             records: totals.records,
             bytes: totals.bytes,
+            decided_again: None,
         })
     }
 }

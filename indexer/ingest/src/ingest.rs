@@ -122,10 +122,14 @@ impl LogIngester {
         let Ok(Some(latest)) = self.chain.latest().await else { return failure };
         let Manifest { closed, holder, generation, .. } = latest.state;
         let is_followed = closed.is_some_and(|end| end.generation.is_some());
-        if is_followed || holder.is_some_and(|holder| holder.identity.is_switch()) {
-            return IngestError::Switching { generation };
-        }
-        failure
+        let is_switched = match &failure {
+            // The process that fenced this one may have released the role by now.
+            IngestError::Publish(PublishError::Fenced { epoch, .. }) => {
+                self.chain.is_fenced_by_switch(*epoch).await.unwrap_or_default()
+            }
+            _ => holder.is_some_and(|holder| holder.identity.is_switch()),
+        };
+        if is_followed || is_switched { IngestError::Switching { generation } } else { failure }
     }
 
     async fn write(

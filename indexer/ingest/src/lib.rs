@@ -65,6 +65,7 @@ mod mutants;
 mod options;
 mod pipeline;
 mod promote;
+mod promotion_plan;
 mod publisher;
 mod record;
 mod record_bytes;
@@ -85,12 +86,12 @@ mod whole_seconds;
 
 pub use cause::{FailureCause, ToCause};
 pub use error::IngestError;
-pub use generation_task::{CopyProgress, GenerationTask, SwitchReport};
+pub use generation_task::{CopyProgress, DecideAgainReport, GenerationTask, SwitchReport};
 pub use ingest::LogIngester;
 #[cfg(feature = "mutants")]
 pub use mutants::MUTANT_HOOKS;
 pub use options::IngestOptions;
-pub use promote::promote;
+pub use promote::{LostOutcomePolicy, promote};
 pub use record::{LatestCommit, OperationRecord, WriterKey, whole_payload};
 pub use record_bytes::{EntryBody, ObjectBytes};
 pub use reindex::reindex;

@@ -1,31 +1,47 @@
 //! `tidemark promote`: a restored index takes publications again.
 //!
-//! What comes after the time that it was restored to was decided before: the outcomes that the generations have recorded which it took
-//! the place of are taken from them, and those that none of them has from the archive, all in one publication. Only what nothing has is
-//! decided by the writer afterwards.
+//! What comes after the time that it was restored to was decided before: the recorded outcomes are taken from the generations that it
+//! replaced, from pinned manifests and from the archive (`promotion_plan.rs`), all in one publication. Only what nothing has is decided by
+//! the writer afterwards. Outcomes that were recorded and are lost are decided again only where that is asked for.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use tidemark_catalog::{
-    CatalogError, CopyRequest, LogCursor, Manifest, PublishError, TransactionRejected, WriterLease,
+    CatalogError, CopyRequest, Generation, GenerationSwitch, LogCursor, Manifest, PublishError, TransactionRejected,
+    WriterLease,
 };
 use tidemark_store::StoreSecond;
 use tracing::{info, warn};
 
 use crate::{
     archived_operations::ArchivedOperations,
+    cause::ToCause as _,
     engine::{EngineError, IndexLookup},
     error::IngestError,
-    generation_task::{GenerationTask, SwitchReport, TaskCompanions, log_wait},
+    generation_task::{DecideAgainReport, GenerationTask, SwitchReport, TaskCompanions, log_wait},
     mutants,
+    promotion_plan::{PlannedSpan, PromotionPlan, SpanSource},
     record::OperationRecord,
+    restore_source::last_second,
     retry::RetryBackoff,
-    snapshot::{ArchiveVersion, LogArchive},
+    snapshot::{LogArchive, SnapshotError},
     standing_copy::{StandingCopier, StandingOperations},
 };
 
 /// Attempts to publish while the store fails: about a minute in all.
 const PUBLISH_ATTEMPTS: u32 = 8;
+/// How many damaged objects a message names.
+const MAX_DAMAGE_FACTS: usize = 3;
+
+/// What becomes of outcomes that were recorded, and that nothing has any more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LostOutcomePolicy {
+    /// The promotion is refused.
+    #[default]
+    Refuse,
+    /// The writer decides them again, by what the log and its metadata show by now.
+    DecideAgain,
+}
 
 /// How far a promoted generation has come.
 #[derive(Clone, Copy, Debug)]
@@ -35,56 +51,73 @@ struct PromotedReach {
     audited: StoreSecond,
 }
 
-/// What has recorded outcomes after the time of a restore.
-enum RecordedSource {
-    /// A generation that the restored one took the place of.
-    Replaced(Box<Manifest>),
-    /// The archive.
-    Archived(ArchiveVersion),
-}
-
-/// Promotes the index, which was restored. Refused ([`TransactionRejected::NotRestored`]) if it was not, or was promoted before.
+/// Promotes the index, which was restored. Refused ([`TransactionRejected::NotRestored`]) if it was not, or was promoted before by another
+/// task than the one of this name.
 ///
 /// A crash before the one publication leaves the index as it was.
-pub async fn promote(task: &GenerationTask, archive: &dyn LogArchive) -> Result<SwitchReport, IngestError> {
-    let switch = task.switch("promote").await?;
-    let (open, latest) = switch.open_generation().await?;
-    restored_to(&latest.state)?;
-    let companions = task.accompany();
-    let replaced = mutants::replaced(switch.replaced(open.generation()).await?);
-    let mut sources: Vec<_> =
-        replaced.into_iter().map(|manifest| RecordedSource::Replaced(Box::new(manifest))).collect();
-    sources.extend(archive.latest().await?.map(RecordedSource::Archived));
-    let mut role = switch.seize(&open, log_wait).await.map_err(IngestError::from)?;
-    let promoted = publish_recorded(task, archive, &mut role, sources, &companions).await;
-    // After a failure, too: the next process need not wait until this one is silent.
-    let released = role.release().await;
-    promoted?;
-    released?;
-    task.report(&switch).await
-}
-
-/// Adds what the sources have recorded to the generation of `role`.
-async fn publish_recorded(
+pub async fn promote(
     task: &GenerationTask,
     archive: &dyn LogArchive,
-    role: &mut WriterLease,
-    mut sources: Vec<RecordedSource>,
-    companions: &TaskCompanions,
-) -> Result<(), IngestError> {
-    let recorded = recorded_since(task, archive, role, &sources, companions).await;
-    let copied = match recorded {
-        // What is settled is in the archive as well, so what is read of the damaged generation begins at its end.
-        Err(failure) if failure.is_damage() && matches!(&sources[..], [_, .., RecordedSource::Archived(_)]) => {
-            warn!(error = %failure, "a replaced generation is damaged; taking from the archive first what that has");
-            sources.rotate_right(1);
-            recorded_since(task, archive, role, &sources, companions).await
+    policy: LostOutcomePolicy,
+) -> Result<SwitchReport, IngestError> {
+    let switch = task.switch("promote").await?;
+    let (open, latest) = switch.open_generation().await?;
+    let is_done = latest.state.until.is_none() && task.name.is_some() && latest.state.promoted_by == task.name;
+    if !is_done {
+        restored_to(&latest.state)?;
+    }
+    // A restore may have ended between its closing record and this.
+    switch.repair(open.generation()).await?;
+    if is_done {
+        info!(generation = %open.generation(), "this task has promoted the index before");
+        return task.report(&switch).await;
+    }
+    let companions = task.accompany();
+    let (plan, damages) = find_sources(&switch, open.generation(), archive, policy).await?;
+    let mut role = switch.seize(&open, log_wait).await.map_err(IngestError::from)?;
+    let run = PromotionRun { task, archive, companions: &companions, policy };
+    let promoted = Box::pin(run.publish_recorded(&mut role, plan, damages)).await;
+    // After a failure, too: the next process need not wait until this one is silent.
+    let released = role.release().await;
+    let decided_again = promoted?;
+    released?;
+    Ok(SwitchReport { decided_again, ..task.report(&switch).await? })
+}
+
+/// What has recorded outcomes beside the generation `open`, and the damage of what is left out of that.
+async fn find_sources(
+    switch: &GenerationSwitch,
+    open: &Generation,
+    archive: &dyn LogArchive,
+    policy: LostOutcomePolicy,
+) -> Result<(PromotionPlan, Vec<IngestError>), IngestError> {
+    let (archived, damages) = match archive.latest().await.map_err(IngestError::from) {
+        Ok(archived) => (archived, Vec::new()),
+        Err(damage) if damage.is_damage() && policy == LostOutcomePolicy::DecideAgain => {
+            warn!(error = %damage, "the archive is damaged; promoting the index without it");
+            (None, vec![damage])
         }
-        recorded => recorded,
-    }?;
-    let generation = &role.manifest().state.generation;
-    info!(%generation, operations = copied.records, cursor = %copied.cursor, "promoting the index");
-    publish(role, copied).await
+        Err(failure) => return Err(failure),
+    };
+    let replaced = mutants::replaced(switch.replaced(open).await?);
+    let pinned = mutants::replaced(pinned_manifests(switch, open).await?);
+    Ok((PromotionPlan::new(replaced, pinned, archived), damages))
+}
+
+/// What pins hold of other generations than `open`.
+async fn pinned_manifests(switch: &GenerationSwitch, open: &Generation) -> Result<Vec<Manifest>, CatalogError> {
+    let register = switch.pins().register().await?;
+    let mut manifests = Vec::new();
+    for (name, pin) in register.restorable().into_iter().filter(|(_, pin)| pin.generation != *open) {
+        match switch.pins().read_list(pin).await {
+            Ok(manifest) => manifests.push(manifest),
+            Err(error @ CatalogError::Corrupt { .. }) => {
+                warn!(%error, name, "what this pin holds cannot be read; nothing is taken from it");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(manifests)
 }
 
 /// The time that a generation was restored to.
@@ -93,78 +126,157 @@ fn restored_to(manifest: &Manifest) -> Result<StoreSecond, CatalogError> {
     manifest.until.ok_or(CatalogError::from(TransactionRejected::NotRestored { generation }))
 }
 
-/// What the `sources` have recorded after the time that the index was restored to, uploaded for the generation of `role`. Of two that have
-/// a second the first one counts.
-async fn recorded_since(
-    task: &GenerationTask,
-    archive: &dyn LogArchive,
-    role: &WriterLease,
-    sources: &[RecordedSource],
-    companions: &TaskCompanions,
-) -> Result<CopyRequest, IngestError> {
-    let manifest = &role.manifest().state;
-    let until = restored_to(manifest)?;
-    let uploader = task.uploader(role, companions);
-    let copier = StandingCopier::new(&task.engine, uploader, &task.options, manifest).await?;
-    let mut promoted = PromotedOperations { restored: task.engine.open(manifest).await?, until, copier };
-    let mut reach = PromotedReach { cursor: manifest.cursor, horizon: manifest.horizon, audited: manifest.audited };
-    for source in sources {
-        match source {
-            RecordedSource::Replaced(source) if source.cursor > reach.cursor => {
-                promoted.add_replaced(task, source, reach.cursor).await?;
-                reach = reach.extended_to(source.cursor, source.horizon, source.audited);
-            }
-            RecordedSource::Archived(version) if version.end > reach.cursor => {
-                promoted.add_archived(task, archive, version, reach.cursor).await?;
-                reach = reach.extended_to(version.end, version.end.second(), version.end.second());
-            }
-            RecordedSource::Replaced(_) | RecordedSource::Archived(_) => {}
+/// One process that promotes.
+struct PromotionRun<'a> {
+    task: &'a GenerationTask,
+    archive: &'a dyn LogArchive,
+    companions: &'a TaskCompanions,
+    policy: LostOutcomePolicy,
+}
+
+impl PromotionRun<'_> {
+    /// Adds what the sources of `plan` have recorded to the generation of `role`. Gives which seconds are decided again. `damages` are those
+    /// of sources that are not in the plan.
+    async fn publish_recorded(
+        &self,
+        role: &mut WriterLease,
+        mut plan: PromotionPlan,
+        damages: Vec<IngestError>,
+    ) -> Result<Option<DecideAgainReport>, IngestError> {
+        let manifest = role.manifest().state.clone();
+        let mut promoted = self.begin(role, &manifest, damages).await?;
+        promoted.add_all(&mut plan).await?;
+        if promoted.reach.cursor < plan.end() && self.policy == LostOutcomePolicy::DecideAgain {
+            plan.takes_outdated = true;
+            promoted.add_all(&mut plan).await?;
         }
+        let decided_again = self.check_lost(&promoted, plan.end()).await?;
+        let copied = promoted.into_copied();
+        let generation = &manifest.generation;
+        info!(%generation, operations = copied.records, cursor = %copied.cursor, "promoting the index");
+        if let Some(DecideAgainReport { first, last, why }) = &decided_again {
+            warn!(%generation, %first, %last, why, "outcomes of these seconds were recorded and are lost; the log decides them again");
+        }
+        publish(role, copied, self.task.name.as_deref()).await?;
+        Ok(decided_again)
     }
-    promoted.copier.flush().await?;
-    let PromotedReach { cursor, horizon, audited } = reach;
-    Ok(CopyRequest { cursor, horizon, audited, until: None, ..promoted.copier.take() })
+
+    async fn begin(
+        &self,
+        role: &WriterLease,
+        manifest: &Manifest,
+        damages: Vec<IngestError>,
+    ) -> Result<PromotedOperations<'_>, IngestError> {
+        let (task, uploader) = (self.task, self.task.uploader(role, self.companions));
+        Ok(PromotedOperations {
+            run: self,
+            restored: task.engine.open(manifest).await?,
+            until: restored_to(manifest)?,
+            copier: StandingCopier::new(&task.engine, uploader, &task.options, manifest).await?,
+            reach: PromotedReach { cursor: manifest.cursor, horizon: manifest.horizon, audited: manifest.audited },
+            outdated_from: None,
+            damages,
+        })
+    }
+
+    /// Refused if outcomes below `end` are lost and may not be decided again, or cannot be. Gives which of them are.
+    async fn check_lost(
+        &self,
+        promoted: &PromotedOperations<'_>,
+        end: LogCursor,
+    ) -> Result<Option<DecideAgainReport>, IngestError> {
+        let reach = promoted.reach.cursor;
+        let Some(damage) = promoted.damages.first() else { return Ok(None) };
+        let why = damage_facts(&promoted.damages);
+        let lost = promoted.outdated_from.or((reach < end).then_some(reach));
+        let lost = lost.map(|first| DecideAgainReport { first: first.second(), last: last_second(end), why });
+        if let Some(DecideAgainReport { first, last, why }) = &lost {
+            let remedy = match self.policy {
+                LostOutcomePolicy::Refuse => Some(
+                    "put back what is lost from a copy of the bucket, then promote the index, or let the log decide those seconds again: \
+                     `tidemark promote --decide-again`",
+                ),
+                // The writer would publish the operations of that second once more.
+                LostOutcomePolicy::DecideAgain if reach.second() <= promoted.until => Some(
+                    "no writer can go on within a second: restore the index to a time, not to a token, then promote it",
+                ),
+                LostOutcomePolicy::DecideAgain => None,
+            };
+            if let Some(remedy) = remedy {
+                let (why, cause) = (why.clone(), damage.to_cause());
+                return Err(IngestError::OutcomesLost { first: *first, last: *last, why, cause, remedy });
+            }
+        }
+        // What lies below the floor may be gone from the log: nothing is decided by a hole.
+        self.task.root.state().await?.check_floor(reach).map_err(CatalogError::from)?;
+        Ok(lost)
+    }
 }
 
 /// Operations that are added to a restored index.
-struct PromotedOperations {
+struct PromotedOperations<'a> {
+    run: &'a PromotionRun<'a>,
     /// The index as it was restored.
     restored: Arc<dyn IndexLookup>,
     /// The second that it was restored to: of that it may have a part.
     until: StoreSecond,
     copier: StandingCopier,
+    reach: PromotedReach,
+    /// From here on outcomes were taken that may have been corrected since.
+    outdated_from: Option<LogCursor>,
+    /// What was found damaged.
+    damages: Vec<IngestError>,
 }
 
-impl PromotedOperations {
-    /// Adds the operations of `source` from the cursor `from` on.
-    async fn add_replaced(
-        &mut self,
-        task: &GenerationTask,
-        source: &Manifest,
-        from: LogCursor,
-    ) -> Result<(), EngineError> {
-        let seconds = from.second()..=source.cursor.second();
-        let mut operations = StandingOperations::open(&task.engine, source, &seconds).await?;
-        while let Some(mut chunk) = operations.next_chunk().await? {
-            chunk.retain(|operation| !from.covers(operation.token) && source.cursor.covers(operation.token));
-            self.add(chunk).await?;
+impl PromotedOperations<'_> {
+    /// Adds all that `plan` offers in one piece, and leaves out there what is found damaged.
+    async fn add_all(&mut self, plan: &mut PromotionPlan) -> Result<(), IngestError> {
+        while let Some(span) = plan.next_span(self.reach.cursor) {
+            let checkpoint = self.copier.checkpoint();
+            match Box::pin(self.add_span(plan, &span)).await {
+                Ok(()) => self.extend_to(&span),
+                Err(failure) if leave_out(plan, &span, &failure) => {
+                    warn!(error = %failure, "what was recorded is damaged; taking from elsewhere what that lacks");
+                    self.copier.go_back(checkpoint).await?;
+                    self.damages.push(failure);
+                }
+                Err(failure) => return Err(failure),
+            }
         }
         Ok(())
     }
 
-    /// Adds the operations that are archived from the cursor `from` on.
-    async fn add_archived(
-        &mut self,
-        task: &GenerationTask,
-        archive: &dyn LogArchive,
-        version: &ArchiveVersion,
-        from: LogCursor,
-    ) -> Result<(), IngestError> {
-        let mut operations = ArchivedOperations::new(archive, version, &task.log, from..version.end, None);
-        while let Some(chunk) = operations.next_chunk().await? {
-            self.add(chunk).await?;
+    /// Adds the operations of the seconds of `span`.
+    async fn add_span(&mut self, plan: &PromotionPlan, span: &PlannedSpan) -> Result<(), IngestError> {
+        let PlannedSpan { source, seconds: from_to, .. } = span;
+        let engine = &self.run.task.engine;
+        match source {
+            SpanSource::Generation(place) => {
+                let records = &plan.generations[*place];
+                let seconds = from_to.start.second()..=last_second(from_to.end);
+                let mut operations = if records.is_whole() {
+                    StandingOperations::open(engine, records.last(), &seconds).await?
+                } else {
+                    StandingOperations::of_segments(engine, records.last(), &records.segments(), &seconds).await?
+                };
+                while let Some(mut chunk) = operations.next_chunk().await? {
+                    chunk.retain(|operation| {
+                        !from_to.start.covers(operation.token) && from_to.end.covers(operation.token)
+                    });
+                    self.add(chunk).await?;
+                }
+            }
+            SpanSource::Archive => {
+                let Some(version) = &plan.archive else { return Ok(()) };
+                let PromotionRun { task, archive, .. } = self.run;
+                let mut operations =
+                    ArchivedOperations::new(*archive, version, &task.log, from_to.start..from_to.end, None);
+                while let Some(chunk) = operations.next_chunk().await? {
+                    self.add(chunk).await?;
+                }
+            }
         }
-        Ok(())
+        Ok(self.copier.flush().await?)
     }
 
     /// Adds those that the restored index does not have.
@@ -183,22 +295,68 @@ impl PromotedOperations {
         }
         Ok(())
     }
-}
 
-impl PromotedReach {
-    /// With the seconds up to the cursor `to`, recorded at the horizon `horizon` by what the audit had looked at up to `audited`.
-    fn extended_to(self, to: LogCursor, horizon: StoreSecond, audited: StoreSecond) -> Self {
-        // A gap in what the audit has looked at for the last time ends it.
-        let audited = if self.audited == self.cursor.second() { audited.max(self.audited) } else { self.audited };
-        Self { cursor: to, horizon: self.horizon.max(horizon), audited }
+    fn extend_to(&mut self, span: &PlannedSpan) {
+        if span.is_outdated {
+            // Below `audited` they are settled.
+            let from = span.seconds.start.max(LogCursor(span.audited));
+            self.outdated_from.get_or_insert(from);
+        }
+        self.reach = self.reach.extended_to(span);
+    }
+
+    fn into_copied(mut self) -> CopyRequest {
+        let PromotedReach { cursor, horizon, audited } = self.reach;
+        CopyRequest { cursor, horizon, audited, until: None, ..self.copier.take() }
     }
 }
 
+impl PromotedReach {
+    /// With the seconds of `span`.
+    fn extended_to(self, span: &PlannedSpan) -> Self {
+        let audited = span.audited.min(span.seconds.end.second());
+        // A gap in what the audit has looked at for the last time ends it.
+        let audited = if self.audited == self.cursor.second() { audited.max(self.audited) } else { self.audited };
+        Self { cursor: span.seconds.end, horizon: self.horizon.max(span.horizon), audited }
+    }
+}
+
+/// Leaves out of `plan` what `failure` says is damaged, where that was read for `span`.
+fn leave_out(plan: &mut PromotionPlan, span: &PlannedSpan, failure: &IngestError) -> bool {
+    match (span.source, failure) {
+        (
+            SpanSource::Generation(_),
+            IngestError::Engine(EngineError::Damaged { key, .. } | EngineError::Gone { key }),
+        ) => {
+            // The same object may be another manifest's as well.
+            plan.generations.iter_mut().fold(false, |is_left_out, records| records.leave_out(key) || is_left_out)
+        }
+        (SpanSource::Archive, IngestError::Archive(SnapshotError::ArchiveDamaged { .. })) => {
+            !std::mem::replace(&mut plan.is_archive_lost, true)
+        }
+        _ => false,
+    }
+}
+
+/// The objects that are damaged, of many the first ones.
+fn damage_facts(damages: &[IngestError]) -> String {
+    let fact = |damage: &IngestError| match damage {
+        IngestError::Engine(EngineError::Gone { key }) => format!("\"{key}\" is gone"),
+        IngestError::Engine(EngineError::Damaged { key, why })
+        | IngestError::Archive(SnapshotError::ArchiveDamaged { key, why }) => format!("\"{key}\" is damaged: {why}"),
+        other => other.to_string(),
+    };
+    let mut facts: Vec<_> = damages.iter().take(MAX_DAMAGE_FACTS).map(fact).collect();
+    let more = damages.len() - facts.len();
+    facts.extend((more > 0).then(|| format!("and {more} more")));
+    facts.join(", ")
+}
+
 /// Only failures after which nothing was written are retried.
-async fn publish(role: &mut WriterLease, copied: CopyRequest) -> Result<(), IngestError> {
+async fn publish(role: &mut WriterLease, copied: CopyRequest, task: Option<&str>) -> Result<(), IngestError> {
     let mut backoff = RetryBackoff::new();
     for _ in 1..PUBLISH_ATTEMPTS {
-        match role.promote(copied.clone()).await {
+        match role.promote(copied.clone(), task).await {
             Ok(_) => return Ok(()),
             Err(PublishError::Chain(error)) => {
                 warn!(%error, "the promotion cannot be published; retrying");
@@ -207,6 +365,6 @@ async fn publish(role: &mut WriterLease, copied: CopyRequest) -> Result<(), Inge
             Err(error) => return Err(error.into()),
         }
     }
-    role.promote(copied).await?;
+    role.promote(copied, task).await?;
     Ok(())
 }

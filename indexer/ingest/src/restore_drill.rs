@@ -1,8 +1,9 @@
 //! A drill: the latest snapshot is restored into a prefix of its own, compared with what was proven of it, and removed again. The index is
 //! left as it is.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures::TryStreamExt as _;
 use tidemark_catalog::{
     CatalogError, FIRST_SEQ, GARBAGE_GRACE, Generation, IndexPin, LogCursor, Manifest, ObjectName, PinChain, SetDigest,
@@ -10,7 +11,7 @@ use tidemark_catalog::{
 };
 use tidemark_crds::Reason;
 use tidemark_store::{Entropy, ObjectInfo, Store, StoreError, StoreSecond};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::sleep};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
@@ -28,6 +29,10 @@ use crate::{
 
 /// The folder of all drills, below the index's URL.
 const DRILL_FOLDER: &str = "drill";
+/// The object in the folder of one drill that it writes again and again while it runs.
+const HEARTBEAT_KEY: &str = "heartbeat";
+/// How often. A drill that has written nothing for [`GARBAGE_GRACE`] has ended, or was suspended for that long.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_hours(1);
 
 /// Opens an engine on a store.
 pub type EngineOpener = Box<dyn Fn(Store) -> Result<Arc<dyn IndexEngine>, EngineError> + Send + Sync>;
@@ -132,7 +137,11 @@ impl RestoreDrill {
             return Err(DrillError::NoSnapshot { url: self.index.url().to_string() });
         };
         let (folder, nonce) = (self.index.below(DRILL_FOLDER), self.entropy.nonce());
-        let drilled = self.drill(name, pin, proof, &folder.below(&nonce)).await;
+        let scratch = folder.below(&nonce);
+        scratch.put(HEARTBEAT_KEY, Bytes::new()).await?;
+        let heartbeat = AbortOnDropHandle::new(tokio::spawn(move_heartbeat(scratch.clone())));
+        let drilled = self.drill(name, pin, proof, &scratch).await;
+        drop(heartbeat);
         let removed = remove_objects(&folder, &nonce).await;
         let report = drilled?;
         removed?;
@@ -223,16 +232,35 @@ impl RestoreDrill {
     }
 }
 
-/// Removes what the drill `nonce` has written below `folder`, and what drills have left there that ended a day earlier. Objects whose
-/// names are not a drill's stay.
+/// Writes the heartbeat of the drill in `scratch` until it is dropped.
+async fn move_heartbeat(scratch: Store) -> Infallible {
+    loop {
+        sleep(HEARTBEAT_INTERVAL).await;
+        if let Err(error) = scratch.put(HEARTBEAT_KEY, Bytes::new()).await {
+            tracing::warn!(%error, "the drill's heartbeat was not written; after a day without one another drill takes this one for ended; retrying");
+        }
+    }
+}
+
+/// Removes what the drill `nonce` has written below `folder`, and what drills have left there that have ended: the latest object of theirs
+/// was written a day before the latest one of all. A drill that was suspended for so long may lose its objects. It then fails, and the
+/// index is as it was. Objects whose names are not a drill's stay.
 async fn remove_objects(folder: &Store, nonce: &str) -> Result<(), StoreError> {
     let objects: Vec<_> = folder.list("", None).try_collect().await?;
-    // This drill has written the latest one.
-    let now = objects.iter().map(|object| object.time).max().unwrap_or_default();
-    let is_due = |object: &ObjectInfo| {
-        let Some((drill, name)) = object.key.split_once('/') else { return false };
-        name.parse::<ObjectName>().is_ok() && (drill == nonce || object.time.after(GARBAGE_GRACE) <= now)
+    let of_drill = |object: &ObjectInfo| {
+        let (drill, name) = object.key.split_once('/')?;
+        let is_own = name == HEARTBEAT_KEY || name.parse::<ObjectName>().is_ok();
+        is_own.then(|| (drill.to_owned(), object.time, object.key.clone()))
     };
-    let keys: Vec<_> = objects.into_iter().filter(is_due).map(|object| object.key).collect();
+    let objects: Vec<_> = objects.iter().filter_map(of_drill).collect();
+    let mut written: BTreeMap<&str, StoreSecond> = BTreeMap::new();
+    for (drill, time, _) in &objects {
+        let last = written.entry(drill.as_str()).or_insert(*time);
+        *last = (*last).max(*time);
+    }
+    // This drill has written its heartbeat within the last hours.
+    let now = written.values().max().copied().unwrap_or_default();
+    let has_ended = |drill: &str| drill == nonce || written[drill].after(GARBAGE_GRACE) <= now;
+    let keys: Vec<_> = objects.iter().filter(|(drill, ..)| has_ended(drill)).map(|(_, _, key)| key.clone()).collect();
     if keys.is_empty() { Ok(()) } else { folder.delete(&keys).await }
 }

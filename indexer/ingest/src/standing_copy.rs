@@ -3,10 +3,15 @@
 //! Nothing is decided again: of what publishing works out only which committed operation of an entity is its newest is found again,
 //! among those that are there.
 
-use std::{ops::RangeInclusive, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+    sync::Arc,
+};
 
-use tidemark_catalog::{CopyRequest, FIRST_SEQ, Manifest};
+use tidemark_catalog::{CopyRequest, FIRST_SEQ, Manifest, SegmentMeta};
 use tidemark_store::StoreSecond;
+use tidemark_wal::Token;
 
 use crate::{
     batch::{BatchLimits, RecordBatch, UploadedBatch},
@@ -22,7 +27,15 @@ use crate::{
 /// The operations of one manifest as they stand: every record that no correction replaced.
 pub(crate) struct StandingOperations {
     records: RecordedOperations,
-    marks: RecordMarks,
+    corrections: CorrectionSource,
+}
+
+/// What says which records were corrected.
+enum CorrectionSource {
+    /// The sidecars.
+    Marks(RecordMarks),
+    /// The records themselves: of those of one operation the last one stands.
+    Records(Arc<dyn IndexLookup>),
 }
 
 impl StandingOperations {
@@ -36,7 +49,25 @@ impl StandingOperations {
         for sidecar in &source.sidecars {
             marks.merge(&engine.read_marks(sidecar).await?);
         }
-        Ok(Self { records: RecordedOperations::new(engine, source, FIRST_SEQ).of_seconds(seconds), marks })
+        let records = RecordedOperations::new(engine, source, FIRST_SEQ).of_seconds(seconds);
+        Ok(Self { records, corrections: CorrectionSource::Marks(marks) })
+    }
+
+    /// Those of the generation of `source` as far as `segments` have its records, in the order of their ends: some seqs may be lacking, and
+    /// some there more than once. Neither another segment nor a sidecar is read.
+    pub(crate) async fn of_segments(
+        engine: &Arc<dyn IndexEngine>,
+        source: &Manifest,
+        segments: &[SegmentMeta],
+        seconds: &RangeInclusive<StoreSecond>,
+    ) -> Result<Self, EngineError> {
+        let is_read = |segment: &&SegmentMeta| {
+            segment.first.second() <= *seconds.end() && *seconds.start() <= segment.last.second()
+        };
+        let segments = segments.iter().filter(is_read).cloned().collect();
+        let held = Manifest { next_seq: source.next_seq, segments, ..Manifest::new(source.generation.clone()) };
+        let records = RecordedOperations::new(engine, &held, FIRST_SEQ);
+        Ok(Self { records, corrections: CorrectionSource::Records(engine.open(&held).await?) })
     }
 
     /// The next operations, by seq; `None` after the last ones.
@@ -45,9 +76,33 @@ impl StandingOperations {
         if records.is_empty() {
             return Ok(None);
         }
-        records.retain(|record| !self.marks.corrected.contains(record.seq));
+        match &self.corrections {
+            CorrectionSource::Marks(marks) => records.retain(|record| !marks.corrected.contains(record.seq)),
+            CorrectionSource::Records(lookup) => retain_last(&mut records, &**lookup).await?,
+        }
         Ok(Some(records))
     }
+}
+
+/// Leaves out of `records` those of which `lookup` has a later one of the same operation.
+async fn retain_last(records: &mut Vec<OperationRecord>, lookup: &dyn IndexLookup) -> Result<(), EngineError> {
+    let tokens: BTreeSet<Token> = records.iter().map(|record| record.token).collect();
+    let tokens: Vec<_> = tokens.into_iter().collect();
+    let mut last = BTreeMap::new();
+    for (token, recorded) in tokens.iter().zip(lookup.recorded_outcomes(&tokens).await?) {
+        for one in recorded {
+            let seq = last.entry((*token, one.op)).or_insert(one.seq);
+            *seq = one.seq.max(*seq);
+        }
+    }
+    records.retain(|record| last.get(&(record.token, record.op)).is_none_or(|last| *last <= record.seq));
+    Ok(())
+}
+
+/// How far a copier had come.
+pub(crate) struct CopyCheckpoint {
+    draft: Manifest,
+    added: CopyRequest,
 }
 
 /// Adds operations to a generation, of which `draft` is the latest manifest with what was added and not published.
@@ -118,6 +173,20 @@ impl StandingCopier {
         self.lookup = self.engine.open(&self.draft).await?;
         self.resolver.clear();
         self.batch = begin(&self.uploader, self.draft.next_seq, &self.options);
+        Ok(())
+    }
+
+    /// What was flushed by now.
+    pub(crate) fn checkpoint(&self) -> CopyCheckpoint {
+        CopyCheckpoint { draft: self.draft.clone(), added: self.added.clone() }
+    }
+
+    /// Forgets what was added after `checkpoint`.
+    pub(crate) async fn go_back(&mut self, checkpoint: CopyCheckpoint) -> Result<(), EngineError> {
+        self.lookup = self.engine.open(&checkpoint.draft).await?;
+        self.resolver.clear();
+        self.batch = begin(&self.uploader, checkpoint.draft.next_seq, &self.options);
+        (self.draft, self.added) = (checkpoint.draft, checkpoint.added);
         Ok(())
     }
 

@@ -7,7 +7,8 @@ use serde::Serialize;
 use tidemark_catalog::RootChain;
 use tidemark_crds::{Reason, TaskFigures, TaskResult};
 use tidemark_ingest::{
-    CopyProgress, GenerationTask, IngestError, IngestOptions, SwitchReport, ToCause as _, snapshot::LogArchive,
+    CopyProgress, DecideAgainReport, GenerationTask, IngestError, IngestOptions, SwitchReport, ToCause as _,
+    snapshot::LogArchive,
 };
 use tidemark_search::TantivyEngine;
 use tidemark_store::{Entropy, StoreClock, error_chain};
@@ -49,6 +50,24 @@ struct SwitchLine {
     cursor: String,
     records: u64,
     bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decided_again: Option<DecideAgainLine>,
+}
+
+/// What was recorded, is lost, and is decided again.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct DecideAgainLine {
+    first: String,
+    last: String,
+    why: String,
+}
+
+impl DecideAgainLine {
+    fn new(report: &DecideAgainReport) -> Self {
+        let DecideAgainReport { first, last, why } = report;
+        Self { first: first.to_string(), last: last.to_string(), why: why.clone() }
+    }
 }
 
 impl GenerationTaskArgs {
@@ -72,6 +91,7 @@ impl GenerationTaskArgs {
                 cursor: report.cursor.to_string(),
                 records: report.records,
                 bytes: report.bytes,
+                decided_again: report.decided_again.as_ref().map(DecideAgainLine::new),
             });
         }
         print_line(&summary(done, &report))
@@ -123,9 +143,15 @@ fn show_progress(mut progress: watch::Receiver<CopyProgress>) -> AbortOnDropHand
 }
 
 fn summary(done: &str, report: &SwitchReport) -> String {
-    let SwitchReport { generation, manifest, cursor, records, bytes } = report;
+    let SwitchReport { generation, manifest, cursor, records, bytes, decided_again } = report;
+    let lost = |DecideAgainReport { first, last, why }: &DecideAgainReport| {
+        format!(
+            "; outcomes of {first} to {last} were recorded and are lost ({why}): the log decides those seconds again"
+        )
+    };
+    let lost = decided_again.as_ref().map(lost).unwrap_or_default();
     format!(
-        "{done}: generation {generation}, manifest {manifest}, {records} records, {bytes} bytes, the log up to {cursor}"
+        "{done}: generation {generation}, manifest {manifest}, {records} records, {bytes} bytes, the log up to {cursor}{lost}"
     )
 }
 

@@ -1,24 +1,32 @@
 //! `tidemark promote`: a restored index takes publications again.
 
 use clap::Args;
-use tidemark_ingest::promote;
+use tidemark_ingest::{LostOutcomePolicy, promote};
 
 use super::generation_task::GenerationTaskArgs;
 
 /// Let a restored index take publications again.
 ///
 /// What comes after the time that the index was restored to was decided before: those outcomes are taken from the generations that it
-/// replaced and from the archive, all at once, and are not decided again. The indexer goes on with what none of them has. Refused if the index was not
-/// restored, or was promoted before. It may be killed at any moment: the index is as before, or promoted.
+/// replaced, from snapshots and from the archive, all at once, and are not decided again. The indexer goes on with what none of them has. Refused if the
+/// index was not restored, or was promoted before by another task than the one of `--task`. It may be killed at any moment: the index is
+/// as before, or promoted.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: tidemark promote --log s3://wal/orders --metadata s3://meta --index s3://idx/orders")]
 pub(super) struct PromoteCommand {
+    /// Let the log decide again what was recorded and is lost: where an object is gone or damaged, and no snapshot and no archive has what
+    /// it held. Without this such a promotion is refused. An update whose descriptor was deleted since counts as aborted then, so put the
+    /// object back instead if you can. The result says from which second on.
+    #[arg(long, env = "TIDEMARK_DECIDE_AGAIN")]
+    decide_again: bool,
     #[command(flatten)]
     task: GenerationTaskArgs,
 }
 
 impl PromoteCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        self.task.run("the index was promoted", async |task, archive| promote(task, archive).await).await
+        let Self { decide_again, task } = self;
+        let policy = if decide_again { LostOutcomePolicy::DecideAgain } else { LostOutcomePolicy::Refuse };
+        Box::pin(task.run("the index was promoted", async |task, archive| promote(task, archive, policy).await)).await
     }
 }

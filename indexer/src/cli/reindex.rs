@@ -12,7 +12,7 @@ use super::generation_task::GenerationTaskArgs;
 /// all of its records. The log is not read, and no outcome is decided again: seqs, replaced records and corrections stay, and
 /// every search gives the same answer as before. The indexer waits for a moment while the last records are copied.
 ///
-/// It may be killed at any moment: started again, it goes on. A generation that nobody goes on with for a day is given up by the
+/// It may be killed at any moment: started again, it goes on. A generation that no task goes on with for a day is given up by the
 /// next command that makes one. The objects of the old generation stay as long as its snapshot `before-<generation>`.
 #[derive(Debug, Args)]
 #[command(

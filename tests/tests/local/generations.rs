@@ -130,8 +130,9 @@ async fn an_index_is_rebuilt_restored_and_promoted_beside_its_indexer() {
     assert_eq!(last["total"]["value"].as_u64().or(last["total"].as_u64()), Some(0), "{last}");
     assert_eq!(world.done("restore", &["--to-time", &to, "--task", "r1"]).await["generation"], "g3");
 
-    let promoted = world.done("promote", &[]).await;
+    let promoted = world.done("promote", &["--task", "p1"]).await;
     assert_eq!((&promoted["generation"], &promoted["records"]), (&"g3".into(), &43.into()), "{promoted}");
+    assert_eq!(world.done("promote", &["--task", "p1"]).await["generation"], "g3", "its answer may have been lost");
     world.bundle(30, "since");
     indexer.until_answer("/v1/status", of("g3", 43)).await;
     let again = world.run("promote", &["--result-file", result_file]).await;

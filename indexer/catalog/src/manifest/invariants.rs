@@ -66,9 +66,10 @@ fn check_transition(before: &Manifest, after: &Manifest) -> Result<(), Invariant
     InvariantViolation::unless(before.generation == after.generation, "a chain has one generation", || {
         format!("\"{}\" after \"{}\"", after.generation, before.generation)
     })?;
-    let same = after.building.is_none() || after.building == before.building;
+    let of_task = |manifest: &Manifest| (manifest.building.clone(), manifest.replaces.clone());
+    let same = of_task(after) == (None, None) || of_task(after) == of_task(before);
     InvariantViolation::unless(same, "the first record says who builds the generation", || {
-        format!("{:?} after {:?}", after.building, before.building)
+        format!("{:?} after {:?}", of_task(after), of_task(before))
     })?;
     let log = |manifest: &Manifest| manifest.claim.as_ref().map(|claim| claim.log.clone());
     let same = log(before).is_none() || log(before) == log(after);

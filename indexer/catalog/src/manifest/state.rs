@@ -188,13 +188,19 @@ pub struct Manifest {
     pub sidecars: Vec<SidecarMeta>,
     /// Sums over segments and sidecars.
     pub totals: IndexTotals,
-    /// The task that makes the generation, from record 1 until it is finished. Nobody opens it as the index unless a closing record
+    /// The task that makes the generation, from record 1 until it is finished. It is not opened as the index unless a closing record
     /// of another generation names it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub building: Option<String>,
+    /// The generation that was open when the task began: the one that this one is to replace. It goes with `building`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub replaces: Option<Generation>,
     /// In a restored generation: the time that it was restored to. Nothing is published until it is promoted.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub until: Option<StoreSecond>,
+    /// The name of the task that promoted the generation, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub promoted_by: Option<String>,
     /// The end of the generation; only in a chain's last record.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub closed: Option<GenerationEnd>,
@@ -220,7 +226,9 @@ impl Manifest {
             sidecars: Vec::new(),
             totals: IndexTotals::default(),
             building: None,
+            replaces: None,
             until: None,
+            promoted_by: None,
             closed: None,
             ext: StateExtensions::NONE,
         }
@@ -229,6 +237,18 @@ impl Manifest {
     /// The state of a generation that `task` makes, before its first record.
     pub fn building(generation: Generation, task: &str) -> Self {
         Self { building: Some(task.to_owned()), ..Self::new(generation) }
+    }
+
+    /// The same, which is to replace the generation `open`.
+    #[must_use]
+    pub fn replacing(self, open: &Generation) -> Self {
+        Self { replaces: Some(open.clone()), ..self }
+    }
+
+    /// The same, which no task builds any more: it is the index.
+    #[must_use]
+    pub(crate) fn built(self) -> Self {
+        Self { building: None, replaces: None, ..self }
     }
 
     /// Whether the index was purged with this generation.

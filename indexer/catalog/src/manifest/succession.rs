@@ -19,13 +19,14 @@ impl Manifest {
     }
 
     /// The writer of `epoch` adds to a restored generation what was recorded after the time that it was restored to, all in one: it takes
-    /// publications from now on.
-    pub fn promote(&self, epoch: u64, copied: &CopyRequest) -> Result<Self, TransactionRejected> {
+    /// publications from now on. `task` is the name of the task that does so, if it has one.
+    pub fn promote(&self, epoch: u64, copied: &CopyRequest, task: Option<&str>) -> Result<Self, TransactionRejected> {
         self.check_epoch(epoch)?;
         if self.until.is_none() {
             return Err(TransactionRejected::NotRestored { generation: self.generation.clone() });
         }
-        self.with_copied(&CopyRequest { until: None, ..copied.clone() })
+        let promoted = self.with_copied(&CopyRequest { until: None, ..copied.clone() })?;
+        Ok(Self { promoted_by: task.map(str::to_owned), ..promoted })
     }
 
     /// What the generation would be with `copied`: a draft of what is not published yet.
@@ -36,7 +37,7 @@ impl Manifest {
     /// The maker of `epoch` is done: the generation is the index.
     pub fn finish(&self, epoch: u64) -> Result<Self, TransactionRejected> {
         self.check_epoch(epoch)?;
-        Ok(Self { building: None, ..self.clone() })
+        Ok(self.clone().built())
     }
 
     /// The writer of `epoch` ends the generation in favour of `successor`, whose manifest must record the same.

@@ -636,9 +636,10 @@ fn a_generation_ends_only_in_favour_of_one_with_all_of_its_records() {
 fn a_restored_generation_is_promoted_once_with_what_was_recorded_since() {
     let (ManifestWorld { state, .. }, made) = (world(), made());
     let restored = Manifest { until: Some(StoreSecond::from_unix(5)), ..made.state.clone() };
-    let promoted = restored.promote(1, &copy_of(&state, &made)).unwrap();
+    let promoted = restored.promote(1, &copy_of(&state, &made), Some("p1")).unwrap();
     assert_eq!(broken(Ok(promoted.clone()), &restored), "none");
     assert_eq!((promoted.until, promoted.cursor, promoted.totals.records), (None, state.cursor, state.totals.records));
-    let again = promoted.promote(1, &CopyRequest::after(&promoted));
+    assert_eq!(promoted.promoted_by.as_deref(), Some("p1"));
+    let again = promoted.promote(1, &CopyRequest::after(&promoted), Some("p1"));
     assert!(matches!(again, Err(TransactionRejected::NotRestored { .. })));
 }

@@ -84,7 +84,9 @@ fn manifest() -> Manifest {
         segments,
         sidecars,
         building: Some("restore-1".to_owned()),
+        replaces: Some(Generation::first()),
         until: Some(second(1_600_000_000)),
+        promoted_by: Some("promote-1".to_owned()),
         closed: Some(GenerationEnd {
             generation: Some("g2".parse().unwrap()),
             by: EndReason::Restore { to: second(1_600_000_000) },

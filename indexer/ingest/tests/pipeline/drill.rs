@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use tidemark_crds::Reason;
-use tidemark_ingest::{DrillError, ToCause as _, snapshot::SnapshotRequest};
+use tidemark_ingest::{
+    DrillError, EngineOpener, RestoreDrill, ToCause as _, engine::EngineError, snapshot::SnapshotRequest,
+};
 use tokio::time::timeout;
 
 use crate::{
@@ -77,5 +79,32 @@ async fn what_a_drill_left_is_removed_by_one_a_day_later() {
     assert!(world.bucket.keys().len() > before.len(), "another drill may go on");
     world.pass(Duration::from_hours(25)).await;
     world.drill().await.run().await.unwrap();
+    assert_eq!(world.bucket.keys(), before);
+}
+
+/// A drill may take longer than a day: for most of that it reads, and writes nothing.
+#[tokio::test(start_paused = true)]
+async fn a_drill_that_goes_on_for_days_loses_nothing_to_another_one() {
+    let world = with_snapshot().await;
+    let before = world.bucket.keys();
+    let written = |world: &IngestWorld| world.bucket.keys().iter().filter(|key| key.contains("/segment/")).count();
+    let (segments, drill) = (written(&world), world.drill().await);
+    world.bucket.slow(Duration::from_hours(3));
+    let running = tokio::spawn(async move { drill.run().await });
+    let mut other = 0;
+    while !running.is_finished() {
+        world.pass(Duration::from_hours(12)).await;
+        if written(&world) > segments {
+            // Of the first one a request is on its way meanwhile.
+            world.bucket.slow(Duration::ZERO);
+            let refused: EngineOpener = Box::new(|_| Err(EngineError::Gone { key: "engine".to_owned() }));
+            let failing = RestoreDrill { drill_engine: refused, ..world.drill().await };
+            assert!(failing.run().await.is_err());
+            world.bucket.slow(Duration::from_hours(3));
+            other += 1;
+        }
+    }
+    let report = running.await.unwrap().unwrap();
+    assert!(report.operations > 0 && other > 3, "{other} others");
     assert_eq!(world.bucket.keys(), before);
 }

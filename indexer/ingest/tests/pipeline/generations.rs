@@ -374,11 +374,10 @@ async fn a_promotion_that_dies_at_any_request_leaves_the_index_restored_or_promo
         let target = RestoreTarget::Time(history_second(700));
         world.restore(None, &target).await.unwrap();
         world.bucket.die_at(Some(world.bucket.requests() + step));
-        let died = timeout(2 * MINUTE, world.promote()).await.is_err();
+        let died = timeout(2 * MINUTE, world.promote_as(Some("p"))).await.is_err();
         world.bucket.die_at(None);
-        if world.manifest().await.until.is_some() {
-            world.promote().await.unwrap();
-        }
+        // Whether the first process has done it or not: its answer may be lost.
+        world.promote_as(Some("p")).await.unwrap();
         assert!(standing(&world.check().await) == before, "after step {step}");
         let running = world.start();
         appended_is_indexed(&world, step).await;
@@ -413,6 +412,115 @@ async fn a_restore_is_taken_back_by_one_to_a_later_time_and_a_reindex_keeps_it()
     let running = world.start();
     appended_is_indexed(&world, 0).await;
     world.stop(running).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_promotion_that_was_done_succeeds_for_its_task_and_is_refused_to_others() {
+    let world = with_history(small_batches()).await;
+    world.restore(None, &RestoreTarget::Time(history_second(700))).await.unwrap();
+    let done = world.promote_as(Some("p1")).await.unwrap();
+    assert_eq!(world.promote_as(Some("p1")).await.unwrap(), done);
+    let running = world.start();
+    appended_is_indexed(&world, 0).await;
+    assert_eq!(world.promote_as(Some("p1")).await.unwrap().generation, done.generation, "the index has gone on");
+    for other in [Some("p2"), None] {
+        let refused = world.promote_as(other).await.unwrap_err();
+        assert_eq!(refused.to_cause().reason, tidemark_crds::Reason::NothingToPromote, "{refused}");
+    }
+    world.stop(running).await;
+    // After another restore there is something to promote again.
+    world.restore(None, &RestoreTarget::Time(history_second(700))).await.unwrap();
+    assert!(world.promote_as(Some("p1")).await.unwrap().generation > done.generation);
+}
+
+/// The process that restores ends after the closing record, before the log's root names the restored generation.
+#[tokio::test(start_paused = true)]
+async fn a_promotion_does_what_is_left_of_the_switch_before_it() {
+    let target = RestoreTarget::Time(history_second(700));
+    let whole = with_history(small_batches()).await;
+    let begin = whole.bucket.requests();
+    whole.restore(None, &target).await.unwrap();
+    let requests = whole.bucket.requests() - begin;
+    let mut left = 0;
+    for step in (1..=requests).rev() {
+        let world = with_history(small_batches()).await;
+        world.bucket.die_at(Some(world.bucket.requests() + step));
+        assert!(timeout(2 * MINUTE, world.restore(None, &target)).await.is_err());
+        world.bucket.die_at(None);
+        if world.manifest().await.until.is_none() {
+            break;
+        }
+        left += u64::from(world.registered_generation().await.to_string() == "g1");
+        world.promote().await.unwrap();
+        assert_eq!(world.registered_generation().await.to_string(), "g2", "step {step} of {requests}");
+        assert_eq!(world.pins().await, ["before-g2"], "step {step} of {requests}");
+    }
+    assert!(left > 2, "{left} times");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_writer_goes_on_where_a_generation_is_given_up_beside_it() {
+    for phase in 0..6 {
+        let world = with_history(small_batches()).await;
+        makes_a_part(&world, "g2", async || reindex(&world.generation_task(Some("dead"))).await).await;
+        world.pass(2 * DAY).await;
+        let running = world.start();
+        world.pass(2 * MINUTE + phase * Duration::from_millis(900)).await;
+        world.bucket.slow(Duration::from_millis(400));
+        let task = world.generation_task(Some("late"));
+        let rebuilding = tokio::spawn(async move { reindex(&task).await });
+        let mut seconds = 0;
+        while !rebuilding.is_finished() {
+            world.append(world.ago(20), &EntryDraft::entity(3));
+            world.pass(Duration::from_secs(1)).await;
+            seconds += 1;
+            assert!(seconds < 3000, "the reindex does not come to its end");
+        }
+        rebuilding.await.unwrap().unwrap();
+        world.bucket.slow(Duration::ZERO);
+        assert_eq!(world.manifest_of("g2").await.unwrap().closed.unwrap().by, EndReason::Abandoned);
+        appended_is_indexed(&world, phase.into()).await;
+        world.stop(running).await;
+    }
+}
+
+/// Processes of one task end until they have made a part of `generation`, and the index has not switched to it.
+async fn makes_a_part<T>(world: &IngestWorld, generation: &str, make: impl AsyncFn() -> T) {
+    for requests in (10..).step_by(5) {
+        world.bucket.die_at(Some(world.bucket.requests() + requests));
+        assert!(timeout(3 * MINUTE, make()).await.is_err(), "it comes to its end with {requests} requests");
+        world.bucket.die_at(None);
+        if world.manifest_of(generation).await.is_some_and(|made| made.totals.records > 6) {
+            return;
+        }
+    }
+}
+
+/// A task without a name is run again after the index was switched by another one: what it made before is of another index.
+#[tokio::test(start_paused = true)]
+async fn a_generation_that_was_begun_beside_another_one_is_not_gone_on_with() {
+    let world = with_history(small_batches()).await;
+    let never = world.contents().await.records.into_values().find(|record| record.decision.outcome == Outcome::Aborted);
+    let token = never.unwrap().token;
+    let (first, second) = (RestoreTarget::Time(history_second(750)), RestoreTarget::Time(history_second(500)));
+    makes_a_part(&world, "g2", async || world.restore(Some("r"), &first).await).await;
+    makes_a_part(&world, "g3", async || world.restore(None, &second).await).await;
+    // The second one's source lacks a correction by now.
+    world.describe("never", world.bucket.now());
+    world.run_for(100 * MINUTE).await;
+    assert_ne!(world.outcomes().await[&token], [Outcome::Aborted]);
+    let before = standing(&world.contents().await);
+    assert_eq!(world.restore(Some("r"), &first).await.unwrap().generation.to_string(), "g2");
+    let report = world.restore(None, &second).await.unwrap();
+    assert_eq!(report.generation.to_string(), "g4");
+    assert_eq!(world.manifest_of("g3").await.unwrap().closed.unwrap().by, EndReason::Abandoned);
+    assert_eq!(world.pins().await, ["before-g2", "before-g4"]);
+    let RestoreTarget::Time(last) = second else { unreachable!() };
+    let fold: BTreeMap<_, _> = before.into_iter().filter(|((token, _), _)| token.second() <= last).collect();
+    assert!(
+        fold.contains_key(&(token, 0)) && standing(&world.check().await) == fold,
+        "it was made from an older index"
+    );
 }
 
 /// An operation up to the time of the restore is corrected while it is copied: the correction is not lost.

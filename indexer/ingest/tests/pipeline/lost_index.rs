@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use tidemark_catalog::{EndReason, LogCursor};
 use tidemark_crds::Reason;
 use tidemark_ingest::{
-    IngestError, IngestOptions, OperationRecord, RestoreTarget, ToCause as _, snapshot::SnapshotRequest,
+    IngestError, IngestOptions, LostOutcomePolicy, OperationRecord, RestoreTarget, ToCause as _,
+    snapshot::SnapshotRequest,
 };
 use tidemark_store::StoreSecond;
 use tidemark_wal::{Outcome, Token};
@@ -49,6 +50,11 @@ async fn with_archive() -> (IngestWorld, Token) {
     assert_eq!(made.archived, 80 + 3 * 80 + 12);
     world.bucket.spoil(None);
     (world, bad)
+}
+
+/// A time to restore to that has little of what is recorded.
+fn early(recorded: &Recorded) -> RestoreTarget {
+    RestoreTarget::Time(recorded.keys().nth(20).unwrap().0.second())
 }
 
 async fn recorded(world: &IngestWorld) -> Recorded {
@@ -169,8 +175,7 @@ async fn an_index_of_which_an_object_is_lost_is_restored_from_the_archive() {
 async fn a_promotion_takes_from_the_archive_what_a_replaced_generation_has_lost() {
     let (world, bad) = with_archive().await;
     let before = recorded(&world).await;
-    let early = RestoreTarget::Time(before.keys().nth(20).unwrap().0.second());
-    world.restore(None, &early).await.unwrap();
+    world.restore(None, &early(&before)).await.unwrap();
     let end = world.archive_end().await;
     let segments = world.manifest_of("g1").await.unwrap().segments;
     let archived: Vec<_> = segments.iter().filter(|segment| end.covers(segment.last)).collect();
@@ -182,6 +187,146 @@ async fn a_promotion_takes_from_the_archive_what_a_replaced_generation_has_lost(
     let running = world.start();
     world.pass(90 * MINUTE).await;
     assert_eq!(world.outcomes().await[&bad], [Outcome::Committed; 2]);
+    world.stop(running).await;
+}
+
+/// What a sidecar says follows from the records: a correction stands in the place of what it corrects.
+#[tokio::test(start_paused = true)]
+async fn a_promotion_needs_no_sidecar_of_a_replaced_generation() {
+    let (world, bad) = with_archive().await;
+    let late = world.append(world.ago(60), &EntryDraft::bundle("late"));
+    world.run_for(5 * MINUTE).await;
+    world.describe("late", world.bucket.now());
+    world.run_for(20 * MINUTE).await;
+    assert_eq!(
+        (&world.outcomes().await[&late], &world.outcomes().await[&bad]),
+        (&vec![Outcome::Late], &vec![Outcome::Committed; 2])
+    );
+    let before = recorded(&world).await;
+    world.restore(None, &early(&before)).await.unwrap();
+    for sidecar in world.manifest_of("g1").await.unwrap().sidecars {
+        world.bucket.remove(&format!("index/{}", sidecar.key));
+    }
+    world.bucket.forget("metadata/bundles/r/late/bundle.yaml");
+    world.promote().await.unwrap();
+    assert!(standing(&world.check().await) == before, "the promoted index has other outcomes");
+    let running = world.start();
+    world.pass(90 * MINUTE).await;
+    assert!(standing(&world.check().await) == before, "outcomes were decided again");
+    world.stop(running).await;
+}
+
+/// All records of a generation are in one object, which is lost. Most of them are in the objects of a snapshot as well.
+#[tokio::test(start_paused = true)]
+async fn a_promotion_takes_from_a_snapshot_what_a_replaced_generation_has_lost() {
+    let (world, _) = with_archive().await;
+    let snapshot = world.manifest().await;
+    world.compact_all(&snapshot).await;
+    for number in 0..20 {
+        world.append(world.ago(30 - number), &EntryDraft::entity(number));
+    }
+    world.run_for(10 * MINUTE).await;
+    let before = recorded(&world).await;
+    world.restore(None, &early(&before)).await.unwrap();
+    let merged = world.manifest_of("g1").await.unwrap().segments.swap_remove(0);
+    assert_eq!(merged.seq.end, snapshot.next_seq);
+    assert!(world.archive_end().await < LogCursor(merged.last.second()), "it reaches past the archive's end");
+    world.bucket.remove(&format!("index/{}", merged.key));
+    let report = world.promote().await.unwrap();
+    assert_eq!(report.cursor, world.manifest_of("g1").await.unwrap().cursor);
+    assert!(standing(&world.check().await) == before, "the promoted index has other outcomes");
+    let running = world.start();
+    world.pass(90 * MINUTE).await;
+    assert!(standing(&world.check().await) == before, "outcomes were decided again");
+    world.stop(running).await;
+}
+
+/// As before, with records in the lost object that came after the snapshot.
+#[tokio::test(start_paused = true)]
+async fn what_nothing_has_any_more_is_decided_again_only_where_that_is_asked_for() {
+    let (world, bad) = with_archive().await;
+    let snapshot = world.manifest().await;
+    world.describe("since", world.ago(25));
+    let since = world.append(world.ago(25), &EntryDraft::bundle("since"));
+    world.run_for(10 * MINUTE).await;
+    world.compact_all(&world.manifest().await).await;
+    let later = world.append(world.bucket.now(), &EntryDraft::entity(1));
+    world.run_for(10 * MINUTE).await;
+    let before = recorded(&world).await;
+    let end = world.manifest().await.cursor;
+    world.restore(None, &early(&before)).await.unwrap();
+    let restored = world.manifest().await;
+    let lost = world.manifest_of("g1").await.unwrap().segments.swap_remove(0);
+    world.bucket.remove(&format!("index/{}", lost.key));
+    world.bucket.forget("metadata/bundles/r/since/bundle.yaml");
+
+    let refused = world.promote().await.unwrap_err();
+    assert_eq!(refused.to_cause().reason, Reason::IndexDamaged);
+    let message = refused.to_string();
+    assert!(message.contains(&lost.key) && message.contains("--decide-again"), "{message}");
+    assert_eq!(message.split("; ").count(), 3, "{message}");
+    let after = world.manifest().await;
+    assert_eq!((after.segments, after.until, after.cursor), (restored.segments, restored.until, restored.cursor));
+
+    let report = world.promote_by(None, LostOutcomePolicy::DecideAgain).await.unwrap();
+    // What the snapshot has and was not settled may have been corrected since.
+    let again = report.decided_again.unwrap();
+    assert_eq!((again.first, LogCursor(again.last.next())), (snapshot.audited, end));
+    assert!(again.why.contains(&lost.key), "{}", again.why);
+    assert_eq!(report.cursor, snapshot.cursor);
+    assert!(recorded_but(&world, bad).await == below(&before, bad, snapshot.cursor));
+    let running = world.start();
+    world.pass(90 * MINUTE).await;
+    let after = recorded_but(&world, bad).await;
+    let kept = below(&before, bad, snapshot.cursor);
+    assert!(kept.iter().all(|(place, one)| after.get(place) == Some(one)), "what a snapshot has was decided again");
+    assert_eq!((after.len(), after.contains_key(&(later, 0))), (below(&before, bad, end).len(), true));
+    assert_eq!(before[&(since, 0)].decision.outcome, Outcome::Committed);
+    assert_eq!(after[&(since, 0)].decision.outcome, Outcome::Aborted, "its descriptor is gone by now");
+    world.stop(running).await;
+}
+
+/// Nothing has the outcomes, and the log was cleaned up: its entries cannot be decided again either.
+#[tokio::test(start_paused = true)]
+async fn what_was_cleaned_up_from_the_log_is_never_decided_again() {
+    let (world, _) = with_archive().await;
+    let before = recorded(&world).await;
+    world.restore(None, &early(&before)).await.unwrap();
+    let end = world.archive_end().await;
+    for segment in world.manifest_of("g1").await.unwrap().segments {
+        world.bucket.remove(&format!("index/{}", segment.key));
+    }
+    let files: Vec<_> = world.bucket.keys().into_iter().filter(|key| key.contains("/data/")).collect();
+    let files: Vec<_> = files.into_iter().map(|key| (key.clone(), world.bucket.remove(&key))).collect();
+    world.raise_floor(end.second()).await;
+    let refused = world.promote_by(None, LostOutcomePolicy::DecideAgain).await.unwrap_err();
+    assert_eq!(refused.to_cause().reason, Reason::BelowFloor, "{refused}");
+    assert!(world.manifest().await.until.is_some());
+    for (key, body) in files {
+        world.bucket.plant(&key, body, world.bucket.now());
+    }
+    assert_eq!(world.promote_by(None, LostOutcomePolicy::DecideAgain).await.unwrap().cursor, end);
+}
+
+/// No writer goes on within a second.
+#[tokio::test(start_paused = true)]
+async fn an_index_that_was_restored_to_a_token_is_not_promoted_with_nothing_behind_it() {
+    let (world, _) = with_archive().await;
+    let last = recorded(&world).await.keys().last().unwrap().0;
+    world.restore(None, &RestoreTarget::Token(last)).await.unwrap();
+    let segments = world.manifest_of("g1").await.unwrap().segments;
+    for segment in segments.iter().filter(|segment| segment.last >= last) {
+        world.bucket.remove(&format!("index/{}", segment.key));
+    }
+    let refused = world.promote_by(None, LostOutcomePolicy::DecideAgain).await.unwrap_err();
+    assert!(refused.to_string().contains("to a time"), "{refused}");
+    world.restore(None, &RestoreTarget::Time(last.second().before(Duration::from_secs(1)))).await.unwrap();
+    let report = world.promote_by(None, LostOutcomePolicy::DecideAgain).await.unwrap();
+    assert_eq!(report.decided_again.unwrap().first, last.second());
+    let running = world.start();
+    world.pass(10 * MINUTE).await;
+    assert!(recorded(&world).await.contains_key(&(last, 0)));
+    world.check().await;
     world.stop(running).await;
 }
 

@@ -17,7 +17,8 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::fake_bucket::FakeBucket;
 use tidemark_ingest::{
     GenerationTask, IndexVerifier, IngestError, IngestOptions, IngestStatus, LatestCommit, LogIngester,
-    OperationRecord, OutcomeSelection, RestoreDrill, RestoreRequest, RestoreTarget, SwitchReport, VerifyOptions,
+    LostOutcomePolicy, OperationRecord, OutcomeSelection, RestoreDrill, RestoreRequest, RestoreTarget, SwitchReport,
+    VerifyOptions,
     cleanup::CleanupExecutor,
     engine::{IndexEngine, RecordStats, SegmentFile},
     model_engine::{IndexContents, ModelEngine},
@@ -345,7 +346,21 @@ impl IngestWorld {
 
     /// A process promotes the index.
     pub(crate) async fn promote(&self) -> Result<SwitchReport, IngestError> {
-        promote(&self.generation_task(None), &self.archive().await).await
+        self.promote_as(None).await
+    }
+
+    /// A process of the task `name` promotes the index.
+    pub(crate) async fn promote_as(&self, name: Option<&str>) -> Result<SwitchReport, IngestError> {
+        self.promote_by(name, LostOutcomePolicy::Refuse).await
+    }
+
+    /// A process of the task `name` promotes the index, and does so with lost outcomes.
+    pub(crate) async fn promote_by(
+        &self,
+        name: Option<&str>,
+        policy: LostOutcomePolicy,
+    ) -> Result<SwitchReport, IngestError> {
+        promote(&self.generation_task(name), &self.archive().await, policy).await
     }
 
     /// A drill with the latest snapshot.

@@ -9,7 +9,7 @@ use tidemark_catalog::{
     RootChain, TransactionRejected, WriterIdentity,
 };
 use tidemark_ingest::{
-    GenerationTask, IngestError, IngestOptions, RestoreRequest, RestoreTarget,
+    GenerationTask, IngestError, IngestOptions, LostOutcomePolicy, RestoreRequest, RestoreTarget,
     engine::IndexEngine,
     model_engine::ModelEngine,
     promote, reindex, restore,
@@ -258,7 +258,7 @@ async fn promote_now_and_then(world: GenerationWorld, process: SimProcess) -> Pr
     loop {
         world.run.sleep_minutes(60..=600).await;
         let name = world.run.entropy().nonce();
-        match promote(&world.generation_task(&process, name), &archive).await {
+        match promote(&world.generation_task(&process, name), &archive, LostOutcomePolicy::Refuse).await {
             Ok(_) => {
                 world.model().marks.insert("the index was promoted");
             }
