@@ -18,8 +18,10 @@ use crate::{
     tasks::{run_cpu_work, spawn_owned},
 };
 
-/// Data files that are written and read back while the next one is filled.
+/// Data files that are written and read back while the next one is filled, and how many bytes they have at most, if no single one has
+/// more: a row with a large descriptor is a file of its own, and each is held twice meanwhile.
 const MAX_CONCURRENT_WRITES: usize = 2;
+const MAX_WRITING_BYTES: u64 = 96 << 20;
 
 /// A data file that is being written.
 type FileWrite = Pin<Box<dyn Future<Output = Result<WrittenFile, ArchiveError>> + Send>>;
@@ -33,6 +35,8 @@ pub(crate) struct VersionFiles {
     /// The file that takes the next row, if that is of its day.
     filling: Option<DataFileEncoder>,
     writing: FuturesOrdered<FileWrite>,
+    /// The bytes of those that are being written.
+    writing_bytes: u64,
     written: Vec<WrittenFile>,
     /// How many files are finished.
     files: u32,
@@ -50,6 +54,7 @@ impl VersionFiles {
             limits,
             filling: None,
             writing: FuturesOrdered::new(),
+            writing_bytes: 0,
             written: Vec::new(),
             files: 0,
             bytes: 0,
@@ -84,9 +89,7 @@ impl VersionFiles {
     /// Waits until all files are written and compared.
     pub(crate) async fn finish(mut self) -> Result<Vec<WrittenFile>, ArchiveError> {
         self.finish_file().await?;
-        while let Some(file) = self.writing.next().await {
-            self.written.push(file?);
-        }
+        while self.await_written().await? {}
         Ok(self.written)
     }
 
@@ -94,16 +97,26 @@ impl VersionFiles {
     async fn finish_file(&mut self) -> Result<(), ArchiveError> {
         let Some(file) = self.filling.take() else { return Ok(()) };
         let file = run_cpu_work(|| file.finish())?;
-        while self.writing.len() >= MAX_CONCURRENT_WRITES {
-            if let Some(file) = self.writing.next().await {
-                self.written.push(file?);
+        let bytes = file.bytes.len() as u64;
+        while self.writing.len() >= MAX_CONCURRENT_WRITES || self.writing_bytes + bytes > MAX_WRITING_BYTES {
+            if !self.await_written().await? {
+                break;
             }
         }
-        self.bytes += file.bytes.len() as u64;
+        self.bytes += bytes;
+        self.writing_bytes += bytes;
         let write = write_file(self.store.clone(), self.attempt.clone(), self.files, file);
         self.files += 1;
         self.writing.push_back(Box::pin(spawn_owned(write)));
         Ok(())
+    }
+
+    /// Waits until the first of the files that are being written is compared; gives whether there was one.
+    async fn await_written(&mut self) -> Result<bool, ArchiveError> {
+        let Some(file) = self.writing.next().await.transpose()? else { return Ok(false) };
+        self.writing_bytes -= file.bytes;
+        self.written.push(file);
+        Ok(true)
     }
 }
 

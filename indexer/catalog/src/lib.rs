@@ -3,6 +3,7 @@
 mod cleanup_chain;
 mod cleanup_state;
 mod collector_state;
+mod copy_collector;
 mod digest;
 mod error;
 mod garbage_collector;
@@ -34,6 +35,7 @@ mod writer_lease;
 pub use cleanup_chain::CleanupChain;
 pub use cleanup_state::{CleanupPlan, CleanupState};
 pub use collector_state::{CollectorState, MAX_GARBAGE_CANDIDATES, MAX_GARBAGE_LISTS};
+pub use copy_collector::{CopyCollector, CopyGarbage};
 pub use digest::{BodyDigest, SetDigest, SetElement};
 pub use error::{AcquireError, CatalogError, PublishError, PurgeError, TransactionRejected};
 pub use garbage_collector::{GarbageCollector, GarbageReport};

@@ -214,12 +214,10 @@ impl PinRegister {
         Ok(Some(next))
     }
 
-    /// With the snapshot `name`, which was copied from another index with everything that it holds. `None` if it is here already.
+    /// With the snapshot `name`, which is copied from another index. `None` if it is here already, whole or in part.
     pub(crate) fn with_import(&self, name: &str, pin: &IndexPin) -> Result<Option<Self>, TransactionRejected> {
         match self.pins.get(name) {
-            Some(known) if known.verified.is_some() && (known.manifest, &known.hash) == (pin.manifest, &pin.hash) => {
-                Ok(None)
-            }
+            Some(known) if known.confirmed && (known.manifest, &known.hash) == (pin.manifest, &pin.hash) => Ok(None),
             _ => self.with(name, pin.clone(), None).map(Some),
         }
     }

@@ -18,14 +18,18 @@ const MAX_PIN_READS: u32 = 4;
 /// The keys of the objects that the pins of every log name: a listing that begins after the manifests were read shows each chain that
 /// counts. A list that cannot be read is an error.
 pub(crate) async fn pinned_objects(index: &Store, entropy: &Entropy) -> Result<BTreeSet<String>, CatalogError> {
-    let keys: Vec<_> = index.list(PIN_FOLDER, None).map_ok(|object| object.key).try_collect().await?;
-    let logs: BTreeSet<_> = keys.iter().filter_map(|key| key.split('/').nth(1)).collect();
     let mut named = BTreeSet::new();
-    for log in logs {
-        let pins = PinChain::open(index, &LogId(log.to_owned()), entropy.clone());
+    for log in logs_with_pins(index).await? {
+        let pins = PinChain::open(index, &LogId(log), entropy.clone());
         named.extend(pinned_by(&pins).await?);
     }
     Ok(named)
+}
+
+/// The ids of the logs that have a folder of pins in the store.
+pub(crate) async fn logs_with_pins(index: &Store) -> Result<BTreeSet<String>, CatalogError> {
+    let keys: Vec<_> = index.list(PIN_FOLDER, None).map_ok(|object| object.key).try_collect().await?;
+    Ok(keys.iter().filter_map(|key| key.split('/').nth(1)).map(str::to_owned).collect())
 }
 
 async fn pinned_by(pins: &PinChain) -> Result<BTreeSet<String>, CatalogError> {

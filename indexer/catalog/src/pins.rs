@@ -186,24 +186,40 @@ impl PinChain {
         Ok((pin, record.time))
     }
 
-    /// Takes in the snapshot `name` of another index of this log, which is pinned there by `pin`: `manifest` is what it holds, all of which
-    /// was copied to this index's store and read there, and `proof` says so. Where it was taken in before, it stays as it is.
+    /// Begins to take in the snapshot `name` of the index that `source` are the pins of, of this log too: `pin` is its pin there, and
+    /// `manifest` is what it holds. What is copied to this store after that, or is there already, is held back from then on; the copier
+    /// says later that it has read all of it ([`Self::verify`]). Where a copier has begun before, or has ended, it is that one's pin.
+    ///
+    /// The pin here, and then a look whether `source` still has its own: a collector that did not see the one has seen the other.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionRejected::Pin`] if `source` has dropped its pin.
     pub async fn import(
         &self,
         name: &str,
+        source: &Self,
         pin: &IndexPin,
         manifest: &Manifest,
-        proof: &SnapshotProof,
     ) -> Result<IndexPin, CatalogError> {
+        let imported = self.append_import(name, pin, manifest).await?;
+        let has_list = |other: &IndexPin| other.list == pin.list;
+        if imported.verified.is_some() || source.register().await?.pins.values().any(has_list) {
+            return Ok(imported);
+        }
+        self.drop_pin(name, &imported.owner, &imported.list).await?;
+        Err(pin_refused(name, "was dropped in the index while it was copied", "copy a later one").into())
+    }
+
+    async fn append_import(&self, name: &str, pin: &IndexPin, manifest: &Manifest) -> Result<IndexPin, CatalogError> {
         let (list, checksum) = self.create_list(manifest).await?;
-        let verified = Some(SnapshotProof { time: None, ..proof.clone() });
         let imported = IndexPin {
             made: None,
             renewed: None,
             confirmed: true,
             list: list.clone(),
             checksum,
-            verified,
+            verified: None,
             ..pin.clone()
         };
         let appended = self.step(|register| register.with_import(name, &imported)).await;
@@ -213,7 +229,12 @@ impl PinChain {
             Ok(_) | Err(CatalogError::Rejected(_)) => self.drop_list(Some(&list)).await,
             Err(_) => {}
         }
-        appended?.state.pins.get(name).cloned().ok_or_else(|| TransactionRejected::Empty.into())
+        let pin = appended?.state.pins.get(name).cloned().ok_or(TransactionRejected::Empty)?;
+        if pin.list != list {
+            // A copier that ended may have left it long ago.
+            self.renew(name, &pin.list).await?;
+        }
+        Ok(pin)
     }
 
     /// Drops the pins that have served their time by `retention`, in one record, then their lists. Gives their names.

@@ -10,6 +10,9 @@
 //! Audits and the tail take turns, a slice of time each, so that the audit of a busy log does not delay the tail; aborted
 //! operations are resolved about a thousand at a time for the same reason.
 //!
+//! An unreadable entry may be decided long after others of its time were archived and deleted from the log. So the audit reads with
+//! the log's floor: below it a version of a label is no entry's, unless a marker says so (outcome `unknown`).
+//!
 //! The cost is five LIST requests for every 1 000 entries, about one a minute while the log is idle, and five reads of
 //! every aborted operation; a take-over adds one look at what is not audited. Segments without unsettled operations in the
 //! seconds that are due are not asked, so that it does not grow with history.

@@ -5,7 +5,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc};
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future, stream, stream::BoxStream};
 use tidemark_catalog::LogCursor;
 use tidemark_store::{StoreError, StoreSecond};
-use tidemark_wal::{ListedEntry, LogReader, MemoryBudget, MemoryShare, ParameterSchedule, Token};
+use tidemark_wal::{ListedEntry, LogFloorSource, LogReader, MemoryBudget, MemoryShare, ParameterSchedule, Token};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::error;
@@ -81,6 +81,11 @@ impl EntryReader {
             chunk: options.chunk.max(1),
             entry_memory: options.entry_memory,
         }
+    }
+
+    /// The same for entries that a clean-up may have come past: see [`LogReader::with_floor`].
+    pub(crate) fn with_floor(self, floor: Arc<dyn LogFloorSource>) -> Self {
+        Self { reader: self.reader.with_floor(floor), ..self }
     }
 
     /// The log's reader.

@@ -76,6 +76,7 @@ mod restore;
 mod restore_drill;
 mod restore_source;
 mod retry;
+mod root_floor;
 mod segment_upload;
 pub mod snapshot;
 mod standing_copy;

@@ -1,6 +1,6 @@
 //! The loop of the writer: publish what is sealed, audit what was published, adopt compactions, sleep.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tidemark_catalog::{PublishError, RootChain};
 use tidemark_store::{StoreClock, StoreSecond};
@@ -19,6 +19,7 @@ use crate::{
     mutants,
     publisher::IndexPublisher,
     retry::{RetryBackoff, RetryFailure},
+    root_floor::RootFloor,
     status::IngestStatusTracker,
     whole_seconds::WholeSeconds,
 };
@@ -74,10 +75,11 @@ impl IngestPipeline {
         tracker: IngestStatusTracker,
     ) -> Self {
         let schedule = AuditSchedule::after_takeover(publisher.manifest().audited, publisher.cursor().second());
+        let audited = entries.clone().with_floor(Arc::new(RootFloor(root.clone())));
         Self {
             clock,
             root,
-            audit: LogAuditor::new(entries.clone(), schedule),
+            audit: LogAuditor::new(audited, schedule),
             compactor: IndexCompactor::new(compaction),
             entries,
             publisher,

@@ -9,6 +9,7 @@
 //! | `archive_comparison` | an archive and an index, operation by operation |
 //! | `object_proof`, `archive_proof` | what is read again before a pin is marked as verified |
 //! | `paired_streams` | two streams in the same order, item by item |
+//! | `pin_renewal` | keeps the pin of what a process works on |
 //! | `descriptor_source` | the bytes of descriptors that are too large for records |
 //! | `copier` | a snapshot in a second store |
 //! | `error` | what can go wrong |
@@ -25,6 +26,7 @@ mod maker;
 pub mod model_archive;
 mod object_proof;
 mod paired_streams;
+mod pin_renewal;
 mod progress;
 mod settled_records;
 

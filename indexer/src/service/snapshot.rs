@@ -4,7 +4,7 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
 use tidemark_archive::ArchiveTable;
-use tidemark_catalog::{LogId, PinChain, PinRegister};
+use tidemark_catalog::{CopyCollector, LogId, PinChain, PinRegister};
 use tidemark_crds::RecoveryWindow;
 use tidemark_ingest::snapshot::{
     LogArchive, SnapshotCopier, SnapshotError, SnapshotMaker, SnapshotPlace, SnapshotProgress, SnapshotReport,
@@ -85,6 +85,7 @@ impl SnapshotService {
         let copier = SnapshotCopier {
             from: place(found, found.chain.index()),
             to: place(found, to),
+            collector: CopyCollector::new(found.chain.index(), to, &found.id, found.entropy.clone()),
             progress: self.0.progress.clone(),
         };
         copier.copy(&report.name, &report.pin, keep_last).await.map(drop)

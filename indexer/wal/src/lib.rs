@@ -35,5 +35,7 @@ pub use payload::{
     EntryIntent, IntentOperation, LockRef, MAX_OPERATIONS, OperationKind, ParseOperationKindError, PayloadFormat,
     parse_payload,
 };
-pub use reader::{FileNames, ListedEntry, LogReader, MemoryBudget, MemoryShare, ResolvedEntry, ResolvedOperation};
+pub use reader::{
+    FileNames, ListedEntry, LogFloorSource, LogReader, MemoryBudget, MemoryShare, ResolvedEntry, ResolvedOperation,
+};
 pub use token::{ParseTokenError, Token};

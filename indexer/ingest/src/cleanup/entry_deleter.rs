@@ -7,15 +7,12 @@ use tidemark_wal::{LogReader, Token};
 use tokio::sync::watch;
 
 use super::{
-    archived_entries::ArchivedEntries,
-    entry_proof::{difference, missing_part},
-    error::CleanupError,
-    hold_reason::HoldReason,
+    archived_entries::ArchivedEntries, entry_proof::ArchivedEntry, error::CleanupError, hold_reason::HoldReason,
     report::DeletionReport,
 };
-use crate::{mutants, record::OperationRecord};
+use crate::mutants;
 
-/// How many entries are deleted at once, and how many bytes they have at most, if no single one has more.
+/// How many entries are deleted at once, and how many bytes of them are held at most, if no single one has more.
 const MAX_BATCH_ENTRIES: usize = 1000;
 const MAX_BATCH_BYTES: u64 = 16 << 20;
 /// Entries of a batch that are read at once.
@@ -52,7 +49,8 @@ pub(super) enum DeletionMode<'a> {
 /// Entries that the archive has whole, and that are not compared with the log yet.
 #[derive(Default)]
 struct DeletionBatch {
-    entries: Vec<(Token, Vec<OperationRecord>)>,
+    entries: Vec<(Token, ArchivedEntry)>,
+    /// What they take in memory.
     bytes: u64,
 }
 
@@ -77,13 +75,13 @@ impl<'a> EntryDeleter<'a> {
     pub(super) async fn run(mut self, reader: &LogReader, to: LogCursor) -> Result<DeletionReport, CleanupError> {
         let mut listed = reader.list(StoreSecond::default(), to.second());
         while let Some(entry) = listed.try_next().await? {
-            let rows = self.archived.rows_of(entry.token).await?;
-            if let Some(reason) = mutants::held_back(missing_part(&rows)) {
+            let archived = ArchivedEntry::of(&self.archived.rows_of(entry.token).await?);
+            if let Some(reason) = mutants::held_back(archived.missing()) {
                 self.hold(entry.token.to_string(), reason, None);
                 continue;
             }
-            self.batch.bytes += entry.size;
-            self.batch.entries.push((entry.token, rows));
+            self.batch.bytes += archived.bytes();
+            self.batch.entries.push((entry.token, archived));
             if self.batch.entries.len() >= MAX_BATCH_ENTRIES || self.batch.bytes >= MAX_BATCH_BYTES {
                 self.delete_batch().await?;
                 if self.is_stopped() {
@@ -152,18 +150,17 @@ impl<'a> EntryDeleter<'a> {
     }
 
     /// Reads the entries in the log. Those stay that are not what the archive has.
-    async fn proven(&mut self, entries: Vec<(Token, Vec<OperationRecord>)>) -> Vec<ProvenEntry> {
+    async fn proven(&mut self, entries: Vec<(Token, ArchivedEntry)>) -> Vec<ProvenEntry> {
         let log = self.log;
-        let read = stream::iter(entries).map(|(token, rows)| async move {
+        let read = stream::iter(entries).map(|(token, archived)| async move {
             let key = token.to_string();
-            let limit = rows.first().and_then(|row| row.body.bytes()).map_or(0, |body| body.len() as u64);
-            (log.get(&key, limit).await, key, rows)
+            (log.get(&key, archived.size()).await, key, archived)
         });
         let mut read = std::pin::pin!(read.buffered(FETCHES));
         let mut proven = Vec::new();
-        while let Some((object, key, rows)) = read.next().await {
+        while let Some((object, key, archived)) = read.next().await {
             match object {
-                Ok(Some(object)) => match mutants::held_back(difference(&rows, &object)) {
+                Ok(Some(object)) => match mutants::held_back(archived.difference(&object)) {
                     None => proven.push(ProvenEntry { key, bytes: object.info.size }),
                     Some(reason) => self.hold(key, reason, None),
                 },
@@ -175,7 +172,7 @@ impl<'a> EntryDeleter<'a> {
     }
 
     fn hold(&mut self, key: String, reason: HoldReason, words: Option<String>) {
-        if reason.is_failure() {
+        if reason.may_concern_all() {
             self.failures_in_a_row += 1;
             self.last_failure.clone_from(&words);
         }

@@ -1,13 +1,65 @@
 //! Whether an entry may go from the log: a pure function of what the archive has of it and what the log gives.
 
-use tidemark_store::StoredObject;
-use tidemark_wal::{Outcome, parse_payload};
+use bytes::Bytes;
+use tidemark_store::{StoreSecond, StoredObject};
+use tidemark_wal::{Outcome, Token, parse_payload};
 
 use super::hold_reason::HoldReason;
 use crate::record::OperationRecord;
 
+/// What the archive has of an entry, as far as its deletion depends on it. Descriptors and what is parsed are not kept: they may take many
+/// times what the entry does.
+#[derive(Debug)]
+pub(super) struct ArchivedEntry {
+    /// Why it may not go whatever the log gives.
+    missing: Option<HoldReason>,
+    body: Bytes,
+    entry_time: StoreSecond,
+}
+
+impl ArchivedEntry {
+    /// Of all rows that the archive has of it, by op.
+    pub(super) fn of(rows: &[OperationRecord]) -> Self {
+        let first = rows.first();
+        Self {
+            missing: missing_part(rows),
+            // A copy: the row's bytes may be a part of a larger buffer, which they would hold.
+            body: first.and_then(|row| row.body.bytes()).map(Bytes::copy_from_slice).unwrap_or_default(),
+            entry_time: first.map(|row| row.decision.entry_time).unwrap_or_default(),
+        }
+    }
+
+    /// Why it may not go whatever the log gives; `None`: the archive has all of it.
+    pub(super) fn missing(&self) -> Option<HoldReason> {
+        self.missing
+    }
+
+    /// The size of its body.
+    pub(super) fn size(&self) -> u64 {
+        self.body.len() as u64
+    }
+
+    /// What it takes in memory.
+    pub(super) fn bytes(&self) -> u64 {
+        self.size() + size_of::<(Token, Self)>() as u64
+    }
+
+    /// Why the entry that the log gives as `object` may not go; `None`: the archive has the same bytes.
+    pub(super) fn difference(&self, object: &StoredObject) -> Option<HoldReason> {
+        if self.missing.is_some() {
+            return self.missing;
+        }
+        if object.body.as_ref() != Some(&self.body) {
+            return Some(HoldReason::Differs);
+        }
+        // One that was written again with the same bytes is younger: of that time nothing is lost. An older one says that the archive has
+        // a wrong time.
+        (object.info.time < self.entry_time).then_some(HoldReason::Older)
+    }
+}
+
 /// Why the entry of these rows, all that the archive has of it, may not go whatever the log gives; `None`: the archive has all of it.
-pub(super) fn missing_part(rows: &[OperationRecord]) -> Option<HoldReason> {
+fn missing_part(rows: &[OperationRecord]) -> Option<HoldReason> {
     let Some(first) = rows.first() else { return Some(HoldReason::NotArchived) };
     let is_settled = |row: &OperationRecord| !matches!(row.decision.outcome, Outcome::Pending | Outcome::Unreadable);
     let is_dense = (0..).zip(rows).all(|(op, row)| row.op == op && row.token == first.token);
@@ -21,30 +73,20 @@ pub(super) fn missing_part(rows: &[OperationRecord]) -> Option<HoldReason> {
     (rows.len() != announced && !is_malformed).then_some(HoldReason::Incomplete)
 }
 
-/// Why the entry that the log gives as `object` may not go; `None`: the archive has the same bytes.
-pub(super) fn difference(rows: &[OperationRecord], object: &StoredObject) -> Option<HoldReason> {
-    let missing = missing_part(rows);
-    let first = rows.first().filter(|_| missing.is_none());
-    let Some((first, archived)) = first.and_then(|first| Some((first, first.body.bytes()?))) else { return missing };
-    if object.body.as_deref() != Some(archived) {
-        return Some(HoldReason::Differs);
-    }
-    // One that was written again with the same bytes is younger: of that time nothing is lost. An older one says that the archive has
-    // a wrong time.
-    (object.info.time < first.decision.entry_time).then_some(HoldReason::Older)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
     use serde_json::json;
-    use tidemark_store::{ObjectInfo, StoreSecond, UserMetadata};
-    use tidemark_wal::Token;
+    use tidemark_store::{ObjectInfo, UserMetadata};
 
     use super::*;
     use crate::record_bytes::EntryBody;
 
     const TIME: u64 = 1_800_000_000;
+
+    fn difference(rows: &[OperationRecord], object: &StoredObject) -> Option<HoldReason> {
+        ArchivedEntry::of(rows).difference(object)
+    }
 
     fn row(op: u32, outcome: Outcome, body: EntryBody) -> OperationRecord {
         let token = Token::from_parts(StoreSecond::from_unix(TIME), [1; 16]);

@@ -64,6 +64,11 @@ impl HoldReason {
         matches!(self, Self::Unread | Self::Denied | Self::Locked | Self::NotDeleted | Self::Unknown)
     }
 
+    /// Whether it may be the store or its rights that fail, so that others fail too. A lock or a hold is of its own entries alone.
+    pub(super) const fn may_concern_all(self) -> bool {
+        self.is_failure() && !matches!(self, Self::Locked)
+    }
+
     /// The fact and the remedy.
     pub const fn words(self) -> &'static str {
         match self {

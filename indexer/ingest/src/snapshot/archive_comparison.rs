@@ -10,7 +10,7 @@ use super::{
     error::SnapshotError,
     log_archive::{ArchiveVersion, LogArchive, SettledRecord},
     paired_streams::paired,
-    settled_records::{SettledPlace, SettledRecords},
+    settled_records::{PlacedRecord, SettledRecords},
 };
 use crate::record::OperationRecord;
 
@@ -46,6 +46,8 @@ pub(crate) struct ArchiveComparison<'a> {
 
 impl ArchiveComparison<'_> {
     /// Compares a window. `on_pair` is called for each operation that either side has, with what is different.
+    ///
+    /// An entry that the manifest could not read is left out: a later manifest may have it, and the archive was extended from that.
     pub(crate) async fn compare(
         &self,
         window: ArchiveWindow,
@@ -58,18 +60,28 @@ impl ArchiveComparison<'_> {
         };
         let rows = self.archive.rows(self.version, seconds.start..end);
         let records = self.settled.placed_records(seconds.start.second()..end.second());
-        let mut pairs = pin!(paired(rows, records.map_err(SnapshotError::from), key_of_row, key_of_record));
-        while let Some(pair) = pairs.try_next().await? {
-            let (row, record) = (pair.0.as_ref(), pair.1.as_ref());
-            let Some((token, op)) = row.map(key_of_row).or(record.map(key_of_record)) else { continue };
-            let difference = match (row, record) {
+        let key_of_record = |(place, _): &PlacedRecord| place.key();
+        let mut pairs = pin!(paired(rows, records.map_err(SnapshotError::from), SettledRecord::key, key_of_record));
+        let mut unread = None;
+        while let Some((row, placed)) = pairs.try_next().await? {
+            let Some(key) = row.as_ref().map(SettledRecord::key).or(placed.as_ref().map(key_of_record)) else {
+                continue;
+            };
+            if placed.as_ref().is_some_and(|(place, _)| place.is_unread) {
+                unread = Some(key.0);
+            }
+            // Its first operation is unread, and the archive may have more of them.
+            if unread == Some(key.0) {
+                continue;
+            }
+            let difference = match (&row, &placed) {
                 (Some(row), Some((_, record))) => self.difference(row, record),
                 (Some(_), None) => Some(ArchiveDifference::NotIndexed),
                 // It was passed over while its entry could not be read, and is in the log.
-                (None, Some((SettledPlace { was_unreadable: true, .. }, _))) => None,
+                (None, Some((place, _))) if place.was_unreadable => None,
                 (None, _) => Some(ArchiveDifference::NotArchived),
             };
-            on_pair(token, op, difference);
+            on_pair(key.0, key.1, difference);
         }
         Ok(())
     }
@@ -101,12 +113,4 @@ impl ArchiveComparison<'_> {
         .into_iter()
         .find_map(|(what, is_same)| (!is_same).then_some(ArchiveDifference::Differs(what)))
     }
-}
-
-fn key_of_row(row: &SettledRecord) -> (Token, u32) {
-    (row.record.token, row.record.op)
-}
-
-fn key_of_record((_, record): &(SettledPlace, OperationRecord)) -> (Token, u32) {
-    (record.token, record.op)
 }

@@ -2,13 +2,14 @@
 
 use std::pin::pin;
 
-use futures::{StreamExt as _, TryStreamExt as _};
+use futures::TryStreamExt as _;
 use tidemark_catalog::{Generation, LogCursor, SetDigest};
 use tidemark_wal::{Outcome, Token};
 
 use super::{
     error::SnapshotError,
     log_archive::{ArchiveVersion, LogArchive, SettledRecord},
+    paired_streams::paired,
     settled_records::{SettledPlace, SettledRecords},
 };
 use crate::{engine::RecordPlace, record::OperationRecord};
@@ -60,33 +61,21 @@ pub(super) async fn prove_archive(
     if to <= from {
         return Ok(());
     }
-    let mut places = pin!(settled.places(from.second()..to.second()).peekable());
-    let mut rows = archive.rows(version, from..to);
-    let mut comparison = RowComparison { version, settled, unread: None, archived_by: None };
+    let rows = archive.rows(version, from..to);
+    let places = settled.places(from.second()..to.second()).map_err(SnapshotError::from);
+    let mut pairs = pin!(paired(rows, places, SettledRecord::key, SettledPlace::key));
+    let mut comparison = RowComparison { version, settled, unread: None, archived_by: None, missing: None };
     let mut found = RowSums::default();
-    while let Some(row) = rows.try_next().await? {
-        let SettledRecord { generation, record, .. } = row;
-        on_row();
-        if written_from <= LogCursor(record.token.second()) {
-            found.insert(&record);
+    while let Some((row, place)) = pairs.try_next().await? {
+        if let Some(SettledRecord { record, .. }) = &row {
+            on_row();
+            if written_from <= LogCursor(record.token.second()) {
+                found.insert(record);
+            }
         }
-        comparison.archived_by = Some(generation);
-        let key = (record.token, record.op);
-        let key_of = |next: &SettledPlace| (next.place.token, next.place.op);
-        while let Some(earlier) =
-            places.as_mut().next_if(|next| !next.as_ref().is_ok_and(|next| key <= key_of(next))).await
-        {
-            comparison.require_archived(&earlier?, None)?;
-        }
-        let indexed = places.as_mut().next_if(|next| next.as_ref().is_ok_and(|next| key == key_of(next))).await;
-        match indexed.transpose()? {
-            Some(indexed) => comparison.require_archived(&indexed, Some(record.decision.outcome))?,
-            None => comparison.require_unread(&record)?,
-        }
+        comparison.compare(row.as_ref(), place.as_ref())?;
     }
-    while let Some(left) = places.try_next().await? {
-        comparison.require_archived(&left, None)?;
-    }
+    comparison.require_all()?;
     if found != written {
         return Err(comparison.damaged(format!(
             "{} operations with digest {} were written, and {} with digest {} are read",
@@ -104,9 +93,30 @@ struct RowComparison<'a> {
     unread: Option<Token>,
     /// The generation of the last row: what precedes it in token order was archived by that one or an earlier one.
     archived_by: Option<Generation>,
+    /// The first operation that the archive lacks. Which generation has archived its second, the next row says.
+    missing: Option<SettledPlace>,
 }
 
 impl RowComparison<'_> {
+    /// Compares what the archive and the index have of the next operation. An error may come with the row behind it.
+    fn compare(&mut self, row: Option<&SettledRecord>, place: Option<&SettledPlace>) -> Result<(), SnapshotError> {
+        if let Some(row) = row {
+            self.archived_by = Some(row.generation.clone());
+            self.require_all()?;
+        }
+        match (row, place) {
+            (row, Some(place)) => self.require_archived(place, row.map(|row| row.record.decision.outcome)),
+            (Some(row), None) => self.require_unread(&row.record),
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// Refused if an operation was missing.
+    fn require_all(&self) -> Result<(), SnapshotError> {
+        let Some(SettledPlace { place, .. }) = &self.missing else { return Ok(()) };
+        Err(self.differs(place.token, place.op, None, Some(place.outcome)))
+    }
+
     /// Refused unless the operation at `standing` is in the archive with this outcome, or need not be in it.
     fn require_archived(&mut self, standing: &SettledPlace, archived: Option<Outcome>) -> Result<(), SnapshotError> {
         let SettledPlace { place: RecordPlace { token, op, outcome, .. }, was_unreadable, is_unread } = *standing;
@@ -114,6 +124,10 @@ impl RowComparison<'_> {
             self.unread = Some(token);
         }
         if is_unread || archived == Some(outcome) || (was_unreadable && archived.is_none()) {
+            return Ok(());
+        }
+        if archived.is_none() {
+            self.missing.get_or_insert(*standing);
             return Ok(());
         }
         Err(self.differs(token, op, archived, Some(outcome)))

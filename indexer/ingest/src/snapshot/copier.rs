@@ -1,23 +1,31 @@
 //! Copies a verified snapshot to a second store, of another provider too.
 
-use std::{collections::BTreeSet, io, num::NonZeroUsize, sync::Arc};
+use std::{collections::BTreeSet, io, num::NonZeroUsize, pin::pin, sync::Arc};
 
 use futures::{StreamExt as _, TryStreamExt as _};
+use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
-use tidemark_catalog::{CatalogError, IndexPin, LogCursor, Manifest, PinChain, SnapshotProof, SnapshotRetention};
-use tidemark_store::Store;
+use tidemark_catalog::{
+    CatalogError, CopyCollector, Generation, IndexChain, IndexPin, LogCursor, Manifest, PinChain, SnapshotProof,
+    SnapshotRetention,
+};
+use tidemark_store::{Store, StoreSecond, error_chain};
 use tokio::sync::watch;
 
 use super::{
     error::SnapshotError,
     log_archive::{ArchiveVersion, LogArchive, SettledRecord},
     object_proof::{pinned_objects, prove_object},
+    paired_streams::paired,
+    pin_renewal::keep_renewed,
     progress::{SnapshotProgress, SnapshotStep},
 };
 use crate::engine::EngineError;
 
 /// Bytes that are read from the one store and written to a file at once.
 const PIECE_BYTES: u64 = 8 << 20;
+/// The names of all generations begin with it.
+const GENERATION_PREFIX: &str = "g";
 /// How often the second archive is extended once more because another process extended it first.
 const MAX_EXTENSIONS: u32 = 16;
 
@@ -38,14 +46,16 @@ pub struct SnapshotCopier {
     pub from: SnapshotPlace,
     /// Where they are copied to: no index.
     pub to: SnapshotPlace,
+    /// Deletes there what no copy names any more.
+    pub collector: CopyCollector,
     /// Where the progress is written.
     pub progress: watch::Sender<SnapshotProgress>,
 }
 
 impl SnapshotCopier {
     /// Copies the snapshot `name`, which `pin` is, and the archive as it is now, if the snapshot was made with it; reads from the second
-    /// store what no snapshot there proves, and only then takes the snapshot in there. Of the snapshots there the `keep_last` latest stay,
-    /// or all; their objects stay in any case. Gives the new one as it is there.
+    /// store what no snapshot there proves, and only then verifies the snapshot there. Of the snapshots there the `keep_last` latest stay,
+    /// or all; of the others the objects go that nothing names, once they are a day old. Gives the new one as it is there.
     ///
     /// # Errors
     ///
@@ -56,52 +66,136 @@ impl SnapshotCopier {
         pin: &IndexPin,
         keep_last: Option<NonZeroUsize>,
     ) -> Result<IndexPin, SnapshotError> {
-        self.require_no_index(pin).await?;
+        self.require_no_index().await?;
         let manifest = self.from.pins.read_list(pin).await?;
-        self.copy_objects(&manifest).await?;
-        let has_archive = pin.verified.as_ref().is_some_and(|proof| proof.archive.is_some());
-        let version = if has_archive { self.copy_archive().await? } else { None };
-        let proof = SnapshotProof::of(&manifest, version.as_ref().map(ArchiveVersion::extent));
-        let copied = self.to.pins.import(name, pin, &manifest, &proof).await?;
-        let now = copied.made.unwrap_or_default();
+        // Before it is looked at what is there: a collector may take that for garbage until then.
+        let begun = self.to.pins.import(name, &self.from.pins, pin, &manifest).await?;
+        let copied = tokio::select! {
+            biased;
+            copied = self.copy_all(pin, &manifest) => self.unless_damaged(name, &begun, copied).await?,
+            lost = keep_renewed(&self.to.pins, name, &begun.list) => return Err(lost.into()),
+        };
+        let proof = SnapshotProof::of(&manifest, copied.as_ref().map(ArchiveVersion::extent));
+        let (copied, now) = self.to.pins.verify(name, &begun.list, &proof).await?;
         let (floor, replaced) = (LogCursor::default(), BTreeSet::new());
         self.to.pins.drop_expired(&SnapshotRetention { keep_last, floor, now, replaced }).await?;
+        self.collect(&pin.generation, now).await;
         Ok(copied)
     }
 
-    /// A collector of an index would delete what only a copy needs.
-    async fn require_no_index(&self, pin: &IndexPin) -> Result<(), SnapshotError> {
-        let manifests = format!("{}/manifest", pin.generation);
-        match self.to.index.list(&manifests, None).try_next().await? {
-            Some(_) => Err(SnapshotError::CopyRefused { url: self.to.index.url().to_string() }),
-            None => Ok(()),
+    /// Everything that the snapshot holds. Gives the second archive.
+    async fn copy_all(&self, pin: &IndexPin, manifest: &Manifest) -> Result<Option<ArchiveVersion>, SnapshotError> {
+        self.copy_objects(manifest).await?;
+        let has_archive = pin.verified.as_ref().is_some_and(|proof| proof.archive.is_some());
+        if has_archive { self.copy_archive().await } else { Ok(None) }
+    }
+
+    /// What was copied. The pin of what is damaged is dropped: the next run begins again.
+    async fn unless_damaged<T>(
+        &self,
+        name: &str,
+        begun: &IndexPin,
+        copied: Result<T, SnapshotError>,
+    ) -> Result<T, SnapshotError> {
+        let is_damage =
+            |error: &SnapshotError| error.is_damage() || matches!(error, SnapshotError::ArchiveDamaged { .. });
+        if copied.as_ref().is_err_and(is_damage)
+            && begun.verified.is_none()
+            && let Err(error) = self.to.pins.drop_pin(name, &begun.owner, &begun.list).await
+        {
+            tracing::warn!(%error, name, "the pin of a copy that failed was not dropped; it is dropped after a day");
         }
+        copied
+    }
+
+    /// Deletes what no copy names any more. What stays takes room, and makes no copy worse.
+    async fn collect(&self, last: &Generation, now: StoreSecond) {
+        match self.collector.collect(last, now).await {
+            Ok(garbage) if garbage.failed > 0 => {
+                let url = self.to.index.url().as_str();
+                tracing::warn!(
+                    url,
+                    objects = garbage.failed,
+                    "objects that no copy names were not deleted; they take room; allow to delete there"
+                );
+            }
+            Ok(garbage) => tracing::debug!(?garbage, "what no copy names was deleted"),
+            Err(error) => {
+                tracing::warn!(
+                    error = error_chain(&error),
+                    "what no copy names was not deleted; the next copy tries again"
+                );
+            }
+        }
+    }
+
+    /// A collector of an index would delete what only a copy needs, whatever generation the index has come to.
+    async fn require_no_index(&self) -> Result<(), SnapshotError> {
+        let mut after = GENERATION_PREFIX.to_owned();
+        // Of each folder the first object alone: there may be many.
+        while let Some(object) = self.to.index.list("", Some(&after)).try_next().await? {
+            if !object.key.starts_with(GENERATION_PREFIX) {
+                break;
+            }
+            let Some((folder, _)) = object.key.split_once('/') else {
+                after = object.key;
+                continue;
+            };
+            if let Ok(generation) = folder.parse::<Generation>()
+                && IndexChain::has_records(&self.to.index, &generation).await?
+            {
+                return Err(SnapshotError::CopyRefused { url: self.to.index.url().to_string() });
+            }
+            // Behind every key of the folder: "0" follows "/".
+            after = format!("{folder}0");
+        }
+        Ok(())
     }
 
     async fn copy_objects(&self, manifest: &Manifest) -> Result<(), SnapshotError> {
         let total = manifest.totals.bytes;
         self.progress.send_replace(SnapshotProgress { step: SnapshotStep::CopyingObjects, done: 0, total });
         for (key, size, checksum) in pinned_objects(manifest) {
-            let there = self.to.index.head(key).await?;
-            if there.is_none_or(|there| there.size != size) {
-                self.copy_object(key, size).await?;
+            if !self.is_there(key, size, checksum).await? {
+                self.copy_object(key, size, checksum).await?;
+                prove_object(&self.to.index, key, size, checksum).await?;
             }
-            prove_object(&self.to.index, key, size, checksum).await?;
             self.progress.send_modify(|progress| progress.done += size);
         }
         Ok(())
     }
 
+    /// Whether the object was copied before, and can be read. One that is damaged is copied again.
+    async fn is_there(&self, key: &str, size: u64, checksum: &str) -> Result<bool, SnapshotError> {
+        if self.to.index.head(key).await?.is_none_or(|there| there.size != size) {
+            return Ok(false);
+        }
+        match prove_object(&self.to.index, key, size, checksum).await {
+            Ok(()) => Ok(true),
+            Err(SnapshotError::Damaged { key, why }) => {
+                tracing::warn!(key, why, "a copy is damaged; it is copied again");
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// Through a file: an object may be larger than memory.
-    async fn copy_object(&self, key: &str, size: u64) -> Result<(), SnapshotError> {
+    async fn copy_object(&self, key: &str, size: u64, checksum: &str) -> Result<(), SnapshotError> {
         let failed = |source: io::Error| {
             let path = std::env::temp_dir().display().to_string();
             SnapshotError::Engine(EngineError::Disk { path, source })
         };
-        let mut file = NamedTempFile::new().map_err(failed)?;
+        let (mut file, mut digest) = (NamedTempFile::new().map_err(failed)?, Sha256::new());
         for start in (0..size).step_by(usize::try_from(PIECE_BYTES).unwrap_or(usize::MAX)) {
             let piece = self.from.index.get_range(key, start..size.min(start + PIECE_BYTES)).await?;
+            digest.update(&piece);
             io::Write::write_all(&mut file, &piece).map_err(failed)?;
+        }
+        let found = hex::encode(digest.finalize());
+        if found != checksum {
+            let why = format!("its SHA-256 is {found}, the manifest says {checksum}");
+            return Err(SnapshotError::Damaged { key: self.from.index.url_of(key), why });
         }
         Ok(self.to.index.put_file(key, file.path()).await?)
     }
@@ -146,10 +240,10 @@ impl SnapshotCopier {
         }
         let total = source.operations;
         self.progress.send_replace(SnapshotProgress { step: SnapshotStep::ReadingArchive, done: 0, total });
-        let mut rows = self.from.archive.rows(source, seconds.clone());
-        let mut copies = self.to.archive.rows(there, seconds);
-        loop {
-            let (row, copy) = (rows.try_next().await?, copies.try_next().await?);
+        let rows = self.from.archive.rows(source, seconds.clone());
+        let copies = self.to.archive.rows(there, seconds);
+        let mut pairs = pin!(paired(rows, copies, SettledRecord::key, SettledRecord::key));
+        while let Some((row, copy)) = pairs.try_next().await? {
             if row != copy {
                 let shown = |row: Option<SettledRecord>| {
                     row.map_or("nothing".to_owned(), |row| {
@@ -158,11 +252,9 @@ impl SnapshotCopier {
                 };
                 return Err(self.differs(format!("it has {}, the archive {}", shown(copy), shown(row))));
             }
-            if row.is_none() {
-                return Ok(());
-            }
             self.progress.send_modify(|progress| progress.done += 1);
         }
+        Ok(())
     }
 
     /// Where both reach as far, they hold the same.

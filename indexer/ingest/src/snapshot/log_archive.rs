@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use tidemark_catalog::{ArchiveExtent, Generation, LogCursor, SetDigest};
 use tidemark_store::ObjectInfo;
+use tidemark_wal::Token;
 
 use super::error::SnapshotError;
 use crate::record::OperationRecord;
@@ -20,6 +21,13 @@ pub struct SettledRecord {
     pub record: OperationRecord,
     /// The descriptor's bytes where the record has only their digest; `None` also where they cannot be had any more.
     pub large_descriptor: Option<Bytes>,
+}
+
+impl SettledRecord {
+    /// By what the records of an archive are sorted.
+    pub(super) fn key(&self) -> (Token, u32) {
+        (self.record.token, self.record.op)
+    }
 }
 
 /// A committed version of an archive.

@@ -1,6 +1,6 @@
 //! Makes one snapshot: pins, archives, reads again, and only then marks the pin as verified.
 
-use std::{collections::BTreeSet, num::NonZeroUsize, ops::Range, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, num::NonZeroUsize, ops::Range, sync::Arc};
 
 use futures::StreamExt as _;
 use parking_lot::Mutex;
@@ -10,7 +10,7 @@ use tidemark_catalog::{
 };
 use tidemark_store::StoreSecond;
 use tidemark_wal::Log;
-use tokio::{sync::watch, time::sleep};
+use tokio::sync::watch;
 
 use super::{
     archive_proof::{ArchivePart, RowSums, prove_archive},
@@ -19,13 +19,12 @@ use super::{
     error::SnapshotError,
     log_archive::{ArchiveVersion, LogArchive},
     object_proof::prove_objects,
+    pin_renewal::keep_renewed,
     progress::{SnapshotProgress, SnapshotStep},
     settled_records::SettledRecords,
 };
 use crate::{engine::IndexEngine, mutants};
 
-/// How often the maker of a snapshot says that it still works on it: one that has not done so for a day is taken for ended.
-const RENEWAL_INTERVAL: Duration = Duration::from_hours(1);
 /// How often the archive is extended once more because another process extended it first.
 const MAX_EXTENSIONS: u32 = 16;
 
@@ -123,7 +122,7 @@ impl SnapshotMaker {
                 made = self.prove(&name, &pin, request.without_archive) => {
                     self.unless_damaged(&name, &pin, made).await?
                 }
-                lost = self.keep_renewed(&name, &pin.list) => return Err(lost.into()),
+                lost = keep_renewed(&self.pins, &name, &pin.list) => return Err(lost.into()),
             }
         };
         let ProvenPin { pin, now, archived, audit_overdue } = made;
@@ -158,20 +157,6 @@ impl SnapshotMaker {
         }
         wait_for_audit(&self.chain, &self.root, |done, total| self.report(SnapshotStep::AwaitingAudit, done, total))
             .await
-    }
-
-    /// Says every hour that the snapshot is being made. Ends if its pin is gone.
-    async fn keep_renewed(&self, name: &str, list: &str) -> CatalogError {
-        loop {
-            sleep(RENEWAL_INTERVAL).await;
-            match self.pins.renew(name, list).await {
-                Ok(()) => {}
-                Err(error @ (CatalogError::Rejected(_) | CatalogError::Unknown { .. })) => return error,
-                Err(error) => {
-                    tracing::warn!(%error, "the snapshot was not renewed; it is dropped after a day of this; retrying within the hour");
-                }
-            }
-        }
     }
 
     /// What was made. A pin of what cannot be read is dropped: the next run pins the index as it is then.
@@ -210,6 +195,7 @@ impl SnapshotMaker {
     /// Adds to the archive what it lacks of the settled operations.
     async fn extend(&self, manifest: &Manifest, settled: &SettledRecords) -> Result<ArchiveExtension, SnapshotError> {
         let up_to = LogCursor(mutants::archived_up_to(manifest.audited, manifest.cursor.second()));
+        let descriptors = DescriptorSource::new(&self.log, self.root.state().await?.schedule().as_ref());
         let mut archived = 0;
         for _ in 0..MAX_EXTENSIONS {
             let before = self.archive.latest().await?;
@@ -223,7 +209,7 @@ impl SnapshotMaker {
                 });
             }
             let written = Arc::new(Mutex::new(RowSums::default()));
-            match self.extend_once(settled, from..up_to, manifest, &written).await {
+            match self.extend_once((settled, &descriptors), from..up_to, manifest, &written).await {
                 Ok(version) => {
                     let written = *written.lock();
                     archived += written.operations;
@@ -242,7 +228,7 @@ impl SnapshotMaker {
 
     async fn extend_once(
         &self,
-        settled: &SettledRecords,
+        (settled, descriptors): (&SettledRecords, &DescriptorSource),
         seconds: Range<LogCursor>,
         manifest: &Manifest,
         written: &Arc<Mutex<RowSums>>,
@@ -250,7 +236,7 @@ impl SnapshotMaker {
         let (up_to, seconds) = (seconds.end, seconds.start.second()..seconds.end.second());
         let (sums, progress, total) = (written.clone(), self.progress.clone(), settled.estimate(&seconds));
         self.report(SnapshotStep::Archiving, 0, total);
-        let rows = settled.records(seconds, DescriptorSource::new(&self.log)).inspect(move |row| {
+        let rows = settled.records(seconds, descriptors.clone()).inspect(move |row| {
             let Ok(row) = row else { return };
             let mut sums = sums.lock();
             sums.insert(&row.record);

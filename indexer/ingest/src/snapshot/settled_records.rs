@@ -10,7 +10,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use roaring::RoaringTreemap;
 use tidemark_catalog::{Generation, Manifest, SegmentMeta};
 use tidemark_store::StoreSecond;
-use tidemark_wal::Outcome;
+use tidemark_wal::{Outcome, Token};
 
 use super::{
     descriptor_source::DescriptorSource,
@@ -42,6 +42,15 @@ pub(super) struct SettledPlace {
     /// Whether its entry could not be read so far. A later manifest may have it, and so an archive that was extended from that.
     pub(super) is_unread: bool,
 }
+
+impl SettledPlace {
+    pub(super) fn key(&self) -> (Token, u32) {
+        (self.place.token, self.place.op)
+    }
+}
+
+/// An operation that stands, and its record.
+pub(super) type PlacedRecord = (SettledPlace, OperationRecord);
 
 /// Which operations of a manifest are settled: each of the seconds that stands, in an entry none of whose operations is unreadable.
 ///
@@ -101,11 +110,21 @@ impl SettledRecords {
         slices.map_ok(|slice| stream::iter(slice.into_iter().map(Ok::<_, EngineError>))).try_flatten()
     }
 
-    /// The settled operations of `seconds` with their places, by (token, op).
+    /// The operations of `seconds` that stand, settled or not, with their records, by (token, op).
     pub(super) fn placed_records(
         &self,
         seconds: Range<StoreSecond>,
-    ) -> impl futures::Stream<Item = Result<(SettledPlace, OperationRecord), EngineError>> + Send + use<> {
+    ) -> impl futures::Stream<Item = Result<PlacedRecord, EngineError>> + Send + use<> {
+        self.read_slices(self.standing_slices(seconds))
+    }
+
+    fn read_slices<S>(
+        &self,
+        slices: S,
+    ) -> impl futures::Stream<Item = Result<PlacedRecord, EngineError>> + Send + use<S>
+    where
+        S: futures::Stream<Item = Result<Vec<SettledPlace>, EngineError>> + Send,
+    {
         let this = self.clone();
         let read = move |slice: Vec<SettledPlace>| {
             let batches =
@@ -113,12 +132,12 @@ impl SettledRecords {
             stream::try_unfold(batches, RecordBatches::next)
                 .map_ok(|batch| stream::iter(batch.into_iter().map(Ok::<_, EngineError>)))
         };
-        self.slices(seconds).map_ok(read).try_flatten().try_flatten()
+        slices.map_ok(read).try_flatten().try_flatten()
     }
 
     /// The settled operations of `seconds` with all bytes that there are of them, by (token, op).
     pub(super) fn records(&self, seconds: Range<StoreSecond>, descriptors: DescriptorSource) -> SettledStream {
-        let records = self.placed_records(seconds).map_ok(|(_, record)| record);
+        let records = self.read_slices(self.settled_slices(seconds)).map_ok(|(_, record)| record);
         let generation = self.generation.clone();
         let with_descriptor = move |record: OperationRecord| {
             let (descriptors, generation) = (descriptors.clone(), generation.clone());
@@ -134,7 +153,7 @@ impl SettledRecords {
         records.map_err(SnapshotError::from).and_then(with_descriptor).boxed()
     }
 
-    fn slices(
+    fn settled_slices(
         &self,
         seconds: Range<StoreSecond>,
     ) -> impl futures::Stream<Item = Result<Vec<SettledPlace>, EngineError>> + Send + use<> {
@@ -236,7 +255,7 @@ struct RecordBatches {
 
 impl RecordBatches {
     /// The next records, which follow one another in one segment.
-    async fn next(mut self) -> Result<Option<(Vec<(SettledPlace, OperationRecord)>, Self)>, EngineError> {
+    async fn next(mut self) -> Result<Option<(Vec<PlacedRecord>, Self)>, EngineError> {
         let Some(SettledPlace { place: first, .. }) = self.places.front().copied() else { return Ok(None) };
         let segment = self.records.segment_of(first.seq).ok_or_else(|| missing(&first))?.clone();
         let follows =
@@ -277,7 +296,7 @@ mod tests {
     use sha2::{Digest as _, Sha256};
     use tidemark_catalog::{Generation, RecordCounts, SetDigest, SidecarMeta};
     use tidemark_store::Store;
-    use tidemark_wal::{Log, Token};
+    use tidemark_wal::Log;
 
     use super::*;
     use crate::{engine::RecordMarks, engine::SegmentFile, model_engine::ModelEngine};
@@ -382,11 +401,14 @@ mod tests {
                     .filter(|record| seconds.contains(&record.token.second()) && !unreadable(record.token))
                     .cloned()
                     .collect();
-                let descriptors = DescriptorSource::new(&Log::over(store, Vec::new()));
+                let descriptors = DescriptorSource::new(&Log::over(store, Vec::new()), None);
                 let read: Vec<_> = settled.records(seconds.clone(), descriptors).try_collect().await.unwrap();
                 let read: Vec<_> = read.into_iter().map(|settled| settled.record).collect();
                 prop_assert_eq!(&read, &wanted);
                 let places: Vec<_> = settled.places(seconds.clone()).try_collect().await.unwrap();
+                let placed: Vec<_> = settled.placed_records(seconds.clone()).try_collect().await.unwrap();
+                prop_assert!(placed.iter().all(|(place, record)| place.place.seq == record.seq));
+                prop_assert_eq!(placed.iter().map(|(place, _)| *place).collect::<Vec<_>>(), places.clone());
                 let all = standing.values().filter(|record| seconds.contains(&record.token.second()));
                 prop_assert_eq!(
                     places.iter().map(|one| (one.place.seq, one.is_unread)).collect::<Vec<_>>(),

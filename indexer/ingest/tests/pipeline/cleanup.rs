@@ -1,16 +1,30 @@
 //! Clean-ups of a log that a real ingest has indexed, with a model of an archive.
 
-use std::{collections::BTreeSet, num::NonZeroUsize, time::Duration};
+use std::{
+    collections::BTreeSet,
+    num::NonZeroUsize,
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use futures::TryStreamExt as _;
-use tidemark_catalog::{CatalogError, LogCursor, TransactionRejected};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _};
+use tidemark_catalog::{ArchiveExtent, CatalogError, Generation, LogCursor, TransactionRejected};
 use tidemark_ingest::{
-    FindingSeverity, OutcomeSelection, VerifyCheck, VerifyFinding, VerifyObserver,
+    FindingSeverity, IngestOptions, ObjectBytes, OutcomeSelection, VerifyCheck, VerifyFinding, VerifyObserver,
     cleanup::{CleanupError, CleanupReport, CleanupRequest, CleanupRules, HoldReason},
-    snapshot::{LogArchive as _, SnapshotRequest},
+    snapshot::{
+        ArchiveObjects, ArchiveReport, ArchiveVersion, LogArchive, SettledRecord, SettledStream, SnapshotError,
+        SnapshotRequest,
+    },
 };
 use tidemark_store::StoreSecond;
-use tidemark_wal::Token;
+use tidemark_wal::{Outcome, Token};
 use tokio::time::timeout;
 
 use crate::{
@@ -243,6 +257,167 @@ async fn a_store_that_deletes_nothing_at_all_ends_the_cleanup() {
     let report = clean(&world).await.unwrap();
     assert_eq!((report.deletion.deleted, entries(&world).len()), (0, 605));
     assert!(report.deletion.stopped.is_some_and(|why| why.contains("in a row")));
+}
+
+/// Of two entries that name a label the second one moved it, is archived and leaves the log; the first one could not be read until then.
+#[tokio::test(start_paused = true)]
+async fn what_can_be_read_after_a_cleanup_takes_no_version_of_a_label_that_an_entry_which_is_gone_may_have_written() {
+    let world = IngestWorld::new(small_batches()).await;
+    let at = |second: u64| world.bucket.now().before(Duration::from_secs(30_000 - second));
+    let (crashed, moving) = {
+        let crashed = world.append(at(0), &EntryDraft::label("v1"));
+        (crashed, world.append(at(3), &EntryDraft::label("v1")))
+    };
+    world.move_label("v1", at(4));
+    // Beside them one that moved another label, of which nobody else knows anything.
+    let alone = world.append(at(50), &EntryDraft::label("v2"));
+    world.move_label("v2", at(51));
+    let absent = world.append(at(60), &EntryDraft::label("v3"));
+    for number in 0..10 {
+        world.append(at(100 + number), &EntryDraft::entity(number));
+    }
+    for unread in [crashed, alone, absent] {
+        world.bucket.spoil(Some((&unread.to_string(), BadRead::Refused)));
+    }
+    world.run_for(10 * MINUTE).await;
+    assert_eq!(world.outcomes().await[&moving], [Outcome::Committed]);
+    snapshot(&world).await;
+    world.report_keeps().await;
+    assert_eq!(clean(&world).await.unwrap().deletion.deleted, 11);
+    assert_eq!(entries(&world), [crashed, alone, absent].into());
+    world.bucket.spoil(None);
+    world.run_for(5 * MINUTE).await;
+    let outcomes = world.outcomes().await;
+    assert_eq!(outcomes[&crashed], [Outcome::Unknown], "the version is the other one's");
+    assert_eq!(outcomes[&moving], [Outcome::Committed]);
+    assert_eq!(outcomes[&alone], [Outcome::Unknown], "whether another one moved it is not known any more");
+    assert_eq!(outcomes[&absent], [Outcome::Aborted], "nobody moved it");
+    world.check().await;
+    let summary = world.verifier(OutcomeSelection::All).run(&DamageWatch).await.unwrap();
+    assert_eq!(summary.unverified, 0);
+}
+
+/// Entries under a legal hold, more of them than are deleted at once, before others that may go.
+#[tokio::test(start_paused = true)]
+async fn entries_that_a_lock_holds_keep_no_later_one_in_the_log() {
+    let world = IngestWorld::new(IngestOptions::default()).await;
+    let locked: BTreeSet<Token> =
+        (0..1100).map(|number| world.append(world.ago(3_000_000), &EntryDraft::entity(number))).collect();
+    let free: BTreeSet<Token> =
+        (0..40).map(|number| world.append(world.ago(30_000), &EntryDraft::entity(number))).collect();
+    world.append(world.ago(100), &EntryDraft::entity(1));
+    world.run_for(10 * MINUTE).await;
+    snapshot(&world).await;
+    world.report_keeps().await;
+    let (first, last) = (locked.first().unwrap().to_string(), locked.last().unwrap().to_string());
+    let common = first.chars().zip(last.chars()).take_while(|(one, other)| one == other).count();
+    let held = format!("log/{}", &first[..common]);
+    assert!(free.iter().all(|token| !format!("log/{token}").starts_with(&held)));
+    world.bucket.spoil_deletions(Some((&held, BadDeletion::Locked)));
+    for deleted in [40, 0] {
+        let report = clean(&world).await.unwrap();
+        assert_eq!((report.deletion.deleted, &report.deletion.stopped), (deleted, &None));
+        assert_eq!(report.deletion.held[&HoldReason::Locked], 1100);
+        assert!(report.deletion.named.iter().any(|held| locked.contains(&held.key.parse().unwrap())));
+        assert!(entries(&world).is_disjoint(&free) && entries(&world).is_superset(&locked));
+    }
+    // A store that fails ends it all the same, beside those that are locked.
+    world.bucket.spoil_deletions(Some(("log/", BadDeletion::Fails)));
+    assert!(clean(&world).await.unwrap().deletion.stopped.is_some());
+}
+
+/// The descriptors of an archive's rows, counted as long as they are held.
+#[derive(Clone, Default)]
+struct HeldDescriptors {
+    held: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+}
+
+struct HeldDescriptor(HeldDescriptors);
+
+impl HeldDescriptors {
+    fn new_descriptor(&self) -> Bytes {
+        let held = self.held.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most.fetch_max(held, Ordering::Relaxed);
+        Bytes::from_owner(HeldDescriptor(self.clone()))
+    }
+}
+
+impl AsRef<[u8]> for HeldDescriptor {
+    fn as_ref(&self) -> &[u8] {
+        b"id: b"
+    }
+}
+
+impl Drop for HeldDescriptor {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An archive each row of which has a descriptor.
+struct DescribedArchive {
+    archive: Arc<dyn LogArchive>,
+    descriptors: HeldDescriptors,
+}
+
+#[async_trait]
+impl LogArchive for DescribedArchive {
+    fn url(&self) -> String {
+        self.archive.url()
+    }
+
+    async fn remembered_version(&self, extent: &ArchiveExtent) -> Result<Option<ArchiveVersion>, SnapshotError> {
+        self.archive.remembered_version(extent).await
+    }
+
+    async fn latest(&self) -> Result<Option<ArchiveVersion>, SnapshotError> {
+        self.archive.latest().await
+    }
+
+    async fn version(&self, number: u64) -> Result<Option<ArchiveVersion>, SnapshotError> {
+        self.archive.version(number).await
+    }
+
+    async fn extend(
+        &self,
+        rows: SettledStream,
+        up_to: LogCursor,
+        generation: &Generation,
+    ) -> Result<ArchiveVersion, SnapshotError> {
+        self.archive.extend(rows, up_to, generation).await
+    }
+
+    fn rows(&self, version: &ArchiveVersion, seconds: Range<LogCursor>) -> SettledStream {
+        let descriptors = self.descriptors.clone();
+        let described = move |mut row: SettledRecord| {
+            row.record.descriptor_body = Some(ObjectBytes(descriptors.new_descriptor()));
+            row
+        };
+        self.archive.rows(version, seconds).map_ok(described).boxed()
+    }
+
+    async fn verify(&self, version: &ArchiveVersion) -> Result<ArchiveReport, SnapshotError> {
+        self.archive.verify(version).await
+    }
+
+    fn leaks(&self, version: &ArchiveVersion) -> ArchiveObjects {
+        self.archive.leaks(version)
+    }
+}
+
+/// An entry may be small and its descriptors large: a batch of a thousand entries holds none of them.
+#[tokio::test(start_paused = true)]
+async fn a_cleanup_holds_the_descriptors_of_one_entry_at_a_time() {
+    let world = archived_world(300).await;
+    let (mut executor, descriptors) = (world.cleanup_executor().await, HeldDescriptors::default());
+    executor.archive = Arc::new(DescribedArchive { archive: executor.archive, descriptors: descriptors.clone() });
+    let report = executor.run(&request()).await.unwrap();
+    assert_eq!(report.deletion.deleted, 300);
+    // The rows of an entry, and the one behind them.
+    let most = descriptors.most.load(Ordering::Relaxed);
+    assert!((1..=3).contains(&most), "{most} descriptors at once");
+    assert_eq!(descriptors.held.load(Ordering::Relaxed), 0);
 }
 
 /// A process that ends at any of its requests: what is gone is in the archive and below the floor, and the next one does the rest.

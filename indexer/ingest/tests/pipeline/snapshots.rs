@@ -1,14 +1,18 @@
 //! Snapshots of an index that a real ingest writes, with a model of an archive.
 
-use std::{collections::BTreeMap, num::NonZeroUsize, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroUsize,
+    time::Duration,
+};
 
 use futures::TryStreamExt as _;
-use tidemark_catalog::{CatalogError, Generation, LogCursor, SNAPSHOT_OWNER};
+use tidemark_catalog::{CatalogError, Generation, IndexPin, LogCursor, SNAPSHOT_OWNER, SnapshotRetention};
 use tidemark_crds::Reason;
 use tidemark_ingest::{
     IngestOptions, OperationRecord, ToCause as _,
     snapshot::{
-        LogArchive as _, SettledRecord, SnapshotError, SnapshotMaker, SnapshotProgress, SnapshotReport,
+        LogArchive as _, SettledRecord, SnapshotCopier, SnapshotError, SnapshotMaker, SnapshotProgress, SnapshotReport,
         SnapshotRequest, SnapshotStep, model_archive::ModelArchive,
     },
 };
@@ -509,10 +513,189 @@ async fn a_copy_follows_its_snapshots_and_what_is_damaged_there_is_found() {
     copier.copy(&report.name, &report.pin, None).await.unwrap();
     let body = world.bucket.remove(&key);
     world.bucket.plant(&key, vec![b' '; body.len()], world.ago(0));
+    // It is copied again.
     let later = snapshot(&world).await;
-    let refused = copier.copy(&later.name, &later.pin, None).await.unwrap_err();
+    copier.copy(&later.name, &later.pin, None).await.unwrap();
+    assert_eq!(world.bucket.body(&key), body);
+    // What cannot be mended since it is damaged at its source too is told.
+    let source = key.replace("copy/", "index/");
+    for key in [&key, &source] {
+        world.bucket.plant(key, vec![b' '; body.len()], world.ago(0));
+    }
+    let refused = copier.copy("again", &later.pin, None).await.unwrap_err();
     assert!(matches!(refused, SnapshotError::Damaged { .. }), "{refused}");
-    assert!(!copier.to.pins.register().await.unwrap().pins.contains_key(&later.name));
+    assert!(!copier.to.pins.register().await.unwrap().pins.contains_key("again"));
+    // A good copy is not replaced by what is damaged at its source.
+    world.bucket.plant(&key, body.clone(), world.ago(0));
+    copier.copy("again", &later.pin, None).await.unwrap();
+    assert_eq!(world.bucket.body(&key), body);
+}
+
+/// The objects of the copy `pin` in the second store, each of which is there as it is in the first manifest that named it.
+async fn objects_of_copy(world: &IngestWorld, copier: &SnapshotCopier, pin: &IndexPin) -> BTreeSet<String> {
+    let held = copier.to.pins.read_list(pin).await.unwrap();
+    let segments = held.segments.iter().map(|segment| (&segment.key, &segment.checksum));
+    let sidecars = held.sidecars.iter().map(|sidecar| (&sidecar.key, &sidecar.checksum));
+    for (key, checksum) in segments.chain(sidecars) {
+        let key = format!("copy/{key}");
+        assert!(world.bucket.keys().contains(&key), "{key} is gone");
+        assert_eq!(hex::encode(<sha2::Sha256 as sha2::Digest>::digest(world.bucket.body(&key))), *checksum);
+    }
+    held.objects().map(|key| format!("copy/{key}")).collect()
+}
+
+/// The objects of all copies that are verified, each of which is whole.
+async fn objects_of_copies(world: &IngestWorld, copier: &SnapshotCopier) -> BTreeSet<String> {
+    let mut objects = BTreeSet::new();
+    for (_, pin, _) in copier.to.pins.register().await.unwrap().snapshots() {
+        objects.extend(objects_of_copy(world, copier, pin).await);
+    }
+    objects
+}
+
+/// The segments and sidecars in the second store, whatever they are.
+fn objects_there(world: &IngestWorld) -> BTreeSet<String> {
+    let keys = world.bucket.keys().into_iter();
+    keys.filter(|key| key.starts_with("copy/g1/segment/") || key.starts_with("copy/g1/sidecar/")).collect()
+}
+
+/// Snapshots of an index that was compacted between them: the first one's objects and the second one's are different ones.
+async fn compacted_world() -> (IngestWorld, SnapshotReport, SnapshotReport) {
+    let world = audited_world().await;
+    let first = snapshot(&world).await;
+    world.compact_all(&world.manifest().await).await;
+    let second = snapshot(&world).await;
+    (world, first, second)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_store_keeps_no_object_that_no_copy_there_names_any_more() {
+    let (world, first, second) = compacted_world().await;
+    let (copier, archive) = world.snapshot_copier().await;
+    let pin = copier.copy(&first.name, &first.pin, None).await.unwrap();
+    let old = objects_of_copy(&world, &copier, &pin).await;
+    let keep_one = NonZeroUsize::new(1);
+    copier.copy(&second.name, &second.pin, keep_one).await.unwrap();
+    assert_eq!(copier.to.pins.register().await.unwrap().pins.len(), 1);
+    assert!(old.is_subset(&objects_there(&world)), "they are young");
+    let others = [
+        "copy/g1/segment/readme",
+        "copy/g1/sidecar/00000000000000000001-x",
+        "copy/g1/other/00000000000000000001-0123456789abcdef0123456789abcdef",
+        "copy/00000000000000000001-0123456789abcdef0123456789abcdef",
+    ];
+    others.iter().for_each(|key| world.bucket.plant(key, "another program's", world.ago(9_000_000)));
+    world.pass(Duration::from_hours(25)).await;
+    let third = snapshot(&world).await;
+    copier.copy(&third.name, &third.pin, keep_one).await.unwrap();
+    assert!(old.is_subset(&objects_there(&world)), "the first store still pins them: they may be copied again");
+    // The retention of the first store drops its snapshots, too.
+    let request = SnapshotRequest { keep_last: keep_one, ..SnapshotRequest::default() };
+    let fourth = world.snapshot_maker().await.0.make(&request).await.unwrap();
+    let archived = world.bucket.kept("copy/archive/");
+    copier.copy(&fourth.name, &fourth.pin, keep_one).await.unwrap();
+    let named = objects_of_copies(&world, &copier).await;
+    let others: BTreeSet<String> = others[..2].iter().map(|key| (*key).to_owned()).collect();
+    assert_eq!(objects_there(&world), named.union(&others).cloned().collect());
+    // Both manifests name the sidecars.
+    assert!(!old.is_subset(&named));
+    assert_eq!(world.bucket.kept("copy/archive/"), archived);
+    assert_eq!(rows(&archive).await, rows(&world.snapshot_maker().await.1).await);
+}
+
+/// Garbage of copies that are gone, two days old, and all objects of `held` as an earlier copy that ended has left them.
+fn plant_old_objects(world: &IngestWorld, held: &BTreeSet<String>) -> BTreeSet<String> {
+    let old = world.ago(200_000);
+    for key in held {
+        world.bucket.plant(key, world.bucket.body(&key.replacen("copy/", "index/", 1)), old);
+    }
+    let name = |number: u64| format!("copy/g1/segment/00000000000000000001-{number:032x}");
+    let garbage: BTreeSet<String> = (0..3).map(name).collect();
+    garbage.iter().for_each(|key| world.bucket.plant(key, "garbage", old));
+    garbage
+}
+
+fn forget_copies(world: &IngestWorld) {
+    let keys = world.bucket.keys().into_iter();
+    keys.filter(|key| key.starts_with("copy/")).for_each(|key| world.bucket.forget(&key));
+}
+
+/// The objects that a copy of the snapshot `pin` has.
+async fn objects_wanted(copier: &SnapshotCopier, pin: &IndexPin) -> BTreeSet<String> {
+    let held = copier.from.pins.read_list(pin).await.unwrap();
+    held.objects().map(|key| format!("copy/{key}")).collect()
+}
+
+/// The process ends at any of its requests while it copies, drops and deletes: nothing is deleted that a copy needs, and the next one
+/// deletes the rest.
+#[tokio::test(start_paused = true)]
+async fn garbage_of_copies_is_deleted_after_a_crash_at_any_request() {
+    let (world, first, second) = compacted_world().await;
+    let mut ended = 0;
+    for request in 0.. {
+        forget_copies(&world);
+        let (copier, _) = world.snapshot_copier().await;
+        let old = objects_wanted(&copier, &first.pin).await;
+        let garbage = plant_old_objects(&world, &old);
+        world.bucket.die_at(Some(world.bucket.requests() + request));
+        let copied = timeout(MINUTE, copier.copy(&second.name, &second.pin, NonZeroUsize::new(1))).await;
+        world.bucket.die_at(None);
+        objects_of_copies(&world, &copier).await;
+        assert!(old.is_subset(&objects_there(&world)), "request {request}: the first store still has their snapshot");
+        if let Ok(copied) = copied {
+            copied.unwrap();
+            assert!(garbage.is_disjoint(&objects_there(&world)));
+            break;
+        }
+        ended += 1;
+        world.pass(Duration::from_hours(25)).await;
+        let (again, _) = world.snapshot_copier().await;
+        again.copy(&second.name, &second.pin, NonZeroUsize::new(1)).await.unwrap();
+        objects_of_copies(&world, &again).await;
+        assert!(garbage.is_disjoint(&objects_there(&world)), "request {request}");
+    }
+    assert!(ended > 30, "{ended} requests only");
+}
+
+/// One copier finds the objects of its snapshot there, old and named by no copy, while another one collects, and while the first store
+/// drops that snapshot or keeps it: however their requests fall, each copy that is verified is whole.
+#[tokio::test(start_paused = true)]
+async fn a_copier_and_a_collector_at_once_leave_no_copy_that_lacks_an_object() {
+    let (mut copied, mut refused) = (0, 0);
+    for begin in (0..1200).step_by(79) {
+        let (world, first, second) = compacted_world().await;
+        let (copier, _) = world.snapshot_copier().await;
+        let (collecting, _) = world.snapshot_copier().await;
+        let old = objects_wanted(&copier, &first.pin).await;
+        let garbage = plant_old_objects(&world, &old);
+        let (maker, _) = world.snapshot_maker().await;
+        world.bucket.slow(Duration::from_millis(20));
+        let drop_and_collect = async {
+            world.pass(Duration::from_millis(begin * 5)).await;
+            // Only the second one stays in the first store.
+            let now = world.bucket.now();
+            let (keep_last, replaced) = (NonZeroUsize::new(1), BTreeSet::new());
+            let retention = SnapshotRetention { keep_last, floor: LogCursor::default(), now, replaced };
+            maker.pins.drop_expired(&retention).await.unwrap();
+            collecting.copy(&second.name, &second.pin, None).await.unwrap();
+        };
+        let (first_copy, ()) = tokio::join!(copier.copy(&first.name, &first.pin, None), drop_and_collect);
+        world.bucket.slow(Duration::ZERO);
+        objects_of_copies(&world, &copier).await;
+        assert!(garbage.is_disjoint(&objects_there(&world)), "{begin}");
+        let register = copier.to.pins.register().await.unwrap();
+        assert!(register.snapshots().iter().any(|(name, ..)| *name == second.name));
+        match first_copy {
+            Ok(_) => copied += 1,
+            Err(error) => {
+                // Its pin was dropped, and the list of that perhaps.
+                assert!(matches!(error, SnapshotError::Chain(_)), "{begin}: {error}");
+                assert!(!register.pins.contains_key(&first.name));
+                refused += 1;
+            }
+        }
+    }
+    assert!(copied > 2 && refused > 0, "{copied} copied, {refused} refused: one of both was not tried");
 }
 
 /// A copying process ends between its commit to the second archive and the reading of that: the next one reads it.
@@ -555,8 +738,16 @@ async fn nothing_is_copied_to_an_index() {
     let world = audited_world().await;
     let report = snapshot(&world).await;
     let (copier, _) = world.snapshot_copier().await;
-    world.bucket.plant("copy/g1/manifest/00000000000000000001", "a manifest", world.ago(0));
-    let refused = copier.copy(&report.name, &report.pin, None).await.unwrap_err();
-    assert!(matches!(refused, SnapshotError::CopyRefused { .. }) && refused.is_refusal(), "{refused}");
-    assert_eq!(world.bucket.keys().iter().filter(|key| key.starts_with("copy/")).count(), 1);
+    // One that has come to any generation by now.
+    for generation in ["g1", "g2", "g10", "g777"] {
+        let manifest = format!("copy/{generation}/manifest/00000000000000000001");
+        // Beside it what a copy has.
+        let others = ["copy/archive/x", "copy/g1/segment/x", "copy/g3/sidecar/x", "copy/readme", "copy/snapshots/x"];
+        others.iter().for_each(|key| world.bucket.plant(key, "another", world.ago(0)));
+        world.bucket.plant(&manifest, "a manifest", world.ago(0));
+        let refused = copier.copy(&report.name, &report.pin, None).await.unwrap_err();
+        assert!(matches!(refused, SnapshotError::CopyRefused { .. }) && refused.is_refusal(), "{refused}");
+        assert_eq!(world.bucket.keys().iter().filter(|key| key.starts_with("copy/")).count(), 1 + others.len());
+        world.bucket.forget(&manifest);
+    }
 }

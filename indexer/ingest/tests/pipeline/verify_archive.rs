@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tidemark_ingest::{ArchiveFigures, FindingSeverity, OutcomeSelection, VerifyCheck, snapshot::SnapshotRequest};
 use tidemark_store::StoreSecond;
+use tidemark_wal::Outcome;
 
 use crate::{
     MINUTE,
@@ -209,6 +210,47 @@ async fn an_entry_that_could_not_be_read_when_it_was_archived_is_not_missed() {
     let found = VerifyRun::all(&world).await;
     assert!(found.is_sound(), "{:#?}", found.findings);
     assert_eq!(found.summary.archive.unwrap().operations, 30);
+}
+
+/// A verification reads objects for hours before it comes to the archive. Meanwhile an entry that its manifest could not read is decided
+/// and archived.
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_the_manifest_could_not_read_may_be_in_the_archive() {
+    let world = IngestWorld::new(small_batches()).await;
+    for number in 0..30 {
+        world.append(world.ago(30_000 - 2 * number), &EntryDraft::entity(number));
+    }
+    let bad = world.append(world.ago(29_985), &EntryDraft::group(&[70, 71]));
+    world.bucket.spoil(Some((&bad.to_string(), BadRead::Refused)));
+    world.run_for(10 * MINUTE).await;
+    let of_index = || world.bucket.keys().into_iter().filter(|key| key.starts_with("index/g1/"));
+    let before: Vec<_> = of_index().map(|key| (world.bucket.body(&key), world.bucket.time(&key), key)).collect();
+    world.bucket.spoil(None);
+    world.run_for(Duration::from_hours(2)).await;
+    assert_eq!(world.outcomes().await[&bad], [Outcome::Committed; 2]);
+    snapshot(&world).await;
+    // The verification has the manifest of before.
+    of_index().for_each(|key| world.bucket.forget(&key));
+    before.into_iter().for_each(|(body, time, key)| world.bucket.plant(&key, body, time));
+    assert_eq!(world.outcomes().await[&bad], [Outcome::Unreadable]);
+    for selection in selections() {
+        let found = VerifyRun::of(&world, selection).await;
+        assert_eq!(archive_damage(&found).as_slice(), &[""; 0], "{selection:?}: {:#?}", found.findings);
+        let figures = found.summary.archive.unwrap();
+        assert_eq!((figures.operations, figures.differ), (32, 0));
+        if selection == OutcomeSelection::All {
+            assert_eq!(figures.compared, 30, "what is not decided here is not compared");
+        }
+    }
+    // What only the archive has of another entry is damage all the same.
+    let file = data_file(&world);
+    let text = String::from_utf8(world.bucket.remove(&file).to_vec()).unwrap();
+    let other = tidemark_wal::Token::from_parts(bad.second(), [255; 16]).to_string();
+    world.bucket.plant(&file, text.replace(&bad.to_string(), &other), world.ago(0));
+    let found = VerifyRun::all(&world).await;
+    let only_archived =
+        archive_damage(&found).into_iter().filter(|said| said.contains("in the archive and not in the index"));
+    assert_eq!(only_archived.count(), 2, "{:#?}", found.findings);
 }
 
 /// What may be gone from the log has to be in the archive that the log's floor names.

@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use futures::TryStreamExt as _;
 use serde_json::{Value, json};
 use tidemark_catalog::{
-    ArchiveExtent, CatalogError, CleanupChain, CompactionResult, Generation, IndexChain, IndexOwner, IndexRegistration,
-    IndexTotals, LogCursor, LogId, Manifest, ObjectKind, ObjectName, PinChain, PublishRequest, RootChain, RootState,
-    SegmentMeta, WriterIdentity,
+    ArchiveExtent, CatalogError, CleanupChain, CompactionResult, CopyCollector, Generation, IndexChain, IndexOwner,
+    IndexRegistration, IndexTotals, LogCursor, LogId, Manifest, ObjectKind, ObjectName, PinChain, PublishRequest,
+    RootChain, RootState, SegmentMeta, WriterIdentity,
 };
 use tidemark_store::{Entropy, Store, StoreClock, StoreSecond};
 use tidemark_wal::{Log, LogParameters, Outcome, Token};
@@ -295,7 +295,8 @@ impl IngestWorld {
             (SnapshotPlace { index, pins, archive: Arc::new(archive.clone()) }, archive)
         };
         let ((from, _), (to, archive)) = (place(self.bucket.store("index")), place(self.bucket.store("copy")));
-        (SnapshotCopier { from, to, progress: watch::Sender::default() }, archive)
+        let collector = CopyCollector::new(&from.index, &to.index, &id, self.entropy.clone());
+        (SnapshotCopier { from, to, collector, progress: watch::Sender::default() }, archive)
     }
 
     pub(crate) fn start(&self) -> RunningIngest {

@@ -189,7 +189,7 @@ impl DescriptorReader {
 impl DescriptorLookup {
     /// Keeps the content while there is `room` for it among those of its entry.
     pub(super) fn keep_content(&mut self, room: &mut u64, memory: &MemoryShare) {
-        let bytes = self.content_bytes() + self.body_bytes();
+        let bytes = self.kept_bytes();
         if let Some(left) = room.checked_sub(bytes) {
             *room = left;
         } else {
@@ -205,6 +205,11 @@ impl DescriptorLookup {
 
     fn is_too_large(&self) -> bool {
         self.content_bytes() > MAX_ENTRY_CONTENT_BYTES
+    }
+
+    /// What is charged for the content that it has.
+    pub(super) fn kept_bytes(&self) -> u64 {
+        self.content_bytes() + self.body_bytes()
     }
 
     /// What the parsed content takes.

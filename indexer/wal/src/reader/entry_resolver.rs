@@ -1,5 +1,7 @@
 //! What an entry announces, with the descriptors that it names and the outcome.
 
+use std::sync::Arc;
+
 use futures::{FutureExt as _, StreamExt as _, TryStreamExt as _, future::BoxFuture, stream};
 use tokio::sync::Semaphore;
 
@@ -7,6 +9,7 @@ use super::{
     descriptor_lookup::{DescriptorLookup, DescriptorQuery, DescriptorReader, EntryMemory, MAX_ENTRY_CONTENT_BYTES},
     file_lists::FileListReader,
     label_resolver::LabelResolver,
+    log_floor::LogFloorSource,
     memory_budget::MemoryShare,
     resolved_entry::{ResolvedEntry, ResolvedOperation, malformed},
 };
@@ -43,6 +46,10 @@ impl EntryResolver {
 
     pub(super) fn with_file_names(self, wanted: bool) -> Self {
         Self { reads_file_names: wanted, ..self }
+    }
+
+    pub(super) fn with_floor(self, floor: Arc<dyn LogFloorSource>) -> Self {
+        Self { labels: self.labels.with_floor(floor), ..self }
     }
 
     pub(super) async fn resolve(

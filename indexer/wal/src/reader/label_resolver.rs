@@ -13,6 +13,7 @@ use super::{
     label_index::LabelEntry,
     label_versions::{LabelVersionReader, LabelVersions, VersionError, VersionRange, VersionRead},
     labels::{LabelLookahead, LabelWindow},
+    log_floor::LogFloorSource,
     memory_budget::MemoryShare,
     version_assignment::{VersionAssignment, is_overtaken},
 };
@@ -35,6 +36,8 @@ pub(super) struct LabelResolver {
     descriptors: DescriptorReader,
     versions: LabelVersionReader,
     lookahead: Arc<LabelLookahead>,
+    /// `None`: nothing of the log was deleted that comes after the entries that are decided.
+    floor: Option<Arc<dyn LogFloorSource>>,
 }
 
 impl LabelResolver {
@@ -44,12 +47,38 @@ impl LabelResolver {
         versions: LabelVersionReader,
         lookahead: LabelLookahead,
     ) -> Self {
-        Self { log: log.clone(), descriptors: descriptors.clone(), versions, lookahead: Arc::new(lookahead) }
+        let (log, descriptors, lookahead) = (log.clone(), descriptors.clone(), Arc::new(lookahead));
+        Self { log, descriptors, versions, lookahead, floor: None }
+    }
+
+    pub(super) fn with_floor(self, floor: Arc<dyn LogFloorSource>) -> Self {
+        Self { floor: Some(floor), ..self }
     }
 
     /// Looks for what the operation on a label wrote that has no marker, in the likely store first; one that has a version of it
     /// ends the search.
     pub(super) async fn find(
+        &self,
+        wanted: DescriptorQuery<'_>,
+        memory: EntryMemory<'_>,
+    ) -> Result<DescriptorLookup, StoreError> {
+        let found = self.find_listed(wanted, memory).await?;
+        let Some(seen) = found.observation.as_ref().filter(|seen| seen.evidence == Some(Evidence::Timed)) else {
+            return Ok(found);
+        };
+        // After the log was listed: what was not there by then lies below this floor. Entries below the floor that are there still
+        // compete as ever, so that one which gets no version beside them gets none beside all.
+        match &self.floor {
+            Some(floor) if wanted.token.second() < floor.floor().await? => {
+                memory.share.release(found.kept_bytes());
+                Ok(DescriptorLookup { answered: found.answered, ..unknown_version(&seen.key, seen.time) })
+            }
+            _ => Ok(found),
+        }
+    }
+
+    /// As [`Self::find`], by the entries that the log has now.
+    async fn find_listed(
         &self,
         wanted: DescriptorQuery<'_>,
         memory: EntryMemory<'_>,

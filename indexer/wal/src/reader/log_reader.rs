@@ -12,6 +12,7 @@ use super::{
     label_versions::LabelVersionReader,
     labels::LabelLookahead,
     listing::{ListedEntry, RangeListing, UnrecognizedKeys},
+    log_floor::LogFloorSource,
     memory_budget::{MemoryBudget, MemoryShare},
     object_reader::{FIRST_READ_BYTES, ObjectReader, ReadObject},
     refusals::{ReadTarget, RefusalCause},
@@ -61,6 +62,13 @@ impl LogReader {
     #[must_use]
     pub fn with_file_names(self, wanted: bool) -> Self {
         Self { resolver: self.resolver.with_file_names(wanted), ..self }
+    }
+
+    /// The same reader, for entries that a clean-up may have come past: a label's version is an entry's only if every later entry that
+    /// may have written it was there to be listed. Costs a read of the floor for each entry that gets a version without a marker.
+    #[must_use]
+    pub fn with_floor(self, floor: Arc<dyn LogFloorSource>) -> Self {
+        Self { resolver: self.resolver.with_floor(floor), ..self }
     }
 
     /// Every second below `horizon` is frozen: what the store shows from now on decides about its entries for good. What was

@@ -17,7 +17,7 @@ use crate::{
     Evidence, Log, LogParameters, Outcome, ParameterSchedule, Token, marker_key,
     testing::{OPENED, ReadFault, TestStore, VersionFaults},
 };
-use tidemark_store::{Create, Store, UserMetadata};
+use tidemark_store::{Create, Store, StoreError, StoreSecond, UserMetadata};
 
 const BUNDLE: &str = "bundles/r/b/bundle.yaml";
 const LABEL: &str = "labels/r/v1/label.yaml";
@@ -173,7 +173,12 @@ async fn move_label_at(log: &Log, seconds: u64, random: u8, value: Option<&str>)
 
 /// Outcome, evidence and value of the label moves, as a new reader sees them.
 async fn label_moves(log: &Log, tokens: &[Token]) -> Vec<(Outcome, Option<Evidence>, Option<String>)> {
-    let (reader, mut moves) = (LogReader::new(log), Vec::new());
+    moves_seen_by(&LogReader::new(log), tokens).await
+}
+
+/// The same as `reader` sees them.
+async fn moves_seen_by(reader: &LogReader, tokens: &[Token]) -> Vec<(Outcome, Option<Evidence>, Option<String>)> {
+    let mut moves = Vec::new();
     for token in tokens {
         let op = reader.lookup(*token, &schedule()).await.unwrap().unwrap().ops.remove(0);
         let value = op.descriptor.and_then(|label| label.id);
@@ -214,6 +219,39 @@ async fn an_aborted_label_move_stays_aborted_when_the_label_is_moved_later() {
     pass(100).await;
     log.values().put(LABEL, Bytes::from_static(b"id: b3\n")).await.unwrap();
     assert_eq!(label_moves(&log, &[crashed]).await, [CRASHED]);
+}
+
+/// A floor that the log has, whatever its root says.
+#[derive(Debug)]
+struct FixedFloor(StoreSecond);
+
+#[async_trait::async_trait]
+impl LogFloorSource for FixedFloor {
+    async fn floor(&self) -> Result<StoreSecond, StoreError> {
+        Ok(self.0)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn below_the_floor_no_version_is_an_entrys_without_a_marker() {
+    for log in [TestStore::new().versioned_log(), TestStore::new().log()] {
+        let crashed = move_label(&log, 0, None).await;
+        pass(2).await;
+        let other = move_label(&log, 2, Some("b1")).await;
+        pass(100).await;
+        let last = move_label(&log, 102, None).await;
+        pass(100).await;
+        // As if it was cleaned up.
+        log.entries.delete(&[other.to_string()]).await.unwrap();
+        assert_eq!(label_moves(&log, &[crashed]).await, [moved("b1")], "without a floor nothing was deleted");
+        for (floor, expected) in [(0, moved("b1")), (1, UNKNOWN), (1000, UNKNOWN)] {
+            let floor = Arc::new(FixedFloor(OPENED.after(Duration::from_secs(floor))));
+            let reader = LogReader::new(&log).with_floor(floor);
+            assert_eq!(moves_seen_by(&reader, &[crashed]).await, [expected]);
+            // What nobody has written nobody else has.
+            assert_eq!(moves_seen_by(&reader, &[last]).await, [CRASHED]);
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,6 +4,9 @@
 //! Only tokens after an entry's own compete with it, since an earlier one gets a version only where it has one already; and only
 //! versions within its bound count. So everything that decides is visible once the entry's second is frozen, and nothing that
 //! happens to the label later changes it.
+//!
+//! Later entries that are missing give an entry versions that are not its own, and never take one from it. So an entry that is decided
+//! after a clean-up has come past it (it could not be read before) gets none: whose the version is, is unknown.
 
 use super::label_index::LabelEntry;
 use crate::{outcome::last_in_time, parameters::LogParameters, token::Token};
