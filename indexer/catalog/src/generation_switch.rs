@@ -168,10 +168,13 @@ impl GenerationSwitch {
             let identity = self.identity.clone();
             match chain.build(&self.task, identity, &self.clock, &self.heartbeats, &on_wait).await {
                 Ok(made) => return Ok(made),
+                // Another process of this task has finished it: it is the index by now.
+                Err(AcquireError::Chain(CatalogError::Rejected(TransactionRejected::NotBuilding { .. }))) => {
+                    return Err(closed_in_favour_of(&generation).into());
+                }
                 // Another task took the number, or it was given up.
                 Err(AcquireError::Chain(CatalogError::Rejected(
                     TransactionRejected::Building { .. }
-                    | TransactionRejected::NotBuilding { .. }
                     | TransactionRejected::Abandoned { .. }
                     | TransactionRejected::Closed { .. },
                 ))) => {}
