@@ -35,7 +35,7 @@ mod web_origin;
 
 pub use self::{
     byte_size::{ByteSize, ByteSizeError, parse_byte_size, parse_quantity_millis},
-    pod_report::{PodPhase, PodProblem, PodReport, StoreRole},
+    pod_report::{PodPhase, PodProblem, PodReport, RestoreProgress, StoreRole},
     reason::Reason,
     task_result::{MAX_RESULT_BYTES, RecoveryWindow, TaskFigures, TaskResult, TaskState},
     time_span::{TimeSpan, TimeSpanError, parse_span},
@@ -55,11 +55,11 @@ pub use self::{
     pod_template::{PodTemplate, PodTemplateRefusal, PodTemplateSettings},
     storage::{CaReference, CredentialsType, SecretReference, StorageCredentials, StorageSpec},
     wal::{
-        ArchiveSpec, AuthType, CacheAccessMode, CacheClaimSpec, CacheClaimTemplate, CacheSizeError, CacheSpec,
-        CleanupSpec, CleanupStatus, CompactionSpec, CursorStatus, DeletionPolicy, GcSpec, IndexPlace, IndexerRole,
-        IndexerSpec, IndexerStatus, JobsSpec, LogPlace, MetadataPlace, RestoreStatus, RoleSpec, ScheduleStatus,
-        SearchAuth, SearchSpec, SearchStatus, ServiceSpec, ServiceType, SnapshotCopySpec, SnapshotStatus,
-        SnapshotsSpec, VerificationStatus, VerifySpec, Wal, WalSpec, WalStatus,
+        ArchiveSpec, AuthType, BootstrapSpec, CacheAccessMode, CacheClaimSpec, CacheClaimTemplate, CacheSizeError,
+        CacheSpec, CleanupSpec, CleanupStatus, CompactionSpec, CursorStatus, DeletionPolicy, GcSpec, IndexPlace,
+        IndexerRole, IndexerSpec, IndexerStatus, JobsSpec, LogPlace, MetadataPlace, RestoreStatus, RoleSpec,
+        ScheduleStatus, SearchAuth, SearchSpec, SearchStatus, ServiceSpec, ServiceType, SnapshotCopySpec,
+        SnapshotStatus, SnapshotsSpec, VerificationStatus, VerifySpec, Wal, WalSpec, WalStatus,
     },
     wal_task::{
         CleanupTask, RestoreTarget, SnapshotTask, TASK_COMMANDS, TaskCommand, TaskFailureClass, TaskType, VerifyTask,

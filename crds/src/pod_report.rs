@@ -18,6 +18,8 @@ use crate::{names::WalComponent, reason::Reason};
 pub enum PodPhase {
     /// It proves that a store is fit, once a prefix.
     Probing,
+    /// It begins an index that holds nothing with what is recorded of the log elsewhere, or waits for another process that does.
+    Restoring,
     /// Another process writes the index; this one takes over when that one falls silent.
     Standby,
     /// It writes the index.
@@ -73,6 +75,17 @@ impl PodProblem {
     }
 }
 
+/// How far an index is restored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RestoreProgress {
+    /// Operations that were read.
+    pub copied: u64,
+    /// How many there are; 0 before that is known.
+    pub total: u64,
+}
+
 /// What a pod reports about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -118,6 +131,11 @@ pub struct PodReport {
     pub adopted_from: Option<String>,
     /// The present writer.
     pub writer: Option<String>,
+    /// How far the index is restored, while the pod begins it with what is recorded.
+    pub restore: Option<RestoreProgress>,
+    /// The time to which the index was restored, while it waits for its promotion.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub restored_to: Option<Timestamp>,
     /// What keeps the pod from its work; empty when all is well.
     pub problems: Vec<PodProblem>,
 }

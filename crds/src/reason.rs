@@ -179,6 +179,8 @@ reasons! {
     CaughtUp,
     /// The indexer waits for the writer to go.
     Standby,
+    /// The index holds nothing and is restored from what is recorded of its log.
+    Restoring,
     /// The index was restored to an earlier time: nothing newer is indexed before its promotion.
     AwaitingPromotion,
     /// The indexer is stopped as the spec asks.

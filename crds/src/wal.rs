@@ -11,7 +11,7 @@ mod status;
 pub use self::{
     cache::{CacheAccessMode, CacheClaimSpec, CacheClaimTemplate, CacheSizeError, CacheSpec},
     maintenance::{ArchiveSpec, CleanupSpec, GcSpec, JobsSpec, SnapshotCopySpec, SnapshotsSpec, VerifySpec},
-    places::{IndexPlace, LogPlace, MetadataPlace},
+    places::{BootstrapSpec, IndexPlace, LogPlace, MetadataPlace},
     roles::{AuthType, CompactionSpec, IndexerSpec, RoleSpec, SearchAuth, SearchSpec, ServiceSpec, ServiceType},
     spec::{DeletionPolicy, Wal, WalSpec},
     status::{

@@ -7,8 +7,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
-use tidemark_crds::{PodPhase, PodProblem, PodReport, StoreRole, names::WalComponent};
-use tidemark_ingest::{FailureCause, IngestRole, IngestStatus, ToCause};
+use tidemark_crds::{PodPhase, PodProblem, PodReport, RestoreProgress, StoreRole, names::WalComponent};
+use tidemark_ingest::{CopyProgress, FailureCause, IngestRole, IngestStatus, ToCause};
 use tidemark_search::{
     SearchService,
     api::{self, IndexVersion, OutcomeCounts, StatusAnswer, instant},
@@ -35,6 +35,8 @@ struct PodState {
     probed: bool,
     adopted_from: Option<String>,
     store_roles: Vec<(String, StoreRole)>,
+    /// What the index is begun with.
+    restore: Option<watch::Receiver<CopyProgress>>,
     /// By the operation that failed.
     problems: BTreeMap<&'static str, (FailureCause, String)>,
 }
@@ -66,6 +68,12 @@ impl PodStatus {
     /// Sets a phase that overrides those of ingest and search; `None` ends that.
     pub fn set_phase(&self, phase: Option<PodPhase>) {
         self.state().phase = phase;
+    }
+
+    /// The index holds nothing and is restored from what is recorded of its log: sets that phase.
+    pub(crate) fn begin_restore(&self, progress: watch::Receiver<CopyProgress>) {
+        let mut state = self.state();
+        (state.phase, state.restore) = (Some(PodPhase::Restoring), Some(progress));
     }
 
     /// Sets the name of this process, which is that of a writer.
@@ -124,6 +132,8 @@ impl PodStatus {
             probed: state.probed,
             adopted_from: state.adopted_from.clone(),
             writer: None,
+            restore: None,
+            restored_to: None,
             problems: self.problems(&state, ingest.as_ref()),
         };
         match &ingest {
@@ -131,6 +141,11 @@ impl PodStatus {
             None => report_search(&mut report, search),
         }
         report.phase = state.phase.unwrap_or(report.phase);
+        let restore = state.restore.as_ref().filter(|_| report.phase == PodPhase::Restoring);
+        report.restore = restore.map(|progress| {
+            let CopyProgress { copied, total } = *progress.borrow();
+            RestoreProgress { copied, total }
+        });
         report
     }
 
@@ -217,6 +232,7 @@ fn report_ingest(report: &mut PodReport, ingest: &IngestStatus) {
     report.pending_entries = ingest.pending;
     report.entries = OutcomeCounts::of(&ingest.entries, 0).total();
     report.unreadable_entries = ingest.entries.unreadable;
+    report.restored_to = ingest.restored_to.and_then(known);
     report.index_bytes = ingest.totals.map_or(0, |totals| totals.bytes);
     report.caught_up = ingest.caught_up && ingest.lag_seconds == 0 && ingest.role == IngestRole::Writer;
     report.writer = if ingest.role == IngestRole::Writer { report.identity.clone() } else { ingest.holder.clone() };
@@ -314,5 +330,12 @@ mod tests {
         assert_eq!(pod.report().phase, PodPhase::Purging);
         pod.set_phase(None);
         assert_eq!(pod.report().phase, PodPhase::Standby);
+        let progress = watch::Sender::new(CopyProgress { copied: 3, total: 7 });
+        pod.begin_restore(progress.subscribe());
+        let report = pod.report();
+        assert_eq!(report.phase, PodPhase::Restoring);
+        assert_eq!(report.restore, Some(RestoreProgress { copied: 3, total: 7 }));
+        pod.set_phase(None);
+        assert_eq!(pod.report().restore, None);
     }
 }

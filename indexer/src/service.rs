@@ -6,11 +6,14 @@
 mod bootstrap;
 #[cfg(feature = "archive")]
 mod cleanup;
+mod cold_start;
 mod dev;
 mod error;
 mod index;
 #[cfg(feature = "archive")]
 mod index_of_log;
+#[cfg(feature = "archive")]
+mod origin;
 mod parameter_difference;
 mod purge_request;
 mod serve;
@@ -26,11 +29,14 @@ pub(crate) use bootstrap::verify_log_contract;
 pub use bootstrap::{ParameterChoice, cache_options};
 #[cfg(feature = "archive")]
 pub(crate) use cleanup::cleanup_executor;
+pub use cold_start::ColdStartOptions;
 pub use dev::{DevOptions, DevService};
 pub use error::ServiceError;
 pub use index::{IndexOptions, IndexService};
 #[cfg(feature = "archive")]
 pub(crate) use index_of_log::{IndexLookupError, IndexOfLog};
+#[cfg(feature = "archive")]
+pub(crate) use origin::open_origin;
 pub use serve::{ServeOptions, ServeService};
 #[cfg(feature = "archive")]
 pub(crate) use snapshot::{SnapshotService, log_archive, recovery_window};

@@ -44,8 +44,9 @@ mod writing_turns;
 pub use controllers::wal::{
     build::{PlatformSettings, WalChildren, build, release_revision},
     validate::{
-        SpecRefusal, StorePlace, ValidatedCache, ValidatedCleanup, ValidatedCredentials, ValidatedIndexer,
-        ValidatedJobs, ValidatedLog, ValidatedRole, ValidatedSearch, ValidatedStore, ValidatedWal, WalStores, validate,
+        SpecRefusal, StorePlace, ValidatedBootstrap, ValidatedCache, ValidatedCleanup, ValidatedCredentials,
+        ValidatedIndexer, ValidatedJobs, ValidatedLog, ValidatedRole, ValidatedSearch, ValidatedStore, ValidatedWal,
+        WalStores, validate,
     },
 };
 pub use run::run;

@@ -279,9 +279,12 @@ fn is_settled(observation: &PodObservation) -> bool {
             && match process.phase {
                 PodPhase::Serving | PodPhase::Standby => true,
                 PodPhase::Writing => process.caught_up,
-                PodPhase::Starting | PodPhase::Probing | PodPhase::Purging | PodPhase::Purged | PodPhase::Ended => {
-                    false
-                }
+                PodPhase::Starting
+                | PodPhase::Probing
+                | PodPhase::Restoring
+                | PodPhase::Purging
+                | PodPhase::Purged
+                | PodPhase::Ended => false,
             }
     })
 }

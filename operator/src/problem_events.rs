@@ -37,6 +37,7 @@ fn is_problem(reason: Reason) -> bool {
         | Reason::Backfilling
         | Reason::CaughtUp
         | Reason::Standby
+        | Reason::Restoring
         | Reason::AwaitingPromotion
         | Reason::Suspended
         | Reason::Purging

@@ -1,12 +1,13 @@
-//! The places of a WAL: log, metadata and index.
+//! The places of a WAL: log, metadata and index, and what that is begun with.
 
 use std::ops::Not;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{byte_size::ByteSize, storage::StorageSpec, time_span::TimeSpan};
+use crate::{byte_size::ByteSize, schema::optional_time, storage::StorageSpec, time_span::TimeSpan};
 
 /// What a URL may look like: no slash at the end, none doubled, no segment that starts with a dot, no percent-encoding, so
 /// that two different texts name two different places.
@@ -118,6 +119,22 @@ pub struct IndexPlace {
     /// The store of the index, in place of `spec.storage`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<StorageSpec>,
+}
+
+/// What an index is begun with that holds nothing.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BootstrapSpec {
+    /// The bucket, or the prefix of one, with verified snapshots and the archive of this log: the `index.url` of another WAL of the
+    /// log, or what `snapshots.copyTo` has filled. It is only read, with the store and the credentials of the index.
+    #[serde(rename = "fromURL")]
+    #[schemars(length(max = 512), regex(pattern = URL))]
+    pub from_url: String,
+    /// The index stays as it was at this second, by the store's clock, until a task of type `Promote`. Left out, it is begun with all that is
+    /// recorded there, and goes on with the log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "optional_time")]
+    pub time: Option<Time>,
 }
 
 fn zero() -> TimeSpan {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     maintenance::{ArchiveSpec, CleanupSpec, GcSpec, JobsSpec, SnapshotsSpec, VerifySpec},
-    places::{IndexPlace, LogPlace, MetadataPlace},
+    places::{BootstrapSpec, IndexPlace, LogPlace, MetadataPlace},
     roles::{CompactionSpec, IndexerSpec, SearchSpec},
     status::WalStatus,
 };
@@ -106,6 +106,15 @@ use crate::storage::StorageSpec;
     validation = Rule::new("self.metadata.urls.all(u, !(u + '/').startsWith(self.index.url + '/') && !(self.index.url + '/').startsWith(u + '/'))")
         .message("index and metadata must not lie one below the other: each is listed and cleaned by its own rules")
         .field_path(".metadata.urls"),
+    validation = Rule::new("has(self.bootstrap) == has(oldSelf.bootstrap) && (!has(self.bootstrap) || self.bootstrap == oldSelf.bootstrap)")
+        .message("bootstrap cannot change, nor be added or removed: the index was begun with it, or without. Create another WAL")
+        .field_path(".bootstrap"),
+    validation = Rule::new("!has(self.bootstrap) || (!(self.bootstrap.fromURL + '/').startsWith(self.log.url + '/') && !(self.log.url + '/').startsWith(self.bootstrap.fromURL + '/') && !(self.bootstrap.fromURL + '/').startsWith(self.index.url + '/') && !(self.index.url + '/').startsWith(self.bootstrap.fromURL + '/'))")
+        .message("what an index is begun with lies neither below log and index nor above them")
+        .field_path(".bootstrap.fromURL"),
+    validation = Rule::new("!has(self.bootstrap) || self.metadata.urls.all(u, !(u + '/').startsWith(self.bootstrap.fromURL + '/') && !(self.bootstrap.fromURL + '/').startsWith(u + '/'))")
+        .message("what an index is begun with lies neither below the metadata nor above it")
+        .field_path(".bootstrap.fromURL"),
     validation = Rule::new("has(self.storage) || (has(self.log.storage) && has(self.metadata.storage) && has(self.index.storage))")
         .message("storage is needed, unless log, metadata and index each have their own")
         .field_path(".storage"),
@@ -164,6 +173,10 @@ pub struct WalSpec {
     /// it runs; `{}` has a job do it once a week, too, also for what was left by jobs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gc: Option<GcSpec>,
+    /// What the index is begun with if it holds nothing and has no archive or snapshots of its own: those of another index of the same log.
+    /// Their outcomes are taken, and only what is newer is decided. It has no effect on an index that holds something, and cannot change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bootstrap: Option<BootstrapSpec>,
     /// The owner to take this index over from: the UID that the condition `StorageReady` names with reason `OwnedByAnother`.
     /// Empty adopts nothing but an index of the same cluster, namespace and name. It has no effect once this WAL is the owner, and an
     /// index of another log is never taken over.

@@ -178,10 +178,13 @@ impl GenerationSwitch {
             let made_by = (self.task.as_str(), open.generation());
             match chain.build(made_by, identity, &self.clock, &self.heartbeats, &on_wait).await {
                 Ok(made) => return Ok(made),
+                // Another process of this task has finished it: it is the index by now.
+                Err(AcquireError::Chain(CatalogError::Rejected(TransactionRejected::NotBuilding { .. }))) => {
+                    return Err(closed_in_favour_of(&generation).into());
+                }
                 // Another task took the number, or it was given up.
                 Err(AcquireError::Chain(CatalogError::Rejected(
                     TransactionRejected::Building { .. }
-                    | TransactionRejected::NotBuilding { .. }
                     | TransactionRejected::Abandoned { .. }
                     | TransactionRejected::Closed { .. },
                 ))) => {}

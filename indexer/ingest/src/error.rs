@@ -1,6 +1,6 @@
 //! The errors of an ingest: which ones end it, and which ones are retried.
 
-use tidemark_catalog::{AcquireError, CatalogError, Generation, PublishError, SwitchError};
+use tidemark_catalog::{AcquireError, CatalogError, Generation, LogId, PublishError, SwitchError};
 use tidemark_crds::Reason;
 use tidemark_store::{ClockError, StoreError, StoreSecond};
 
@@ -44,11 +44,46 @@ pub enum IngestError {
     /// Nothing is recorded of the log: no index, no snapshot, no archive.
     #[error(
         "nothing is recorded of this log in \"{url}\": no index, snapshot or archive there holds an entry; nothing was changed; correct \
-         --index, or let `tidemark index` index the log"
+         the URL, or let `tidemark index` index the log"
     )]
     NothingRecorded {
-        /// The index.
+        /// The index, or the place that it was to be restored from.
         url: String,
+    },
+    /// The place that an index was to be restored from holds another log's snapshots.
+    #[error(
+        "\"{url}\" holds snapshots or an archive of the log \"{found}\" and nothing of this one, \"{log}\"; nothing was changed; name a \
+         place with snapshots of this log, or correct --log"
+    )]
+    OriginOfAnotherLog {
+        /// The place.
+        url: String,
+        /// The log of the index.
+        log: LogId,
+        /// The other one.
+        found: String,
+    },
+    /// The place that an index was to be restored from lies among what is restored.
+    #[error(
+        "\"{url}\" and \"{other}\" lie within one another; nothing was changed; name the URL of a copy of the snapshots, or of another \
+         index of the log"
+    )]
+    OriginOverlaps {
+        /// The place.
+        url: String,
+        /// The log, a metadata store or the index.
+        other: String,
+    },
+    /// What an index was restored from is gone or damaged, in a place that nothing can be held back in.
+    #[error(
+        "what the index was restored from in \"{url}\" was removed or is damaged: {source}; the index is as before; restore it again, or to \
+         a time that another snapshot there reaches"
+    )]
+    OriginLost {
+        /// The place.
+        url: String,
+        /// What failed.
+        source: Box<IngestError>,
     },
     /// Nothing holds what a restore asks for.
     #[error(
@@ -127,6 +162,9 @@ impl IngestError {
             | Self::Acquire(_)
             | Self::Archive(_)
             | Self::NothingRecorded { .. }
+            | Self::OriginOfAnotherLog { .. }
+            | Self::OriginOverlaps { .. }
+            | Self::OriginLost { .. }
             | Self::Switching { .. }
             | Self::OutsideRecoveryWindow { .. }
             | Self::OutcomesLost { .. }
@@ -170,6 +208,9 @@ impl ToCause for IngestError {
             Self::Engine(error) => error.to_cause(),
             Self::Archive(error) => error.to_cause(),
             Self::NothingRecorded { url } => FailureCause::at(Reason::OutsideRecoveryWindow, url),
+            Self::OriginOfAnotherLog { url, .. } => FailureCause::at(Reason::OwnedByAnother, url),
+            Self::OriginOverlaps { url, .. } => FailureCause::at(Reason::InvalidURL, url),
+            Self::OriginLost { source, .. } => source.to_cause(),
             Self::Switching { .. } => FailureCause::of(Reason::GenerationBusy),
             Self::OutsideRecoveryWindow { .. } => FailureCause::of(Reason::OutsideRecoveryWindow),
             Self::SnapshotMissing { .. } => FailureCause::of(Reason::SnapshotMissing),

@@ -1,12 +1,12 @@
 //! `tidemark restore`: a generation of an index with every operation up to a time, each with the outcome that was recorded last.
 //!
 //! The records come from the open generation; from a pinned manifest if that reaches further; or from the archive, if neither does or what
-//! they name is damaged. The log is not read, and nothing is decided again. The restored generation takes publications only once it is
-//! promoted.
+//! they name is damaged. Or all of them come from another place: from snapshots there, or its archive. The log is not read, and nothing
+//! is decided again. The restored generation takes publications only once it is promoted.
 
 use tidemark_catalog::{
     CatalogError, CopyRequest, EndReason, FIRST_SEQ, GenerationSwitch, IndexChain, IndexOwner, IndexPin,
-    IndexRegistration, LogCursor, Manifest, TransactionRejected, WriterLease,
+    IndexRegistration, LogCursor, Manifest, SetDigest, TransactionRejected, WriterLease,
 };
 use tracing::{info, warn};
 
@@ -19,6 +19,7 @@ use crate::{
     mutants,
     record::OperationRecord,
     recorded_operations::RecordedOperations,
+    restore_origin::RestoreOrigin,
     restore_source::{RestoreBound, RestorePlace, RestoreSources, RestoreTarget, last_second},
     snapshot::{ArchiveVersion, LogArchive},
     standing_copy::{StandingCopier, StandingOperations},
@@ -42,8 +43,39 @@ pub async fn restore(
     archive: &dyn LogArchive,
     request: &RestoreRequest,
 ) -> Result<SwitchReport, IngestError> {
+    restore_with(task, archive, None, request).await
+}
+
+/// As [`restore`], with the operations of another place, which is only read: of verified snapshots there, or of its archive. Refused too if
+/// there is nothing of the log there, and if the index is another owner's.
+///
+/// # Errors
+///
+/// [`IngestError::OriginLost`] if what it was restored from was removed or is damaged, and nothing else there reaches to the target.
+pub async fn restore_from(
+    task: &GenerationTask,
+    origin: &RestoreOrigin,
+    request: &RestoreRequest,
+) -> Result<SwitchReport, IngestError> {
+    restore_with(task, &*origin.place.archive, Some(origin), request).await
+}
+
+/// What a restore to `target` is called, by which its processes know each other's work.
+pub(crate) fn restore_name(target: &RestoreTarget, origin: Option<&RestoreOrigin>) -> String {
+    match origin {
+        None => format!("restore to {target}"),
+        Some(origin) => format!("restore to {target} from {}", origin.url()),
+    }
+}
+
+async fn restore_with(
+    task: &GenerationTask,
+    archive: &dyn LogArchive,
+    origin: Option<&RestoreOrigin>,
+    request: &RestoreRequest,
+) -> Result<SwitchReport, IngestError> {
     let RestoreRequest { target, owner } = request;
-    let switch = task.switch(&format!("restore to {target}")).await?;
+    let switch = task.switch(&restore_name(target, origin)).await?;
     let (open, latest) = switch.open_chain().await?;
     let latest = latest.map(|latest| latest.state);
     if let Some(latest) = &latest
@@ -53,15 +85,19 @@ pub async fn restore(
         info!(generation = %open.generation(), "this task has restored the index before");
         return task.report(&switch).await;
     }
-    let sources = RestoreSources::find(&switch, archive, latest.as_ref(), target).await?;
+    let sources = match origin {
+        None => RestoreSources::find((switch.index_url(), switch.pins()), archive, latest.as_ref(), target).await?,
+        Some(origin) => sources_in(task, origin, target).await?,
+    };
     // Only now: it writes a heartbeat, and what is refused changes nothing.
     let companions = task.accompany();
-    register(task, &open, owner, sources.end()).await?;
+    register(task, &open, owner, sources.end(), origin.is_some()).await?;
     if latest.is_none() {
         switch.begin_index(&open, log_wait).await?;
     }
-    info!(generation = %open.generation(), %target, "restoring the index");
-    let mut run = RestoreRun { task, archive, switch: &switch, open: &open, companions: &companions, role: None };
+    info!(generation = %open.generation(), %target, from = origin.map(RestoreOrigin::url), "restoring the index");
+    let mut run =
+        RestoreRun { task, archive, origin, switch: &switch, open: &open, companions: &companions, role: None };
     let restored = Box::pin(run.until_switched(sources)).await;
     if restored.is_err() {
         run.release().await;
@@ -71,17 +107,38 @@ pub async fn restore(
     task.report(&switch).await
 }
 
-/// Registers the index of `open` for `owner`, if it is on no register; what is recorded of the log reaches up to `end`.
+/// What there is of the log in `origin`. Refused if it is of another log, or of a copy of this one.
+pub(crate) async fn sources_in(
+    task: &GenerationTask,
+    origin: &RestoreOrigin,
+    target: &RestoreTarget,
+) -> Result<RestoreSources, IngestError> {
+    let log = task.root.id().await?.ok_or(CatalogError::from(TransactionRejected::NoParameters))?;
+    origin.require_log(&log).await?;
+    let sources = RestoreSources::find_in(origin, target).await?;
+    if let RestorePlace::Pin(name) = &sources.choose()?.place {
+        match origin.read(name, &task.root).await {
+            // It is left out later.
+            Err(error) if error.is_damage() => {}
+            read => drop(read?),
+        }
+    }
+    Ok(sources)
+}
+
+/// Registers the index of `open` for `owner`, if it is on no register; what is recorded of the log reaches up to `end`. Where it
+/// `is_compared`, one that is another owner's is refused.
 async fn register(
     task: &GenerationTask,
     open: &IndexChain,
     owner: &IndexOwner,
     end: LogCursor,
+    is_compared: bool,
 ) -> Result<(), CatalogError> {
     let url = task.index.url().to_string();
     let head = task.root.head().await?;
     let state = head.as_ref().map(|head| head.state.clone()).unwrap_or_default();
-    if state.indexes.contains_key(&url) {
+    if !is_compared && state.indexes.contains_key(&url) {
         return Ok(());
     }
     let parameters = state.schedule().ok_or(TransactionRejected::NoParameters)?.newest().parameters;
@@ -96,6 +153,8 @@ enum AttemptEnd {
     /// Operations up to the target were corrected meanwhile, and what was made is given up. The role of the open generation is held
     /// now, so that it does not happen again.
     Corrected,
+    /// A process before this one began it with something else, and what was made is given up.
+    OtherSource,
     /// What it was made from is damaged, and what was made is given up.
     Damaged(IngestError),
 }
@@ -121,10 +180,39 @@ impl OperationReader {
     }
 }
 
+/// What a process before this one has restored of the same operations: they come in the same order.
+struct RestoredPrefix {
+    /// How many of them are to be passed over.
+    left: u64,
+    /// The set digest of those that were.
+    passed: SetDigest,
+    /// What it has to be in the end, where nothing else says what it was made from.
+    wanted: Option<SetDigest>,
+}
+
+impl RestoredPrefix {
+    /// Takes the operations that are restored already off the front of `chunk`.
+    fn pass_over(&mut self, chunk: &mut Vec<OperationRecord>) {
+        let known = usize::try_from(self.left).map_or(chunk.len(), |left| left.min(chunk.len()));
+        self.left -= known as u64;
+        for operation in chunk.drain(..known) {
+            self.passed.insert(&operation.set_element());
+        }
+    }
+
+    /// Whether another source was begun with.
+    fn differs(&self) -> bool {
+        self.left == 0 && self.wanted.is_some_and(|wanted| wanted != self.passed)
+    }
+}
+
 /// One process that restores.
 struct RestoreRun<'a> {
     task: &'a GenerationTask,
+    /// That of the index, or that of the origin.
     archive: &'a dyn LogArchive,
+    /// Where the operations come from, if it is not the index.
+    origin: Option<&'a RestoreOrigin>,
     switch: &'a GenerationSwitch,
     open: &'a IndexChain,
     companions: &'a TaskCompanions,
@@ -141,13 +229,24 @@ impl RestoreRun<'_> {
                 AttemptEnd::Corrected => {
                     info!("outcomes were corrected meanwhile; restoring once more, while the writer waits");
                 }
+                AttemptEnd::OtherSource => {
+                    info!("what was begun is of another snapshot or archive; restoring from the beginning");
+                }
                 AttemptEnd::Damaged(failure) => {
                     if !sources.leave_out(&place) {
-                        return Err(failure);
+                        return Err(self.lost(failure));
                     }
                     warn!(error = %failure, ?place, "what the index was restored from is damaged; restoring from what else is recorded");
                 }
             }
+        }
+    }
+
+    /// Nothing is left to restore from.
+    fn lost(&self, failure: IngestError) -> IngestError {
+        match self.origin {
+            None => failure,
+            Some(origin) => IngestError::OriginLost { url: origin.url().to_owned(), source: Box::new(failure) },
         }
     }
 
@@ -156,12 +255,16 @@ impl RestoreRun<'_> {
         let mut made = self.switch.begin(self.open, log_wait).await?;
         let generation = made.manifest().state.generation.clone();
         let filled = match self.fill(&mut made, place, sources).await {
-            Ok((source, bound)) => self.is_current(place, &source, bound).await.map(|current| (current, bound)),
+            Ok(None) => Ok(None),
+            Ok(Some((source, bound))) => {
+                self.is_current(place, &source, bound).await.map(|current| Some((current, bound)))
+            }
             Err(failure) => Err(failure),
         };
         let ended = match filled {
-            Ok((true, bound)) => Box::pin(self.switch_to(made, bound)).await,
-            Ok((false, _)) => self.discard(made).await.map(|()| AttemptEnd::Corrected),
+            Ok(Some((true, bound))) => Box::pin(self.switch_to(made, bound)).await,
+            Ok(Some((false, _))) => self.discard(made).await.map(|()| AttemptEnd::Corrected),
+            Ok(None) => self.discard(made).await.map(|()| AttemptEnd::OtherSource),
             Err(failure) if failure.is_damage() => self.discard(made).await.map(|()| AttemptEnd::Damaged(failure)),
             Err(failure) => Err(failure),
         };
@@ -173,6 +276,16 @@ impl RestoreRun<'_> {
 
     /// What the generation of `made` is made from. One that has records goes on with what these came from.
     async fn source_of(&self, made: &Manifest, place: &RestorePlace) -> Result<OperationSource, IngestError> {
+        if let Some(origin) = self.origin {
+            // Nothing can be held back there: the operations themselves say whether it was begun with the same.
+            return Ok(match place {
+                RestorePlace::Archive(version) => OperationSource::Archive(version.clone()),
+                RestorePlace::Pin(name) => {
+                    OperationSource::Manifest(Box::new(origin.read(name, &self.task.root).await?))
+                }
+                RestorePlace::Open => return Err(CatalogError::from(TransactionRejected::Empty).into()),
+            });
+        }
         let generation = &made.generation;
         if let Some(held) = self.switch.held_source(generation).await? {
             return Ok(OperationSource::Manifest(Box::new(held)));
@@ -192,13 +305,13 @@ impl RestoreRun<'_> {
         Ok(OperationSource::Manifest(Box::new(self.switch.hold_source(generation, hold).await?)))
     }
 
-    /// Copies the operations up to the target to the generation of `made`.
+    /// Copies the operations up to the target to the generation of `made`. `None` if that was begun with others.
     async fn fill(
         &self,
         made: &mut WriterLease,
         place: &RestorePlace,
         sources: &RestoreSources,
-    ) -> Result<(OperationSource, RestoreBound), IngestError> {
+    ) -> Result<Option<(OperationSource, RestoreBound)>, IngestError> {
         let source = self.source_of(&made.manifest().state, place).await?;
         let (bound, horizon, audited) = match &source {
             OperationSource::Manifest(held) => (sources.bound(last_second(held.cursor)), held.horizon, held.audited),
@@ -207,59 +320,72 @@ impl RestoreRun<'_> {
                 (sources.bound(last_second(version.end)), version.end.second(), version.end.second())
             }
         };
-        let mut copied = self.copy_operations(made, &source, bound).await?;
+        let Some(mut copied) = self.copy_operations(made, &source, bound).await? else { return Ok(None) };
         copied.cursor = bound.cursor();
         copied.horizon = horizon;
         copied.audited = audited.min(bound.cursor().second());
         copied.until = Some(bound.second);
         publish_copy(made, copied).await?;
-        Ok((source, bound))
+        Ok(Some((source, bound)))
     }
 
-    /// Publishes all operations but the last ones, and gives these.
+    /// Publishes all operations but the last ones, and gives these. `None` if the generation has others already.
     async fn copy_operations(
         &self,
         made: &mut WriterLease,
         source: &OperationSource,
         bound: RestoreBound,
-    ) -> Result<CopyRequest, IngestError> {
-        let engine = &self.task.engine;
+    ) -> Result<Option<CopyRequest>, IngestError> {
         let (mut operations, total) = match source {
             OperationSource::Manifest(held) => {
+                let engine = self.origin.map_or(&self.task.engine, |origin| &origin.engine);
                 let standing = StandingOperations::open(engine, held, &bound.seconds()).await?;
                 (OperationReader::Standing(Box::new(standing)), held.next_seq - FIRST_SEQ)
             }
             OperationSource::Archive(version) => {
                 let seconds = LogCursor::default()..LogCursor(bound.second.next()).min(version.end);
                 // What a process before this one has restored. Entries may come to the log between them.
-                let after = made.manifest().state.segments.iter().map(|segment| segment.last).max();
+                let segments = made.manifest().state.segments.iter().map(|segment| segment.last);
+                let after = segments.max().filter(|_| self.origin.is_none());
                 let archived = ArchivedOperations::new(self.archive, version, &self.task.log, seconds, after);
                 (OperationReader::Archived(Box::new(archived)), version.operations)
             }
         };
         let progress = self.task.progress_of(total);
         let uploader = self.task.uploader(made, self.companions);
-        let mut copier = StandingCopier::new(engine, uploader, &self.task.options, &made.manifest().state).await?;
-        // What a process before this one has restored of a manifest: it comes in the same order.
-        let mut restored = match source {
-            OperationSource::Manifest(_) => made.manifest().state.next_seq - FIRST_SEQ,
-            OperationSource::Archive(_) => 0,
-        };
+        let (task, manifest) = (self.task, &made.manifest().state);
+        let mut copier = StandingCopier::new(&task.engine, uploader, &task.options, manifest).await?;
+        let mut prefix = self.prefix(manifest, source);
         let mut read = 0;
         while let Some(mut chunk) = operations.next_chunk().await? {
             read += chunk.len() as u64;
             chunk.retain(|operation| bound.includes(operation.token));
-            let known = usize::try_from(restored).map_or(chunk.len(), |restored| restored.min(chunk.len()));
-            restored -= known as u64;
-            copier.add(chunk.split_off(known).into_iter().map(as_recorded).collect()).await?;
+            prefix.pass_over(&mut chunk);
+            if prefix.differs() {
+                return Ok(None);
+            }
+            copier.add(chunk.into_iter().map(as_recorded).collect()).await?;
             if copier.is_full() {
                 copier.flush().await?;
                 publish_copy(made, copier.take()).await?;
                 progress(read);
             }
         }
+        if prefix.left > 0 && self.origin.is_some() {
+            return Ok(None);
+        }
         copier.flush().await?;
-        Ok(copier.take())
+        Ok(Some(copier.take()))
+    }
+
+    /// What `made` has of the operations of `source`.
+    fn prefix(&self, made: &Manifest, source: &OperationSource) -> RestoredPrefix {
+        let is_whole = self.origin.is_some();
+        let left = match source {
+            OperationSource::Archive(_) if !is_whole => 0,
+            _ => made.next_seq - FIRST_SEQ,
+        };
+        RestoredPrefix { left, passed: SetDigest::default(), wanted: is_whole.then_some(made.totals.digest) }
     }
 
     /// Whether what was copied from `source` is still all that is recorded up to the target. With the role of the open generation: it stays
@@ -272,8 +398,10 @@ impl RestoreRun<'_> {
     ) -> Result<bool, IngestError> {
         let role = self.take_role().await?;
         let corrected = match source {
-            OperationSource::Manifest(held) => is_corrected(self.task, held, &role.manifest().state, bound).await,
-            OperationSource::Archive(_) => Ok(false),
+            OperationSource::Manifest(held) if self.origin.is_none() => {
+                is_corrected(self.task, held, &role.manifest().state, bound).await
+            }
+            OperationSource::Manifest(_) | OperationSource::Archive(_) => Ok(false),
         };
         let corrected = match corrected.map_err(IngestError::from) {
             // A snapshot is whole: that what came after it is lost is no reason to leave it out.

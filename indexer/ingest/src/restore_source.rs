@@ -3,12 +3,13 @@
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
 use futures::TryStreamExt as _;
-use tidemark_catalog::{GenerationSwitch, LogCursor, Manifest};
+use tidemark_catalog::{LogCursor, Manifest, PinChain};
 use tidemark_store::StoreSecond;
 use tidemark_wal::Token;
 
 use crate::{
     error::IngestError,
+    restore_origin::RestoreOrigin,
     snapshot::{ArchiveVersion, LogArchive},
 };
 
@@ -71,7 +72,7 @@ impl RestoreBound {
 pub(crate) enum RestorePlace {
     /// In the open generation.
     Open,
-    /// In the manifest that the pin of this name holds.
+    /// In the manifest that the pin of this name holds: the index's own, or the origin's.
     Pin(String),
     /// In this version of the archive.
     Archive(ArchiveVersion),
@@ -97,18 +98,41 @@ pub(crate) struct RestoreSources {
 }
 
 impl RestoreSources {
-    /// Finds what the index can be restored from, of which `open` is the latest manifest. Refused if nothing reaches to `target`.
+    /// Finds what the index can be restored from, of which `open` is the latest manifest: that, what the `pins` hold, and the `archive`.
+    /// Refused if nothing reaches to `target`.
     pub(crate) async fn find(
-        switch: &GenerationSwitch,
+        (url, pins): (&str, &PinChain),
         archive: &dyn LogArchive,
         open: Option<&Manifest>,
         target: &RestoreTarget,
     ) -> Result<Self, IngestError> {
-        let mut sources = Vec::new();
-        sources.extend(open.and_then(|open| RestoreSource::of(RestorePlace::Open, open)));
-        let pins = pinned_sources(switch).await?;
-        let bound = bound_of(target, &pins)?;
-        sources.extend(pins);
+        let open = open.and_then(|open| RestoreSource::of(RestorePlace::Open, open));
+        let pinned = pinned_sources(pins).await?;
+        Self::among(url, (open, pinned), archive, target, target.to_string()).await
+    }
+
+    /// Finds what the index can be restored from in another place: verified snapshots, and the archive there.
+    pub(crate) async fn find_in(origin: &RestoreOrigin, target: &RestoreTarget) -> Result<Self, IngestError> {
+        let register = origin.place.pins.register().await?;
+        let verified = register.snapshots().into_iter().filter_map(|(name, _, proof)| {
+            let seconds = proof.first?..=last_second(proof.cursor);
+            Some(RestoreSource { place: RestorePlace::Pin(name.to_owned()), seconds })
+        });
+        let pinned = furthest_first(verified.collect());
+        let wanted = format!("{target} from \"{}\"", origin.url());
+        Self::among(origin.url(), (None, pinned), &*origin.place.archive, target, wanted).await
+    }
+
+    /// Those that reach to `target`, which messages call `wanted`.
+    async fn among(
+        url: &str,
+        (open, pinned): (Option<RestoreSource>, Vec<RestoreSource>),
+        archive: &dyn LogArchive,
+        target: &RestoreTarget,
+        wanted: String,
+    ) -> Result<Self, IngestError> {
+        let bound = bound_of(target, &pinned)?;
+        let mut sources: Vec<_> = open.into_iter().chain(pinned).collect();
         let damaged = match archived_source(archive).await {
             Ok(archived) => {
                 sources.extend(archived);
@@ -121,10 +145,9 @@ impl RestoreSources {
         let seconds = || sources.iter().map(|source| &source.seconds);
         let reach = seconds().map(RangeInclusive::start).min().zip(seconds().map(RangeInclusive::end).max());
         let Some((first, last)) = reach else {
-            return Err(damaged.unwrap_or_else(|| IngestError::NothingRecorded { url: switch.index_url().to_owned() }));
+            return Err(damaged.unwrap_or_else(|| IngestError::NothingRecorded { url: url.to_owned() }));
         };
-        let (reach, target) = (*first..=*last, target.to_string());
-        let found = Self { sources, reach, bound, target };
+        let found = Self { reach: *first..=*last, sources, bound, target: wanted };
         match (found.choose().map(drop), damaged) {
             (Ok(()), _) => Ok(found),
             (Err(_), Some(damage)) => Err(damage),
@@ -176,9 +199,9 @@ pub(crate) fn last_second(cursor: LogCursor) -> StoreSecond {
     cursor.second().before(Duration::from_secs(1))
 }
 
-/// What pins hold, the one that reaches furthest first.
-async fn pinned_sources(switch: &GenerationSwitch) -> Result<Vec<RestoreSource>, IngestError> {
-    let register = switch.pins().register().await?;
+/// What pins hold.
+async fn pinned_sources(pins: &PinChain) -> Result<Vec<RestoreSource>, IngestError> {
+    let register = pins.register().await?;
     let mut sources = Vec::new();
     for (name, pin) in register.restorable() {
         let place = RestorePlace::Pin(name.to_owned());
@@ -187,13 +210,18 @@ async fn pinned_sources(switch: &GenerationSwitch) -> Result<Vec<RestoreSource>,
             sources.extend(proof.first.map(seconds).map(|seconds| RestoreSource { place, seconds }));
             continue;
         }
-        match switch.pins().read_list(pin).await {
+        match pins.read_list(pin).await {
             Ok(manifest) => sources.extend(RestoreSource::of(place, &manifest)),
             Err(error) => tracing::warn!(%error, name, "what this pin holds cannot be read; it is not restored from"),
         }
     }
+    Ok(furthest_first(sources))
+}
+
+/// The one that reaches furthest first.
+fn furthest_first(mut sources: Vec<RestoreSource>) -> Vec<RestoreSource> {
     sources.sort_by_key(|source| std::cmp::Reverse(*source.seconds.end()));
-    Ok(sources)
+    sources
 }
 
 async fn archived_source(archive: &dyn LogArchive) -> Result<Option<RestoreSource>, IngestError> {

@@ -104,6 +104,8 @@ pub struct IngestStatus {
     pub caught_up: bool,
     /// The present writer, as this process last saw; `None` before it saw another one.
     pub holder: Option<String>,
+    /// The time that the index was restored to, while this process waits for its promotion.
+    pub restored_to: Option<StoreSecond>,
     /// What the index consists of, once a manifest is known.
     pub totals: Option<IndexSize>,
     /// Why no segments are compacted although some should be. The index stays correct, and becomes slower.
@@ -161,7 +163,7 @@ impl IngestStatusTracker {
     }
 
     pub(crate) fn set_role(&self, role: IngestRole) {
-        self.status.send_modify(|status| status.role = role);
+        self.status.send_modify(|status| (status.role, status.restored_to) = (role, None));
     }
 
     /// Another process writes; this one stands by.
@@ -173,6 +175,8 @@ impl IngestStatusTracker {
             StandbyReason::Unanswered { error } => self.set_error(RetryFailure::new("looking for the writer", error)),
             _ => self.clear_error(),
         }
+        let until = if let StandbyReason::NotPromoted { until } = waiting { Some(*until) } else { None };
+        self.status.send_if_modified(|status| std::mem::replace(&mut status.restored_to, until) != until);
         if let StandbyReason::ForHolder { holder, epoch, .. } = waiting {
             self.status.send_if_modified(|status| {
                 let known = status.epoch == *epoch && status.holder.as_ref() == Some(&holder.0);

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 use tidemark_crds::{parse_byte_size, parse_span};
-use tidemark_store::StoreError;
+use tidemark_store::{StoreError, StoreSecond};
 use tidemark_wal::{Log, LogParameters};
 use url::Url;
 
@@ -20,9 +20,9 @@ pub(super) struct LogArgs {
     #[arg(long, env = "TIDEMARK_METADATA", value_name = "URL", value_delimiter = ',', required = true, value_parser = url)]
     pub(super) metadata: Vec<Url>,
     // The same as in `StoresArgs`, which must not be flattened here: an `Option<LogArgs>` would always be `None`.
-    /// Settings of the stores as JSON or YAML: `{"log": S, "metadata": S, "index": S, "copy": S}` with
+    /// Settings of the stores as JSON or YAML: `{"log": S, "metadata": S, "index": S, "copy": S, "from": S}` with
     /// S = `{"endpoint", "region", "account", "allowHTTP", "caFile", "credentialsDir"}`, all optional. What is left out comes from the
-    /// environment. `credentialsDir` holds one file a credential, read again when it changes.
+    /// environment, all of `from` from `index`. `credentialsDir` holds one file a credential, read again when it changes.
     #[arg(long, env = "TIDEMARK_STORES", value_name = "JSON", value_parser = stores)]
     stores: Option<Box<StoresSettings>>,
 }
@@ -42,9 +42,9 @@ impl LogArgs {
 /// How stores are reached.
 #[derive(Clone, Debug, Args)]
 pub(super) struct StoresArgs {
-    /// Settings of the stores as JSON or YAML: `{"log": S, "metadata": S, "index": S, "copy": S}` with
+    /// Settings of the stores as JSON or YAML: `{"log": S, "metadata": S, "index": S, "copy": S, "from": S}` with
     /// S = `{"endpoint", "region", "account", "allowHTTP", "caFile", "credentialsDir"}`, all optional. What is left out comes from the
-    /// environment. `credentialsDir` holds one file a credential, read again when it changes.
+    /// environment, all of `from` from `index`. `credentialsDir` holds one file a credential, read again when it changes.
     #[arg(long, env = "TIDEMARK_STORES", value_name = "JSON", value_parser = stores)]
     stores: Option<Box<StoresSettings>>,
 }
@@ -65,6 +65,30 @@ pub(super) struct ExistingIndexArgs {
     pub(super) index: Url,
     #[command(flatten)]
     pub(super) moved: MovedArgs,
+}
+
+/// Another place with snapshots of the same log.
+#[cfg(feature = "archive")]
+#[derive(Clone, Debug, Args)]
+pub(super) struct OriginArgs {
+    /// Another place with snapshots and an archive of this log: what `tidemark snapshot --copy-to` has copied, or another index of the
+    /// log. It is only read, and nothing is held back from deletion there. It is reached as the index is, unless --stores has a `from`.
+    #[arg(long = "from", env = "TIDEMARK_FROM", value_name = "URL", value_parser = url)]
+    pub(super) from: Option<Url>,
+}
+
+/// What an index is begun with that holds nothing.
+#[derive(Clone, Debug, Args)]
+pub(super) struct BootstrapArgs {
+    /// Begin an index that holds nothing with the snapshots and the archive at this URL, unless it has an archive or snapshots of its own:
+    /// those of another index of this log, or copies of its snapshots. Afterwards it has no effect. The place is only read; it is reached as
+    /// the index is, unless --stores has a `from`.
+    #[arg(long, env = "TIDEMARK_BOOTSTRAP_FROM", value_name = "URL", value_parser = url)]
+    pub(super) bootstrap_from: Option<Url>,
+    /// Begin it with every entry whose token is not after this second, and index nothing more before `tidemark promote --from URL`. Left
+    /// out, it is begun with all that is recorded there, and the log is indexed from there on.
+    #[arg(long, env = "TIDEMARK_BOOTSTRAP_TIME", value_name = "TIME", requires = "bootstrap_from", value_parser = second)]
+    pub(super) bootstrap_time: Option<StoreSecond>,
 }
 
 /// Where a log was.
@@ -216,6 +240,13 @@ pub(super) struct LoggingArgs {
 /// In a box, which keeps the commands small.
 fn stores(text: &str) -> Result<Box<StoresSettings>, String> {
     serde_norway::from_str(text).map_err(|error| error.to_string())
+}
+
+/// A time, to the second.
+pub(super) fn second(text: &str) -> Result<StoreSecond, String> {
+    let time: jiff::Timestamp = text.parse().map_err(|error| format!("{error}; write it as 2026-11-20T10:00:00Z"))?;
+    let second = u64::try_from(time.as_second()).map_err(|_| "it is before 1970".to_owned())?;
+    Ok(StoreSecond::from_unix(second))
 }
 
 fn url(text: &str) -> Result<Url, String> {

@@ -7,13 +7,14 @@ use serde::Serialize;
 use tidemark_catalog::RootChain;
 use tidemark_crds::{Reason, TaskFigures, TaskResult};
 use tidemark_ingest::{
-    CopyProgress, DecideAgainReport, GenerationTask, IngestError, IngestOptions, SwitchReport, ToCause as _,
+    CopyProgress, DecideAgainReport, GenerationTask, IngestError, IngestOptions, RestoreOrigin, SwitchReport, ToCause as _,
     snapshot::LogArchive,
 };
 use tidemark_search::TantivyEngine;
 use tidemark_store::{Entropy, StoreClock, error_chain};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
+use url::Url;
 
 use super::{
     args::{CacheArgs, ExistingIndexArgs},
@@ -21,7 +22,7 @@ use super::{
     output::{ProgressReporter, print_json, print_line},
     shutdown::ended,
 };
-use crate::service::{AccessMode, OpenStores, PodStores, ServiceError, cache_options, log_archive};
+use crate::service::{AccessMode, OpenStores, PodStores, ServiceError, cache_options, log_archive, open_origin};
 
 /// Records of one publication to a generation that is being made: what a crash loses, and about the size of its segments.
 const BATCH_RECORDS: u64 = 500_000;
@@ -39,6 +40,15 @@ pub(super) struct GenerationTaskArgs {
     task: Option<String>,
     #[command(flatten)]
     job: JobReportArgs,
+}
+
+/// What a command works with.
+pub(super) struct GenerationTaskParts {
+    pub(super) task: GenerationTask,
+    /// The archive of the index.
+    pub(super) archive: Arc<dyn LogArchive>,
+    /// The other place that was named.
+    pub(super) origin: Option<RestoreOrigin>,
 }
 
 /// What was done, as a line of JSON.
@@ -71,14 +81,15 @@ impl DecideAgainLine {
 }
 
 impl GenerationTaskArgs {
-    /// Runs `work`, prints what it did, `done` in a few words, and writes the result.
+    /// Runs `work`, which may read the place `from`, prints what it did, `done` in a few words, and writes the result.
     pub(super) async fn run(
         self,
         done: &str,
-        work: impl AsyncFnOnce(&GenerationTask, &dyn LogArchive) -> Result<SwitchReport, IngestError>,
+        from: Option<&Url>,
+        work: impl AsyncFnOnce(&GenerationTaskParts) -> Result<SwitchReport, IngestError>,
     ) -> anyhow::Result<()> {
         let Self { places, cache, task, job } = self;
-        let ran = run(places, cache, task, work).await;
+        let ran = run(places, cache, task, from, work).await;
         job.report(&match &ran {
             Ok(report) => TaskResult::succeeded(summary(done, report)).with(figures(report)),
             Err(error) => failure(error),
@@ -102,17 +113,25 @@ async fn run(
     ExistingIndexArgs { log, index, moved }: ExistingIndexArgs,
     CacheArgs { cache_dir, cache_mib }: CacheArgs,
     name: Option<String>,
-    work: impl AsyncFnOnce(&GenerationTask, &dyn LogArchive) -> Result<SwitchReport, IngestError>,
+    from: Option<&Url>,
+    work: impl AsyncFnOnce(&GenerationTaskParts) -> Result<SwitchReport, IngestError>,
 ) -> Result<SwitchReport, ServiceError> {
     let settings = log.settings();
+    let overlap =
+        from.and_then(|from| Some((from, settings.overlap_of_origin(from, &log.log, &log.metadata, &index)?)));
+    if let Some((from, other)) = overlap {
+        return Err(IngestError::OriginOverlaps { url: from.to_string(), other: other.to_string() }.into());
+    }
     let stores = PodStores::at(Some((log.log, log.metadata)), index, &settings, AccessMode::ReadWrite);
     let OpenStores { log, index } = stores.open()?;
     let log = log.ok_or_else(|| ServiceError::Ended { task: "command", why: "no log was named".to_owned() })?;
     let entropy = Entropy::from_os();
     let root = RootChain::open(&log, entropy.clone()).moved_from(moved.url().as_deref());
     let never_indexed = || IngestError::NothingRecorded { url: index.url().to_string() };
-    let archive = log_archive(&index, &root.id().await?.ok_or_else(never_indexed)?, &entropy);
+    let id = root.id().await?.ok_or_else(never_indexed)?;
     let (options, folder) = cache_options(cache_dir, cache_mib << 20)?;
+    let origin = from.map(|from| open_origin(&settings, from, &id, &options, &entropy)).transpose()?;
+    let archive = log_archive(&index, &id, &entropy);
     let (progress, watched) = watch::channel(CopyProgress::default());
     let task = GenerationTask {
         clock: StoreClock::new(log.stores(), &format!("task-{}", entropy.nonce())),
@@ -126,7 +145,7 @@ async fn run(
         progress,
     };
     let shown = show_progress(watched);
-    let report = work(&task, &*archive).await;
+    let report = work(&GenerationTaskParts { task, archive, origin }).await;
     drop((shown, folder));
     Ok(report?)
 }

@@ -8,17 +8,25 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::{
-    args::{CacheArgs, LogArgs, MovedArgs, ParameterArgs, StartupArgs},
+    args::{BootstrapArgs, CacheArgs, LogArgs, MovedArgs, ParameterArgs, StartupArgs},
     output::{print_line, watch_backfill},
     shutdown::{ended, stop_on_signal, unless_stopped},
 };
-use crate::service::{AccessMode, IndexOptions, IndexService, PodStores, cache_options};
+use crate::service::{
+    AccessMode, ColdStartOptions, IndexOptions, IndexService, PodStores, StoresSettings, cache_options,
+};
 use tidemark_ingest::IngestOptions;
+#[cfg(feature = "archive")]
+use {super::exit::CommandExit, tidemark_ingest::IngestError};
 
 /// Index a log and its new entries, until stopped.
 ///
 /// One process writes an index at a time; others wait as standbys and take over when the writer has been silent for a
 /// minute. It may be killed at any moment: the next one continues where it stopped.
+///
+/// An index that holds nothing begins with what was recorded of the log: with the archive or the snapshots below its own URL, else with those
+/// of --bootstrap-from. It takes those outcomes and decides only what is newer. Where the log was cleaned up and none of them reaches as
+/// far, nothing is indexed.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: tidemark index --log s3://wal/orders --metadata s3://meta --index s3://idx/orders --expiry 10m \
@@ -53,6 +61,8 @@ pub(super) struct IndexCommand {
     adopt_owner: Option<String>,
     #[command(flatten)]
     moved: MovedArgs,
+    #[command(flatten)]
+    bootstrap: BootstrapArgs,
     /// Name of this process. After a restart under the same name it continues at once, else after a minute. No two processes may
     /// share a name.
     #[arg(long, env = "TIDEMARK_IDENTITY", value_name = "NAME")]
@@ -83,6 +93,7 @@ impl IndexCommand {
             owner,
             adopt_owner,
             moved,
+            bootstrap,
             identity,
             no_compaction,
             file_names,
@@ -91,6 +102,7 @@ impl IndexCommand {
         } = self;
         let (cache, _temporary) = cache_options(cache.cache_dir, cache.cache_mib << 20)?;
         let settings = log.settings();
+        let cold_start = cold_start(bootstrap, &settings, &log, &index)?;
         let options = IndexOptions {
             stores: PodStores::at(Some((log.log, log.metadata)), index, &settings, AccessMode::ReadWrite),
             parameters: Box::new(move |recorded| match recorded {
@@ -98,6 +110,7 @@ impl IndexCommand {
                 None => parameters.complete(),
             }),
             owner,
+            cold_start,
             control: control_dir,
             adopt: adopt_owner.filter(|owner| !owner.is_empty()),
             moved_from: moved.url(),
@@ -118,6 +131,38 @@ impl IndexCommand {
         let _progress = watch_backfill(service.status());
         ended(service.run().await)
     }
+}
+
+/// What an index that holds nothing is begun with.
+#[cfg(feature = "archive")]
+fn cold_start(
+    BootstrapArgs { bootstrap_from, bootstrap_time: time }: BootstrapArgs,
+    settings: &StoresSettings,
+    log: &LogArgs,
+    index: &Url,
+) -> anyhow::Result<Option<ColdStartOptions>> {
+    let Some(from) = bootstrap_from else { return Ok(None) };
+    if let Some(other) = settings.overlap_of_origin(&from, &log.log, &log.metadata, index) {
+        let (url, other) = (from.to_string(), other.to_string());
+        return Err(CommandExit::Usage.with(IngestError::OriginOverlaps { url, other }));
+    }
+    Ok(Some(ColdStartOptions { from, time, stores: settings.clone() }))
+}
+
+/// What an index that holds nothing is begun with.
+#[cfg(not(feature = "archive"))]
+#[expect(clippy::needless_pass_by_value, reason = "as with the archive")]
+fn cold_start(
+    BootstrapArgs { bootstrap_from, bootstrap_time: _ }: BootstrapArgs,
+    _: &StoresSettings,
+    _: &LogArgs,
+    _: &Url,
+) -> anyhow::Result<Option<ColdStartOptions>> {
+    anyhow::ensure!(
+        bootstrap_from.is_none(),
+        "this program was built without the archive; nothing is indexed; leave --bootstrap-from out, or use a program that was built with it"
+    );
+    Ok(None)
 }
 
 /// Prefix of an owner that is a WAL resource.

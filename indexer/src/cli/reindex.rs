@@ -4,7 +4,7 @@ use clap::Args;
 
 use tidemark_ingest::reindex;
 
-use super::generation_task::GenerationTaskArgs;
+use super::generation_task::{GenerationTaskArgs, GenerationTaskParts};
 
 /// Build an index again from its own records, in the segment format of this release.
 ///
@@ -27,6 +27,7 @@ pub(super) struct ReindexCommand {
 
 impl ReindexCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        Box::pin(self.task.run("the index was built again", async |task, _| Box::pin(reindex(task)).await)).await
+        let work = async |parts: &GenerationTaskParts| Box::pin(reindex(&parts.task)).await;
+        Box::pin(self.task.run("the index was built again", None, work)).await
     }
 }

@@ -2,11 +2,15 @@
 
 use clap::Args;
 use tidemark_catalog::IndexOwner;
-use tidemark_ingest::{RestoreRequest, RestoreTarget, restore};
+use tidemark_ingest::{RestoreRequest, RestoreTarget, restore, restore_from};
 use tidemark_store::StoreSecond;
 use tidemark_wal::Token;
 
-use super::{generation_task::GenerationTaskArgs, index::owner};
+use super::{
+    args::{OriginArgs, second},
+    generation_task::{GenerationTaskArgs, GenerationTaskParts},
+    index::owner,
+};
 
 /// Restore an index to a time, from what it recorded.
 ///
@@ -16,15 +20,21 @@ use super::{generation_task::GenerationTaskArgs, index::owner};
 /// one, and the tail of the log is left out afterwards. Nothing is indexed before `tidemark promote`. Another restore, to a later time too,
 /// takes it back. A target that nothing recorded reaches is refused before anything is written.
 ///
+/// With --from the records come from another place instead: from the verified snapshots of this log there, or from its archive there. So an
+/// index whose bucket is gone is made again from the copies of its snapshots, and one that is new from those of another index.
+///
 /// It may be killed at any moment: started again with the same target, it goes on.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: tidemark restore --to-time 2026-11-20T10:00:00Z --log s3://wal/orders --metadata s3://meta --index s3://idx/orders\n\
-    The generation that was replaced stays in the snapshot `before-<generation>`."
+    Example: tidemark restore --latest --from s3://dr/orders --log s3://wal/orders --metadata s3://meta --index s3://idx/orders\n\
+    The generation that was replaced stays in the snapshot `before-<generation>`. `tidemark snapshots --from URL` lists what is there."
 )]
 pub(super) struct RestoreCommand {
     #[command(flatten)]
     target: RestoreTargetArgs,
+    #[command(flatten)]
+    origin: OriginArgs,
     /// Owner of the index, where it is begun again: the one that `tidemark index` has.
     #[arg(long, env = "TIDEMARK_OWNER", value_name = "OWNER", default_value = "tidemark", value_parser = owner)]
     owner: IndexOwner,
@@ -52,9 +62,13 @@ struct RestoreTargetArgs {
 
 impl RestoreCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let Self { target, owner, task } = self;
+        let Self { target, origin, owner, task } = self;
         let request = RestoreRequest { target: target.target(), owner };
-        Box::pin(task.run("the index was restored", async |task, archive| restore(task, archive, &request).await)).await
+        let work = async |parts: &GenerationTaskParts| match &parts.origin {
+            Some(origin) => Box::pin(restore_from(&parts.task, origin, &request)).await,
+            None => Box::pin(restore(&parts.task, &*parts.archive, &request)).await,
+        };
+        Box::pin(task.run("the index was restored", origin.from.as_ref(), work)).await
     }
 }
 
@@ -64,12 +78,6 @@ impl RestoreTargetArgs {
         let time = to_time.map(RestoreTarget::Time).or(to_token.map(RestoreTarget::Token));
         time.or(snapshot.map(RestoreTarget::Snapshot)).unwrap_or(RestoreTarget::Latest)
     }
-}
-
-fn second(text: &str) -> Result<StoreSecond, String> {
-    let time: jiff::Timestamp = text.parse().map_err(|error| format!("{error}; write it as 2026-11-20T10:00:00Z"))?;
-    let second = u64::try_from(time.as_second()).map_err(|_| "it is before 1970".to_owned())?;
-    Ok(StoreSecond::from_unix(second))
 }
 
 #[cfg(test)]

@@ -2,30 +2,34 @@
 
 use clap::Args;
 use serde::Serialize;
-use tidemark_catalog::{IndexPin, PinRegister, SNAPSHOT_OWNER};
+use tidemark_catalog::{IndexPin, PinChain, PinRegister, RootChain, SNAPSHOT_OWNER};
 use tidemark_crds::RecoveryWindow;
 use tidemark_ingest::snapshot::SnapshotError;
 use tidemark_store::{Entropy, StoreSecond};
 
 use super::{
-    args::{ExistingIndexArgs, OutputArgs},
+    args::{ExistingIndexArgs, OriginArgs, OutputArgs},
     output::{print_json, print_line},
     snapshot::ended,
 };
-use crate::service::{AccessMode, IndexOfLog, PodStores, recovery_window};
+use crate::service::{AccessMode, IndexLookupError, IndexOfLog, PodStores, recovery_window};
 
 /// List the snapshots of an index, after the times that the log can be restored to.
 ///
 /// Any second of the recovery window can be restored to from snapshots and archive alone, whatever becomes of the log and the index.
-/// What is newer than its end is in the index, and in the log. Only a verified snapshot can be restored from.
+/// What is newer than its end is in the index, and in the log. Only a verified snapshot can be restored from. With --from those of another
+/// place are listed, which `tidemark restore --from` restores from.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: tidemark snapshots --log s3://wal/orders --metadata s3://meta --index s3://idx/orders\n\
+    Example: tidemark snapshots --from s3://dr/orders --log s3://wal/orders --metadata s3://meta --index s3://idx/orders\n\
     `before-g2` holds the last state of the generation that g2 replaced."
 )]
 pub(super) struct SnapshotsCommand {
     #[command(flatten)]
     places: ExistingIndexArgs,
+    #[command(flatten)]
+    origin: OriginArgs,
     #[command(flatten)]
     output: OutputArgs,
 }
@@ -61,11 +65,8 @@ struct SnapshotLine {
 
 impl SnapshotsCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let Self { places: ExistingIndexArgs { log, index, moved }, output } = self;
-        let index = PodStores::at(None, index, &log.settings(), AccessMode::ReadOnly).open()?.index;
-        let found = IndexOfLog::find(&log.open()?, &index, moved.url().as_deref(), Entropy::from_os()).await;
-        let register = ended(found.map_err(SnapshotError::from))?.pins().register().await?;
-        let list = SnapshotList::of(&register);
+        let Self { places, origin, output } = self;
+        let list = SnapshotList::of(&ended(register(places, origin).await)?);
         if output.json {
             return print_json(&list);
         }
@@ -74,6 +75,25 @@ impl SnapshotsCommand {
         }
         Ok(())
     }
+}
+
+/// The pins of the index, or those of the other place that was named.
+async fn register(places: ExistingIndexArgs, OriginArgs { from }: OriginArgs) -> Result<PinRegister, SnapshotError> {
+    let ExistingIndexArgs { log, index, moved } = places;
+    let (settings, opened, entropy) = (log.settings(), log.open()?, Entropy::from_os());
+    let pins = match from {
+        Some(from) => {
+            let root = RootChain::open(&opened, entropy.clone());
+            let never_indexed = || IndexLookupError::NeverIndexed { url: log.log.to_string() };
+            let id = root.id().await?.ok_or_else(never_indexed)?;
+            PinChain::open(&settings.restore_origin(&from)?, &id, entropy)
+        }
+        None => {
+            let index = PodStores::at(None, index, &settings, AccessMode::ReadOnly).open()?.index;
+            IndexOfLog::find(&opened, &index, moved.url().as_deref(), entropy).await?.pins()
+        }
+    };
+    Ok(pins.register().await?)
 }
 
 impl SnapshotList {

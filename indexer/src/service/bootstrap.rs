@@ -104,12 +104,12 @@ pub(super) fn choose_parameters(
 
 /// Registers the index of `chain` with its owner. The first indexer sets the parameters of the log; a later one must
 /// give the same. An index that cannot go on since the log was cleaned up is refused in the same record: the floor waits for every
-/// index that is registered.
+/// index that is registered. One that holds nothing goes on from `reach`: up to there it is restored.
 pub(super) async fn register(
     root: &RootChain,
     head: Option<ChainRecord<RootState>>,
     parameters: &LogParameters,
-    chain: &IndexChain,
+    (chain, reach): (&IndexChain, LogCursor),
     (owner, adopt): (&IndexOwner, Option<&str>),
 ) -> Result<RegistrationOutcome, ServiceError> {
     let url = chain.index().url().to_string();
@@ -119,7 +119,7 @@ pub(super) async fn register(
         // Nothing is to be recorded: the floor waits for it.
         Some(Ok((RegistrationOutcome::Known, _))) => LogCursor::default(),
         // Read even where `head` has no floor: one may be set before the record lands.
-        _ => chain.latest().await?.map(|latest| latest.state.cursor).unwrap_or_default(),
+        _ => chain.latest().await?.map(|latest| latest.state.cursor).unwrap_or_default().max(reach),
     };
     let how = root.register(head, parameters, &url, &registered, cursor, adopt).await?;
     tracing::debug!(?how, index = url, "registered the index");
@@ -200,7 +200,8 @@ mod tests {
         let chain = IndexChain::open(&index, Generation::first(), entropy);
         let owner = IndexOwner::Named { name: "tidemark".to_owned() };
         let head = if raised_meanwhile { before } else { root.head().await.unwrap() };
-        let refused = register(&root, head, &parameters, &chain, (&owner, None)).await.unwrap_err();
+        let refused =
+            register(&root, head, &parameters, (&chain, LogCursor::default()), (&owner, None)).await.unwrap_err();
         assert!(refused.to_string().contains("memory:///archive"), "{refused}");
         assert!(root.state().await.unwrap().indexes.is_empty());
     }

@@ -49,6 +49,7 @@ impl DevService {
         let index = IndexService::start(
             IndexOptions {
                 control: None,
+                cold_start: None,
                 stores: PodStores::already_open(Some(log.clone()), Store::folder(&folder.join("index"))?),
                 parameters: Box::new(move |recorded| Some(local(recorded, expiry))),
                 owner: IndexOwner::Named { name: "dev".to_owned() },

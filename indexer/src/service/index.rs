@@ -7,8 +7,8 @@ use std::{
 };
 
 use tidemark_catalog::{
-    CatalogError, IndexChain, IndexOwner, IndexPurge, PurgeStats, RegistrationOutcome, RootChain, RootState,
-    WriterIdentity,
+    CatalogError, IndexChain, IndexOwner, IndexPurge, LogCursor, PurgeStats, RegistrationOutcome, RootChain, RootState,
+    TransactionRejected, WriterIdentity,
 };
 use tidemark_store::{ChainRecord, Entropy, Store, StoreClock};
 use tidemark_wal::{Log, ParameterSource};
@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     bootstrap::{FolderWriter, ParameterChoice, choose_parameters, open_generation, register, verify_contract},
+    cold_start::{ColdStartOptions, cold_start},
     error::ServiceError,
     parameter_difference::report_difference,
     purge_request::{PurgeRequest, was_purged},
@@ -37,10 +38,17 @@ use crate::{
 };
 use tidemark_crds::PodPhase;
 use tidemark_ingest::engine::IndexEngine;
-use tidemark_ingest::{IngestError, IngestOptions, IngestRole, IngestStatus, LogIngester};
+use tidemark_ingest::{
+    ColdStart, CopyProgress, GenerationTask, IngestError, IngestOptions, IngestRole, IngestStatus, LogIngester,
+};
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
 use tidemark_search::{FollowerOptions, IndexFollower, IndexSearcher, SearchService};
+
+/// The name of the task that begins an index which holds nothing. It is recorded: what it has begun is gone on with under this name.
+const COLD_START: &str = "cold-start";
+/// Records of one publication while an index is restored: what a crash loses, and about the size of its segments.
+const RESTORE_BATCH_RECORDS: u64 = 500_000;
 
 /// Options of `tidemark index`.
 pub struct IndexOptions {
@@ -66,6 +74,8 @@ pub struct IndexOptions {
     pub cache: EngineOptions,
     /// Limits and switches of the ingest.
     pub ingest: IngestOptions,
+    /// What an index that holds nothing is begun with, beside what is below it.
+    pub cold_start: Option<ColdStartOptions>,
     /// The folder in which a file `purge` with the UID of the owner requests the removal of the index.
     pub control: Option<PathBuf>,
 }
@@ -279,6 +289,7 @@ impl IndexTask {
         let clock = StoreClock::new(log.stores(), &clock_name(&identity));
         let (options, entropy, status) = (self.options.ingest.clone(), self.entropy.clone(), self.status.clone());
         let recorded = root.clone();
+        let cold = self.cold_start((&log, &root), chain.index(), &engine, &identity).await?;
         let engine: Arc<dyn IndexEngine> = engine;
         let ingest = LogIngester { log, clock, root, chain, engine, identity, options, entropy, status };
         let ingesting = Box::pin(async {
@@ -286,9 +297,9 @@ impl IndexTask {
                 // It follows until the ingest has ended: search goes on while that publishes the rest.
                 Some(follower) => {
                     let following = async move { follower.run(CancellationToken::new()).await };
-                    ingest_beside(following, stop, |stop| ingest.run(stop)).await
+                    ingest_beside(following, stop, |stop| self.begin_and_ingest(cold, ingest, stop)).await
                 }
-                None => ingest.run(stop.clone()).await.map_err(ServiceError::from),
+                None => self.begin_and_ingest(cold, ingest, stop.clone()).await.map_err(ServiceError::from),
             }
         });
         let ended = tokio::select! {
@@ -300,6 +311,56 @@ impl IndexTask {
             self.status.send_modify(|status| status.role = IngestRole::Starting);
         }
         ended
+    }
+
+    /// Begins an index that holds nothing with what is recorded of its log, then ingests.
+    async fn begin_and_ingest(
+        &self,
+        cold: Option<ColdStart>,
+        ingest: LogIngester,
+        stop: CancellationToken,
+    ) -> Result<(), IngestError> {
+        if let Some(cold) = cold {
+            match stop.run_until_cancelled(Box::pin(self.begin(&cold))).await {
+                Some(begun) => begun?,
+                None => return Ok(()),
+            }
+        }
+        ingest.run(stop).await
+    }
+
+    async fn begin(&self, cold: &ColdStart) -> Result<(), IngestError> {
+        if !cold.is_due().await? {
+            return Ok(());
+        }
+        self.pod.begin_restore(cold.task.progress.subscribe());
+        let begun = cold.run().await;
+        self.pod.set_phase(None);
+        begun
+    }
+
+    /// What begins the index if that holds nothing; `None` of a log that was never indexed.
+    async fn cold_start(
+        &self,
+        (log, root): (&Log, &RootChain),
+        index: &Store,
+        engine: &Arc<TantivyEngine>,
+        identity: &WriterIdentity,
+    ) -> Result<Option<ColdStart>, ServiceError> {
+        let Some(id) = root.id().await? else { return Ok(None) };
+        let task = GenerationTask {
+            clock: StoreClock::new(log.stores(), &format!("{COLD_START}-{}", clock_name(identity))),
+            log: log.clone(),
+            root: root.clone(),
+            index: index.clone(),
+            engine: Arc::clone(engine) as Arc<dyn IndexEngine>,
+            name: Some(COLD_START.to_owned()),
+            options: IngestOptions { batch_records: RESTORE_BATCH_RECORDS, ..self.options.ingest.clone() },
+            entropy: self.entropy.clone(),
+            progress: watch::Sender::new(CopyProgress::default()),
+        };
+        let IndexOptions { cold_start: options, owner, cache, .. } = &self.options;
+        cold_start(task, &id, owner, options.as_ref(), cache)
     }
 
     fn root(&self, log: &Log) -> RootChain {
@@ -321,7 +382,19 @@ impl IndexTask {
         let chain = chain?;
         let IndexOptions { parameters, owner, adopt, identity, startup, .. } = &self.options;
         let parameters = choose_parameters(head.as_ref(), &log, parameters, *startup)?;
-        let how = register(&root, head, &parameters, &chain, (owner, adopt.as_deref())).await?;
+        let engine = self.engine(index.clone())?;
+        let owners = (owner, adopt.as_deref());
+        let how = match register(&root, head, &parameters, (&chain, LogCursor::default()), owners).await {
+            // One that holds nothing is restored first.
+            Err(ServiceError::Chain(CatalogError::Rejected(TransactionRejected::BelowFloor { .. }))) => {
+                // Nothing is written yet.
+                let opening = WriterIdentity("opening".to_owned());
+                let cold = self.cold_start((&log, &root), &index, &engine, &opening).await?;
+                let reach = if let Some(cold) = cold { cold.reach().await? } else { LogCursor::default() };
+                register(&root, root.head().await?, &parameters, (&chain, reach), owners).await?
+            }
+            how => how?,
+        };
         let adopted = match how {
             RegistrationOutcome::Adopted { from } => Some(from.id().to_owned()),
             // A resource that was deleted and made again.
@@ -336,7 +409,6 @@ impl IndexTask {
             (None, None) => WriterIdentity(format!("indexer-{}", entropy.nonce())),
         };
         self.pod.set_identity(&identity.0);
-        let engine = self.engine(index)?;
         Ok(IngestParts { log, root, chain, engine, identity, folder })
     }
 
@@ -411,6 +483,7 @@ mod tests {
             startup,
             cache: EngineOptions { cache_folder: cache.path().to_owned(), cache_bytes: 1 << 20 },
             ingest: IngestOptions::default(),
+            cold_start: None,
             control: None,
         }
     }

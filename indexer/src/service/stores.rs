@@ -26,6 +26,8 @@ pub struct StoresSettings {
     pub index: StoreSettings,
     /// The store that snapshots are copied to.
     pub copy: StoreSettings,
+    /// Another store that an index is restored from; left out, it is reached as the index's.
+    pub from: Option<StoreSettings>,
 }
 
 /// What was opened: the log, if one was named, and the index.
@@ -67,6 +69,17 @@ impl StoresSettings {
         Store::open_as(url, &StoreAccess::new(&self.copy, StoreEnvironment::of_process()))
     }
 
+    /// Another store that an index is restored from: it is only read.
+    #[cfg(feature = "archive")]
+    pub(crate) fn restore_origin(&self, url: &Url) -> Result<Store, StoreError> {
+        Store::open_read_only_as(url, &StoreAccess::new(self.origin(), StoreEnvironment::of_process()))
+    }
+
+    #[cfg(feature = "archive")]
+    fn origin(&self) -> &StoreSettings {
+        self.from.as_ref().unwrap_or(&self.index)
+    }
+
     /// The first of these places that lies within `copies`, to which snapshots are copied, or around it. Equal URLs on different servers
     /// are different places.
     pub fn overlap_of_copies<'a>(
@@ -76,12 +89,34 @@ impl StoresSettings {
         metadata: &'a [Url],
         index: &'a Url,
     ) -> Option<&'a Url> {
+        self.overlap((copies, &self.copy), log, metadata, index)
+    }
+
+    /// As [`Self::overlap_of_copies`], of a place that the index is restored from.
+    #[cfg(feature = "archive")]
+    pub(crate) fn overlap_of_origin<'a>(
+        &self,
+        origin: &Url,
+        log: &'a Url,
+        metadata: &'a [Url],
+        index: &'a Url,
+    ) -> Option<&'a Url> {
+        self.overlap((origin, self.origin()), log, metadata, index)
+    }
+
+    fn overlap<'a>(
+        &self,
+        (url, settings): (&Url, &StoreSettings),
+        log: &'a Url,
+        metadata: &'a [Url],
+        index: &'a Url,
+    ) -> Option<&'a Url> {
         let of_metadata = metadata.iter().map(|url| (url, &self.metadata));
         let mut places = [(log, &self.log), (index, &self.index)].into_iter().chain(of_metadata);
-        let overlaps = |(url, settings): &(&Url, &StoreSettings)| {
-            is_same_server(settings, &self.copy) && urls_overlap(url.as_str(), copies.as_str())
+        let overlaps = |(other, of_other): &(&Url, &StoreSettings)| {
+            is_same_server(of_other, settings) && urls_overlap(other.as_str(), url.as_str())
         };
-        places.find(overlaps).map(|(url, _)| url)
+        places.find(overlaps).map(|(other, _)| other)
     }
 
     /// A log, for a command that needs no index.

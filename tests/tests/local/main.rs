@@ -26,6 +26,7 @@ mod append;
 mod append_faults;
 mod check;
 mod cleanup;
+mod cold_start;
 #[path = "../shared/conformance.rs"]
 mod conformance;
 mod dependencies;

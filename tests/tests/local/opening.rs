@@ -43,6 +43,7 @@ async fn opens(server: &S3Server) {
         startup: StartupMode::FailFast,
         cache: EngineOptions { cache_folder: cache.path().to_owned(), cache_bytes: 1 << 20 },
         ingest: IngestOptions::default(),
+        cold_start: None,
         control: None,
     };
     IndexService::start(options, CancellationToken::new()).await.expect("it opens");

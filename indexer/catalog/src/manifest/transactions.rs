@@ -48,7 +48,7 @@ impl Manifest {
     }
 
     /// Refused unless the generation, of the index at `index`, holds the records of `log`, and claims it where it is.
-    pub(crate) fn require_log(&self, index: &str, log: &LogIdentity) -> Result<(), TransactionRejected> {
+    pub fn require_log(&self, index: &str, log: &LogIdentity) -> Result<(), TransactionRejected> {
         mutants::log_refusal(self.refusal_of_log(index, log)).map_or(Ok(()), Err)
     }
 

@@ -223,17 +223,17 @@ async fn a_generation_that_cannot_be_read_whole_is_not_switched_from() {
 
 /// One entry of a made-up history.
 #[derive(Clone, Debug)]
-struct HistoryStep {
+pub(crate) struct HistoryStep {
     /// Seconds before the index is made.
     age: u64,
     /// How much later than its token it was written, for one in some.
     lateness: u64,
-    kind: u8,
+    pub(crate) kind: u8,
     entity: u64,
     key: u64,
 }
 
-fn history_step() -> impl Strategy<Value = HistoryStep> {
+pub(crate) fn history_step() -> impl Strategy<Value = HistoryStep> {
     let lateness = prop_oneof![4 => Just(0), 1 => Just(200u64)];
     (300u64..320, lateness, 0u8..5, 0u64..4, 0u64..9).prop_map(|(age, lateness, kind, entity, key)| HistoryStep {
         age,
@@ -245,7 +245,7 @@ fn history_step() -> impl Strategy<Value = HistoryStep> {
 }
 
 impl HistoryStep {
-    fn append(&self, number: usize, world: &IngestWorld) -> Token {
+    pub(crate) fn append(&self, number: usize, world: &IngestWorld) -> Token {
         let Self { age, lateness, kind, entity, key } = *self;
         let (at, bundle) = (world.ago(age), format!("b{number}"));
         let draft = match kind {

@@ -18,11 +18,11 @@ use crate::{
 };
 
 /// What is recorded, by operation.
-type Recorded = BTreeMap<(Token, u32), OperationRecord>;
+pub(crate) type Recorded = BTreeMap<(Token, u32), OperationRecord>;
 
 /// An index with a snapshot: most of its history is archived, one entry of that could not be read, and its last entries are not archived.
 /// Gives the entry as well.
-async fn with_archive() -> (IngestWorld, Token) {
+pub(crate) async fn with_archive() -> (IngestWorld, Token) {
     let world = IngestWorld::new(IngestOptions { compaction: false, ..small_batches() }).await;
     for number in 0..80 {
         world.append(world.ago(30_000 - number * 7), &EntryDraft::entity(number % 9));
@@ -57,18 +57,18 @@ fn early(recorded: &Recorded) -> RestoreTarget {
     RestoreTarget::Time(recorded.keys().nth(20).unwrap().0.second())
 }
 
-async fn recorded(world: &IngestWorld) -> Recorded {
+pub(crate) async fn recorded(world: &IngestWorld) -> Recorded {
     standing(&world.contents().await)
 }
 
 /// Without the entry that the archive passed over.
-async fn recorded_but(world: &IngestWorld, bad: Token) -> Recorded {
+pub(crate) async fn recorded_but(world: &IngestWorld, bad: Token) -> Recorded {
     let mut recorded = standing(&world.check().await);
     recorded.retain(|(token, _), _| *token != bad);
     recorded
 }
 
-fn below(recorded: &Recorded, bad: Token, cursor: LogCursor) -> Recorded {
+pub(crate) fn below(recorded: &Recorded, bad: Token, cursor: LogCursor) -> Recorded {
     let is_below = |token: Token| token != bad && cursor.covers(token);
     recorded.iter().filter(|((token, _), _)| is_below(*token)).map(|(place, one)| (*place, one.clone())).collect()
 }

@@ -5,6 +5,7 @@
 mod add_hook_builder;
 mod bad_objects;
 mod cleanup;
+mod cold_start;
 mod compaction;
 mod days;
 mod drill;
@@ -14,6 +15,7 @@ mod generations;
 mod history;
 mod large_second;
 mod lost_index;
+mod second_store;
 mod snapshots;
 mod verify;
 mod verify_archive;

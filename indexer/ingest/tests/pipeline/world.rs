@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use futures::TryStreamExt as _;
 use serde_json::{Value, json};
 use tidemark_catalog::{
@@ -16,14 +17,17 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::fake_bucket::FakeBucket;
 use tidemark_ingest::{
-    GenerationTask, IndexVerifier, IngestError, IngestOptions, IngestStatus, LatestCommit, LogIngester,
-    LostOutcomePolicy, OperationRecord, OutcomeSelection, RestoreDrill, RestoreRequest, RestoreTarget, SwitchReport,
+    ColdStart, GenerationTask, IndexVerifier, IngestError, IngestOptions, IngestStatus, LatestCommit, LogIngester,
+    LostOutcomePolicy, OperationRecord, OutcomeSelection, RestoreDrill, RestoreOrigin, RestoreRequest, RestoreTarget, SwitchReport,
     VerifyOptions,
     cleanup::CleanupExecutor,
     engine::{IndexEngine, RecordStats, SegmentFile},
     model_engine::{IndexContents, ModelEngine},
-    promote, restore,
-    snapshot::{LogArchive, SnapshotCopier, SnapshotMaker, SnapshotPlace, model_archive::ModelArchive},
+    promote, promote_from, restore, restore_from,
+    snapshot::{
+        LogArchive, SnapshotCopier, SnapshotMaker, SnapshotPlace, SnapshotReport, SnapshotRequest,
+        model_archive::ModelArchive,
+    },
 };
 
 /// The index's URL, by which it is registered.
@@ -91,6 +95,13 @@ pub(crate) fn small_batches() -> IngestOptions {
 pub(crate) struct RunningIngest {
     stop: CancellationToken,
     task: AbortOnDropHandle<Result<(), IngestError>>,
+}
+
+impl RunningIngest {
+    /// Whether it ended by itself.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.task.is_finished()
+    }
 }
 
 /// What the stores are asked for during a span, and what they keep at its end.
@@ -364,6 +375,68 @@ impl IngestWorld {
         promote(&self.generation_task(name), &self.archive().await, policy).await
     }
 
+    /// The second store, to which snapshots are copied, as a place to restore from.
+    pub(crate) async fn copies(&self) -> RestoreOrigin {
+        let place = self.snapshot_copier().await.0.to;
+        RestoreOrigin { engine: (self.engine)(place.index.clone()), place }
+    }
+
+    /// A process of the task `name` restores the index from the copies in the second store.
+    pub(crate) async fn restore_from_copies(
+        &self,
+        name: Option<&str>,
+        target: &RestoreTarget,
+    ) -> Result<SwitchReport, IngestError> {
+        restore_from(&self.generation_task(name), &self.copies().await, &restore_request(target)).await
+    }
+
+    /// A process promotes the index, which was restored from the second store.
+    pub(crate) async fn promote_from_copies(&self) -> Result<SwitchReport, IngestError> {
+        let (archive, copies) = (self.archive().await, self.copies().await);
+        promote_from(&self.generation_task(None), &archive, Some(&copies), LostOutcomePolicy::Refuse).await
+    }
+
+    /// The start of a process on an index that may hold nothing, with the copies in the second store or without.
+    pub(crate) async fn cold_start(&self, has_copies: bool, time: Option<StoreSecond>) -> ColdStart {
+        let origin = if has_copies { Some(self.copies().await) } else { None };
+        let (task, archive) = (self.generation_task(Some("cold-start")), Arc::new(self.archive().await));
+        ColdStart { task, archive, origin, time, owner: IndexOwner::Named { name: "test".to_owned() } }
+    }
+
+    /// A process that starts so, and then ingests.
+    pub(crate) fn start_cold(&self, identity: &str, cold: ColdStart) -> RunningIngest {
+        let (stop, ingest) = (CancellationToken::new(), self.ingest(identity));
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move {
+            match stopped.run_until_cancelled(cold.run()).await {
+                Some(begun) => begun?,
+                None => return Ok(()),
+            }
+            run_each_generation(ingest, stopped).await
+        });
+        RunningIngest { stop, task: AbortOnDropHandle::new(task) }
+    }
+
+    /// Everything of the index's bucket is lost.
+    pub(crate) fn lose_bucket(&self) {
+        let lost = self.bucket.keys().into_iter().filter(|key| key.starts_with("index/"));
+        lost.for_each(|key| self.bucket.forget(&key));
+    }
+
+    /// A snapshot of this name, and its copy in the second store.
+    pub(crate) async fn copy_snapshot(&self, name: &str) -> SnapshotReport {
+        let request = SnapshotRequest { name: Some(name.parse().unwrap()), ..SnapshotRequest::default() };
+        let made = self.snapshot_maker().await.0.make(&request).await.unwrap();
+        self.snapshot_copier().await.0.copy(&made.name, &made.pin, None).await.unwrap();
+        made
+    }
+
+    /// The objects of the second store, with their bytes.
+    pub(crate) fn copied(&self) -> BTreeMap<String, Bytes> {
+        let keys = self.bucket.keys().into_iter().filter(|key| key.starts_with("copy/"));
+        keys.map(|key| (key.clone(), self.bucket.body(&key))).collect()
+    }
+
     /// A drill with the latest snapshot.
     pub(crate) async fn drill(&self) -> RestoreDrill {
         let root = RootChain::open(&self.log(), self.entropy.clone());
@@ -561,6 +634,26 @@ impl IngestWorld {
         root.register(root.head().await.unwrap(), &parameters(), INDEX, &registration, LogCursor(to), None)
             .await
             .unwrap();
+    }
+
+    /// The floor is raised by the archive that it rests on, which reaches so far by now.
+    pub(crate) async fn raise_floor_over(&self, to: StoreSecond) {
+        let raise = |root: Option<&RootState>| {
+            let root = root.cloned().unwrap_or_default();
+            let floor = root.floor.clone().unwrap();
+            let extent = ArchiveExtent { version: floor.extent.version + 1, end: LogCursor(to), ..floor.extent };
+            root.raise_floor(LogCursor(to), &floor.archive, &extent)
+        };
+        RootChain::open(&self.log(), self.entropy.clone()).chain().append(None, raise).await.unwrap();
+    }
+
+    /// The index comes on the register, and holds nothing.
+    pub(crate) async fn register_index(&self) {
+        let root = RootChain::open(&self.log(), self.entropy.clone());
+        let owner = IndexOwner::Named { name: "test".to_owned() };
+        let registration = IndexRegistration::new(INDEX, owner, Generation::first());
+        let (head, all) = (root.head().await.unwrap(), LogCursor(StoreSecond::KSUID_END));
+        root.register(head, &parameters(), INDEX, &registration, all, None).await.unwrap();
     }
 
     pub(crate) async fn pass(&self, span: Duration) {

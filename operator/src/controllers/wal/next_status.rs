@@ -90,7 +90,9 @@ fn set_counters(status: &mut WalStatus, seen: &ObservedPod, process: &PodReport)
     let role = match process.phase {
         PodPhase::Writing | PodPhase::Purging | PodPhase::Purged => IndexerRole::Writer,
         PodPhase::Standby => IndexerRole::Standby,
-        PodPhase::Starting | PodPhase::Probing | PodPhase::Serving | PodPhase::Ended => IndexerRole::Starting,
+        PodPhase::Starting | PodPhase::Probing | PodPhase::Restoring | PodPhase::Serving | PodPhase::Ended => {
+            IndexerRole::Starting
+        }
     };
     status.indexer = Some(IndexerStatus { pod: seen.pod.name.to_string(), role });
     if role != IndexerRole::Writer {

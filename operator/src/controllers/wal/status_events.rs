@@ -29,6 +29,12 @@ pub(crate) fn events_between(before: &WalStatus, after: &WalStatus, adopted_from
         let url = after.search.as_ref().and_then(|search| search.url.as_deref()).unwrap_or("its Service");
         events.push(EventRecord::normal("SearchAvailable", format!("search answers at {url}")));
     }
+    if became_restoring(before, after) {
+        events.push(EventRecord::normal(
+            "Restoring",
+            "the index holds nothing and is begun with what is recorded of the log",
+        ));
+    }
     suspended(before, after, &mut events);
     upgraded(before, after, &mut events);
     maintained(before, after, &mut events);
@@ -47,6 +53,11 @@ fn role(before: &WalStatus, after: &WalStatus, adopted_from: Option<&str>, event
     if let Some(owner) = adopted_from {
         events.push(EventRecord::normal("OwnerAdopted", format!("the index was taken over from owner \"{owner}\"")));
     }
+}
+
+fn became_restoring(before: &WalStatus, after: &WalStatus) -> bool {
+    let is_restoring = |status: &WalStatus| has(status, ConditionType::Indexing, Reason::Restoring);
+    is_restoring(after) && !is_restoring(before)
 }
 
 fn suspended(before: &WalStatus, after: &WalStatus, events: &mut Vec<EventRecord>) {

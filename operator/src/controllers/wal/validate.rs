@@ -26,8 +26,8 @@ use self::{
 pub use self::{
     refusal::SpecRefusal,
     validated::{
-        ValidatedCache, ValidatedCleanup, ValidatedIndexer, ValidatedJobs, ValidatedLog, ValidatedRole,
-        ValidatedSearch, ValidatedWal,
+        ValidatedBootstrap, ValidatedCache, ValidatedCleanup, ValidatedIndexer, ValidatedJobs, ValidatedLog,
+        ValidatedRole, ValidatedSearch, ValidatedWal,
     },
     validated_stores::{StorePlace, ValidatedCredentials, ValidatedStore, WalStores},
 };

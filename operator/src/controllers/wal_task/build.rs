@@ -98,7 +98,12 @@ fn arguments(attempt: &AttemptPlan<'_>, wal: &ValidatedWal) -> Vec<String> {
         TaskType::Restore => {
             arguments.extend(spec.restore.as_ref().and_then(restore_arguments).into_iter().flatten());
         }
-        TaskType::GC | TaskType::Reindex | TaskType::Promote => {}
+        TaskType::Promote => {
+            // Where the index was begun with a time, what follows is recorded in the archive there.
+            let bootstrap = wal.indexer.bootstrap.as_ref().filter(|bootstrap| bootstrap.time.is_some());
+            add("--from", bootstrap.map(|bootstrap| bootstrap.from_url.clone()));
+        }
+        TaskType::GC | TaskType::Reindex => {}
     }
     arguments
 }

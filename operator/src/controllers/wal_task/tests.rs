@@ -502,6 +502,15 @@ fn each_type_has_its_arguments() {
         of(TaskType::Snapshot, json!({}), json!({"archive": {"enabled": false}})),
         "snapshot --json --name nightly-t --no-archive"
     );
+    let begun = |time: Value| {
+        let mut bootstrap = json!({"bootstrap": {"fromURL": "s3://dr/a"}});
+        if !time.is_null() {
+            bootstrap["bootstrap"]["time"] = time;
+        }
+        of(TaskType::Promote, json!({}), bootstrap)
+    };
+    assert_eq!(begun(json!("2026-11-20T10:00:00Z")), "promote --json --from s3://dr/a");
+    assert_eq!(begun(Value::Null), "promote --json", "all of what is recorded there was taken");
     let token = "0ujtsYcgvSTl8PAuAdqWYSMnLOv";
     for (target, wanted) in [
         (json!({"token": token}), format!("--to-token {token}")),

@@ -42,6 +42,41 @@ async fn an_indexer_that_does_not_answer_flips_nothing_but_indexing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_is_begun_from_elsewhere_says_so_until_it_is_written() {
+    let world = ControllerWorld::create().await.expect("it starts");
+    let _operator = world.operator().await.expect("it starts");
+    let mut restoring = say::phase(say::writing(0, 0), "restoring");
+    restoring["restore"] = json!({"copied": 3, "total": 7});
+    world.pods.say(WalComponent::Indexer, restoring);
+    let bootstrap = "bootstrap: {fromURL: s3://dr/orders, time: \"2026-11-20T10:00:00Z\"}";
+    world.make("orders", bootstrap).await.expect("it is created");
+    let message = world.is("orders", ConditionType::Indexing, "False/Restoring").await.expect("it is reported");
+    assert!(message.contains("3 of 7 operations"), "{message}");
+    world.has_event("orders", "Restoring").await.expect("it is reported");
+    let deployment = world.deployment("orders", WalComponent::Indexer).await.expect("it is there");
+    let spec = serde_json::to_value(deployment.spec).expect("it is JSON");
+    let variables = spec["template"]["spec"]["containers"][0]["env"].as_array().expect("a list").clone();
+    let value = |name: &str| {
+        let variable = variables.iter().find(|variable| variable["name"] == name).expect("it is there");
+        variable["value"].as_str().expect("a text").to_owned()
+    };
+    assert_eq!(value("TIDEMARK_BOOTSTRAP_FROM"), "s3://dr/orders");
+    assert_eq!(value("TIDEMARK_BOOTSTRAP_TIME"), "2026-11-20T10:00:00Z");
+
+    let mut waiting = say::phase(say::writing(0, 0), "standby");
+    (waiting["writer"], waiting["restoredTo"]) = (json!(null), json!("2026-11-20T10:00:00Z"));
+    world.pods.say(WalComponent::Indexer, waiting);
+    let message = world.is("orders", ConditionType::Ready, "False/AwaitingPromotion").await.expect("it is reported");
+    assert!(message.contains("2026-11-20T10:00:00Z") && message.contains("promote"), "{message}");
+    world.pods.say(WalComponent::Indexer, say::writing(1, 7));
+    world.is_ready("orders").await.expect("it is written");
+
+    let other = json!({"spec": {"bootstrap": {"fromURL": "s3://dr/other", "time": "2026-11-20T10:00:00Z"}}});
+    let refused = world.change("orders", other).await.expect_err("it cannot change");
+    assert!(format!("{refused:?}").contains("bootstrap cannot change"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_eviction_is_reported_with_the_kubelets_words_until_the_next_pod_runs() {
     let (world, _operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
     world.pods.keep_pending(WalComponent::Indexer);

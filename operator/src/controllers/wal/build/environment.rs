@@ -82,6 +82,10 @@ pub(super) fn indexer(wal: &ValidatedWal) -> Vec<EnvVar> {
     if let Some(owner) = &wal.indexer.adopt_owner {
         variables.push(set("TIDEMARK_ADOPT_OWNER", owner));
     }
+    if let Some(bootstrap) = &wal.indexer.bootstrap {
+        variables.push(set("TIDEMARK_BOOTSTRAP_FROM", &bootstrap.from_url));
+        variables.extend(bootstrap.time.as_deref().map(|time| set("TIDEMARK_BOOTSTRAP_TIME", time)));
+    }
     if !wal.indexer.compaction {
         variables.push(set("TIDEMARK_NO_COMPACTION", "true"));
     }

@@ -139,6 +139,25 @@ fn search_learns_whose_pages_may_read_answers() {
 }
 
 #[test]
+fn only_the_indexer_learns_what_the_index_is_begun_with() {
+    let begun = |bootstrap: Value| {
+        let children = built(&with(|spec| spec["bootstrap"] = bootstrap));
+        let of = |deployment| {
+            let variables = environment(deployment).into_iter();
+            variables.filter(|variable| variable.contains("BOOTSTRAP")).collect::<Vec<_>>()
+        };
+        assert!(of(&children.search_deployment).is_empty());
+        of(&children.indexer_deployment)
+    };
+    let from = "TIDEMARK_BOOTSTRAP_FROM=s3://dr/orders";
+    assert_eq!(begun(json!({"fromURL": "s3://dr/orders"})), [from]);
+    assert_eq!(
+        begun(json!({"fromURL": "s3://dr/orders", "time": "2026-11-20T11:00:00+01:00"})),
+        [from, "TIDEMARK_BOOTSTRAP_TIME=2026-11-20T10:00:00Z"]
+    );
+}
+
+#[test]
 fn a_place_of_its_own_gets_keys_of_its_own() {
     let own = json!({"credentials": {"type": "Secret", "secretRef": {"name": "other"}}});
     let children = built(&with(|spec| spec["index"]["storage"] = own));

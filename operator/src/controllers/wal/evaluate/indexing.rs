@@ -1,6 +1,8 @@
 //! `Indexing`: an indexer publishes what is sealed.
 
-use tidemark_crds::{ConditionStatus, ConditionType, PodPhase, PodReport, Reason, RestoreStatus, names::WalComponent};
+use tidemark_crds::{
+    ConditionStatus, ConditionType, PodPhase, PodReport, Reason, RestoreProgress, RestoreStatus, names::WalComponent,
+};
 
 use super::{inputs::ConditionInputs, storage};
 use crate::{condition_value::ConditionValue, observed_pod::ObservedPod};
@@ -41,6 +43,7 @@ fn of_indexer(inputs: &ConditionInputs<'_>, seen: &ObservedPod, process: &PodRep
              up by itself",
         ),
         PodPhase::Standby => standby(inputs, seen, process),
+        PodPhase::Restoring => restoring(process),
         PodPhase::Probing => {
             ConditionValue::no(Reason::Probing, "the indexer is probing the object stores; it starts after that")
         }
@@ -63,8 +66,11 @@ fn standby(inputs: &ConditionInputs<'_>, seen: &ObservedPod, process: &PodReport
         return silent;
     }
     // Where one holds the index, it was promoted by another way than a task.
-    if let (None, Some(restored)) = (&process.writer, inputs.restored) {
-        return awaiting_promotion(restored);
+    match (&process.writer, inputs.restored, process.restored_to) {
+        (None, Some(restored), _) => return awaiting_promotion(restored),
+        // The index was begun so, or restored by hand.
+        (None, None, Some(to)) => return promotion_due(&format!(" to {to}")),
+        _ => {}
     }
     let writer = process.writer.as_deref().unwrap_or("unknown");
     ConditionValue::no(
@@ -77,13 +83,32 @@ fn standby(inputs: &ConditionInputs<'_>, seen: &ObservedPod, process: &PodReport
     )
 }
 
+/// An index that holds nothing is begun with what is recorded.
+fn restoring(process: &PodReport) -> ConditionValue {
+    let progress = process.restore.filter(|progress| progress.total > 0);
+    let progress = progress.map_or_else(String::new, |RestoreProgress { copied, total }| {
+        format!(": {copied} of {total} operations so far")
+    });
+    ConditionValue::no(
+        Reason::Restoring,
+        format!(
+            "the index holds nothing and is begun with what is recorded of the log{progress}; search lacks it until then; indexing follows by \
+             itself"
+        ),
+    )
+}
+
 fn awaiting_promotion(restored: &RestoreStatus) -> ConditionValue {
     let to = restored.cursor.as_ref().map(|cursor| format!(" to {}", cursor.0)).unwrap_or_default();
     let generation = restored.generation.as_ref().map(|name| format!(" (generation \"{name}\")")).unwrap_or_default();
+    promotion_due(&format!("{to}{generation}"))
+}
+
+fn promotion_due(to: &str) -> ConditionValue {
     ConditionValue::no(
         Reason::AwaitingPromotion,
         format!(
-            "the index was restored{to}{generation}; search answers from it, and nothing newer is indexed; run \"kubectl tidemark promote\" to \
+            "the index was restored{to}; search answers from it, and nothing newer is indexed; run \"kubectl tidemark promote\" to \
              go on with the log, or restore to another time"
         ),
     )

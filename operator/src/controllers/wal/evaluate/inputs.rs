@@ -144,7 +144,7 @@ fn rank(process: &PodReport) -> u8 {
     match process.phase {
         _ if holds_index(process) => 3,
         _ if !process.problems.is_empty() => 2,
-        PodPhase::Standby => 1,
+        PodPhase::Standby | PodPhase::Restoring => 1,
         _ => 0,
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use tidemark_crds::{
-    ConditionStatus, ConditionType, DeletionPolicy, PodPhase, PodProblem, PodReport, Reason, RestoreStatus, StoreRole,
-    WalStatus, names::WalComponent,
+    ConditionStatus, ConditionType, DeletionPolicy, PodPhase, PodProblem, PodReport, Reason, RestoreProgress,
+    RestoreStatus, StoreRole, WalStatus, names::WalComponent,
 };
 
 use super::*;
@@ -659,6 +659,25 @@ fn a_restored_index_waits_for_its_promotion_unless_somebody_holds_it() {
     );
     assert_eq!(standby(Some("other")).conditions()[2], "False/Standby", "it was promoted by hand");
     assert_eq!(ConditionCase { restored, ..ConditionCase::default() }.conditions()[2], "True/CaughtUp");
+}
+
+#[test]
+fn an_index_that_is_begun_says_how_far_it_is_and_what_it_waits_for() {
+    let case = |process: PodReport| ConditionCase { pods: vec![indexer(process)], ..ConditionCase::default() };
+    let restoring = |progress| {
+        let process = PodReport { phase: PodPhase::Restoring, probed: true, ..PodReport::default() };
+        case(PodReport { restore: progress, ..process })
+    };
+    let wanted = ["False/Restoring", "True/Probed", "False/Restoring", "True/Available"];
+    let begun = restoring(Some(RestoreProgress { copied: 3, total: 7 }));
+    assert_eq!(begun.conditions(), wanted);
+    assert!(begun.evaluate().ready.message.contains("3 of 7 operations"), "{}", begun.evaluate().ready.message);
+    assert!(!restoring(None).evaluate().ready.message.contains(" of "));
+    let to = Some("2026-11-20T10:00:00Z".parse().unwrap());
+    let waiting = case(PodReport { phase: PodPhase::Standby, probed: true, restored_to: to, ..PodReport::default() });
+    assert_eq!(waiting.conditions()[2], "False/AwaitingPromotion");
+    let message = waiting.evaluate().ready.message;
+    assert!(message.contains("to 2026-11-20T10:00:00Z") && message.contains("promote"), "{message}");
 }
 
 #[test]

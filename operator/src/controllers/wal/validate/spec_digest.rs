@@ -9,7 +9,7 @@ use crate::compare;
 /// one that a later release adds with a default must not look like a change by the user.
 const EVERY_ROLE: [&str; 4] = ["storage", "log", "metadata", "index"];
 /// Further fields of the spec that the indexer's pods are made of.
-const INDEXER: [&str; 3] = ["indexer", "compaction", "adoptOwner"];
+const INDEXER: [&str; 4] = ["indexer", "compaction", "adoptOwner", "bootstrap"];
 /// Further fields of the spec that search pods are made of.
 const SEARCH: [&str; 1] = ["search"];
 /// Fields of a role that its pods are made of. The token is not among them: it is rolled out also while other changes are held
@@ -65,7 +65,8 @@ mod tests {
     fn a_digest_moves_with_what_the_pods_of_its_role_are_made_of() {
         let digests = |spec: &WalSpec| WalComponent::ALL.map(|component| spec_digest(spec, component).unwrap());
         let [indexer, search] = digests(&spec(|_| ()));
-        let cases: [(SpecChange, bool, bool); 11] = [
+        let cases: [(SpecChange, bool, bool); 12] = [
+            (|spec| spec["bootstrap"] = json!({"fromURL": "s3://dr/a"}), true, false),
             (|spec| spec["suspend"] = json!(true), false, false),
             (|spec| spec["deletionPolicy"] = json!("Purge"), false, false),
             (|spec| spec["search"] = json!({"replicas": 3}), false, false),

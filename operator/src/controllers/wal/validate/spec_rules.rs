@@ -14,7 +14,8 @@ use super::{
     refusal::{RefusalList, SpecRefusal},
     spec_digest::spec_digest,
     validated::{
-        ValidatedCache, ValidatedCleanup, ValidatedIndexer, ValidatedJobs, ValidatedLog, ValidatedRole, ValidatedSearch,
+        ValidatedBootstrap, ValidatedCache, ValidatedCleanup, ValidatedIndexer, ValidatedJobs, ValidatedLog,
+        ValidatedRole, ValidatedSearch,
     },
     validated_stores::{StorePlace, ValidatedCredentials, ValidatedStore, WalStores},
 };
@@ -87,18 +88,21 @@ fn check_urls(spec: &WalSpec, refusals: &mut RefusalList) {
     let index = ("spec.index.url", &spec.index.url);
     let metadata = spec.metadata.urls.iter().map(|url| ("spec.metadata.urls", url));
     let copy = copy_to(spec).map(|to| ("spec.snapshots.copyTo.url", &to.url));
-    let all: Vec<_> = [log, index].into_iter().chain(metadata.clone()).chain(copy).collect();
+    let bootstrap = spec.bootstrap.as_ref().map(|bootstrap| ("spec.bootstrap.fromURL", &bootstrap.from_url));
+    // Neither is written by the pods that read log and index.
+    let others = copy.into_iter().chain(bootstrap);
+    let all: Vec<_> = [log, index].into_iter().chain(metadata.clone()).chain(others.clone()).collect();
     for (path, url) in &all {
         if !["s3://", "gs://", "az://"].iter().any(|scheme| url.starts_with(scheme)) {
             refusals.spec(format!("\"{path}\" is \"{url}\"; it starts with s3://, gs:// or az://"));
         }
     }
-    let of_copy = copy.into_iter().flat_map(|copy| {
-        let others = [log, index].into_iter().chain(metadata.clone());
-        others.map(move |other| (other, copy)).collect::<Vec<_>>()
+    let of_others = others.flat_map(|other| {
+        let places = [log, index].into_iter().chain(metadata.clone());
+        places.map(move |place| (place, other)).collect::<Vec<_>>()
     });
     let of_metadata = metadata.clone().flat_map(|metadata| [(log, metadata), (index, metadata)]);
-    let pairs: Vec<_> = [(log, index)].into_iter().chain(of_metadata).chain(of_copy).collect();
+    let pairs: Vec<_> = [(log, index)].into_iter().chain(of_metadata).chain(of_others).collect();
     for ((one, a), (other, b)) in pairs {
         if below(a, b) || below(b, a) {
             refusals
@@ -235,7 +239,11 @@ pub(super) fn indexer(wal: &Wal, refusals: &mut RefusalList) -> ValidatedIndexer
     let role = data_role(wal, &wal.spec.indexer.role, WalComponent::Indexer, refusals);
     let adopt_owner = Some(wal.spec.adopt_owner.clone()).filter(|owner| !owner.is_empty());
     let (compaction, file_names) = (wal.spec.compaction.enabled, wal.spec.index.files);
-    ValidatedIndexer { role, compaction, file_names, adopt_owner, suspended: wal.spec.suspend }
+    let bootstrap = wal.spec.bootstrap.as_ref().map(|bootstrap| ValidatedBootstrap {
+        from_url: bootstrap.from_url.clone(),
+        time: bootstrap.time.as_ref().map(|time| time.0.to_string()),
+    });
+    ValidatedIndexer { role, compaction, file_names, adopt_owner, bootstrap, suspended: wal.spec.suspend }
 }
 
 pub(super) fn search(wal: &Wal, refusals: &mut RefusalList) -> ValidatedSearch {

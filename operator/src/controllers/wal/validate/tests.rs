@@ -106,6 +106,18 @@ fn copies_of_snapshots_are_reached_by_a_store_of_their_own_or_by_the_common_one(
 }
 
 #[test]
+fn an_index_is_begun_with_what_lies_apart_from_it() {
+    let begun = |url: &str| wal(with("/bootstrap", json!({"fromURL": url})));
+    let apart = validate(&begun("gs://dr/a"), "c1").unwrap().indexer.bootstrap.unwrap();
+    assert_eq!((apart.from_url.as_str(), apart.time), ("gs://dr/a", None));
+    for (place, url) in [("log", spec()["log"]["url"].clone()), ("metadata", spec()["metadata"]["urls"][0].clone())] {
+        let below = json!({"fromURL": format!("{}/old", url.as_str().unwrap())});
+        let (_, message) = only_refusal(with("/bootstrap", below));
+        assert!(message.contains(place) && message.contains("spec.bootstrap.fromURL"), "{message}");
+    }
+}
+
+#[test]
 fn each_bad_spec_is_refused_in_words() {
     let cases = [
         (with("/log/expiry", json!("soon")), "\"spec.log.expiry\": invalid time span \"soon\""),

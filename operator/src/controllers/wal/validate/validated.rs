@@ -129,8 +129,19 @@ pub struct ValidatedIndexer {
     pub file_names: bool,
     /// The owner to take the index over from.
     pub adopt_owner: Option<String>,
+    /// What the index is begun with if it holds nothing.
+    pub bootstrap: Option<ValidatedBootstrap>,
     /// Whether it is stopped.
     pub suspended: bool,
+}
+
+/// What an index is begun with that holds nothing. It is reached as the index is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValidatedBootstrap {
+    /// Where its snapshots and its archive are.
+    pub from_url: String,
+    /// The time at which the index stays until it is promoted, as RFC 3339 writes it.
+    pub time: Option<String>,
 }
 
 /// The search service.

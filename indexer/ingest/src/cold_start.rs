@@ -1,0 +1,232 @@
+//! The start of an index that holds nothing: first what is recorded of its log elsewhere, then the log.
+//!
+//! What lies below the log's floor may be gone from the log, and what was decided once is not decided again. So an index that nobody has
+//! begun, or that was lost, is restored from its own archive or snapshots, else from another place, and then promoted. Each step is a task
+//! of [`crate::restore()`] or [`crate::promote()`]: a crash at any of them is gone on with by the next start, and of two processes one
+//! waits for the other.
+
+use std::{sync::Arc, time::Duration};
+
+use tidemark_catalog::{
+    AcquireError, CatalogError, FIRST_SEQ, IndexOwner, LogCursor, Manifest, PublishError, TransactionRejected,
+};
+use tidemark_store::StoreSecond;
+use tokio::time::sleep;
+use tracing::info;
+
+use crate::{
+    error::IngestError,
+    generation_task::{GenerationTask, SwitchReport},
+    promote::{LostOutcomePolicy, promote},
+    restore::{RestoreRequest, restore, restore_from, restore_name, sources_in},
+    restore_origin::RestoreOrigin,
+    restore_source::{RestoreSources, RestoreTarget},
+    snapshot::LogArchive,
+};
+
+/// How often a process looks again that waits for another one.
+const POLL_INTERVAL: Duration = Duration::from_secs(2);
+
+/// An index that may hold nothing, and what it can be begun with.
+pub struct ColdStart {
+    /// The index, and what makes its generations. Its name distinguishes a cold start from what people restore.
+    pub task: GenerationTask,
+    /// The log's archive below the index.
+    pub archive: Arc<dyn LogArchive>,
+    /// Where it is begun from if neither archive nor snapshots are below the index.
+    pub origin: Option<RestoreOrigin>,
+    /// The time that it is begun with: then it stays as it was at that time until it is promoted. Left out, everything that is recorded,
+    /// and the log after it.
+    pub time: Option<StoreSecond>,
+    /// The owner of the index.
+    pub owner: IndexOwner,
+}
+
+/// Where an index is begun from.
+enum ColdSource<'a> {
+    /// From what is below it.
+    Own,
+    /// From another place.
+    Origin(&'a RestoreOrigin),
+}
+
+/// What is to be done next.
+enum ColdStep<'a> {
+    /// It is restored. Everything below the cursor is recorded.
+    Restore(ColdSource<'a>, LogCursor),
+    /// It is promoted.
+    Promote,
+    /// Another process promotes it.
+    Wait,
+}
+
+/// Promotes the index, as [`promote`] does. What follows its time is taken from the archive of `origin` where that reaches further than
+/// the index's own.
+pub async fn promote_from(
+    task: &GenerationTask,
+    archive: &dyn LogArchive,
+    origin: Option<&RestoreOrigin>,
+    policy: LostOutcomePolicy,
+) -> Result<SwitchReport, IngestError> {
+    if let Some(origin) = origin {
+        let other = &*origin.place.archive;
+        if archive_end(archive).await? < archive_end(other).await? {
+            return promote(task, other, policy).await;
+        }
+    }
+    promote(task, archive, policy).await
+}
+
+async fn archive_end(archive: &dyn LogArchive) -> Result<LogCursor, IngestError> {
+    Ok(archive.latest().await?.map(|latest| latest.end).unwrap_or_default())
+}
+
+impl ColdStart {
+    /// Whether something is to be done before the log is indexed.
+    pub async fn is_due(&self) -> Result<bool, IngestError> {
+        Ok(self.next_step().await?.is_some())
+    }
+
+    /// Up to where the log is recorded in what the index is to be begun with; nothing of an index that is there.
+    pub async fn reach(&self) -> Result<LogCursor, IngestError> {
+        Ok(match self.next_step().await? {
+            Some(ColdStep::Restore(_, end)) => end,
+            _ => LogCursor::default(),
+        })
+    }
+
+    /// Restores the index if it holds nothing and anything is recorded of its log, and promotes it unless it is to stay at a time. Does
+    /// nothing to an index that holds something by another way.
+    ///
+    /// The future may be dropped at any time; that is no different from a crash.
+    ///
+    /// # Errors
+    ///
+    /// [`TransactionRejected::BelowFloor`] if nothing reaches to the log's floor.
+    pub async fn run(&self) -> Result<(), IngestError> {
+        while let Some(step) = self.next_step().await? {
+            let done = match step {
+                ColdStep::Restore(ColdSource::Own, _) => {
+                    info!("the index holds nothing; beginning it with what is recorded of the log below it");
+                    Box::pin(restore(&self.task, &*self.archive, &self.request())).await
+                }
+                ColdStep::Restore(ColdSource::Origin(origin), _) => {
+                    info!(
+                        from = origin.url(),
+                        "the index holds nothing; beginning it with what is recorded of the log there"
+                    );
+                    Box::pin(restore_from(&self.task, origin, &self.request())).await
+                }
+                ColdStep::Promote => {
+                    let origin = self.origin.as_ref();
+                    Box::pin(promote_from(&self.task, &*self.archive, origin, LostOutcomePolicy::Refuse)).await
+                }
+                ColdStep::Wait => {
+                    sleep(POLL_INTERVAL).await;
+                    continue;
+                }
+            };
+            match done {
+                Err(failure) if is_done_by_another(&failure) => sleep(POLL_INTERVAL).await,
+                done => drop(done?),
+            }
+        }
+        Ok(())
+    }
+
+    fn target(&self) -> RestoreTarget {
+        self.time.map_or(RestoreTarget::Latest, RestoreTarget::Time)
+    }
+
+    fn request(&self) -> RestoreRequest {
+        RestoreRequest { target: self.target(), owner: self.owner.clone() }
+    }
+
+    async fn next_step(&self) -> Result<Option<ColdStep<'_>>, IngestError> {
+        if self.task.root.id().await?.is_none() {
+            return Ok(None);
+        }
+        let own = self.task.switch(&restore_name(&self.target(), None)).await?;
+        let (open, latest) = own.open_chain().await?;
+        let Some(latest) = latest.map(|latest| latest.state).filter(|latest| !holds_nothing(latest)) else {
+            return self.source().await.map(|found| found.map(|(source, end)| ColdStep::Restore(source, end)));
+        };
+        if latest.until.is_none() || self.time.is_some() || !self.has_restored(&latest).await? {
+            return Ok(None);
+        }
+        let holder = latest.holder.as_ref();
+        if holder.is_some_and(|holder| holder.identity.is_switch())
+            && open.has_live_writer(&self.task.log.entries).await?
+        {
+            return Ok(Some(ColdStep::Wait));
+        }
+        Ok(Some(ColdStep::Promote))
+    }
+
+    /// Whether a cold start has made the generation of `latest`: what people restore they promote themselves.
+    async fn has_restored(&self, latest: &Manifest) -> Result<bool, IngestError> {
+        for origin in [None, self.origin.as_ref()] {
+            let switch = self.task.switch(&restore_name(&self.target(), origin)).await?;
+            if switch.has_made(latest, true).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// What the index is begun with, and up to where that reaches: what is below it, where that reaches far enough, else the origin. `None`
+    /// if nothing is recorded anywhere, and all of the log is there.
+    async fn source(&self) -> Result<Option<(ColdSource<'_>, LogCursor)>, IngestError> {
+        let root = self.task.root.state().await?;
+        let is_enough = |end| match self.time {
+            Some(_) => Ok(()),
+            None => root.check_floor(end).map_err(|below| IngestError::from(CatalogError::from(below))),
+        };
+        let own = match self.own_sources().await {
+            Ok(sources) => is_enough(sources.end()).map(|()| sources.end()),
+            Err(failure) => Err(failure),
+        };
+        let failure = match (own, &self.origin) {
+            (Ok(end), _) => return Ok(Some((ColdSource::Own, end))),
+            (Err(failure), None) => failure,
+            // What may pass is not gone around.
+            (Err(failure), Some(_)) if failure.is_retryable() && !failure.is_damage() => return Err(failure),
+            (Err(_), Some(origin)) => {
+                let end = sources_in(&self.task, origin, &self.target()).await?.end();
+                is_enough(end)?;
+                return Ok(Some((ColdSource::Origin(origin), end)));
+            }
+        };
+        match failure {
+            IngestError::NothingRecorded { .. } => is_enough(LogCursor::default()).map(|()| None),
+            failure => Err(failure),
+        }
+    }
+
+    async fn own_sources(&self) -> Result<RestoreSources, IngestError> {
+        let target = self.target();
+        let own = self.task.switch(&restore_name(&target, None)).await?;
+        RestoreSources::find((own.index_url(), own.pins()), &*self.archive, None, &target).await
+    }
+}
+
+/// Whether nobody has written to the index yet: one that was indexed for a moment has come on in the log, also where that is empty.
+fn holds_nothing(latest: &Manifest) -> bool {
+    latest.next_seq == FIRST_SEQ && latest.cursor == LogCursor::default() && latest.until.is_none()
+}
+
+/// Whether another process has done the same meanwhile.
+fn is_done_by_another(failure: &IngestError) -> bool {
+    let rejected = match failure {
+        IngestError::Root(CatalogError::Rejected(rejected))
+        | IngestError::Acquire(AcquireError::Chain(CatalogError::Rejected(rejected)))
+        | IngestError::Publish(PublishError::Rejected(rejected)) => rejected,
+        _ => return false,
+    };
+    matches!(
+        rejected,
+        TransactionRejected::Closed { .. }
+            | TransactionRejected::NotBuilding { .. }
+            | TransactionRejected::NotRestored { .. }
+    )
+}

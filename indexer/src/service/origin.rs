@@ -1,0 +1,26 @@
+//! Another place with snapshots and an archive of a log, as a restore reads it.
+
+use std::sync::Arc;
+
+use tidemark_catalog::{LogId, PinChain};
+use tidemark_ingest::{RestoreOrigin, snapshot::SnapshotPlace};
+use tidemark_search::{EngineOptions, TantivyEngine};
+use tidemark_store::Entropy;
+use url::Url;
+
+use super::{error::ServiceError, snapshot::log_archive, stores::StoresSettings};
+
+/// The place at `url` with what there is of the log `id`. Its segments are kept as `options` say while they are read. Nothing is asked of
+/// it yet.
+pub(crate) fn open_origin(
+    settings: &StoresSettings,
+    url: &Url,
+    id: &LogId,
+    options: &EngineOptions,
+    entropy: &Entropy,
+) -> Result<RestoreOrigin, ServiceError> {
+    let index = settings.restore_origin(url)?;
+    let (pins, archive) = (PinChain::open(&index, id, entropy.clone()), log_archive(&index, id, entropy));
+    let engine = Arc::new(TantivyEngine::open(index.clone(), options)?);
+    Ok(RestoreOrigin { place: SnapshotPlace { index, pins, archive }, engine })
+}
