@@ -1,6 +1,8 @@
 //! What the simulated processes do.
 
+mod archive_ledger;
 pub mod chain;
+mod cleaning;
 mod cleanup_model;
 pub mod cleanups;
 pub mod garbage;

@@ -11,8 +11,8 @@ use tidemark_wal::Token;
 use tokio::sync::Notify;
 
 use super::{
+    archive_ledger::ArchiveLedger,
     long_run::{INDEX, LOG},
-    snapshot_model::SnapshotModel,
 };
 use crate::{
     chain_record::record_state,
@@ -21,8 +21,6 @@ use crate::{
 
 #[derive(Debug, Default)]
 pub(super) struct CleanupModel {
-    /// Snapshots and the archive.
-    pub(super) snapshots: SnapshotModel,
     /// The root as it is, and the number of its record: the first one that was written in each slot counts.
     root: (u64, RootState),
     /// Everything that was planned, by the number of the plan's record.
@@ -37,22 +35,22 @@ pub(super) struct CleanupModel {
 }
 
 impl CleanupModel {
-    pub(super) fn observe(&mut self, event: &StoreEvent) -> Result<(), String> {
-        self.snapshots.observe(event)?;
+    /// Checks an event in any bucket. `ledger` has followed it.
+    pub(super) fn observe(&mut self, event: &StoreEvent, ledger: &ArchiveLedger) -> Result<(), String> {
         let key = event.key.as_str();
         match (event.bucket.as_str(), event.change) {
-            (LOG, StoreChange::Created) if key.starts_with(".tidemark/root/") => self.root_changed(event),
+            (LOG, StoreChange::Created) if key.starts_with(".tidemark/root/") => self.root_changed(event, ledger),
             (LOG, StoreChange::Deleted) if !key.starts_with(".tidemark/") => {
                 let deleted = key.parse().map_err(|_| "which is no entry".to_owned());
-                let checked = deleted.and_then(|token| self.check_deletion(token, &event.object.body));
+                let checked = deleted.and_then(|token| self.check_deletion(token, &event.object.body, ledger));
                 checked.map_err(|why| format!("{} deleted \"{key}\" of the log, {why}", event.by))
             }
-            (INDEX, StoreChange::Created) if key.starts_with("cleanup/") => self.planned(event),
+            (INDEX, StoreChange::Created) if key.starts_with("cleanup/") => self.planned(event, ledger),
             _ => Ok(()),
         }
     }
 
-    fn planned(&mut self, event: &StoreEvent) -> Result<(), String> {
+    fn planned(&mut self, event: &StoreEvent, ledger: &ArchiveLedger) -> Result<(), String> {
         let Some(number) = number_of(&event.key) else { return Ok(()) };
         if self.plans.last_key_value().is_some_and(|(latest, _)| number <= *latest) {
             return Ok(());
@@ -60,14 +58,14 @@ impl CleanupModel {
         let state: CleanupState = record_state(&event.object.body).map_err(|error| error.to_string())?;
         let Some(plan) = state.plan else { return Ok(()) };
         let by = &event.by;
-        if plan.to > self.snapshots.proven {
-            let proven = self.snapshots.proven;
+        let proven = ledger.proven();
+        if plan.to > proven {
             return Err(format!(
                 "{by} plans up to {}, and verified snapshots have the archive up to {proven}",
                 plan.to
             ));
         }
-        if self.snapshots.table_end(plan.extent.version).is_none_or(|end| end < plan.floor) {
+        if ledger.table_end(plan.extent.version).is_none_or(|end| end < plan.floor) {
             return Err(format!("{by} plans on version {} of the archive: {plan:?}", plan.extent.version));
         }
         self.plans.insert(number, plan);
@@ -76,7 +74,7 @@ impl CleanupModel {
     }
 
     /// The floor is at or below what every index keeps when it is raised, and below where an index stands that registers.
-    fn root_changed(&mut self, event: &StoreEvent) -> Result<(), String> {
+    fn root_changed(&mut self, event: &StoreEvent, ledger: &ArchiveLedger) -> Result<(), String> {
         let Some(number) = number_of(&event.key).filter(|number| *number > self.root.0) else { return Ok(()) };
         let root: RootState = record_state(&event.object.body).map_err(|error| error.to_string())?;
         let (by, before) = (&event.by, &self.root.1);
@@ -91,7 +89,7 @@ impl CleanupModel {
                     raised.second, known.keeps
                 ));
             }
-            if self.snapshots.table_end(raised.extent.version).is_none_or(|end| end < raised.second) {
+            if ledger.table_end(raised.extent.version).is_none_or(|end| end < raised.second) {
                 return Err(format!("{by} raised the floor beyond the archive: {raised:?}"));
             }
             self.marks.insert("the floor was raised");
@@ -109,17 +107,17 @@ impl CleanupModel {
 
     /// An entry goes only if the floor was raised above it, a plan that names it is recorded, a verified snapshot vouches for the archive, and
     /// the archive that the floor names has the very bytes that are deleted.
-    fn check_deletion(&mut self, token: Token, body: &Bytes) -> Result<(), String> {
+    fn check_deletion(&mut self, token: Token, body: &Bytes, ledger: &ArchiveLedger) -> Result<(), String> {
         let Some(floor) = self.root.1.floor.as_ref().filter(|floor| floor.second.covers(token)) else {
             return Err(format!("which is not below the floor {:?}", self.root.1.floor));
         };
         if !self.plans.values().any(|plan| plan.to.covers(token)) {
             return Err("which no recorded plan names".to_owned());
         }
-        if !self.snapshots.proven.covers(token) {
+        if !ledger.proven().covers(token) {
             return Err("for which no verified snapshot vouches".to_owned());
         }
-        match self.snapshots.bodies.get(&token) {
+        match ledger.body(token) {
             Some((version, archived)) if archived == body && *version <= floor.extent.version => {
                 self.marks.insert("an entry was deleted");
                 Ok(())
@@ -132,18 +130,19 @@ impl CleanupModel {
             None => Err("of which the archive has no bytes".to_owned()),
         }
     }
+}
 
-    /// The entries below `to` that are still among the `objects` of the log although the archive has them.
-    pub(super) fn left_below(&self, to: LogCursor, objects: &BTreeMap<String, StoredObject>) -> Vec<Token> {
-        let is_archived = |token: &Token, object: &StoredObject| {
-            self.snapshots.bodies.get(token).is_some_and(|(_, body)| *body == object.body)
-        };
-        let entries = objects.iter().filter_map(|(key, object)| Some((key.parse::<Token>().ok()?, object)));
-        entries
-            .filter(|(token, object)| to.covers(*token) && is_archived(token, object))
-            .map(|(token, _)| token)
-            .collect()
-    }
+/// The entries below `to` that are still among the `objects` of the log although the archive has them.
+pub(super) fn left_below(
+    to: LogCursor,
+    objects: &BTreeMap<String, StoredObject>,
+    ledger: &ArchiveLedger,
+) -> Vec<Token> {
+    let is_archived =
+        |token: Token, object: &StoredObject| ledger.body(token).is_some_and(|(_, body)| *body == object.body);
+    let entries = objects.iter().filter_map(|(key, object)| Some((key.parse::<Token>().ok()?, object)));
+    let left = entries.filter(|(token, object)| to.covers(*token) && is_archived(*token, object));
+    left.map(|(token, _)| token).collect()
 }
 
 /// The number of a record of a chain; none of a boundary.

@@ -5,26 +5,26 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use parking_lot::{Mutex, MutexGuard};
 use tidemark_catalog::{
-    CatalogError, CleanupChain, Generation, IndexChain, IndexOwner, IndexRegistration, LogCursor, PinChain, RootChain,
+    CatalogError, Generation, IndexChain, IndexOwner, IndexRegistration, LogCursor, PinChain, RootChain,
     TransactionRejected,
 };
 use tidemark_ingest::{
-    cleanup::{CleanupError, CleanupExecutor, CleanupReport, CleanupRequest, CleanupRules, DeletionReport},
     model_engine::ModelEngine,
     snapshot::{SnapshotError, SnapshotMaker, SnapshotProgress, SnapshotRequest, model_archive::ModelArchive},
 };
-use tidemark_store::StoreClock;
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
 
 use super::{
-    cleanup_model::CleanupModel,
+    cleaning::{CleanupEnd, check_left, clean_up_once},
+    cleanup_model::{CleanupModel, left_below},
     long_run::{
         FAULT_BURST_DURATION, INDEX, INDEX_URL, LOG, LongRun, RECOVERY_DURATION, collect, fault_schedule, parameters,
     },
     recorded_history::write,
+    snapshot_model::SnapshotModel,
 };
 use crate::{
     fault_schedule::FaultSchedule,
@@ -42,6 +42,7 @@ const NEWCOMER: &str = "sim://newcomer-";
 struct CleanupWorld {
     run: LongRun,
     model: Arc<Mutex<CleanupModel>>,
+    snapshots: Arc<Mutex<SnapshotModel>>,
 }
 
 impl CleanupWorld {
@@ -71,9 +72,17 @@ pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
         ..fault_schedule(seed)
     };
     let simulated_store = SimulatedStore::new(seed, schedule, echo);
-    let world = CleanupWorld { run: LongRun { simulated_store: simulated_store.clone() }, model: Arc::default() };
-    let model = world.model.clone();
-    simulated_store.set_observer(Box::new(move |event| model.lock().observe(event)));
+    let world = CleanupWorld {
+        run: LongRun { simulated_store: simulated_store.clone() },
+        model: Arc::default(),
+        snapshots: Arc::default(),
+    };
+    let (model, snapshots) = (world.model.clone(), world.snapshots.clone());
+    simulated_store.set_observer(Box::new(move |event| {
+        let mut snapshots = snapshots.lock();
+        snapshots.observe(event)?;
+        model.lock().observe(event, &snapshots.ledger)
+    }));
     simulated_store.plant_foreign(LOG, &FOREIGN_KEYS);
     for n in 0..2 {
         let (writing, snapshotting, cleaning) = (world.clone(), world.clone(), world.clone());
@@ -113,59 +122,17 @@ async fn clean_up(world: CleanupWorld, process: SimProcess) -> ProcessEnd {
             world.run.sleep_minutes(60..=600).await;
         }
         world.pause_sometimes(&process);
-        let (log, index) = (world.run.log(&process), world.run.store(INDEX, &process));
-        let executor = CleanupExecutor {
-            root: RootChain::open(&log, world.run.entropy()),
-            index: INDEX_URL.to_owned(),
-            pins: PinChain::open(&index, &log_id, world.run.entropy()),
-            cleanups: CleanupChain::open(&index, &log_id, world.run.entropy()),
-            archive: Arc::new(ModelArchive::open(&index, &log_id, world.run.entropy())),
-            clock: StoreClock::new(log.stores(), process.name()),
-            cleaner: process.name().to_owned(),
-            progress: watch::Sender::new(DeletionReport::default()),
-            log,
-        };
-        let rules = CleanupRules {
-            min_age: Duration::from_hours(world.run.number(0..=48)),
-            max_entries: Some(world.run.number(0..=60)).filter(|_| world.run.number(0..=3) == 0),
-            max_bytes: None,
-            keep_snapshots: NonZeroUsize::MIN.saturating_add(usize::from(world.run.number(0..=3) == 0)),
-        };
-        let request = CleanupRequest { rules, dry_run: world.run.number(0..=9) == 0 };
-        let ended = executor.run(&request).await;
-        if let Some(end) = check_end(&world, request.dry_run, ended) {
-            return end;
+        match clean_up_once(&world.run, &process, &log_id).await {
+            CleanupEnd::Through { report, dry_run } => {
+                world.model().last_end = Some(world.run.simulated_store.now());
+                let objects = world.run.simulated_store.objects(LOG);
+                let left = left_below(report.to, &objects, &world.snapshots.lock().ledger);
+                check_left(&world.run, &report, dry_run, &left);
+            }
+            CleanupEnd::Refused => {}
+            CleanupEnd::Unknown(why) => return ProcessEnd::GaveUp(why),
         }
     }
-}
-
-fn check_end(world: &CleanupWorld, dry_run: bool, ended: Result<CleanupReport, CleanupError>) -> Option<ProcessEnd> {
-    let store = &world.run.simulated_store;
-    match ended {
-        Ok(report) => {
-            world.model().last_end = Some(store.now());
-            if report.deletion.failed() > 0 {
-                store.mark("an entry could not be deleted");
-            }
-            let left = world.model().left_below(report.to, &store.objects(LOG));
-            if !dry_run && report.deletion.stopped.is_none() && left.len() as u64 > report.deletion.failed() {
-                store.fail(format!("a clean-up says that it is through, and left {left:?}: {report:?}"));
-            }
-        }
-        Err(error) if error.is_unknown() => return Some(ProcessEnd::GaveUp(error.to_string())),
-        Err(CleanupError::Chain(CatalogError::Invariant(broken))) => store.fail(broken.to_string()),
-        Err(error @ (CleanupError::ArchiveReplaced { .. } | CleanupError::OtherArchive { .. })) => {
-            store.fail(error.to_string());
-        }
-        Err(CleanupError::Archive(error @ SnapshotError::ArchiveDamaged { .. })) => store.fail(error.to_string()),
-        Err(error) => {
-            if matches!(error, CleanupError::Chain(CatalogError::Rejected(TransactionRejected::Fenced { .. }))) {
-                store.mark("a clean-up was fenced");
-            }
-            store.note(&format!("no clean-up: {error}"));
-        }
-    }
-    None
 }
 
 async fn make_snapshots(world: CleanupWorld, process: SimProcess) -> ProcessEnd {

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
-use tidemark_catalog::{EndReason, FIRST_SEQ, Manifest, ObjectName, PinRegister};
+use tidemark_catalog::{EndReason, FIRST_SEQ, Manifest, ObjectName, PinRegister, SNAPSHOT_OWNER};
 use tidemark_ingest::OperationRecord;
 use tidemark_store::StoreSecond;
 use tidemark_wal::{Outcome, Token};
 
+use super::archive_ledger::{ArchiveGrowth, ArchiveLedger};
 use crate::{
     chain_record::record_state,
     simulated_store::{StoreChange, StoreEvent},
@@ -70,12 +71,19 @@ pub(super) struct GenerationModel {
     /// The number of the latest record of pins, and the lists of those that count.
     pins: (u64, BTreeSet<String>),
     deleted: BTreeSet<String>,
-    /// Objects that are lost for a while.
-    pub(super) lost: BTreeSet<String>,
+    /// Objects that are lost for a while, and the generations that ever named one.
+    lost: BTreeSet<String>,
+    damaged: BTreeSet<u64>,
     /// The generation that is the index.
     open: Option<u64>,
     /// What was decided of each operation, by any generation that was the index: it is never forgotten.
     decided: BTreeMap<(Token, u32), OperationRecord>,
+    /// What operations were before they were corrected.
+    uncorrected: BTreeMap<(Token, u32), OperationRecord>,
+    /// Operations of which a restore did not find the correction, since the generation that had it was damaged.
+    set_back: BTreeSet<(Token, u32)>,
+    /// The archive.
+    pub(super) ledger: ArchiveLedger,
     pub(super) marks: BTreeSet<&'static str>,
 }
 
@@ -96,9 +104,23 @@ impl GenerationModel {
         self.decided.keys().nth(at).map(|(token, _)| *token)
     }
 
+    /// An object of the open generation is lost.
+    pub(super) fn lose(&mut self, key: String) {
+        self.damaged.extend(self.open);
+        self.lost.insert(key);
+    }
+
+    /// All lost objects are back.
+    pub(super) fn put_back(&mut self) {
+        self.lost.clear();
+    }
+
     /// Checks an event in the index's bucket.
     pub(super) fn observe(&mut self, event: &StoreEvent) -> Result<(), String> {
         let key = event.key.as_str();
+        if let Some(growth) = self.ledger.observe(event)? {
+            self.check_archived(growth)?;
+        }
         if event.change == StoreChange::Deleted {
             return self.observe_deletion(event);
         }
@@ -153,7 +175,7 @@ impl GenerationModel {
             grows(&before.content, &content).or_else(wrong)?;
         }
         if is_open && manifest.closed.is_none() {
-            self.check_open(&manifest, &content).or_else(wrong)?;
+            self.check_open(&manifest, &content, None).or_else(wrong)?;
         }
         let end = manifest.closed.clone();
         self.heads.insert(generation, GenerationHead { number, manifest, content: content.clone() });
@@ -196,21 +218,34 @@ impl GenerationModel {
             }
         }
         self.open = Some(successor);
-        self.check_open(&head.manifest, &head.content)
+        self.check_open(&head.manifest, &head.content, Some(before))
     }
 
     /// What the index holds is what was decided: nothing else, nothing less, up to its cursor or the time that it was restored to.
-    fn check_open(&mut self, manifest: &Manifest, content: &IndexContent) -> Result<(), String> {
+    ///
+    /// One that has taken the place of the generation `replaced`, which was damaged, may lack a correction of what the audit still looks at.
+    fn check_open(&mut self, manifest: &Manifest, content: &IndexContent, replaced: Option<u64>) -> Result<(), String> {
         let standing = content.standing();
+        let replaces_damage = replaced.is_some_and(|replaced| self.damaged.contains(&replaced));
         for (place, record) in &standing {
-            let before = self.decided.insert(*place, record.clone());
-            let corrected = |before: &OperationRecord| {
-                manifest.until.is_none()
-                    && before.decision.outcome == Outcome::Aborted
-                    && record.decision.outcome == Outcome::Late
+            let Some(before) = self.decided.get(place) else {
+                self.decided.insert(*place, record.clone());
+                continue;
             };
-            if let Some(before) = before.filter(|before| before != record && !corrected(before)) {
-                let (was, is) = (before.decision.outcome, record.decision.outcome);
+            if before == record {
+                self.set_back.remove(place);
+                continue;
+            }
+            let (was, is) = (before.decision.outcome, record.decision.outcome);
+            let is_set_back = self.uncorrected.get(place) == Some(record)
+                && (self.set_back.contains(place) || replaces_damage && place.0.second() >= manifest.audited);
+            if is_set_back {
+                self.set_back.insert(*place);
+                self.marks.insert("a correction was lost with the generation that had it");
+            } else if manifest.until.is_none() && (was, is) == (Outcome::Aborted, Outcome::Late) {
+                self.uncorrected.insert(*place, before.clone());
+                self.decided.insert(*place, record.clone());
+            } else {
                 return Err(format!("{} op {} was decided as {was:?} and is {is:?}", place.0, place.1));
             }
         }
@@ -247,6 +282,29 @@ impl GenerationModel {
         Ok(content)
     }
 
+    /// What is archived is what was decided: each operation of its seconds, whichever generation was the index meanwhile.
+    fn check_archived(&mut self, growth: ArchiveGrowth) -> Result<(), String> {
+        let ArchiveGrowth { from, to, records } = growth;
+        for (place, record) in &records {
+            let record = OperationRecord { seq: 0, ..record.clone() };
+            let is_decided = self.decided.get(place) == Some(&record)
+                || self.set_back.contains(place) && self.uncorrected.get(place) == Some(&record);
+            if !is_decided {
+                let decided = self.decided.get(place);
+                return Err(format!("{} op {} is archived as {record:?} and decided as {decided:?}", place.0, place.1));
+            }
+        }
+        let seconds = from.second()..to.second();
+        let mut wanted = self.decided.keys().filter(|(token, _)| seconds.contains(&token.second()));
+        match wanted.find(|place| !records.contains_key(*place)) {
+            Some((token, op)) => Err(format!("{token} op {op} is not in the archive, which reaches {to}")),
+            None => {
+                self.marks.insert("the archive was extended");
+                Ok(())
+            }
+        }
+    }
+
     fn observe_list(&mut self, event: &StoreEvent) -> Result<(), String> {
         let manifest: Manifest = record_state(&event.object.body).map_err(|error| error.to_string())?;
         self.lists.insert(event.key.clone(), manifest.objects().map(str::to_owned).collect());
@@ -258,6 +316,8 @@ impl GenerationModel {
             return Ok(());
         }
         let register: PinRegister = record_state(&event.object.body).map_err(|error| error.to_string())?;
+        let verified = register.pins.values().filter(|pin| pin.owner == SNAPSHOT_OWNER);
+        verified.filter_map(|pin| pin.verified.as_ref()).for_each(|proof| self.ledger.vouch(proof));
         let counting = register.pins.into_values().filter(|pin| pin.confirmed);
         self.pins = (number, counting.map(|pin| pin.list).collect());
         Ok(())

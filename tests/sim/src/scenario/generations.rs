@@ -1,5 +1,5 @@
-//! Writers, tasks that rebuild, restore and promote the index, snapshots, readers and collectors: over days of store time, with pauses
-//! longer than the grace, and objects of the index that are lost for a while.
+//! Writers, tasks that rebuild, restore and promote the index, snapshots, clean-ups of the log, readers and collectors: over days of store
+//! time, with pauses longer than the grace, and objects of the index that are lost for a while.
 
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -20,8 +20,10 @@ use tidemark_wal::LogParameters;
 use tokio::{sync::watch, time::sleep};
 
 use super::{
+    cleaning::{CleanupEnd, check_left, clean_up_once},
+    cleanup_model::{CleanupModel, left_below},
     generation_model::GenerationModel,
-    long_run::{FAULT_BURST_DURATION, INDEX, INDEX_URL, LongRun, collect, fault_schedule},
+    long_run::{FAULT_BURST_DURATION, INDEX, INDEX_URL, LOG, LongRun, collect, fault_schedule},
     record_writer::RecordWriter,
 };
 use crate::{
@@ -38,6 +40,7 @@ const RECOVERY_DURATION: Duration = Duration::from_hours(5 * 24);
 struct GenerationWorld {
     run: LongRun,
     model: Arc<Mutex<GenerationModel>>,
+    cleanups: Arc<Mutex<CleanupModel>>,
     /// The task of each process. A process that is started again goes on with the one it had.
     tasks: Arc<Mutex<BTreeMap<String, SimTask>>>,
     /// Whether the writers of this index come once in two days only.
@@ -58,19 +61,22 @@ pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
     let world = GenerationWorld {
         run: LongRun { simulated_store: simulated_store.clone() },
         model: Arc::default(),
+        cleanups: Arc::default(),
         tasks: Arc::default(),
         is_quiet: seed.is_multiple_of(3),
     };
-    let model = world.model.clone();
-    simulated_store.set_observer(Box::new(
-        move |event| {
-            if event.bucket == INDEX { model.lock().observe(event) } else { Ok(()) }
-        },
-    ));
+    let (model, cleanups) = (world.model.clone(), world.cleanups.clone());
+    simulated_store.set_observer(Box::new(move |event| {
+        let mut model = model.lock();
+        if event.bucket == INDEX {
+            model.observe(event)?;
+        }
+        cleanups.lock().observe(event, &model.ledger)
+    }));
     let mut tasks = Vec::new();
     for n in 0..2 {
         let (writing, making) = (world.clone(), world.clone());
-        let (reading, collecting) = (world.clone(), world.clone());
+        let (reading, collecting, cleaning) = (world.clone(), world.clone(), world.clone());
         supervise(&simulated_store, &format!("writer{n}"), true, move |process| write(writing.clone(), process));
         let made = supervise(&simulated_store, &format!("maker{n}"), true, move |process| {
             make(making.clone(), process, format!("maker{n}"))
@@ -80,8 +86,10 @@ pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
         supervise(&simulated_store, &format!("collector{n}"), true, move |process| {
             collect(collecting.run.clone(), process)
         });
+        supervise(&simulated_store, &format!("cleaner{n}"), true, move |process| clean_up(cleaning.clone(), process));
     }
-    let promoting = world.clone();
+    let (promoting, keeping) = (world.clone(), world.clone());
+    supervise(&simulated_store, "keeper", true, move |process| report_keeps(keeping.clone(), process));
     supervise(&simulated_store, "promoter", true, move |process| promote_now_and_then(promoting.clone(), process));
     let snapshotting = world.clone();
     supervise(&simulated_store, "snapshot", true, move |process| make_snapshots(snapshotting.clone(), process));
@@ -98,7 +106,8 @@ pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
     if after <= before {
         simulated_store.fail(format!("no progress: {before} operations when the faults ended, {after} now"));
     }
-    for mark in world.model().marks.clone() {
+    let marks = world.model().marks.clone();
+    for mark in marks.into_iter().chain(world.cleanups.lock().marks.clone()) {
         simulated_store.mark(mark);
     }
     simulated_store
@@ -198,7 +207,7 @@ async fn write_for_a_while(world: &GenerationWorld, process: &SimProcess) -> any
     // One identity: each takes over from the other at once, so that they need no heartbeats for days.
     let lease = chain.acquire(WriterIdentity("writer".to_owned()), &clock, &log.entries, |_| ()).await?;
     let (engine, store) = (world.engine(process), world.run.store(INDEX, process));
-    let mut writer = RecordWriter { lease, engine, store, entropy: world.run.entropy() };
+    let mut writer = RecordWriter { run: world.run.clone(), lease, engine, store, entropy: world.run.entropy() };
     for _ in 0..world.run.number(3..=12) {
         match world.run.number(0..=7) {
             0 => writer.lease.raise_epoch().await.map(drop)?,
@@ -298,6 +307,47 @@ async fn make_snapshots(world: GenerationWorld, process: SimProcess) -> ProcessE
     }
 }
 
+/// Says in the root up to where the open generation is audited. A restored one is not audited before it is promoted.
+async fn report_keeps(world: GenerationWorld, process: SimProcess) -> ProcessEnd {
+    world.run.log_id(&process).await;
+    let root = world.root(&process);
+    loop {
+        world.run.sleep_minutes(30..=200).await;
+        let kept = async {
+            let chain = world.open(&process, &root).await?;
+            match chain.latest().await?.map(|latest| latest.state) {
+                Some(open) if open.until.is_none() => {
+                    root.keep(INDEX_URL, chain.generation(), LogCursor(open.audited)).await
+                }
+                _ => Ok(()),
+            }
+        };
+        if let Err(error @ CatalogError::Unknown { .. }) = kept.await {
+            return ProcessEnd::GaveUp(error.to_string());
+        }
+    }
+}
+
+/// Cleans the log up now and then, whatever becomes of the index meanwhile.
+async fn clean_up(world: GenerationWorld, process: SimProcess) -> ProcessEnd {
+    let log_id = world.run.log_id(&process).await;
+    loop {
+        world.run.sleep_minutes(100..=900).await;
+        if !world.run.is_fault_burst_over() && world.run.number(0..=3) == 0 {
+            world.suspend_soon(&process);
+        }
+        match clean_up_once(&world.run, &process, &log_id).await {
+            CleanupEnd::Through { report, dry_run } => {
+                let objects = world.run.simulated_store.objects(LOG);
+                let left = left_below(report.to, &objects, &world.model().ledger);
+                check_left(&world.run, &report, dry_run, &left);
+            }
+            CleanupEnd::Refused => {}
+            CleanupEnd::Unknown(why) => return ProcessEnd::GaveUp(why),
+        }
+    }
+}
+
 /// Objects of the open generation are lost, and come back hours later.
 async fn lose_objects(world: GenerationWorld) {
     while !world.run.is_fault_burst_over() {
@@ -310,11 +360,11 @@ async fn lose_objects(world: GenerationWorld) {
             continue;
         }
         let lost = named[world.run.simulated_store.state().rng.index(named.len())].clone();
-        world.model().lost.insert(lost.clone());
+        world.model().lose(lost.clone());
         world.run.simulated_store.lose(INDEX, &[lost]);
         world.run.sleep_minutes(60..=900).await;
         world.run.simulated_store.put_back();
-        world.model().lost.clear();
+        world.model().put_back();
     }
 }
 

@@ -15,6 +15,8 @@ use tidemark_ingest::{
 use tidemark_store::{Create, Entropy, Store, StoreSecond, UserMetadata};
 use tidemark_wal::{Outcome, Token};
 
+use super::long_run::LongRun;
+
 /// The second of the first record.
 const FIRST_SECOND: u64 = 1_700_000_000;
 /// How many entities there are.
@@ -24,6 +26,8 @@ const AUDIT_WINDOW: Duration = Duration::from_secs(12);
 
 /// Holds the lease and publishes.
 pub(super) struct RecordWriter {
+    /// Where the entries of the operations are.
+    pub(super) run: LongRun,
     pub(super) lease: WriterLease,
     pub(super) engine: Arc<dyn IndexEngine>,
     pub(super) store: Store,
@@ -41,6 +45,8 @@ impl RecordWriter {
         let outcome = if number.is_multiple_of(3) { Outcome::Aborted } else { Outcome::Committed };
         let entity = format!("entry/e{}", number % ENTITIES);
         let record = self.record(Token::new(second, &self.entropy), second, outcome, &entity)?;
+        let entry = record.body.bytes().context("an entry without bytes")?.to_vec();
+        self.run.plant_entry(record.token, second, String::from_utf8(entry)?);
         let mut marks = RecordMarks::default();
         if record.is_committed() {
             let lookup = self.engine.open(self.manifest()).await?;

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tidemark_catalog::{LogCursor, Manifest, PinRegister, SNAPSHOT_OWNER, SnapshotProof};
-use tidemark_ingest::{
-    OperationRecord,
-    snapshot::model_archive::{ModelRow, ModelTable, parse_rows},
-};
+use tidemark_ingest::OperationRecord;
 use tidemark_wal::{Outcome, Token};
 
-use super::{garbage::GarbageModel, long_run::INDEX};
+use super::{
+    archive_ledger::{ArchiveGrowth, ArchiveLedger},
+    garbage::GarbageModel,
+    long_run::INDEX,
+};
 use crate::{
     chain_record::record_state,
     simulated_store::{StoreChange, StoreEvent, StoredObject},
@@ -25,14 +26,8 @@ pub(super) struct SnapshotModel {
     corrected: BTreeMap<String, BTreeSet<u64>>,
     /// The manifest of each list.
     lists: BTreeMap<String, Manifest>,
-    /// The rows of each data file of the archive, by key.
-    files: BTreeMap<String, Vec<ModelRow>>,
-    /// The archive's versions that count, by number.
-    tables: BTreeMap<u64, ModelTable>,
-    /// The bytes of each entry that the archive has, and the version from which on it has them.
-    pub(super) bodies: BTreeMap<Token, (u64, Vec<u8>)>,
-    /// Up to where a verified snapshot has compared the archive.
-    pub(super) proven: LogCursor,
+    /// The archive.
+    pub(super) ledger: ArchiveLedger,
     /// Entries that could not be read when the archive passed over them.
     passed_over: BTreeSet<Token>,
     /// The snapshots that were verified, with the true time (milliseconds) at which each pin was made.
@@ -47,8 +42,11 @@ impl SnapshotModel {
         if event.bucket != INDEX {
             return Ok(());
         }
+        if let Some(growth) = self.ledger.observe(event)? {
+            self.archived(growth)?;
+        }
         if event.key.starts_with("archive/") {
-            return self.observe_archive(event);
+            return Ok(());
         }
         if event.change != StoreChange::Deleted {
             self.remember(event)?;
@@ -94,63 +92,23 @@ impl SnapshotModel {
         Ok(standing)
     }
 
-    fn observe_archive(&mut self, event: &StoreEvent) -> Result<(), String> {
-        let key = event.key.as_str();
-        let is_data = key.contains("/data/");
-        match event.change {
-            StoreChange::Deleted if is_data => Err(format!("{} deleted \"{key}\" of the archive", event.by)),
-            StoreChange::Replaced if is_data => Err(format!("{} overwrote \"{key}\" of the archive", event.by)),
-            StoreChange::Deleted | StoreChange::Replaced => Ok(()),
-            StoreChange::Created if is_data => {
-                let rows = parse_rows(&event.object.body).map_err(|error| error.to_string())?;
-                self.files.insert(key.to_owned(), rows);
-                Ok(())
-            }
-            StoreChange::Created => match key.rsplit_once('/').and_then(|(_, number)| number.parse().ok()) {
-                Some(number) if !key.contains("/boundary/") => self.extended(number, event),
-                _ => Ok(()),
-            },
-        }
-    }
-
     /// A version of the archive: each settled operation once, as the index has it.
-    fn extended(&mut self, number: u64, event: &StoreEvent) -> Result<(), String> {
-        if self.tables.last_key_value().is_some_and(|(latest, _)| number <= *latest) {
-            return Ok(());
-        }
-        let table: ModelTable = record_state(&event.object.body).map_err(|error| error.to_string())?;
-        let before = self.tables.last_key_value().map(|(_, table)| table.clone());
-        let start = before.as_ref().map(|before| before.end).unwrap_or_default();
-        let known = before.map(|before| before.files).unwrap_or_default();
+    fn archived(&mut self, growth: ArchiveGrowth) -> Result<(), String> {
+        let ArchiveGrowth { from, to, mut records } = growth;
         let Some((_, manifest)) = &self.garbage.latest else {
             return Err("archived before it was published".to_owned());
         };
         let standing = self.standing(manifest)?;
-        let folder = event.key.rsplit_once('/').map(|(folder, _)| folder).unwrap_or_default();
-        let mut rows: BTreeMap<(Token, u32), &OperationRecord> = BTreeMap::new();
-        let mut bodies = Vec::new();
-        for file in table.files.iter().filter(|file| !known.contains(file)) {
-            let key = format!("{folder}/{file}");
-            for row in self.files.get(&key).ok_or_else(|| format!("the archive names \"{key}\", which is gone"))? {
-                let place = (row.record.token, row.record.op);
-                if let Some(body) = row.record.body.bytes() {
-                    bodies.push((place.0, (number, body.to_vec())));
-                }
-                if rows.insert(place, &row.record).is_some() {
-                    return Err(format!("{} op {} is in the archive twice", place.0, place.1));
-                }
-            }
-        }
         let mut passed_over = BTreeSet::new();
-        let seconds = start.second()..table.end.second();
+        let seconds = from.second()..to.second();
         let unreadable = |token: &Token| {
             standing
                 .range((*token, 0)..=(*token, u32::MAX))
                 .any(|(_, record)| record.decision.outcome == Outcome::Unreadable)
         };
         for (place, record) in standing.iter().filter(|((token, _), _)| seconds.contains(&token.second())) {
-            match rows.remove(place) {
-                Some(row) if row == *record => {}
+            match records.remove(place) {
+                Some(row) if row == **record => {}
                 Some(row) => {
                     return Err(format!("{} op {} is archived as {row:?}, the index has {record:?}", place.0, place.1));
                 }
@@ -162,26 +120,21 @@ impl SnapshotModel {
                     passed_over.insert(place.0);
                 }
                 None => {
-                    return Err(format!(
-                        "{} op {} is not in the archive, which reaches {}",
-                        place.0, place.1, table.end
-                    ));
+                    return Err(format!("{} op {} is not in the archive, which reaches {to}", place.0, place.1));
                 }
             }
         }
-        if let Some((place, _)) = rows.first_key_value() {
+        if let Some((place, _)) = records.first_key_value() {
             return Err(format!("{} op {} is in the archive and not in these seconds of the index", place.0, place.1));
         }
-        if table.end.second() > manifest.audited {
-            return Err(format!("the archive reaches {}, the audit {} only", table.end, manifest.audited));
+        if to.second() > manifest.audited {
+            return Err(format!("the archive reaches {to}, the audit {} only", manifest.audited));
         }
         if !passed_over.is_empty() {
             self.garbage.marks.insert("an unreadable entry was passed over");
         }
         self.garbage.marks.insert("the archive was extended");
         self.passed_over.extend(passed_over);
-        self.bodies.extend(bodies);
-        self.tables.insert(number, table);
         Ok(())
     }
 
@@ -200,7 +153,7 @@ impl SnapshotModel {
             if self.verified.insert(pin.list.clone()) {
                 let by = &event.by;
                 self.check_snapshot(&pin.list, proof).map_err(|why| format!("{by} verified \"{name}\": {why}"))?;
-                self.proven = self.proven.max(proof.archive_end());
+                self.ledger.vouch(proof);
                 self.garbage.marks.insert("a snapshot was verified");
             }
         }
@@ -228,17 +181,12 @@ impl SnapshotModel {
                 Err("it has no archive".to_owned())
             };
         };
-        let table =
-            self.tables.get(&archive.version).ok_or_else(|| format!("version {} does not count", archive.version))?;
-        if table.end != archive.end || archive.end.second() < manifest.audited {
-            return Err(format!("the archive reaches {}, the audit {}", table.end, manifest.audited));
+        let end = self.ledger.table_end(archive.version);
+        let end = end.ok_or_else(|| format!("version {} does not count", archive.version))?;
+        if end != archive.end || archive.end.second() < manifest.audited {
+            return Err(format!("the archive reaches {end}, the audit {}", manifest.audited));
         }
         Ok(())
-    }
-
-    /// Up to where version `number` of the archive, which counts, has every settled operation.
-    pub(super) fn table_end(&self, number: u64) -> Option<LogCursor> {
-        self.tables.get(&number).map(|table| table.end)
     }
 
     /// The object of the list, that of a verified snapshot, that was lost before it was pinned and is not among the objects of the `store`:

@@ -87,6 +87,10 @@ fn sixty_seeds_of_generations_hold() {
         "a generation was given up",
         "a task was overtaken or refused",
         "garbage was deleted",
+        "the archive was extended",
+        "the floor was raised",
+        "an entry was deleted",
+        "a clean-up was fenced",
     ] {
         let seeds = reports.iter().filter(|report| report.marks.contains(rare)).count();
         assert!(seeds > 0, "\"{rare}\" never happened");
