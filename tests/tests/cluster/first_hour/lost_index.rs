@@ -6,7 +6,6 @@ use futures::TryStreamExt as _;
 use kube::api::DeleteParams;
 use serde_json::Value;
 use tidemark_catalog::{Generation, IndexChain, LogCursor, RootChain};
-use tidemark_crds::ConditionType;
 use tidemark_store::{Entropy, Store};
 use tidemark_tests::{
     cluster::product::{LogOutside, PATIENCE, TestWal, until},
@@ -53,10 +52,7 @@ pub(crate) async fn comes_back_from_the_archive(world: &TaskWorld<'_>, log: &Log
     .await;
     lose(&index(world)).await;
     world.plan.clone().apply(world.cluster).await.expect("it is applied again");
-    let says = wal.until_condition(ConditionType::Ready, "False", "BelowFloor").await;
-    println!("an indexer without an index: {says}");
-    world.plugin("restore orders --latest --wait").await;
-    world.plugin("promote orders --wait").await;
+    // Its indexer begins with the archive.
     wal.until_ready().await;
     until("the index has all entries", PATIENCE, async || {
         let found = wal.ask("/v1/search", QUERIES[0]).await.ok()?;
