@@ -132,7 +132,10 @@ impl IngestError {
             Self::Root(error) | Self::Acquire(AcquireError::Chain(error)) => {
                 matches!(error, CatalogError::Unknown { .. })
             }
-            Self::Publish(error) => matches!(error, PublishError::Unknown { .. }),
+            Self::Publish(error) => {
+                matches!(error, PublishError::Unknown { .. } | PublishError::Chain(CatalogError::Unknown { .. }))
+            }
+            Self::Archive(error) => error.is_unknown(),
             _ => false,
         }
     }
@@ -151,7 +154,7 @@ impl ToCause for IngestError {
             Self::Store(error) => error.to_cause(),
             Self::Engine(error) => error.to_cause(),
             Self::Archive(error) => error.to_cause(),
-            Self::NothingRecorded { url } => FailureCause::at(Reason::OutsideRecoveryWindow, url),
+            Self::NothingRecorded { url } => FailureCause::at(Reason::InvalidURL, url),
             Self::Switching { .. } => FailureCause::of(Reason::GenerationBusy),
             Self::OutsideRecoveryWindow { .. } => FailureCause::of(Reason::OutsideRecoveryWindow),
             Self::SnapshotMissing { .. } => FailureCause::of(Reason::SnapshotMissing),

@@ -9,8 +9,8 @@ use tidemark_store::{Entropy, StoreSecond};
 
 use super::{
     args::{ExistingIndexArgs, OutputArgs},
+    failure_verdict::ended,
     output::{print_json, print_line},
-    snapshot::ended,
 };
 use crate::service::{AccessMode, IndexOfLog, PodStores, recovery_window};
 
