@@ -41,3 +41,4 @@ mod openapi;
 mod page;
 mod pod;
 mod restart;
+mod sql_recipes;
