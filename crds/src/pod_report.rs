@@ -70,7 +70,7 @@ pub struct PodProblem {
 impl PodProblem {
     /// Whether it is about the stores or what is in them.
     pub fn is_storage(&self) -> bool {
-        !matches!(self.reason, Reason::Fenced | Reason::Internal | Reason::ParametersDiffer)
+        !matches!(self.reason, Reason::Fenced | Reason::DiskFull | Reason::Internal | Reason::ParametersDiffer)
             && !self.reason.is_unusable_token()
     }
 }

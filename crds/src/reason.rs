@@ -64,6 +64,8 @@ reasons! {
     AuthTokenMissing,
     /// The search token is so short that it can be guessed.
     AuthTokenTooShort,
+    /// The disk of this process is full, or its cache has no room for what is in use.
+    DiskFull,
     /// A bug.
     Internal,
     // What a job reports.

@@ -11,6 +11,7 @@ mod command_line;
 mod demo;
 mod dev;
 mod exit;
+mod failure_verdict;
 #[cfg(feature = "archive")]
 mod gc;
 #[cfg(feature = "archive")]

@@ -80,6 +80,7 @@ fn is_problem(reason: Reason) -> bool {
         | Reason::Fenced
         | Reason::AuthTokenMissing
         | Reason::AuthTokenTooShort
+        | Reason::DiskFull
         | Reason::Internal
         | Reason::SpecInvalid
         | Reason::PodTemplateRefused

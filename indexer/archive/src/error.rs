@@ -204,7 +204,7 @@ impl ToCause for ArchiveError {
     fn to_cause(&self) -> FailureCause {
         match self {
             Self::Store(error) => error.to_cause(),
-            Self::Damaged { key, .. } | Self::Gone { key } => FailureCause::at(Reason::IndexDamaged, key),
+            Self::Damaged { key, .. } | Self::Gone { key } => FailureCause::at(Reason::ArchiveDamaged, key),
             Self::Foreign { key, .. } => FailureCause::at(Reason::OwnedByAnother, key),
             Self::NewerFormat { key, .. } => FailureCause::at(Reason::FormatTooNew, key),
             Self::Overtaken { key } => FailureCause::at(Reason::Fenced, key),

@@ -2,6 +2,8 @@
 //!
 //! The errors of the crates below this one are mapped here; every other error is mapped beside its definition.
 
+use std::io::ErrorKind;
+
 use serde::{Deserialize, Serialize};
 use tidemark_catalog::{CatalogError, PublishError, TransactionRejected};
 use tidemark_crds::Reason;
@@ -27,6 +29,12 @@ impl FailureCause {
     /// A reason that no store is at fault for.
     pub fn of(reason: Reason) -> Self {
         Self { reason, url: None }
+    }
+
+    /// A failure of the disk of this machine: another attempt may find room, on another machine too.
+    pub fn of_disk(source: &std::io::Error) -> Self {
+        let is_full = matches!(source.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+        Self::of(if is_full { Reason::DiskFull } else { Reason::Internal })
     }
 
     /// A reason with the URL at fault.
@@ -78,13 +86,22 @@ impl ToCause for TransactionRejected {
             Self::LogMoved { claimed, .. } => FailureCause::at(Reason::LogMoved, claimed),
             Self::BelowFloor { .. } => FailureCause::of(Reason::BelowFloor),
             Self::NotRestored { .. } => FailureCause::of(Reason::NothingToPromote),
-            Self::Closed { .. } | Self::Building { .. } | Self::NotBuilding { .. } => {
-                FailureCause::of(Reason::GenerationBusy)
-            }
+            Self::Closed { .. }
+            | Self::Building { .. }
+            | Self::NotBuilding { .. }
+            | Self::Abandoned { .. }
+            | Self::Purged { .. } => FailureCause::of(Reason::GenerationBusy),
             Self::OwnedByAnother { url, .. }
             | Self::OfAnotherLog { url, .. }
+            | Self::PurgedForOwner { url, .. }
             | Self::Unclaimed { url }
             | Self::Overlaps { url, .. } => FailureCause::at(Reason::OwnedByAnother, url),
+            Self::FolderOfAnotherLog { .. } | Self::SecondCleaner { .. } | Self::FloorOfAnotherArchive { .. } => {
+                FailureCause::of(Reason::OwnedByAnother)
+            }
+            // Another index registered, or was looked at, since it was planned.
+            Self::FloorAboveIndex { .. } | Self::IndexIsWritten { .. } => FailureCause::of(Reason::Fenced),
+            Self::Pin { .. } => FailureCause::of(Reason::SpecInvalid),
             _ => FailureCause::of(Reason::Internal),
         }
     }

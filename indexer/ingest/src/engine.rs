@@ -379,7 +379,7 @@ pub enum EngineError {
     },
     /// The local disk fails.
     #[error(
-        "\"{path}\" failed: {source}; nothing can be indexed or opened; check that the disk has space and may be written"
+        "\"{path}\" failed: {source}; nothing can be indexed or opened; check that the disk has space for the whole cache and may be written"
     )]
     Disk {
         /// The file.
@@ -416,7 +416,9 @@ impl ToCause for EngineError {
             Self::Store(error) => error.to_cause(),
             Self::Damaged { key, .. } | Self::Gone { key } => FailureCause::at(Reason::IndexDamaged, key),
             Self::OtherFormat { key, .. } => FailureCause::at(Reason::FormatTooNew, key),
-            Self::Disk { .. } | Self::NoRoom { .. } | Self::Refused { .. } => FailureCause::of(Reason::Internal),
+            Self::Disk { source, .. } => FailureCause::of_disk(source),
+            Self::NoRoom { .. } => FailureCause::of(Reason::DiskFull),
+            Self::Refused { .. } => FailureCause::of(Reason::Internal),
         }
     }
 }

@@ -188,7 +188,10 @@ impl IngestError {
             Self::Root(error) | Self::Acquire(AcquireError::Chain(error)) => {
                 matches!(error, CatalogError::Unknown { .. })
             }
-            Self::Publish(error) => matches!(error, PublishError::Unknown { .. }),
+            Self::Publish(error) => {
+                matches!(error, PublishError::Unknown { .. } | PublishError::Chain(CatalogError::Unknown { .. }))
+            }
+            Self::Archive(error) => error.is_unknown(),
             _ => false,
         }
     }
@@ -207,7 +210,7 @@ impl ToCause for IngestError {
             Self::Store(error) => error.to_cause(),
             Self::Engine(error) => error.to_cause(),
             Self::Archive(error) => error.to_cause(),
-            Self::NothingRecorded { url } => FailureCause::at(Reason::OutsideRecoveryWindow, url),
+            Self::NothingRecorded { url } => FailureCause::at(Reason::InvalidURL, url),
             Self::OriginOfAnotherLog { url, .. } => FailureCause::at(Reason::OwnedByAnother, url),
             Self::OriginOverlaps { url, .. } => FailureCause::at(Reason::InvalidURL, url),
             Self::OriginLost { source, .. } => source.to_cause(),

@@ -117,7 +117,7 @@ impl ToCause for DrillError {
     fn to_cause(&self) -> FailureCause {
         match self {
             Self::NoSnapshot { url } => FailureCause::at(Reason::SnapshotMissing, url),
-            Self::Differs { .. } => FailureCause::of(Reason::IndexDamaged),
+            Self::Differs { .. } => FailureCause::of(Reason::DrillFailed),
             Self::Chain(error) => error.to_cause(),
             Self::Engine(error) => error.to_cause(),
             Self::Archive(error) => error.to_cause(),

@@ -22,8 +22,8 @@ use tidemark_wal::{
 use super::{
     args::{LogArgs, OutputArgs},
     exit::CommandExit,
+    failure_verdict::ended,
     output::{ProgressReporter, print_json, print_line},
-    shutdown::ended,
 };
 use crate::service::verify_log_contract;
 

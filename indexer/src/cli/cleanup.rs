@@ -7,22 +7,20 @@ use serde::Serialize;
 use tidemark_catalog::LogCursor;
 use tidemark_crds::{Reason, RecoveryWindow, TaskFigures, TaskResult, parse_byte_size};
 use tidemark_ingest::{
-    ToCause as _,
     cleanup::{
         CleanupError, CleanupReport, CleanupRequest, CleanupRules, DeletionReport, HeldEntry, HoldReason, RuleVerdict,
     },
     snapshot::SnapshotError,
 };
-use tidemark_store::{Entropy, error_chain};
+use tidemark_store::Entropy;
 use tokio::sync::watch;
-use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     args::{ExistingIndexArgs, span},
-    exit::CommandExit,
+    failure_verdict::{ended, failed_result},
     job_report::JobReportArgs,
     log::CLOCK_NAME,
-    output::{ProgressReporter, print_json, print_line},
+    output::{print_json, print_line, show_progress},
 };
 use crate::service::{AccessMode, IndexOfLog, PodStores, cleanup_executor, recovery_window};
 
@@ -121,10 +119,10 @@ impl CleanupCommand {
         let Self { places, dry_run, min_age, max_entries, max_size, keep_snapshots, job } = self;
         let rules = CleanupRules { min_age, max_entries, max_bytes: max_size, keep_snapshots };
         let progress = watch::Sender::new(DeletionReport::default());
-        let ended = clean(places, &CleanupRequest { rules, dry_run }, progress.clone()).await;
-        let result = task_result(&ended, &progress.borrow(), dry_run);
+        let cleaned = clean(places, &CleanupRequest { rules, dry_run }, progress.clone()).await;
+        let result = task_result(&cleaned, &progress.borrow(), dry_run);
         job.report(&result);
-        let (report, _) = ended.map_err(with_exit)?;
+        let (report, _) = ended(cleaned)?;
         if job.output.json {
             print_json(&output(&report, dry_run))?;
         } else {
@@ -147,32 +145,11 @@ async fn clean(
     let cleaner = format!("cleanup-{}", entropy.nonce());
     let found = IndexOfLog::find(&log.open()?, &index, moved.url().as_deref(), entropy).await;
     let found = found.map_err(SnapshotError::from)?;
-    let shown = show_progress(progress.subscribe());
+    let counted = |report: &DeletionReport| Some(("entries cleaned up", report.deleted + report.held_back(), 0));
+    let shown = show_progress(progress.subscribe(), counted);
     let report = cleanup_executor(&found, cleaner, CLOCK_NAME, progress).run(request).await?;
     drop(shown);
     Ok((report, recovery_window(&found.pins().register().await?)))
-}
-
-fn show_progress(mut progress: watch::Receiver<DeletionReport>) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        let reporter = ProgressReporter::new("entries cleaned up");
-        while progress.changed().await.is_ok() {
-            let done = {
-                let report = progress.borrow_and_update();
-                report.deleted + report.held_back()
-            };
-            reporter.report_part("entries", done, 0);
-        }
-    }))
-}
-
-fn with_exit(error: CleanupError) -> anyhow::Error {
-    let is_fenced = error.to_cause().reason == Reason::Fenced;
-    match error {
-        error if error.is_unknown() => CommandExit::Unknown.with(error),
-        error if is_fenced => CommandExit::Fenced.with(error),
-        error => error.into(),
-    }
 }
 
 /// Why the clean-up did not do all that it was to do.
@@ -185,8 +162,8 @@ fn failure(DeletionReport { held, stopped, .. }: &DeletionReport) -> Option<Reas
     }
 }
 
-fn task_result(ended: &CleanupEnd, progress: &DeletionReport, dry_run: bool) -> TaskResult {
-    match ended {
+fn task_result(cleaned: &CleanupEnd, progress: &DeletionReport, dry_run: bool) -> TaskResult {
+    match cleaned {
         Ok((report, window)) => {
             let message = summary(report, dry_run);
             let result = match failure(&report.deletion) {
@@ -206,14 +183,8 @@ fn task_result(ended: &CleanupEnd, progress: &DeletionReport, dry_run: bool) -> 
             })
         }
         Err(error) => {
-            let (reason, message) = (error.to_cause().reason, error_chain(error));
-            let result = if error.is_refusal() {
-                TaskResult::refused(reason, message)
-            } else {
-                TaskResult::failed(reason, message)
-            };
             let (deleted_entries, deleted_bytes) = (Some(progress.deleted), Some(progress.deleted_bytes));
-            result.with(TaskFigures { deleted_entries, deleted_bytes, ..TaskFigures::default() })
+            failed_result(error).with(TaskFigures { deleted_entries, deleted_bytes, ..TaskFigures::default() })
         }
     }
 }

@@ -8,8 +8,9 @@ use url::Url;
 
 use super::{
     args::{LogArgs, span},
+    failure_verdict::ended,
     output::print_line,
-    shutdown::{ended, stop_on_signal},
+    shutdown::stop_on_signal,
 };
 use crate::demo::{DemoOptions, run};
 

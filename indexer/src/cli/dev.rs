@@ -7,8 +7,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     args::{ListenArgs, MovedArgs, span},
+    failure_verdict::ended,
     output::print_line,
-    shutdown::{ended, stop_on_signal, unless_stopped},
+    shutdown::{stop_on_signal, unless_stopped},
 };
 use crate::service::{DevOptions, DevService};
 

@@ -4,12 +4,13 @@ use clap::Args;
 use serde::Serialize;
 use tidemark_archive::{ArchiveError, ArchiveTable, DeletedLeaks};
 use tidemark_catalog::{CatalogError, GARBAGE_GRACE, GarbageCollector, GarbageReport};
-use tidemark_crds::{Reason, TaskFigures, TaskResult};
-use tidemark_ingest::ToCause as _;
-use tidemark_store::{Entropy, StoreError, error_chain};
+use tidemark_crds::{TaskFigures, TaskResult};
+use tidemark_ingest::{FailureCause, ToCause};
+use tidemark_store::{Entropy, StoreError};
 
 use super::{
     args::{ExistingIndexArgs, OutputArgs},
+    failure_verdict::{CommandError, ended, failed_result},
     job_report::JobReportArgs,
     output::{print_json, print_line},
 };
@@ -44,16 +45,55 @@ struct CollectedGarbage {
     archive_deleted_bytes: u64,
 }
 
+/// Why a pass did not end well. What it has deleted was garbage.
+#[derive(Debug, thiserror::Error)]
+enum GarbageError {
+    /// The log has no index there.
+    #[error(transparent)]
+    Lookup(#[from] IndexLookupError),
+    /// A chain fails or refuses: the index's, the collectors'.
+    #[error(transparent)]
+    Chain(#[from] CatalogError),
+    /// The archive cannot be read, or is another log's.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// A store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl ToCause for GarbageError {
+    fn to_cause(&self) -> FailureCause {
+        match self {
+            Self::Lookup(error) => error.to_cause(),
+            Self::Chain(error) => error.to_cause(),
+            Self::Archive(error) => error.to_cause(),
+            Self::Store(error) => error.to_cause(),
+        }
+    }
+}
+
+impl CommandError for GarbageError {
+    fn is_unknown(&self) -> bool {
+        matches!(
+            self,
+            Self::Chain(CatalogError::Unknown { .. })
+                | Self::Lookup(IndexLookupError::Chain(CatalogError::Unknown { .. }))
+                | Self::Archive(ArchiveError::Unknown { .. })
+        )
+    }
+}
+
 impl GcCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let Self { places, job } = self;
         let collected = collect(places).await;
         job.report(&result(&collected));
-        print(&collected?, job.output)
+        print(&ended(collected)?, job.output)
     }
 }
 
-async fn collect(ExistingIndexArgs { log, index, moved }: ExistingIndexArgs) -> anyhow::Result<CollectedGarbage> {
+async fn collect(ExistingIndexArgs { log, index, moved }: ExistingIndexArgs) -> Result<CollectedGarbage, GarbageError> {
     let index = PodStores::at(None, index, &log.settings(), AccessMode::ReadWrite).open()?.index;
     // Before anything is written there: an index of another log is refused here.
     let IndexOfLog { id, entropy, .. } =
@@ -66,7 +106,7 @@ async fn collect(ExistingIndexArgs { log, index, moved }: ExistingIndexArgs) -> 
     Ok(CollectedGarbage { index: report, archive_deleted: objects, archive_deleted_bytes: bytes })
 }
 
-fn result(collected: &anyhow::Result<CollectedGarbage>) -> TaskResult {
+fn result(collected: &Result<CollectedGarbage, GarbageError>) -> TaskResult {
     match collected {
         Ok(CollectedGarbage { index, archive_deleted, archive_deleted_bytes }) => {
             let GarbageReport { listed, deleted, deleted_bytes, .. } = index;
@@ -76,21 +116,7 @@ fn result(collected: &anyhow::Result<CollectedGarbage>) -> TaskResult {
             );
             TaskResult::succeeded(message).with(TaskFigures { bytes: Some(bytes), ..TaskFigures::default() })
         }
-        Err(error) => {
-            let message = error_chain(error.as_ref());
-            if let Some(error) = error.downcast_ref::<IndexLookupError>() {
-                let reason = error.to_cause().reason;
-                return if error.is_refusal() {
-                    TaskResult::refused(reason, message)
-                } else {
-                    TaskResult::failed(reason, message)
-                };
-            }
-            let of_catalog = error.downcast_ref::<CatalogError>().map(|error| error.to_cause().reason);
-            let of_archive = || error.downcast_ref::<ArchiveError>().map(|error| error.to_cause().reason);
-            let of_store = || error.downcast_ref::<StoreError>().map(|error| error.to_cause().reason);
-            TaskResult::failed(of_catalog.or_else(of_archive).or_else(of_store).unwrap_or(Reason::Internal), message)
-        }
+        Err(error) => failed_result(error),
     }
 }
 

@@ -5,22 +5,21 @@ use std::sync::Arc;
 use clap::Args;
 use serde::Serialize;
 use tidemark_catalog::RootChain;
-use tidemark_crds::{Reason, TaskFigures, TaskResult};
+use tidemark_crds::{TaskFigures, TaskResult};
 use tidemark_ingest::{
-    CopyProgress, DecideAgainReport, GenerationTask, IngestError, IngestOptions, RestoreOrigin, SwitchReport, ToCause as _,
+    CopyProgress, DecideAgainReport, GenerationTask, IngestError, IngestOptions, RestoreOrigin, SwitchReport,
     snapshot::LogArchive,
 };
 use tidemark_search::TantivyEngine;
-use tidemark_store::{Entropy, StoreClock, error_chain};
+use tidemark_store::{Entropy, StoreClock};
 use tokio::sync::watch;
-use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
 use super::{
     args::{CacheArgs, ExistingIndexArgs},
+    failure_verdict::{ended, failed_result},
     job_report::JobReportArgs,
-    output::{ProgressReporter, print_json, print_line},
-    shutdown::ended,
+    output::{print_json, print_line, show_progress},
 };
 use crate::service::{AccessMode, OpenStores, PodStores, ServiceError, cache_options, log_archive, open_origin};
 
@@ -92,7 +91,7 @@ impl GenerationTaskArgs {
         let ran = run(places, cache, task, from, work).await;
         job.report(&match &ran {
             Ok(report) => TaskResult::succeeded(summary(done, report)).with(figures(report)),
-            Err(error) => failure(error),
+            Err(error) => failed_result(error),
         });
         let report = ended(ran)?;
         if job.output.json {
@@ -144,21 +143,10 @@ async fn run(
         entropy,
         progress,
     };
-    let shown = show_progress(watched);
+    let shown = show_progress(watched, |CopyProgress { copied, total }| Some(("records", *copied, *total)));
     let report = work(&GenerationTaskParts { task, archive, origin }).await;
     drop((shown, folder));
     Ok(report?)
-}
-
-fn show_progress(mut progress: watch::Receiver<CopyProgress>) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        let reporter = ProgressReporter::new("records");
-        while progress.changed().await.is_ok() {
-            let CopyProgress { copied, total } = *progress.borrow_and_update();
-            reporter.report(copied, total);
-        }
-        reporter.finish();
-    }))
 }
 
 fn summary(done: &str, report: &SwitchReport) -> String {
@@ -182,22 +170,5 @@ fn figures(report: &SwitchReport) -> TaskFigures {
         entries: Some(report.records),
         bytes: Some(report.bytes),
         ..TaskFigures::default()
-    }
-}
-
-fn failure(error: &ServiceError) -> TaskResult {
-    let reason = error.to_cause().reason;
-    let message = error_chain(error);
-    match reason {
-        // Another attempt finds the same.
-        Reason::OutsideRecoveryWindow
-        | Reason::SnapshotMissing
-        | Reason::NothingToPromote
-        | Reason::OwnedByAnother
-        | Reason::LogMoved
-        | Reason::ExpiryMissing
-        | Reason::FormatTooNew
-        | Reason::InvalidURL => TaskResult::refused(reason, message),
-        _ => TaskResult::failed(reason, message),
     }
 }

@@ -9,8 +9,9 @@ use url::Url;
 
 use super::{
     args::{BootstrapArgs, CacheArgs, LogArgs, MovedArgs, ParameterArgs, StartupArgs},
+    failure_verdict::ended,
     output::{print_line, watch_backfill},
-    shutdown::{ended, stop_on_signal, unless_stopped},
+    shutdown::{stop_on_signal, unless_stopped},
 };
 use crate::service::{
     AccessMode, ColdStartOptions, IndexOptions, IndexService, PodStores, StoresSettings, cache_options,

@@ -18,9 +18,10 @@ use tokio_util::sync::CancellationToken;
 use super::{
     args::{LogArgs, OutputArgs, ParameterArgs, parameter_flags},
     exit::CommandExit,
+    failure_verdict::ended,
     log_unregister::LogUnregisterCommand,
     output::{print_json, print_line},
-    shutdown::{ended, stop_on_signal},
+    shutdown::stop_on_signal,
 };
 use crate::service::{ServiceError, verify_log_contract};
 use tidemark_ingest::WriterKey;

@@ -6,7 +6,7 @@ use tidemark_store::{Entropy, StoreClock, StoreError};
 use tidemark_wal::Log;
 use url::Url;
 
-use super::{args::LogArgs, exit::CommandExit, output::print_line, shutdown::ended};
+use super::{args::LogArgs, exit::CommandExit, failure_verdict::ended, output::print_line};
 use crate::service::{AccessMode, PodStores, ServiceError, StoresSettings};
 
 /// Remove an index that nobody writes any more from the log's register.

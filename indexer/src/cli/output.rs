@@ -59,9 +59,9 @@ impl ProgressReporter {
         Self { bar, what, logged: Mutex::default() }
     }
 
-    /// Says that `done` of `total` are done.
+    /// Says that `done` of `total` are done. A `total` of 0 is not known.
     pub(super) fn report(&self, done: u64, total: u64) {
-        self.bar.set_length(total);
+        self.bar.set_length(total.max(done));
         self.bar.set_position(done);
         if self.bar.is_hidden() && (self.due() || done == total) {
             tracing::info!(done, total, "{}", self.what);
@@ -98,6 +98,29 @@ impl ProgressReporter {
     pub(super) fn finish(self) {
         self.bar.finish_and_clear();
     }
+}
+
+/// Shows how far a job has come, for as long as the answer lives: `counted` gives what is counted, how much of it is done, and how much
+/// there is in all, 0 where that is not known.
+#[cfg(feature = "archive")]
+pub(super) fn show_progress<P: Send + Sync + 'static>(
+    mut progress: watch::Receiver<P>,
+    counted: impl Fn(&P) -> Option<(&'static str, u64, u64)> + Send + 'static,
+) -> AbortOnDropHandle<()> {
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        let mut shown: Option<(&'static str, ProgressReporter)> = None;
+        while progress.changed().await.is_ok() {
+            let counted = counted(&progress.borrow_and_update());
+            let Some((what, done, total)) = counted else { continue };
+            if let Some((_, past)) = shown.take_if(|(at, _)| *at != what) {
+                past.finish();
+            }
+            shown.get_or_insert_with(|| (what, ProgressReporter::new(what))).1.report(done, total);
+        }
+        if let Some((_, last)) = shown {
+            last.finish();
+        }
+    }))
 }
 
 /// Shows how far a backfill has come, for as long as the answer lives.

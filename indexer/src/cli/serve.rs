@@ -11,8 +11,9 @@ use url::Url;
 use super::{
     args::{CacheArgs, ListenArgs, MovedArgs, StartupArgs, StoresArgs},
     exit::CommandExit,
+    failure_verdict::ended,
     output::print_line,
-    shutdown::{ended, stop_on_signal, unless_stopped},
+    shutdown::{stop_on_signal, unless_stopped},
 };
 use crate::service::{AccessMode, PodStores, ServeOptions, ServeService, cache_options};
 

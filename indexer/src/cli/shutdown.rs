@@ -1,14 +1,12 @@
-//! Graceful shutdown: from signals to exit codes.
+//! Graceful shutdown: what signals do.
 
 use std::{future::Future, io, time::Duration};
 
-use tidemark_catalog::PublishError;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::exit::CommandExit;
+use super::failure_verdict::ended;
 use crate::service::ServiceError;
-use tidemark_ingest::IngestError;
 
 /// How long a graceful shutdown may take. Kubernetes kills a search pod 30 s after its deletion, and the `preStop` sleep takes the
 /// first 10 s of them.
@@ -58,43 +56,9 @@ pub(super) async fn unless_stopped<T>(
     stop.run_until_cancelled(start).await.map(ended).transpose()
 }
 
-/// The result of a service with the exit code of its error.
-pub(super) fn ended<T>(result: Result<T, ServiceError>) -> anyhow::Result<T> {
-    result.map_err(|error| match &error {
-        ServiceError::Ingest(IngestError::Publish(PublishError::Fenced { .. })) => CommandExit::Fenced.with(error),
-        ServiceError::StoreUnsupported { .. } => CommandExit::StoreUnsupported.with(error),
-        unknown if unknown.is_unknown() => CommandExit::Unknown.with(error),
-        _ => error.into(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use tidemark_catalog::{AcquireError, CatalogError};
-
     use super::*;
-    use crate::cli::exit::ExitError;
-
-    fn exit(error: ServiceError) -> Option<CommandExit> {
-        ended::<()>(Err(error)).unwrap_err().downcast_ref::<ExitError>().map(|with| with.exit)
-    }
-
-    #[test]
-    fn a_write_whose_outcome_is_unknown_has_an_exit_code_of_its_own() {
-        let (key, why) = ("manifest/7".to_owned(), "no answer".to_owned());
-        let chain = || CatalogError::Unknown { key: key.clone(), why: why.clone() };
-        let published = PublishError::Unknown { key: key.clone(), why: why.clone() };
-        for error in [
-            ServiceError::Chain(chain()),
-            IngestError::Root(chain()).into(),
-            IngestError::Acquire(AcquireError::Chain(chain())).into(),
-            IngestError::Publish(published).into(),
-        ] {
-            assert_eq!(exit(error), Some(CommandExit::Unknown));
-        }
-        let fenced = PublishError::Fenced { epoch: 1, by: 2 };
-        assert_eq!(exit(IngestError::Publish(fenced).into()), Some(CommandExit::Fenced));
-    }
 
     #[tokio::test(start_paused = true)]
     async fn a_start_that_hangs_ends_when_it_is_asked_to() {

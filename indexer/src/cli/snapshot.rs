@@ -6,20 +6,16 @@ use clap::Args;
 use serde::Serialize;
 use tidemark_catalog::{SnapshotName, SnapshotProof};
 use tidemark_crds::{RecoveryWindow, TaskFigures, TaskResult};
-use tidemark_ingest::{
-    ToCause as _,
-    snapshot::{SnapshotError, SnapshotProgress, SnapshotReport, SnapshotRequest, SnapshotStep},
-};
-use tidemark_store::{Entropy, StoreSecond, error_chain};
+use tidemark_ingest::snapshot::{SnapshotError, SnapshotProgress, SnapshotReport, SnapshotRequest, SnapshotStep};
+use tidemark_store::{Entropy, StoreSecond};
 use tokio::sync::watch;
-use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
 use super::{
     args::{CacheArgs, ExistingIndexArgs},
-    exit::CommandExit,
+    failure_verdict::{ended, failed_result},
     job_report::JobReportArgs,
-    output::{ProgressReporter, print_json, print_line},
+    output::{print_json, print_line, show_progress},
 };
 use crate::service::{AccessMode, IndexOfLog, OpenStores, PodStores, SnapshotService, cache_options, recovery_window};
 
@@ -120,7 +116,8 @@ async fn make(
     let cache = cache_options(cache_dir, cache_mib << 20);
     let (options, folder) = cache.map_err(|error| SnapshotError::Other(Box::new(error)))?;
     let (progress, watched) = watch::channel(SnapshotProgress::default());
-    let shown = show_progress(watched);
+    let counted = |progress: &SnapshotProgress| Some((words(progress.step)?, progress.done, progress.total));
+    let shown = show_progress(watched, counted);
     let service = SnapshotService::new(&found, &options, progress)?;
     let made = service.make(request).await?;
     if let Some(copies) = &copies {
@@ -128,22 +125,6 @@ async fn make(
     }
     drop((shown, folder));
     Ok((made, recovery_window(&found.pins().register().await?)))
-}
-
-fn show_progress(mut progress: watch::Receiver<SnapshotProgress>) -> AbortOnDropHandle<()> {
-    AbortOnDropHandle::new(tokio::spawn(async move {
-        let mut shown: Option<(SnapshotStep, ProgressReporter)> = None;
-        while progress.changed().await.is_ok() {
-            let SnapshotProgress { step, done, total } = *progress.borrow_and_update();
-            let Some(what) = words(step) else { continue };
-            if shown.as_ref().is_some_and(|(at, _)| *at != step)
-                && let Some((_, past)) = shown.take()
-            {
-                past.finish();
-            }
-            shown.get_or_insert_with(|| (step, ProgressReporter::new(what))).1.report(done, total);
-        }
-    }))
 }
 
 /// What a step counts.
@@ -195,16 +176,10 @@ fn output(report: &SnapshotReport) -> SnapshotOutput<'_> {
     }
 }
 
-/// The result of a command about snapshots, with the exit code of its error.
-pub(super) fn ended<T>(ended: Result<T, SnapshotError>) -> anyhow::Result<T> {
-    ended.map_err(|error| if error.is_unknown() { CommandExit::Unknown.with(error) } else { error.into() })
-}
-
 fn task_result(made: &Result<(SnapshotReport, Option<RecoveryWindow>), SnapshotError>) -> TaskResult {
     match made {
         Ok(made) => TaskResult::succeeded(summary(&made.0)).with(figures(made)),
-        Err(error) if error.is_refusal() => TaskResult::refused(error.to_cause().reason, error_chain(error)),
-        Err(error) => TaskResult::failed(error.to_cause().reason, error_chain(error)),
+        Err(error) => failed_result(error),
     }
 }
 

@@ -9,8 +9,8 @@ use tidemark_store::{Entropy, StoreSecond};
 
 use super::{
     args::{ExistingIndexArgs, OriginArgs, OutputArgs},
+    failure_verdict::ended,
     output::{print_json, print_line},
-    snapshot::ended,
 };
 use crate::service::{AccessMode, IndexLookupError, IndexOfLog, PodStores, recovery_window};
 

@@ -8,8 +8,8 @@ use tidemark_catalog::{GarbageCounts, LogId, PinChain, RootChain};
 use tidemark_crds::{Reason, TaskFigures, TaskResult};
 use tidemark_ingest::{
     ArchiveFigures, CopyProgress, DrillError, DrillReport, IndexVerifier, IngestOptions, OutcomeFigures,
-    OutcomeSelection, RestoreDrill, ToCause as _, VerifyCheck, VerifyFinding, VerifyObserver, VerifyOptions,
-    VerifySummary, engine::IndexEngine,
+    OutcomeSelection, RestoreDrill, VerifyCheck, VerifyFinding, VerifyObserver, VerifyOptions, VerifySummary,
+    engine::IndexEngine,
 };
 use tidemark_search::TantivyEngine;
 use tidemark_store::{Entropy, Store, error_chain};
@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use super::{
     args::{CacheArgs, ExistingIndexArgs, OutputArgs},
     exit::CommandExit,
+    failure_verdict::{FailureVerdict, ended, failed_result},
     job_report::JobReportArgs,
     output::{ProgressReporter, print_json, print_line},
 };
@@ -77,10 +78,10 @@ impl VerifyCommand {
         printer.progress.finish();
         let result = match &verified {
             Ok(verified) => task_result(verified),
-            Err(error) => failure(error),
+            Err(error) => failed_result(error),
         };
         job.report(&result);
-        let VerifiedIndex { summary, drill } = verified?;
+        let VerifiedIndex { summary, drill } = ended(verified)?;
         if job.output.json {
             let drill = drill.as_ref().and_then(|drill| drill.as_ref().ok()).map(DrillLine::from);
             print_json(&VerificationLine { summary: &summary, drill })?;
@@ -94,7 +95,8 @@ impl VerifyCommand {
             (VerifySummary { damage: 1.., .. }, _) | (_, Some(Err(DrillError::Differs { .. }))) => {
                 Err(CommandExit::Damaged.with(anyhow::anyhow!(result.message)))
             }
-            (VerifySummary { unverified: 1.., .. }, _) | (_, Some(Err(_))) => Err(anyhow::anyhow!(result.message)),
+            (_, Some(Err(error))) => Err(FailureVerdict::of(&error).exit.with(anyhow::anyhow!(result.message))),
+            (VerifySummary { unverified: 1.., .. }, _) => Err(anyhow::anyhow!(result.message)),
             _ => Ok(()),
         }
     }
@@ -274,16 +276,7 @@ fn task_result(VerifiedIndex { summary, drill }: &VerifiedIndex) -> TaskResult {
     if summary.damage > 0 {
         return verified;
     }
-    let reason = match error {
-        DrillError::Differs { .. } => Reason::DrillFailed,
-        error => error.to_cause().reason,
-    };
-    let result = match error {
-        // Another attempt finds none either.
-        DrillError::NoSnapshot { .. } => TaskResult::refused(reason, error_chain(error)),
-        error => TaskResult::failed(reason, error_chain(error)),
-    };
-    result.with(verified.figures)
+    failed_result(error).with(verified.figures)
 }
 
 fn verification_result(summary: &VerifySummary) -> TaskResult {
@@ -327,15 +320,4 @@ fn verification_result(summary: &VerifySummary) -> TaskResult {
         }
     };
     result.with(figures)
-}
-
-fn failure(error: &ServiceError) -> TaskResult {
-    let (reason, message) = (error.to_cause().reason, error_chain(error));
-    match reason {
-        // Another attempt finds the same.
-        Reason::OwnedByAnother | Reason::LogMoved | Reason::FormatTooNew | Reason::InvalidURL => {
-            TaskResult::refused(reason, message)
-        }
-        _ => TaskResult::failed(reason, message),
-    }
 }

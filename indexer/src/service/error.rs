@@ -87,7 +87,9 @@ impl ServiceError {
     /// Whether the outcome of a write is unknown: the next process reads it.
     pub(crate) fn is_unknown(&self) -> bool {
         match self {
-            Self::Chain(error) => matches!(error, CatalogError::Unknown { .. }),
+            Self::Chain(error) | Self::Verify(VerifyError::Catalog(error)) => {
+                matches!(error, CatalogError::Unknown { .. })
+            }
             Self::Ingest(error) => error.is_unknown(),
             _ => false,
         }
@@ -104,9 +106,8 @@ impl ToCause for ServiceError {
             Self::Verify(error) => error.to_cause(),
             Self::StoreUnsupported { store, .. } => FailureCause::at(Reason::StoreUnsupported, store),
             Self::NoExpiry { log } => FailureCause::at(Reason::ExpiryMissing, log),
-            Self::Listen { .. } | Self::Disk { .. } | Self::Busy { .. } | Self::Ended { .. } => {
-                FailureCause::of(Reason::Internal)
-            }
+            Self::Disk { source, .. } => FailureCause::of_disk(source),
+            Self::Listen { .. } | Self::Busy { .. } | Self::Ended { .. } => FailureCause::of(Reason::Internal),
         }
     }
 }
@@ -256,8 +257,13 @@ mod tests {
         let (of_pods, of_tasks): (Vec<&Reason>, Vec<&Reason>) =
             reasons.iter().partition(|reason| **reason <= Reason::Internal);
         assert_eq!(of_pods.len(), Reason::Internal as usize + 1, "only these are told: {reasons:?}");
-        let known =
-            [Reason::OutsideRecoveryWindow, Reason::SnapshotMissing, Reason::NothingToPromote, Reason::GenerationBusy];
+        let known = [
+            Reason::OutsideRecoveryWindow,
+            Reason::SnapshotMissing,
+            Reason::NothingToPromote,
+            Reason::GenerationBusy,
+            Reason::SpecInvalid,
+        ];
         assert_eq!(of_tasks, known.iter().collect::<Vec<_>>());
     }
 

@@ -42,13 +42,6 @@ pub(crate) enum IndexLookupError {
     Chain(#[from] CatalogError),
 }
 
-impl IndexLookupError {
-    /// Whether another attempt would find the same: a URL is wrong.
-    pub(crate) fn is_refusal(&self) -> bool {
-        matches!(self, Self::NeverIndexed { .. } | Self::NoIndex { .. } | Self::Chain(CatalogError::Rejected(_)))
-    }
-}
-
 impl ToCause for IndexLookupError {
     fn to_cause(&self) -> FailureCause {
         match self {

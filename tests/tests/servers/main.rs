@@ -41,3 +41,5 @@ mod openapi;
 mod page;
 mod pod;
 mod restart;
+mod rights;
+mod sql_recipes;

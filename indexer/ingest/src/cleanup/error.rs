@@ -82,21 +82,10 @@ impl From<SnapshotError> for CleanupError {
 impl CleanupError {
     /// Whether the outcome of a write is unknown: the next process reads it.
     pub fn is_unknown(&self) -> bool {
-        matches!(self, Self::Chain(CatalogError::Unknown { .. }))
-    }
-
-    /// Whether it would be refused again: nothing was changed, and the log, the index or the request has to change first.
-    pub fn is_refusal(&self) -> bool {
         match self {
-            Self::Chain(error) => {
-                matches!(error, CatalogError::Rejected(_)) && self.to_cause().reason != Reason::Fenced
-            }
-            Self::Archive(error) => error.is_refusal(),
-            Self::NoIndex { .. }
-            | Self::NoVerifiedSnapshot { .. }
-            | Self::ArchiveReplaced { .. }
-            | Self::OtherArchive { .. } => true,
-            Self::Store(_) | Self::Clock(_) => false,
+            Self::Chain(error) => matches!(error, CatalogError::Unknown { .. }),
+            Self::Archive(error) => error.is_unknown(),
+            _ => false,
         }
     }
 }
@@ -110,9 +99,8 @@ impl ToCause for CleanupError {
             Self::Archive(error) => error.to_cause(),
             Self::NoIndex { url } => FailureCause::at(Reason::InvalidURL, url),
             Self::NoVerifiedSnapshot { index } => FailureCause::at(Reason::NoVerifiedSnapshot, index),
-            Self::ArchiveReplaced { archive, .. } | Self::OtherArchive { archive, .. } => {
-                FailureCause::at(Reason::ArchiveDamaged, archive)
-            }
+            Self::ArchiveReplaced { archive, .. } => FailureCause::at(Reason::ArchiveDamaged, archive),
+            Self::OtherArchive { archive, .. } => FailureCause::at(Reason::OwnedByAnother, archive),
         }
     }
 }

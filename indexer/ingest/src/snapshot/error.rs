@@ -123,18 +123,6 @@ impl SnapshotError {
         let of_engine = matches!(self, Self::Engine(EngineError::Damaged { .. } | EngineError::Gone { .. }));
         of_engine || matches!(self, Self::Damaged { .. })
     }
-
-    /// Whether it would be refused again: nothing was changed, and the request or the index has to change first.
-    pub fn is_refusal(&self) -> bool {
-        matches!(
-            self,
-            Self::NeverIndexed { .. }
-                | Self::NoIndex { .. }
-                | Self::CopyRefused { .. }
-                | Self::CopyOverlaps { .. }
-                | Self::Chain(CatalogError::Rejected(_))
-        )
-    }
 }
 
 impl ToCause for SnapshotError {

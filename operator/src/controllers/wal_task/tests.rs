@@ -449,7 +449,6 @@ fn a_job_runs_once_with_the_rights_and_stores_of_its_wal() {
             "TIDEMARK_STORES",
             "TIDEMARK_CACHE_DIR",
             "TIDEMARK_CACHE_MIB",
-            "TIDEMARK_IDENTITY",
             "TIDEMARK_OWNER",
             "TIDEMARK_TASK",
             "TIDEMARK_RESULT_FILE",

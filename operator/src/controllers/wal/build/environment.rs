@@ -28,15 +28,11 @@ pub(super) fn job(wal: &ValidatedWal, stores: &[(StorePlace, &ValidatedStore)], 
     let mut variables = places(wal, stores);
     variables.extend(cache(&wal.jobs.role.cache));
     variables.extend([
-        pod_uid("TIDEMARK_IDENTITY"),
         set("TIDEMARK_OWNER", &wal.owner),
         // An attempt goes on with what the one before began.
         set("TIDEMARK_TASK", task),
         set("TIDEMARK_RESULT_FILE", TERMINATION_LOG),
     ]);
-    if wal.indexer.file_names {
-        variables.push(set("TIDEMARK_FILES", "true"));
-    }
     variables
 }
 
