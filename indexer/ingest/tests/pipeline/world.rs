@@ -18,8 +18,8 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::fake_bucket::FakeBucket;
 use tidemark_ingest::{
     ColdStart, GenerationTask, IndexVerifier, IngestError, IngestOptions, IngestStatus, LatestCommit, LogIngester,
-    LostOutcomePolicy, OperationRecord, OutcomeSelection, RestoreDrill, RestoreOrigin, RestoreRequest, RestoreTarget, SwitchReport,
-    VerifyOptions,
+    LostOutcomePolicy, OperationRecord, OutcomeSelection, RestoreDrill, RestoreOrigin, RestoreRequest, RestoreTarget,
+    SwitchReport, VerifyOptions,
     cleanup::CleanupExecutor,
     engine::{IndexEngine, RecordStats, SegmentFile},
     model_engine::{IndexContents, ModelEngine},
