@@ -152,6 +152,7 @@ async fn a_promotion_takes_what_follows_from_the_archive_of_the_second_store() {
 }
 
 #[tokio::test(start_paused = true)]
+#[ignore = "takes longer than four minutes: for `make long`"]
 async fn a_restore_from_copies_that_dies_at_any_request_is_gone_on_with() {
     let (mut died, mut went_on) = (0, 0);
     for step in (1..).step_by(7) {
