@@ -234,7 +234,10 @@ impl LogFloorSource for FixedFloor {
 
 #[tokio::test(start_paused = true)]
 async fn below_the_floor_no_version_is_an_entrys_without_a_marker() {
-    for log in [TestStore::new().versioned_log(), TestStore::new().log()] {
+    for is_versioned in [true, false] {
+        // The clock of a store begins with it.
+        let store = TestStore::new();
+        let log = if is_versioned { store.versioned_log() } else { store.log() };
         let crashed = move_label(&log, 0, None).await;
         pass(2).await;
         let other = move_label(&log, 2, Some("b1")).await;
