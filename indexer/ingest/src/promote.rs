@@ -150,7 +150,12 @@ impl PromotionRun<'_> {
             plan.takes_outdated = true;
             promoted.add_all(&mut plan).await?;
         }
-        let decided_again = self.check_lost(&promoted, plan.end()).await?;
+        let decided_again = self.lost_outcomes(&promoted, plan.end())?;
+        if !promoted.damages.is_empty() {
+            // What lies below the floor may be gone from the log: nothing is decided by a hole.
+            let reach = promoted.reach.cursor;
+            self.task.root.state().await?.check_floor(reach).map_err(CatalogError::from)?;
+        }
         let copied = promoted.into_copied();
         let generation = &manifest.generation;
         info!(%generation, operations = copied.records, cursor = %copied.cursor, "promoting the index");
@@ -179,8 +184,8 @@ impl PromotionRun<'_> {
         })
     }
 
-    /// Refused if outcomes below `end` are lost and may not be decided again, or cannot be. Gives which of them are.
-    async fn check_lost(
+    /// The outcomes below `end` that are lost and are decided again. Refused if they may not be, or cannot.
+    fn lost_outcomes(
         &self,
         promoted: &PromotedOperations<'_>,
         end: LogCursor,
@@ -207,8 +212,6 @@ impl PromotionRun<'_> {
                 return Err(IngestError::OutcomesLost { first: *first, last: *last, why, cause, remedy });
             }
         }
-        // What lies below the floor may be gone from the log: nothing is decided by a hole.
-        self.task.root.state().await?.check_floor(reach).map_err(CatalogError::from)?;
         Ok(lost)
     }
 }
