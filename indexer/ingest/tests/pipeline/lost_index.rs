@@ -170,6 +170,42 @@ async fn an_index_of_which_an_object_is_lost_is_restored_from_the_archive() {
     }
 }
 
+/// An operation was corrected after the snapshot, and the sidecar that says so is lost: the snapshot is restored as it is, once, and what was
+/// not settled in it is audited again.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_is_restored_as_it_is_where_what_corrected_it_is_lost() {
+    let world = IngestWorld::new(IngestOptions { compaction: false, ..small_batches() }).await;
+    for number in 0..20 {
+        world.append(world.ago(400 - number), &EntryDraft::entity(number));
+    }
+    let token = world.append(world.ago(300), &EntryDraft::bundle("b1"));
+    world.run_for(MINUTE).await;
+    let (maker, _) = world.snapshot_maker().await;
+    maker.make(&SnapshotRequest::default()).await.unwrap();
+    let cursor = world.manifest().await.cursor;
+    world.describe("b1", world.bucket.now());
+    let known = world.manifest().await.sidecars;
+    world.run_for(15 * MINUTE).await;
+    assert_eq!(world.outcomes().await[&token], [Outcome::Late]);
+    let sidecars = world.manifest().await.sidecars;
+    let lost = sidecars.iter().find(|sidecar| !known.contains(sidecar)).unwrap();
+    let key = format!("index/{}", lost.key);
+    let body = world.bucket.remove(&key);
+    // Requests take time, so that a restore that has no end is seen.
+    world.bucket.slow(Duration::from_millis(100));
+    let restoring = tokio::time::timeout(6 * 60 * MINUTE, world.restore(None, &RestoreTarget::Latest));
+    let report = restoring.await.expect("the restore has no end").unwrap();
+    world.bucket.slow(Duration::ZERO);
+    assert_eq!((report.generation.to_string().as_str(), report.cursor), ("g3", cursor));
+    assert_eq!(world.outcomes().await[&token], [Outcome::Aborted]);
+    // The promotion reads what was replaced.
+    world.bucket.plant(&key, body, world.bucket.now());
+    world.promote().await.unwrap();
+    world.run_for(15 * MINUTE).await;
+    assert_eq!(world.outcomes().await[&token], [Outcome::Late]);
+    world.check().await;
+}
+
 /// An object is lost that holds what follows the time of a restore: the archive has it as well.
 #[tokio::test(start_paused = true)]
 async fn a_promotion_takes_from_the_archive_what_a_replaced_generation_has_lost() {
