@@ -79,7 +79,10 @@ impl ToCause for CatalogError {
 impl ToCause for TransactionRejected {
     fn to_cause(&self) -> FailureCause {
         match self {
-            Self::Fenced { .. } => FailureCause::of(Reason::Fenced),
+            // Of the floor: another index registered, or was looked at, since it was planned.
+            Self::Fenced { .. } | Self::FloorAboveIndex { .. } | Self::IndexIsWritten { .. } => {
+                FailureCause::of(Reason::Fenced)
+            }
             Self::ParameterDiffers { .. } => FailureCause::of(Reason::ParametersDiffer),
             // Nothing is recorded yet by which to go on.
             Self::ParameterUnusable { .. } | Self::NoParameters => FailureCause::of(Reason::ExpiryMissing),
@@ -99,8 +102,6 @@ impl ToCause for TransactionRejected {
             Self::FolderOfAnotherLog { .. } | Self::SecondCleaner { .. } | Self::FloorOfAnotherArchive { .. } => {
                 FailureCause::of(Reason::OwnedByAnother)
             }
-            // Another index registered, or was looked at, since it was planned.
-            Self::FloorAboveIndex { .. } | Self::IndexIsWritten { .. } => FailureCause::of(Reason::Fenced),
             Self::Pin { .. } => FailureCause::of(Reason::SpecInvalid),
             _ => FailureCause::of(Reason::Internal),
         }

@@ -217,11 +217,11 @@ fn holds_nothing(latest: &Manifest) -> bool {
 
 /// Whether another process has done the same meanwhile.
 fn is_done_by_another(failure: &IngestError) -> bool {
-    let rejected = match failure {
-        IngestError::Root(CatalogError::Rejected(rejected))
-        | IngestError::Acquire(AcquireError::Chain(CatalogError::Rejected(rejected)))
-        | IngestError::Publish(PublishError::Rejected(rejected)) => rejected,
-        _ => return false,
+    let (IngestError::Root(CatalogError::Rejected(rejected))
+    | IngestError::Acquire(AcquireError::Chain(CatalogError::Rejected(rejected)))
+    | IngestError::Publish(PublishError::Rejected(rejected))) = failure
+    else {
+        return false;
     };
     matches!(
         rejected,

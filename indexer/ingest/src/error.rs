@@ -210,9 +210,10 @@ impl ToCause for IngestError {
             Self::Store(error) => error.to_cause(),
             Self::Engine(error) => error.to_cause(),
             Self::Archive(error) => error.to_cause(),
-            Self::NothingRecorded { url } => FailureCause::at(Reason::InvalidURL, url),
+            Self::NothingRecorded { url } | Self::OriginOverlaps { url, .. } => {
+                FailureCause::at(Reason::InvalidURL, url)
+            }
             Self::OriginOfAnotherLog { url, .. } => FailureCause::at(Reason::OwnedByAnother, url),
-            Self::OriginOverlaps { url, .. } => FailureCause::at(Reason::InvalidURL, url),
             Self::OriginLost { source, .. } => source.to_cause(),
             Self::Switching { .. } => FailureCause::of(Reason::GenerationBusy),
             Self::OutsideRecoveryWindow { .. } => FailureCause::of(Reason::OutsideRecoveryWindow),

@@ -332,7 +332,11 @@ fn leave_out(plan: &mut PromotionPlan, span: &PlannedSpan, failure: &IngestError
             IngestError::Engine(EngineError::Damaged { key, .. } | EngineError::Gone { key }),
         ) => {
             // The same object may be another manifest's as well.
-            plan.generations.iter_mut().fold(false, |is_left_out, records| records.leave_out(key) || is_left_out)
+            let mut is_left_out = false;
+            for records in &mut plan.generations {
+                is_left_out |= records.leave_out(key);
+            }
+            is_left_out
         }
         (SpanSource::Archive, IngestError::Archive(SnapshotError::ArchiveDamaged { .. })) => {
             !std::mem::replace(&mut plan.is_archive_lost, true)

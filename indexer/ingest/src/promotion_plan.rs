@@ -173,7 +173,8 @@ impl GenerationRecords {
     /// The segments to read, by their ends: each record that some manifest has in an object that is not lost. None of them lies within
     /// another one.
     pub(crate) fn segments(&self) -> Vec<SegmentMeta> {
-        let (mut segments, mut lacking) = (Vec::<SegmentMeta>::new(), vec![FIRST_SEQ..self.last().next_seq]);
+        let mut segments = Vec::<SegmentMeta>::new();
+        let mut lacking = Vec::from([FIRST_SEQ..self.last().next_seq]);
         for segment in self.manifests.iter().flat_map(|manifest| &manifest.segments) {
             if !self.lost.contains(&segment.key) && take_away(&mut lacking, &segment.seq) {
                 segments.retain(|known| known.seq.start < segment.seq.start || segment.seq.end < known.seq.end);
@@ -224,7 +225,7 @@ impl GenerationRecords {
 /// Whether `earlier` is an earlier manifest of the generation of `last`: one of the same name may have been lost and begun again.
 fn is_earlier(earlier: &Manifest, last: &Manifest) -> bool {
     let is_before = (earlier.next_seq, earlier.cursor) <= (last.next_seq, last.cursor) && earlier.cursor <= last.cursor;
-    let both = last.segments.iter().filter(|segment| segment.seq.end <= earlier.next_seq);
+    let mut both = last.segments.iter().filter(|segment| segment.seq.end <= earlier.next_seq);
     let is_same = |segment: &SegmentMeta| {
         let within = |part: &&SegmentMeta| segment.seq.start <= part.seq.start && part.seq.end <= segment.seq.end;
         let parts = || earlier.segments.iter().filter(within);
@@ -232,7 +233,7 @@ fn is_earlier(earlier: &Manifest, last: &Manifest) -> bool {
         let digest: SetDigest = parts().map(|part| part.digest).sum();
         (records, digest) == (segment.documents, segment.digest)
     };
-    earlier.generation == last.generation && is_before && both.map(is_same).all(|same| same)
+    earlier.generation == last.generation && is_before && both.all(is_same)
 }
 
 /// Takes `range` away from `ranges`, which do not overlap. Gives whether that had a part in them.
@@ -289,17 +290,17 @@ mod tests {
         Manifest { cursor: cursor(end), horizon, audited, next_seq, segments, ..Manifest::new(generation) }
     }
 
-    fn archive(end: u64) -> Option<ArchiveVersion> {
+    fn archive(end: u64) -> ArchiveVersion {
         let generation = Generation::first();
         let (hash, digest) = (String::new(), SetDigest::default());
-        Some(ArchiveVersion { number: 1, hash, generation, end: cursor(end), operations: 0, digest })
+        ArchiveVersion { number: 1, hash, generation, end: cursor(end), operations: 0, digest }
     }
 
     /// A generation with a snapshot of its first half, all of which was merged since with some of the second half.
     fn merged() -> PromotionPlan {
         let snapshot = manifest("g1", vec![segment("a", 1..50, 0..=40), segment("b", 50..100, 30..=99)], 60, 100);
         let segments = vec![segment("merged", 1..150, 0..=149), segment("late", 150..200, 150..=199)];
-        PromotionPlan::new(vec![manifest("g1", segments, 160, 200)], vec![snapshot], archive(50))
+        PromotionPlan::new(vec![manifest("g1", segments, 160, 200)], vec![snapshot], Some(archive(50)))
     }
 
     /// What is taken from the second 10 on: the source, and up to which second.
@@ -318,7 +319,8 @@ mod tests {
     #[test]
     fn the_nearest_generation_gives_all_that_it_has_and_the_next_ones_what_is_beyond() {
         let at = |generation, end| manifest(generation, vec![segment(generation, 1..9, 0..=end - 1)], end, end);
-        let plan = PromotionPlan::new(vec![at("g3", 50), at("g2", 40), at("g1", 90)], vec![at("g7", 99)], archive(95));
+        let plan =
+            PromotionPlan::new(vec![at("g3", 50), at("g2", 40), at("g1", 90)], vec![at("g7", 99)], Some(archive(95)));
         let expected = [
             (NEAREST, 50, false),
             (SpanSource::Generation(2), 90, false),
@@ -363,7 +365,7 @@ mod tests {
     #[test]
     fn what_lies_beyond_a_gap_is_taken_from_the_better_source_again() {
         let segments = vec![segment("a", 1..50, 0..=40), segment("b", 50..90, 35..=60), segment("c", 90..99, 61..=99)];
-        let mut plan = PromotionPlan::new(vec![manifest("g1", segments, 80, 100)], Vec::new(), archive(90));
+        let mut plan = PromotionPlan::new(vec![manifest("g1", segments, 80, 100)], Vec::new(), Some(archive(90)));
         plan.generations[0].leave_out("b");
         assert_eq!(taken(&plan), [(NEAREST, 35, false), (SpanSource::Archive, 61, false), (NEAREST, 100, false)]);
     }

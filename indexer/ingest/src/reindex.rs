@@ -40,7 +40,7 @@ async fn reindex_and_switch(task: &GenerationTask) -> Result<SwitchReport, Inges
     }
     let companions = task.accompany();
     info!(generation = %open.generation(), records = latest.state.totals.records, "rebuilding the index");
-    let made = switch.begin(&open, log_wait).await?;
+    let made = Box::pin(switch.begin(&open, log_wait)).await?;
     let generation = made.manifest().state.generation.clone();
     if let Err(failure) = Box::pin(rebuild(task, &switch, &open, made, &companions)).await {
         give_up_after(&failure, &switch, &generation, open.generation()).await;

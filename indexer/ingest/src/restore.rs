@@ -252,7 +252,7 @@ impl RestoreRun<'_> {
 
     /// Makes a generation, or goes on with the one that this task began, and switches to it.
     async fn attempt(&mut self, place: &RestorePlace, sources: &RestoreSources) -> Result<AttemptEnd, IngestError> {
-        let mut made = self.switch.begin(self.open, log_wait).await?;
+        let mut made = Box::pin(self.switch.begin(self.open, log_wait)).await?;
         let generation = made.manifest().state.generation.clone();
         let filled = match self.fill(&mut made, place, sources).await {
             Ok(None) => Ok(None),
