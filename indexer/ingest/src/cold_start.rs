@@ -12,7 +12,7 @@ use tidemark_catalog::{
 };
 use tidemark_store::StoreSecond;
 use tokio::time::sleep;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
     error::IngestError,
@@ -35,8 +35,8 @@ pub struct ColdStart {
     pub archive: Arc<dyn LogArchive>,
     /// Where it is begun from if neither archive nor snapshots are below the index.
     pub origin: Option<RestoreOrigin>,
-    /// The time that it is begun with: then it stays as it was at that time until it is promoted. Left out, everything that is recorded,
-    /// and the log after it.
+    /// The time that it is begun with from the origin: then it stays as it was at that time until it is promoted. Left out, everything that
+    /// is recorded, and the log after it.
     pub time: Option<StoreSecond>,
     /// The owner of the index.
     pub owner: IndexOwner,
@@ -68,11 +68,21 @@ pub async fn promote_from(
     origin: Option<&RestoreOrigin>,
     policy: LostOutcomePolicy,
 ) -> Result<SwitchReport, IngestError> {
-    if let Some(origin) = origin {
-        let other = &*origin.place.archive;
-        if archive_end(archive).await? < archive_end(other).await? {
-            return promote(task, other, policy).await;
+    let Some(origin) = origin else { return promote(task, archive, policy).await };
+    let own = match archive_end(archive).await {
+        Err(failure) if failure.is_damage() => LogCursor::default(),
+        end => end?,
+    };
+    let (_, latest) = task.switch("promote").await?.open_chain().await?;
+    let until = latest.and_then(|latest| latest.state.until);
+    match archive_end(&*origin.place.archive).await {
+        Ok(end) if own < end => return promote(task, &*origin.place.archive, policy).await,
+        Ok(_) => {}
+        // The index was promoted before, with what was there then, and has archived it since.
+        Err(failure) if until.is_none_or(|until| own > LogCursor(until.next())) => {
+            warn!(error = %failure, from = origin.url(), "the other place cannot be read; promoting the index without it");
         }
+        Err(failure) => return Err(failure),
     }
     promote(task, archive, policy).await
 }
@@ -104,18 +114,17 @@ impl ColdStart {
     ///
     /// [`TransactionRejected::BelowFloor`] if nothing reaches to the log's floor.
     pub async fn run(&self) -> Result<(), IngestError> {
+        let mut has_restored = false;
         while let Some(step) = self.next_step().await? {
             let done = match step {
-                ColdStep::Restore(ColdSource::Own, _) => {
-                    info!("the index holds nothing; beginning it with what is recorded of the log below it");
-                    Box::pin(restore(&self.task, &*self.archive, &self.request())).await
+                // Another process has begun it again, or what was restored is gone.
+                ColdStep::Restore(..) if std::mem::take(&mut has_restored) => {
+                    sleep(POLL_INTERVAL).await;
+                    continue;
                 }
-                ColdStep::Restore(ColdSource::Origin(origin), _) => {
-                    info!(
-                        from = origin.url(),
-                        "the index holds nothing; beginning it with what is recorded of the log there"
-                    );
-                    Box::pin(restore_from(&self.task, origin, &self.request())).await
+                ColdStep::Restore(source, _) => {
+                    has_restored = true;
+                    self.restore(&source).await
                 }
                 ColdStep::Promote => {
                     let origin = self.origin.as_ref();
@@ -134,24 +143,41 @@ impl ColdStart {
         Ok(())
     }
 
-    fn target(&self) -> RestoreTarget {
-        self.time.map_or(RestoreTarget::Latest, RestoreTarget::Time)
+    async fn restore(&self, source: &ColdSource<'_>) -> Result<SwitchReport, IngestError> {
+        let owner = self.owner.clone();
+        match source {
+            ColdSource::Own => {
+                info!("the index holds nothing; beginning it with what is recorded of the log below it");
+                let request = RestoreRequest { target: RestoreTarget::Latest, owner, reaches_floor: true };
+                Box::pin(restore(&self.task, &*self.archive, &request)).await
+            }
+            ColdSource::Origin(origin) => {
+                info!(
+                    from = origin.url(),
+                    "the index holds nothing; beginning it with what is recorded of the log there"
+                );
+                let (target, reaches_floor) = (self.target(), self.time.is_none());
+                let request = RestoreRequest { target, owner, reaches_floor };
+                Box::pin(restore_from(&self.task, origin, &request)).await
+            }
+        }
     }
 
-    fn request(&self) -> RestoreRequest {
-        RestoreRequest { target: self.target(), owner: self.owner.clone() }
+    /// What another place is restored to. What is below the index itself is newer than any time that was named once.
+    fn target(&self) -> RestoreTarget {
+        self.time.map_or(RestoreTarget::Latest, RestoreTarget::Time)
     }
 
     async fn next_step(&self) -> Result<Option<ColdStep<'_>>, IngestError> {
         if self.task.root.id().await?.is_none() {
             return Ok(None);
         }
-        let own = self.task.switch(&restore_name(&self.target(), None)).await?;
+        let own = self.task.switch(&restore_name(&RestoreTarget::Latest, None)).await?;
         let (open, latest) = own.open_chain().await?;
         let Some(latest) = latest.map(|latest| latest.state).filter(|latest| !holds_nothing(latest)) else {
             return self.source().await.map(|found| found.map(|(source, end)| ColdStep::Restore(source, end)));
         };
-        if latest.until.is_none() || self.time.is_some() || !self.has_restored(&latest).await? {
+        if latest.until.is_none() || !self.has_restored(&latest).await? {
             return Ok(None);
         }
         let holder = latest.holder.as_ref();
@@ -163,10 +189,11 @@ impl ColdStart {
         Ok(Some(ColdStep::Promote))
     }
 
-    /// Whether a cold start has made the generation of `latest`: what people restore they promote themselves.
+    /// Whether a cold start has made the generation of `latest`, and not for a time: what people restore they promote themselves.
     async fn has_restored(&self, latest: &Manifest) -> Result<bool, IngestError> {
-        for origin in [None, self.origin.as_ref()] {
-            let switch = self.task.switch(&restore_name(&self.target(), origin)).await?;
+        let origin = self.origin.as_ref().filter(|_| self.time.is_none());
+        for origin in [None, origin] {
+            let switch = self.task.switch(&restore_name(&RestoreTarget::Latest, origin)).await?;
             if switch.has_made(latest, true).await? {
                 return Ok(true);
             }
@@ -178,10 +205,7 @@ impl ColdStart {
     /// if nothing is recorded anywhere, and all of the log is there.
     async fn source(&self) -> Result<Option<(ColdSource<'_>, LogCursor)>, IngestError> {
         let root = self.task.root.state().await?;
-        let is_enough = |end| match self.time {
-            Some(_) => Ok(()),
-            None => root.check_floor(end).map_err(|below| IngestError::from(CatalogError::from(below))),
-        };
+        let is_enough = |end| root.check_floor(end).map_err(|below| IngestError::from(CatalogError::from(below)));
         let own = match self.own_sources().await {
             Ok(sources) => is_enough(sources.end()).map(|()| sources.end()),
             Err(failure) => Err(failure),
@@ -189,13 +213,15 @@ impl ColdStart {
         let failure = match (own, &self.origin) {
             (Ok(end), _) => return Ok(Some((ColdSource::Own, end))),
             (Err(failure), None) => failure,
-            // What may pass is not gone around.
-            (Err(failure), Some(_)) if failure.is_retryable() && !failure.is_damage() => return Err(failure),
-            (Err(_), Some(origin)) => {
+            (Err(failure), Some(origin)) if is_lasting(&failure) => {
                 let end = sources_in(&self.task, origin, &self.target()).await?.end();
-                is_enough(end)?;
+                if self.time.is_none() {
+                    is_enough(end)?;
+                }
                 return Ok(Some((ColdSource::Origin(origin), end)));
             }
+            // What may pass is not gone around.
+            (Err(failure), Some(_)) => return Err(failure),
         };
         match failure {
             IngestError::NothingRecorded { .. } => is_enough(LogCursor::default()).map(|()| None),
@@ -204,7 +230,7 @@ impl ColdStart {
     }
 
     async fn own_sources(&self) -> Result<RestoreSources, IngestError> {
-        let target = self.target();
+        let target = RestoreTarget::Latest;
         let own = self.task.switch(&restore_name(&target, None)).await?;
         RestoreSources::find((own.index_url(), own.pins()), &*self.archive, None, &target).await
     }
@@ -213,6 +239,17 @@ impl ColdStart {
 /// Whether nobody has written to the index yet: one that was indexed for a moment has come on in the log, also where that is empty.
 fn holds_nothing(latest: &Manifest) -> bool {
     latest.next_seq == FIRST_SEQ && latest.cursor == LogCursor::default() && latest.until.is_none()
+}
+
+/// Whether what is below the index is nothing, too little, or damaged.
+fn is_lasting(failure: &IngestError) -> bool {
+    let is_below = matches!(
+        failure,
+        IngestError::Root(CatalogError::Rejected(TransactionRejected::BelowFloor { .. }))
+            | IngestError::NothingRecorded { .. }
+            | IngestError::OutsideRecoveryWindow { .. }
+    );
+    is_below || failure.is_damage()
 }
 
 /// Whether another process has done the same meanwhile.
@@ -227,6 +264,7 @@ fn is_done_by_another(failure: &IngestError) -> bool {
         rejected,
         TransactionRejected::Closed { .. }
             | TransactionRejected::NotBuilding { .. }
+            | TransactionRejected::Abandoned { .. }
             | TransactionRejected::NotRestored { .. }
     )
 }

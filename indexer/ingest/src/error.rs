@@ -210,10 +210,9 @@ impl ToCause for IngestError {
             Self::Store(error) => error.to_cause(),
             Self::Engine(error) => error.to_cause(),
             Self::Archive(error) => error.to_cause(),
-            Self::NothingRecorded { url } | Self::OriginOverlaps { url, .. } => {
+            Self::NothingRecorded { url } | Self::OriginOverlaps { url, .. } | Self::OriginOfAnotherLog { url, .. } => {
                 FailureCause::at(Reason::InvalidURL, url)
             }
-            Self::OriginOfAnotherLog { url, .. } => FailureCause::at(Reason::OwnedByAnother, url),
             Self::OriginLost { source, .. } => source.to_cause(),
             Self::Switching { .. } => FailureCause::of(Reason::GenerationBusy),
             Self::OutsideRecoveryWindow { .. } => FailureCause::of(Reason::OutsideRecoveryWindow),

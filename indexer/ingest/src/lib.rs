@@ -103,6 +103,7 @@ pub use restore::{RestoreRequest, restore, restore_from};
 pub use restore_drill::{DrillError, DrillReport, EngineOpener, RestoreDrill};
 pub use restore_origin::RestoreOrigin;
 pub use restore_source::RestoreTarget;
+pub use root_floor::RootFloor;
 pub use status::{IndexSize, IngestProblem, IngestProgress, IngestRole, IngestStatus};
 pub use verify::{
     ArchiveFigures, ArchiveOpener, FindingSeverity, IndexVerifier, OutcomeFigures, OutcomeSelection, VerifyCheck,

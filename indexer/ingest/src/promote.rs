@@ -151,11 +151,9 @@ impl PromotionRun<'_> {
             promoted.add_all(&mut plan).await?;
         }
         let decided_again = self.lost_outcomes(&promoted, plan.end())?;
-        if !promoted.damages.is_empty() {
-            // What lies below the floor may be gone from the log: nothing is decided by a hole.
-            let reach = promoted.reach.cursor;
-            self.task.root.state().await?.check_floor(reach).map_err(CatalogError::from)?;
-        }
+        // What lies below the floor may be gone from the log: nothing is decided by a hole.
+        let reach = promoted.reach.cursor;
+        self.task.root.state().await?.check_floor(reach).map_err(CatalogError::from)?;
         let copied = promoted.into_copied();
         let generation = &manifest.generation;
         info!(%generation, operations = copied.records, cursor = %copied.cursor, "promoting the index");

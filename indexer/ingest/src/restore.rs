@@ -32,6 +32,8 @@ pub struct RestoreRequest {
     pub target: RestoreTarget,
     /// The owner for whom the index is registered if it is on no register.
     pub owner: IndexOwner,
+    /// Whether it is refused where it does not reach to the log's floor: no writer could go on from there.
+    pub reaches_floor: bool,
 }
 
 /// Makes a generation of the operations up to the target, and switches the index to it. Refused before anything is written if nothing holds
@@ -74,11 +76,12 @@ async fn restore_with(
     origin: Option<&RestoreOrigin>,
     request: &RestoreRequest,
 ) -> Result<SwitchReport, IngestError> {
-    let RestoreRequest { target, owner } = request;
+    let RestoreRequest { target, owner, reaches_floor } = request;
     let switch = task.switch(&restore_name(target, origin)).await?;
     let (open, latest) = switch.open_chain().await?;
     let latest = latest.map(|latest| latest.state);
-    if let Some(latest) = &latest
+    // One that was lost and begun again holds nothing, and an old pin may still say that this task made one of its name.
+    if let Some(latest) = latest.as_ref().filter(|latest| latest.until.is_some() || latest.next_seq > FIRST_SEQ)
         && switch.has_made(latest, task.name.is_some()).await?
     {
         switch.repair(open.generation()).await?;
@@ -96,15 +99,24 @@ async fn restore_with(
         switch.begin_index(&open, log_wait).await?;
     }
     info!(generation = %open.generation(), %target, from = origin.map(RestoreOrigin::url), "restoring the index");
-    let mut run =
-        RestoreRun { task, archive, origin, switch: &switch, open: &open, companions: &companions, role: None };
+    let (switch, open) = (&switch, &open);
+    let mut run = RestoreRun {
+        task,
+        archive,
+        origin,
+        reaches_floor: *reaches_floor,
+        switch,
+        open,
+        companions: &companions,
+        role: None,
+    };
     let restored = Box::pin(run.until_switched(sources)).await;
     if restored.is_err() {
         run.release().await;
     }
     restored?;
     info!("the index has switched to the restored generation, which takes no publications before `tidemark promote`");
-    task.report(&switch).await
+    task.report(switch).await
 }
 
 /// What there is of the log in `origin`. Refused if it is of another log, or of a copy of this one.
@@ -213,6 +225,7 @@ struct RestoreRun<'a> {
     archive: &'a dyn LogArchive,
     /// Where the operations come from, if it is not the index.
     origin: Option<&'a RestoreOrigin>,
+    reaches_floor: bool,
     switch: &'a GenerationSwitch,
     open: &'a IndexChain,
     companions: &'a TaskCompanions,
@@ -223,7 +236,13 @@ struct RestoreRun<'a> {
 impl RestoreRun<'_> {
     async fn until_switched(&mut self, mut sources: RestoreSources) -> Result<(), IngestError> {
         loop {
-            let place = sources.choose()?.place.clone();
+            let chosen = sources.choose()?;
+            let place = chosen.place.clone();
+            if self.reaches_floor {
+                let root = self.task.root.state().await?;
+                let below = root.check_floor(chosen.end()).map_err(CatalogError::from);
+                below.map_err(|below| self.lost(below.into()))?;
+            }
             match Box::pin(self.attempt(&place, &sources)).await? {
                 AttemptEnd::Switched => return Ok(()),
                 AttemptEnd::Corrected => {

@@ -86,6 +86,13 @@ pub(crate) struct RestoreSource {
     seconds: RangeInclusive<StoreSecond>,
 }
 
+impl RestoreSource {
+    /// Every token whose second lies below it is there.
+    pub(crate) fn end(&self) -> LogCursor {
+        LogCursor(self.seconds.end().next())
+    }
+}
+
 /// All that an index can be restored from, in the order in which it is asked: the open generation has the newest outcomes, the archive
 /// lacks entries that could not be read.
 pub(crate) struct RestoreSources {

@@ -8,7 +8,7 @@ use tidemark_store::{StoreError, StoreSecond, error_chain};
 use tidemark_wal::LogFloorSource;
 
 /// Reads the floor from the log's root. Every call reads it again.
-pub(crate) struct RootFloor(pub(crate) RootChain);
+pub struct RootFloor(pub RootChain);
 
 #[async_trait]
 impl LogFloorSource for RootFloor {

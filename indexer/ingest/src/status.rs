@@ -175,8 +175,17 @@ impl IngestStatusTracker {
             StandbyReason::Unanswered { error } => self.set_error(RetryFailure::new("looking for the writer", error)),
             _ => self.clear_error(),
         }
-        let until = if let StandbyReason::NotPromoted { until } = waiting { Some(*until) } else { None };
-        self.status.send_if_modified(|status| std::mem::replace(&mut status.restored_to, until) != until);
+        self.status.send_if_modified(|status| match waiting {
+            // The writer before the restore holds nothing any more.
+            StandbyReason::NotPromoted { until } => {
+                let known = status.restored_to == Some(*until) && status.holder.is_none();
+                (status.restored_to, status.holder) = (Some(*until), None);
+                !known
+            }
+            // Nothing was seen.
+            StandbyReason::Unanswered { .. } => false,
+            StandbyReason::ForHolder { .. } | StandbyReason::BackingOff { .. } => status.restored_to.take().is_some(),
+        });
         if let StandbyReason::ForHolder { holder, epoch, .. } = waiting {
             self.status.send_if_modified(|status| {
                 let known = status.epoch == *epoch && status.holder.as_ref() == Some(&holder.0);

@@ -7,7 +7,7 @@ use futures::{StreamExt as _, stream};
 use serde::Serialize;
 use tidemark_catalog::{IndexChain, RootChain};
 use tidemark_ingest::{
-    OperationRecord, WriterKey,
+    OperationRecord, RootFloor, WriterKey,
     engine::{EngineError, IndexEngine as _, IndexLookup, UnsettledOperation, UnsettledQuery},
 };
 use tidemark_search::TantivyEngine;
@@ -146,7 +146,7 @@ impl UnreadableReview {
         let (cache, folder) = cache_options(None, CACHE_BYTES)?;
         let lookup = TantivyEngine::open(index, &cache)?.open(&manifest).await?;
         Ok(Some(Self {
-            reader: LogReader::new(&log),
+            reader: LogReader::new(&log).with_floor(Arc::new(RootFloor(root.clone()))),
             schedule: root.schedule().await?,
             lookup,
             query: UnsettledQuery::unreadable(StoreSecond::KSUID_END.next(), CHUNK),

@@ -63,7 +63,7 @@ struct RestoreTargetArgs {
 impl RestoreCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let Self { target, origin, owner, task } = self;
-        let request = RestoreRequest { target: target.target(), owner };
+        let request = RestoreRequest { target: target.target(), owner, reaches_floor: false };
         let work = async |parts: &GenerationTaskParts| match &parts.origin {
             Some(origin) => Box::pin(restore_from(&parts.task, origin, &request)).await,
             None => Box::pin(restore(&parts.task, &*parts.archive, &request)).await,

@@ -276,7 +276,9 @@ fn task_result(VerifiedIndex { summary, drill }: &VerifiedIndex) -> TaskResult {
     if summary.damage > 0 {
         return verified;
     }
-    failed_result(error).with(verified.figures)
+    // A snapshot that restores to something else is damage: nothing is deleted from the log before that is repaired.
+    let damaged = if matches!(error, DrillError::Differs { .. }) { Some(1) } else { verified.figures.damaged };
+    failed_result(error).with(TaskFigures { damaged, ..verified.figures })
 }
 
 fn verification_result(summary: &VerifySummary) -> TaskResult {

@@ -21,6 +21,8 @@ pub(crate) fn open_origin(
 ) -> Result<RestoreOrigin, ServiceError> {
     let index = settings.restore_origin(url)?;
     let (pins, archive) = (PinChain::open(&index, id, entropy.clone()), log_archive(&index, id, entropy));
-    let engine = Arc::new(TantivyEngine::open(index.clone(), options)?);
+    // Beside the cache of the index, on the same disk: what does not fit is read by ranges.
+    let options = EngineOptions { cache_bytes: options.cache_bytes / 16, ..options.clone() };
+    let engine = Arc::new(TantivyEngine::open(index.clone(), &options)?);
     Ok(RestoreOrigin { place: SnapshotPlace { index, pins, archive }, engine })
 }

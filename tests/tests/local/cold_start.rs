@@ -28,6 +28,8 @@ struct CleanedLog {
     server: S3Server,
     environment: BTreeMap<String, String>,
     entropy: Entropy,
+    /// When the log began.
+    begun: StoreSecond,
     /// What the index answered.
     answers: Vec<Value>,
 }
@@ -39,7 +41,8 @@ impl CleanedLog {
             server.create_bucket(bucket);
         }
         let environment = server.environment();
-        let mut place = Self { server, environment, entropy: Entropy::seeded(1), answers: Vec::new() };
+        let begun = server.clock().second();
+        let mut place = Self { server, environment, entropy: Entropy::seeded(1), begun, answers: Vec::new() };
         for number in 0..ARCHIVED {
             place.bundle(300_000 - number, &format!("b{number}"), number % 5 > 0);
         }
@@ -190,7 +193,7 @@ async fn an_index_whose_bucket_is_gone_begins_with_the_copies_in_a_second_one() 
 async fn an_index_begun_to_a_time_serves_that_until_it_is_promoted() {
     let place = CleanedLog::new().await;
     place.lose_index(false);
-    let time = place.ago(299_980).to_string();
+    let time = place.begun.before(Duration::from_secs(299_980)).to_string();
     let indexer = place.indexer(&[&BEGUN[..], &["--bootstrap-time", &time]].concat()).await;
     let status = indexer.until_answer("/v1/process", |process| process["restoredTo"].is_string()).await;
     assert_eq!((&status["phase"], status["restoredTo"].as_str()), (&"standby".into(), Some(time.as_str())), "{status}");

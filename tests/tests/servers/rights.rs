@@ -141,9 +141,10 @@ async fn each_part_works_with_its_own_policy_and_cannot_do_more() {
     let search = TidemarkProcess::serving(&["serve"], &searching).await.expect("it starts");
     search.until_answer("/v1/search?q=&size=0&sealed=true", sealed).await;
 
+    // An audit may have come before it, and then it has archived them.
+    let first: Value = serde_json::from_str(&wal.done(&working, &["snapshot", "--json"]).await).expect("JSON");
     for words in [
-        &["snapshot"][..],
-        &["gc"],
+        &["gc"][..],
         &["verify", "--restore-drill"],
         &["reindex"],
         &["restore", "--latest"],
@@ -156,7 +157,8 @@ async fn each_part_works_with_its_own_policy_and_cannot_do_more() {
     assert!(indexer.stop().await.expect("it ends").success());
     audit(&all).await;
     let made: Value = serde_json::from_str(&wal.done(&working, &["snapshot", "--json"]).await).expect("JSON");
-    assert_eq!(made["archived"], ENTRIES, "{made}");
+    let archived = [&first, &made].iter().filter_map(|made| made["archived"].as_u64()).sum::<u64>();
+    assert_eq!(archived, ENTRIES, "{first} {made}");
     wal.done(&working, &["verify", "--all", "--restore-drill"]).await;
 
     // What the jobs may not: delete from the log. Nothing is lost, and the result says why.

@@ -89,6 +89,28 @@ async fn a_cold_start_that_dies_at_any_request_is_gone_on_with_by_the_next_one()
     }
 }
 
+/// The snapshot that the first cold start has left says that a task of its name made a generation with the number of the one that is begun
+/// again.
+#[tokio::test(start_paused = true)]
+async fn an_index_that_is_lost_twice_is_begun_again_wherever_the_second_start_dies() {
+    for step in (6..60).step_by(9) {
+        let (world, bad, before) = lost(false).await;
+        world.bucket.slow(Duration::from_millis(20));
+        let running = world.start_cold("only", world.cold_start(false, None).await);
+        world.pass(5 * MINUTE).await;
+        world.stop(running).await;
+        let lost = world.bucket.keys().into_iter().filter(|key| key.starts_with("index/g"));
+        lost.for_each(|key| world.bucket.forget(&key));
+        world.bucket.die_at(Some(world.bucket.requests() + step));
+        let cold = world.cold_start(false, None);
+        drop(timeout(2 * MINUTE, async { cold.await.run().await }).await);
+        world.bucket.die_at(None);
+        let running = world.start_cold("only", world.cold_start(false, None).await);
+        is_whole(&world, &running, bad, &before, &format!("step {step}")).await;
+        world.stop(running).await;
+    }
+}
+
 /// Two pods start at once: one restores, the other waits, and one of them writes.
 #[tokio::test(start_paused = true)]
 async fn of_two_cold_starts_one_restores_and_both_go_on() {
@@ -173,5 +195,5 @@ async fn a_log_of_which_nothing_is_recorded_is_indexed_from_its_first_entry() {
     // Copies that were named are not there: that is no reason to go on without them.
     let empty = IngestWorld::new(crate::world::small_batches()).await;
     let refused = empty.cold_start(true, None).await.run().await.unwrap_err();
-    assert_eq!(refused.to_cause().reason, Reason::OutsideRecoveryWindow, "{refused}");
+    assert_eq!(refused.to_cause().reason, Reason::InvalidURL, "{refused}");
 }

@@ -244,7 +244,7 @@ async fn what_cannot_be_restored_from_a_second_store_is_refused_and_nothing_is_w
     world.register_index().await;
     let keys_now = world.bucket.keys();
     let owner = IndexOwner::Named { name: "another".to_owned() };
-    let request = RestoreRequest { target: RestoreTarget::Latest, owner };
+    let request = RestoreRequest { target: RestoreTarget::Latest, owner, reaches_floor: false };
     let owned = restore_from(&task, &origin, &request).await.unwrap_err();
     assert_eq!(owned.to_cause().reason, Reason::OwnedByAnother, "{owned}");
     assert!(world.bucket.keys().iter().all(|key| keys_now.contains(key) || key.contains("clock")), "{keys:?}");

@@ -757,7 +757,8 @@ pub(crate) fn standing(contents: &IndexContents) -> BTreeMap<(Token, u32), Opera
 }
 
 pub(crate) fn restore_request(target: &RestoreTarget) -> RestoreRequest {
-    RestoreRequest { target: target.clone(), owner: IndexOwner::Named { name: "test".to_owned() } }
+    let owner = IndexOwner::Named { name: "test".to_owned() };
+    RestoreRequest { target: target.clone(), owner, reaches_floor: false }
 }
 
 /// An ingest as the service runs it: it goes on in the generation that the index switches to.

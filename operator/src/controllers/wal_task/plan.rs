@@ -220,6 +220,13 @@ fn retry_wait(attempts: usize) -> SignedDuration {
     FIRST_RETRY.saturating_mul(1 << doublings).min(MAX_RETRY)
 }
 
+impl ObservedTask {
+    /// Whether its deadline has not passed.
+    pub(crate) fn is_in_time(&self, now: Timestamp) -> bool {
+        !left(self.started(), &self.spec.deadline, now).is_zero()
+    }
+}
+
 /// How much is left of a span that began at `since`.
 fn left(since: Option<Timestamp>, limit: &TimeSpan, now: Timestamp) -> Duration {
     let spent = since.map_or(SignedDuration::ZERO, |since| now.duration_since(since));

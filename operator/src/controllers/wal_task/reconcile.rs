@@ -114,7 +114,7 @@ async fn reconcile_task(task: &WalTask, controller: &WalTaskController) -> Resul
         return Ok(Action::requeue(WAIT_INTERVAL));
     }
     let mut observed = observe(task, controller);
-    if observed.has_lost_job() && observed.is_job_there(controller).await? {
+    if observed.has_lost_job() && observed.is_in_time(clock::now()) && observed.is_job_there(controller).await? {
         return Ok(Action::requeue(WAIT_INTERVAL));
     }
     observed.find_pod(controller).await?;

@@ -239,7 +239,7 @@ async fn make(world: GenerationWorld, process: SimProcess, name: String) -> Proc
         let parts = world.generation_task(&process, task.name);
         let owner = IndexOwner::Named { name: "sim".to_owned() };
         let ended = match task.restore {
-            Some(target) => restore(&parts, &archive, &RestoreRequest { target, owner }).await,
+            Some(target) => restore(&parts, &archive, &RestoreRequest { target, owner, reaches_floor: false }).await,
             None => reindex(&parts).await,
         };
         let is_refused = matches!(
