@@ -174,7 +174,8 @@ impl GenerationRecords {
     /// another one.
     pub(crate) fn segments(&self) -> Vec<SegmentMeta> {
         let mut segments = Vec::<SegmentMeta>::new();
-        let mut lacking = Vec::from([FIRST_SEQ..self.last().next_seq]);
+        let all_seqs = FIRST_SEQ..self.last().next_seq;
+        let mut lacking = vec![all_seqs];
         for segment in self.manifests.iter().flat_map(|manifest| &manifest.segments) {
             if !self.lost.contains(&segment.key) && take_away(&mut lacking, &segment.seq) {
                 segments.retain(|known| known.seq.start < segment.seq.start || segment.seq.end < known.seq.end);
