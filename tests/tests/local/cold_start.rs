@@ -18,7 +18,7 @@ const ARCHIVED: u64 = 40;
 const QUERIES: [&str; 5] = [
     "/v1/search?q=&size=100",
     "/v1/search?q=outcome:aborted&facets=repo",
-    "/v1/search?q=outcome:committed&facets=repo,label",
+    "/v1/search?q=outcome:committed&facets=repo,kind",
     "/v1/search?q=message:m&sort=oldest&size=50",
     "/v1/entities/bundle%2Frepo%2Fb7",
 ];
