@@ -27,7 +27,7 @@ use super::{
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: tidemark restore --to-time 2026-11-20T10:00:00Z --log s3://wal/orders --metadata s3://meta --index s3://idx/orders\n\
-    Example: tidemark restore --latest --from s3://dr/orders --log s3://wal/orders --metadata s3://meta --index s3://idx/orders\n\
+    Example: tidemark restore --latest --from s3://copies/orders --log s3://wal/orders --metadata s3://meta --index s3://idx/orders\n\
     The generation that was replaced stays in the snapshot `before-<generation>`. `tidemark snapshots --from URL` lists what is there."
 )]
 pub(super) struct RestoreCommand {

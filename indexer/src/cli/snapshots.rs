@@ -22,7 +22,7 @@ use crate::service::{AccessMode, IndexLookupError, IndexOfLog, PodStores, recove
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: tidemark snapshots --log s3://wal/orders --metadata s3://meta --index s3://idx/orders\n\
-    Example: tidemark snapshots --from s3://dr/orders --log s3://wal/orders --metadata s3://meta --index s3://idx/orders\n\
+    Example: tidemark snapshots --from s3://copies/orders --log s3://wal/orders --metadata s3://meta --index s3://idx/orders\n\
     `before-g2` holds the last state of the generation that g2 replaced."
 )]
 pub(super) struct SnapshotsCommand {

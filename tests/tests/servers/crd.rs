@@ -181,15 +181,23 @@ async fn what_cannot_change_does_not() {
             None => assert_eq!(said, None, "{}", case.change),
         }
     }
-    let begun = with(&[("bootstrap", json!({"fromURL": "s3://dr/orders", "time": "2026-11-20T10:00:00Z"}))]);
+    let begun = with(&[("bootstrap", json!({"fromURL": "s3://copies/orders", "time": "2026-11-20T10:00:00Z"}))]);
     ground.stored("begun", &begun).await;
     let with_bootstrap = |bootstrap: Value| with(&[("bootstrap", bootstrap)]);
     for (change, spec, refused) in [
         ("nothing", begun.clone(), false),
         ("taken away", minimal(), true),
-        ("another place", with_bootstrap(json!({"fromURL": "s3://dr/other", "time": "2026-11-20T10:00:00Z"})), true),
-        ("another time", with_bootstrap(json!({"fromURL": "s3://dr/orders", "time": "2026-11-21T10:00:00Z"})), true),
-        ("no time", with_bootstrap(json!({"fromURL": "s3://dr/orders"})), true),
+        (
+            "another place",
+            with_bootstrap(json!({"fromURL": "s3://copies/other", "time": "2026-11-20T10:00:00Z"})),
+            true,
+        ),
+        (
+            "another time",
+            with_bootstrap(json!({"fromURL": "s3://copies/orders", "time": "2026-11-21T10:00:00Z"})),
+            true,
+        ),
+        ("no time", with_bootstrap(json!({"fromURL": "s3://copies/orders"})), true),
     ] {
         let said = ground.refusal(&wal("begun", &spec)).await;
         let words = said.as_ref().is_some_and(|said| said.contains("bootstrap cannot change"));
@@ -349,7 +357,7 @@ fn specs_of_children() -> Vec<Value> {
             ),
             ("compaction", json!({"enabled": false})),
             ("adoptOwner", json!("uid")),
-            ("bootstrap", json!({"fromURL": "s3://dr/orders", "time": "2026-11-20T10:00:00Z"})),
+            ("bootstrap", json!({"fromURL": "s3://copies/orders", "time": "2026-11-20T10:00:00Z"})),
         ]),
         with(&[("storage.credentials", json!({"type": "WorkloadIdentity"})), ("suspend", json!(true))]),
     ]

@@ -105,6 +105,8 @@ async fn an_index_that_is_lost_twice_is_begun_again_wherever_the_second_start_di
         let cold = world.cold_start(false, None);
         drop(timeout(2 * MINUTE, async { cold.await.run().await }).await);
         world.bucket.die_at(None);
+        let begun = timeout(30 * MINUTE, world.cold_start(false, None).await.run()).await;
+        begun.expect("it has no end").unwrap();
         let running = world.start_cold("only", world.cold_start(false, None).await);
         is_whole(&world, &running, bad, &before, &format!("step {step}")).await;
         world.stop(running).await;

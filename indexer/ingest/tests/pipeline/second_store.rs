@@ -258,7 +258,7 @@ async fn what_cannot_be_restored_from_a_second_store_is_refused_and_nothing_is_w
     }
     let another = world.restore_from_copies(None, &RestoreTarget::Latest).await.unwrap_err();
     let IngestError::OriginOfAnotherLog { found, .. } = &another else { panic!("{another}") };
-    assert_eq!((found, another.to_cause().reason), (&other, Reason::OwnedByAnother));
+    assert_eq!((found, another.to_cause().reason), (&other, Reason::InvalidURL));
     for key in world.copied().into_keys() {
         world.bucket.remove(&key);
     }

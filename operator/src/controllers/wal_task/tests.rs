@@ -482,9 +482,9 @@ fn each_type_has_its_arguments() {
         of(
             TaskType::Snapshot,
             json!({"snapshot": {"name": "before"}}),
-            json!({"snapshots": {"copyTo": {"url": "s3://dr/a"}}})
+            json!({"snapshots": {"copyTo": {"url": "s3://copies/a"}}})
         ),
-        "snapshot --json --name before --keep-last 7 --copy-to s3://dr/a"
+        "snapshot --json --name before --keep-last 7 --copy-to s3://copies/a"
     );
     assert_eq!(
         of(
@@ -502,13 +502,13 @@ fn each_type_has_its_arguments() {
         "snapshot --json --name nightly-t --no-archive"
     );
     let begun = |time: Value| {
-        let mut bootstrap = json!({"bootstrap": {"fromURL": "s3://dr/a"}});
+        let mut bootstrap = json!({"bootstrap": {"fromURL": "s3://copies/a"}});
         if !time.is_null() {
             bootstrap["bootstrap"]["time"] = time;
         }
         of(TaskType::Promote, json!({}), bootstrap)
     };
-    assert_eq!(begun(json!("2026-11-20T10:00:00Z")), "promote --json --from s3://dr/a");
+    assert_eq!(begun(json!("2026-11-20T10:00:00Z")), "promote --json --from s3://copies/a");
     assert_eq!(begun(Value::Null), "promote --json", "all of what is recorded there was taken");
     let token = "0ujtsYcgvSTl8PAuAdqWYSMnLOv";
     for (target, wanted) in [
@@ -524,7 +524,7 @@ fn each_type_has_its_arguments() {
 #[test]
 fn only_a_snapshot_has_the_credentials_of_the_copies() {
     let copied = |storage: Value| {
-        move |spec: &mut Value| spec["snapshots"] = json!({"copyTo": {"url": "az://dr/a", "storage": storage}})
+        move |spec: &mut Value| spec["snapshots"] = json!({"copyTo": {"url": "az://copies/a", "storage": storage}})
     };
     let pod = |kind, storage: &Value| job(kind, |_| (), copied(storage.clone()))["spec"]["template"].clone();
     let stores = |pod: &Value| {
@@ -563,7 +563,7 @@ fn only_a_snapshot_has_the_credentials_of_the_copies() {
         |_| (),
         |spec| {
             spec["storage"] = json!({"region": "r", "credentials": {"type": "Secret", "secretRef": {"name": "keys"}}});
-            spec["snapshots"] = json!({"copyTo": {"url": "s3://dr/a"}});
+            spec["snapshots"] = json!({"copyTo": {"url": "s3://copies/a"}});
         },
     );
     let common = &common["spec"]["template"];

@@ -48,7 +48,7 @@ async fn an_index_that_is_begun_from_elsewhere_says_so_until_it_is_written() {
     let mut restoring = say::phase(say::writing(0, 0), "restoring");
     restoring["restore"] = json!({"copied": 3, "total": 7});
     world.pods.say(WalComponent::Indexer, restoring);
-    let bootstrap = "bootstrap: {fromURL: s3://dr/orders, time: \"2026-11-20T10:00:00Z\"}";
+    let bootstrap = "bootstrap: {fromURL: s3://copies/orders, time: \"2026-11-20T10:00:00Z\"}";
     world.make("orders", bootstrap).await.expect("it is created");
     let message = world.is("orders", ConditionType::Indexing, "False/Restoring").await.expect("it is reported");
     assert!(message.contains("3 of 7 operations"), "{message}");
@@ -60,7 +60,7 @@ async fn an_index_that_is_begun_from_elsewhere_says_so_until_it_is_written() {
         let variable = variables.iter().find(|variable| variable["name"] == name).expect("it is there");
         variable["value"].as_str().expect("a text").to_owned()
     };
-    assert_eq!(value("TIDEMARK_BOOTSTRAP_FROM"), "s3://dr/orders");
+    assert_eq!(value("TIDEMARK_BOOTSTRAP_FROM"), "s3://copies/orders");
     assert_eq!(value("TIDEMARK_BOOTSTRAP_TIME"), "2026-11-20T10:00:00Z");
 
     let mut waiting = say::phase(say::writing(0, 0), "standby");
@@ -71,7 +71,7 @@ async fn an_index_that_is_begun_from_elsewhere_says_so_until_it_is_written() {
     world.pods.say(WalComponent::Indexer, say::writing(1, 7));
     world.is_ready("orders").await.expect("it is written");
 
-    let other = json!({"spec": {"bootstrap": {"fromURL": "s3://dr/other", "time": "2026-11-20T10:00:00Z"}}});
+    let other = json!({"spec": {"bootstrap": {"fromURL": "s3://copies/other", "time": "2026-11-20T10:00:00Z"}}});
     let refused = world.change("orders", other).await.expect_err("it cannot change");
     assert!(format!("{refused:?}").contains("bootstrap cannot change"), "{refused:?}");
 }

@@ -202,7 +202,7 @@ pub(crate) fn rules() -> Vec<DefinitionCase> {
     );
     case("a copy with the only store", &apart(json!({"copyTo": {"url": "gs://copies/orders", "storage": own}})), None);
     let bootstrap = |url: &str| [("bootstrap", json!({"fromURL": url}))];
-    case("begun from elsewhere", &bootstrap("gs://dr/orders"), None);
+    case("begun from elsewhere", &bootstrap("gs://copies/orders"), None);
     case("begun from the index", &bootstrap("s3://idx/orders"), Some("what an index is begun with lies neither"));
     case("begun from above the log", &bootstrap("s3://wal"), Some("neither below log and index"));
     case("begun from below the index", &bootstrap("s3://idx/orders/dr"), Some("neither below log and index"));
@@ -357,10 +357,12 @@ pub(crate) fn fields() -> Vec<(&'static str, Vec<Value>, Vec<Value>)> {
         ("adoptOwner", urls(&["", "9c2b-1:x_y.z"]), urls(&["a b", "a/b", &long(129)])),
         (
             "bootstrap",
-            each(json!([{"fromURL": "s3://dr/orders"}, {"fromURL": "az://dr/a", "time": "2026-11-20T10:00:00Z"}])),
+            each(
+                json!([{"fromURL": "s3://copies/orders"}, {"fromURL": "az://copies/a", "time": "2026-11-20T10:00:00Z"}]),
+            ),
             each(json!([
-                {}, {"time": "2026-11-20T10:00:00Z"}, {"fromURL": "dr"}, {"fromURL": "s3://dr/"}, {"fromURL": format!("s3://dr/{}", "a".repeat(512))},
-                {"fromURL": "s3://dr/orders", "time": "yesterday"}, {"fromURL": "s3://dr/orders", "snapshot": "daily"},
+                {}, {"time": "2026-11-20T10:00:00Z"}, {"fromURL": "dr"}, {"fromURL": "s3://copies/"}, {"fromURL": format!("s3://copies/{}", "a".repeat(512))},
+                {"fromURL": "s3://copies/orders", "time": "yesterday"}, {"fromURL": "s3://copies/orders", "snapshot": "daily"},
             ])),
         ),
         ("suspend", each(json!([true, false])), each(json!(["true"]))),
@@ -423,7 +425,7 @@ pub(crate) fn updates() -> Vec<DefinitionCase> {
         Some("the metadata URLs cannot"),
     );
     case("index moved", &[("index.url", json!("s3://idx/others"))], Some("the index's URL cannot change"));
-    case("bootstrap added", &[("bootstrap", json!({"fromURL": "s3://dr/a"}))], Some("bootstrap cannot change"));
+    case("bootstrap added", &[("bootstrap", json!({"fromURL": "s3://copies/a"}))], Some("bootstrap cannot change"));
     case("expiry", &[("log.expiry", json!("2h"))], None);
     case("endpoint", &[("storage.endpoint", json!("https://elsewhere"))], None);
     case("a store for the index", &[("index.storage", json!({"credentials": {"type": "WorkloadIdentity"}}))], None);

@@ -149,10 +149,10 @@ fn only_the_indexer_learns_what_the_index_is_begun_with() {
         assert!(of(&children.search_deployment).is_empty());
         of(&children.indexer_deployment)
     };
-    let from = "TIDEMARK_BOOTSTRAP_FROM=s3://dr/orders";
-    assert_eq!(begun(json!({"fromURL": "s3://dr/orders"})), [from]);
+    let from = "TIDEMARK_BOOTSTRAP_FROM=s3://copies/orders";
+    assert_eq!(begun(json!({"fromURL": "s3://copies/orders"})), [from]);
     assert_eq!(
-        begun(json!({"fromURL": "s3://dr/orders", "time": "2026-11-20T11:00:00+01:00"})),
+        begun(json!({"fromURL": "s3://copies/orders", "time": "2026-11-20T11:00:00+01:00"})),
         [from, "TIDEMARK_BOOTSTRAP_TIME=2026-11-20T10:00:00Z"]
     );
 }

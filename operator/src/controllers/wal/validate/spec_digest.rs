@@ -66,7 +66,7 @@ mod tests {
         let digests = |spec: &WalSpec| WalComponent::ALL.map(|component| spec_digest(spec, component).unwrap());
         let [indexer, search] = digests(&spec(|_| ()));
         let cases: [(SpecChange, bool, bool); 12] = [
-            (|spec| spec["bootstrap"] = json!({"fromURL": "s3://dr/a"}), true, false),
+            (|spec| spec["bootstrap"] = json!({"fromURL": "s3://copies/a"}), true, false),
             (|spec| spec["suspend"] = json!(true), false, false),
             (|spec| spec["deletionPolicy"] = json!("Purge"), false, false),
             (|spec| spec["search"] = json!({"replicas": 3}), false, false),

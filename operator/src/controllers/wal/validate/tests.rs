@@ -79,13 +79,13 @@ fn a_place_with_a_store_of_its_own_takes_it_whole() {
 #[test]
 fn copies_of_snapshots_are_reached_by_a_store_of_their_own_or_by_the_common_one() {
     let copy = |more: Value| {
-        let mut to = json!({"url": "gs://dr/a"});
+        let mut to = json!({"url": "gs://copies/a"});
         to.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         with("/snapshots", json!({"copyTo": to}))
     };
     let common = validate(&wal(copy(json!({}))), "c1").unwrap().stores;
     let (url, store) = common.copy.clone().unwrap();
-    assert_eq!((url.as_str(), store), ("gs://dr/a", common.log.1.clone()));
+    assert_eq!((url.as_str(), store), ("gs://copies/a", common.log.1.clone()));
     assert_eq!(common.of_index().len(), 3, "pods that copy nothing do not have it");
     let own = json!({"storage": {"credentials": {"type": "Secret", "secretRef": {"name": "dr"}}}});
     let (_, store) = validate(&wal(copy(own)), "c1").unwrap().stores.copy.unwrap();
@@ -108,8 +108,8 @@ fn copies_of_snapshots_are_reached_by_a_store_of_their_own_or_by_the_common_one(
 #[test]
 fn an_index_is_begun_with_what_lies_apart_from_it() {
     let begun = |url: &str| wal(with("/bootstrap", json!({"fromURL": url})));
-    let apart = validate(&begun("gs://dr/a"), "c1").unwrap().indexer.bootstrap.unwrap();
-    assert_eq!((apart.from_url.as_str(), apart.time), ("gs://dr/a", None));
+    let apart = validate(&begun("gs://copies/a"), "c1").unwrap().indexer.bootstrap.unwrap();
+    assert_eq!((apart.from_url.as_str(), apart.time), ("gs://copies/a", None));
     for (place, url) in [("log", spec()["log"]["url"].clone()), ("metadata", spec()["metadata"]["urls"][0].clone())] {
         let below = json!({"fromURL": format!("{}/old", url.as_str().unwrap())});
         let (_, message) = only_refusal(with("/bootstrap", below));
