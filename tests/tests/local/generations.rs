@@ -90,6 +90,7 @@ async fn answers(indexer: &TidemarkProcess) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_index_is_rebuilt_restored_and_promoted_beside_its_indexer() {
     let world = GenerationWorld::new();
+    let to = world.ago(600).to_string();
     for number in 0..40 {
         world.bundle(900 - number, &format!("b{number}"));
     }
@@ -120,7 +121,6 @@ async fn an_index_is_rebuilt_restored_and_promoted_beside_its_indexer() {
     assert_eq!((told().state, told().reason), (TaskState::Refused, Some(Reason::OutsideRecoveryWindow)));
     assert!(!world.server.keys("index").iter().any(|key| key.starts_with("g3/")), "a refused restore writes nothing");
 
-    let to = world.ago(600).to_string();
     let restored = world.done("restore", &["--to-time", &to, "--task", "r1", "--result-file", result_file]).await;
     assert_eq!((&restored["generation"], &restored["records"]), (&"g3".into(), &41.into()), "{restored}");
     assert_eq!((told().state, told().figures.generation.as_deref()), (TaskState::Succeeded, Some("g3")));
