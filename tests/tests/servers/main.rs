@@ -42,4 +42,3 @@ mod page;
 mod pod;
 mod restart;
 mod rights;
-mod sql_recipes;

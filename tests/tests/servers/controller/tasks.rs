@@ -1,12 +1,9 @@
 //! Tasks: Kubernetes' own controller of Jobs makes their pods, which are acted.
 
-use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
-use kube::{
-    Api, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams},
-};
+use k8s_openapi::api::batch::v1::Job;
+use kube::api::DeleteParams;
 use serde_json::json;
-use tidemark_crds::{ConditionType, Reason, TaskConditionType, TaskFailureClass, WalTaskState, condition};
+use tidemark_crds::{ConditionType, TaskFailureClass, WalTaskState};
 use tidemark_tests::controller::{ControllerWorld, eventually};
 
 const DONE: &str = r#"{"state":"succeeded","message":"deleted 7 objects","entries":7,"bytes":1024}"#;
@@ -134,51 +131,4 @@ async fn a_job_that_runs_is_stopped_when_its_wal_is_deleted() {
     eventually("the Job is gone", async || Ok((!has_job(&world, "nightly-1").await).then_some(())))
         .await
         .expect("it goes");
-}
-
-/// A pod on such a node stays forever: nobody confirms that it has ended. Kubernetes says that the Job is to fail.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_is_cut_off_ends_an_attempt_when_kubernetes_gives_its_pod_up() {
-    let (world, _operator) = ControllerWorld::ready().await.expect("the WAL becomes ready");
-    world.make_task("nightly", "").await.expect("it is created");
-    let pod = world.job_pod("nightly-1").await.expect("it has a pod").name_any();
-    let path = format!("/api/v1/namespaces/{}/pods/{pod}/binding", world.namespace);
-    let target = json!({"apiVersion": "v1", "kind": "Node", "name": "lost"});
-    // The pods of a node that does not exist are removed at once, and nobody says why.
-    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "lost"}}).to_string();
-    world.server.kubectl_command().run_with(["create", "-f", "-"], &node).await.expect("it is made");
-    let binding =
-        json!({"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod}, "target": target}).to_string();
-    let bound = world.server.kubectl_command().run_with(["create", "--raw", &path, "-f", "-"], &binding).await;
-    bound.expect("it is bound");
-    world.task_is("nightly", WalTaskState::Running).await.expect("it runs");
-    // As the controller of taints does it, after five minutes.
-    let pods: Api<Pod> = world.api();
-    let status = json!({"status": {"phase": "Running", "conditions": [{
-        "type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
-        "message": "Taint manager: deleting due to NoExecute taint", "lastTransitionTime": "2026-11-21T10:00:00Z",
-    }]}});
-    pods.patch_status(&pod, &PatchParams::default(), &Patch::Merge(&status)).await.expect("it is told");
-    pods.delete(&pod, &DeleteParams::default()).await.expect("it is to go");
-    let waiting = eventually("the attempt has failed", async || {
-        let status = world.tasks().get("nightly").await?.status.unwrap_or_default();
-        Ok(status.failure_class.map(|class| (class, status.message.unwrap_or_default())))
-    });
-    let (class, message) = waiting.await.expect("it fails");
-    assert_eq!(class, TaskFailureClass::Evicted, "{message}");
-    eventually("the next attempt waits for the pod", async || {
-        let status = world.tasks().get("nightly").await?.status.unwrap_or_default();
-        let complete = condition(&status.conditions, TaskConditionType::Complete);
-        let waits = complete.is_some_and(|complete| complete.reason == Reason::WaitingForTask.as_str());
-        let names_it = status.message.is_some_and(|message| message.contains(&pod));
-        Ok((waits && names_it).then_some(()))
-    })
-    .await
-    .expect("what runs there may write");
-    assert!(!has_job(&world, "nightly-2").await);
-    // As a person does who knows that the node is off.
-    pods.delete(&pod, &DeleteParams::default().grace_period(0)).await.expect("it is gone");
-    world.end_job("nightly-2", 0, DONE).await.expect("the next attempt has a pod");
-    let done = world.task_is("nightly", WalTaskState::Succeeded).await.expect("it ends well");
-    assert_eq!(done.attempts, Some(2));
 }
