@@ -99,7 +99,7 @@ async fn an_index_that_is_lost_twice_is_begun_again_wherever_the_second_start_di
         let running = world.start_cold("only", world.cold_start(false, None).await);
         world.pass(5 * MINUTE).await;
         world.stop(running).await;
-        let lost = world.bucket.keys().into_iter().filter(|key| key.starts_with("index/g"));
+        let lost = world.bucket.keys().into_iter().filter(|key| key.starts_with("index/g2/"));
         lost.for_each(|key| world.bucket.forget(&key));
         world.bucket.die_at(Some(world.bucket.requests() + step));
         let cold = world.cold_start(false, None);
