@@ -81,17 +81,14 @@ impl SnapshotsCommand {
 async fn register(places: ExistingIndexArgs, OriginArgs { from }: OriginArgs) -> Result<PinRegister, SnapshotError> {
     let ExistingIndexArgs { log, index, moved } = places;
     let (settings, opened, entropy) = (log.settings(), log.open()?, Entropy::from_os());
-    let pins = match from {
-        Some(from) => {
-            let root = RootChain::open(&opened, entropy.clone());
-            let never_indexed = || IndexLookupError::NeverIndexed { url: log.log.to_string() };
-            let id = root.id().await?.ok_or_else(never_indexed)?;
-            PinChain::open(&settings.restore_origin(&from)?, &id, entropy)
-        }
-        None => {
-            let index = PodStores::at(None, index, &settings, AccessMode::ReadOnly).open()?.index;
-            IndexOfLog::find(&opened, &index, moved.url().as_deref(), entropy).await?.pins()
-        }
+    let pins = if let Some(from) = from {
+        let root = RootChain::open(&opened, entropy.clone());
+        let never_indexed = || IndexLookupError::NeverIndexed { url: log.log.to_string() };
+        let id = root.id().await?.ok_or_else(never_indexed)?;
+        PinChain::open(&settings.restore_origin(&from)?, &id, entropy)
+    } else {
+        let index = PodStores::at(None, index, &settings, AccessMode::ReadOnly).open()?.index;
+        IndexOfLog::find(&opened, &index, moved.url().as_deref(), entropy).await?.pins()
     };
     Ok(pins.register().await?)
 }

@@ -143,7 +143,7 @@ impl IndexService {
             ready: Mutex::default(),
         };
         if task.options.startup == StartupMode::FailFast && !task.control.is_present().await {
-            *task.ready.lock().await = Some(task.open().await?);
+            *task.ready.lock().await = Some(Box::pin(task.open()).await?);
         }
         let listener = match task.options.listen {
             Some(address) => Some(listen_on(address).await?),
@@ -299,7 +299,7 @@ impl IndexTask {
                     let following = async move { follower.run(CancellationToken::new()).await };
                     ingest_beside(following, stop, |stop| self.begin_and_ingest(cold, ingest, stop)).await
                 }
-                None => self.begin_and_ingest(cold, ingest, stop.clone()).await.map_err(ServiceError::from),
+                None => Box::pin(self.begin_and_ingest(cold, ingest, stop.clone())).await.map_err(ServiceError::from),
             }
         });
         let ended = tokio::select! {

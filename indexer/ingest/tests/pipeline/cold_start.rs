@@ -74,7 +74,7 @@ async fn a_cold_start_that_dies_at_any_request_is_gone_on_with_by_the_next_one()
             let (world, bad, before) = lost(is_in_copies).await;
             world.bucket.die_at(Some(world.bucket.requests() + step));
             let cold = world.cold_start(is_in_copies, None);
-            let ended = timeout(2 * MINUTE, async { cold.await.run().await }).await.is_ok();
+            let ended = Box::pin(timeout(2 * MINUTE, async { cold.await.run().await })).await.is_ok();
             world.bucket.die_at(None);
             died += u64::from(!ended);
             let running = world.start_cold("only", world.cold_start(is_in_copies, None).await);
@@ -103,7 +103,7 @@ async fn an_index_that_is_lost_twice_is_begun_again_wherever_the_second_start_di
         lost.for_each(|key| world.bucket.forget(&key));
         world.bucket.die_at(Some(world.bucket.requests() + step));
         let cold = world.cold_start(false, None);
-        drop(timeout(2 * MINUTE, async { cold.await.run().await }).await);
+        drop(Box::pin(timeout(2 * MINUTE, async { cold.await.run().await })).await);
         world.bucket.die_at(None);
         let begun = timeout(30 * MINUTE, world.cold_start(false, None).await.run()).await;
         begun.expect("it has no end").unwrap();

@@ -584,7 +584,9 @@ async fn a_second_store_keeps_no_object_that_no_copy_there_names_any_more() {
         "copy/g1/other/00000000000000000001-0123456789abcdef0123456789abcdef",
         "copy/00000000000000000001-0123456789abcdef0123456789abcdef",
     ];
-    others.iter().for_each(|key| world.bucket.plant(key, "another program's", world.ago(9_000_000)));
+    for key in others {
+        world.bucket.plant(key, "another program's", world.ago(9_000_000));
+    }
     world.pass(Duration::from_hours(25)).await;
     let third = snapshot(&world).await;
     copier.copy(&third.name, &third.pin, keep_one).await.unwrap();
@@ -611,7 +613,9 @@ fn plant_old_objects(world: &IngestWorld, held: &BTreeSet<String>) -> BTreeSet<S
     }
     let name = |number: u64| format!("copy/g1/segment/00000000000000000001-{number:032x}");
     let garbage: BTreeSet<String> = (0..3).map(name).collect();
-    garbage.iter().for_each(|key| world.bucket.plant(key, "garbage", old));
+    for key in &garbage {
+        world.bucket.plant(key, "garbage", old);
+    }
     garbage
 }
 
@@ -743,7 +747,9 @@ async fn nothing_is_copied_to_an_index() {
         let manifest = format!("copy/{generation}/manifest/00000000000000000001");
         // Beside it what a copy has.
         let others = ["copy/archive/x", "copy/g1/segment/x", "copy/g3/sidecar/x", "copy/readme", "copy/snapshots/x"];
-        others.iter().for_each(|key| world.bucket.plant(key, "another", world.ago(0)));
+        for key in others {
+            world.bucket.plant(key, "another", world.ago(0));
+        }
         world.bucket.plant(&manifest, "a manifest", world.ago(0));
         let refused = copier.copy(&report.name, &report.pin, None).await.unwrap_err();
         assert!(matches!(refused, SnapshotError::CopyRefused { .. }), "{refused}");

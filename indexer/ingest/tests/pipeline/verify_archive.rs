@@ -231,7 +231,9 @@ async fn an_entry_that_the_manifest_could_not_read_may_be_in_the_archive() {
     snapshot(&world).await;
     // The verification has the manifest of before.
     of_index().for_each(|key| world.bucket.forget(&key));
-    before.into_iter().for_each(|(body, time, key)| world.bucket.plant(&key, body, time));
+    for (body, time, key) in before {
+        world.bucket.plant(&key, body, time);
+    }
     assert_eq!(world.outcomes().await[&bad], [Outcome::Unreadable]);
     for selection in selections() {
         let found = VerifyRun::of(&world, selection).await;

@@ -408,11 +408,11 @@ impl IngestWorld {
         let (stop, ingest) = (CancellationToken::new(), self.ingest(identity));
         let stopped = stop.clone();
         let task = tokio::spawn(async move {
-            match stopped.run_until_cancelled(cold.run()).await {
+            match stopped.run_until_cancelled(Box::pin(cold.run())).await {
                 Some(begun) => begun?,
                 None => return Ok(()),
             }
-            run_each_generation(ingest, stopped).await
+            Box::pin(run_each_generation(ingest, stopped)).await
         });
         RunningIngest { stop, task: AbortOnDropHandle::new(task) }
     }
