@@ -296,13 +296,11 @@ impl GenerationModel {
         }
         let seconds = from.second()..to.second();
         let mut wanted = self.decided.keys().filter(|(token, _)| seconds.contains(&token.second()));
-        match wanted.find(|place| !records.contains_key(*place)) {
-            Some((token, op)) => Err(format!("{token} op {op} is not in the archive, which reaches {to}")),
-            None => {
-                self.marks.insert("the archive was extended");
-                Ok(())
-            }
+        if let Some((token, op)) = wanted.find(|place| !records.contains_key(*place)) {
+            return Err(format!("{token} op {op} is not in the archive, which reaches {to}"));
         }
+        self.marks.insert("the archive was extended");
+        Ok(())
     }
 
     fn observe_list(&mut self, event: &StoreEvent) -> Result<(), String> {
