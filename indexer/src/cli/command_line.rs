@@ -39,7 +39,7 @@ Every flag is also an environment variable: --log is TIDEMARK_LOG.";
 #[derive(Debug, Subcommand)]
 enum CliCommand {
     Dev(dev::DevCommand),
-    Index(index::IndexCommand),
+    Index(Box<index::IndexCommand>),
     Serve(serve::ServeCommand),
     Append(append::AppendCommand),
     #[cfg(feature = "demo")]

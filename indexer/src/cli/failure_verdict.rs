@@ -21,7 +21,6 @@ pub(super) trait CommandError: ToCause + Send + Sync {
 
 /// What an error means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "archive"), expect(dead_code, reason = "only jobs report class and reason"))]
 pub(super) struct FailureVerdict {
     /// Whether another attempt may succeed.
     pub(super) state: TaskState,

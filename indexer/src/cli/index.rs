@@ -152,7 +152,6 @@ fn cold_start(
 
 /// What an index that holds nothing is begun with.
 #[cfg(not(feature = "archive"))]
-#[expect(clippy::needless_pass_by_value, reason = "as with the archive")]
 fn cold_start(
     BootstrapArgs { bootstrap_from, bootstrap_time: _ }: BootstrapArgs,
     _: &StoresSettings,

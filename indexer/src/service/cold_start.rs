@@ -39,7 +39,7 @@ pub(super) fn cold_start(
 
 /// Without the archive there is none.
 #[cfg(not(feature = "archive"))]
-#[expect(clippy::needless_pass_by_value, clippy::unnecessary_wraps, reason = "as with the archive")]
+#[expect(clippy::unnecessary_wraps, reason = "as with the archive")]
 pub(super) fn cold_start(
     _: GenerationTask,
     _: &LogId,
