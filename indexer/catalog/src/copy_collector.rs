@@ -2,7 +2,7 @@
 //!
 //! An object of a copy bears the name that it has in the index, so a name may come back: another copier may copy a snapshot that names it,
 //! and finds it there. So only what no copier can want any more is deleted: what neither the index's manifests nor its pins name is never
-//! named again, and whoever copies a snapshot pins it in the second store first, and then looks whether the index still has its pin.
+//! named again, and a copier pins the snapshot in the second store first, and then looks whether the index still has its pin.
 
 use std::collections::{BTreeMap, BTreeSet};
 

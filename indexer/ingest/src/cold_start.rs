@@ -1,7 +1,7 @@
 //! The start of an index that holds nothing: first what is recorded of its log elsewhere, then the log.
 //!
-//! What lies below the log's floor may be gone from the log, and what was decided once is not decided again. So an index that nobody has
-//! begun, or that was lost, is restored from its own archive or snapshots, else from another place, and then promoted. Each step is a task
+//! What lies below the log's floor may be gone from the log, and what was decided once is not decided again. So an index that was
+//! never begun, or that was lost, is restored from its own archive or snapshots, else from another place, and then promoted. Each step is a task
 //! of [`crate::restore()`] or [`crate::promote()`]: a crash at any of them is gone on with by the next start, and of two processes one
 //! waits for the other.
 
@@ -236,7 +236,7 @@ impl ColdStart {
     }
 }
 
-/// Whether nobody has written to the index yet: one that was indexed for a moment has come on in the log, also where that is empty.
+/// Whether nothing was written to the index yet: one that was indexed for a moment has come on in the log, also where that is empty.
 fn holds_nothing(latest: &Manifest) -> bool {
     latest.next_seq == FIRST_SEQ && latest.cursor == LogCursor::default() && latest.until.is_none()
 }

@@ -517,7 +517,7 @@ async fn a_copy_follows_its_snapshots_and_what_is_damaged_there_is_found() {
     let later = snapshot(&world).await;
     copier.copy(&later.name, &later.pin, None).await.unwrap();
     assert_eq!(world.bucket.body(&key), body);
-    // What cannot be mended since it is damaged at its source too is told.
+    // What cannot be mended since it is damaged at its source too is reported.
     let source = key.replace("copy/", "index/");
     for key in [&key, &source] {
         world.bucket.plant(key, vec![b' '; body.len()], world.ago(0));

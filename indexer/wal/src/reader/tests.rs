@@ -251,7 +251,7 @@ async fn below_the_floor_no_version_is_an_entrys_without_a_marker() {
             let floor = Arc::new(FixedFloor(OPENED.after(Duration::from_secs(floor))));
             let reader = LogReader::new(&log).with_floor(floor);
             assert_eq!(moves_seen_by(&reader, &[crashed]).await, [expected]);
-            // What nobody has written nobody else has.
+            // What was never written is nowhere else.
             assert_eq!(moves_seen_by(&reader, &[last]).await, [CRASHED]);
         }
     }
