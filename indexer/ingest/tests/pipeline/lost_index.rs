@@ -245,10 +245,15 @@ async fn a_promotion_needs_no_sidecar_of_a_replaced_generation() {
     }
     world.bucket.forget("metadata/bundles/r/late/bundle.yaml");
     world.promote().await.unwrap();
-    assert!(standing(&world.check().await) == before, "the promoted index has other outcomes");
+    stays_as(&world, &before).await;
+}
+
+/// The promoted index has what was recorded, and an indexer decides nothing of it again.
+async fn stays_as(world: &IngestWorld, before: &Recorded) {
+    assert!(standing(&world.check().await) == *before, "the promoted index has other outcomes");
     let running = world.start();
     world.pass(90 * MINUTE).await;
-    assert!(standing(&world.check().await) == before, "outcomes were decided again");
+    assert!(standing(&world.check().await) == *before, "outcomes were decided again");
     world.stop(running).await;
 }
 
@@ -270,11 +275,7 @@ async fn a_promotion_takes_from_a_snapshot_what_a_replaced_generation_has_lost()
     world.bucket.remove(&format!("index/{}", merged.key));
     let report = world.promote().await.unwrap();
     assert_eq!(report.cursor, world.manifest_of("g1").await.unwrap().cursor);
-    assert!(standing(&world.check().await) == before, "the promoted index has other outcomes");
-    let running = world.start();
-    world.pass(90 * MINUTE).await;
-    assert!(standing(&world.check().await) == before, "outcomes were decided again");
-    world.stop(running).await;
+    stays_as(&world, &before).await;
 }
 
 /// As before, with records in the lost object that came after the snapshot.
