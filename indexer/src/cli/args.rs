@@ -74,7 +74,7 @@ pub(super) struct OriginArgs {
     /// Another place with snapshots and an archive of this log: what `tidemark snapshot --copy-to` has copied, or another index of the
     /// log. It is only read, and nothing is held back from deletion there. It is reached as the index is, unless --stores has a `from`.
     #[arg(long, env = "TIDEMARK_FROM", value_name = "URL", value_parser = url)]
-    pub(super) from: Option<Url>,
+    pub(super) from_url: Option<Url>,
 }
 
 /// What an index is begun with that holds nothing.
@@ -85,7 +85,7 @@ pub(super) struct BootstrapArgs {
     /// the index is, unless --stores has a `from`.
     #[arg(long, env = "TIDEMARK_BOOTSTRAP_FROM", value_name = "URL", value_parser = url)]
     pub(super) bootstrap_from: Option<Url>,
-    /// Begin it with every entry whose token is not after this second, and index nothing more before `tidemark promote --from URL`. Left
+    /// Begin it with every entry whose token is not after this second, and index nothing more before `tidemark promote --from-url URL`. Left
     /// out, it is begun with all that is recorded there, and the log is indexed from there on.
     #[arg(long, env = "TIDEMARK_BOOTSTRAP_TIME", value_name = "TIME", requires = "bootstrap_from", value_parser = second)]
     pub(super) bootstrap_time: Option<StoreSecond>,

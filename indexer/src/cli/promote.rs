@@ -11,9 +11,9 @@ use super::{
 /// Let a restored index take publications again.
 ///
 /// What comes after the time that the index was restored to was decided before: those outcomes are taken from the generations that it
-/// replaced, from snapshots and from the archive, all at once, and are not decided again. The indexer goes on with what none of them has. An index that
-/// was restored from another place needs --from again, for the archive there. Refused if the index was not restored, or was promoted before by another
-/// task than the one of `--task`. It may be killed at any moment: the index is as before, or promoted.
+/// replaced, from snapshots and from the archive, all at once, and are not decided again. The indexer goes on with what none of them has. An
+/// index that was restored from another place needs --from-url again, for the archive there. Refused if the index was not restored, or was
+/// promoted before by another task than the one of `--task`. It may be killed at any moment: the index is as before, or promoted.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: tidemark promote --log s3://wal/orders --metadata s3://meta --index s3://idx/orders")]
 pub(super) struct PromoteCommand {
@@ -35,6 +35,6 @@ impl PromoteCommand {
         let work = async |parts: &GenerationTaskParts| {
             Box::pin(promote_from(&parts.task, &*parts.archive, parts.origin.as_ref(), policy)).await
         };
-        Box::pin(task.run("the index was promoted", origin.from.as_ref(), work)).await
+        Box::pin(task.run("the index was promoted", origin.from_url.as_ref(), work)).await
     }
 }

@@ -16,19 +16,20 @@ use super::{
 ///
 /// Makes a new generation that holds every operation of the log up to the target, each with its final outcome, from the records of the
 /// index, of its snapshots, or of the archive: of that if nothing else reaches so far, or if objects of the index are gone or damaged. An
-/// index that was lost or purged is begun again so. The log is not read, and may have been cleaned up. Searches are answered from the present generation until the index switches to the new
-/// one, and the tail of the log is left out afterwards. Nothing is indexed before `tidemark promote`. Another restore, to a later time too,
-/// takes it back. A target that nothing recorded reaches is refused before anything is written.
+/// index that was lost or purged is begun again so. The log is not read, and may have been cleaned up. Searches are answered from the present
+/// generation until the index switches to the new one, and the tail of the log is left out afterwards. Nothing is indexed before
+/// `tidemark promote`. Another restore, to a later time too, takes it back. A target that nothing recorded reaches is refused before anything
+/// is written.
 ///
-/// With --from the records come from another place instead: from the verified snapshots of this log there, or from its archive there. So an
+/// With --from-url the records come from another place instead: from the verified snapshots of this log there, or from its archive there. So an
 /// index whose bucket is gone is made again from the copies of its snapshots, and one that is new from those of another index.
 ///
 /// It may be killed at any moment: started again with the same target, it goes on.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: tidemark restore --to-time 2026-11-20T10:00:00Z --log s3://wal/orders --metadata s3://meta --index s3://idx/orders\n\
-    Example: tidemark restore --latest --from s3://copies/orders --log s3://wal/orders --metadata s3://meta --index s3://idx/orders\n\
-    The generation that was replaced stays in the snapshot `before-<generation>`. `tidemark snapshots --from URL` lists what is there."
+    Example: tidemark restore --latest --from-url s3://copies/orders --log s3://wal/orders --metadata s3://meta --index s3://idx/orders\n\
+    The generation that was replaced stays in the snapshot `before-<generation>`. `tidemark snapshots --from-url URL` lists what is there."
 )]
 pub(super) struct RestoreCommand {
     #[command(flatten)]
@@ -68,7 +69,7 @@ impl RestoreCommand {
             Some(origin) => Box::pin(restore_from(&parts.task, origin, &request)).await,
             None => Box::pin(restore(&parts.task, &*parts.archive, &request)).await,
         };
-        Box::pin(task.run("the index was restored", origin.from.as_ref(), work)).await
+        Box::pin(task.run("the index was restored", origin.from_url.as_ref(), work)).await
     }
 }
 

@@ -17,12 +17,12 @@ use crate::service::{AccessMode, IndexLookupError, IndexOfLog, PodStores, recove
 /// List the snapshots of an index, after the times that the log can be restored to.
 ///
 /// Any second of the recovery window can be restored to from snapshots and archive alone, whatever becomes of the log and the index.
-/// What is newer than its end is in the index, and in the log. Only a verified snapshot can be restored from. With --from those of another
-/// place are listed, which `tidemark restore --from` restores from.
+/// What is newer than its end is in the index, and in the log. Only a verified snapshot can be restored from. With --from-url those of another
+/// place are listed, which `tidemark restore --from-url` restores from.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: tidemark snapshots --log s3://wal/orders --metadata s3://meta --index s3://idx/orders\n\
-    Example: tidemark snapshots --from s3://copies/orders --log s3://wal/orders --metadata s3://meta --index s3://idx/orders\n\
+    Example: tidemark snapshots --from-url s3://copies/orders --log s3://wal/orders --metadata s3://meta --index s3://idx/orders\n\
     `before-g2` holds the last state of the generation that g2 replaced."
 )]
 pub(super) struct SnapshotsCommand {
@@ -78,10 +78,13 @@ impl SnapshotsCommand {
 }
 
 /// The pins of the index, or those of the other place that was named.
-async fn register(places: ExistingIndexArgs, OriginArgs { from }: OriginArgs) -> Result<PinRegister, SnapshotError> {
+async fn register(
+    places: ExistingIndexArgs,
+    OriginArgs { from_url }: OriginArgs,
+) -> Result<PinRegister, SnapshotError> {
     let ExistingIndexArgs { log, index, moved } = places;
     let (settings, opened, entropy) = (log.settings(), log.open()?, Entropy::from_os());
-    let pins = if let Some(from) = from {
+    let pins = if let Some(from) = from_url {
         let root = RootChain::open(&opened, entropy.clone());
         let never_indexed = || IndexLookupError::NeverIndexed { url: log.log.to_string() };
         let id = root.id().await?.ok_or_else(never_indexed)?;

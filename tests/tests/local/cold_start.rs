@@ -10,7 +10,7 @@ use tidemark_wal::{Log, Token};
 use tokio::time::{sleep, timeout};
 
 const PLACES: [&str; 6] = ["--log", "s3://log", "--metadata", "s3://meta", "--index", "s3://index"];
-const COPIES: [&str; 2] = ["--from", "s3://copy/orders"];
+const COPIES: [&str; 2] = ["--from-url", "s3://copy/orders"];
 const BEGUN: [&str; 2] = ["--bootstrap-from", "s3://copy/orders"];
 /// Entries that are archived, and cleaned up from the log.
 const ARCHIVED: u64 = 40;
@@ -216,7 +216,7 @@ async fn an_index_is_restored_by_hand_from_the_copies_and_what_is_not_there_is_r
         ("s3://copy/empty", "nothing is recorded of this log in"),
         ("s3://gone/orders", "gone"),
     ] {
-        let refused = place.run("restore", &["--latest", "--from", from]).await;
+        let refused = place.run("restore", &["--latest", "--from-url", from]).await;
         assert_eq!(refused.status.code(), Some(1), "{from}: {}", error(&refused));
         assert!(error(&refused).contains(why), "{from}: {}", error(&refused));
     }

@@ -101,7 +101,7 @@ fn arguments(attempt: &AttemptPlan<'_>, wal: &ValidatedWal) -> Vec<String> {
         TaskType::Promote => {
             // Where the index was begun with a time, what follows is recorded in the archive there.
             let bootstrap = wal.indexer.bootstrap.as_ref().filter(|bootstrap| bootstrap.time.is_some());
-            add("--from", bootstrap.map(|bootstrap| bootstrap.from_url.clone()));
+            add("--from-url", bootstrap.map(|bootstrap| bootstrap.from_url.clone()));
         }
         TaskType::GC | TaskType::Reindex => {}
     }

@@ -508,7 +508,7 @@ fn each_type_has_its_arguments() {
         }
         of(TaskType::Promote, json!({}), bootstrap)
     };
-    assert_eq!(begun(json!("2026-11-20T10:00:00Z")), "promote --json --from s3://copies/a");
+    assert_eq!(begun(json!("2026-11-20T10:00:00Z")), "promote --json --from-url s3://copies/a");
     assert_eq!(begun(Value::Null), "promote --json", "all of what is recorded there was taken");
     let token = "0ujtsYcgvSTl8PAuAdqWYSMnLOv";
     for (target, wanted) in [
