@@ -98,7 +98,8 @@ low_lane() {
     # The second also sees `tidemark` with the features that demo.sh builds it with.
     step "lint simulation and demo" nice -n 15 cargo clippy \
         -p tidemark-sim -p tidemark-indexer --no-default-features --features tidemark-sim/tantivy,tidemark-indexer/demo --all-targets --quiet -- -D warnings
-    step "simulation" nice -n 15 cargo test -p tidemark-sim --features tantivy --no-fail-fast
+    # The whole workspace is named, so that the dependencies are the ones that step "build" has built, with the same features.
+    step "simulation" nice -n 15 cargo test --workspace --features tidemark-sim/tantivy --test simulation --no-fail-fast
     step "doc tests" nice -n 15 cargo test "${product[@]}" --doc --no-fail-fast
     step "dependencies" deny
     done_with low
