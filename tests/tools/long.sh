@@ -28,8 +28,8 @@ echo "long: commit $(git describe --always --dirty), $(date -u +%F), $(nproc) co
 echo "long: Spark that reads the archive, and a Prometheus that runs the chart's alerts, are not here yet: neither has a test to run"
 
 step "simulation" tests/tools/sim.sh "$seeds"
-# On simulated time.
-step "a year of an idle index, a day of a busy one" cargo test -p tidemark-ingest --test pipeline days:: -- --ignored --nocapture
+# On simulated time: a year of an idle index, a day of a busy one, and crashes at every step of what is long.
+step "the long tests of the indexer" cargo test -p tidemark-ingest --test pipeline -- --ignored --nocapture
 step "git history" cargo test -p tidemark-indexer --lib --features demo -- --ignored --nocapture a_hundred_thousand_commits
 # One after the other: they measure memory and time.
 step "segments and terms" cargo test --profile bench -p tidemark-search --lib -- --ignored --nocapture --test-threads=1 \

@@ -227,8 +227,10 @@ fn class_of(error: &object_store::Error, words: &str) -> ErrorClass {
         {
             ErrorClass::Denied
         }
-        // Azure answers 409 for a blob under a retention or a legal hold, whatever is tried how often.
-        _ if is_refusal(words) || says(&["<Code>NotImplemented</Code>", "BlobImmutable"]) => ErrorClass::Refused,
+        // Azure answers 409 for a blob under a retention or a legal hold and for one in the archive tier, whatever is tried how often.
+        _ if is_refusal(words) || says(&["<Code>NotImplemented</Code>", "BlobImmutable", "BlobArchived"]) => {
+            ErrorClass::Refused
+        }
         _ => ErrorClass::Failed,
     }
 }
@@ -317,6 +319,7 @@ mod tests {
         assert!(!status("400 Bad Request: <Code>InvalidRequest</Code>").is_retryable());
         assert!(!status("416 Range Not Satisfiable").is_retryable());
         assert!(!status("409 Conflict: <Code>BlobImmutableDueToPolicy</Code>").is_retryable());
+        assert!(!status("409 Conflict: <Code>BlobArchived</Code>").is_retryable());
         for words in
             ["400 Bad Request: <Code>RequestTimeout</Code>", "408", "409 Conflict", "429", "500", "503 Slow Down"]
         {

@@ -614,15 +614,17 @@ fn the_payload_of_an_entry_is_found_by_bare_words_and_by_its_attributes() {
         of_datamon(json!("the tide turned")),
         entry(json!({ "tidemark": 1, "writer": "gauge", "attributes": { "team": "core" } })),
         OperationRecord { kind: OperationKind::Bundle, ..entry(json!({ "attributes": { "team": "core" } })) },
+        entry(json!({ "tidemark": 1, "ops": [{ "attributes": { "team": "core" } }] })),
     ]);
     check(
         &index,
         &[
-            ("core", &[0, 1, 2, 4]),
+            ("core", &[0, 1, 2, 4, 6]),
             ("tide", &[0, 2, 3]),
             ("\"tide turned\"", &[3]),
             ("gau*", &[0]),
             ("payload.attributes.team:core", &[0, 1, 2, 4, 5]),
+            ("payload.ops.attributes.team:core", &[6]),
             ("payload.attributes.size:>6", &[1]),
             ("payload.attributes.note:tide", &[0, 2]),
             ("payload.payload.note:gauge", &[0]),

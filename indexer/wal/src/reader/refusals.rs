@@ -369,7 +369,7 @@ mod tests {
     }
 
     fn failed() -> StoreError {
-        StoreError::Failed { url: "memory:///".to_owned(), key: "k".to_owned(), why: "BlobArchived".to_owned() }
+        StoreError::Failed { url: "memory:///".to_owned(), key: "k".to_owned(), why: "503".to_owned() }
     }
 
     fn second(unix: u64) -> StoreSecond {
