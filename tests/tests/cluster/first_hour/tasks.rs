@@ -54,20 +54,30 @@ async fn by_hand(cluster: &Cluster) {
 }
 
 async fn by_schedule(cluster: &'static Cluster) {
-    let world = TaskWorld::create(cluster, "by-schedule", &json!({"snapshots": {"schedule": "* * * * *"}})).await;
+    // The image has no files of time zones: the program has them.
+    let changes = json!({
+        "snapshots": {"schedule": "* * * * *", "timeZone": "Asia/Kathmandu"},
+        "verify": {"schedule": "* * * * *", "timeZone": "America/St_Johns"},
+    });
+    let world = TaskWorld::create(cluster, "by-schedule", &changes).await;
     let wal = &world.wal;
     let log = wal.log().await.expect("its log opens");
     let writer = log.writer("ada").await.expect("the writer opens");
     log.append(&writer, "orders", "first import").await.expect("it is appended");
     wal.until_ready().await;
     wal.until_condition(ConditionType::SnapshotCurrent, "True", "SnapshotCurrent").await;
+    wal.until("the WAL says when it was last verified", async |wal| {
+        wal.status.as_ref()?.last_verification.as_ref().map(|last| assert!(!last.is_damaged(), "{last:?}"))
+    })
+    .await;
     let made = world.list().await;
     assert!(!made.is_empty() && made.iter().all(|task| task.labels().contains_key(names::LABEL_SCHEDULE)), "{made:#?}");
     let said = world.plugin("tasks orders").await;
     assert!(said.contains("schedule") && said.contains("Succeeded"), "{said}");
 
     // Nothing more by the schedule: of writing tasks one runs at a time.
-    wal.patch(&json!({"spec": {"snapshots": {"schedule": ""}}})).await.expect("it is changed");
+    let none = json!({"schedule": ""});
+    wal.patch(&json!({"spec": {"snapshots": none, "verify": none}})).await.expect("it is changed");
     let frozen = FrozenJob::watch(cluster, "halfway");
     world.make("halfway", "Snapshot").await;
     let frozen = frozen.await.expect("it does not panic").expect("its job runs");
@@ -81,6 +91,15 @@ async fn by_schedule(cluster: &'static Cluster) {
     assert_eq!(halfway.attempts, Some(2), "{halfway:#?}");
     let next = world.succeeded("next").await;
     assert!(next.start_time >= halfway.completion_time, "one at a time writes: {halfway:#?} {next:#?}");
-    world.table().await;
     assert!(wal.agrees_with(&log).await >= 1);
+
+    let before =
+        wal.get().await.expect("it is read").status.and_then(|status| status.generation).expect("it has a generation");
+    world.make("again", "Reindex").await;
+    let made = world.succeeded("again").await.result.and_then(|result| result.generation);
+    assert!(made.as_ref().is_some_and(|made| *made != before), "{made:?} after {before}");
+    wal.until("the WAL has the new generation", async |wal| (wal.status.as_ref()?.generation == made).then_some(()))
+        .await;
+    assert!(wal.agrees_with(&log).await >= 1);
+    world.table().await;
 }
