@@ -239,6 +239,18 @@ async fn what_cannot_be_restored_from_a_second_store_is_refused_and_nothing_is_w
     let unknown = world.restore_from_copies(None, &snapshot("weekly")).await.unwrap_err();
     assert_eq!(unknown.to_cause().reason, Reason::SnapshotMissing);
 
+    // Its list is not what its pin says.
+    let list = format!("copy/{}", world.copies().await.place.pins.register().await.unwrap().pins["daily"].list);
+    let body = world.bucket.remove(&list);
+    let mut tampered = body.to_vec();
+    let middle = tampered.len() / 2;
+    tampered[middle] ^= 1;
+    world.bucket.plant(&list, tampered, world.ago(0));
+    let damaged = world.restore_from_copies(None, &snapshot("daily")).await.unwrap_err();
+    assert_eq!(damaged.to_cause().reason, Reason::IndexDamaged, "{damaged}");
+    world.bucket.plant(&list, body, world.ago(0));
+    assert!(world.bucket.keys().iter().all(|key| keys.contains(key) || key.contains("clock")), "{keys:?}");
+
     // Another owner's index.
     let (task, origin) = (world.generation_task(None), world.copies().await);
     world.register_index().await;
