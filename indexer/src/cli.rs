@@ -24,6 +24,8 @@ mod kubectl;
 #[cfg(feature = "kubernetes")]
 mod lint;
 mod log;
+#[cfg(feature = "archive")]
+mod log_floor;
 mod log_unregister;
 mod output;
 mod probe;

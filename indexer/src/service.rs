@@ -28,7 +28,7 @@ mod supervise;
 pub(crate) use bootstrap::verify_log_contract;
 pub use bootstrap::{ParameterChoice, cache_options};
 #[cfg(feature = "archive")]
-pub(crate) use cleanup::cleanup_executor;
+pub(crate) use cleanup::{cleanup_executor, floor_mover};
 pub use cold_start::ColdStartOptions;
 pub use dev::{DevOptions, DevService};
 pub use error::ServiceError;

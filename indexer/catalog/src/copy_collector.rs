@@ -16,12 +16,15 @@ use crate::{
     index_chain::IndexChain,
     names::{Generation, ObjectKind, ObjectName},
     pinned_objects::{logs_with_pins, pinned_objects},
+    pins::PinChain,
 };
 
 /// How many listed objects are held at most. Then it is read what is named, and decided about these.
 const MAX_WINDOW_OBJECTS: usize = 50_000;
 /// How many objects are deleted at once.
 const DELETE_CHUNK: usize = 1000;
+/// The names of all generations begin with it.
+const GENERATION_PREFIX: &str = "g";
 
 /// Collects the garbage of the copies that one log has in a second store. Any number of processes may do so, beside copiers.
 #[derive(Clone)]
@@ -51,7 +54,8 @@ impl CopyCollector {
     }
 
     /// Deletes the segments and sidecars of the generations up to `last` that nothing names and that were written a grace before `now`,
-    /// a store time of the second store. Nothing where another log has pins there: whose an object is, its name does not say.
+    /// a store time of the second store. Nothing where another log has pins there, where the copies are another index's by now, and where
+    /// an index began: whose an object is, its name does not say.
     ///
     /// # Errors
     ///
@@ -91,6 +95,9 @@ impl CopyCollector {
         window.retain(|key, _| !named.contains(key));
         let keys: Vec<String> = window.keys().cloned().collect();
         for chunk in keys.chunks(DELETE_CHUNK) {
+            if !self.has_copies().await? || self.finds_index().await? {
+                return Ok(());
+            }
             let failed = self.copies.delete_each(chunk).await;
             for key in chunk.iter().filter(|key| !failed.contains_key(*key)) {
                 garbage.deleted += 1;
@@ -99,6 +106,35 @@ impl CopyCollector {
             garbage.failed += failed.len() as u64;
         }
         Ok(())
+    }
+
+    /// Whether the copies are of this index's snapshots.
+    pub async fn has_copies(&self) -> Result<bool, CatalogError> {
+        let register = PinChain::open(&self.copies, &self.log, self.entropy.clone()).register().await?;
+        Ok(register.copy_of.as_deref() == Some(self.index.url().as_str()))
+    }
+
+    /// Whether the second store holds an index, of whatever log and generation.
+    pub async fn finds_index(&self) -> Result<bool, CatalogError> {
+        let mut after = GENERATION_PREFIX.to_owned();
+        // Of each folder the first object alone: there may be many.
+        while let Some(object) = self.copies.list("", Some(&after)).try_next().await? {
+            if !object.key.starts_with(GENERATION_PREFIX) {
+                break;
+            }
+            let Some((folder, _)) = object.key.split_once('/') else {
+                after = object.key;
+                continue;
+            };
+            if let Ok(generation) = folder.parse::<Generation>()
+                && IndexChain::has_records(&self.copies, &generation).await?
+            {
+                return Ok(true);
+            }
+            // Behind every key of the folder: "0" follows "/".
+            after = format!("{folder}0");
+        }
+        Ok(false)
     }
 
     /// What is named of `generation`: by the index's latest manifest, which may be pinned next, then by the index's pins, then by those

@@ -263,7 +263,8 @@ pub enum TransactionRejected {
     },
     /// The log has a cleaner already.
     #[error(
-        "the log is cleaned by {cleaner} already and has one cleaner at most; this one cleans nothing; let that one do it"
+        "the log is cleaned by {cleaner} already and has one cleaner at most; this one cleans nothing; let that one do it, or, if no process \
+         writes that index any more, take it off with `tidemark log unregister`"
     )]
     SecondCleaner {
         /// The cleaner.
@@ -302,13 +303,23 @@ pub enum TransactionRejected {
     /// The archive is not the one that holds what was deleted before.
     #[error(
         "the log floor cannot rest on the archive \"{archive}\": what was deleted before is in \"{known}\"; it stays; archive to that \
-         one"
+         one, or move the floor with `tidemark log floor`"
     )]
     FloorOfAnotherArchive {
         /// The archive.
         archive: String,
         /// The one of the present floor.
         known: String,
+    },
+    /// The floor is not the one that an archive was compared with.
+    #[error(
+        "the log floor was at {seen} when the archive was compared with it, and is at {now} by now; it stays there; run it again"
+    )]
+    FloorChanged {
+        /// The floor as it was seen.
+        seen: String,
+        /// The floor as it is.
+        now: String,
     },
     /// The index has not read what lies below the log floor, which may be gone from the log.
     #[error(
@@ -323,6 +334,19 @@ pub enum TransactionRejected {
         floor: LogCursor,
         /// The URL of the archive.
         archive: String,
+    },
+    /// A second store has the copies of another index.
+    #[error(
+        "\"{url}\" has the copies of the snapshots of index \"{other}\"; those of \"{index}\" are not copied there, since each would drop the \
+         other's; choose a prefix of its own for them, or, if no process writes that index any more, take it off with `tidemark log unregister`"
+    )]
+    CopiesOfAnother {
+        /// Where it was to be copied.
+        url: String,
+        /// The index.
+        index: String,
+        /// The one that has its copies there.
+        other: String,
     },
     /// Nothing of that name is registered.
     #[error("no {what} is named \"{name}\"; nothing was changed; correct the name, or register it first")]

@@ -30,6 +30,9 @@ pub struct PinRegister {
     /// The last generation that was purged: it and earlier ones take no pin any more. Absent before the first purge.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub purged: Option<Generation>,
+    /// The URL of the index of whose snapshots these are copies. Absent where the pins are an index's own.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub copy_of: Option<String>,
     /// Pins by name.
     pub pins: BTreeMap<String, IndexPin>,
     /// What later versions have added.
@@ -66,6 +69,16 @@ pub struct IndexPin {
     /// What was proven of it. A pin that has this is a snapshot.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub verified: Option<SnapshotProof>,
+}
+
+/// On whose behalf a snapshot is copied to a second store.
+pub(crate) struct CopyClaim<'a> {
+    /// The URL of the second store.
+    pub(crate) copies: &'a str,
+    /// The URL of the index.
+    pub(crate) index: &'a str,
+    /// The URLs of the indexes on the log's register.
+    pub(crate) registered: &'a BTreeSet<String>,
 }
 
 impl IndexPin {
@@ -136,7 +149,7 @@ impl ChainState for PinRegister {
 impl PinRegister {
     /// The first state, without pins, of the pins of `log`.
     pub fn new(log: LogId) -> Self {
-        Self { log, purged: None, pins: BTreeMap::new(), ext: StateExtensions::NONE }
+        Self { log, purged: None, copy_of: None, pins: BTreeMap::new(), ext: StateExtensions::NONE }
     }
 
     fn is_purged(&self, generation: &Generation) -> bool {
@@ -215,10 +228,27 @@ impl PinRegister {
     }
 
     /// With the snapshot `name`, which is copied from another index. `None` if it is here already, whole or in part.
-    pub(crate) fn with_import(&self, name: &str, pin: &IndexPin) -> Result<Option<Self>, TransactionRejected> {
+    ///
+    /// One store has the copies of one index: those of two would drop each other. Refused while another index that has copies here is on
+    /// the log's register.
+    pub(crate) fn with_import(
+        &self,
+        name: &str,
+        pin: &IndexPin,
+        claim: &CopyClaim<'_>,
+    ) -> Result<Option<Self>, TransactionRejected> {
+        let CopyClaim { copies, index, registered } = *claim;
+        let other = self.copy_of.as_ref().filter(|known| *known != index && registered.contains(*known));
+        if let Some(other) = other {
+            let (url, index, other) = (copies.to_owned(), index.to_owned(), other.clone());
+            return Err(TransactionRejected::CopiesOfAnother { url, index, other });
+        }
+        let claimed = Self { copy_of: Some(index.to_owned()), ..self.clone() };
         match self.pins.get(name) {
-            Some(known) if known.confirmed && (known.manifest, &known.hash) == (pin.manifest, &pin.hash) => Ok(None),
-            _ => self.with(name, pin.clone(), None).map(Some),
+            Some(known) if known.confirmed && (known.manifest, &known.hash) == (pin.manifest, &pin.hash) => {
+                Ok(Some(claimed).filter(|claimed| claimed != self))
+            }
+            _ => claimed.with(name, pin.clone(), None).map(Some),
         }
     }
 

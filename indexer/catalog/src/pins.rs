@@ -3,6 +3,8 @@
 //! A pin is an entry in a chain of its own, outside of the manifests and of the generations, so that neither grows with the
 //! number of pins and a pin outlives its generation. What it holds is one object: the manifest as it was.
 
+use std::collections::BTreeSet;
+
 use futures::TryStreamExt as _;
 use sha2::{Digest as _, Sha256};
 use tidemark_store::{
@@ -18,7 +20,7 @@ use crate::{
     mutants,
     names::{Generation, generation_of_list},
     pin_list::{decode_list, encode_list},
-    pin_register::{IndexPin, PinRegister, SNAPSHOT_OWNER, pin_refused},
+    pin_register::{CopyClaim, IndexPin, PinRegister, SNAPSHOT_OWNER, pin_refused},
     snapshot_name::successor_of_closing,
     snapshot_proof::SnapshotProof,
     snapshot_retention::SnapshotRetention,
@@ -190,19 +192,25 @@ impl PinChain {
     /// `manifest` is what it holds. What is copied to this store after that, or is there already, is held back from then on; the copier
     /// says later that it has read all of it ([`Self::verify`]). Where a copier has begun before, or has ended, it is that one's pin.
     ///
+    /// One store takes in the snapshots of one index: those of another one only once the first is not among the URLs `registered` of the
+    /// log's indexes any more.
+    ///
     /// The pin here, and then a look whether `source` still has its own: a collector that did not see the one has seen the other.
     ///
     /// # Errors
     ///
-    /// [`TransactionRejected::Pin`] if `source` has dropped its pin.
+    /// [`TransactionRejected::Pin`] if `source` has dropped its pin, [`TransactionRejected::CopiesOfAnother`] if there are copies of another
+    /// index.
     pub async fn import(
         &self,
         name: &str,
         source: &Self,
         pin: &IndexPin,
         manifest: &Manifest,
+        registered: &BTreeSet<String>,
     ) -> Result<IndexPin, CatalogError> {
-        let imported = self.append_import(name, pin, manifest).await?;
+        let (copies, index) = (self.index.url().as_str(), source.index.url().as_str());
+        let imported = self.append_import(name, pin, manifest, &CopyClaim { copies, index, registered }).await?;
         let has_list = |other: &IndexPin| other.list == pin.list;
         if imported.verified.is_some() || source.register().await?.pins.values().any(has_list) {
             return Ok(imported);
@@ -211,7 +219,13 @@ impl PinChain {
         Err(pin_refused(name, "was dropped in the index while it was copied", "copy a later one").into())
     }
 
-    async fn append_import(&self, name: &str, pin: &IndexPin, manifest: &Manifest) -> Result<IndexPin, CatalogError> {
+    async fn append_import(
+        &self,
+        name: &str,
+        pin: &IndexPin,
+        manifest: &Manifest,
+        claim: &CopyClaim<'_>,
+    ) -> Result<IndexPin, CatalogError> {
         let (list, checksum) = self.create_list(manifest).await?;
         let imported = IndexPin {
             made: None,
@@ -222,7 +236,7 @@ impl PinChain {
             verified: None,
             ..pin.clone()
         };
-        let appended = self.step(|register| register.with_import(name, &imported)).await;
+        let appended = self.step(|register| register.with_import(name, &imported, claim)).await;
         let is_named = |pin: &IndexPin| pin.list == list;
         match &appended {
             Ok(record) if record.state.pins.values().any(is_named) => {}

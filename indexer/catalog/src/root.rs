@@ -417,9 +417,7 @@ impl RootState {
         match &self.cleaner {
             Some(known) if known == cleaner => Ok(None),
             Some(known) if known.index != cleaner.index || !known.owner.is_again(&cleaner.owner) => {
-                Err(TransactionRejected::SecondCleaner {
-                    cleaner: format!("{}, for index \"{}\"", known.owner, known.index),
-                })
+                Err(second_cleaner(known))
             }
             _ => Ok(Some(Self { cleaner: Some(cleaner.clone()), ..self.clone() })),
         }
@@ -474,6 +472,34 @@ impl RootState {
         Ok(Some(Self { floor: Some(floor), ..self.clone() }))
     }
 
+    /// Puts the floor on another archive, that of the registered index `index`: its version `extent`, at the URL `archive`, holds all that
+    /// lies below the floor as it was `seen`, which the caller has made sure of. The second stays. `None` if that is so already.
+    ///
+    /// Refused unless the floor still is the one that was seen, and while another index cleans the log up: what that one deletes is in its
+    /// own archive.
+    pub fn move_floor(
+        &self,
+        index: &str,
+        seen: &LogFloor,
+        archive: &str,
+        extent: &ArchiveExtent,
+    ) -> Result<Option<Self>, TransactionRejected> {
+        self.registered(index)?;
+        let moved = LogFloor { archive: archive.to_owned(), extent: extent.clone(), ..seen.clone() };
+        if self.floor.as_ref() == Some(&moved) {
+            return Ok(None);
+        }
+        if self.floor.as_ref() != Some(seen) {
+            let words = |floor: &LogFloor| format!("{} with {}", floor.second, floor.archive_version());
+            let now = self.floor.as_ref().map_or_else(|| "no second".to_owned(), words);
+            return Err(TransactionRejected::FloorChanged { seen: words(seen), now });
+        }
+        if let Some(other) = self.cleaner.as_ref().filter(|cleaner| cleaner.index != index) {
+            return Err(second_cleaner(other));
+        }
+        Ok(Some(Self { floor: Some(moved), ..self.clone() }))
+    }
+
     /// Refused if an index at `cursor` has not read all of what may be gone from the log.
     pub fn check_floor(&self, cursor: LogCursor) -> Result<(), TransactionRejected> {
         match &self.floor {
@@ -493,6 +519,10 @@ impl RootState {
     fn below(&self, second: LogCursor) -> Option<(&String, &IndexRegistration)> {
         self.indexes.iter().find(|(_, known)| known.keeps < second)
     }
+}
+
+fn second_cleaner(known: &LogCleaner) -> TransactionRejected {
+    TransactionRejected::SecondCleaner { cleaner: format!("{}, for index \"{}\"", known.owner, known.index) }
 }
 
 fn owned_by_another(known: &IndexRegistration) -> TransactionRejected {
@@ -619,6 +649,13 @@ impl ChainState for RootState {
         InvariantViolation::unless(floor >= floor_before, "the log floor never goes back", || {
             format!("{:?} after {:?}", self.floor, before.floor)
         })?;
+        let archive = |root: &Self| root.floor.as_ref().map(|floor| floor.archive.clone());
+        let is_moved = before.floor.is_some() && archive(self) != archive(before);
+        InvariantViolation::unless(
+            !is_moved || floor == floor_before,
+            "a floor that moves to another archive stays at its second",
+            || format!("{:?} after {:?}", self.floor, before.floor),
+        )?;
         let held = floor.filter(|_| floor > floor_before).and_then(|floor| self.below(floor));
         InvariantViolation::unless(held.is_none(), "every index keeps at or above a floor that is raised", || {
             format!("{held:?} below {floor:?}")
@@ -788,6 +825,53 @@ mod tests {
         // A version that does not reach so far is a bug of the caller.
         let short = ArchiveExtent { end: at(10), ..version(4) };
         assert!(root.raise_floor(at(11), ARCHIVE, &short).unwrap().unwrap().check_state().is_err());
+    }
+
+    #[test]
+    fn the_floor_moves_to_the_archive_of_another_index_and_stays_at_its_second() {
+        let empty = RootState { id: Some(LogId("id".to_owned())), ..RootState::default() };
+        let register = |root: &RootState, name: &str, keeps| {
+            let mine = index(&format!("s3://b/{name}"), resource(name, "1"));
+            let root = recorded(root, root.register_index(name, &mine, at(keeps), None).unwrap().1, 1);
+            recorded(&root, root.keep(name, &Generation::first(), at(keeps)).unwrap(), 1)
+        };
+        let root = register(&empty, "old", 9);
+        let root = recorded(&root, root.begin_cleanup("old", at(5), ARCHIVE, &version(3)).unwrap(), 2);
+        let (root, seen) = (register(&root, "new", 9), root.floor.clone().unwrap());
+        let (other, whole) = ("s3://b/new/archive", version(1));
+        let moves = |root: &RootState, index| root.move_floor(index, &seen, other, &whole);
+        // Nothing but this command moves it.
+        let cleaned = root.raise_floor(at(5), other, &whole);
+        assert!(matches!(cleaned, Err(TransactionRejected::FloorOfAnotherArchive { .. })), "{cleaned:?}");
+        assert!(matches!(moves(&root, "absent"), Err(TransactionRejected::NotRegistered { what: "index", .. })));
+        // The old index cleans up into its own archive.
+        assert!(matches!(moves(&root, "new"), Err(TransactionRejected::SecondCleaner { .. })));
+        let old = root.indexes["old"].clone();
+        let root = recorded(&root, Some(root.unregister("old", &old).unwrap()), 3);
+        let moved = recorded(&root, moves(&root, "new").unwrap(), 4);
+        let floor = moved.floor.clone().unwrap();
+        assert_eq!(
+            (floor.second, floor.archive.as_str(), &floor.extent, &floor.log),
+            (at(5), other, &whole, &seen.log)
+        );
+        assert_eq!(moves(&moved, "new"), Ok(None), "it is there");
+        // A clean-up goes on from there, and none with the archive that it rested on.
+        let back = moved.begin_cleanup("new", at(9), ARCHIVE, &version(4));
+        assert!(matches!(back, Err(TransactionRejected::FloorOfAnotherArchive { .. })), "{back:?}");
+        let raised = recorded(&moved, moved.begin_cleanup("new", at(9), other, &version(2)).unwrap(), 5);
+        assert!(matches!(moves(&raised, "new"), Err(TransactionRejected::FloorChanged { .. })));
+        // One that was raised meanwhile is not the one that was looked at.
+        let later = register(&root, "old", 9);
+        let later = recorded(&later, later.raise_floor(at(8), ARCHIVE, &version(4)).unwrap(), 5);
+        let refused = moves(&later, "new").unwrap_err();
+        assert!(matches!(refused, TransactionRejected::FloorChanged { .. }), "{refused}");
+        let none = RootState { floor: None, ..root.clone() };
+        assert!(matches!(moves(&none, "new"), Err(TransactionRejected::FloorChanged { .. })));
+        // No other way around it, and to no archive that ends below it.
+        let higher = RootState { floor: Some(LogFloor { second: at(6), ..floor.clone() }), ..moved.clone() };
+        assert!(higher.check_transition(&root).is_err());
+        let short = ArchiveExtent { end: at(4), ..version(1) };
+        assert!(root.move_floor("new", &seen, other, &short).unwrap().unwrap().check_state().is_err());
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::{
     identity::{IndexOwner, LogClaim, LogId, LogIdentity},
     log_cursor::LogCursor,
     names::Generation,
-    root::{IndexRegistration, RegistrationOutcome, RootState},
+    root::{IndexRegistration, LogFloor, RegistrationOutcome, RootState},
     snapshot_proof::ArchiveExtent,
 };
 
@@ -107,6 +107,18 @@ impl RootChain {
         extent: &ArchiveExtent,
     ) -> Result<RootState, CatalogError> {
         self.step(|root| root.begin_cleanup(index, second, archive, extent)).await
+    }
+
+    /// The floor, as it was `seen`, rests on the archive of the index `index` from here on. Gives the state with that floor. See
+    /// [`RootState::move_floor`].
+    pub async fn move_floor(
+        &self,
+        index: &str,
+        seen: &LogFloor,
+        archive: &str,
+        extent: &ArchiveExtent,
+    ) -> Result<RootState, CatalogError> {
+        self.step(|root| root.move_floor(index, seen, archive, extent)).await
     }
 
     /// The index `name` has switched to `generation`. See [`RootState::switch_generation`].

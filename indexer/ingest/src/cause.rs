@@ -79,10 +79,11 @@ impl ToCause for CatalogError {
 impl ToCause for TransactionRejected {
     fn to_cause(&self) -> FailureCause {
         match self {
-            // Of the floor: another index registered, or was looked at, since it was planned.
-            Self::Fenced { .. } | Self::FloorAboveIndex { .. } | Self::IndexIsWritten { .. } => {
-                FailureCause::of(Reason::Fenced)
-            }
+            // Of the floor: another index registered, or was looked at, since it was planned; or it was raised or moved.
+            Self::Fenced { .. }
+            | Self::FloorAboveIndex { .. }
+            | Self::FloorChanged { .. }
+            | Self::IndexIsWritten { .. } => FailureCause::of(Reason::Fenced),
             Self::ParameterDiffers { .. } => FailureCause::of(Reason::ParametersDiffer),
             // Nothing is recorded yet by which to go on.
             Self::ParameterUnusable { .. } | Self::NoParameters => FailureCause::of(Reason::ExpiryMissing),
@@ -98,6 +99,7 @@ impl ToCause for TransactionRejected {
             | Self::OfAnotherLog { url, .. }
             | Self::PurgedForOwner { url, .. }
             | Self::Unclaimed { url }
+            | Self::CopiesOfAnother { url, .. }
             | Self::Overlaps { url, .. } => FailureCause::at(Reason::OwnedByAnother, url),
             Self::FolderOfAnotherLog { .. } | Self::SecondCleaner { .. } | Self::FloorOfAnotherArchive { .. } => {
                 FailureCause::of(Reason::OwnedByAnother)

@@ -12,12 +12,16 @@
 //! | `hold_reason` | why one stays |
 //! | `report` | what was found and done |
 //! | `error` | what can go wrong |
+//! | `floor_mover` | puts the log's floor on the archive of another index, once that holds what the present one does |
+//! | `floor_error` | why the floor stays |
 
 mod archived_entries;
 mod entry_deleter;
 mod entry_proof;
 mod error;
 mod executor;
+mod floor_error;
+mod floor_mover;
 mod hold_reason;
 mod log_survey;
 mod planner;
@@ -26,6 +30,8 @@ mod retention_rules;
 
 pub use error::CleanupError;
 pub use executor::{CleanupExecutor, CleanupRequest};
+pub use floor_error::FloorMoveError;
+pub use floor_mover::{FloorMoveReport, FloorMoveRequest, FloorMover};
 pub use hold_reason::HoldReason;
 pub use report::{CleanupReport, DeletionReport, HeldEntry};
 pub use retention_rules::{CleanupRules, RuleVerdict};

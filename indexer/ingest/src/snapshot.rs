@@ -7,6 +7,7 @@
 //! | `settled_records` | the settled operations of a manifest in token order, in bounded memory |
 //! | `log_archive` | what a snapshot needs of an archive |
 //! | `archive_comparison` | an archive and an index, operation by operation |
+//! | `archive_coverage` | whether one archive holds what another one does |
 //! | `object_proof`, `archive_proof` | what is read again before a pin is marked as verified |
 //! | `paired_streams` | two streams in the same order, item by item |
 //! | `pin_renewal` | keeps the pin of what a process works on |
@@ -16,6 +17,7 @@
 //! | `model_archive` | a model of an archive, for tests and the simulation |
 
 mod archive_comparison;
+mod archive_coverage;
 mod archive_proof;
 mod audit_wait;
 mod copier;
@@ -31,6 +33,7 @@ mod progress;
 mod settled_records;
 
 pub(crate) use archive_comparison::{ArchiveComparison, ArchiveDifference, ArchiveWindow};
+pub(crate) use archive_coverage::{ArchiveCoverage, CoverageFault};
 pub use copier::{SnapshotCopier, SnapshotPlace};
 pub use error::SnapshotError;
 pub use log_archive::{

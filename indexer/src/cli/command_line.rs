@@ -27,9 +27,9 @@ pub struct CommandLine {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a store lacks a guarantee that Tidemark needs, \
-4 another process has taken over, or has made what this one was making: run it again (cleanup, gc, index, reindex, restore, promote, snapshot), \
+4 another process has taken over, or has made what this one was making: run it again (cleanup, gc, index, log floor, reindex, restore, promote, snapshot), \
 5 not acknowledged in time (append), \
-6 the outcome of a write is unknown: run it again (cleanup, dev, gc, index, log set, log unregister, snapshot, reindex, restore, promote), \
+6 the outcome of a write is unknown: run it again (cleanup, dev, gc, index, log floor, log set, log unregister, snapshot, reindex, restore, promote), \
 7 entries are left that cannot be read (audit), 8 something is damaged (verify). \
 A second SIGTERM or SIGINT forces a service to exit, with 128 + its number.\n\
 URLs: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, file:///folder. \

@@ -4,7 +4,11 @@ use tidemark_catalog::CatalogError;
 #[cfg(feature = "archive")]
 use tidemark_crds::TaskResult;
 use tidemark_crds::{Reason, TaskState};
-use tidemark_ingest::{DrillError, ToCause, cleanup::CleanupError, snapshot::SnapshotError};
+use tidemark_ingest::{
+    DrillError, ToCause,
+    cleanup::{CleanupError, FloorMoveError},
+    snapshot::SnapshotError,
+};
 #[cfg(feature = "archive")]
 use tidemark_store::error_chain;
 
@@ -101,6 +105,12 @@ impl CommandError for CleanupError {
     }
 }
 
+impl CommandError for FloorMoveError {
+    fn is_unknown(&self) -> bool {
+        FloorMoveError::is_unknown(self)
+    }
+}
+
 impl CommandError for DrillError {
     fn is_unknown(&self) -> bool {
         match self {
@@ -116,8 +126,9 @@ mod tests {
     use std::io;
 
     use tidemark_catalog::{AcquireError, Generation, LogCursor, LogId, PublishError, TransactionRejected};
-    use tidemark_ingest::{IngestError, VerifyError, engine::EngineError};
+    use tidemark_ingest::{FailureCause, IngestError, VerifyError, engine::EngineError};
     use tidemark_store::{ClockError, InvariantViolation, StoreError, StoreSecond};
+    use tidemark_wal::Token;
 
     use super::*;
     use crate::cli::exit::ExitError;
@@ -181,6 +192,7 @@ mod tests {
             (Rejected::Fenced { epoch: 1, by: 2 }, FAILED, Reason::Fenced, Fenced),
             (Rejected::FloorAboveIndex { index: text(), keeps: cursor, to }, FAILED, Reason::Fenced, Fenced),
             (Rejected::IndexIsWritten { index: text() }, FAILED, Reason::Fenced, Fenced),
+            (Rejected::FloorChanged { seen: text(), now: text() }, FAILED, Reason::Fenced, Fenced),
             (Rejected::Closed { successor: generation() }, FAILED, Reason::GenerationBusy, Fenced),
             (Rejected::Purged { generation: generation() }, FAILED, Reason::GenerationBusy, Fenced),
             (Rejected::Abandoned { generation: generation() }, FAILED, Reason::GenerationBusy, Fenced),
@@ -196,6 +208,7 @@ mod tests {
                 Reason::OwnedByAnother,
             ),
             (Rejected::Unclaimed { url: url() }, Reason::OwnedByAnother),
+            (Rejected::CopiesOfAnother { url: url(), index: text(), other: text() }, Reason::OwnedByAnother),
             (Rejected::Overlaps { name: text(), url: url(), other: text(), other_url: url() }, Reason::OwnedByAnother),
             (Rejected::SecondCleaner { cleaner: text() }, Reason::OwnedByAnother),
             (Rejected::FloorOfAnotherArchive { archive: text(), known: text() }, Reason::OwnedByAnother),
@@ -318,6 +331,47 @@ mod tests {
         own.into_iter().chain(archives).collect()
     }
 
+    fn of_floor_moves() -> Vec<ErrorCase<FloorMoveError>> {
+        use CommandExit::Failed;
+        let (cursor, second) = (LogCursor::default(), StoreSecond::default());
+        let own = [
+            (FloorMoveError::NoIndex { url: text() }, REFUSED, Reason::InvalidURL, Failed),
+            (FloorMoveError::Short { archive: text(), end: None, floor: cursor }, REFUSED, Reason::BelowFloor, Failed),
+            (
+                FloorMoveError::Damaged { archive: text(), count: 2, key: text(), why: text() },
+                FAILED,
+                Reason::ArchiveDamaged,
+                Failed,
+            ),
+            (
+                FloorMoveError::Lacks {
+                    archive: text(),
+                    known: text(),
+                    token: Token::first_of(second),
+                    op: 0,
+                    what: "nothing",
+                },
+                REFUSED,
+                Reason::OutcomesDiffer,
+                Failed,
+            ),
+            (
+                FloorMoveError::Unread {
+                    known: text(),
+                    archive: text(),
+                    why: text(),
+                    cause: FailureCause::of(Reason::BucketMissing),
+                },
+                FAILED,
+                Reason::BucketMissing,
+                Failed,
+            ),
+        ];
+        let chains = wrapped(of_chains());
+        let archives = wrapped(of_snapshots());
+        own.into_iter().chain(chains).chain(archives).collect()
+    }
+
     fn of_ingests() -> Vec<ErrorCase<IngestError>> {
         use CommandExit::{Failed, Fenced, Unknown};
         let second = StoreSecond::default();
@@ -414,5 +468,6 @@ mod tests {
         check(of_cleanups());
         check(of_services());
         check(of_drills());
+        check(of_floor_moves());
     }
 }

@@ -15,6 +15,8 @@ use tidemark_wal::{
 };
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "archive")]
+use super::log_floor::LogFloorCommand;
 use super::{
     args::{LogArgs, OutputArgs, ParameterArgs, parameter_flags},
     exit::CommandExit,
@@ -61,6 +63,8 @@ pub(super) struct LogCommand {
 
 #[derive(Debug, Subcommand)]
 enum LogSubcommand {
+    #[cfg(feature = "archive")]
+    Floor(LogFloorCommand),
     Set(LogSetCommand),
     Unregister(LogUnregisterCommand),
 }
@@ -100,6 +104,8 @@ struct LogSetCommand {
 impl LogCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         match (self.command, self.log) {
+            #[cfg(feature = "archive")]
+            (Some(LogSubcommand::Floor(floor)), _) => Box::pin(floor.run()).await,
             (Some(LogSubcommand::Set(set)), _) => set.run().await,
             (Some(LogSubcommand::Unregister(unregister)), _) => unregister.run().await,
             (None, Some(log)) => self.list.run(log).await,

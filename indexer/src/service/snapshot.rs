@@ -83,6 +83,7 @@ impl SnapshotService {
         keep_last: Option<NonZeroUsize>,
     ) -> Result<(), SnapshotError> {
         let copier = SnapshotCopier {
+            root: found.root.clone(),
             from: place(found, found.chain.index()),
             to: place(found, to),
             collector: CopyCollector::new(found.chain.index(), to, &found.id, found.entropy.clone()),

@@ -1,4 +1,4 @@
-//! `tidemark cleanup` and `tidemark log unregister`, on an S3 server in this process, with the real engine and archive: what they delete, print,
+//! `tidemark cleanup`, `tidemark log unregister` and `tidemark log floor`, on an S3 server in this process, with the real engine and archive: what they delete, print,
 //! report and refuse.
 
 use std::{
@@ -63,18 +63,33 @@ impl CleanupPlace {
 
     /// What the indexer does within the hour: the audit leaves behind what is older than a day, and the root says so.
     async fn audit(&self) {
+        self.audit_of(INDEX, &Generation::first()).await;
+    }
+
+    async fn audit_of(&self, index: &str, generation: &Generation) {
         let audited = self.server.clock().second().before(Duration::from_hours(25));
-        let generation = Generation::first();
-        let chain = IndexChain::open(&self.store("index"), generation.clone(), Entropy::seeded(6));
+        let store = open(index, &self.server.environment());
+        let chain = IndexChain::open(&store, generation.clone(), Entropy::seeded(6));
         let step = |manifest: Option<&Manifest>| {
             Ok(manifest.map(|now| Manifest { audited: now.audited.max(audited), ..now.clone() }))
         };
         chain.chain().append(None, step).await.expect("it is published");
-        self.root().keep(INDEX, &generation, LogCursor(audited)).await.expect("it is recorded");
+        self.root().keep(index, generation, LogCursor(audited)).await.expect("it is recorded");
     }
 
     async fn run(&self, command: &str, more: &[&str]) -> Output {
+        self.run_for(INDEX, command, more).await
+    }
+
+    /// The variables by which the program finds the log with the index at this URL.
+    fn environment_of(&self, index: &str) -> BTreeMap<String, String> {
         let mut environment = self.server.index_environment();
+        environment.insert("TIDEMARK_INDEX".to_owned(), index.to_owned());
+        environment
+    }
+
+    async fn run_for(&self, index: &str, command: &str, more: &[&str]) -> Output {
+        let mut environment = self.environment_of(index);
         let result = self.scratch.path().join("result").display().to_string();
         environment.extend([("TIDEMARK_RESULT_FILE".to_owned(), result)]);
         TidemarkProcess::ended(&[&[command], more].concat(), &environment).await.expect("it ends")
@@ -248,4 +263,132 @@ async fn without_a_verified_snapshot_nothing_goes() {
     let (code, said) = place.clean(&[]).await;
     assert_eq!((code, place.result().state), (Some(1), TaskState::Refused), "{said}");
     assert_eq!((place.result().reason, place.entries()), (Some(Reason::NoVerifiedSnapshot), all), "{said}");
+}
+
+/// The index at this URL in the bucket `empty`, which takes the place of the lost one.
+const NEW_INDEX: &str = "s3://empty/orders";
+
+impl CleanupPlace {
+    async fn floor(&self, more: &[&str]) -> Output {
+        self.run("log", &[&["floor"], more].concat()).await
+    }
+
+    async fn floor_archive(&self) -> String {
+        self.root().state().await.expect("a root").floor.expect("a floor").archive
+    }
+}
+
+/// The log was cleaned up in part when its index was lost; another one was begun from the copy.
+async fn begun_again() -> CleanupPlace {
+    let place = CleanupPlace::snapshotted().await;
+    let copied = place.run("snapshot", &["--name", "copied", "--copy-to", "s3://empty/copies"]).await;
+    assert!(copied.status.success(), "{}", error(&copied));
+    let (code, done) = place.clean(&["--max-entries", &(YOUNG + SETTLED / 2).to_string()]).await;
+    assert_eq!((code, &done["deleted"]), (Some(0), &(SETTLED / 2).into()), "{done}");
+    let environment = place.environment_of(NEW_INDEX);
+    let words = ["index", "--bootstrap-from", "s3://empty/copies"];
+    let indexer = TidemarkProcess::serving(&words, &environment).await.expect("it starts");
+    indexer.until_answer("/v1/process", |process| process["entries"].as_u64() >= Some(SETTLED + YOUNG)).await;
+    assert!(indexer.stop().await.expect("it ends").success());
+    let generation = place.root().state().await.expect("a root").indexes[NEW_INDEX].generation.clone();
+    place.audit_of(NEW_INDEX, &generation).await;
+    let made = place.run_for(NEW_INDEX, "snapshot", &["--name", "own"]).await;
+    assert!(made.status.success(), "{}", error(&made));
+    place
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_whose_index_is_lost_is_cleaned_up_by_the_one_in_its_place_once_the_floor_is_moved() {
+    let place = begun_again().await;
+    let old = place.floor_archive().await;
+    let unregistered = place.run("log", &["unregister", "--yes", INDEX]).await;
+    assert!(unregistered.status.success(), "{}", error(&unregistered));
+    let cleanup = ["--min-age", "1s", "--json"];
+    let refused = place.run_for(NEW_INDEX, "cleanup", &cleanup).await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert_eq!(place.result().reason, Some(Reason::OwnedByAnother), "{}", error(&refused));
+    assert!(error(&refused).contains("`tidemark log floor`"), "{}", error(&refused));
+
+    let before = place.contents();
+    let shown = place.floor(&[]).await;
+    let said = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.status.success() && said.contains(&old) && said.contains("no index cleans the log up"), "{said}");
+    let asked = place.floor(&["--archive-of", NEW_INDEX]).await;
+    assert_eq!(asked.status.code(), Some(2), "{}", error(&asked));
+    for part in [old.as_str(), "--yes", "nothing was changed", &format!("all {} operations", SETTLED / 2)] {
+        assert!(error(&asked).contains(part), "{part}: {}", error(&asked));
+    }
+    assert_eq!(place.contents(), before, "it is only shown");
+    for wrong in [&["--yes"][..], &["--lost"]] {
+        assert_eq!(place.floor(wrong).await.status.code(), Some(2), "{wrong:?}: no archive is named");
+    }
+
+    let moved = place.floor(&["--archive-of", NEW_INDEX, "--yes", "--json"]).await;
+    assert!(moved.status.success(), "{}", error(&moved));
+    let printed: Value = serde_json::from_slice(&moved.stdout).expect("it prints JSON");
+    assert_eq!((&printed["moved"], &printed["compared"]), (&true.into(), &(SETTLED / 2).into()), "{printed}");
+    let archive = place.floor_archive().await;
+    assert!(
+        archive.starts_with(&format!("{NEW_INDEX}/archive/")) && printed["floor"]["archive"] == archive,
+        "{printed}"
+    );
+    let again = place.floor(&["--archive-of", NEW_INDEX, "--yes"]).await;
+    assert!(String::from_utf8_lossy(&again.stdout).contains("already"), "{again:?}");
+
+    let cleaned = place.run_for(NEW_INDEX, "cleanup", &cleanup).await;
+    let done: Value = serde_json::from_slice(&cleaned.stdout).expect("it prints JSON");
+    assert_eq!((&done["deleted"], &done["left"]), (&(SETTLED / 2).into(), &YOUNG.into()), "{done}");
+    assert_eq!(place.entries().len() as u64, YOUNG);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_floor_whose_archive_is_lost_moves_only_where_that_is_said_and_only_to_a_whole_archive_of_this_log() {
+    let place = begun_again().await;
+    // The lost index is on the register, and would be the one that cleans up.
+    let held = place.floor(&["--archive-of", NEW_INDEX, "--yes"]).await;
+    assert!(!held.status.success() && error(&held).contains("`tidemark log unregister`"), "{}", error(&held));
+    for key in place.server.keys("index") {
+        place.server.remove("index", &key);
+    }
+    let unregistered = place.run("log", &["unregister", "--yes", INDEX]).await;
+    assert!(unregistered.status.success(), "{}", error(&unregistered));
+    let old = place.floor_archive().await;
+    let refused = async |more: &[&str], part: &str| {
+        let refused = place.floor(&[&["--archive-of", NEW_INDEX, "--yes"], more].concat()).await;
+        assert_eq!(refused.status.code(), Some(1), "{part}: {}", error(&refused));
+        assert!(
+            error(&refused).contains(part) && error(&refused).contains("floor was not moved"),
+            "{}",
+            error(&refused)
+        );
+        assert_eq!(place.floor_archive().await, old);
+    };
+    refused(&[], "give --lost").await;
+    // Neither to an archive with damage, nor to one of another log in its place, nor to none.
+    let keys: Vec<String> =
+        place.server.keys("empty").into_iter().filter(|key| key.starts_with("orders/archive/")).collect();
+    let data = keys.iter().find(|key| key.ends_with(".parquet")).expect("a data file").clone();
+    let body = place.server.body("empty", &data).expect("it is there").to_vec();
+    let mut damaged = body.clone();
+    let middle = damaged.len() / 2;
+    damaged[middle] ^= 1;
+    place.server.insert("empty", &data, damaged);
+    refused(&["--lost"], "missing or damaged").await;
+    place.server.remove("empty", &data);
+    refused(&["--lost"], "missing or damaged").await;
+    place.server.insert("empty", &data, body);
+    let wrong = place.floor(&["--archive-of", "s3://index", "--lost", "--yes"]).await;
+    assert!(!wrong.status.success() && error(&wrong).contains("holds no index of this log"), "{}", error(&wrong));
+
+    let moved = place.floor(&["--archive-of", NEW_INDEX, "--lost", "--yes"]).await;
+    let said = String::from_utf8_lossy(&moved.stdout).into_owned();
+    assert!(
+        moved.status.success() && said.contains("holds the 0 operations that could be read"),
+        "{said}{}",
+        error(&moved)
+    );
+    assert!(place.floor_archive().await.starts_with(NEW_INDEX));
+    let cleaned = place.run_for(NEW_INDEX, "cleanup", &["--min-age", "1s"]).await;
+    assert!(cleaned.status.success(), "{}", error(&cleaned));
+    assert_eq!(place.entries().len() as u64, YOUNG);
 }

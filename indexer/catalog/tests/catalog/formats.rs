@@ -210,10 +210,13 @@ fn pins_1_and_garbage_1() {
     let register = PinRegister {
         log: log.clone(),
         purged: Some(Generation::first()),
+        copy_of: None,
         pins: [("daily".to_owned(), pin)].into(),
         ext: extensions(),
     };
     golden("pins-1.json", include_str!("../formats/pins-1.json"), &register);
+    let copies = PinRegister { copy_of: Some("s3://bucket/index".to_owned()), ..PinRegister::new(log.clone()) };
+    golden("pins-1-copies.json", include_str!("../formats/pins-1-copies.json"), &copies);
     let dated =
         GarbageList { keys: 20_000, size: 1_240_067, checksum: "cd".repeat(32), since: Some(second(1_600_000_200)) };
     let undated = GarbageList { keys: 1, size: 129, since: None, ..dated.clone() };

@@ -3,14 +3,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use tidemark_catalog::{
-    CatalogError, Generation, IndexOwner, IndexRegistration, LogCursor, RegistrationOutcome, RootChain,
-    TransactionRejected,
+    ArchiveExtent, CatalogError, Generation, IndexOwner, IndexRegistration, LogCursor, LogFloor, RegistrationOutcome,
+    RootChain, TransactionRejected,
 };
 use tidemark_store::{Entropy, StoreSecond};
 use tidemark_wal::{Log, LogParameters, PARAMETER_CHANGE_DELAY, ParameterSchedule, ParameterSource as _};
 use tokio::time::advance;
 
-use super::support::ScriptedStore;
+use super::support::{CallFault, ScriptedStore, StoreCall};
 
 fn open(stage: &ScriptedStore, seed: u64) -> RootChain {
     RootChain::open(&Log::over(stage.store().below("log"), Vec::new()), Entropy::seeded(seed))
@@ -129,4 +129,65 @@ async fn nothing_is_written_when_nothing_changes() {
     root.record_probes(root.head().await.unwrap(), &probed()).await.unwrap();
     root.set_parameters(&seconds(5)).await.unwrap();
     assert_eq!(stage.keys().await, before);
+}
+
+/// A log that the index "old" has cleaned up, which is on no register any more; "new" is.
+async fn cleaned(root: &RootChain) -> LogFloor {
+    let at = |second| LogCursor(StoreSecond::from_unix(second));
+    for name in ["old", "new"] {
+        let url = format!("memory:///{name}");
+        let owner = IndexOwner::Named { name: name.to_owned() };
+        let registration = IndexRegistration::new(url, owner, Generation::first());
+        let head = root.head().await.unwrap();
+        root.register(head, &seconds(5), name, &registration, LogCursor::default(), None).await.unwrap();
+        root.keep(name, &Generation::first(), at(9)).await.unwrap();
+    }
+    let floor = root.begin_cleanup("old", at(5), "memory:///old/archive", &extent(1)).await.unwrap().floor.unwrap();
+    let old = root.state().await.unwrap().indexes["old"].clone();
+    root.unregister("old", &old).await.unwrap();
+    floor
+}
+
+fn extent(version: u64) -> ArchiveExtent {
+    ArchiveExtent { version, hash: format!("{version:064x}"), end: LogCursor(StoreSecond::from_unix(9)) }
+}
+
+const NEW_ARCHIVE: &str = "memory:///new/archive";
+
+#[tokio::test(start_paused = true)]
+async fn a_move_of_the_floor_whose_outcome_is_unknown_is_read_by_the_next_process() {
+    for fault in [CallFault::LoseAnswer, CallFault::Drop] {
+        let stage = ScriptedStore::new();
+        let (quiet, broken) = (open(&stage, 1), stage.calm());
+        let seen = cleaned(&quiet).await;
+        let records = quiet.head().await.unwrap().unwrap().number;
+        let root = open(&broken, 2);
+        root.head().await.unwrap();
+        let before = broken.calls();
+        root.head().await.unwrap();
+        let reads = broken.calls() - before;
+        // The put goes wrong, and nobody can look what became of it.
+        broken.disturb(StoreCall::Put, "root", 0, 1, fault.clone());
+        broken.disturb(StoreCall::Any, "root", reads, u64::MAX, CallFault::Drop);
+        let moved = root.move_floor("new", &seen, NEW_ARCHIVE, &extent(3)).await;
+        assert!(matches!(moved, Err(CatalogError::Unknown { .. })), "{fault:?}: {moved:?}");
+        // Whichever it was: the next one makes one record of it, and no second.
+        let root = open(&stage, 3);
+        let floor = root.move_floor("new", &seen, NEW_ARCHIVE, &extent(3)).await.unwrap().floor.unwrap();
+        assert_eq!((floor.archive.as_str(), floor.second, &floor.extent), (NEW_ARCHIVE, seen.second, &extent(3)));
+        assert_eq!(root.head().await.unwrap().unwrap().number, records + 1, "{fault:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_moves_of_one_floor_one_is_refused() {
+    let stage = ScriptedStore::new();
+    let (a, b) = (open(&stage, 1), open(&stage, 2));
+    let seen = cleaned(&a).await;
+    let (one, other) = (extent(3), extent(4));
+    let (one, other) =
+        tokio::join!(a.move_floor("new", &seen, NEW_ARCHIVE, &one), b.move_floor("new", &seen, NEW_ARCHIVE, &other));
+    let (moved, refused) = if one.is_ok() { (one, other) } else { (other, one) };
+    assert!(matches!(refused, Err(CatalogError::Rejected(TransactionRejected::FloorChanged { .. }))), "{refused:?}");
+    assert_eq!(open(&stage, 3).state().await.unwrap().floor, moved.unwrap().floor);
 }

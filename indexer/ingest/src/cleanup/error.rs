@@ -45,7 +45,7 @@ pub enum CleanupError {
     /// The archive is not the one that a snapshot or the floor names.
     #[error(
         "version {version} of the archive \"{archive}\", which {by} rests on, is gone or is another one; nothing was deleted; put the archive \
-         back as it was, or run `tidemark verify`"
+         back as it was, run `tidemark verify`, or, if what the floor rests on is lost, move the floor with `tidemark log floor`"
     )]
     ArchiveReplaced {
         /// The archive.
@@ -58,7 +58,7 @@ pub enum CleanupError {
     /// The floor rests on an archive elsewhere.
     #[error(
         "the log's floor rests on the archive \"{known}\", and this index archives to \"{archive}\"; nothing was deleted; run the clean-up for \
-         the index of that archive"
+         the index of that archive, or, if that one is lost, move the floor to this one with `tidemark log floor`"
     )]
     OtherArchive {
         /// This index's.

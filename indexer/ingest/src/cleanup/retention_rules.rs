@@ -100,7 +100,6 @@ mod tests {
         Generation, IndexOwner, IndexPin, IndexRegistration, LogFloor, LogId, RecordCounts, SNAPSHOT_OWNER, SetDigest,
         SnapshotProof,
     };
-    use tidemark_store::StateExtensions;
 
     use super::*;
 
@@ -148,7 +147,7 @@ mod tests {
 
     fn register(pins: &[(&str, IndexPin)]) -> PinRegister {
         let pins: BTreeMap<_, _> = pins.iter().map(|(name, pin)| ((*name).to_owned(), pin.clone())).collect();
-        PinRegister { log: LogId("log".to_owned()), purged: None, pins, ext: StateExtensions::NONE }
+        PinRegister { pins, ..PinRegister::new(LogId("log".to_owned())) }
     }
 
     fn root(keeps: &[(&str, u64)], floor: u64) -> RootState {

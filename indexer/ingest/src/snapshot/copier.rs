@@ -6,7 +6,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use sha2::{Digest as _, Sha256};
 use tempfile::NamedTempFile;
 use tidemark_catalog::{
-    CatalogError, CopyCollector, Generation, IndexChain, IndexPin, LogCursor, Manifest, PinChain, SnapshotProof,
+    CatalogError, CopyCollector, Generation, IndexPin, LogCursor, Manifest, PinChain, RootChain, SnapshotProof,
     SnapshotRetention,
 };
 use tidemark_store::{Store, StoreSecond, error_chain};
@@ -24,8 +24,6 @@ use crate::engine::EngineError;
 
 /// Bytes that are read from the one store and written to a file at once.
 const PIECE_BYTES: u64 = 8 << 20;
-/// The names of all generations begin with it.
-const GENERATION_PREFIX: &str = "g";
 /// How often the second archive is extended once more because another process extended it first.
 const MAX_EXTENSIONS: u32 = 16;
 
@@ -42,6 +40,8 @@ pub struct SnapshotPlace {
 /// Copies snapshots of one log from the store of its index to a second one, where each has the same names below its own URL. What is
 /// there already is compared and not copied again, so that a copy that ended early goes on.
 pub struct SnapshotCopier {
+    /// The log's root: which indexes it has.
+    pub root: RootChain,
     /// Where the snapshots are made.
     pub from: SnapshotPlace,
     /// Where they are copied to: no index.
@@ -59,7 +59,7 @@ impl SnapshotCopier {
     ///
     /// # Errors
     ///
-    /// [`SnapshotError::CopyRefused`] if the second store holds an index.
+    /// [`SnapshotError::CopyRefused`] if the second store holds an index, and a refusal of its pins if it has the copies of another one.
     pub async fn copy(
         &self,
         name: &str,
@@ -69,7 +69,8 @@ impl SnapshotCopier {
         self.require_no_index().await?;
         let manifest = self.from.pins.read_list(pin).await?;
         // Before it is looked at what is there: a collector may take that for garbage until then.
-        let begun = self.to.pins.import(name, &self.from.pins, pin, &manifest).await?;
+        let registered = self.root.state().await?.indexes.into_keys().collect();
+        let begun = self.to.pins.import(name, &self.from.pins, pin, &manifest, &registered).await?;
         let copied = tokio::select! {
             biased;
             copied = self.copy_all(pin, &manifest) => self.unless_damaged(name, &begun, copied).await?,
@@ -77,9 +78,12 @@ impl SnapshotCopier {
         };
         let proof = SnapshotProof::of(&manifest, copied.as_ref().map(ArchiveVersion::extent));
         let (copied, now) = self.to.pins.verify(name, &begun.list, &proof).await?;
-        let (floor, replaced) = (LogCursor::default(), BTreeSet::new());
-        self.to.pins.drop_expired(&SnapshotRetention { keep_last, floor, now, replaced }).await?;
-        self.collect(&pin.generation, now).await;
+        // Another index may have taken its place by now: its copies are not this one's to drop.
+        if self.collector.has_copies().await? {
+            let (floor, replaced) = (LogCursor::default(), BTreeSet::new());
+            self.to.pins.drop_expired(&SnapshotRetention { keep_last, floor, now, replaced }).await?;
+            self.collect(&pin.generation, now).await;
+        }
         Ok(copied)
     }
 
@@ -131,23 +135,8 @@ impl SnapshotCopier {
 
     /// A collector of an index would delete what only a copy needs, whatever generation the index has come to.
     async fn require_no_index(&self) -> Result<(), SnapshotError> {
-        let mut after = GENERATION_PREFIX.to_owned();
-        // Of each folder the first object alone: there may be many.
-        while let Some(object) = self.to.index.list("", Some(&after)).try_next().await? {
-            if !object.key.starts_with(GENERATION_PREFIX) {
-                break;
-            }
-            let Some((folder, _)) = object.key.split_once('/') else {
-                after = object.key;
-                continue;
-            };
-            if let Ok(generation) = folder.parse::<Generation>()
-                && IndexChain::has_records(&self.to.index, &generation).await?
-            {
-                return Err(SnapshotError::CopyRefused { url: self.to.index.url().to_string() });
-            }
-            // Behind every key of the folder: "0" follows "/".
-            after = format!("{folder}0");
+        if self.collector.finds_index().await? {
+            return Err(SnapshotError::CopyRefused { url: self.to.index.url().to_string() });
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde::{Deserialize, Serialize};
-use tidemark_catalog::{ArchiveExtent, Generation, LogCursor, LogId, SetDigest};
+use tidemark_catalog::{ArchiveExtent, CatalogError, Generation, LogCursor, LogId, SetDigest, TransactionRejected};
 use tidemark_store::{
     AppendOnlyChain, ChainError, ChainRecord, ChainState, Create, Entropy, InvariantViolation, StateExtensions, Store,
     StoreSecond, UserMetadata,
@@ -148,10 +148,16 @@ pub fn parse_rows(body: &[u8]) -> serde_json::Result<Vec<ModelRow>> {
     body.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).map(serde_json::from_slice).collect()
 }
 
-fn version_of(record: &ChainRecord<ModelTable>) -> ArchiveVersion {
+/// The version of a record. Refused if it is another log's: the folder was copied or renamed.
+fn version_of(log: &LogId, record: &ChainRecord<ModelTable>) -> Result<ArchiveVersion, SnapshotError> {
+    if record.state.log != *log {
+        let (log, found) = (log.clone(), record.state.log.clone());
+        let rejected = TransactionRejected::FolderOfAnotherLog { folder: "archive", log, found };
+        return Err(CatalogError::from(rejected).into());
+    }
     let ModelTable { ref generation, end, operations, digest, .. } = record.state;
     let (number, hash, generation) = (record.number, record.hash.clone(), generation.clone());
-    ArchiveVersion { number, hash, generation, end, operations, digest }
+    Ok(ArchiveVersion { number, hash, generation, end, operations, digest })
 }
 
 #[async_trait]
@@ -162,19 +168,20 @@ impl LogArchive for ModelArchive {
 
     async fn remembered_version(&self, extent: &ArchiveExtent) -> Result<Option<ArchiveVersion>, SnapshotError> {
         if let Some(record) = self.chain.read(extent.version).await? {
-            return Ok((record.hash == extent.hash).then(|| version_of(&record)));
+            let is_same = record.hash == extent.hash;
+            return is_same.then(|| version_of(&self.log, &record)).transpose();
         }
         // A later one has the same rows, where this one was trimmed.
         let latest = self.chain.latest().await?.filter(|latest| latest.number > extent.version);
-        Ok(latest.as_ref().map(version_of))
+        latest.map(|latest| version_of(&self.log, &latest)).transpose()
     }
 
     async fn latest(&self) -> Result<Option<ArchiveVersion>, SnapshotError> {
-        Ok(self.chain.latest().await?.as_ref().map(version_of))
+        self.chain.latest().await?.map(|latest| version_of(&self.log, &latest)).transpose()
     }
 
     async fn version(&self, number: u64) -> Result<Option<ArchiveVersion>, SnapshotError> {
-        Ok(self.chain.read(number).await?.as_ref().map(version_of))
+        self.chain.read(number).await?.map(|record| version_of(&self.log, &record)).transpose()
     }
 
     async fn extend(
@@ -214,7 +221,7 @@ impl LogArchive for ModelArchive {
             Some(table) if table.end != end => Err(TableOvertaken(table.end)),
             _ => Ok(Some(next.clone())),
         };
-        Ok(version_of(&self.chain.append(base, step).await?))
+        version_of(&self.log, &self.chain.append(base, step).await?)
     }
 
     fn rows(&self, version: &ArchiveVersion, seconds: Range<LogCursor>) -> SettledStream {

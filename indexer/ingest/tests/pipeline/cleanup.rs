@@ -38,20 +38,20 @@ fn rules() -> CleanupRules {
     CleanupRules { min_age: Duration::from_secs(1), max_entries: None, max_bytes: None, keep_snapshots }
 }
 
-fn request() -> CleanupRequest {
+pub(crate) fn request() -> CleanupRequest {
     CleanupRequest { rules: rules(), dry_run: false }
 }
 
-async fn clean(world: &IngestWorld) -> Result<CleanupReport, CleanupError> {
+pub(crate) async fn clean(world: &IngestWorld) -> Result<CleanupReport, CleanupError> {
     world.cleanup_executor().await.run(&request()).await
 }
 
-async fn snapshot(world: &IngestWorld) {
+pub(crate) async fn snapshot(world: &IngestWorld) {
     world.snapshot_maker().await.0.make(&SnapshotRequest::default()).await.unwrap();
 }
 
 /// The entries whose bytes the archive has.
-async fn archived(world: &IngestWorld) -> BTreeSet<Token> {
+pub(crate) async fn archived(world: &IngestWorld) -> BTreeSet<Token> {
     let (_, archive) = world.snapshot_maker().await;
     let version = archive.latest().await.unwrap().unwrap();
     let all = LogCursor::default()..LogCursor(StoreSecond::KSUID_END);
@@ -64,7 +64,7 @@ async fn archived(world: &IngestWorld) -> BTreeSet<Token> {
 }
 
 /// The entries of the log.
-fn entries(world: &IngestWorld) -> BTreeSet<Token> {
+pub(crate) fn entries(world: &IngestWorld) -> BTreeSet<Token> {
     let keys = world.bucket.keys();
     keys.iter().filter_map(|key| key.strip_prefix("log/")?.parse().ok()).collect()
 }

@@ -11,6 +11,7 @@ mod days;
 mod drill;
 mod failing_drain;
 mod fake_bucket;
+mod floor;
 mod generations;
 mod history;
 mod large_second;

@@ -7,7 +7,9 @@ use std::{
 };
 
 use futures::TryStreamExt as _;
-use tidemark_catalog::{CatalogError, Generation, IndexPin, LogCursor, SNAPSHOT_OWNER, SnapshotRetention};
+use tidemark_catalog::{
+    CatalogError, Generation, IndexPin, LogCursor, SNAPSHOT_OWNER, SnapshotRetention, TransactionRejected,
+};
 use tidemark_crds::Reason;
 use tidemark_ingest::{
     IngestOptions, OperationRecord, ToCause as _,
@@ -756,4 +758,63 @@ async fn nothing_is_copied_to_an_index() {
         assert_eq!(world.bucket.keys().iter().filter(|key| key.starts_with("copy/")).count(), 1 + others.len());
         world.bucket.forget(&manifest);
     }
+}
+
+/// Each would drop the copies of the other one, and delete what only those name.
+#[tokio::test(start_paused = true)]
+async fn a_second_store_has_the_copies_of_one_index_of_a_log() {
+    let world = audited_world().await;
+    let report = snapshot(&world).await;
+    let keep_one = NonZeroUsize::new(1);
+    let (copier, _) = world.snapshot_copier().await;
+    copier.copy(&report.name, &report.pin, keep_one).await.unwrap();
+    let other = world.with_index("other");
+    other.register_index().await;
+    other.run_for(10 * MINUTE).await;
+    let request = SnapshotRequest { without_archive: true, ..named("others") };
+    let others = other.snapshot_maker().await.0.make(&request).await.unwrap();
+    let (of_other, _) = other.snapshot_copier().await;
+    let of_another = |error: &SnapshotError, known: &IngestWorld| {
+        let rejected = matches!(
+            error,
+            SnapshotError::Chain(CatalogError::Rejected(TransactionRejected::CopiesOfAnother { other, .. })) if *other == known.url()
+        );
+        rejected && error.to_cause().reason == Reason::OwnedByAnother
+    };
+    let copied = world.copied();
+    let refused = of_other.copy(&others.name, &others.pin, keep_one).await.unwrap_err();
+    assert!(of_another(&refused, &world) && refused.to_string().contains("test://bucket/other"), "{refused}");
+    assert!(world.copied() == copied, "a refused copy changes nothing");
+    copier.copy(&report.name, &report.pin, keep_one).await.unwrap();
+
+    // Once it is on the register no more, the other one takes its place.
+    world.unregister().await;
+    of_other.copy(&others.name, &others.pin, keep_one).await.unwrap();
+    let copies = of_other.to.pins.register().await.unwrap();
+    assert_eq!(copies.pins.keys().collect::<Vec<_>>(), ["others"]);
+    let refused = copier.copy(&report.name, &report.pin, keep_one).await.unwrap_err();
+    assert!(of_another(&refused, &other), "{refused}");
+    objects_of_copies(&other, &of_other).await;
+}
+
+/// An index begins in the second store after the copier looked for one, or the copies are another index's by then.
+#[tokio::test(start_paused = true)]
+async fn a_collector_of_copies_deletes_nothing_where_an_index_or_the_copies_of_another_one_are() {
+    let world = audited_world().await;
+    let report = snapshot(&world).await;
+    let (copier, _) = world.snapshot_copier().await;
+    copier.copy(&report.name, &report.pin, None).await.unwrap();
+    let garbage = plant_old_objects(&world, &BTreeSet::new());
+    let collect = async |copier: &SnapshotCopier| {
+        copier.collector.collect(&report.pin.generation, world.bucket.now()).await.unwrap().deleted
+    };
+    let manifest = "copy/g7/manifest/00000000000000000001";
+    world.bucket.plant(manifest, "a manifest", world.ago(0));
+    assert_eq!(collect(&copier).await, 0);
+    assert!(garbage.is_subset(&objects_there(&world)));
+    world.bucket.forget(manifest);
+    let (of_other, _) = world.with_index("other").snapshot_copier().await;
+    assert_eq!(collect(&of_other).await, 0);
+    assert!(garbage.is_subset(&objects_there(&world)));
+    assert_eq!(collect(&copier).await, garbage.len() as u64);
 }

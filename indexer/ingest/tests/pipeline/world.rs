@@ -1,6 +1,6 @@
 //! A log, an index and what is expected of them.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::TryStreamExt as _;
@@ -20,7 +20,7 @@ use tidemark_ingest::{
     ColdStart, GenerationTask, IndexVerifier, IngestError, IngestOptions, IngestStatus, LatestCommit, LogIngester,
     LostOutcomePolicy, OperationRecord, OutcomeSelection, RestoreDrill, RestoreOrigin, RestoreRequest, RestoreTarget,
     SwitchReport, VerifyOptions,
-    cleanup::CleanupExecutor,
+    cleanup::{CleanupExecutor, FloorMover},
     engine::{IndexEngine, RecordStats, SegmentFile},
     model_engine::{IndexContents, ModelEngine},
     promote, promote_from, restore, restore_from,
@@ -30,9 +30,9 @@ use tidemark_ingest::{
     },
 };
 
-/// The index's URL, by which it is registered.
-const INDEX: &str = "test://bucket/index";
-/// That of another index of the log.
+/// The folder of the index in the bucket.
+const INDEX: &str = "index";
+/// The URL of another index of the log, by which it is registered.
 pub(crate) const OTHER_INDEX: &str = "test://bucket/other";
 
 /// What a test's writer appends.
@@ -125,7 +125,9 @@ pub(crate) struct IngestWorld {
     options: IngestOptions,
     status: watch::Sender<IngestStatus>,
     /// Makes the engine of an index in a store.
-    engine: EngineMaker,
+    engine: Rc<EngineMaker>,
+    /// The folder of the index in the bucket.
+    index: &'static str,
 }
 
 impl IngestWorld {
@@ -141,13 +143,31 @@ impl IngestWorld {
             entropy: Entropy::seeded(7),
             options,
             status: watch::Sender::default(),
-            engine,
+            engine: Rc::new(engine),
+            index: INDEX,
         };
         let root = RootChain::open(&world.log(), world.entropy.clone());
         let owner = IndexOwner::Named { name: "test".to_owned() };
-        let registration = IndexRegistration::new(INDEX, owner, Generation::first());
-        root.register(None, &parameters(), INDEX, &registration, LogCursor::default(), None).await.unwrap();
+        let registration = IndexRegistration::new(world.url(), owner, Generation::first());
+        root.register(None, &parameters(), &world.url(), &registration, LogCursor::default(), None).await.unwrap();
         world
+    }
+
+    /// The same log with an index in another folder of the bucket, which is on no register yet.
+    pub(crate) fn with_index(&self, index: &'static str) -> Self {
+        Self {
+            bucket: self.bucket.clone(),
+            entropy: self.entropy.clone(),
+            options: self.options.clone(),
+            status: watch::Sender::default(),
+            engine: Rc::clone(&self.engine),
+            index,
+        }
+    }
+
+    /// The index's URL, by which it is registered.
+    pub(crate) fn url(&self) -> String {
+        self.bucket.store(self.index).url().to_string()
     }
 
     /// Between an entry and its being sealed.
@@ -165,7 +185,7 @@ impl IngestWorld {
 
     fn chain(&self) -> IndexChain {
         let root = RootChain::open(&self.log(), self.entropy.clone());
-        IndexChain::open(&self.bucket.store("index"), Generation::first(), self.entropy.clone()).for_log(&root)
+        IndexChain::open(&self.bucket.store(self.index), Generation::first(), self.entropy.clone()).for_log(&root)
     }
 
     /// Appends an entry of second `at`, in time.
@@ -205,7 +225,7 @@ impl IngestWorld {
     }
 
     fn engine(&self) -> Arc<dyn IndexEngine> {
-        (self.engine)(self.bucket.store("index"))
+        (self.engine)(self.bucket.store(self.index))
     }
 
     fn ingest(&self, identity: &str) -> LogIngester {
@@ -228,7 +248,7 @@ impl IngestWorld {
         let log = self.log();
         IndexVerifier {
             root: RootChain::open(&log, self.entropy.clone()),
-            index: self.bucket.store("index"),
+            index: self.bucket.store(self.index),
             engine: self.engine(),
             archive: Box::new(|index: &Store, log: &LogId| -> Arc<dyn LogArchive> {
                 Arc::new(ModelArchive::open(index, log, Entropy::seeded(4)))
@@ -241,7 +261,7 @@ impl IngestWorld {
 
     /// What makes snapshots, as a process of its own, and the archive that it fills.
     pub(crate) async fn snapshot_maker(&self) -> (SnapshotMaker, ModelArchive) {
-        let (log, chain, index) = (self.log(), self.chain(), self.bucket.store("index"));
+        let (log, chain, index) = (self.log(), self.chain(), self.bucket.store(self.index));
         let root = RootChain::open(&log, self.entropy.clone());
         let id = root.id().await.unwrap().unwrap();
         let archive = ModelArchive::open(&index, &id, self.entropy.clone());
@@ -259,19 +279,30 @@ impl IngestWorld {
 
     /// What cleans the log up, as a process of its own.
     pub(crate) async fn cleanup_executor(&self) -> CleanupExecutor {
-        let (log, index) = (self.log(), self.bucket.store("index"));
+        let (log, index) = (self.log(), self.bucket.store(self.index));
         let root = RootChain::open(&log, self.entropy.clone());
         let id = root.id().await.unwrap().unwrap();
         let cleaner = format!("cleaner-{}", self.entropy.nonce());
         CleanupExecutor {
             root,
-            index: INDEX.to_owned(),
+            index: self.url(),
             pins: PinChain::open(&index, &id, self.entropy.clone()),
             cleanups: CleanupChain::open(&index, &id, self.entropy.clone()),
             archive: Arc::new(ModelArchive::open(&index, &id, self.entropy.clone())),
             clock: StoreClock::new(log.stores(), &cleaner),
             log,
             cleaner,
+            progress: watch::Sender::default(),
+        }
+    }
+
+    /// What moves the log's floor to the archive of this index, from that of the index of `known`.
+    pub(crate) async fn floor_mover(&self, known: &Self) -> FloorMover {
+        FloorMover {
+            root: RootChain::open(&self.log(), self.entropy.clone()),
+            index: self.url(),
+            archive: Arc::new(self.archive().await),
+            known: Ok(Arc::new(known.archive().await)),
             progress: watch::Sender::default(),
         }
     }
@@ -285,7 +316,8 @@ impl IngestWorld {
     pub(crate) async fn report_keeps(&self) {
         let root = RootChain::open(&self.log(), self.entropy.clone());
         let audited = LogCursor(self.manifest().await.audited);
-        root.keep(INDEX, &Generation::first(), audited).await.unwrap();
+        let generation = self.registered_generation().await;
+        root.keep(&self.url(), &generation, audited).await.unwrap();
     }
 
     /// Another index of the log registers, which is at `cursor`.
@@ -305,9 +337,9 @@ impl IngestWorld {
             let pins = PinChain::open(&index, &id, self.entropy.clone());
             (SnapshotPlace { index, pins, archive: Arc::new(archive.clone()) }, archive)
         };
-        let ((from, _), (to, archive)) = (place(self.bucket.store("index")), place(self.bucket.store("copy")));
+        let ((from, _), (to, archive)) = (place(self.bucket.store(self.index)), place(self.bucket.store("copy")));
         let collector = CopyCollector::new(&from.index, &to.index, &id, self.entropy.clone());
-        (SnapshotCopier { from, to, collector, progress: watch::Sender::default() }, archive)
+        (SnapshotCopier { root, from, to, collector, progress: watch::Sender::default() }, archive)
     }
 
     pub(crate) fn start(&self) -> RunningIngest {
@@ -326,7 +358,7 @@ impl IngestWorld {
         GenerationTask {
             clock: StoreClock::new(log.stores(), &format!("task-{}", self.entropy.nonce())),
             root: RootChain::open(&log, self.entropy.clone()),
-            index: self.bucket.store("index"),
+            index: self.bucket.store(self.index),
             engine: self.engine(),
             log,
             name: name.map(str::to_owned),
@@ -339,7 +371,7 @@ impl IngestWorld {
     /// The archive of the log.
     pub(crate) async fn archive(&self) -> ModelArchive {
         let root = RootChain::open(&self.log(), self.entropy.clone());
-        ModelArchive::open(&self.bucket.store("index"), &root.id().await.unwrap().unwrap(), self.entropy.clone())
+        ModelArchive::open(&self.bucket.store(self.index), &root.id().await.unwrap().unwrap(), self.entropy.clone())
     }
 
     /// Every settled operation of the seconds below it is archived.
@@ -419,7 +451,7 @@ impl IngestWorld {
 
     /// Everything of the index's bucket is lost.
     pub(crate) fn lose_bucket(&self) {
-        let lost = self.bucket.keys().into_iter().filter(|key| key.starts_with("index/"));
+        let lost = self.bucket.keys().into_iter().filter(|key| key.starts_with(&format!("{}/", self.index)));
         lost.for_each(|key| self.bucket.forget(&key));
     }
 
@@ -440,7 +472,7 @@ impl IngestWorld {
     /// A drill with the latest snapshot.
     pub(crate) async fn drill(&self) -> RestoreDrill {
         let root = RootChain::open(&self.log(), self.entropy.clone());
-        let index = self.bucket.store("index");
+        let index = self.bucket.store(self.index);
         RestoreDrill {
             pins: PinChain::open(&index, &root.id().await.unwrap().unwrap(), self.entropy.clone()),
             engine: self.engine(),
@@ -456,21 +488,21 @@ impl IngestWorld {
     /// The generation that the log's root names.
     pub(crate) async fn registered_generation(&self) -> Generation {
         let root = RootChain::open(&self.log(), self.entropy.clone());
-        root.state().await.unwrap().indexes[INDEX].generation.clone()
+        root.state().await.unwrap().indexes[&self.url()].generation.clone()
     }
 
     /// The names of the pins of the index.
     pub(crate) async fn pins(&self) -> Vec<String> {
         let root = RootChain::open(&self.log(), self.entropy.clone());
         let pins =
-            PinChain::open(&self.bucket.store("index"), &root.id().await.unwrap().unwrap(), self.entropy.clone());
+            PinChain::open(&self.bucket.store(self.index), &root.id().await.unwrap().unwrap(), self.entropy.clone());
         pins.register().await.unwrap().pins.into_keys().collect()
     }
 
     /// The latest manifest of `generation`.
     pub(crate) async fn manifest_of(&self, generation: &str) -> Option<Manifest> {
         let root = RootChain::open(&self.log(), self.entropy.clone());
-        let chain = IndexChain::open(&self.bucket.store("index"), generation.parse().unwrap(), self.entropy.clone());
+        let chain = IndexChain::open(&self.bucket.store(self.index), generation.parse().unwrap(), self.entropy.clone());
         chain.for_log(&root).latest().await.unwrap().map(|latest| latest.state)
     }
 
@@ -492,7 +524,7 @@ impl IngestWorld {
     /// What the index keeps, as the log knows it.
     pub(crate) async fn keeps(&self) -> LogCursor {
         let root = RootChain::open(&self.log(), self.entropy.clone());
-        root.state().await.unwrap().indexes[INDEX].keeps
+        root.state().await.unwrap().indexes[&self.url()].keeps
     }
 
     /// How many records the log's root has had.
@@ -534,7 +566,7 @@ impl IngestWorld {
         let packed = builder.finish().await.unwrap();
         let SegmentFile::Memory(body) = packed.file else { panic!("a model packs in memory") };
         let name = ObjectName::new(&manifest.generation, ObjectKind::Segment, manifest.epoch, &self.entropy);
-        self.bucket.plant(&format!("index/{name}"), body, end);
+        self.bucket.plant(&format!("{}/{name}", self.index), body, end);
         let segment = SegmentMeta {
             key: name.to_string(),
             size: packed.size,
@@ -565,7 +597,7 @@ impl IngestWorld {
         let packed = self.engine().compact(inputs).await.unwrap();
         let SegmentFile::Memory(body) = packed.file else { panic!("a model packs in memory") };
         let name = ObjectName::new(&manifest.generation, ObjectKind::Segment, manifest.epoch, &self.entropy);
-        self.bucket.plant(&format!("index/{name}"), body, self.bucket.now());
+        self.bucket.plant(&format!("{}/{name}", self.index), body, self.bucket.now());
         let stats: RecordStats = inputs.iter().map(RecordStats::of).sum();
         let (first, last) = stats.tokens.unwrap();
         let times = stats.entry_times.unwrap();
@@ -592,17 +624,18 @@ impl IngestWorld {
     /// As `tidemark log unregister` does.
     pub(crate) async fn unregister(&self) -> IndexRegistration {
         let root = RootChain::open(&self.log(), self.entropy.clone());
-        let registration = root.state().await.unwrap().indexes[INDEX].clone();
-        root.unregister(INDEX, &registration).await.unwrap();
+        let registration = root.state().await.unwrap().indexes[&self.url()].clone();
+        root.unregister(&self.url(), &registration).await.unwrap();
         registration
     }
 
     /// All of the index is lost but the archive, and it is on no register any more. The log was cleaned up: what is archived is gone from
     /// it. Gives where the archive ends.
     pub(crate) async fn lose_index(&self) -> LogCursor {
-        let (index, archive) = ("index/", "index/archive/");
+        let (index, archive) = (format!("{}/", self.index), format!("{}/archive/", self.index));
         let keys = self.bucket.keys().into_iter();
-        keys.filter(|key| key.starts_with(index) && !key.starts_with(archive)).for_each(|key| self.bucket.forget(&key));
+        keys.filter(|key| key.starts_with(&index) && !key.starts_with(&archive))
+            .for_each(|key| self.bucket.forget(&key));
         self.unregister().await;
         let archive = self.archive().await;
         let version = archive.latest().await.unwrap().unwrap();
@@ -631,7 +664,7 @@ impl IngestWorld {
         let raise =
             |root: Option<&RootState>| root.cloned().unwrap_or_default().raise_floor(LogCursor(to), archive, &extent);
         root.chain().append(None, raise).await.unwrap();
-        root.register(root.head().await.unwrap(), &parameters(), INDEX, &registration, LogCursor(to), None)
+        root.register(root.head().await.unwrap(), &parameters(), &self.url(), &registration, LogCursor(to), None)
             .await
             .unwrap();
     }
@@ -651,9 +684,9 @@ impl IngestWorld {
     pub(crate) async fn register_index(&self) {
         let root = RootChain::open(&self.log(), self.entropy.clone());
         let owner = IndexOwner::Named { name: "test".to_owned() };
-        let registration = IndexRegistration::new(INDEX, owner, Generation::first());
+        let registration = IndexRegistration::new(self.url(), owner, Generation::first());
         let (head, all) = (root.head().await.unwrap(), LogCursor(StoreSecond::KSUID_END));
-        root.register(head, &parameters(), INDEX, &registration, all, None).await.unwrap();
+        root.register(head, &parameters(), &self.url(), &registration, all, None).await.unwrap();
     }
 
     pub(crate) async fn pass(&self, span: Duration) {

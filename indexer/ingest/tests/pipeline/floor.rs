@@ -1,0 +1,417 @@
+//! The log's floor moves to the archive of another index, where the index that cleaned the log up is lost.
+
+use std::{ops::Range, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures::{StreamExt as _, TryStreamExt as _, future, stream};
+use tidemark_catalog::{
+    ArchiveExtent, CatalogError, Generation, LogCursor, LogFloor, LogId, RootChain, RootState, TransactionRejected,
+};
+use tidemark_crds::Reason;
+use tidemark_ingest::{
+    EntryBody, ToCause as _,
+    cleanup::{CleanupError, FloorMoveError, FloorMoveReport, FloorMoveRequest, FloorMover, HoldReason},
+    snapshot::{
+        ArchiveObjects, ArchiveReport, ArchiveVersion, LogArchive, SettledRecord, SettledStream, SnapshotError,
+        model_archive::ModelArchive,
+    },
+};
+use tidemark_store::Entropy;
+use tidemark_wal::{Outcome, Token};
+use tokio::time::timeout;
+
+use crate::{
+    MINUTE,
+    cleanup::{archived, clean, entries, request, snapshot},
+    lost_index::with_archive,
+    world::IngestWorld,
+};
+
+const OTHER: &str = "other";
+const LOST: FloorMoveRequest = FloorMoveRequest { accepts_loss: true, dry_run: false };
+
+/// A log that its first index has cleaned up, as it is with that index, and with another one that was begun from a copy of its snapshot, went
+/// on with the log, and has a snapshot of its own. Both are registered.
+async fn begun_again() -> (IngestWorld, IngestWorld) {
+    let (world, _) = with_archive().await;
+    world.copy_snapshot("copied").await;
+    world.report_keeps().await;
+    assert!(clean(&world).await.unwrap().deletion.deleted > 100);
+    let other = world.with_index(OTHER);
+    let running = other.start_cold("other", other.cold_start(true, None).await);
+    other.pass(5 * 60 * MINUTE).await;
+    other.stop(running).await;
+    snapshot(&other).await;
+    other.report_keeps().await;
+    (world, other)
+}
+
+/// As before, and the first index is on the register no more.
+async fn lost() -> (IngestWorld, IngestWorld) {
+    let (world, other) = begun_again().await;
+    world.unregister().await;
+    (world, other)
+}
+
+async fn floor(world: &IngestWorld) -> LogFloor {
+    world.root().await.floor.unwrap()
+}
+
+/// All rows below the floor.
+async fn rows_below(world: &IngestWorld, floor: &LogFloor) -> Vec<SettledRecord> {
+    let archive = world.archive().await;
+    let version = archive.latest().await.unwrap().unwrap();
+    archive.rows(&version, LogCursor::default()..floor.second).try_collect().await.unwrap()
+}
+
+/// What becomes of a row.
+type RowEdit = Arc<dyn Fn(SettledRecord) -> Option<Result<SettledRecord, SnapshotError>> + Send + Sync>;
+
+/// An archive whose rows are others than it says.
+struct EditedArchive {
+    archive: Arc<dyn LogArchive>,
+    edit: RowEdit,
+    /// While it is verified the floor rises here.
+    raises: Option<RootChain>,
+}
+
+fn edited(
+    archive: &Arc<dyn LogArchive>,
+    edit: impl Fn(SettledRecord) -> Option<Result<SettledRecord, SnapshotError>> + Send + Sync + 'static,
+) -> Arc<dyn LogArchive> {
+    Arc::new(EditedArchive { archive: Arc::clone(archive), edit: Arc::new(edit), raises: None })
+}
+
+fn without(archive: &Arc<dyn LogArchive>, token: Token) -> Arc<dyn LogArchive> {
+    edited(archive, move |row| (row.record.token != token).then_some(Ok(row)))
+}
+
+/// As a clean-up of the first index would raise it.
+async fn raise(root: &RootChain) {
+    let raise = |root: Option<&RootState>| {
+        let root = root.cloned().unwrap_or_default();
+        let LogFloor { second, archive, extent, .. } = root.floor.clone().unwrap();
+        let second = LogCursor(second.second().next());
+        let extent = ArchiveExtent { version: extent.version + 1, end: extent.end.max(second), ..extent };
+        root.raise_floor(second, &archive, &extent)
+    };
+    root.chain().append(None, raise).await.unwrap();
+}
+
+#[async_trait]
+impl LogArchive for EditedArchive {
+    fn url(&self) -> String {
+        self.archive.url()
+    }
+
+    async fn remembered_version(&self, extent: &ArchiveExtent) -> Result<Option<ArchiveVersion>, SnapshotError> {
+        self.archive.remembered_version(extent).await
+    }
+
+    async fn latest(&self) -> Result<Option<ArchiveVersion>, SnapshotError> {
+        self.archive.latest().await
+    }
+
+    async fn version(&self, number: u64) -> Result<Option<ArchiveVersion>, SnapshotError> {
+        self.archive.version(number).await
+    }
+
+    async fn extend(
+        &self,
+        rows: SettledStream,
+        up_to: LogCursor,
+        generation: &Generation,
+    ) -> Result<ArchiveVersion, SnapshotError> {
+        self.archive.extend(rows, up_to, generation).await
+    }
+
+    fn rows(&self, version: &ArchiveVersion, seconds: Range<LogCursor>) -> SettledStream {
+        let edit = Arc::clone(&self.edit);
+        let edited = move |row: Result<SettledRecord, SnapshotError>| {
+            future::ready(match row {
+                Ok(row) => edit(row),
+                Err(error) => Some(Err(error)),
+            })
+        };
+        self.archive.rows(version, seconds).filter_map(edited).boxed()
+    }
+
+    async fn verify(&self, version: &ArchiveVersion) -> Result<ArchiveReport, SnapshotError> {
+        if let Some(root) = &self.raises {
+            raise(root).await;
+        }
+        self.archive.verify(version).await
+    }
+
+    fn leaks(&self, version: &ArchiveVersion) -> ArchiveObjects {
+        self.archive.leaks(version)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_whose_cleaner_is_lost_is_cleaned_up_again_once_its_floor_rests_on_another_archive() {
+    let (world, other) = begun_again().await;
+    let seen = floor(&other).await;
+    // Two indexes clean no log up.
+    let held = other.floor_mover(&world).await.run(&seen, FloorMoveRequest::default()).await.unwrap_err();
+    let second = |error: &FloorMoveError| {
+        matches!(error, FloorMoveError::Chain(CatalogError::Rejected(TransactionRejected::SecondCleaner { .. })))
+    };
+    assert!(second(&held) && held.to_string().contains("tidemark log unregister"), "{held}");
+    world.unregister().await;
+    let refused = clean(&other).await.unwrap_err();
+    assert!(matches!(refused, CleanupError::OtherArchive { .. }), "{refused}");
+    assert!(refused.to_string().contains("tidemark log floor"), "{refused}");
+
+    let rows = rows_below(&world, &seen).await;
+    let dry_run = FloorMoveRequest { dry_run: true, ..FloorMoveRequest::default() };
+    let records = other.root_records().await;
+    let shown = other.floor_mover(&world).await.run(&seen, dry_run).await.unwrap();
+    assert_eq!((other.root_records().await, floor(&other).await), (records, seen.clone()));
+    let moved = other.floor_mover(&world).await.run(&seen, FloorMoveRequest::default()).await.unwrap();
+    assert_eq!(moved, shown);
+    let FloorMoveReport { floor: now, was_there, compared, unread } = moved;
+    assert_eq!((now.second, now.archive), (seen.second, other.archive().await.url()));
+    assert_eq!((compared, was_there, unread), (rows.len() as u64, false, None));
+    assert_eq!((other.root_records().await, floor(&other).await), (records + 1, shown.floor.clone()));
+    // Once more there is nothing to do.
+    let again = other.floor_mover(&world).await.run(&shown.floor, FloorMoveRequest::default()).await.unwrap();
+    assert!(again.was_there && other.root_records().await == records + 1, "{again:?}");
+
+    let (before, archived) = (entries(&other), archived(&other).await);
+    let report = clean(&other).await.unwrap();
+    assert_eq!(entries(&other), before.difference(&archived).copied().collect());
+    assert_eq!(report.deletion.deleted, before.intersection(&archived).count() as u64);
+    assert!(report.deletion.deleted > 10 && report.floor > seen.second, "{report:?}");
+    // The index that is back is not the log's cleaner any more.
+    let root = other.root().await;
+    assert_eq!(root.cleaner.unwrap().index, other.url());
+}
+
+async fn is_refused(mover: &FloorMover, seen: &LogFloor, request: FloorMoveRequest) -> FloorMoveError {
+    let records = mover.root.head().await.unwrap().unwrap().number;
+    let refused = mover.run(seen, request).await.unwrap_err();
+    assert_eq!(mover.root.head().await.unwrap().unwrap().number, records, "{refused}");
+    assert!(!refused.is_unknown() && refused.to_string().split("; ").count() >= 3, "{refused}");
+    refused
+}
+
+/// Whatever is said of the archive that the floor rests on, what can be read of it has to be in the new one.
+#[tokio::test(start_paused = true)]
+async fn the_floor_moves_to_no_archive_that_lacks_what_the_present_one_holds() {
+    let (world, other) = lost().await;
+    let seen = floor(&other).await;
+    let mut mover = other.floor_mover(&world).await;
+    let whole = Arc::clone(&mover.archive);
+    let rows = rows_below(&world, &seen).await;
+    let (first, last) = (rows[0].record.token, rows[rows.len() - 1].record.token);
+    let lacks = |what: &'static str, edit: fn(&mut SettledRecord)| {
+        let edit = move |mut row: SettledRecord| {
+            if row.record.token == last && row.record.op == 0 {
+                edit(&mut row);
+            }
+            Some(Ok(row))
+        };
+        (edited(&whole, edit), last, what)
+    };
+    for (archive, token, lacked) in [
+        (without(&whole, first), first, "nothing"),
+        (without(&whole, last), last, "nothing"),
+        lacks("another outcome", |row| row.record.decision.outcome = Outcome::Expired),
+        lacks("other bytes", |row| row.record.body = EntryBody::of("other".into())),
+        lacks("not the bytes", |row| row.record.body = EntryBody::Digest(row.record.body.digest().unwrap())),
+    ] {
+        mover.archive = archive;
+        for request in [FloorMoveRequest::default(), LOST] {
+            let refused = is_refused(&mover, &seen, request).await;
+            let FloorMoveError::Lacks { token: found, op: 0, what, .. } = &refused else { panic!("{refused}") };
+            assert!(*found == token && what.contains(lacked), "{lacked}: {refused}");
+            assert_eq!(refused.to_cause().reason, Reason::OutcomesDiffer);
+        }
+    }
+    // More than it has to hold is no fault.
+    mover.archive = whole;
+    mover.known = Ok(without(mover.known.as_ref().unwrap(), last));
+    mover.run(&seen, FloorMoveRequest::default()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_floor_moves_to_no_archive_that_is_short_damaged_or_of_another_log() {
+    let (world, other) = lost().await;
+    let seen = floor(&other).await;
+    let id = seen.log.clone();
+    let mut mover = other.floor_mover(&world).await;
+    let whole = Arc::clone(&mover.archive);
+
+    let at = |folder: &str, log: &LogId| ModelArchive::open(&world.bucket.store(folder), log, Entropy::seeded(1));
+    let short = at("short", &id);
+    mover.archive = Arc::new(short.clone());
+    for end in [None, Some(LogCursor(seen.second.second().before(Duration::from_secs(1))))] {
+        if let Some(end) = end {
+            short.extend(stream::empty().boxed(), end, &Generation::first()).await.unwrap();
+        }
+        let refused = is_refused(&mover, &seen, LOST).await;
+        assert!(matches!(&refused, FloorMoveError::Short { end: found, .. } if *found == end), "{refused}");
+        assert_eq!(refused.to_cause().reason, Reason::BelowFloor);
+    }
+
+    // The folder of another log's archive, by the name of this log's.
+    let foreign = LogId("f".repeat(id.0.len()));
+    let end = LogCursor(seen.second.second().next());
+    at("third", &foreign).extend(stream::empty().boxed(), end, &Generation::first()).await.unwrap();
+    for key in world.bucket.keys().into_iter().filter(|key| key.starts_with("third/")) {
+        let body = world.bucket.remove(&key);
+        world.bucket.plant(&key.replace(&foreign.0, &id.0), body, world.ago(0));
+    }
+    mover.archive = Arc::new(at("third", &id));
+    let refused = is_refused(&mover, &seen, LOST).await;
+    assert_eq!(refused.to_cause().reason, Reason::OwnedByAnother, "{refused}");
+
+    // An index that is not on the log's register.
+    mover.archive = whole;
+    let registered = std::mem::replace(&mut mover.index, "test://bucket/another".to_owned());
+    let refused = is_refused(&mover, &seen, LOST).await;
+    assert!(
+        matches!(refused, FloorMoveError::Chain(CatalogError::Rejected(TransactionRejected::NotRegistered { .. }))),
+        "{refused}"
+    );
+    mover.index = registered;
+
+    let is_data = |key: &String| key.starts_with("other/archive/") && key.contains("/data/");
+    let file = world.bucket.keys().into_iter().rfind(is_data).unwrap();
+    let body = world.bucket.remove(&file);
+    for damaged in [None, Some("{}")] {
+        if let Some(damaged) = damaged {
+            world.bucket.plant(&file, damaged, world.ago(0));
+        }
+        let refused = is_refused(&mover, &seen, LOST).await;
+        assert!(matches!(&refused, FloorMoveError::Damaged { count: 1, .. }), "{refused}");
+        assert_eq!(refused.to_cause().reason, Reason::ArchiveDamaged);
+    }
+    world.bucket.plant(&file, body, world.ago(0));
+    mover.run(&seen, FloorMoveRequest::default()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_floor_that_is_raised_while_archives_are_compared_stays_where_it_is() {
+    let (world, other) = lost().await;
+    let seen = floor(&other).await;
+    let mut mover = other.floor_mover(&world).await;
+    let (archive, edit, raises) =
+        (Arc::clone(&mover.archive), Arc::new(|row| Some(Ok(row))) as RowEdit, Some(mover.root.clone()));
+    let whole = std::mem::replace(&mut mover.archive, Arc::new(EditedArchive { archive, edit, raises }));
+    let refused = mover.run(&seen, FloorMoveRequest::default()).await.unwrap_err();
+    let changed = |error: &FloorMoveError| {
+        matches!(error, FloorMoveError::Chain(CatalogError::Rejected(TransactionRejected::FloorChanged { .. })))
+    };
+    assert!(changed(&refused) && refused.to_cause().reason == Reason::Fenced, "{refused}");
+    let raised = floor(&other).await;
+    assert_eq!((&raised.archive, raised.second.second()), (&seen.archive, seen.second.second().next()));
+    // Nor does what was seen then count later.
+    mover.archive = whole;
+    assert!(changed(&is_refused(&mover, &seen, LOST).await));
+    assert_eq!(floor(&other).await, raised);
+}
+
+/// Nothing is there to compare with: whoever moves the floor says so. Nothing goes that the new archive has not.
+#[tokio::test(start_paused = true)]
+async fn where_the_archive_of_the_floor_is_lost_nothing_goes_that_the_new_one_lacks() {
+    let (world, other) = lost().await;
+    let seen = floor(&other).await;
+    let rows = rows_below(&world, &seen).await;
+    let one = &rows.iter().find(|row| row.record.body.bytes().is_some()).unwrap().record;
+    let (token, body) = (one.token, one.body.bytes().unwrap().to_vec());
+    world.lose_bucket();
+    let mut mover = other.floor_mover(&world).await;
+    mover.archive = without(&mover.archive, token);
+    let refused = is_refused(&mover, &seen, FloorMoveRequest::default()).await;
+    assert!(matches!(refused, FloorMoveError::Unread { .. }) && refused.to_string().contains("--lost"), "{refused}");
+    assert_eq!(refused.to_cause().reason, Reason::ArchiveDamaged);
+    let moved = mover.run(&seen, LOST).await.unwrap();
+    assert_eq!((moved.compared, moved.floor.second, moved.unread.is_some()), (0, seen.second, true), "{moved:?}");
+
+    // The entry comes back from the bucket's versions.
+    let mut executor = other.cleanup_executor().await;
+    let whole = std::mem::replace(&mut executor.archive, Arc::clone(&mover.archive));
+    world.bucket.plant(&format!("log/{token}"), body, token.second());
+    let report = executor.run(&request()).await.unwrap();
+    assert!(report.deletion.deleted > 10, "{report:?}");
+    assert!(
+        report
+            .deletion
+            .named
+            .iter()
+            .any(|held| held.key == token.to_string() && held.reason == HoldReason::NotArchived)
+    );
+    assert!(entries(&other).contains(&token), "no archive has it");
+    executor.archive = whole;
+    assert_eq!(executor.run(&request()).await.unwrap().deletion.deleted, 1);
+    assert!(!entries(&other).contains(&token));
+}
+
+/// A part of it can be read, or the store fails.
+#[tokio::test(start_paused = true)]
+async fn what_can_be_read_of_a_lost_archive_is_compared() {
+    let (world, other) = lost().await;
+    let seen = floor(&other).await;
+    let rows = rows_below(&world, &seen).await;
+    let mut mover = other.floor_mover(&world).await;
+    let (whole, known) = (Arc::clone(&mover.archive), mover.known.as_ref().map(Arc::clone).unwrap());
+    let end = rows[rows.len() / 2].record.token;
+    let damaged = edited(&known, move |row| {
+        let (key, why) = ("data/x.parquet".to_owned(), "it is gone".to_owned());
+        let is_damaged = row.record.token >= end;
+        Some(if is_damaged { Err(SnapshotError::ArchiveDamaged { key, why }) } else { Ok(row) })
+    });
+    mover.known = Ok(Arc::clone(&damaged));
+    let refused = is_refused(&mover, &seen, FloorMoveRequest::default()).await;
+    let FloorMoveError::Unread { why, .. } = &refused else { panic!("{refused}") };
+    assert!(why.contains("data/x.parquet") && !why.contains("; "), "{refused}");
+    // What the readable part holds, the new one has to.
+    mover.archive = without(&whole, rows[0].record.token);
+    assert!(matches!(is_refused(&mover, &seen, LOST).await, FloorMoveError::Lacks { .. }));
+    mover.archive = Arc::clone(&whole);
+    let shown = mover.run(&seen, FloorMoveRequest { dry_run: true, ..LOST }).await.unwrap();
+    assert_eq!(shown.compared, rows.iter().filter(|row| row.record.token < end).count() as u64);
+    assert!(shown.unread.is_some_and(|why| why.contains("data/x.parquet")));
+    assert_eq!(floor(&other).await, seen, "it was only shown");
+
+    // An error of the new archive is none of the old one.
+    mover.archive = edited(&whole, |_| {
+        Some(Err(SnapshotError::ArchiveDamaged { key: "data/y.parquet".to_owned(), why: "it is gone".to_owned() }))
+    });
+    let refused = is_refused(&mover, &seen, LOST).await;
+    assert!(matches!(refused, FloorMoveError::Archive(_)), "{refused}");
+    // One that cannot even be opened.
+    mover.archive = whole;
+    let unopened = || SnapshotError::NoIndex { url: "s3://gone".to_owned() };
+    mover.known = Err(unopened());
+    assert!(matches!(
+        is_refused(&mover, &seen, FloorMoveRequest::default()).await,
+        FloorMoveError::Unread { cause, .. } if cause == unopened().to_cause()
+    ));
+    mover.run(&seen, LOST).await.unwrap();
+}
+
+/// A process that ends at any of its requests has moved the floor or left it, and the next one ends with it moved.
+#[tokio::test(start_paused = true)]
+async fn a_move_that_dies_at_any_request_is_made_by_the_next_one() {
+    let (world, other) = lost().await;
+    let seen = floor(&other).await;
+    let mut ended = 0;
+    for request in 0.. {
+        world.bucket.die_at(Some(world.bucket.requests() + request));
+        let run = async { other.floor_mover(&world).await.run(&seen, FloorMoveRequest::default()).await };
+        let moved = timeout(MINUTE, Box::pin(run)).await;
+        world.bucket.die_at(None);
+        let now = floor(&other).await;
+        if let Ok(moved) = moved {
+            assert_eq!(moved.unwrap().floor, now);
+            break;
+        }
+        assert_eq!(now, seen, "request {request}: it had not come to the root");
+        ended += 1;
+    }
+    assert!(ended > 10, "{ended} requests only");
+    assert!(clean(&other).await.unwrap().deletion.deleted > 10);
+}
