@@ -8,7 +8,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tidemark_catalog::{
-    AcquireError, CatalogError, FIRST_SEQ, IndexOwner, LogCursor, Manifest, PublishError, TransactionRejected,
+    AcquireError, CatalogError, IndexOwner, LogCursor, Manifest, PublishError, TransactionRejected,
 };
 use tidemark_store::StoreSecond;
 use tokio::time::sleep;
@@ -17,8 +17,8 @@ use tracing::{info, warn};
 use crate::{
     error::IngestError,
     generation_task::{GenerationTask, SwitchReport},
-    promote::{LostOutcomePolicy, promote},
-    restore::{RestoreRequest, restore, restore_from, restore_name, sources_in},
+    promote::{LostOutcomePolicy, promote, promote_again},
+    restore::{RestoreRequest, holds_nothing, restore_empty, restore_name, sources_in},
     restore_origin::RestoreOrigin,
     restore_source::{RestoreSources, RestoreTarget},
     snapshot::LogArchive,
@@ -68,7 +68,17 @@ pub async fn promote_from(
     origin: Option<&RestoreOrigin>,
     policy: LostOutcomePolicy,
 ) -> Result<SwitchReport, IngestError> {
-    let Some(origin) = origin else { return promote(task, archive, policy).await };
+    let archive = furthest_archive(task, archive, origin).await?;
+    promote(task, archive, policy).await
+}
+
+/// The archive that a promotion takes from: that of `origin` where it reaches further than the index's own.
+async fn furthest_archive<'a>(
+    task: &GenerationTask,
+    archive: &'a dyn LogArchive,
+    origin: Option<&'a RestoreOrigin>,
+) -> Result<&'a dyn LogArchive, IngestError> {
+    let Some(origin) = origin else { return Ok(archive) };
     let own = match archive_end(archive).await {
         Err(failure) if failure.is_damage() => LogCursor::default(),
         end => end?,
@@ -76,15 +86,15 @@ pub async fn promote_from(
     let (_, latest) = task.switch("promote").await?.open_chain().await?;
     let until = latest.and_then(|latest| latest.state.until);
     match archive_end(&*origin.place.archive).await {
-        Ok(end) if own < end => return promote(task, &*origin.place.archive, policy).await,
-        Ok(_) => {}
+        Ok(end) if own < end => Ok(&*origin.place.archive),
+        Ok(_) => Ok(archive),
         // The index was promoted before, with what was there then, and has archived it since.
         Err(failure) if until.is_none_or(|until| own > LogCursor(until.next())) => {
             warn!(error = %failure, from = origin.url(), "the other place cannot be read; promoting the index without it");
+            Ok(archive)
         }
-        Err(failure) => return Err(failure),
+        Err(failure) => Err(failure),
     }
-    promote(task, archive, policy).await
 }
 
 async fn archive_end(archive: &dyn LogArchive) -> Result<LogCursor, IngestError> {
@@ -94,12 +104,12 @@ async fn archive_end(archive: &dyn LogArchive) -> Result<LogCursor, IngestError>
 impl ColdStart {
     /// Whether something is to be done before the log is indexed.
     pub async fn is_due(&self) -> Result<bool, IngestError> {
-        Ok(self.next_step().await?.is_some())
+        Ok(self.next_step(None).await?.is_some())
     }
 
     /// Up to where the log is recorded in what the index is to be begun with; nothing of an index that is there.
     pub async fn reach(&self) -> Result<LogCursor, IngestError> {
-        Ok(match self.next_step().await? {
+        Ok(match self.next_step(None).await? {
             Some(ColdStep::Restore(_, end)) => end,
             _ => LogCursor::default(),
         })
@@ -114,22 +124,25 @@ impl ColdStart {
     ///
     /// [`TransactionRejected::BelowFloor`] if nothing reaches to the log's floor.
     pub async fn run(&self) -> Result<(), IngestError> {
-        let mut has_restored = false;
-        while let Some(step) = self.next_step().await? {
+        let (mut has_restored, mut damage) = (false, None);
+        while let Some(step) = self.next_step(damage.take()).await? {
             let done = match step {
                 // Another process has begun it again, or what was restored is gone.
                 ColdStep::Restore(..) if std::mem::take(&mut has_restored) => {
                     sleep(POLL_INTERVAL).await;
                     continue;
                 }
-                ColdStep::Restore(source, _) => {
-                    has_restored = true;
-                    self.restore(&source).await
-                }
-                ColdStep::Promote => {
-                    let origin = self.origin.as_ref();
-                    Box::pin(promote_from(&self.task, &*self.archive, origin, LostOutcomePolicy::Refuse)).await
-                }
+                ColdStep::Restore(source, _) => match (self.restore(&source).await, source) {
+                    (Err(failure), ColdSource::Own) if failure.is_damage() => {
+                        damage = Some(failure);
+                        continue;
+                    }
+                    (done, _) => {
+                        has_restored = true;
+                        done
+                    }
+                },
+                ColdStep::Promote => self.promote(has_restored).await,
                 ColdStep::Wait => {
                     sleep(POLL_INTERVAL).await;
                     continue;
@@ -145,11 +158,10 @@ impl ColdStart {
 
     async fn restore(&self, source: &ColdSource<'_>) -> Result<SwitchReport, IngestError> {
         let owner = self.owner.clone();
-        match source {
+        let (origin, request) = match source {
             ColdSource::Own => {
                 info!("the index holds nothing; beginning it with what is recorded of the log below it");
-                let request = RestoreRequest { target: RestoreTarget::Latest, owner, reaches_floor: true };
-                Box::pin(restore(&self.task, &*self.archive, &request)).await
+                (None, RestoreRequest { target: RestoreTarget::Latest, owner, reaches_floor: true })
             }
             ColdSource::Origin(origin) => {
                 info!(
@@ -157,10 +169,19 @@ impl ColdStart {
                     "the index holds nothing; beginning it with what is recorded of the log there"
                 );
                 let (target, reaches_floor) = (self.target(), self.time.is_none());
-                let request = RestoreRequest { target, owner, reaches_floor };
-                Box::pin(restore_from(&self.task, origin, &request)).await
+                (Some(*origin), RestoreRequest { target, owner, reaches_floor })
             }
+        };
+        Box::pin(restore_empty(&self.task, &*self.archive, origin, &request)).await
+    }
+
+    /// Promotes what was restored. Unless this process restored it, an attempt before this one may have been refused.
+    async fn promote(&self, has_restored: bool) -> Result<SwitchReport, IngestError> {
+        let archive = furthest_archive(&self.task, &*self.archive, self.origin.as_ref()).await?;
+        if has_restored {
+            return Box::pin(promote(&self.task, archive, LostOutcomePolicy::Refuse)).await;
         }
+        Box::pin(promote_again(&self.task, archive, LostOutcomePolicy::Refuse)).await
     }
 
     /// What another place is restored to. What is below the index itself is newer than any time that was named once.
@@ -168,14 +189,15 @@ impl ColdStart {
         self.time.map_or(RestoreTarget::Latest, RestoreTarget::Time)
     }
 
-    async fn next_step(&self) -> Result<Option<ColdStep<'_>>, IngestError> {
+    /// What is to be done next. `damage` is what was found of what is below the index, if that was tried.
+    async fn next_step(&self, damage: Option<IngestError>) -> Result<Option<ColdStep<'_>>, IngestError> {
         if self.task.root.id().await?.is_none() {
             return Ok(None);
         }
         let own = self.task.switch(&restore_name(&RestoreTarget::Latest, None)).await?;
         let (open, latest) = own.open_chain().await?;
         let Some(latest) = latest.map(|latest| latest.state).filter(|latest| !holds_nothing(latest)) else {
-            return self.source().await.map(|found| found.map(|(source, end)| ColdStep::Restore(source, end)));
+            return self.source(damage).await.map(|found| found.map(|(source, end)| ColdStep::Restore(source, end)));
         };
         if latest.until.is_none() || !self.has_restored(&latest).await? {
             return Ok(None);
@@ -201,30 +223,37 @@ impl ColdStart {
         Ok(false)
     }
 
-    /// What the index is begun with, and up to where that reaches: what is below it, where that reaches far enough, else the origin. `None`
-    /// if nothing is recorded anywhere, and all of the log is there.
-    async fn source(&self) -> Result<Option<(ColdSource<'_>, LogCursor)>, IngestError> {
+    /// What the index is begun with, and up to where that reaches: what is below it, where that reaches far enough and no `damage` was
+    /// found there, else the origin. `None` if nothing is recorded anywhere, or that is damaged, and all of the log is there.
+    async fn source(&self, damage: Option<IngestError>) -> Result<Option<(ColdSource<'_>, LogCursor)>, IngestError> {
         let root = self.task.root.state().await?;
-        let is_enough = |end| root.check_floor(end).map_err(|below| IngestError::from(CatalogError::from(below)));
-        let own = match self.own_sources().await {
-            Ok(sources) => is_enough(sources.end()).map(|()| sources.end()),
-            Err(failure) => Err(failure),
+        let own = match damage {
+            Some(damage) => Err(damage),
+            None => self.own_sources().await.and_then(|own| Ok(own.above_floor(&root)?.end())),
         };
+        let is_whole_log = root.check_floor(LogCursor::default()).map_err(CatalogError::from);
         let failure = match (own, &self.origin) {
             (Ok(end), _) => return Ok(Some((ColdSource::Own, end))),
             (Err(failure), None) => failure,
             (Err(failure), Some(origin)) if is_lasting(&failure) => {
-                let end = sources_in(&self.task, origin, &self.target()).await?.end();
+                let mut sources = sources_in(&self.task, origin, &self.target()).await?;
                 if self.time.is_none() {
-                    is_enough(end)?;
+                    sources = sources.above_floor(&root)?;
                 }
-                return Ok(Some((ColdSource::Origin(origin), end)));
+                return Ok(Some((ColdSource::Origin(origin), sources.end())));
             }
             // What may pass is not gone around.
             (Err(failure), Some(_)) => return Err(failure),
         };
         match failure {
-            IngestError::NothingRecorded { .. } => is_enough(LogCursor::default()).map(|()| None),
+            IngestError::NothingRecorded { .. } => Ok(is_whole_log.map(|()| None)?),
+            damage if damage.is_damage() && is_whole_log.is_ok() => {
+                warn!(
+                    error = %damage,
+                    "what is recorded of the log below the index is damaged; indexing the log from its first entry, all of which is there"
+                );
+                Ok(None)
+            }
             failure => Err(failure),
         }
     }
@@ -234,11 +263,6 @@ impl ColdStart {
         let own = self.task.switch(&restore_name(&target, None)).await?;
         RestoreSources::find((own.index_url(), own.pins()), &*self.archive, None, &target).await
     }
-}
-
-/// Whether nothing was written to the index yet: one that was indexed for a moment has come on in the log, also where that is empty.
-fn holds_nothing(latest: &Manifest) -> bool {
-    latest.next_seq == FIRST_SEQ && latest.cursor == LogCursor::default() && latest.until.is_none()
 }
 
 /// Whether what is below the index is nothing, too little, or damaged.

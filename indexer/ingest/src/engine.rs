@@ -9,7 +9,7 @@ use roaring::RoaringTreemap;
 use tempfile::TempPath;
 use tidemark_catalog::{BodyDigest, Manifest, RecordCounts, SegmentMeta, SetDigest, SetElement, SidecarMeta};
 use tidemark_crds::Reason;
-use tidemark_store::{StoreError, StoreSecond};
+use tidemark_store::{Store, StoreError, StoreSecond};
 use tidemark_wal::{Evidence, Outcome, Token};
 
 use crate::{
@@ -69,6 +69,9 @@ pub trait IndexEngine: Send + Sync + 'static {
         let _ = (segment, file);
     }
 }
+
+/// Opens an engine on a store.
+pub type EngineOpener = Box<dyn Fn(Store) -> Result<Arc<dyn IndexEngine>, EngineError> + Send + Sync>;
 
 /// A segment that is being filled.
 #[async_trait]

@@ -89,6 +89,7 @@ mod whole_seconds;
 
 pub use cause::{FailureCause, ToCause};
 pub use cold_start::{ColdStart, promote_from};
+pub use engine::EngineOpener;
 pub use error::IngestError;
 pub use generation_task::{CopyProgress, DecideAgainReport, GenerationTask, SwitchReport};
 pub use ingest::LogIngester;
@@ -100,7 +101,7 @@ pub use record::{LatestCommit, OperationRecord, WriterKey, whole_payload};
 pub use record_bytes::{EntryBody, ObjectBytes};
 pub use reindex::reindex;
 pub use restore::{RestoreRequest, restore, restore_from};
-pub use restore_drill::{DrillError, DrillReport, EngineOpener, RestoreDrill};
+pub use restore_drill::{DrillError, DrillReport, RestoreDrill};
 pub use restore_origin::RestoreOrigin;
 pub use restore_source::RestoreTarget;
 pub use root_floor::RootFloor;

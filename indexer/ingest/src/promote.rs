@@ -60,6 +60,25 @@ pub async fn promote(
     archive: &dyn LogArchive,
     policy: LostOutcomePolicy,
 ) -> Result<SwitchReport, IngestError> {
+    promote_with(task, archive, policy, false).await
+}
+
+/// As [`promote`], after an attempt that may have been refused: all that is to be added is read first, so that one that is refused again
+/// takes no role and uploads nothing.
+pub(crate) async fn promote_again(
+    task: &GenerationTask,
+    archive: &dyn LogArchive,
+    policy: LostOutcomePolicy,
+) -> Result<SwitchReport, IngestError> {
+    promote_with(task, archive, policy, true).await
+}
+
+async fn promote_with(
+    task: &GenerationTask,
+    archive: &dyn LogArchive,
+    policy: LostOutcomePolicy,
+    is_again: bool,
+) -> Result<SwitchReport, IngestError> {
     let switch = task.switch("promote").await?;
     let (open, latest) = switch.open_generation().await?;
     let is_done = latest.state.until.is_none() && task.name.is_some() && latest.state.promoted_by == task.name;
@@ -73,9 +92,12 @@ pub async fn promote(
         return task.report(&switch).await;
     }
     let companions = task.accompany();
-    let (plan, damages) = find_sources(&switch, open.generation(), archive, policy).await?;
-    let mut role = switch.seize(&open, log_wait).await.map_err(IngestError::from)?;
+    let (mut plan, mut damages) = find_sources(&switch, open.generation(), archive, policy).await?;
     let run = PromotionRun { task, archive, companions: &companions, policy };
+    if is_again {
+        (plan, damages) = Box::pin(run.rehearse(&latest.state, plan, damages)).await?;
+    }
+    let mut role = switch.seize(&open, log_wait).await.map_err(IngestError::from)?;
     let promoted = Box::pin(run.publish_recorded(&mut role, plan, damages)).await;
     // After a failure, too: the next process need not wait until this one is silent.
     let released = role.release().await;
@@ -135,6 +157,19 @@ struct PromotionRun<'a> {
 }
 
 impl PromotionRun<'_> {
+    /// Reads what would be added to the generation of `manifest`, and writes nothing. Gives the sources without what is damaged, and the
+    /// damages.
+    async fn rehearse(
+        &self,
+        manifest: &Manifest,
+        mut plan: PromotionPlan,
+        damages: Vec<IngestError>,
+    ) -> Result<(PromotionPlan, Vec<IngestError>), IngestError> {
+        let mut promoted = self.begin(None, manifest, damages).await?;
+        self.add_recorded(&mut promoted, &mut plan).await?;
+        Ok((plan, promoted.damages))
+    }
+
     /// Adds what the sources of `plan` have recorded to the generation of `role`. Gives which seconds are decided again. `damages` are those
     /// of sources that are not in the plan.
     async fn publish_recorded(
@@ -144,17 +179,9 @@ impl PromotionRun<'_> {
         damages: Vec<IngestError>,
     ) -> Result<Option<DecideAgainReport>, IngestError> {
         let manifest = role.manifest().state.clone();
-        let mut promoted = self.begin(role, &manifest, damages).await?;
-        promoted.add_all(&mut plan).await?;
-        if promoted.reach.cursor < plan.end() && self.policy == LostOutcomePolicy::DecideAgain {
-            plan.takes_outdated = true;
-            promoted.add_all(&mut plan).await?;
-        }
-        let decided_again = self.lost_outcomes(&promoted, plan.end())?;
-        // What lies below the floor may be gone from the log: nothing is decided by a hole.
-        let reach = promoted.reach.cursor;
-        self.task.root.state().await?.check_floor(reach).map_err(CatalogError::from)?;
-        let copied = promoted.into_copied();
+        let mut promoted = self.begin(Some(role), &manifest, damages).await?;
+        let decided_again = self.add_recorded(&mut promoted, &mut plan).await?;
+        let Some(copied) = promoted.into_copied() else { return Ok(decided_again) };
         let generation = &manifest.generation;
         info!(%generation, operations = copied.records, cursor = %copied.cursor, "promoting the index");
         if let Some(DecideAgainReport { first, last, why }) = &decided_again {
@@ -164,18 +191,41 @@ impl PromotionRun<'_> {
         Ok(decided_again)
     }
 
+    /// Adds all that `plan` offers to `promoted`. Gives which seconds are decided again; refused if they may not be.
+    async fn add_recorded(
+        &self,
+        promoted: &mut PromotedOperations<'_>,
+        plan: &mut PromotionPlan,
+    ) -> Result<Option<DecideAgainReport>, IngestError> {
+        promoted.add_all(plan).await?;
+        if promoted.reach.cursor < plan.end() && self.policy == LostOutcomePolicy::DecideAgain {
+            plan.takes_outdated = true;
+            promoted.add_all(plan).await?;
+        }
+        let decided_again = self.lost_outcomes(promoted, plan.end())?;
+        // What lies below the floor may be gone from the log: nothing is decided by a hole.
+        let reach = promoted.reach.cursor;
+        self.task.root.state().await?.check_floor(reach).map_err(CatalogError::from)?;
+        Ok(decided_again)
+    }
+
+    /// Without a `role` what is added is only read.
     async fn begin(
         &self,
-        role: &WriterLease,
+        role: Option<&WriterLease>,
         manifest: &Manifest,
         damages: Vec<IngestError>,
     ) -> Result<PromotedOperations<'_>, IngestError> {
-        let (task, uploader) = (self.task, self.task.uploader(role, self.companions));
+        let task = self.task;
+        let copier = match role.map(|role| task.uploader(role, self.companions)) {
+            Some(uploader) => Some(StandingCopier::new(&task.engine, uploader, &task.options, manifest).await?),
+            None => None,
+        };
         Ok(PromotedOperations {
             run: self,
             restored: task.engine.open(manifest).await?,
             until: restored_to(manifest)?,
-            copier: StandingCopier::new(&task.engine, uploader, &task.options, manifest).await?,
+            copier,
             reach: PromotedReach { cursor: manifest.cursor, horizon: manifest.horizon, audited: manifest.audited },
             outdated_from: None,
             damages,
@@ -221,7 +271,8 @@ struct PromotedOperations<'a> {
     restored: Arc<dyn IndexLookup>,
     /// The second that it was restored to: of that it may have a part.
     until: StoreSecond,
-    copier: StandingCopier,
+    /// Left out where they are only read.
+    copier: Option<StandingCopier>,
     reach: PromotedReach,
     /// From here on outcomes were taken that may have been corrected since.
     outdated_from: Option<LogCursor>,
@@ -233,12 +284,14 @@ impl PromotedOperations<'_> {
     /// Adds all that `plan` offers in one piece, and leaves out there what is found damaged.
     async fn add_all(&mut self, plan: &mut PromotionPlan) -> Result<(), IngestError> {
         while let Some(span) = plan.next_span(self.reach.cursor) {
-            let checkpoint = self.copier.checkpoint();
+            let checkpoint = self.copier.as_ref().map(StandingCopier::checkpoint);
             match Box::pin(self.add_span(plan, &span)).await {
                 Ok(()) => self.extend_to(&span),
                 Err(failure) if leave_out(plan, &span, &failure) => {
                     warn!(error = %failure, "what was recorded is damaged; taking from elsewhere what that lacks");
-                    self.copier.go_back(checkpoint).await?;
+                    if let Some((copier, checkpoint)) = self.copier.as_mut().zip(checkpoint) {
+                        copier.go_back(checkpoint).await?;
+                    }
                     self.damages.push(failure);
                 }
                 Err(failure) => return Err(failure),
@@ -277,11 +330,15 @@ impl PromotedOperations<'_> {
                 }
             }
         }
-        Ok(self.copier.flush().await?)
+        if let Some(copier) = &mut self.copier {
+            copier.flush().await?;
+        }
+        Ok(())
     }
 
     /// Adds those that the restored index does not have.
     async fn add(&mut self, mut operations: Vec<OperationRecord>) -> Result<(), EngineError> {
+        let Some(copier) = &mut self.copier else { return Ok(()) };
         let tokens = operations.iter().map(|operation| operation.token);
         let tokens: Vec<_> = tokens.filter(|token| token.second() <= self.until).collect();
         if !tokens.is_empty() {
@@ -290,9 +347,9 @@ impl PromotedOperations<'_> {
             let known: BTreeSet<_> = known.map(|(token, _)| token).collect();
             operations.retain(|operation| !known.contains(&operation.token));
         }
-        self.copier.add(operations).await?;
-        if self.copier.is_full() {
-            self.copier.flush().await?;
+        copier.add(operations).await?;
+        if copier.is_full() {
+            copier.flush().await?;
         }
         Ok(())
     }
@@ -306,9 +363,10 @@ impl PromotedOperations<'_> {
         self.reach = self.reach.extended_to(span);
     }
 
-    fn into_copied(mut self) -> CopyRequest {
+    /// What is to be published; `None` where it was only read.
+    fn into_copied(self) -> Option<CopyRequest> {
         let PromotedReach { cursor, horizon, audited } = self.reach;
-        CopyRequest { cursor, horizon, audited, until: None, ..self.copier.take() }
+        self.copier.map(|mut copier| CopyRequest { cursor, horizon, audited, until: None, ..copier.take() })
     }
 }
 

@@ -45,7 +45,7 @@ pub async fn restore(
     archive: &dyn LogArchive,
     request: &RestoreRequest,
 ) -> Result<SwitchReport, IngestError> {
-    restore_with(task, archive, None, request).await
+    restore_with(task, (archive, None), request, RestoreScope::Any).await
 }
 
 /// As [`restore`], with the operations of another place, which is only read: of verified snapshots there, or of its archive. Refused too if
@@ -59,7 +59,39 @@ pub async fn restore_from(
     origin: &RestoreOrigin,
     request: &RestoreRequest,
 ) -> Result<SwitchReport, IngestError> {
-    restore_with(task, &*origin.place.archive, Some(origin), request).await
+    restore_with(task, (&*origin.place.archive, Some(origin)), request, RestoreScope::Any).await
+}
+
+/// As [`restore`], or as [`restore_from`] of an `origin`, of an index that holds nothing: one that was begun meanwhile is left as it is.
+pub(crate) async fn restore_empty(
+    task: &GenerationTask,
+    archive: &dyn LogArchive,
+    origin: Option<&RestoreOrigin>,
+    request: &RestoreRequest,
+) -> Result<SwitchReport, IngestError> {
+    let archive = origin.map_or(archive, |origin| &*origin.place.archive);
+    restore_with(task, (archive, origin), request, RestoreScope::Empty).await
+}
+
+/// Which indexes a restore is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RestoreScope {
+    Any,
+    /// Those that hold nothing.
+    Empty,
+}
+
+impl RestoreScope {
+    /// Whether one of which `open` is the latest manifest is left as it is.
+    fn leaves(self, open: &Manifest) -> bool {
+        self == Self::Empty && !holds_nothing(open)
+    }
+}
+
+/// Whether nothing was written to the index of the manifest `latest` yet: one that was indexed for a moment has come on in the log, also
+/// where that is empty.
+pub(crate) fn holds_nothing(latest: &Manifest) -> bool {
+    latest.next_seq == FIRST_SEQ && latest.cursor == LogCursor::default() && latest.until.is_none()
 }
 
 /// What a restore to `target` is called, by which its processes know each other's work.
@@ -72,9 +104,9 @@ pub(crate) fn restore_name(target: &RestoreTarget, origin: Option<&RestoreOrigin
 
 async fn restore_with(
     task: &GenerationTask,
-    archive: &dyn LogArchive,
-    origin: Option<&RestoreOrigin>,
+    (archive, origin): (&dyn LogArchive, Option<&RestoreOrigin>),
     request: &RestoreRequest,
+    scope: RestoreScope,
 ) -> Result<SwitchReport, IngestError> {
     let RestoreRequest { target, owner, reaches_floor } = request;
     let switch = task.switch(&restore_name(target, origin)).await?;
@@ -86,6 +118,10 @@ async fn restore_with(
     {
         switch.repair(open.generation()).await?;
         info!(generation = %open.generation(), "this task has restored the index before");
+        return task.report(&switch).await;
+    }
+    if latest.as_ref().is_some_and(|latest| scope.leaves(latest)) {
+        info!(generation = %open.generation(), "the index was begun meanwhile; it is left as it is");
         return task.report(&switch).await;
     }
     let sources = match origin {
@@ -105,17 +141,23 @@ async fn restore_with(
         archive,
         origin,
         reaches_floor: *reaches_floor,
+        scope,
         switch,
         open,
         companions: &companions,
         role: None,
     };
-    let restored = Box::pin(run.until_switched(sources)).await;
-    if restored.is_err() {
+    let is_switched = Box::pin(run.until_switched(sources)).await;
+    if !matches!(is_switched, Ok(true)) {
         run.release().await;
     }
-    restored?;
-    info!("the index has switched to the restored generation, which takes no publications before `tidemark promote`");
+    if is_switched? {
+        info!(
+            "the index has switched to the restored generation, which takes no publications before `tidemark promote`"
+        );
+    } else {
+        info!(generation = %open.generation(), "the index was begun meanwhile; what was restored is given up");
+    }
     task.report(switch).await
 }
 
@@ -165,6 +207,8 @@ enum AttemptEnd {
     /// Operations up to the target were corrected meanwhile, and what was made is given up. The role of the open generation is held
     /// now, so that it does not happen again.
     Corrected,
+    /// The index was begun meanwhile, and what was made is given up.
+    Begun,
     /// A process before this one began it with something else, and what was made is given up.
     OtherSource,
     /// What it was made from is damaged, and what was made is given up.
@@ -226,6 +270,7 @@ struct RestoreRun<'a> {
     /// Where the operations come from, if it is not the index.
     origin: Option<&'a RestoreOrigin>,
     reaches_floor: bool,
+    scope: RestoreScope,
     switch: &'a GenerationSwitch,
     open: &'a IndexChain,
     companions: &'a TaskCompanions,
@@ -234,17 +279,17 @@ struct RestoreRun<'a> {
 }
 
 impl RestoreRun<'_> {
-    async fn until_switched(&mut self, mut sources: RestoreSources) -> Result<(), IngestError> {
+    /// Gives whether the index has switched; it was begun meanwhile if not.
+    async fn until_switched(&mut self, mut sources: RestoreSources) -> Result<bool, IngestError> {
+        if self.reaches_floor {
+            let root = self.task.root.state().await?;
+            sources = sources.above_floor(&root).map_err(|below| self.lost(below.into()))?;
+        }
         loop {
-            let chosen = sources.choose()?;
-            let place = chosen.place.clone();
-            if self.reaches_floor {
-                let root = self.task.root.state().await?;
-                let below = root.check_floor(chosen.end()).map_err(CatalogError::from);
-                below.map_err(|below| self.lost(below.into()))?;
-            }
+            let place = sources.choose()?.place.clone();
             match Box::pin(self.attempt(&place, &sources)).await? {
-                AttemptEnd::Switched => return Ok(()),
+                AttemptEnd::Switched => return Ok(true),
+                AttemptEnd::Begun => return Ok(false),
                 AttemptEnd::Corrected => {
                     info!("outcomes were corrected meanwhile; restoring once more, while the writer waits");
                 }
@@ -357,7 +402,10 @@ impl RestoreRun<'_> {
     ) -> Result<Option<CopyRequest>, IngestError> {
         let (mut operations, total) = match source {
             OperationSource::Manifest(held) => {
-                let engine = self.origin.map_or(&self.task.engine, |origin| &origin.engine);
+                let engine = match self.origin {
+                    Some(origin) => origin.engine()?,
+                    None => &self.task.engine,
+                };
                 let standing = StandingOperations::open(engine, held, &bound.seconds()).await?;
                 (OperationReader::Standing(Box::new(standing)), held.next_seq - FIRST_SEQ)
             }
@@ -430,6 +478,10 @@ impl RestoreRun<'_> {
 
     async fn switch_to(&mut self, made: WriterLease, bound: RestoreBound) -> Result<AttemptEnd, IngestError> {
         let role = self.take_role().await?;
+        if self.scope.leaves(&role.manifest().state) {
+            self.role = Some(role);
+            return self.discard(made).await.map(|()| AttemptEnd::Begun);
+        }
         Box::pin(self.switch.close(role, made, EndReason::Restore { to: bound.second })).await?;
         Ok(AttemptEnd::Switched)
     }

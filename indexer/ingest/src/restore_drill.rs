@@ -16,7 +16,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     cause::{FailureCause, ToCause},
-    engine::{EngineError, IndexEngine, RecordStats},
+    engine::{EngineError, EngineOpener, IndexEngine, RecordStats},
     generation_task::CopyProgress,
     options::IngestOptions,
     restore_source::last_second,
@@ -33,9 +33,6 @@ const DRILL_FOLDER: &str = "drill";
 const HEARTBEAT_KEY: &str = "heartbeat";
 /// How often. A drill that has written nothing for [`GARBAGE_GRACE`] has ended, or was suspended for that long.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_hours(1);
-
-/// Opens an engine on a store.
-pub type EngineOpener = Box<dyn Fn(Store) -> Result<Arc<dyn IndexEngine>, EngineError> + Send + Sync>;
 
 /// Restores snapshots of one index for a trial.
 pub struct RestoreDrill {

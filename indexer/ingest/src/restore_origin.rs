@@ -1,11 +1,15 @@
 //! Another place than the index that it is restored from: a copy of its snapshots in a second store, or another index of the same log.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use futures::TryStreamExt as _;
 use tidemark_catalog::{CatalogError, LogId, Manifest, RootChain};
 
-use crate::{engine::IndexEngine, error::IngestError, snapshot::SnapshotPlace};
+use crate::{
+    engine::{EngineError, EngineOpener, IndexEngine},
+    error::IngestError,
+    snapshot::SnapshotPlace,
+};
 
 /// The folders that bear the id of the log that they are of.
 const FOLDERS: [&str; 2] = ["snapshots", "archive"];
@@ -15,11 +19,26 @@ const FOLDERS: [&str; 2] = ["snapshots", "archive"];
 pub struct RestoreOrigin {
     /// The store with the log's pins and its archive.
     pub place: SnapshotPlace,
-    /// What reads segments in that store.
-    pub engine: Arc<dyn IndexEngine>,
+    open_engine: EngineOpener,
+    /// What reads segments in that store, once any is read.
+    engine: OnceLock<Arc<dyn IndexEngine>>,
 }
 
 impl RestoreOrigin {
+    /// The place. What `open_engine` opens in its store reads segments there; nothing is opened before it is restored from.
+    pub fn new(place: SnapshotPlace, open_engine: EngineOpener) -> Self {
+        Self { place, open_engine, engine: OnceLock::new() }
+    }
+
+    /// What reads segments there.
+    pub(crate) fn engine(&self) -> Result<&Arc<dyn IndexEngine>, EngineError> {
+        if let Some(engine) = self.engine.get() {
+            return Ok(engine);
+        }
+        let opened = (self.open_engine)(self.place.index.clone())?;
+        Ok(self.engine.get_or_init(|| opened))
+    }
+
     /// Its URL.
     pub(crate) fn url(&self) -> &str {
         self.place.index.url().as_str()

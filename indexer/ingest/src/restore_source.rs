@@ -3,7 +3,7 @@
 use std::{fmt, ops::RangeInclusive, time::Duration};
 
 use futures::TryStreamExt as _;
-use tidemark_catalog::{LogCursor, Manifest, PinChain};
+use tidemark_catalog::{CatalogError, LogCursor, Manifest, PinChain, RootState, SnapshotProof};
 use tidemark_store::StoreSecond;
 use tidemark_wal::Token;
 
@@ -84,13 +84,8 @@ pub(crate) struct RestoreSource {
     pub(crate) place: RestorePlace,
     /// From the first second of which it has entries to the last one that it has in whole.
     seconds: RangeInclusive<StoreSecond>,
-}
-
-impl RestoreSource {
-    /// Every token whose second lies below it is there.
-    pub(crate) fn end(&self) -> LogCursor {
-        LogCursor(self.seconds.end().next())
-    }
+    /// What lies below it had its last look by the audit.
+    audited: StoreSecond,
 }
 
 /// All that an index can be restored from, in the order in which it is asked: the open generation has the newest outcomes, the archive
@@ -121,10 +116,8 @@ impl RestoreSources {
     /// Finds what the index can be restored from in another place: verified snapshots, and the archive there.
     pub(crate) async fn find_in(origin: &RestoreOrigin, target: &RestoreTarget) -> Result<Self, IngestError> {
         let register = origin.place.pins.register().await?;
-        let verified = register.snapshots().into_iter().filter_map(|(name, _, proof)| {
-            let seconds = proof.first?..=last_second(proof.cursor);
-            Some(RestoreSource { place: RestorePlace::Pin(name.to_owned()), seconds })
-        });
+        let verified = register.snapshots().into_iter();
+        let verified = verified.filter_map(|(name, _, proof)| RestoreSource::of_snapshot(name, proof));
         let pinned = furthest_first(verified.collect());
         let wanted = format!("{target} from \"{}\"", origin.url());
         Self::among(origin.url(), (None, pinned), &*origin.place.archive, target, wanted).await
@@ -187,9 +180,18 @@ impl RestoreSources {
         self.bound.unwrap_or(RestoreBound::at_end_of(last))
     }
 
+    /// Leaves out what was not audited up to the log's floor: outcomes that were corrected there since are not in it, and the log, where the
+    /// audit would find that again, may lack them. Refused if nothing is left.
+    pub(crate) fn above_floor(mut self, root: &RootState) -> Result<Self, CatalogError> {
+        let audited = self.sources.iter().map(|source| LogCursor(source.audited)).max().unwrap_or_default();
+        root.check_floor(audited)?;
+        self.sources.retain(|source| root.check_floor(LogCursor(source.audited)).is_ok());
+        Ok(self)
+    }
+
     /// Every second below it is recorded somewhere.
     pub(crate) fn end(&self) -> LogCursor {
-        LogCursor(self.reach.end().next())
+        self.sources.iter().map(|source| LogCursor(source.seconds.end().next())).max().unwrap_or_default()
     }
 }
 
@@ -197,7 +199,13 @@ impl RestoreSource {
     /// `place` holds `manifest`; `None` if that has no records.
     fn of(place: RestorePlace, manifest: &Manifest) -> Option<Self> {
         let first = manifest.segments.iter().map(|segment| segment.first.second()).min()?;
-        Some(Self { place, seconds: first..=last_second(manifest.cursor) })
+        Some(Self { place, seconds: first..=last_second(manifest.cursor), audited: manifest.audited })
+    }
+
+    /// The snapshot `name`, of which `proof` says what it holds; `None` if that has no records.
+    fn of_snapshot(name: &str, proof: &SnapshotProof) -> Option<Self> {
+        let (place, seconds) = (RestorePlace::Pin(name.to_owned()), proof.first?..=last_second(proof.cursor));
+        Some(Self { place, seconds, audited: proof.audited })
     }
 }
 
@@ -211,14 +219,12 @@ async fn pinned_sources(pins: &PinChain) -> Result<Vec<RestoreSource>, IngestErr
     let register = pins.register().await?;
     let mut sources = Vec::new();
     for (name, pin) in register.restorable() {
-        let place = RestorePlace::Pin(name.to_owned());
         if let Some(proof) = &pin.verified {
-            let seconds = |first: StoreSecond| first..=last_second(proof.cursor);
-            sources.extend(proof.first.map(seconds).map(|seconds| RestoreSource { place, seconds }));
+            sources.extend(RestoreSource::of_snapshot(name, proof));
             continue;
         }
         match pins.read_list(pin).await {
-            Ok(manifest) => sources.extend(RestoreSource::of(place, &manifest)),
+            Ok(manifest) => sources.extend(RestoreSource::of(RestorePlace::Pin(name.to_owned()), &manifest)),
             Err(error) => tracing::warn!(%error, name, "what this pin holds cannot be read; it is not restored from"),
         }
     }
@@ -235,8 +241,9 @@ async fn archived_source(archive: &dyn LogArchive) -> Result<Option<RestoreSourc
     let Some(version) = archive.latest().await? else { return Ok(None) };
     let first = archive.rows(&version, LogCursor::default()..version.end).try_next().await?;
     Ok(first.map(|first| {
-        let seconds = first.record.token.second()..=last_second(version.end);
-        RestoreSource { place: RestorePlace::Archive(version), seconds }
+        // What is archived is settled.
+        let (seconds, audited) = (first.record.token.second()..=last_second(version.end), version.end.second());
+        RestoreSource { place: RestorePlace::Archive(version), seconds, audited }
     }))
 }
 
@@ -256,6 +263,8 @@ fn bound_of(target: &RestoreTarget, pins: &[RestoreSource]) -> Result<Option<Res
 
 #[cfg(test)]
 mod tests {
+    use tidemark_catalog::{ArchiveExtent, LogFloor, LogId, TransactionRejected};
+
     use super::*;
 
     fn second(second: u64) -> StoreSecond {
@@ -263,7 +272,10 @@ mod tests {
     }
 
     fn sources(bound: Option<u64>, open: Option<u64>) -> RestoreSources {
-        let source = |place, first, last| RestoreSource { place, seconds: second(first)..=second(last) };
+        let source = |place, first, last| {
+            let (seconds, audited) = (second(first)..=second(last), second(last).before(Duration::from_secs(15)));
+            RestoreSource { place, seconds, audited }
+        };
         let mut sources: Vec<_> = open.map(|last| source(RestorePlace::Open, 10, last)).into_iter().collect();
         sources.push(source(RestorePlace::Pin("late".to_owned()), 10, 50));
         sources.push(source(RestorePlace::Pin("early".to_owned()), 10, 30));
@@ -289,6 +301,22 @@ mod tests {
         assert!(damaged.leave_out(&RestorePlace::Open));
         assert_eq!(damaged.choose().unwrap().place, late);
         assert!(!damaged.leave_out(&late), "the early one ends before");
+    }
+
+    #[test]
+    fn what_was_not_audited_up_to_the_floor_is_left_out() {
+        let root = |floor: Option<u64>| {
+            let extent = ArchiveExtent { version: 1, hash: String::new(), end: LogCursor(second(90)) };
+            let (archive, log) = ("memory:///archive".to_owned(), LogId("1".repeat(32)));
+            let floor = floor.map(|floor| LogFloor { second: LogCursor(second(floor)), archive, extent, log });
+            RootState { floor, ..RootState::default() }
+        };
+        let ends = |floor| sources(None, None).above_floor(&root(floor)).map(|left| (left.sources.len(), left.end()));
+        let end = LogCursor(second(51));
+        let left = [None, Some(15), Some(16), Some(35)].map(|floor| ends(floor).unwrap());
+        assert_eq!(left, [(2, end), (2, end), (1, end), (1, end)]);
+        let refused = ends(Some(36)).unwrap_err();
+        assert!(matches!(refused, CatalogError::Rejected(TransactionRejected::BelowFloor { .. })), "{refused}");
     }
 
     #[test]

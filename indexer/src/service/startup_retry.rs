@@ -20,6 +20,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// The longest pause while a file of this machine is missing.
 /// Looking for a file costs no request.
 const MAX_LOCAL_BACKOFF: Duration = Duration::from_secs(5);
+/// How many times as long the pauses are after a promotion that was refused.
+const REFUSED_PROMOTION_FACTOR: u32 = 10;
 /// How long an attempt must have run for the pauses to be short again.
 const RESET_AFTER: Duration = Duration::from_mins(1);
 /// The operation that `/v1/process` names.
@@ -71,7 +73,8 @@ impl StartupRetry {
             }
             // Another cause than before: one thing was repaired, and the next is probably being worked on.
             let cause = Some(failure.to_cause());
-            if started.elapsed() > RESET_AFTER || cause != last_cause {
+            let has_run = started.elapsed() > RESET_AFTER && !is_refused_promotion(&failure);
+            if has_run || cause != last_cause {
                 (pauses, last_cause) = (backoff(), cause);
             }
             self.pod.set_failure(OPENING, &failure);
@@ -91,14 +94,21 @@ fn backoff() -> ExponentialBackoff {
     builder.without_max_times().build()
 }
 
-/// The pause after a failure. A store that broke the contract is not probed again soon: that takes a thousand requests.
+/// The pause after a failure. A store that broke the contract is not probed again soon: that takes a thousand requests. Nor is a promotion
+/// that was refused tried again soon: that reads all that is recorded, until a person puts back what is lost or does without it.
 fn pause_after(failure: &ServiceError, pause: Duration) -> Duration {
     match failure.to_cause().reason {
         Reason::StoreUnsupported => MAX_BACKOFF,
         // Only a file of this machine is read: that costs nothing.
         Reason::CredentialsMissing => pause.min(MAX_LOCAL_BACKOFF),
+        _ if is_refused_promotion(failure) => pause * REFUSED_PROMOTION_FACTOR,
         _ => pause,
     }
+}
+
+/// Whether an index that was restored cannot be promoted before a person does something.
+fn is_refused_promotion(failure: &ServiceError) -> bool {
+    matches!(failure, ServiceError::Ingest(IngestError::OutcomesLost { .. }))
 }
 
 /// Whether the process must end: another one has taken over, or the outcome of a write is unknown.
@@ -111,11 +121,11 @@ fn ends_the_process(failure: &ServiceError) -> bool {
 mod tests {
     use std::cell::Cell;
 
-    use tidemark_store::StoreError;
+    use tidemark_store::{StoreError, StoreSecond};
     use tokio::sync::watch;
 
     use super::*;
-    use tidemark_ingest::IngestStatus;
+    use tidemark_ingest::{FailureCause, IngestStatus};
 
     fn denied() -> ServiceError {
         StoreError::Denied { url: "s3://b".to_owned(), key: "k".to_owned(), why: "no".to_owned() }.into()
@@ -138,6 +148,26 @@ mod tests {
         });
         assert!(ended.await.is_ok());
         assert_eq!((tries.get(), pod.report().problems[0].reason), (9, Reason::AccessDenied));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_promotion_that_is_refused_is_tried_again_ever_more_seldom() {
+        let (retry, tries, stop) = (retry(StartupMode::WaitForDependencies), Cell::new(0), CancellationToken::new());
+        let refused = || IngestError::OutcomesLost {
+            first: StoreSecond::default(),
+            last: StoreSecond::default(),
+            why: "gone".to_owned(),
+            cause: FailureCause::of(Reason::IndexDamaged),
+            remedy: "put it back",
+        };
+        let attempt = || async {
+            tries.set(tries.get() + 1);
+            sleep(RESET_AFTER * 2).await;
+            Err(refused().into())
+        };
+        let ended = tokio::time::timeout(Duration::from_hours(10), retry.until_ok(&stop, attempt)).await;
+        assert!(ended.is_err(), "it is tried again and again");
+        assert!((80..150).contains(&tries.get()), "{} times in ten hours", tries.get());
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,17 +1,27 @@
 //! The start of an index that holds nothing, of a log that was cleaned up: what is recorded first, then the log.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use tidemark_catalog::LogCursor;
+use tidemark_catalog::{EndReason, LogCursor};
 use tidemark_crds::Reason;
-use tidemark_ingest::{RestoreTarget, ToCause as _};
+use tidemark_ingest::{
+    ColdStart, IngestError, IngestOptions, RestoreOrigin, RestoreTarget, ToCause as _, engine::IndexEngine,
+    model_engine::ModelEngine, snapshot::SnapshotRequest,
+};
+use tidemark_store::StoreSecond;
 use tidemark_wal::{Outcome, Token};
 use tokio::time::timeout;
 
 use crate::{
     MINUTE,
-    lost_index::{Recorded, recorded, with_archive},
-    world::{EntryDraft, IngestWorld, RunningIngest, standing},
+    lost_index::{Recorded, recorded, small_archive, with_archive},
+    world::{EntryDraft, IngestWorld, RunningIngest, small_batches, standing},
 };
 
 /// The index is lost and the log was cleaned up. What is recorded is in the archive below the index, or in the second store alone.
@@ -65,27 +75,70 @@ async fn an_index_that_holds_nothing_begins_with_what_is_recorded_and_goes_on_wi
     }
 }
 
+/// What is left of an index that holds nothing any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LeftBehind {
+    /// The archive below it. The log was cleaned up.
+    Archive,
+    /// Its snapshots and its archive.
+    Snapshots,
+    /// Copies of both in the second store. The log was cleaned up.
+    Copies,
+}
+
+impl LeftBehind {
+    /// As `whole`, which has copies, at the time `now`, but for what is lost.
+    async fn of(self, whole: &IngestWorld, now: StoreSecond) -> IngestWorld {
+        let world = whole.copied_at(now);
+        match self {
+            Self::Archive => drop(world.lose_index().await),
+            Self::Snapshots => forget_all(&world, "index/g1/manifest/"),
+            Self::Copies => {
+                world.lose_index().await;
+                world.lose_bucket();
+            }
+        }
+        world
+    }
+}
+
+fn forget_all(world: &IngestWorld, prefix: &str) {
+    let lost = world.bucket.keys().into_iter().filter(|key| key.starts_with(prefix));
+    lost.for_each(|key| world.bucket.forget(&key));
+}
+
 #[tokio::test(start_paused = true)]
-#[ignore = "takes longer than four minutes: for `make long`"]
-async fn a_cold_start_that_dies_at_any_request_is_gone_on_with_by_the_next_one() {
-    for is_in_copies in [false, true] {
+async fn a_cold_start_that_dies_at_any_write_is_gone_on_with_by_the_next_one() {
+    let (whole, bad) = small_archive().await;
+    whole.copy_snapshot("daily").await;
+    let (before, now) = (recorded(&whole).await, whole.bucket.now());
+    for left in [LeftBehind::Archive, LeftBehind::Snapshots, LeftBehind::Copies] {
+        let (lost, has_copies) = (left.of(&whole, now).await, left == LeftBehind::Copies);
         let mut died = 0;
-        for step in (1..).step_by(13) {
-            let (world, bad, before) = lost(is_in_copies).await;
-            world.bucket.die_at(Some(world.bucket.requests() + step));
-            let cold = world.cold_start(is_in_copies, None);
-            let ended = Box::pin(timeout(2 * MINUTE, async { cold.await.run().await })).await.is_ok();
-            world.bucket.die_at(None);
+        for write in 1.. {
+            let (world, what) = (lost.copied_at(now), format!("{left:?}, write {write}"));
+            world.bucket.die_at_write(Some(write));
+            let cold = world.cold_start(has_copies, None).await;
+            let ended = Box::pin(timeout(2 * MINUTE, cold.run())).await.is_ok();
+            world.bucket.die_at_write(None);
             died += u64::from(!ended);
-            let running = world.start_cold("only", world.cold_start(is_in_copies, None).await);
-            is_whole(&world, &running, bad, &before, &format!("copies: {is_in_copies}, step {step}")).await;
-            assert_eq!(world.manifest().await.generation.to_string(), "g2", "after step {step}");
+            let running = world.start_cold("only", world.cold_start(has_copies, None).await);
+            let token = world.append(world.bucket.now(), &EntryDraft::entity(1));
+            world.pass(5 * MINUTE).await;
+            assert!(!running.is_finished(), "{what}: it ended");
+            assert_eq!(world.manifest().await.generation.to_string(), "g2", "{what}");
+            let mut after = standing(&world.check().await);
+            assert!(after.remove(&(token, 0)).is_some(), "{what}: ingest stands still");
+            let decided = [(bad, 0), (bad, 1)].map(|place| after.remove(&place).map(|one| one.decision.outcome));
+            assert_eq!(decided, [Some(Outcome::Committed); 2], "{what}");
+            assert!(before.keys().filter(|(token, _)| *token != bad).eq(after.keys()), "{what}");
+            assert!(after.iter().all(|(place, one)| before[place] == *one), "{what}: it was decided again");
             world.stop(running).await;
             if ended {
                 break;
             }
         }
-        assert!(died > 10, "{died} crashes only");
+        assert!(died > 12, "{left:?}: {died} crashes only");
     }
 }
 
@@ -180,6 +233,177 @@ async fn an_index_is_begun_over_no_hole() {
     let refused = world.cold_start(true, None).await.run().await.unwrap_err();
     assert_eq!(refused.to_cause().reason, Reason::BelowFloor, "{refused}");
     assert_eq!(world.bucket.keys(), keys, "a refused start writes nothing");
+}
+
+/// An operation was corrected after the snapshot that is left, and the log was cleaned up behind it: the correction stands in what has
+/// audited that second.
+#[tokio::test(start_paused = true)]
+async fn an_index_is_not_begun_with_what_was_not_audited_up_to_the_floor() {
+    let whole = IngestWorld::new(IngestOptions { compaction: false, ..small_batches() }).await;
+    for number in 0..12 {
+        whole.append(whole.ago(30_000 - number), &EntryDraft::entity(number));
+    }
+    let token = whole.append(whole.ago(90 * 60), &EntryDraft::bundle("b1"));
+    whole.run_for(10 * MINUTE).await;
+    whole.copy_snapshot("old").await;
+    let old = whole.manifest().await;
+    let is_kept = |key: &String| ["g1/segment/", "g1/sidecar/", "snapshots/"].iter().any(|part| key.contains(part));
+    let kept = whole.bucket.keys().into_iter().filter(|key| key.starts_with("index/") && is_kept(key));
+    let kept: Vec<_> = kept.map(|key| (key.clone(), whole.bucket.body(&key))).collect();
+    whole.describe("b1", whole.bucket.now());
+    whole.run_for(60 * MINUTE).await;
+    assert_eq!(whole.outcomes().await[&token], [Outcome::Late]);
+    let mut copied = None;
+    for is_copied in [false, true] {
+        let made = whole.copied_at(whole.bucket.now());
+        if is_copied {
+            made.copy_snapshot("new").await;
+        } else {
+            made.snapshot_maker().await.0.make(&SnapshotRequest::default()).await.unwrap();
+        }
+        made.bucket.forget("metadata/bundles/r/b1/bundle.yaml");
+        let floor = made.lose_index().await;
+        assert!(!LogCursor(old.audited).covers(token) && floor.covers(token) && floor < old.cursor);
+        copied.get_or_insert_with(|| made.copied_at(made.bucket.now()));
+        made.lose_bucket();
+        let keys = made.bucket.keys();
+        let begun = made.cold_start(true, None).await.run().await;
+        if is_copied {
+            begun.unwrap();
+            assert_eq!(made.outcomes().await[&token], [Outcome::Late]);
+        } else {
+            let refused = begun.unwrap_err();
+            assert_eq!(refused.to_cause().reason, Reason::BelowFloor, "{refused}");
+            assert_eq!(made.bucket.keys(), keys, "a refused start writes nothing");
+        }
+    }
+    // The old snapshot is below the index, too, and reaches further than the archive.
+    let own = copied.unwrap();
+    for (key, body) in kept {
+        own.bucket.plant(&key, body, own.ago(0));
+    }
+    own.cold_start(false, None).await.run().await.unwrap();
+    assert_eq!(own.outcomes().await[&token], [Outcome::Late]);
+}
+
+/// Nothing is gone from the log. Another process begins the index with it, before or while that is restored.
+#[tokio::test(start_paused = true)]
+async fn an_index_that_is_begun_meanwhile_is_left_as_it_is() {
+    let (whole, _) = small_archive().await;
+    whole.copy_snapshot("daily").await;
+    whole.lose_bucket();
+    let (tokens, now) =
+        (whole.bucket.keys().into_iter().filter(|key| key.starts_with("log/")).count(), whole.bucket.now());
+    for is_restoring in [false, true] {
+        let world = whole.copied_at(now);
+        world.bucket.slow(Duration::from_millis(20));
+        world.bucket.hold((!is_restoring).then_some("copy/"));
+        let cold = world.start_cold("cold", world.cold_start(true, None).await);
+        world.pass(Duration::from_secs(1)).await;
+        while is_restoring && world.manifest_of("g2").await.is_none() {
+            world.pass(Duration::from_millis(10)).await;
+        }
+        world.bucket.hold(Some("copy/"));
+        let other = world.start_as("other");
+        world.pass(5 * MINUTE).await;
+        world.bucket.hold(None);
+        world.pass(5 * MINUTE).await;
+        let what = format!("restoring: {is_restoring}");
+        assert!(!cold.is_finished() && !other.is_finished(), "{what}");
+        assert_eq!(world.manifest().await.generation.to_string(), "g1", "{what}");
+        let made = world.manifest_of("g2").await.map(|made| made.closed.map(|end| end.by));
+        assert_eq!(made, is_restoring.then_some(Some(EndReason::Abandoned)), "{what}");
+        let token = world.append(world.bucket.now(), &EntryDraft::entity(1));
+        world.pass(5 * MINUTE).await;
+        let outcomes = world.outcomes().await;
+        assert!(outcomes.contains_key(&token) && outcomes.len() > 10, "{what}: {} of {tokens}", outcomes.len());
+        world.check().await;
+    }
+}
+
+/// Nothing but the snapshot has what the last of its objects held.
+#[tokio::test(start_paused = true)]
+async fn a_promotion_that_is_refused_again_uploads_nothing() {
+    let (world, bad) = with_archive().await;
+    let before = recorded(&world).await;
+    let lost = world.manifest().await.segments.pop().unwrap();
+    let key = format!("index/{}", lost.key);
+    let body = world.bucket.remove(&key);
+    forget_all(&world, "index/g1/manifest/");
+    let mut written = Vec::new();
+    for _ in 0..3 {
+        let refused = world.cold_start(false, None).await.run().await.unwrap_err();
+        assert!(matches!(refused, IngestError::OutcomesLost { .. }), "{refused}");
+        let uploaded = world.bucket.keys().iter().filter(|key| key.contains("/segment/")).count();
+        written.push((uploaded, world.manifest().await.epoch));
+    }
+    assert_eq!(written, [written[0]; 3]);
+    world.bucket.plant(&key, body, world.bucket.now());
+    let running = world.start_cold("only", world.cold_start(false, None).await);
+    is_whole(&world, &running, bad, &before, "put back").await;
+    world.stop(running).await;
+}
+
+/// The archive below the index is damaged: that is found before anything is restored, or only when its last rows are read.
+#[tokio::test(start_paused = true)]
+async fn a_damaged_archive_is_done_without_where_all_of_the_log_is_there_or_another_place_is_named() {
+    let (whole, _) = small_archive().await;
+    let is_data = |key: &String| key.starts_with("index/archive/") && key.contains("/data/");
+    let first: Vec<_> = whole.bucket.keys().into_iter().filter(is_data).collect();
+    whole.run_for(180 * MINUTE).await;
+    whole.copy_snapshot("later").await;
+    let second: Vec<_> = whole.bucket.keys().into_iter().filter(|key| is_data(key) && !first.contains(key)).collect();
+    let outcomes = whole.outcomes().await;
+    for lost in [&first, &second] {
+        for (has_copies, was_cleaned_up) in [(false, false), (false, true), (true, true)] {
+            let world = whole.copied_at(whole.bucket.now());
+            if was_cleaned_up {
+                world.lose_index().await;
+            } else {
+                let left = |key: &String| key.starts_with("index/") && !key.starts_with("index/archive/");
+                world.bucket.keys().iter().filter(|key| left(key)).for_each(|key| world.bucket.forget(key));
+            }
+            lost.iter().for_each(|key| world.bucket.forget(key));
+            let begun = world.cold_start(has_copies, None).await.run().await;
+            let what = format!("copies: {has_copies}, cleaned up: {was_cleaned_up}, {lost:?}");
+            if was_cleaned_up && !has_copies {
+                let refused = begun.unwrap_err();
+                assert_eq!(refused.to_cause().reason, Reason::ArchiveDamaged, "{what}: {refused}");
+                continue;
+            }
+            begun.unwrap_or_else(|refused| panic!("{what}: {refused}"));
+            let running = world.start();
+            world.pass(10 * MINUTE).await;
+            assert_eq!(world.outcomes().await, outcomes, "{what}");
+            world.check().await;
+            world.stop(running).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn segments_of_the_other_place_are_read_only_where_it_is_restored_from() {
+    let (whole, _) = small_archive().await;
+    whole.copy_snapshot("daily").await;
+    for (is_lost, expected) in [(false, 0), (true, 1)] {
+        let world = whole.copied_at(whole.bucket.now());
+        if is_lost {
+            world.lose_index().await;
+            world.lose_bucket();
+        }
+        let opened = Arc::new(AtomicUsize::new(0));
+        let (origin, counted) = (world.copies().await, opened.clone());
+        let open = move |store| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Ok(Arc::new(ModelEngine::new(store)) as Arc<dyn IndexEngine>)
+        };
+        let origin = Some(RestoreOrigin::new(origin.place, Box::new(open)));
+        let cold = ColdStart { origin, ..world.cold_start(false, None).await };
+        assert_eq!(cold.is_due().await.unwrap(), is_lost);
+        assert_eq!(opened.load(Ordering::Relaxed), 0);
+        cold.run().await.unwrap();
+        assert_eq!(opened.load(Ordering::Relaxed), expected);
+    }
 }
 
 /// All of the log is there, and nothing is recorded of it: it is indexed as ever.

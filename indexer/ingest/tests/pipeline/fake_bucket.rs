@@ -34,6 +34,10 @@ struct BucketState {
     /// Keys that were read, each as often as it was.
     reads: BTreeMap<String, u64>,
     dies_at: Option<u64>,
+    /// Puts and deletions.
+    writes: u64,
+    dies_at_write: Option<u64>,
+    held: Option<String>,
     fails: Option<String>,
     hidden: Option<String>,
     /// How reads of keys that contain the text go wrong.
@@ -86,12 +90,22 @@ impl FakeBucket {
             read_bytes: 0,
             reads: BTreeMap::new(),
             dies_at: None,
+            writes: 0,
+            dies_at_write: None,
+            held: None,
             fails: None,
             hidden: None,
             bad: Vec::new(),
             bad_deletion: None,
             latency: Duration::ZERO,
         })))
+    }
+
+    /// A bucket with the same objects, whose clock stands at `now`.
+    pub(crate) fn copied_at(&self, now: StoreSecond) -> Self {
+        let copied = Self::at(now);
+        copied.state().objects = self.state().objects.clone();
+        copied
     }
 
     fn state(&self) -> MutexGuard<'_, BucketState> {
@@ -136,6 +150,16 @@ impl FakeBucket {
     /// From the request with this number on, no request is answered.
     pub(crate) fn die_at(&self, request: Option<u64>) {
         self.state().dies_at = request;
+    }
+
+    /// The write with this number and all after it are neither done nor answered.
+    pub(crate) fn die_at_write(&self, write: Option<u64>) {
+        self.state().dies_at_write = write;
+    }
+
+    /// Requests for keys that contain `part` wait from now on; `None`: they go on.
+    pub(crate) fn hold(&self, part: Option<&str>) {
+        self.state().held = part.map(str::to_owned);
     }
 
     /// Every request takes this long from now on.
@@ -208,11 +232,28 @@ impl FakeBucket {
         self.state().reads.iter().filter(|(key, _)| key.starts_with(prefix)).map(|(_, count)| count).sum()
     }
 
+    /// Counts a write; it may be the one that is never answered.
+    async fn write(&self, key: &str) -> Result<()> {
+        self.request(key).await?;
+        let dead = {
+            let mut state = self.state();
+            state.writes += 1;
+            state.dies_at_write.is_some_and(|at| state.writes >= at)
+        };
+        if dead {
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
+
     /// Counts a request; it may be the one that is never answered.
     async fn request(&self, key: &str) -> Result<()> {
         let latency = self.state().latency;
         if !latency.is_zero() {
             tokio::time::sleep(latency).await;
+        }
+        while self.state().held.as_ref().is_some_and(|part| key.contains(part)) {
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
         let dead = {
             let mut state = self.state();
@@ -295,7 +336,7 @@ fn meta(key: &str, kept: &BucketObject) -> ObjectMeta {
 impl ObjectStore for FakeBucket {
     async fn put_opts(&self, location: &Path, payload: PutPayload, opts: PutOptions) -> Result<PutResult> {
         let key = location.to_string();
-        self.request(&key).await?;
+        self.write(&key).await?;
         let mut state = self.state();
         let store = key.split('/').next().unwrap_or_default().to_owned();
         *state.puts.entry(store).or_default() += 1;
@@ -367,7 +408,7 @@ impl ObjectStore for FakeBucket {
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         let bucket = self.clone();
         let deleted = async move {
-            if let Err(error) = bucket.request("delete").await {
+            if let Err(error) = bucket.write("delete").await {
                 return stream::once(async { Err(error) }).boxed();
             }
             let delete = move |location: Result<Path>| {

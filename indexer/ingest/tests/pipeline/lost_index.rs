@@ -23,12 +23,22 @@ pub(crate) type Recorded = BTreeMap<(Token, u32), OperationRecord>;
 /// An index with a snapshot: most of its history is archived, one entry of that could not be read, and its last entries are not archived.
 /// Gives the entry as well.
 pub(crate) async fn with_archive() -> (IngestWorld, Token) {
+    archived_index(80, 12, 20).await
+}
+
+/// As [`with_archive`], with so few entries that all of it can be restored again and again.
+pub(crate) async fn small_archive() -> (IngestWorld, Token) {
+    archived_index(3, 2, 4).await
+}
+
+/// With twice as many older entries as `old`, so many `bundles` beside them, and the `last` ones.
+async fn archived_index(old: u64, bundles: u64, last: u64) -> (IngestWorld, Token) {
     let world = IngestWorld::new(IngestOptions { compaction: false, ..small_batches() }).await;
-    for number in 0..80 {
+    for number in 0..old {
         world.append(world.ago(30_000 - number * 7), &EntryDraft::entity(number % 9));
         world.append(world.ago(29_000 - number * 5), &EntryDraft::group(&[number, number + 1, number + 2]));
     }
-    for number in 0..12 {
+    for number in 0..bundles {
         let id = format!("b{number}");
         world.append(world.ago(28_000 - number), &EntryDraft::bundle(&id));
         if number % 2 == 0 {
@@ -37,7 +47,7 @@ pub(crate) async fn with_archive() -> (IngestWorld, Token) {
     }
     let bad = world.append(world.ago(29_970), &EntryDraft::group(&[70, 71]));
     world.bucket.spoil(Some((&bad.to_string(), BadRead::Refused)));
-    for number in 0..20 {
+    for number in 0..last {
         world.append(world.ago(300 - number), &EntryDraft::entity(number));
     }
     world.run_for(10 * MINUTE).await;
@@ -47,7 +57,7 @@ pub(crate) async fn with_archive() -> (IngestWorld, Token) {
         .make(&SnapshotRequest { name: Some("daily".parse().unwrap()), ..SnapshotRequest::default() })
         .await
         .unwrap();
-    assert_eq!(made.archived, 80 + 3 * 80 + 12);
+    assert_eq!(made.archived, old + 3 * old + bundles);
     world.bucket.spoil(None);
     (world, bad)
 }

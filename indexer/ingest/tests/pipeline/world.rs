@@ -170,6 +170,18 @@ impl IngestWorld {
         self.bucket.store(self.index).url().to_string()
     }
 
+    /// The same log and index as they are, at the time `now`: what happens in either is not seen in the other. With the model engine.
+    pub(crate) fn copied_at(&self, now: StoreSecond) -> Self {
+        Self {
+            bucket: self.bucket.copied_at(now),
+            entropy: self.entropy.clone(),
+            options: self.options.clone(),
+            status: watch::Sender::default(),
+            engine: Rc::new(|store| Arc::new(ModelEngine::new(store))),
+            index: self.index,
+        }
+    }
+
     /// Between an entry and its being sealed.
     pub(crate) fn delay() -> Duration {
         parameters().horizon_delay()
@@ -410,7 +422,8 @@ impl IngestWorld {
     /// The second store, to which snapshots are copied, as a place to restore from.
     pub(crate) async fn copies(&self) -> RestoreOrigin {
         let place = self.snapshot_copier().await.0.to;
-        RestoreOrigin { engine: (self.engine)(place.index.clone()), place }
+        let engine = (self.engine)(place.index.clone());
+        RestoreOrigin::new(place, Box::new(move |_| Ok(engine.clone())))
     }
 
     /// A process of the task `name` restores the index from the copies in the second store.
