@@ -170,14 +170,14 @@ impl IngestWorld {
         self.bucket.store(self.index).url().to_string()
     }
 
-    /// The same log and index as they are, at the time `now`: what happens in either is not seen in the other. With the model engine.
+    /// The same log and index as they are, at the time `now`: what happens in either is not seen in the other.
     pub(crate) fn copied_at(&self, now: StoreSecond) -> Self {
         Self {
             bucket: self.bucket.copied_at(now),
             entropy: self.entropy.clone(),
             options: self.options.clone(),
             status: watch::Sender::default(),
-            engine: Rc::new(|store| Arc::new(ModelEngine::new(store))),
+            engine: Rc::clone(&self.engine),
             index: self.index,
         }
     }
