@@ -15,7 +15,8 @@ fn own_options(of_type: TaskType) -> &'static [&'static str] {
         TaskType::Cleanup => &["--min-age", "--max-entries", "--max-size", "--keep-snapshots", "--dry-run"],
         TaskType::Verify => &["--all", "--restore-drill"],
         TaskType::Restore => &["--to-time", "--to-token", "--snapshot", "--latest"],
-        TaskType::GC | TaskType::Reindex | TaskType::Promote => &[],
+        TaskType::Promote => &["--from", "--decide-again"],
+        TaskType::GC | TaskType::Reindex => &[],
     }
 }
 
