@@ -46,6 +46,15 @@ pub struct GenerationSwitch {
     entropy: Entropy,
 }
 
+/// The generations that another one took the place of.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReplacedGenerations {
+    /// Their last manifests: of the one before it, of the one before that, and so on.
+    pub manifests: Vec<Manifest>,
+    /// Earlier ones that have no chain, the latest one first. Whether they were replaced, and what they held, is not known.
+    pub missing: Vec<Generation>,
+}
+
 /// Why a switch ended early. The task that is started again goes on with it.
 ///
 /// After an unknown outcome ([`CatalogError::Unknown`], [`PublishError::Unknown`]) the process has to end first.
@@ -194,15 +203,18 @@ impl GenerationSwitch {
         Err(CatalogError::from(TransactionRejected::Empty).into())
     }
 
-    /// The generations that `open` took the place of, with their last manifests: the one before it, the one before that, and so on.
-    pub async fn replaced(&self, open: &Generation) -> Result<Vec<Manifest>, CatalogError> {
-        let (mut successor, mut replaced) = (open.clone(), Vec::new());
-        for number in (1..open.number()).rev() {
-            let Some(latest) = self.chain(Generation::numbered(number)).latest().await? else { continue };
+    /// The generations that `open` took the place of, as far back as the last one that was purged.
+    pub async fn replaced(&self, open: &Generation) -> Result<ReplacedGenerations, CatalogError> {
+        let (mut successor, mut replaced) = (open.clone(), ReplacedGenerations::default());
+        for generation in (1..open.number()).rev().map(Generation::numbered) {
+            let Some(latest) = self.chain(generation.clone()).latest().await? else {
+                replaced.missing.push(generation);
+                continue;
+            };
             match &latest.state.closed {
                 Some(end) if end.generation.as_ref() == Some(&successor) => {
                     successor = latest.state.generation.clone();
-                    replaced.push(latest.state);
+                    replaced.manifests.push(latest.state);
                 }
                 Some(end) if end.by == EndReason::Purge => break,
                 _ => {}
