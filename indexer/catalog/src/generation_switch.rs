@@ -329,18 +329,50 @@ impl GenerationSwitch {
         Ok(now.since(latest.time.max(beat.unwrap_or_default())) >= GARBAGE_GRACE)
     }
 
+    /// The generations that tasks began after `open`, the open one, and whose makers have been silent for the grace. Writes nothing but the
+    /// clock's probe, and that only where a generation is being built.
+    pub async fn silent_generations(&self, open: &IndexChain) -> Result<Vec<Generation>, SwitchError> {
+        let (mut silent, mut last) = (Vec::new(), open.generation().clone());
+        while let Some(generation) = last.next() {
+            let Some(latest) = self.chain(generation.clone()).latest().await? else { break };
+            let is_being_built = latest.state.building.is_some() && latest.state.closed.is_none();
+            if is_being_built && self.is_given_up(&latest).await? {
+                silent.push(generation.clone());
+            }
+            last = generation;
+        }
+        Ok(silent)
+    }
+
+    /// Gives up the [`Self::silent_generations`], as the next task would. Gives those that it gave up.
+    ///
+    /// `on_wait` gets the reason of each wait for another process.
+    pub async fn give_up_silent(
+        &self,
+        open: &IndexChain,
+        on_wait: impl Fn(StandbyReason) + Send + Sync,
+    ) -> Result<Vec<Generation>, SwitchError> {
+        let mut given_up = Vec::new();
+        for generation in self.silent_generations(open).await? {
+            if self.give_up_of_another(&self.chain(generation.clone()), open, &on_wait).await? {
+                given_up.push(generation);
+            }
+        }
+        Ok(given_up)
+    }
+
     /// Gives up a generation that another task began. The writer of the open one is fenced for that, and goes on there once the role is
-    /// released.
+    /// released. Gives whether it was this process that did so.
     async fn give_up_of_another(
         &self,
         chain: &IndexChain,
         open: &IndexChain,
         on_wait: &(impl Fn(StandbyReason) + Send + Sync),
-    ) -> Result<(), SwitchError> {
+    ) -> Result<bool, SwitchError> {
         let acquired = chain.acquire_as_owner(self.identity.clone(), &self.clock, &self.heartbeats, on_wait).await;
         let made = match acquired {
             Ok(made) => made,
-            Err(AcquireError::Chain(CatalogError::Rejected(_))) => return Ok(()),
+            Err(AcquireError::Chain(CatalogError::Rejected(_))) => return Ok(false),
             Err(error) => return Err(error.into()),
         };
         let fence = if mutants::fences_maker() { Some(self.seize(open, on_wait).await?) } else { None };
@@ -354,7 +386,7 @@ impl GenerationSwitch {
         if let Some(pin) = self.pins.register().await?.pins.get(&closing_name(generation)) {
             self.pins.unpin(&closing_name(generation), &pin.owner).await?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Holds back from deletion what `generation` is made from, and gives it: what a process of this task held before, else what `hold`
