@@ -62,7 +62,7 @@ pub use self::{
         SnapshotStatus, SnapshotsSpec, VerificationStatus, VerifySpec, Wal, WalSpec, WalStatus,
     },
     wal_task::{
-        CleanupTask, RestoreTarget, SnapshotTask, TASK_COMMANDS, TaskCommand, TaskFailureClass, TaskType, VerifyTask,
-        WalReference, WalTask, WalTaskSpec, WalTaskState, WalTaskStatus,
+        CleanupTask, PromoteTask, RestoreTarget, SnapshotTask, TASK_COMMANDS, TaskCommand, TaskFailureClass, TaskType,
+        VerifyTask, WalReference, WalTask, WalTaskSpec, WalTaskState, WalTaskStatus,
     },
 };

@@ -87,6 +87,8 @@ reasons! {
     NothingToPromote,
     /// Another process builds a generation of the index or switches to one.
     GenerationBusy,
+    /// Another process made or dropped a pin, such as that of a snapshot, while this one worked on it.
+    PinChanged,
     /// A place that should be empty holds something else.
     PrefixInUse,
     // The life of a task.

@@ -6,7 +6,7 @@ mod status;
 mod task_type;
 
 pub use self::{
-    spec::{CleanupTask, RestoreTarget, SnapshotTask, VerifyTask, WalReference, WalTask, WalTaskSpec},
+    spec::{CleanupTask, PromoteTask, RestoreTarget, SnapshotTask, VerifyTask, WalReference, WalTask, WalTaskSpec},
     status::{TaskFailureClass, WalTaskState, WalTaskStatus},
     task_type::{TASK_COMMANDS, TaskCommand, TaskType},
 };

@@ -102,6 +102,7 @@ fn is_problem(reason: Reason) -> bool {
         | Reason::DrillFailed
         | Reason::NothingToPromote
         | Reason::GenerationBusy
+        | Reason::PinChanged
         | Reason::PrefixInUse
         | Reason::AttemptFailed
         | Reason::WALNotFound

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     schema::{conditions, optional_time, time},
     task_result::RecoveryWindow,
+    wal_task::VerifyTask,
 };
 
 /// What the operator saw. Figures are from the pods, written at most once a minute while nothing else changes.
@@ -171,9 +172,12 @@ pub struct VerificationStatus {
     /// When the task ended, by the cluster's clock.
     #[schemars(schema_with = "time")]
     pub time: Time,
-    /// Objects or records that it found missing or damaged.
+    /// Objects or records that it found missing or damaged; or, where it found none and looked at less, those that an earlier one found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damaged: Option<i64>,
+    /// What a verification has to look at, and find nothing, before that damage is taken for repaired: as much as those that found it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cleared_by: Option<VerifyTask>,
     /// When a snapshot was last restored to try it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "optional_time")]
@@ -184,6 +188,11 @@ impl VerificationStatus {
     /// Whether something was missing or damaged.
     pub fn is_damaged(&self) -> bool {
         self.damaged.is_some_and(|count| count > 0)
+    }
+
+    /// What a verification has to look at, and find nothing, before the damage is taken for repaired; `None` where no damage is known.
+    pub fn wanted_check(&self) -> Option<VerifyTask> {
+        self.is_damaged().then(|| self.cleared_by.clone().unwrap_or_default())
     }
 }
 

@@ -1,5 +1,7 @@
 //! The spec of a `WALTask`, with the rules that the API server checks.
 
+use std::fmt;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -76,6 +78,9 @@ const SNAPSHOT_NAME: &str = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$";
     validation = Rule::new("!has(self.verify) || self.type == 'Verify'")
         .message("only type Verify takes verify")
         .field_path(".verify"),
+    validation = Rule::new("!has(self.promote) || self.type == 'Promote'")
+        .message("only type Promote takes promote")
+        .field_path(".promote"),
     validation = Rule::new("duration(self.deadline) >= duration('1s') && duration(self.deadline) <= duration('720h')")
         .message("deadline is from 1s to 720h (30 days)")
         .field_path(".deadline"),
@@ -100,6 +105,9 @@ pub struct WalTaskSpec {
     /// More about the verification, for type `Verify`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<VerifyTask>,
+    /// More about the promotion, for type `Promote`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promote: Option<PromoteTask>,
     /// How long it may take from the first attempt to the end of the last one, from `1s` to `720h`. What takes longer is stopped, and has
     /// failed. For as long it may wait for its first attempt.
     #[serde(default = "six_hours")]
@@ -123,6 +131,7 @@ impl WalTaskSpec {
             snapshot: None,
             cleanup: None,
             verify: None,
+            promote: None,
             deadline: six_hours(),
             max_attempts: three(),
             ttl_after_finished: week(),
@@ -193,6 +202,41 @@ pub struct VerifyTask {
     /// Whether the newest snapshot is restored to a place of its own, compared and removed.
     #[serde(default)]
     pub drill: bool,
+}
+
+impl VerifyTask {
+    /// Whether it looks at all that `other` looks at.
+    pub const fn covers(&self, other: &Self) -> bool {
+        (self.all || !other.all) && (self.drill || !other.drill)
+    }
+
+    /// What looks at all that the two look at.
+    #[must_use]
+    pub const fn union(&self, other: &Self) -> Self {
+        Self { all: self.all || other.all, drill: self.drill || other.drill }
+    }
+}
+
+/// As messages ask for one.
+impl fmt::Display for VerifyTask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (self.all, self.drill) {
+            (false, false) => "a task of type Verify",
+            (true, false) => "a task of type Verify with \"verify\": {\"all\": true}",
+            (false, true) => "a task of type Verify with \"verify\": {\"drill\": true}",
+            (true, true) => "a task of type Verify with \"verify\": {\"all\": true, \"drill\": true}",
+        })
+    }
+}
+
+/// More about a promotion.
+#[derive(Clone, Debug, Default, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PromoteTask {
+    /// Whether the log decides again what was recorded and is lost: where an object is gone or damaged, and no snapshot and no archive has
+    /// what it held. Else such a promotion is refused. An update whose descriptor was deleted since counts as aborted then.
+    #[serde(default)]
+    pub decide_again: bool,
 }
 
 fn six_hours() -> TimeSpan {

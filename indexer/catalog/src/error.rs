@@ -134,12 +134,22 @@ pub enum TransactionRejected {
         /// The object.
         key: String,
     },
-    /// A pin of that name exists, or belongs to another owner, or does not exist.
+    /// A pin of that name exists, or belongs to another owner.
     #[error("pin \"{name}\" {why}; nothing was changed; {remedy}")]
     Pin {
         /// The pin.
         name: String,
         /// What is wrong.
+        why: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// Another process made or dropped a pin while this one worked on it: another attempt finds the pins as they are by then.
+    #[error("pin \"{name}\" {why}; nothing was changed; {remedy}")]
+    PinChanged {
+        /// The pin.
+        name: String,
+        /// What happened to it.
         why: String,
         /// What to do.
         remedy: &'static str,

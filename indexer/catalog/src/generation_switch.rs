@@ -46,6 +46,15 @@ pub struct GenerationSwitch {
     entropy: Entropy,
 }
 
+/// The generations that another one took the place of.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReplacedGenerations {
+    /// Their last manifests: of the one before it, of the one before that, and so on.
+    pub manifests: Vec<Manifest>,
+    /// Earlier ones that have no chain, the latest one first. Whether they were replaced, and what they held, is not known.
+    pub missing: Vec<Generation>,
+}
+
 /// Why a switch ended early. The task that is started again goes on with it.
 ///
 /// After an unknown outcome ([`CatalogError::Unknown`], [`PublishError::Unknown`]) the process has to end first.
@@ -194,15 +203,18 @@ impl GenerationSwitch {
         Err(CatalogError::from(TransactionRejected::Empty).into())
     }
 
-    /// The generations that `open` took the place of, with their last manifests: the one before it, the one before that, and so on.
-    pub async fn replaced(&self, open: &Generation) -> Result<Vec<Manifest>, CatalogError> {
-        let (mut successor, mut replaced) = (open.clone(), Vec::new());
-        for number in (1..open.number()).rev() {
-            let Some(latest) = self.chain(Generation::numbered(number)).latest().await? else { continue };
+    /// The generations that `open` took the place of, as far back as the last one that was purged.
+    pub async fn replaced(&self, open: &Generation) -> Result<ReplacedGenerations, CatalogError> {
+        let (mut successor, mut replaced) = (open.clone(), ReplacedGenerations::default());
+        for generation in (1..open.number()).rev().map(Generation::numbered) {
+            let Some(latest) = self.chain(generation.clone()).latest().await? else {
+                replaced.missing.push(generation);
+                continue;
+            };
             match &latest.state.closed {
                 Some(end) if end.generation.as_ref() == Some(&successor) => {
                     successor = latest.state.generation.clone();
-                    replaced.push(latest.state);
+                    replaced.manifests.push(latest.state);
                 }
                 Some(end) if end.by == EndReason::Purge => break,
                 _ => {}
@@ -317,18 +329,50 @@ impl GenerationSwitch {
         Ok(now.since(latest.time.max(beat.unwrap_or_default())) >= GARBAGE_GRACE)
     }
 
+    /// The generations that tasks began after `open`, the open one, and whose makers have been silent for the grace. Writes nothing but the
+    /// clock's probe, and that only where a generation is being built.
+    pub async fn silent_generations(&self, open: &IndexChain) -> Result<Vec<Generation>, SwitchError> {
+        let (mut silent, mut last) = (Vec::new(), open.generation().clone());
+        while let Some(generation) = last.next() {
+            let Some(latest) = self.chain(generation.clone()).latest().await? else { break };
+            let is_being_built = latest.state.building.is_some() && latest.state.closed.is_none();
+            if is_being_built && self.is_given_up(&latest).await? {
+                silent.push(generation.clone());
+            }
+            last = generation;
+        }
+        Ok(silent)
+    }
+
+    /// Gives up the [`Self::silent_generations`], as the next task would. Gives those that it gave up.
+    ///
+    /// `on_wait` gets the reason of each wait for another process.
+    pub async fn give_up_silent(
+        &self,
+        open: &IndexChain,
+        on_wait: impl Fn(StandbyReason) + Send + Sync,
+    ) -> Result<Vec<Generation>, SwitchError> {
+        let mut given_up = Vec::new();
+        for generation in self.silent_generations(open).await? {
+            if self.give_up_of_another(&self.chain(generation.clone()), open, &on_wait).await? {
+                given_up.push(generation);
+            }
+        }
+        Ok(given_up)
+    }
+
     /// Gives up a generation that another task began. The writer of the open one is fenced for that, and goes on there once the role is
-    /// released.
+    /// released. Gives whether it was this process that did so.
     async fn give_up_of_another(
         &self,
         chain: &IndexChain,
         open: &IndexChain,
         on_wait: &(impl Fn(StandbyReason) + Send + Sync),
-    ) -> Result<(), SwitchError> {
+    ) -> Result<bool, SwitchError> {
         let acquired = chain.acquire_as_owner(self.identity.clone(), &self.clock, &self.heartbeats, on_wait).await;
         let made = match acquired {
             Ok(made) => made,
-            Err(AcquireError::Chain(CatalogError::Rejected(_))) => return Ok(()),
+            Err(AcquireError::Chain(CatalogError::Rejected(_))) => return Ok(false),
             Err(error) => return Err(error.into()),
         };
         let fence = if mutants::fences_maker() { Some(self.seize(open, on_wait).await?) } else { None };
@@ -342,7 +386,7 @@ impl GenerationSwitch {
         if let Some(pin) = self.pins.register().await?.pins.get(&closing_name(generation)) {
             self.pins.unpin(&closing_name(generation), &pin.owner).await?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Holds back from deletion what `generation` is made from, and gives it: what a process of this task held before, else what `hold`

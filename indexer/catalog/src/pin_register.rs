@@ -178,7 +178,7 @@ impl PinRegister {
     /// With the pin `name`, in the place of one that has the list `replaced`.
     pub(crate) fn with(&self, name: &str, pin: IndexPin, replaced: Option<&str>) -> Result<Self, TransactionRejected> {
         if self.replaced_list(name, &pin.owner, &pin.generation)? != replaced {
-            return Err(pin_refused(
+            return Err(pin_changed(
                 name,
                 "was made or dropped by another process meanwhile",
                 "look at it, and try again",
@@ -218,7 +218,7 @@ impl PinRegister {
         let mut next = self.clone();
         let pin = next.own_pin(name, list)?;
         if !pin.confirmed {
-            return Err(pin_refused(name, "does not count: the index may have dropped what it holds", "make it again"));
+            return Err(pin_changed(name, "does not count: the index may have dropped what it holds", "make it again"));
         }
         if pin.verified.is_some() {
             return Ok(None);
@@ -248,6 +248,12 @@ impl PinRegister {
             Some(known) if known.confirmed && (known.manifest, &known.hash) == (pin.manifest, &pin.hash) => {
                 Ok(Some(claimed).filter(|claimed| claimed != self))
             }
+            // Its copier ends, or it is taken for left after a day.
+            Some(known) if known.confirmed && known.verified.is_none() => Err(pin_changed(
+                name,
+                "is that of another snapshot of this name, which is being copied",
+                "try again when that copy has ended, or choose another name",
+            )),
             _ => claimed.with(name, pin.clone(), None).map(Some),
         }
     }
@@ -262,7 +268,7 @@ impl PinRegister {
     /// The pin `name`, if it is still the one with this `list`.
     fn own_pin(&mut self, name: &str, list: &str) -> Result<&mut IndexPin, TransactionRejected> {
         let pin = self.pins.get_mut(name).filter(|pin| pin.list == list);
-        pin.ok_or_else(|| pin_refused(name, "was dropped meanwhile", "make it again"))
+        pin.ok_or_else(|| pin_changed(name, "was dropped meanwhile", "make it again"))
     }
 
     /// A name for a snapshot that is made in the second `now`.
@@ -307,7 +313,7 @@ impl PinRegister {
                     IndexPin { owner: owner.to_owned(), made: None, renewed: None, verified: None, ..pin.clone() };
                 self.with(name, copy, None)
             }
-            _ => Err(pin_refused(source, "does not exist, or does not count yet", "name a living one")),
+            _ => Err(pin_changed(source, "does not exist, or does not count yet", "name a living one")),
         }
     }
 
@@ -316,12 +322,12 @@ impl PinRegister {
     pub(crate) fn without(&self, name: &str, owner: &str, list: &str) -> Result<Self, TransactionRejected> {
         let mut next = self.clone();
         match next.pins.remove(name) {
-            None => Err(pin_refused(name, "does not exist, or was dropped before", "name a living one")),
+            None => Err(pin_changed(name, "does not exist, or was dropped before", "name a living one")),
             Some(pin) if pin.owner != owner => {
                 Err(pin_refused(name, &format!("is \"{}\"'s to drop", pin.owner), "let its owner drop it"))
             }
             Some(pin) if pin.list != list => {
-                Err(pin_refused(name, "was made again meanwhile", "look at it, and drop it again"))
+                Err(pin_changed(name, "was made again meanwhile", "look at it, and drop it again"))
             }
             Some(pin) if pin.verified.is_some() => Err(pin_refused(
                 name,
@@ -343,6 +349,12 @@ impl PinRegister {
     }
 }
 
-pub(crate) fn pin_refused(name: &str, why: &str, remedy: &'static str) -> TransactionRejected {
+/// Refuses what another attempt may do.
+pub(crate) fn pin_changed(name: &str, why: &str, remedy: &'static str) -> TransactionRejected {
+    TransactionRejected::PinChanged { name: name.to_owned(), why: why.to_owned(), remedy }
+}
+
+/// Refuses what another attempt may not do either.
+fn pin_refused(name: &str, why: &str, remedy: &'static str) -> TransactionRejected {
     TransactionRejected::Pin { name: name.to_owned(), why: why.to_owned(), remedy }
 }

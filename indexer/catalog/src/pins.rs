@@ -20,7 +20,7 @@ use crate::{
     mutants,
     names::{Generation, generation_of_list},
     pin_list::{decode_list, encode_list},
-    pin_register::{CopyClaim, IndexPin, PinRegister, SNAPSHOT_OWNER, pin_refused},
+    pin_register::{CopyClaim, IndexPin, PinRegister, SNAPSHOT_OWNER, pin_changed},
     snapshot_name::successor_of_closing,
     snapshot_proof::SnapshotProof,
     snapshot_retention::SnapshotRetention,
@@ -199,7 +199,7 @@ impl PinChain {
     ///
     /// # Errors
     ///
-    /// [`TransactionRejected::Pin`] if `source` has dropped its pin, [`TransactionRejected::CopiesOfAnother`] if there are copies of another
+    /// [`TransactionRejected::PinChanged`] if `source` has dropped its pin, [`TransactionRejected::CopiesOfAnother`] if there are copies of another
     /// index.
     pub async fn import(
         &self,
@@ -216,7 +216,7 @@ impl PinChain {
             return Ok(imported);
         }
         self.drop_pin(name, &imported.owner, &imported.list).await?;
-        Err(pin_refused(name, "was dropped in the index while it was copied", "copy a later one").into())
+        Err(pin_changed(name, "was dropped in the index while it was copied", "copy a later one").into())
     }
 
     async fn append_import(
@@ -295,7 +295,7 @@ impl PinChain {
     /// Drops the pin `name`, which `owner` made, and its list if no other pin has it. Refused if it is a verified snapshot.
     pub async fn unpin(&self, name: &str, owner: &str) -> Result<(), CatalogError> {
         let Some(pin) = self.register().await?.pins.remove(name) else {
-            return Err(pin_refused(name, "does not exist, or was dropped before", "name a living one").into());
+            return Err(pin_changed(name, "does not exist, or was dropped before", "name a living one").into());
         };
         self.drop_pin(name, owner, &pin.list).await
     }

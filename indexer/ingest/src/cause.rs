@@ -105,6 +105,7 @@ impl ToCause for TransactionRejected {
                 FailureCause::of(Reason::OwnedByAnother)
             }
             Self::Pin { .. } => FailureCause::of(Reason::SpecInvalid),
+            Self::PinChanged { .. } => FailureCause::of(Reason::PinChanged),
             _ => FailureCause::of(Reason::Internal),
         }
     }

@@ -64,6 +64,9 @@ pub struct SwitchReport {
     pub bytes: u64,
     /// What a promotion leaves to the log to decide again.
     pub decided_again: Option<DecideAgainReport>,
+    /// Earlier generations of which a promotion found neither chain nor pin, the latest one first: what they alone had recorded the log
+    /// decides again.
+    pub missing: Vec<Generation>,
 }
 
 /// Seconds whose outcomes were recorded and are lost.
@@ -132,6 +135,7 @@ impl GenerationTask {
             records: totals.records,
             bytes: totals.bytes,
             decided_again: None,
+            missing: Vec::new(),
         })
     }
 }

@@ -7,8 +7,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use tidemark_catalog::{
-    CatalogError, CopyRequest, Generation, GenerationSwitch, LogCursor, Manifest, PublishError, TransactionRejected,
-    WriterLease,
+    CatalogError, CopyRequest, Generation, GenerationSwitch, LogCursor, Manifest, PublishError, ReplacedGenerations,
+    TransactionRejected, WriterLease,
 };
 use tidemark_store::StoreSecond;
 use tracing::{info, warn};
@@ -92,7 +92,11 @@ async fn promote_with(
         return task.report(&switch).await;
     }
     let companions = task.accompany();
-    let (mut plan, mut damages) = find_sources(&switch, open.generation(), archive, policy).await?;
+    let PromotionSources { mut plan, mut damages, missing } = find_sources(&switch, open.generation(), archive, policy).await?;
+    if !missing.is_empty() {
+        let missing = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        warn!(generation = %open.generation(), missing, "earlier generations have neither chain nor pin; the log decides again what they alone had recorded");
+    }
     let run = PromotionRun { task, archive, companions: &companions, policy };
     if is_again {
         (plan, damages) = Box::pin(run.rehearse(&latest.state, plan, damages)).await?;
@@ -103,16 +107,25 @@ async fn promote_with(
     let released = role.release().await;
     let decided_again = promoted?;
     released?;
-    Ok(SwitchReport { decided_again, ..task.report(&switch).await? })
+    Ok(SwitchReport { decided_again, missing, ..task.report(&switch).await? })
 }
 
-/// What has recorded outcomes beside the generation `open`, and the damage of what is left out of that.
+/// What a promotion takes outcomes from.
+struct PromotionSources {
+    plan: PromotionPlan,
+    /// The damage of what is left out of the plan.
+    damages: Vec<IngestError>,
+    /// Earlier generations of which nothing is left.
+    missing: Vec<Generation>,
+}
+
+/// What has recorded outcomes beside the generation `open`.
 async fn find_sources(
     switch: &GenerationSwitch,
     open: &Generation,
     archive: &dyn LogArchive,
     policy: LostOutcomePolicy,
-) -> Result<(PromotionPlan, Vec<IngestError>), IngestError> {
+) -> Result<PromotionSources, IngestError> {
     let (archived, damages) = match archive.latest().await.map_err(IngestError::from) {
         Ok(archived) => (archived, Vec::new()),
         Err(damage) if damage.is_damage() && policy == LostOutcomePolicy::DecideAgain => {
@@ -121,9 +134,11 @@ async fn find_sources(
         }
         Err(failure) => return Err(failure),
     };
-    let replaced = mutants::replaced(switch.replaced(open).await?);
-    let pinned = mutants::replaced(pinned_manifests(switch, open).await?);
-    Ok((PromotionPlan::new(replaced, pinned, archived), damages))
+    let ReplacedGenerations { manifests, mut missing } = switch.replaced(open).await?;
+    let pinned = pinned_manifests(switch, open).await?;
+    missing.retain(|generation| pinned.iter().all(|manifest| manifest.generation != *generation));
+    let plan = PromotionPlan::new(mutants::replaced(manifests), mutants::replaced(pinned), archived);
+    Ok(PromotionSources { plan, damages, missing })
 }
 
 /// What pins hold of other generations than `open`.

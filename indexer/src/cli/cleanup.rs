@@ -71,8 +71,9 @@ pub(super) struct CleanupCommand {
 struct CleanupOutput<'a> {
     dry_run: bool,
     time: String,
-    /// Entries of the seconds before it could go.
-    to: String,
+    /// Entries of the seconds before it could go; left out where the rules let nothing go.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     floor: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -96,7 +97,8 @@ struct CleanupOutput<'a> {
 #[serde(rename_all = "camelCase")]
 struct RuleOutput<'a> {
     rule: &'a str,
-    to: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<String>,
     held_back: u64,
     why: &'a str,
 }
@@ -198,8 +200,8 @@ fn summary(report: &CleanupReport, dry_run: bool) -> String {
     let DeletionReport { deleted, deleted_bytes, .. } = deletion;
     let did = if dry_run { "would be deleted" } else { "were deleted" };
     let left = report.left();
-    let mut text =
-        format!("{deleted} of {entries} entries {did}, {deleted_bytes} of {bytes} bytes, up to {to}; {left} stay");
+    let to = bound(*to).map_or_else(|| ": the rules let nothing go".to_owned(), |to| format!(", up to {to}"));
+    let mut text = format!("{deleted} of {entries} entries {did}, {deleted_bytes} of {bytes} bytes{to}; {left} stay");
     if deletion.held_back() > 0 {
         text = format!("{text}, {} of them although the rules let them go", deletion.held_back());
     }
@@ -210,6 +212,11 @@ fn summary(report: &CleanupReport, dry_run: bool) -> String {
         );
     }
     text
+}
+
+/// Up to where something may go or is gone; `None` where that is nothing.
+fn bound(to: LogCursor) -> Option<String> {
+    (to > LogCursor::default()).then(|| to.to_string())
 }
 
 /// Why entries stay that were to go.
@@ -223,13 +230,14 @@ fn remedies(DeletionReport { held, stopped, .. }: &DeletionReport) -> String {
 fn print_report(report: &CleanupReport, dry_run: bool) -> anyhow::Result<()> {
     let CleanupReport { time, floor, snapshot, foreign, foreign_names, rules, deletion, .. } = report;
     print_line(&summary(report, dry_run))?;
-    let floor = if *floor > LogCursor::default() { floor.to_string() } else { "none".to_owned() };
+    let floor = bound(*floor).unwrap_or_else(|| "none".to_owned());
     let snapshot = snapshot.as_deref().unwrap_or("-");
     print_line(&format!("store time {time}, floor {floor}, snapshot {snapshot}"))?;
     print_line("")?;
     print_line(&format!("{:<22}  {:<20}  {:>10}  {}", "RULE", "LETS GO BEFORE", "KEEPS", "WHY"))?;
     for RuleVerdict { rule, to, held_back, why } in rules {
-        print_line(&format!("{rule:<22}  {:<20}  {held_back:>10}  {why}", to.to_string()))?;
+        let to = bound(*to).unwrap_or_else(|| "nothing".to_owned());
+        print_line(&format!("{rule:<22}  {to:<20}  {held_back:>10}  {why}"))?;
     }
     if !deletion.held.is_empty() {
         print_line("")?;
@@ -258,8 +266,8 @@ fn output(report: &CleanupReport, dry_run: bool) -> CleanupOutput<'_> {
     CleanupOutput {
         dry_run,
         time: time.to_string(),
-        to: to.to_string(),
-        floor: Some(floor).filter(|floor| **floor > LogCursor::default()).map(ToString::to_string),
+        to: bound(*to),
+        floor: bound(*floor),
         snapshot: snapshot.as_deref(),
         entries: *entries,
         bytes: *bytes,
@@ -277,7 +285,7 @@ fn output(report: &CleanupReport, dry_run: bool) -> CleanupOutput<'_> {
 }
 
 fn rule_output(RuleVerdict { rule, to, held_back, why }: &RuleVerdict) -> RuleOutput<'_> {
-    RuleOutput { rule, to: to.to_string(), held_back: *held_back, why }
+    RuleOutput { rule, to: bound(*to), held_back: *held_back, why }
 }
 
 fn held_output(HeldEntry { key, reason, words }: &HeldEntry) -> HeldOutput<'_> {
@@ -302,6 +310,7 @@ fn max_size(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use tidemark_catalog::TransactionRejected;
+    use tidemark_store::StoreSecond;
 
     use super::*;
 
@@ -313,6 +322,32 @@ mod tests {
         }
         assert_eq!((max_size("10Gi"), max_size("0")), (Ok(10 << 30), Ok(0)));
         assert!(max_size("much").is_err());
+    }
+
+    /// As long as there are fewer snapshots than asked for.
+    #[test]
+    fn a_rehearsal_that_lets_nothing_go_names_no_time() {
+        let (second, nothing) = (StoreSecond::from_unix(1_800_000_000), LogCursor::default());
+        let rule = RuleVerdict { rule: "--keep-snapshots".to_owned(), to: nothing, held_back: 9, why: String::new() };
+        let mut report = CleanupReport {
+            time: second,
+            rules: vec![rule],
+            to: nothing,
+            floor: nothing,
+            snapshot: None,
+            entries: 9,
+            bytes: 90,
+            foreign: 0,
+            foreign_names: Vec::new(),
+            deletion: DeletionReport::default(),
+        };
+        let said = summary(&report, true);
+        assert_eq!(said, "0 of 9 entries would be deleted, 0 of 90 bytes: the rules let nothing go; 9 stay");
+        let json = serde_json::to_string(&output(&report, true)).unwrap();
+        assert!(!json.contains("1970"), "{json}");
+        report.to = LogCursor(second);
+        let said = summary(&report, true);
+        assert_eq!(said, format!("0 of 9 entries would be deleted, 0 of 90 bytes, up to {second}; 9 stay"));
     }
 
     #[test]

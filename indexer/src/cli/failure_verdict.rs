@@ -220,6 +220,7 @@ mod tests {
             (Rejected::ParameterUnusable { name: "expiry", given: text(), why: "x" }, Reason::ExpiryMissing),
             (Rejected::Pin { name: text(), why: text(), remedy: "x" }, Reason::SpecInvalid),
         ];
+        let changed = Rejected::PinChanged { name: text(), why: text(), remedy: "x" };
         let faults = vec![
             Rejected::Empty,
             Rejected::NotPromoted { until: second },
@@ -234,7 +235,8 @@ mod tests {
         ];
         let refused = refused.into_iter().map(|(error, reason)| (error, REFUSED, reason, Failed));
         let faults = faults.into_iter().map(|error| (error, FAILED, Reason::Internal, Failed));
-        lease.into_iter().chain(refused).chain(faults).collect()
+        let changed = [(changed, FAILED, Reason::PinChanged, Failed)];
+        lease.into_iter().chain(refused).chain(changed).chain(faults).collect()
     }
 
     fn of_chains() -> Vec<ErrorCase<CatalogError>> {

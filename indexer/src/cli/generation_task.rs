@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
-use tidemark_catalog::RootChain;
+use tidemark_catalog::{Generation, RootChain};
 use tidemark_crds::{TaskFigures, TaskResult};
 use tidemark_ingest::{
     CopyProgress, DecideAgainReport, GenerationTask, IngestError, IngestOptions, RestoreOrigin, SwitchReport,
@@ -25,6 +25,9 @@ use crate::service::{AccessMode, OpenStores, PodStores, ServiceError, cache_opti
 
 /// Records of one publication to a generation that is being made: what a crash loses, and about the size of its segments.
 const BATCH_RECORDS: u64 = 500_000;
+
+/// How many generations a message names.
+const MAX_NAMED_GENERATIONS: usize = 3;
 
 /// An index, and the task that makes a generation of it.
 #[derive(Debug, Args)]
@@ -61,6 +64,8 @@ struct SwitchLine {
     bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     decided_again: Option<DecideAgainLine>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    missing: Vec<String>,
 }
 
 /// What was recorded, is lost, and is decided again.
@@ -102,6 +107,7 @@ impl GenerationTaskArgs {
                 records: report.records,
                 bytes: report.bytes,
                 decided_again: report.decided_again.as_ref().map(DecideAgainLine::new),
+                missing: report.missing.iter().map(ToString::to_string).collect(),
             });
         }
         print_line(&summary(done, &report))
@@ -150,15 +156,32 @@ async fn run(
 }
 
 fn summary(done: &str, report: &SwitchReport) -> String {
-    let SwitchReport { generation, manifest, cursor, records, bytes, decided_again } = report;
+    let SwitchReport { generation, manifest, cursor, records, bytes, decided_again, missing } = report;
     let lost = |DecideAgainReport { first, last, why }: &DecideAgainReport| {
         format!(
             "; outcomes of {first} to {last} were recorded and are lost ({why}): the log decides those seconds again"
         )
     };
     let lost = decided_again.as_ref().map(lost).unwrap_or_default();
+    let missing = missing_words(missing);
     format!(
-        "{done}: generation {generation}, manifest {manifest}, {records} records, {bytes} bytes, the log up to {cursor}{lost}"
+        "{done}: generation {generation}, manifest {manifest}, {records} records, {bytes} bytes, the log up to {cursor}{lost}{missing}"
+    )
+}
+
+/// What is said of earlier generations of which nothing is left.
+fn missing_words(missing: &[Generation]) -> String {
+    if missing.is_empty() {
+        return String::new();
+    }
+    let named: Vec<_> = missing.iter().take(MAX_NAMED_GENERATIONS).map(ToString::to_string).collect();
+    let named = named.join(", ");
+    let others = match missing.len().saturating_sub(MAX_NAMED_GENERATIONS) {
+        0 => String::new(),
+        others => format!(" and {others} others"),
+    };
+    format!(
+        "; of the earlier generations {named}{others} there is neither chain nor pin: the log decides again what they alone had recorded"
     )
 }
 
@@ -170,5 +193,34 @@ fn figures(report: &SwitchReport) -> TaskFigures {
         entries: Some(report.records),
         bytes: Some(report.bytes),
         ..TaskFigures::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemark_catalog::LogCursor;
+
+    use super::*;
+
+    #[test]
+    fn a_result_names_the_generations_of_which_nothing_is_left() {
+        let of = |missing: &[&str]| {
+            let missing = missing.iter().map(|name| name.parse().unwrap()).collect();
+            let (generation, cursor) = ("g9".parse().unwrap(), LogCursor::default());
+            let report =
+                SwitchReport { generation, manifest: 1, cursor, records: 2, bytes: 3, decided_again: None, missing };
+            summary("the index was promoted", &report)
+        };
+        assert!(of(&[]).ends_with("the log up to 1970-01-01T00:00:00Z"), "{}", of(&[]));
+        assert!(
+            of(&["g2"]).contains("; of the earlier generations g2 there is neither chain nor pin: "),
+            "{}",
+            of(&["g2"])
+        );
+        assert!(
+            of(&["g8", "g7", "g6", "g2", "g1"]).contains(" g8, g7, g6 and 2 others there is "),
+            "{}",
+            of(&["g8", "g7", "g6", "g2", "g1"])
+        );
     }
 }

@@ -170,6 +170,7 @@ mod tests {
             TransactionRejected::BeyondHorizon { to, horizon: second },
             TransactionRejected::NotReferenced { key: text() },
             TransactionRejected::Pin { name: text(), why: text(), remedy: "mend it" },
+            TransactionRejected::PinChanged { name: text(), why: text(), remedy: "mend it" },
             TransactionRejected::NotASuccessor { successor: generation(), what: text() },
             TransactionRejected::ParameterDiffers { name: "expiry", recorded: text(), given: text() },
             TransactionRejected::NoParameters,
@@ -264,6 +265,7 @@ mod tests {
             Reason::SnapshotMissing,
             Reason::NothingToPromote,
             Reason::GenerationBusy,
+            Reason::PinChanged,
             Reason::SpecInvalid,
         ];
         assert_eq!(of_tasks, known.iter().collect::<Vec<_>>());

@@ -976,7 +976,7 @@ async fn a_pin_that_was_made_again_meanwhile_does_not_count_for_the_first_proces
     let again = pins.pin(&ground.chain(), "daily", "me").await.unwrap();
     resume.notify_one();
     let refused = first.await.unwrap().unwrap_err();
-    assert!(matches!(refused, CatalogError::Rejected(TransactionRejected::Pin { .. })), "{refused}");
+    assert!(matches!(refused, CatalogError::Rejected(TransactionRejected::PinChanged { .. })), "{refused}");
     assert_eq!(pins.register().await.unwrap().pins["daily"], again);
     assert_eq!(lists(&ground).await, 1);
     every_list_is_read(&ground.index(), &ground.log).await;
@@ -1010,7 +1010,7 @@ async fn a_drop_does_not_drop_the_pin_that_was_made_again_under_its_name() {
     let again = pins.pin(&ground.chain(), "daily", "me").await.unwrap();
     resume.notify_one();
     let refused = late.await.unwrap().unwrap_err();
-    assert!(matches!(refused, CatalogError::Rejected(TransactionRejected::Pin { .. })), "{refused}");
+    assert!(matches!(refused, CatalogError::Rejected(TransactionRejected::PinChanged { .. })), "{refused}");
     assert_eq!(pins.register().await.unwrap().pins["daily"], again);
     assert!(ground.has(&again.list).await);
     assert_eq!(lists(&ground).await, 1);

@@ -1,11 +1,16 @@
 //! Generations that are made beside the open one, and the switch to them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use proptest::prelude::*;
-use tidemark_catalog::{EndReason, GenerationEnd, Manifest};
+use tidemark_catalog::{EndReason, GenerationEnd, GenerationSwitch, Manifest};
 use tidemark_ingest::{
-    IngestError, IngestOptions, RestoreTarget, ToCause as _, model_engine::IndexContents, reindex, restore,
+    GenerationTask, IngestError, IngestOptions, RestoreTarget, ToCause as _, model_engine::IndexContents, reindex,
+    restore,
 };
 use tidemark_store::StoreSecond;
 use tidemark_wal::{Outcome, Token};
@@ -482,6 +487,54 @@ async fn a_writer_goes_on_where_a_generation_is_given_up_beside_it() {
         appended_is_indexed(&world, phase.into()).await;
         world.stop(running).await;
     }
+}
+
+/// No task comes after the one that ended: a collection gives up what that one began, and the writer of the index goes on.
+#[tokio::test(start_paused = true)]
+async fn what_a_task_began_and_left_is_given_up_by_a_collection_a_day_later() {
+    let world = with_history(small_batches()).await;
+    makes_a_part(&world, "g2", async || reindex(&world.generation_task(Some("dead"))).await).await;
+    assert_eq!(world.pins().await, ["source-of-g2"]);
+    world.pass(DAY - 10 * MINUTE).await;
+    let before = world.manifest_of("g1").await.unwrap();
+    assert_eq!(give_up_silent(&world).await, [""; 0], "its maker may go on");
+    assert_eq!(world.manifest_of("g1").await.unwrap(), before, "its writer was fenced for nothing");
+    world.pass(20 * MINUTE).await;
+    let running = world.start();
+    world.pass(2 * MINUTE).await;
+    let given_up = async {
+        let ended = AtomicBool::new(false);
+        let (given_up, ()) = tokio::join!(
+            async {
+                let given_up = give_up_silent(&world).await;
+                ended.store(true, Ordering::Relaxed);
+                given_up
+            },
+            async {
+                while !ended.load(Ordering::Relaxed) {
+                    world.append(world.ago(20), &EntryDraft::entity(3));
+                    world.pass(Duration::from_secs(1)).await;
+                }
+            }
+        );
+        given_up
+    };
+    assert_eq!(timeout(20 * MINUTE, given_up).await.unwrap(), ["g2"]);
+    assert_eq!(world.manifest_of("g2").await.unwrap().closed.unwrap().by, EndReason::Abandoned);
+    assert_eq!(world.pins().await, [""; 0]);
+    assert_eq!(give_up_silent(&world).await, [""; 0]);
+    appended_is_indexed(&world, 7).await;
+    world.stop(running).await;
+}
+
+/// What `tidemark gc` does first.
+async fn give_up_silent(world: &IngestWorld) -> Vec<String> {
+    let GenerationTask { root, index, log, clock, entropy, .. } = world.generation_task(None);
+    let id = root.id().await.unwrap().unwrap();
+    let switch = GenerationSwitch::new((&root, &id), &index, (&log.entries, &clock), "gc", &entropy);
+    let (open, _) = switch.open_generation().await.unwrap();
+    let given_up = switch.give_up_silent(&open, |_| ()).await.unwrap();
+    given_up.iter().map(ToString::to_string).collect()
 }
 
 /// Processes of one task end until they have made a part of `generation`, and the index has not switched to it.

@@ -288,6 +288,36 @@ async fn a_promotion_takes_from_a_snapshot_what_a_replaced_generation_has_lost()
     stays_as(&world, &before).await;
 }
 
+/// The chain of the replaced generation is gone: what a pin has of it is taken, and that nothing is left is not passed over.
+#[tokio::test(start_paused = true)]
+async fn a_promotion_says_of_which_generations_nothing_is_left() {
+    for has_pin in [true, false] {
+        let world = IngestWorld::new(small_batches()).await;
+        for number in 0..30 {
+            world.append(world.ago(3000 - number * 7), &EntryDraft::entity(number));
+        }
+        world.run_for(10 * MINUTE).await;
+        let before = recorded(&world).await;
+        world.restore(None, &early(&before)).await.unwrap();
+        let restored = recorded(&world).await;
+        assert!(restored.len() < before.len());
+        let lost = |key: &String| key.contains("/g1/manifest/") || (!has_pin && key.contains("/snapshots/"));
+        for key in world.bucket.keys().into_iter().filter(lost) {
+            world.bucket.remove(&key);
+        }
+        assert!(world.manifest_of("g1").await.is_none());
+        let report = world.promote().await.unwrap();
+        let after = standing(&world.contents_of(&world.manifest_of("g2").await.unwrap()).await);
+        if has_pin {
+            assert_eq!(report.missing, []);
+            assert!(after == before, "the pin has what was recorded");
+        } else {
+            assert_eq!(report.missing, ["g1".parse().unwrap()]);
+            assert!(after == restored);
+        }
+    }
+}
+
 /// As before, with records in the lost object that came after the snapshot.
 #[tokio::test(start_paused = true)]
 async fn what_nothing_has_any_more_is_decided_again_only_where_that_is_asked_for() {

@@ -443,6 +443,7 @@ async fn a_snapshot_whose_pin_was_dropped_meanwhile_is_not_verified() {
     dropped.unwrap();
     let refused = made.unwrap_err();
     assert!(matches!(refused, SnapshotError::Chain(CatalogError::Rejected(_))), "{refused}");
+    assert_eq!(refused.to_cause().reason, Reason::PinChanged, "another attempt pins the index again");
     world.bucket.slow(Duration::ZERO);
     assert!(maker.pins.register().await.unwrap().pins.is_empty());
 }

@@ -76,15 +76,24 @@ impl WalRestoreCommand {
         let Self { wal, target, start: args } = self;
         let restore = target.request()?;
         let wal = WalObject::get(client, &wal).await?;
-        let window = |edge: &str| display_value(&wal.object, &format!("/status/recoveryWindow/{edge}"));
-        print_line(&match wal.object.pointer("/status/recoveryWindow") {
-            Some(_) => {
-                format!("recovery window, as the last snapshot found it: {} to {}", window("first"), window("last"))
-            }
-            None => "no task has found a recovery window yet; the restore is refused if there is none".to_owned(),
-        })?;
+        print_line(&window_line(&wal.object))?;
         start(&wal, TaskType::Restore, json!({"restore": restore}), args).await
     }
+}
+
+/// What the WAL knows of the times that can be restored to. A WAL that was made again knows none, whatever its index has.
+pub(super) fn window_line(wal: &Value) -> String {
+    let window = |edge: &str| display_value(wal, &format!("/status/recoveryWindow/{edge}"));
+    if wal.pointer("/status/recoveryWindow").is_some() {
+        return format!(
+            "recovery window, as the last task that looked found it: {} to {}",
+            window("first"),
+            window("last")
+        );
+    }
+    "no task of this WAL has looked for the recovery window yet; the restore itself looks how far index, snapshots and archive reach, and is \
+     refused if the target lies outside"
+        .to_owned()
 }
 
 /// Let a restored WAL index its log again.
@@ -97,14 +106,20 @@ pub(super) struct WalPromoteCommand {
     /// The WAL.
     #[arg(value_name = "WAL")]
     pub(super) wal: String,
+    /// Let the log decide again what was recorded and is lost: where an object is gone or damaged, and no snapshot and no archive has what
+    /// it held. Without this such a promotion is refused. An update whose descriptor was deleted since counts as aborted then, so put the
+    /// object back instead if you can.
+    #[arg(long)]
+    pub(super) decide_again: bool,
     #[command(flatten)]
     pub(super) start: TaskStartArgs,
 }
 
 impl WalPromoteCommand {
     pub(super) async fn run(self, client: &KubectlClient) -> anyhow::Result<()> {
-        let Self { wal, start: args } = self;
+        let Self { wal, decide_again, start: args } = self;
         let wal = WalObject::get(client, &wal).await?;
-        start(&wal, TaskType::Promote, json!({}), args).await
+        let request = if decide_again { json!({"promote": {"decideAgain": true}}) } else { json!({}) };
+        start(&wal, TaskType::Promote, request, args).await
     }
 }

@@ -16,7 +16,7 @@ use super::{
     client::KubectlClient,
     objects::WalObject,
     report,
-    restore::{WalPromoteCommand, WalRestoreCommand, WalRestoreTarget},
+    restore::{WalPromoteCommand, WalRestoreCommand, WalRestoreTarget, window_line},
     search::{TokenArgs, WalSearchCommand},
     snapshot::WalSnapshotCommand,
     status::{describe, overview},
@@ -440,8 +440,24 @@ async fn a_restore_asks_for_one_target() {
     let wal = "orders".to_owned();
     WalRestoreCommand { wal: wal.clone(), target: target(to_time), start }.run(&fake.client).await.unwrap();
     assert_eq!(fake.created()["spec"]["restore"], json!({"time": "2026-11-20T10:00:00Z"}));
-    WalPromoteCommand { wal, start }.run(&fake.client).await.unwrap();
+    let promote = |decide_again| WalPromoteCommand { wal: wal.clone(), decide_again, start };
+    promote(false).run(&fake.client).await.unwrap();
     assert_eq!(fake.created()["spec"], json!({"walRef": {"name": "orders"}, "type": "Promote"}));
+    promote(true).run(&fake.client).await.unwrap();
+    assert_eq!(
+        fake.created()["spec"],
+        json!({"walRef": {"name": "orders"}, "type": "Promote", "promote": {"decideAgain": true}})
+    );
+}
+
+/// Its index and its snapshots may be older than the WAL: nothing says that the restore will be refused.
+#[test]
+fn a_wal_that_was_made_again_is_said_to_know_no_recovery_window_yet() {
+    let known =
+        json!({"status": {"recoveryWindow": {"first": "2026-11-01T00:00:00Z", "last": "2026-11-20T10:00:00Z"}}});
+    assert!(window_line(&known).ends_with(": 2026-11-01T00:00:00Z to 2026-11-20T10:00:00Z"), "{}", window_line(&known));
+    let unknown = window_line(&wal());
+    assert!(!unknown.contains("if there is none") && unknown.contains("target lies outside"), "{unknown}");
 }
 
 #[test]

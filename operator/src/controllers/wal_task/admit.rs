@@ -180,9 +180,11 @@ fn check_history(task: &ObservedTask, wal: &TargetWal) -> Result<(), (Reason, St
                 );
                 return Err((Reason::NoVerifiedSnapshot, message));
             }
-            if wal.damaged {
+            // A rehearsal deletes nothing.
+            let is_rehearsal = task.spec.cleanup.as_ref().is_some_and(|cleanup| cleanup.dry_run);
+            if let Some(check) = wal.wanted_check.as_ref().filter(|_| !is_rehearsal) {
                 let message = format!(
-                    "index or archive of WAL \"{name}\" were damaged when they were last verified; nothing was deleted, as the log may be the last that has what is lost; repair them, make a task of type Verify, and then another one of this type"
+                    "index or archive of WAL \"{name}\" were found damaged by a verification; nothing was deleted, as the log may be the last that has what is lost; repair them, make {check}, and then another one of this type"
                 );
                 return Err((Reason::VerificationFailed, message));
             }

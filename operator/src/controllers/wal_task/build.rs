@@ -102,6 +102,9 @@ fn arguments(attempt: &AttemptPlan<'_>, wal: &ValidatedWal) -> Vec<String> {
             // Where the index was begun with a time, what follows is recorded in the archive there.
             let bootstrap = wal.indexer.bootstrap.as_ref().filter(|bootstrap| bootstrap.time.is_some());
             add("--from-url", bootstrap.map(|bootstrap| bootstrap.from_url.clone()));
+            if spec.promote.as_ref().is_some_and(|promote| promote.decide_again) {
+                arguments.push("--decide-again".to_owned());
+            }
         }
         TaskType::GC | TaskType::Reindex => {}
     }

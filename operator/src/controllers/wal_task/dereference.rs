@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use kube::{core::ApiResource, runtime::reflector::ObjectRef};
 use tidemark_crds::{
-    PodPhase, RecoveryWindow, TaskType, WalTask, WalTaskSpec, WalTaskState, WalTaskStatus,
+    PodPhase, RecoveryWindow, TaskType, VerifyTask, WalTask, WalTaskSpec, WalTaskState, WalTaskStatus,
     names::{self, WalComponent},
 };
 
@@ -75,8 +75,8 @@ pub(crate) struct TargetWal {
     pub(crate) account: AccountState,
     /// What its writer runs, else its indexer's Deployment; `None` if there is neither.
     pub(crate) image: Option<String>,
-    /// Whether index or archive were damaged when they were last verified.
-    pub(crate) damaged: bool,
+    /// What a verification has to look at, and find nothing, before index and archive are taken for repaired; `None` where no damage is known.
+    pub(crate) wanted_check: Option<VerifyTask>,
     /// Whether a verified snapshot is known.
     pub(crate) has_snapshot: bool,
     /// What the index can be restored to, as far as it is known.
@@ -157,7 +157,7 @@ fn look_up(key: &NamespacedName, task: &WalTask, owned: &OwnedObjects, controlle
             Some(_) => AccountState::Foreign,
         },
         image: image(&key.name, &uid, owned, controller),
-        damaged: status.last_verification.is_some_and(|last| last.is_damaged()),
+        wanted_check: status.last_verification.and_then(|last| last.wanted_check()),
         has_snapshot: status.last_snapshot.is_some_and(|snapshot| snapshot.verified)
             || status.recovery_window.is_some()
             || has_taken_snapshot(key, controller),

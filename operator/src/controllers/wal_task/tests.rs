@@ -12,7 +12,8 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tidemark_crds::{
-    Reason, RecoveryWindow, TaskFailureClass, TaskType, Wal, WalTask, WalTaskSpec, WalTaskState, WalTaskStatus, names,
+    CleanupTask, Reason, RecoveryWindow, TaskFailureClass, TaskType, VerifyTask, Wal, WalTask, WalTaskSpec,
+    WalTaskState, WalTaskStatus, names,
 };
 
 use super::{
@@ -58,7 +59,7 @@ fn found() -> TargetWal {
         upgrading: false,
         account: AccountState::Ready,
         image: None,
-        damaged: false,
+        wanted_check: None,
         has_snapshot: true,
         recovery_window: None,
     }
@@ -177,10 +178,17 @@ fn what_history_does_not_allow_is_rejected_where_it_is_known() {
         _ => None,
     };
     let window = |first| Some(RecoveryWindow { first: at(first), last: at(NOW) });
+    let damaged = |kind| with_wal(kind, |wal| wal.wanted_check = Some(VerifyTask { all: true, drill: false }));
+    // It deletes nothing.
+    let mut rehearsal = damaged(TaskType::Cleanup);
+    rehearsal.spec.cleanup = Some(CleanupTask { dry_run: true });
+    let refused = plan(&damaged(TaskType::Cleanup), at(NOW)).message;
+    assert!(refused.contains("{\"all\": true}"), "{refused}");
     let cases = [
         (with_wal(TaskType::Cleanup, |wal| wal.has_snapshot = false), Some(Reason::NoVerifiedSnapshot)),
-        (with_wal(TaskType::Cleanup, |wal| wal.damaged = true), Some(Reason::VerificationFailed)),
-        (with_wal(TaskType::Snapshot, |wal| wal.damaged = true), None),
+        (damaged(TaskType::Cleanup), Some(Reason::VerificationFailed)),
+        (damaged(TaskType::Snapshot), None),
+        (rehearsal, None),
         (
             with_wal(TaskType::Cleanup, |wal| wal.validated.as_mut().unwrap().jobs.archive = false),
             Some(Reason::NoVerifiedSnapshot),
@@ -501,6 +509,9 @@ fn each_type_has_its_arguments() {
         of(TaskType::Snapshot, json!({}), json!({"archive": {"enabled": false}})),
         "snapshot --json --name nightly-t --no-archive"
     );
+    let again = json!({"promote": {"decideAgain": true}});
+    assert_eq!(of(TaskType::Promote, again, json!({})), "promote --json --decide-again");
+    assert_eq!(of(TaskType::Promote, json!({"promote": {}}), json!({})), "promote --json");
     let begun = |time: Value| {
         let mut bootstrap = json!({"bootstrap": {"fromURL": "s3://copies/a"}});
         if !time.is_null() {

@@ -48,6 +48,8 @@ fn cases() -> Vec<(Value, Option<&'static str>)> {
         (gc(json!({"cleanup": {}})), Some("only type Cleanup takes cleanup")),
         (of("Verify", &json!({"verify": {"all": true, "drill": true}})), None),
         (gc(json!({"verify": {}})), Some("only type Verify takes verify")),
+        (of("Promote", &json!({"promote": {"decideAgain": true}})), None),
+        (gc(json!({"promote": {}})), Some("only type Promote takes promote")),
         (gc(json!({"deadline": "1s", "maxAttempts": 10, "ttlAfterFinished": "0s"})), None),
         (gc(json!({"deadline": "720h", "maxAttempts": 1, "ttlAfterFinished": "8784h"})), None),
         (gc(json!({"deadline": "999ms"})), Some("deadline is from 1s to 720h")),

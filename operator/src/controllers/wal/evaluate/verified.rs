@@ -1,7 +1,7 @@
 //! `Verified`: index and archive were found to be right as lately as the schedule asks for.
 
 use kube::ResourceExt as _;
-use tidemark_crds::{Reason, TaskType, VerificationStatus};
+use tidemark_crds::{Reason, TaskType};
 
 use super::protection::{ProtectionInputs, message};
 use crate::condition_value::ConditionValue;
@@ -24,11 +24,12 @@ pub(crate) fn evaluate(protection: &ProtectionInputs<'_>) -> ConditionValue {
             ),
         );
     }
-    if let Some(VerificationStatus { damaged: Some(damaged), .. }) = last.filter(|last| last.is_damaged()) {
+    if let Some((last, wanted)) = last.and_then(|last| Some((last, last.wanted_check()?))) {
+        let damaged = last.damaged.unwrap_or_default();
         return ConditionValue::no(
             Reason::VerificationFailed,
             format!(
-                "{latest}, and {damaged} objects or records were missing or damaged; no cleanup runs until a verification finds nothing: repair this, and make a task of type Verify"
+                "{latest}, and {damaged} objects or records were missing or damaged then, or when more was looked at before; no cleanup runs until a verification that looks at as much finds nothing: repair this, and make {wanted}"
             ),
         );
     }

@@ -9,9 +9,12 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use tidemark_crds::{CronSchedule, ScheduleStatus, TaskType, VerificationStatus, WalStatus, WalTask, WalTaskState};
+use tidemark_crds::{CronSchedule, ScheduleStatus, TaskType, WalStatus, WalTask, WalTaskState};
 
-use super::task_history::{IndexFigures, TaskHistory, created_at, damaged, ended_at, index_figures, state};
+use super::{
+    task_history::{IndexFigures, TaskHistory, created_at, ended_at, index_figures, state},
+    task_results::last_verification,
+};
 use crate::controllers::wal::validate::{ValidatedSchedules, ValidatedSnapshots};
 
 /// Bounds of entries, bytes and age ask for no snapshot so soon after one that succeeded.
@@ -208,14 +211,10 @@ impl ScheduleInputs<'_> {
         }
     }
 
-    /// Whether index or archive were damaged when they were last verified.
+    /// Whether index or archive are known to be damaged.
     fn is_damaged(&self) -> bool {
-        let known = self.status.last_verification.as_ref();
-        let is_news = |task: &&WalTask| known.is_none_or(|known| ended_at(task) >= Some(known.time.0));
-        match (self.tasks.verified().next().filter(is_news), known) {
-            (Some(task), _) => damaged(task).is_some_and(|count| count > 0),
-            (None, known) => known.is_some_and(VerificationStatus::is_damaged),
-        }
+        let last = last_verification(self.status.last_verification.as_ref(), self.tasks);
+        last.is_some_and(|last| last.is_damaged())
     }
 
     /// Whether the last cleanup left nothing in the log, and nothing came since.

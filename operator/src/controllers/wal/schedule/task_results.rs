@@ -33,19 +33,39 @@ pub(crate) fn apply_results(status: &mut WalStatus, tasks: &TaskHistory) {
             log_bytes: left(result.bytes, result.deleted_bytes),
         });
     }
-    if let Some((task, time)) = tasks.verified().find_map(|task| Some((task, ended_at(task)?)))
-        && is_newer(time, status.last_verification.as_ref().map(|last| &last.time))
-    {
-        let before = status.last_verification.take().and_then(|last| last.last_drill);
-        let was_restored = has_drill(task) && state(task) == Some(WalTaskState::Succeeded);
-        let last_drill = if was_restored { Some(Time(time)) } else { before };
-        let damaged = damaged(task).and_then(api_number);
-        status.last_verification = Some(VerificationStatus { time: Time(time), damaged, last_drill });
-    }
+    status.last_verification = last_verification(status.last_verification.as_ref(), tasks);
     if let Some(window) = recovery_window(tasks) {
         status.recovery_window = Some(window);
     }
     status.restored = restored(status.restored.take(), tasks);
+}
+
+/// What is known by the last verification that was through: after the one that is known, all that ended since, the oldest one first.
+pub(crate) fn last_verification(known: Option<&VerificationStatus>, tasks: &TaskHistory) -> Option<VerificationStatus> {
+    let ended = tasks.verified().filter_map(|task| Some((task, ended_at(task)?)));
+    let mut later: Vec<_> = ended.filter(|(_, time)| is_newer(*time, known.map(|known| &known.time))).collect();
+    later.reverse();
+    later.into_iter().fold(known.cloned(), |before, (task, time)| Some(verification(before, task, time)))
+}
+
+/// What is known after the verification `task`. Damage stays known until one finds nothing that looks at as much as those that found it:
+/// a sample may miss it.
+fn verification(before: Option<VerificationStatus>, task: &WalTask, time: Timestamp) -> VerificationStatus {
+    let looked = task.spec.verify.clone().unwrap_or_default();
+    let was_restored = looked.drill && state(task) == Some(WalTaskState::Succeeded);
+    let (wanted, known, last_drill) = match before {
+        Some(before) => (before.wanted_check(), before.damaged, before.last_drill),
+        None => (None, None, None),
+    };
+    let found = damaged(task).and_then(api_number);
+    let (damaged, cleared_by) = match (found, wanted.filter(|wanted| !looked.covers(wanted))) {
+        (Some(1..), Some(wanted)) => (found, Some(wanted.union(&looked))),
+        (Some(1..), None) => (found, Some(looked)),
+        (_, Some(wanted)) => (known, Some(wanted)),
+        (_, None) => (found, None),
+    };
+    let last_drill = if was_restored { Some(Time(time)) } else { last_drill };
+    VerificationStatus { time: Time(time), damaged, cleared_by, last_drill }
 }
 
 /// What the last restore made, unless it was promoted since.
@@ -89,10 +109,6 @@ fn result(task: &WalTask) -> TaskFigures {
 
 fn is_dry_run(task: &WalTask) -> bool {
     task.spec.cleanup.as_ref().is_some_and(|cleanup| cleanup.dry_run)
-}
-
-fn has_drill(task: &WalTask) -> bool {
-    task.spec.verify.as_ref().is_some_and(|verify| verify.drill)
 }
 
 fn is_newer(time: Timestamp, before: Option<&Time>) -> bool {

@@ -313,6 +313,66 @@ fn no_cleanup_is_made_from_when_damage_was_found_until_a_verification_finds_none
     assert_eq!(repaired.due(four), due);
 }
 
+/// A sample may miss what a look at all has found, and nothing but a drill looks at what a drill has found.
+#[test]
+fn damage_is_taken_for_repaired_by_a_verification_that_looks_at_as_much() {
+    type Look = (bool, bool);
+    const SAMPLE: Look = (false, false);
+    const ALL: Look = (true, false);
+    const DRILL: Look = (false, true);
+    const BOTH: Look = (true, true);
+    let four = "2026-11-22T04:00:00Z";
+    let new = || {
+        let mut case = ScheduleCase::new();
+        case.schedules = ValidatedSchedules { cleanup: Some(cron("0 4 * * *")), ..ValidatedSchedules::default() };
+        case.status.last_snapshot = Some(last_snapshot("2026-11-21T03:10:00Z", 100));
+        case
+    };
+    let verified = |hour: usize, (all, drill): Look, damaged: u64| {
+        let state = if damaged > 0 { "Failed" } else { "Succeeded" };
+        let slot = format!("2026-11-21T{hour:02}:00:00Z");
+        let mut verified = task(TaskType::Verify, &slot, Some(state), &figures(100, 1000));
+        verified["spec"]["verify"] = json!({"all": all, "drill": drill});
+        verified["status"]["result"] = json!({"damaged": damaged});
+        verified
+    };
+    let cases: [(&[(Look, u64)], bool); 12] = [
+        (&[(SAMPLE, 2), (SAMPLE, 0)], true),
+        (&[(SAMPLE, 2), (ALL, 0)], true),
+        (&[(ALL, 2), (SAMPLE, 0)], false),
+        (&[(ALL, 2), (DRILL, 0)], false),
+        (&[(ALL, 2), (ALL, 0)], true),
+        (&[(ALL, 2), (SAMPLE, 0), (BOTH, 0)], true),
+        (&[(DRILL, 1), (SAMPLE, 0)], false),
+        (&[(DRILL, 1), (ALL, 0)], false),
+        (&[(DRILL, 1), (DRILL, 0)], true),
+        (&[(ALL, 2), (SAMPLE, 1), (SAMPLE, 0)], false),
+        (&[(ALL, 2), (DRILL, 1), (ALL, 0)], false),
+        (&[(ALL, 2), (DRILL, 1), (BOTH, 0), (SAMPLE, 1), (SAMPLE, 0)], true),
+    ];
+    for (looks, cleans) in cases {
+        let (mut at_once, mut one_by_one) = (new(), new());
+        for (hour, (look, damaged)) in looks.iter().enumerate() {
+            let verified = verified(hour + 5, *look, *damaged);
+            at_once = at_once.task(verified.clone());
+            one_by_one = one_by_one.task(verified);
+            for _ in 0..2 {
+                let known = one_by_one.history();
+                apply_results(&mut one_by_one.status, &known);
+            }
+            one_by_one.tasks.clear();
+        }
+        assert_eq!(!at_once.due(four).is_empty(), cleans, "{looks:?}");
+        assert_eq!(!one_by_one.due(four).is_empty(), cleans, "{looks:?}, and the tasks are gone");
+        let mut status = at_once.status.clone();
+        apply_results(&mut status, &at_once.history());
+        assert_eq!(status.last_verification, one_by_one.status.last_verification, "{looks:?}");
+    }
+    let missed = new().task(verified(5, ALL, 2)).task(verified(6, SAMPLE, 0));
+    let words = ["2026-11-21T06:10:00Z", "2 objects", "no cleanup runs", "{\"all\": true}"];
+    says(&conditions(&missed, four, None, None)[1], "False/VerificationFailed", &words);
+}
+
 #[test]
 fn a_snapshot_that_was_there_already_is_as_old_as_before() {
     let taken = |slot: &str, time: Value| {
