@@ -53,14 +53,17 @@ impl LocalIndex {
 
     /// Appends an entry `ago` seconds before the store's present, with the bundle that it names.
     pub fn bundle(&self, ago: u64, id: &str) -> Token {
-        let path = format!("bundles/repo/{id}/bundle.yaml");
-        self.server.insert_at("meta", &path, format!("id: {id}\nmessage: m\n"), self.ago(ago));
-        self.entry(ago, path)
+        let (at, path) = (self.ago(ago), format!("bundles/repo/{id}/bundle.yaml"));
+        self.server.insert_at("meta", &path, format!("id: {id}\nmessage: m\n"), at);
+        self.entry_at(at, path)
     }
 
     /// Appends an entry `ago` seconds before the store's present.
     pub fn entry(&self, ago: u64, body: String) -> Token {
-        let at = self.ago(ago);
+        self.entry_at(self.ago(ago), body)
+    }
+
+    fn entry_at(&self, at: StoreSecond, body: String) -> Token {
         let token = Token::new(at, &self.entropy);
         self.server.insert_at("log", &token.to_string(), body, at);
         token

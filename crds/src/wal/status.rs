@@ -175,7 +175,8 @@ pub struct VerificationStatus {
     /// Objects or records that it found missing or damaged; or, where it found none and looked at less, those that an earlier one found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damaged: Option<i64>,
-    /// What a verification has to look at, and find nothing, before that damage is taken for repaired: as much as those that found it.
+    /// What a verification has to look at, and find nothing, before that damage is taken for repaired: all, and a drill where
+    /// one found it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cleared_by: Option<VerifyTask>,
     /// When a snapshot was last restored to try it.

@@ -375,6 +375,11 @@ impl GenerationSwitch {
             Err(AcquireError::Chain(CatalogError::Rejected(_))) => return Ok(false),
             Err(error) => return Err(error.into()),
         };
+        // Its maker has woken up meanwhile and finished it.
+        if made.manifest().state.building.is_none() {
+            made.release().await?;
+            return Ok(false);
+        }
         let fence = if mutants::fences_maker() { Some(self.seize(open, on_wait).await?) } else { None };
         let generation = chain.generation();
         tracing::warn!(%generation, "the maker of this generation has been silent for a day; giving it up");

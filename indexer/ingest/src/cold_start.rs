@@ -224,7 +224,7 @@ impl ColdStart {
     }
 
     /// What the index is begun with, and up to where that reaches: what is below it, where that reaches far enough and no `damage` was
-    /// found there, else the origin. `None` if nothing is recorded anywhere, or that is damaged, and all of the log is there.
+    /// found there, else the origin. `None` if nothing is recorded anywhere and all of the log is there.
     async fn source(&self, damage: Option<IngestError>) -> Result<Option<(ColdSource<'_>, LogCursor)>, IngestError> {
         let root = self.task.root.state().await?;
         let own = match damage {
@@ -247,13 +247,7 @@ impl ColdStart {
         };
         match failure {
             IngestError::NothingRecorded { .. } => Ok(is_whole_log.map(|()| None)?),
-            damage if damage.is_damage() && is_whole_log.is_ok() => {
-                warn!(
-                    error = %damage,
-                    "what is recorded of the log below the index is damaged; indexing the log from its first entry, all of which is there"
-                );
-                Ok(None)
-            }
+            // Damage as well, also where all of the log is there: an entry whose descriptor is gone by now would be decided otherwise.
             failure => Err(failure),
         }
     }

@@ -92,7 +92,8 @@ async fn promote_with(
         return task.report(&switch).await;
     }
     let companions = task.accompany();
-    let PromotionSources { mut plan, mut damages, missing } = find_sources(&switch, open.generation(), archive, policy).await?;
+    let PromotionSources { mut plan, mut damages, missing } =
+        find_sources(&switch, open.generation(), archive, policy).await?;
     if !missing.is_empty() {
         let missing = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         warn!(generation = %open.generation(), missing, "earlier generations have neither chain nor pin; the log decides again what they alone had recorded");

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tidemark_catalog::{CatalogError, LogCursor, LogFloor, RootChain};
+use tidemark_crds::Reason;
 use tokio::sync::watch;
 
 use super::floor_error::FloorMoveError;
@@ -30,7 +31,8 @@ pub struct FloorMover {
 /// How the floor is to be moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FloorMoveRequest {
-    /// Whether the archive that the floor rests on is lost: what cannot be read of it is not compared. What can be read is.
+    /// Whether the archive that the floor rests on is lost, or damaged for good: what can be read of it up to the first damage is compared.
+    /// A store that fails while it is read is no loss.
     pub accepts_loss: bool,
     /// Whether everything is looked at, and nothing moved.
     pub dry_run: bool,
@@ -147,8 +149,11 @@ impl FloorMover {
         let on_row = || self.progress.send_modify(|compared| *compared += 1);
         match coverage.require(LogCursor::default()..seen.second, on_row).await {
             Ok(()) => Ok(FloorComparison { compared: *self.progress.borrow(), unread: None }),
-            Err(CoverageFault::Other(error)) => ended_early(&error),
-            Err(CoverageFault::Archive(error)) => Err(error.into()),
+            Err(CoverageFault::Other(error)) if error.to_cause().reason == Reason::ArchiveDamaged => {
+                ended_early(&error)
+            }
+            // It is there, and can be read at another time.
+            Err(CoverageFault::Other(error) | CoverageFault::Archive(error)) => Err(error.into()),
             Err(CoverageFault::Lacks { token, op, what }) => {
                 let (archive, known) = (self.archive.url(), seen.archive.clone());
                 Err(FloorMoveError::Lacks { archive, known, token, op, what })

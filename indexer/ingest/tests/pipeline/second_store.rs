@@ -162,7 +162,8 @@ async fn a_restore_from_copies_that_dies_at_any_write_is_gone_on_with() {
     for step in 1.. {
         let world = lost.copied_at(now);
         world.bucket.die_at_write(Some(step));
-        let ended = timeout(2 * MINUTE, world.restore_from_copies(None, &RestoreTarget::Latest)).await.is_ok();
+        let ended = timeout(2 * MINUTE, world.restore_from_copies(None, &RestoreTarget::Latest)).await;
+        let ended = ended.map(|done| done.expect("it has not died")).is_ok();
         world.bucket.die_at_write(None);
         died += u64::from(!ended);
         went_on +=

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 use tidemark_crds::{
-    CleanupStatus, RecoveryWindow, RestoreStatus, SnapshotStatus, TaskFigures, TaskType, VerificationStatus, WalStatus,
-    WalTask, WalTaskState,
+    CleanupStatus, RecoveryWindow, RestoreStatus, SnapshotStatus, TaskFigures, TaskType, VerificationStatus,
+    VerifyTask, WalStatus, WalTask, WalTaskState,
 };
 
 use super::task_history::{TaskHistory, damaged, ended_at, index_figures, state};
@@ -48,8 +48,8 @@ pub(crate) fn last_verification(known: Option<&VerificationStatus>, tasks: &Task
     later.into_iter().fold(known.cloned(), |before, (task, time)| Some(verification(before, task, time)))
 }
 
-/// What is known after the verification `task`. Damage stays known until one finds nothing that looks at as much as those that found it:
-/// a sample may miss it.
+/// What is known after the verification `task`. Damage stays known until one finds nothing that looks at everything, and at what a drill
+/// found: a sample may miss it.
 fn verification(before: Option<VerificationStatus>, task: &WalTask, time: Timestamp) -> VerificationStatus {
     let looked = task.spec.verify.clone().unwrap_or_default();
     let was_restored = looked.drill && state(task) == Some(WalTaskState::Succeeded);
@@ -58,9 +58,11 @@ fn verification(before: Option<VerificationStatus>, task: &WalTask, time: Timest
         None => (None, None, None),
     };
     let found = damaged(task).and_then(api_number);
+    // What a sample looks at is chance: the next one may look elsewhere.
+    let all_of_it = VerifyTask { all: true, ..looked.clone() };
     let (damaged, cleared_by) = match (found, wanted.filter(|wanted| !looked.covers(wanted))) {
-        (Some(1..), Some(wanted)) => (found, Some(wanted.union(&looked))),
-        (Some(1..), None) => (found, Some(looked)),
+        (Some(1..), Some(wanted)) => (found, Some(wanted.union(&all_of_it))),
+        (Some(1..), None) => (found, Some(all_of_it)),
         (_, Some(wanted)) => (known, Some(wanted)),
         (_, None) => (found, None),
     };

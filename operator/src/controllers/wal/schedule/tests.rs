@@ -309,7 +309,9 @@ fn no_cleanup_is_made_from_when_damage_was_found_until_a_verification_finds_none
     assert!(damaged.due(four).is_empty(), "the task is gone");
     let failed_again = damaged.task(verified("2026-11-21T07:00:00Z", "Failed", 0));
     assert!(failed_again.due(four).is_empty(), "what found nothing because it could not look says nothing");
-    let repaired = failed_again.task(verified("2026-11-21T08:00:00Z", "Succeeded", 0));
+    let mut whole = verified("2026-11-21T08:00:00Z", "Succeeded", 0);
+    whole["spec"]["verify"] = json!({"all": true});
+    let repaired = failed_again.task(whole);
     assert_eq!(repaired.due(four), due);
 }
 
@@ -336,8 +338,8 @@ fn damage_is_taken_for_repaired_by_a_verification_that_looks_at_as_much() {
         verified["status"]["result"] = json!({"damaged": damaged});
         verified
     };
-    let cases: [(&[(Look, u64)], bool); 12] = [
-        (&[(SAMPLE, 2), (SAMPLE, 0)], true),
+    let cases: [(&[(Look, u64)], bool); 13] = [
+        (&[(SAMPLE, 2), (SAMPLE, 0)], false),
         (&[(SAMPLE, 2), (ALL, 0)], true),
         (&[(ALL, 2), (SAMPLE, 0)], false),
         (&[(ALL, 2), (DRILL, 0)], false),
@@ -345,10 +347,11 @@ fn damage_is_taken_for_repaired_by_a_verification_that_looks_at_as_much() {
         (&[(ALL, 2), (SAMPLE, 0), (BOTH, 0)], true),
         (&[(DRILL, 1), (SAMPLE, 0)], false),
         (&[(DRILL, 1), (ALL, 0)], false),
-        (&[(DRILL, 1), (DRILL, 0)], true),
+        (&[(DRILL, 1), (DRILL, 0)], false),
+        (&[(DRILL, 1), (BOTH, 0)], true),
         (&[(ALL, 2), (SAMPLE, 1), (SAMPLE, 0)], false),
         (&[(ALL, 2), (DRILL, 1), (ALL, 0)], false),
-        (&[(ALL, 2), (DRILL, 1), (BOTH, 0), (SAMPLE, 1), (SAMPLE, 0)], true),
+        (&[(ALL, 2), (DRILL, 1), (BOTH, 0), (SAMPLE, 1), (SAMPLE, 0)], false),
     ];
     for (looks, cleans) in cases {
         let (mut at_once, mut one_by_one) = (new(), new());
