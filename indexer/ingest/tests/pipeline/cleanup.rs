@@ -46,7 +46,7 @@ pub(crate) async fn clean(world: &IngestWorld) -> Result<CleanupReport, CleanupE
     world.cleanup_executor().await.run(&request()).await
 }
 
-pub(crate) async fn snapshot(world: &IngestWorld) {
+async fn snapshot(world: &IngestWorld) {
     world.snapshot_maker().await.0.make(&SnapshotRequest::default()).await.unwrap();
 }
 
