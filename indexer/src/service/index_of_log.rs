@@ -63,10 +63,18 @@ impl IndexOfLog {
         let never_indexed = || IndexLookupError::NeverIndexed { url: log.entries.url().to_string() };
         let id = root.id().await?.ok_or_else(never_indexed)?;
         // From the first one on: the root's word for the present one is a hint, which may be behind.
-        let chain = IndexChain::open(index, Generation::first(), entropy.clone()).for_log(&root).follow().await?;
-        if chain.latest().await?.is_none() {
-            return Err(IndexLookupError::NoIndex { url: index.url().to_string() });
-        }
+        let open = async |generation| {
+            let chain = IndexChain::open(index, generation, entropy.clone()).for_log(&root).follow().await?;
+            Ok::<_, CatalogError>(chain.latest().await?.map(|_| chain))
+        };
+        let chain = match open(Generation::first()).await? {
+            Some(chain) => chain,
+            // An index that was lost is made again as a later one than those that are gone.
+            None => {
+                let known = root.state().await?.generation_of(index.url().as_str());
+                open(known).await?.ok_or_else(|| IndexLookupError::NoIndex { url: index.url().to_string() })?
+            }
+        };
         Ok(Self { log: log.clone(), id, root, chain, entropy })
     }
 

@@ -1,13 +1,13 @@
 //! At the end of a run, each verified snapshot is restored to a random time, and so is the archive alone: each to an index of its own, which
 //! must be the fold of all that was decided up to then.
 
-use std::{ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tidemark_catalog::{CatalogError, IndexOwner, IndexPin, LogCursor, LogId, PinChain, RootChain, SnapshotProof};
 use tidemark_ingest::{
-    GenerationTask, IngestOptions, RestoreOrigin, RestoreRequest, RestoreTarget, model_engine::ModelEngine,
-    restore_from, snapshot::SnapshotPlace,
+    GenerationTask, IngestOptions, RestoreOrigin, RestoreRequest, RestoreTarget, engine::IndexEngine,
+    model_engine::ModelEngine, restore_from, snapshot::SnapshotPlace,
 };
 use tidemark_store::{StoreClock, StoreSecond};
 use tidemark_wal::Token;
@@ -96,7 +96,7 @@ impl<'a> SnapshotTrials<'a> {
         let Some(first) = proof.first else { return Ok(None) };
         let manifest = pins.read_list(pin).await?;
         let alone = self.pins_in(&format!("pins-{number}"));
-        let imported = match alone.import(name, pins, pin, &manifest).await {
+        let imported = match alone.import(name, pins, pin, &manifest, &BTreeSet::new()).await {
             Err(CatalogError::Rejected(_)) => return Ok(None),
             imported => imported?,
         };
@@ -133,14 +133,11 @@ impl<'a> SnapshotTrials<'a> {
             progress: watch::Sender::default(),
         };
         let index = self.run.store(INDEX, &self.process);
-        let origin = RestoreOrigin {
-            engine: Arc::new(ModelEngine::new(index.clone())),
-            place: SnapshotPlace {
-                index,
-                pins: source.pins.clone(),
-                archive: self.run.archive(&self.process, &self.log),
-            },
-        };
+        let (pins, archive) = (source.pins.clone(), self.run.archive(&self.process, &self.log));
+        let origin = RestoreOrigin::new(
+            SnapshotPlace { index, pins, archive },
+            Box::new(|store| Ok(Arc::new(ModelEngine::new(store)) as Arc<dyn IndexEngine>)),
+        );
         let owner = IndexOwner::Named { name: "sim".to_owned() };
         restore_from(&task, &origin, &RestoreRequest { target, owner, reaches_floor: false }).await?;
         self.compare(source, &bucket, (token, is_to_token)).map_err(anyhow::Error::msg)?;
