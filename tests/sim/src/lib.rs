@@ -24,7 +24,7 @@ pub use config::SimConfig;
 pub use fault_injecting_store::FaultInjectingStore;
 pub use fault_schedule::FaultSchedule;
 pub use model::LogModel;
-pub use mutants::{CRATE_MUTANTS, ENGINE_MUTANTS, MUTANTS, Mutant, PROCESS_MUTANTS, STORE_MUTANTS};
+pub use mutants::{ARCHIVE_MUTANTS, CRATE_MUTANTS, ENGINE_MUTANTS, MUTANTS, Mutant, PROCESS_MUTANTS, STORE_MUTANTS};
 pub use process::SimProcess;
 pub use refusals::DisabledKey;
 pub use rng::SimRng;

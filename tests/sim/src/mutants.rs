@@ -1,10 +1,13 @@
 //! The mutants that the simulation must find: what each one breaks, and where its body is.
 
+mod archive;
 mod engine;
 mod store;
 
 use tidemark_store::mutants::{activate, is_active};
 
+pub use archive::ARCHIVE_MUTANTS;
+pub(crate) use archive::mutated_archive;
 pub(crate) use engine::{RedecidingEngine, TruncatingEngine, UnverifyingEngine};
 pub use store::STORE_MUTANTS;
 pub(crate) use store::{ENTRY_MEMORY, mutated};
@@ -151,6 +154,11 @@ mutants! {
     UnknownKeepsIgnored,
     /// The floor is raised beside an index that registers (`tidemark-catalog`).
     FloorBesideRegistration,
+    /// The archive has two commit points: its current version is the one that a hint names, which is written after the record of the chain, and
+    /// a record that the hint does not name is taken for that of an attempt that failed (archive).
+    HintTakenForTable,
+    /// A trim takes every record of a chain for old: what a reader that slept for minutes looks for is gone (store).
+    TrimmedPastReader,
 }
 
 /// The mutants whose body is in an engine: `mutants/engine.rs`.

@@ -20,6 +20,7 @@ mod record_writer;
 mod recorded_history;
 mod snapshot_model;
 pub mod snapshots;
+mod trim_model;
 mod verification;
 pub mod writers;
 
@@ -98,7 +99,8 @@ pub fn run_for_mutant(seed: u64, target: Mutant, mutant: Option<Mutant>, echo: b
         | Mutant::GarbageGraceFromCreation
         | Mutant::GarbageCollectorUnfenced
         | Mutant::GarbageOfPresentEpoch
-        | Mutant::GarbageListDropped => run_seed(seed, mutant, echo, garbage::run),
+        | Mutant::GarbageListDropped
+        | Mutant::TrimmedPastReader => run_seed(seed, mutant, echo, garbage::run),
         Mutant::UnfinishedSuccessorRefused
         | Mutant::ClosedWithOldDigest
         | Mutant::AbandonedUnfenced
@@ -120,7 +122,8 @@ pub fn run_for_mutant(seed: u64, target: Mutant, mutant: Option<Mutant>, echo: b
         Mutant::ArchiveWithoutTimes
         | Mutant::SnapshotUnread
         | Mutant::UnsettledArchived
-        | Mutant::LowerEpochAdopted => run_seed(seed, mutant, echo, snapshots::run),
+        | Mutant::LowerEpochAdopted
+        | Mutant::HintTakenForTable => run_seed(seed, mutant, echo, snapshots::run),
         _ => run_seed(seed, mutant, echo, |seed, echo| mixed::run(seed, SimConfig::for_mutant(seed, target), echo)),
     }
 }

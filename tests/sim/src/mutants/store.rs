@@ -10,6 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use chrono::TimeDelta;
 use futures::{StreamExt as _, TryStreamExt as _, stream, stream::BoxStream};
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
@@ -24,7 +25,7 @@ use crate::{
 };
 
 /// The mutants whose body is in this file.
-pub const STORE_MUTANTS: [Mutant; 9] = [
+pub const STORE_MUTANTS: [Mutant; 10] = [
     Mutant::OverwritableDescriptor,
     Mutant::CleanupOnUnknown,
     Mutant::NoBoundaryCheck,
@@ -34,6 +35,7 @@ pub const STORE_MUTANTS: [Mutant; 9] = [
     Mutant::PurgeDropsFence,
     Mutant::HoleTakenForEnd,
     Mutant::LargeEntrySkipped,
+    Mutant::TrimmedPastReader,
 ];
 
 /// `store` with the active mutant, if its body is in this file; else `store` itself.
@@ -81,7 +83,7 @@ impl MutantStore {
         }
     }
 
-    /// A LIST without what the mutant ignores.
+    /// A LIST as the mutant takes it: without what it ignores.
     fn without_hidden(
         &self,
         listing: BoxStream<'static, Result<ObjectMeta>>,
@@ -89,6 +91,9 @@ impl MutantStore {
         if self.mutant == Mutant::LargeEntrySkipped && self.store.bucket() == LOG {
             let is_read = |object: &ObjectMeta| object.size <= ENTRY_MEMORY || object.location.as_ref().contains('/');
             return listing.try_filter(move |object| std::future::ready(is_read(object))).boxed();
+        }
+        if self.mutant == Mutant::TrimmedPastReader {
+            return listing.map_ok(aged).boxed();
         }
         let slot = self.memory.slot.swap(NO_SLOT, Ordering::Relaxed);
         let counts = move |object: &ObjectMeta| slot_number(&object.location).is_none_or(|number| number < slot);
@@ -111,6 +116,14 @@ impl MutantStore {
             let _ = self.store.delete(&object.location).await;
         }
     }
+}
+
+/// A record of a chain, as if it had been there for longer than any record stays.
+fn aged(mut object: ObjectMeta) -> ObjectMeta {
+    if slot_number(&object.location).is_some() {
+        object.last_modified -= TimeDelta::hours(2);
+    }
+    object
 }
 
 /// The number of a record of a chain, or of a boundary.

@@ -1,11 +1,11 @@
 //! Clean-ups as the scenarios run them: by random rules, with what each says checked against the log that it leaves.
 
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, time::Duration};
 
 use tidemark_catalog::{CatalogError, CleanupChain, LogId, PinChain, RootChain, TransactionRejected};
 use tidemark_ingest::{
     cleanup::{CleanupError, CleanupExecutor, CleanupReport, CleanupRequest, CleanupRules, DeletionReport},
-    snapshot::{SnapshotError, model_archive::ModelArchive},
+    snapshot::SnapshotError,
 };
 use tidemark_store::StoreClock;
 use tidemark_wal::Token;
@@ -32,7 +32,7 @@ pub(super) async fn clean_up_once(run: &LongRun, process: &SimProcess, log_id: &
         index: INDEX_URL.to_owned(),
         pins: PinChain::open(&index, log_id, run.entropy()),
         cleanups: CleanupChain::open(&index, log_id, run.entropy()),
-        archive: Arc::new(ModelArchive::open(&index, log_id, run.entropy())),
+        archive: run.archive(process, log_id),
         clock: StoreClock::new(log.stores(), process.name()),
         cleaner: process.name().to_owned(),
         progress: watch::Sender::new(DeletionReport::default()),

@@ -10,7 +10,7 @@ use tidemark_catalog::{
 };
 use tidemark_ingest::{
     model_engine::ModelEngine,
-    snapshot::{SnapshotError, SnapshotMaker, SnapshotProgress, SnapshotRequest, model_archive::ModelArchive},
+    snapshot::{SnapshotError, SnapshotMaker, SnapshotProgress, SnapshotRequest},
 };
 use tokio::{
     sync::watch,
@@ -78,11 +78,11 @@ pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
         snapshots: Arc::default(),
     };
     let (model, snapshots) = (world.model.clone(), world.snapshots.clone());
-    simulated_store.set_observer(Box::new(move |event| {
+    world.run.set_observer(move |event| {
         let mut snapshots = snapshots.lock();
         snapshots.observe(event)?;
         model.lock().observe(event, &snapshots.ledger)
-    }));
+    });
     simulated_store.plant_foreign(LOG, &FOREIGN_KEYS);
     for n in 0..2 {
         let (writing, snapshotting, cleaning) = (world.clone(), world.clone(), world.clone());
@@ -150,7 +150,7 @@ async fn make_snapshots(world: CleanupWorld, process: SimProcess) -> ProcessEnd 
             chain,
             pins: PinChain::open(&index, &log_id, world.run.entropy()),
             engine: Arc::new(ModelEngine::new(index.clone())),
-            archive: Arc::new(ModelArchive::open(&index, &log_id, world.run.entropy())),
+            archive: world.run.archive(&process, &log_id),
             progress: watch::Sender::new(SnapshotProgress::default()),
         };
         let keep_last = NonZeroUsize::new(usize::try_from(world.run.number(0..=3)).unwrap_or_default());

@@ -65,7 +65,7 @@ pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
     let simulated_store = SimulatedStore::new(seed, fault_schedule(seed), echo);
     let world = GarbageWorld { run: LongRun { simulated_store: simulated_store.clone() }, model: Arc::default() };
     let model = world.model.clone();
-    simulated_store.set_observer(Box::new(move |event| model.lock().observe(event)));
+    world.run.set_observer(move |event| model.lock().observe(event));
     simulated_store.plant_foreign(INDEX, &FOREIGN_KEYS);
     for n in 0..2 {
         let (writing, pinning, collecting) = (world.clone(), world.clone(), world.clone());

@@ -1,22 +1,24 @@
 //! What the scenarios share that run for days of store time, with pauses longer than the grace of garbage.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use tidemark_catalog::{
     CatalogError, GarbageCollector, Generation, IndexChain, IndexOwner, IndexRegistration, LogCursor, LogId, RootChain,
     TransactionRejected,
 };
+use tidemark_ingest::snapshot::LogArchive;
 use tidemark_store::{Entropy, Store, StoreSecond};
 use tidemark_wal::{Log, LogParameters, Token};
 use tokio::time::sleep;
 use url::Url;
 
+use super::trim_model::TrimModel;
 use crate::{
     fault_injecting_store::FaultInjectingStore,
     fault_schedule::FaultSchedule,
-    mutants::mutated,
+    mutants::{mutated, mutated_archive},
     process::SimProcess,
-    simulated_store::{ObjectMetadata, STRANGER, SimulatedStore, StoreWrite},
+    simulated_store::{ObjectMetadata, STRANGER, SimulatedStore, StoreEvent, StoreWrite},
     supervise::ProcessEnd,
 };
 
@@ -46,6 +48,20 @@ impl LongRun {
 
     pub(super) fn log(&self, process: &SimProcess) -> Log {
         Log::over(self.store(LOG, process), Vec::new())
+    }
+
+    /// The archive of the log `log`, as `process` sees it.
+    pub(super) fn archive(&self, process: &SimProcess, log: &LogId) -> Arc<dyn LogArchive> {
+        mutated_archive(&self.store(INDEX, process), log, &self.entropy())
+    }
+
+    /// Checks every event: by what holds of the trims of all chains, then by `observe`.
+    pub(super) fn set_observer(&self, mut observe: impl FnMut(&StoreEvent) -> Result<(), String> + Send + 'static) {
+        let mut trims = TrimModel::default();
+        self.simulated_store.set_observer(Box::new(move |event| {
+            trims.observe(event)?;
+            observe(event)
+        }));
     }
 
     pub(super) fn chain(&self, process: &SimProcess) -> IndexChain {

@@ -7,7 +7,7 @@ use parking_lot::{Mutex, MutexGuard};
 use tidemark_catalog::{CatalogError, Generation, IndexChain, PinChain, RootChain};
 use tidemark_ingest::{
     model_engine::ModelEngine,
-    snapshot::{SnapshotError, SnapshotMaker, SnapshotProgress, SnapshotRequest, model_archive::ModelArchive},
+    snapshot::{SnapshotError, SnapshotMaker, SnapshotProgress, SnapshotRequest},
 };
 use tokio::{sync::watch, time::sleep};
 
@@ -40,7 +40,7 @@ pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
     let simulated_store = SimulatedStore::new(seed, fault_schedule(seed), echo);
     let world = SnapshotWorld { run: LongRun { simulated_store: simulated_store.clone() }, model: Arc::default() };
     let model = world.model.clone();
-    simulated_store.set_observer(Box::new(move |event| model.lock().observe(event)));
+    world.run.set_observer(move |event| model.lock().observe(event));
     for n in 0..2 {
         let (writing, collecting, snapshotting) = (world.clone(), world.clone(), world.clone());
         supervise(&simulated_store, &format!("writer{n}"), true, move |process| write(writing.run.clone(), process));
@@ -99,7 +99,7 @@ async fn make_snapshots(world: SnapshotWorld, process: SimProcess) -> ProcessEnd
             chain,
             pins: PinChain::open(&index, &log_id, world.run.entropy()),
             engine: engine.clone(),
-            archive: Arc::new(ModelArchive::open(&index, &log_id, world.run.entropy())),
+            archive: world.run.archive(&process, &log_id),
             progress: watch::Sender::new(SnapshotProgress::default()),
         };
         if let Err(end) = make_snapshot(&world, &maker).await {

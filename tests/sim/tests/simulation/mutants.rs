@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, thread::available_parallelism};
 
 use tidemark_sim::{
-    CRATE_MUTANTS, ENGINE_MUTANTS, MUTANTS, Mutant, PROCESS_MUTANTS, STORE_MUTANTS, first_failure, run_for_mutant,
-    run_seeds,
+    ARCHIVE_MUTANTS, CRATE_MUTANTS, ENGINE_MUTANTS, MUTANTS, Mutant, PROCESS_MUTANTS, STORE_MUTANTS, first_failure,
+    run_for_mutant, run_seeds,
 };
 
 /// Within how many seeds a mutant must be caught.
@@ -31,7 +31,8 @@ fn is_caught(mutant: Mutant) {
 /// A misspelt name in a crate's list of hooks would be a mutant that is never turned on.
 #[test]
 fn every_mutant_has_its_body_in_exactly_one_place() {
-    let in_simulation = STORE_MUTANTS.into_iter().chain(ENGINE_MUTANTS).chain(PROCESS_MUTANTS).map(Mutant::name);
+    let in_simulation = STORE_MUTANTS.into_iter().chain(ENGINE_MUTANTS).chain(ARCHIVE_MUTANTS).chain(PROCESS_MUTANTS);
+    let in_simulation = in_simulation.map(Mutant::name);
     // A mutant may need several hooks, also of two crates.
     let in_crates: BTreeSet<&str> = CRATE_MUTANTS.into_iter().flatten().copied().collect();
     let mut bodies: Vec<&str> = in_simulation.chain(in_crates).collect();
@@ -115,4 +116,6 @@ caught! {
     a_deletion_of_unknown_outcome_taken_for_done: UnknownDeletionTaken,
     a_floor_raised_beside_an_index_of_unknown_needs: UnknownKeepsIgnored,
     a_floor_raised_beside_an_index_that_registers: FloorBesideRegistration,
+    a_table_whose_version_a_hint_names: HintTakenForTable,
+    a_trim_past_a_sleeping_reader: TrimmedPastReader,
 }
