@@ -19,6 +19,7 @@ pub mod readers;
 mod record_writer;
 mod recorded_history;
 mod snapshot_model;
+mod snapshot_trials;
 pub mod snapshots;
 mod trim_model;
 mod verification;

@@ -1,7 +1,11 @@
 //! The model of an index over its generations: what each manifest holds, and which generation is the index, from every event.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
 
+use bytes::Bytes;
 use serde::Deserialize;
 use tidemark_catalog::{EndReason, FIRST_SEQ, Manifest, ObjectName, PinRegister, SNAPSHOT_OWNER};
 use tidemark_ingest::OperationRecord;
@@ -11,7 +15,7 @@ use tidemark_wal::{Outcome, Token};
 use super::archive_ledger::{ArchiveGrowth, ArchiveLedger};
 use crate::{
     chain_record::record_state,
-    simulated_store::{StoreChange, StoreEvent},
+    simulated_store::{StoreChange, StoreEvent, StoredObject},
 };
 
 #[derive(Default, Deserialize)]
@@ -22,7 +26,7 @@ struct StoredMarks {
 
 /// All that the index holds: records by seq, and marks.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct IndexContent {
+pub(super) struct IndexContent {
     records: BTreeMap<u64, OperationRecord>,
     corrected: BTreeSet<u64>,
     outdated: BTreeSet<u64>,
@@ -61,6 +65,15 @@ struct GenerationHead {
     content: IndexContent,
 }
 
+/// A generation that could not be read whole.
+#[derive(Clone, Copy, Debug)]
+struct ObjectAbsence {
+    /// The generation whose object was lost while it was the index.
+    generation: u64,
+    /// When it was put back, true time in milliseconds; `None`: it is lost.
+    until: Option<u64>,
+}
+
 /// What is known of the index.
 #[derive(Debug, Default)]
 pub(super) struct GenerationModel {
@@ -71,9 +84,11 @@ pub(super) struct GenerationModel {
     /// The number of the latest record of pins, and the lists of those that count.
     pins: (u64, BTreeSet<String>),
     deleted: BTreeSet<String>,
-    /// Objects that are lost for a while, and the generations that ever named one.
+    /// Objects that are lost for a while, and the generations that could not be read meanwhile.
     lost: BTreeSet<String>,
-    damaged: BTreeSet<u64>,
+    absences: Vec<ObjectAbsence>,
+    /// When each task began its first generation, true time in milliseconds.
+    begun: BTreeMap<String, u64>,
     /// The generation that is the index.
     open: Option<u64>,
     /// What was decided of each operation, by any generation that was the index: it is never forgotten.
@@ -82,6 +97,8 @@ pub(super) struct GenerationModel {
     uncorrected: BTreeMap<(Token, u32), OperationRecord>,
     /// Operations of which a restore did not find the correction, since the generation that had it was damaged.
     set_back: BTreeSet<(Token, u32)>,
+    /// The same, and those that were corrected once more since: a snapshot may have them as they were meanwhile.
+    ever_set_back: BTreeSet<(Token, u32)>,
     /// The archive.
     pub(super) ledger: ArchiveLedger,
     pub(super) marks: BTreeSet<&'static str>,
@@ -100,19 +117,36 @@ impl GenerationModel {
 
     /// The token of one of the decided operations.
     pub(super) fn token(&self, number: u64) -> Option<Token> {
-        let at = usize::try_from(number).ok()?.checked_rem(self.decided.len())?;
-        self.decided.keys().nth(at).map(|(token, _)| *token)
+        nth_of(self.decided.keys().map(|(token, _)| *token), number)
+    }
+
+    /// The token of one of the operations of these seconds that were decided and read.
+    pub(super) fn token_within(&self, seconds: &RangeInclusive<StoreSecond>, number: u64) -> Option<Token> {
+        let is_read = |record: &OperationRecord| record.decision.outcome != Outcome::Unreadable;
+        let within = self.decided.iter().filter(|((token, _), _)| seconds.contains(&token.second()));
+        nth_of(within.filter(|(_, record)| is_read(record)).map(|((token, _), _)| *token), number)
     }
 
     /// An object of the open generation is lost.
     pub(super) fn lose(&mut self, key: String) {
-        self.damaged.extend(self.open);
+        self.absences.extend(self.open.map(|generation| ObjectAbsence { generation, until: None }));
         self.lost.insert(key);
     }
 
-    /// All lost objects are back.
-    pub(super) fn put_back(&mut self) {
+    /// All lost objects are back, `at` a true time in milliseconds.
+    pub(super) fn put_back(&mut self, at: u64) {
         self.lost.clear();
+        for absence in &mut self.absences {
+            absence.until.get_or_insert(at);
+        }
+    }
+
+    /// Whether an object of `generation` was lost at any time since the maker of `successor` began: only then may that not have found what
+    /// was recorded last.
+    fn was_damaged_for(&self, successor: &Manifest, generation: u64) -> bool {
+        let Some(since) = successor.building.as_ref().and_then(|task| self.begun.get(task)) else { return false };
+        let overlaps = |absence: &ObjectAbsence| absence.until.is_none_or(|until| *since <= until);
+        self.absences.iter().any(|absence| absence.generation == generation && overlaps(absence))
     }
 
     /// Checks an event in the index's bucket.
@@ -134,8 +168,13 @@ impl GenerationModel {
                 Err(_) => Ok(()),
             };
         }
+        self.remember(key, &event.object.body)
+    }
+
+    /// What an object of a manifest holds, for later.
+    fn remember(&mut self, key: &str, body: &Bytes) -> Result<(), String> {
         if key.contains("/segment/") {
-            let lines = event.object.body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+            let lines = body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
             let parsed = lines.map(|line| {
                 let record: OperationRecord = serde_json::from_slice(line)?;
                 Ok::<_, serde_json::Error>((record.seq, record))
@@ -146,7 +185,7 @@ impl GenerationModel {
             }
         } else if key.contains("/sidecar/") {
             let StoredMarks { corrected, outdated } =
-                serde_json::from_slice(&event.object.body).map_err(|error| format!("\"{key}\": {error}"))?;
+                serde_json::from_slice(body).map_err(|error| format!("\"{key}\": {error}"))?;
             self.sidecars.insert(key.to_owned(), (corrected.into_iter().collect(), outdated.into_iter().collect()));
         }
         Ok(())
@@ -166,6 +205,9 @@ impl GenerationModel {
         if self.open.is_none() && manifest.building.is_none() {
             self.open = Some(generation);
         }
+        if let Some(task) = &manifest.building {
+            self.begun.entry(task.clone()).or_insert(event.at);
+        }
         let is_open = self.open == Some(generation);
         if !is_open && manifest.building.is_none() {
             return wrong(format!("is no generation that is being built, and the index is g{:?}", self.open));
@@ -175,7 +217,7 @@ impl GenerationModel {
             grows(&before.content, &content).or_else(wrong)?;
         }
         if is_open && manifest.closed.is_none() {
-            self.check_open(&manifest, &content, None).or_else(wrong)?;
+            self.check_open(&manifest, &content, false).or_else(wrong)?;
         }
         let end = manifest.closed.clone();
         self.heads.insert(generation, GenerationHead { number, manifest, content: content.clone() });
@@ -217,16 +259,17 @@ impl GenerationModel {
                 ));
             }
         }
+        let replaces_damage = self.was_damaged_for(&head.manifest, before);
         self.open = Some(successor);
-        self.check_open(&head.manifest, &head.content, Some(before))
+        self.check_open(&head.manifest, &head.content, replaces_damage)
     }
 
     /// What the index holds is what was decided: nothing else, nothing less, up to its cursor or the time that it was restored to.
     ///
-    /// One that has taken the place of the generation `replaced`, which was damaged, may lack a correction of what the audit still looks at.
-    fn check_open(&mut self, manifest: &Manifest, content: &IndexContent, replaced: Option<u64>) -> Result<(), String> {
+    /// One that takes the place of a generation that was damaged while it was made (`replaces_damage`) may lack a correction of what the
+    /// audit still looks at.
+    fn check_open(&mut self, manifest: &Manifest, content: &IndexContent, replaces_damage: bool) -> Result<(), String> {
         let standing = content.standing();
-        let replaces_damage = replaced.is_some_and(|replaced| self.damaged.contains(&replaced));
         for (place, record) in &standing {
             let Some(before) = self.decided.get(place) else {
                 self.decided.insert(*place, record.clone());
@@ -241,6 +284,7 @@ impl GenerationModel {
                 && (self.set_back.contains(place) || replaces_damage && place.0.second() >= manifest.audited);
             if is_set_back {
                 self.set_back.insert(*place);
+                self.ever_set_back.insert(*place);
                 self.marks.insert("a correction was lost with the generation that had it");
             } else if manifest.until.is_none() && (was, is) == (Outcome::Aborted, Outcome::Late) {
                 self.uncorrected.insert(*place, before.clone());
@@ -256,6 +300,51 @@ impl GenerationModel {
         }
         if let Some((token, op)) = standing.keys().find(|(token, _)| token.second() >= end) {
             return Err(format!("{token} op {op} is in the index, which reaches up to {end}"));
+        }
+        content.check_current()
+    }
+
+    /// The latest manifest of an index that has a bucket of its own, and what it holds, from all objects of the bucket.
+    pub(super) fn read_index(objects: &BTreeMap<String, StoredObject>) -> Result<(Manifest, IndexContent), String> {
+        let mut read = Self::default();
+        for (key, object) in objects {
+            read.remember(key, &object.body)?;
+        }
+        let latest = objects.keys().filter_map(|key| Some((manifest_place(key)?, key))).max();
+        let (_, key) = latest.ok_or_else(|| "there is no manifest".to_owned())?;
+        let manifest = record_state(&objects[key].body).map_err(|error| format!("\"{key}\": {error}"))?;
+        let content = read.content_of(&manifest)?;
+        Ok((manifest, content))
+    }
+
+    /// What was restored to an index of its own is what was decided: every operation that is `wanted`, and nothing else. It may be as it was
+    /// before a correction where its source, which the audit had settled below `audited`, is older than that. Where the source is the archive
+    /// (`passes_over`), entries of the log that no index has are there as unreadable ones.
+    pub(super) fn check_restored(
+        &self,
+        content: &IndexContent,
+        (audited, passes_over): (StoreSecond, bool),
+        wanted: impl Fn(Token) -> bool,
+    ) -> Result<(), String> {
+        let standing = content.standing();
+        for (place, record) in &standing {
+            let is = record.decision.outcome;
+            if !wanted(place.0) {
+                return Err(format!("{} op {} is restored, and comes later", place.0, place.1));
+            }
+            let was = match self.decided.get(place) {
+                Some(decided) if decided == record => continue,
+                None if passes_over && is == Outcome::Unreadable => continue,
+                was => was.map(|decided| decided.decision.outcome),
+            };
+            let is_earlier = place.0.second() >= audited || self.ever_set_back.contains(place);
+            if self.uncorrected.get(place) != Some(record) || !is_earlier {
+                return Err(format!("{} op {} was decided as {was:?} and is restored as {is:?}", place.0, place.1));
+            }
+        }
+        let mut decided = self.decided.keys().filter(|(token, _)| wanted(*token));
+        if let Some((token, op)) = decided.find(|place| !standing.contains_key(*place)) {
+            return Err(format!("{token} op {op} was decided, and is not restored"));
         }
         content.check_current()
     }
@@ -340,6 +429,12 @@ impl GenerationModel {
     }
 }
 
+/// The item with this number, counted in a circle; `None` if there is no item.
+fn nth_of<T>(mut items: impl Iterator<Item = T> + Clone, number: u64) -> Option<T> {
+    let at = usize::try_from(number).ok()?.checked_rem(items.clone().count())?;
+    items.nth(at)
+}
+
 /// Nothing of `before` is lost in `after`.
 fn grows(before: &IndexContent, after: &IndexContent) -> Result<(), String> {
     if let Some((seq, _)) = before.records.iter().find(|(seq, record)| after.records.get(seq) != Some(record)) {
@@ -355,4 +450,118 @@ fn grows(before: &IndexContent, after: &IndexContent) -> Result<(), String> {
 fn manifest_place(key: &str) -> Option<(u64, u64)> {
     let (generation, number) = key.split_once("/manifest/")?;
     Some((generation.strip_prefix('g')?.parse().ok()?, number.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tidemark_catalog::LogCursor;
+
+    use super::*;
+
+    /// When the object is lost and put back, true time in milliseconds.
+    const LOST: u64 = 1_000;
+    const PUT_BACK: u64 = 2_000;
+
+    fn second(second: u64) -> StoreSecond {
+        StoreSecond::from_unix(1_800_000_000 + second)
+    }
+
+    fn record(seq: u64, at: u64, outcome: Outcome) -> OperationRecord {
+        let (token, entry_time) = (Token::from_parts(second(at), [1; 16]), second(at));
+        let record = json!({
+            "seq": seq, "token": token, "op": 0, "kind": "entry", "size": 1,
+            "decision": {"outcome": outcome, "entryTime": entry_time}, "entity": format!("entry/{at}"),
+        });
+        serde_json::from_value(record).unwrap()
+    }
+
+    fn content(records: impl IntoIterator<Item = OperationRecord>) -> IndexContent {
+        IndexContent {
+            records: records.into_iter().map(|record| (record.seq, record)).collect(),
+            ..IndexContent::default()
+        }
+    }
+
+    fn manifest(generation: u64, audited: u64) -> Manifest {
+        let generation = format!("g{generation}").parse().unwrap();
+        let (cursor, horizon, audited) = (LogCursor(second(10)), second(10), second(audited));
+        Manifest { cursor, horizon, audited, next_seq: 3, ..Manifest::new(generation) }
+    }
+
+    /// `g1` is the index: an operation was aborted and turned out to be late.
+    fn corrected() -> GenerationModel {
+        let mut model = GenerationModel { open: Some(1), ..GenerationModel::default() };
+        for outcome in [Outcome::Aborted, Outcome::Late] {
+            let held = content([record(1, 5, outcome), record(2, 6, Outcome::Committed)]);
+            model.check_open(&manifest(1, 3), &held, false).unwrap();
+        }
+        model.heads.insert(1, GenerationHead { number: 1, manifest: manifest(1, 3), content: IndexContent::default() });
+        model
+    }
+
+    /// Switches to what a task has restored without the correction, that began at the time `begun`.
+    fn switch_without_correction(model: &mut GenerationModel, begun: u64) -> Result<(), String> {
+        let until = second(9);
+        let building = Some("restore".to_owned());
+        let restored = Manifest { until: Some(until), building, ..manifest(2, 3) };
+        let held = content([record(1, 5, Outcome::Aborted), record(2, 6, Outcome::Committed)]);
+        model.begun.insert("restore".to_owned(), begun);
+        model.heads.insert(2, GenerationHead { number: 1, manifest: restored, content: held });
+        model.switch(1, 2, EndReason::Restore { to: until }, &IndexContent::default())
+    }
+
+    #[test]
+    fn a_correction_may_be_lost_only_to_an_object_that_was_away_meanwhile() {
+        let refused = switch_without_correction(&mut corrected(), LOST).unwrap_err();
+        assert!(refused.contains("decided as Late and is Aborted"), "{refused}");
+        for (begun, is_excused) in [(LOST - 1, true), (PUT_BACK, true), (PUT_BACK + 1, false)] {
+            let mut model = corrected();
+            model.lose("g1/segment/1".to_owned());
+            model.put_back(PUT_BACK);
+            let switched = switch_without_correction(&mut model, begun);
+            assert_eq!(switched.is_ok(), is_excused, "begun at {begun}: {switched:?}");
+        }
+        let mut lost_still = corrected();
+        lost_still.lose("g1/segment/1".to_owned());
+        switch_without_correction(&mut lost_still, PUT_BACK + 1).unwrap();
+        let mut of_another = corrected();
+        of_another.absences.push(ObjectAbsence { generation: 7, until: None });
+        switch_without_correction(&mut of_another, LOST).unwrap_err();
+    }
+
+    #[test]
+    fn a_restore_that_is_no_fold_of_what_was_decided_is_found() {
+        let model = corrected();
+        let up_to = |last: u64| move |token: Token| token.second() <= second(last);
+        let check = |records: Vec<OperationRecord>, audited, last| {
+            model.check_restored(&content(records), (second(audited), false), up_to(last))
+        };
+        let (late, committed) = (record(1, 5, Outcome::Late), record(2, 6, Outcome::Committed));
+        check(vec![late.clone(), committed.clone()], 10, 6).unwrap();
+        check(vec![late.clone()], 10, 5).unwrap();
+        let aborted = record(1, 5, Outcome::Aborted);
+        check(vec![aborted.clone()], 5, 5).unwrap();
+        for (wrong, audited, last) in [
+            (vec![aborted], 6, 5),
+            (vec![late.clone()], 10, 6),
+            (vec![late.clone(), committed.clone()], 10, 5),
+            (vec![record(1, 5, Outcome::Malformed)], 0, 5),
+            (vec![late.clone(), committed.clone(), record(3, 4, Outcome::Committed)], 0, 6),
+        ] {
+            check(wrong.clone(), audited, last).expect_err(&format!("{wrong:?}"));
+        }
+        let mut outdated = content([late, committed]);
+        outdated.outdated.insert(2);
+        model.check_restored(&outdated, (second(10), false), up_to(6)).unwrap_err();
+    }
+
+    #[test]
+    fn only_an_archive_passes_entries_over_that_no_index_has() {
+        let model = corrected();
+        let held = content([record(1, 4, Outcome::Unreadable), record(2, 5, Outcome::Late)]);
+        let up_to_5 = |token: Token| token.second() <= second(5);
+        model.check_restored(&held, (second(10), true), up_to_5).unwrap();
+        model.check_restored(&held, (second(10), false), up_to_5).unwrap_err();
+    }
 }

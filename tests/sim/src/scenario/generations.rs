@@ -13,7 +13,7 @@ use tidemark_ingest::{
     engine::IndexEngine,
     model_engine::ModelEngine,
     promote, reindex, restore,
-    snapshot::{SnapshotError, SnapshotMaker, SnapshotRequest, model_archive::ModelArchive},
+    snapshot::{LogArchive, SnapshotError, SnapshotMaker, SnapshotRequest},
 };
 use tidemark_store::{StoreClock, StoreSecond};
 use tidemark_wal::LogParameters;
@@ -25,6 +25,8 @@ use super::{
     generation_model::GenerationModel,
     long_run::{FAULT_BURST_DURATION, INDEX, INDEX_URL, LOG, LongRun, collect, fault_schedule},
     record_writer::RecordWriter,
+    snapshot_trials::SnapshotTrials,
+    verification::verify_stored,
 };
 use crate::{
     fault_schedule::FaultSchedule,
@@ -66,13 +68,13 @@ pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
         is_quiet: seed.is_multiple_of(3),
     };
     let (model, cleanups) = (world.model.clone(), world.cleanups.clone());
-    simulated_store.set_observer(Box::new(move |event| {
+    world.run.set_observer(move |event| {
         let mut model = model.lock();
         if event.bucket == INDEX {
             model.observe(event)?;
         }
         cleanups.lock().observe(event, &model.ledger)
-    }));
+    });
     let mut tasks = Vec::new();
     for n in 0..2 {
         let (writing, making) = (world.clone(), world.clone());
@@ -106,6 +108,10 @@ pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
     if after <= before {
         simulated_store.fail(format!("no progress: {before} operations when the faults ended, {after} now"));
     }
+    if simulated_store.failure().is_none() {
+        verify_stored(&world.run).await;
+        SnapshotTrials::new(&world.run, &world.model).await.run().await;
+    }
     let marks = world.model().marks.clone();
     for mark in marks.into_iter().chain(world.cleanups.lock().marks.clone()) {
         simulated_store.mark(mark);
@@ -133,9 +139,9 @@ impl GenerationWorld {
     }
 
     /// The archive of the log, once a writer has made the root.
-    async fn archive(&self, process: &SimProcess) -> ModelArchive {
+    async fn archive(&self, process: &SimProcess) -> Arc<dyn LogArchive> {
         let log = self.run.log_id(process).await;
-        ModelArchive::open(&self.run.store(INDEX, process), &log, self.run.entropy())
+        self.run.archive(process, &log)
     }
 
     /// A task that nobody has begun.
@@ -239,7 +245,7 @@ async fn make(world: GenerationWorld, process: SimProcess, name: String) -> Proc
         let parts = world.generation_task(&process, task.name);
         let owner = IndexOwner::Named { name: "sim".to_owned() };
         let ended = match task.restore {
-            Some(target) => restore(&parts, &archive, &RestoreRequest { target, owner, reaches_floor: false }).await,
+            Some(target) => restore(&parts, &*archive, &RestoreRequest { target, owner, reaches_floor: false }).await,
             None => reindex(&parts).await,
         };
         let is_refused = matches!(
@@ -267,7 +273,7 @@ async fn promote_now_and_then(world: GenerationWorld, process: SimProcess) -> Pr
     loop {
         world.run.sleep_minutes(60..=600).await;
         let name = world.run.entropy().nonce();
-        match promote(&world.generation_task(&process, name), &archive, LostOutcomePolicy::Refuse).await {
+        match promote(&world.generation_task(&process, name), &*archive, LostOutcomePolicy::Refuse).await {
             Ok(_) => {
                 world.model().marks.insert("the index was promoted");
             }
@@ -279,7 +285,7 @@ async fn promote_now_and_then(world: GenerationWorld, process: SimProcess) -> Pr
 
 /// Makes a snapshot now and then, and so extends the archive.
 async fn make_snapshots(world: GenerationWorld, process: SimProcess) -> ProcessEnd {
-    let archive = Arc::new(world.archive(&process).await);
+    let archive = world.archive(&process).await;
     let log_id = world.run.log_id(&process).await;
     loop {
         world.run.sleep_minutes(100..=900).await;
@@ -364,7 +370,7 @@ async fn lose_objects(world: GenerationWorld) {
         world.run.simulated_store.lose(INDEX, &[lost]);
         world.run.sleep_minutes(60..=900).await;
         world.run.simulated_store.put_back();
-        world.model().put_back();
+        world.model().put_back(world.run.simulated_store.now());
     }
 }
 

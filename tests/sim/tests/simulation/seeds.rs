@@ -91,6 +91,10 @@ fn sixty_seeds_of_generations_hold() {
         "the floor was raised",
         "an entry was deleted",
         "a clean-up was fenced",
+        "a snapshot was restored",
+        "a snapshot was restored to a second below the floor",
+        "the archive alone was restored",
+        "the archive was verified",
     ] {
         let seeds = reports.iter().filter(|report| report.marks.contains(rare)).count();
         assert!(seeds > 0, "\"{rare}\" never happened");

@@ -1,0 +1,164 @@
+//! At the end of a run, each verified snapshot is restored to a random time, and so is the archive alone: each to an index of its own, which
+//! must be the fold of all that was decided up to then.
+
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tidemark_catalog::{CatalogError, IndexOwner, IndexPin, LogCursor, LogId, PinChain, RootChain, SnapshotProof};
+use tidemark_ingest::{
+    GenerationTask, IngestOptions, RestoreOrigin, RestoreRequest, RestoreTarget, model_engine::ModelEngine,
+    restore_from, snapshot::SnapshotPlace,
+};
+use tidemark_store::{StoreClock, StoreSecond};
+use tidemark_wal::Token;
+use tokio::sync::watch;
+
+use super::{
+    generation_model::GenerationModel,
+    long_run::{INDEX, LongRun},
+};
+use crate::process::SimProcess;
+
+/// What a trial restores.
+struct TrialSource {
+    /// By which its buckets are called.
+    name: String,
+    /// Where snapshots are pinned: nothing but the one of the trial, or none.
+    pins: PinChain,
+    /// The seconds of which it has operations.
+    seconds: RangeInclusive<StoreSecond>,
+    /// What lies below it was settled.
+    audited: StoreSecond,
+    is_archive: bool,
+}
+
+/// Tries out what one index can be restored from.
+pub(super) struct SnapshotTrials<'a> {
+    run: &'a LongRun,
+    model: &'a Mutex<GenerationModel>,
+    process: SimProcess,
+    log: LogId,
+}
+
+impl<'a> SnapshotTrials<'a> {
+    pub(super) async fn new(run: &'a LongRun, model: &'a Mutex<GenerationModel>) -> Self {
+        let process = SimProcess::new("trial", false);
+        let log = run.log_id(&process).await;
+        Self { run, model, process, log }
+    }
+
+    /// Restores all of them.
+    pub(super) async fn run(&self) {
+        if let Err(error) = self.try_all().await {
+            self.run.simulated_store.fail(format!("what was recorded cannot be restored: {error:#}"));
+        }
+    }
+
+    async fn try_all(&self) -> anyhow::Result<()> {
+        let pins = self.pins_in(INDEX);
+        let register = pins.register().await?;
+        for (number, (name, pin, proof)) in register.snapshots().into_iter().enumerate() {
+            let Some(source) = self.snapshot(number, (name, pin, proof), &pins).await? else { continue };
+            if self.restore(&source).await? {
+                self.run.simulated_store.mark("a snapshot was restored");
+                if self.model.lock().open().is_some_and(|open| pin.generation < open.generation) {
+                    self.run.simulated_store.mark("a snapshot of a replaced generation was restored");
+                }
+            }
+        }
+        let Some(version) = self.run.archive(&self.process, &self.log).latest().await? else { return Ok(()) };
+        let end = version.end.second();
+        let source = TrialSource {
+            name: "archive".to_owned(),
+            pins: self.pins_in("pins-archive"),
+            seconds: StoreSecond::default()..=end.before(Duration::from_secs(1)),
+            audited: end,
+            is_archive: true,
+        };
+        if self.restore(&source).await? {
+            self.run.simulated_store.mark("the archive alone was restored");
+        }
+        Ok(())
+    }
+
+    /// The pins that are in `bucket`.
+    fn pins_in(&self, bucket: &str) -> PinChain {
+        PinChain::open(&self.run.store(bucket, &self.process), &self.log, self.run.entropy())
+    }
+
+    /// The snapshot `name`, alone: a restore takes the one that reaches furthest. `None` if it has no operation, or was dropped meanwhile.
+    async fn snapshot(
+        &self,
+        number: usize,
+        (name, pin, proof): (&str, &IndexPin, &SnapshotProof),
+        pins: &PinChain,
+    ) -> Result<Option<TrialSource>, CatalogError> {
+        let Some(first) = proof.first else { return Ok(None) };
+        let manifest = pins.read_list(pin).await?;
+        let alone = self.pins_in(&format!("pins-{number}"));
+        let imported = match alone.import(name, pins, pin, &manifest).await {
+            Err(CatalogError::Rejected(_)) => return Ok(None),
+            imported => imported?,
+        };
+        alone.verify(name, &imported.list, proof).await?;
+        Ok(Some(TrialSource {
+            name: number.to_string(),
+            pins: alone,
+            seconds: first..=proof.cursor.second().before(Duration::from_secs(1)),
+            audited: proof.audited,
+            is_archive: false,
+        }))
+    }
+
+    /// Restores it to the time or the token of one of its operations, and compares. Gives whether it has an operation.
+    async fn restore(&self, source: &TrialSource) -> anyhow::Result<bool> {
+        let number = self.run.number(0..=1_000_000);
+        let chosen = self.model.lock().token_within(&source.seconds, number);
+        let Some(token) = chosen else { return Ok(false) };
+        let is_to_token = self.run.number(0..=2) == 0;
+        let target = if is_to_token { RestoreTarget::Token(token) } else { RestoreTarget::Time(token.second()) };
+        let bucket = format!("restored-{}", source.name);
+        self.run.simulated_store.note(&format!("{bucket}: {:?} to {target}", source.seconds));
+        let log = self.run.log(&self.process);
+        let store = self.run.store(&bucket, &self.process);
+        let task = GenerationTask {
+            clock: StoreClock::new(log.stores(), self.process.name()),
+            root: RootChain::open(&log, self.run.entropy()),
+            engine: Arc::new(ModelEngine::new(store.clone())),
+            index: store,
+            log,
+            name: Some(source.name.clone()),
+            options: IngestOptions { batch_records: self.run.number(20..=200), ..IngestOptions::default() },
+            entropy: self.run.entropy(),
+            progress: watch::Sender::default(),
+        };
+        let index = self.run.store(INDEX, &self.process);
+        let origin = RestoreOrigin {
+            engine: Arc::new(ModelEngine::new(index.clone())),
+            place: SnapshotPlace {
+                index,
+                pins: source.pins.clone(),
+                archive: self.run.archive(&self.process, &self.log),
+            },
+        };
+        let owner = IndexOwner::Named { name: "sim".to_owned() };
+        restore_from(&task, &origin, &RestoreRequest { target, owner, reaches_floor: false }).await?;
+        self.compare(source, &bucket, (token, is_to_token)).map_err(anyhow::Error::msg)?;
+        let floor = task.root.state().await?.floor.map(|floor| floor.second).unwrap_or_default();
+        if LogCursor(token.second()) < floor && !source.is_archive {
+            self.run.simulated_store.mark("a snapshot was restored to a second below the floor");
+        }
+        Ok(true)
+    }
+
+    /// Compares what is in `bucket` with all that was decided up to `last`, or of the second of that.
+    fn compare(&self, source: &TrialSource, bucket: &str, (last, is_to_token): (Token, bool)) -> Result<(), String> {
+        let (manifest, content) = GenerationModel::read_index(&self.run.simulated_store.objects(bucket))?;
+        if manifest.until != Some(last.second()) {
+            return Err(format!("what was to be restored up to {last} reaches up to {:?}", manifest.until));
+        }
+        let wanted = |token: Token| if is_to_token { token <= last } else { token.second() <= last.second() };
+        let checked = self.model.lock().check_restored(&content, (source.audited, source.is_archive), wanted);
+        checked.map_err(|why| format!("{:?} restored up to {last}: {why}", source.seconds))
+    }
+}
