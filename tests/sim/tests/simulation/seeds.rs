@@ -92,7 +92,6 @@ fn sixty_seeds_of_generations_hold() {
         "an entry was deleted",
         "a clean-up was fenced",
         "a snapshot was restored",
-        "a snapshot of a replaced generation was restored",
         "a snapshot was restored to a second below the floor",
         "the archive alone was restored",
         "the archive was verified",
