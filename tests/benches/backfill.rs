@@ -7,18 +7,15 @@ use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tidemark_ingest::IngestOptions;
-use tidemark_ingest::engine::IndexEngine as _;
 use tidemark_store::{Store, StoreSecond, UserMetadata};
 use tidemark_tests::{
     MinioServer,
-    bench::{IndexBench, median, number, rate, shortest},
+    bench::{AT_ONCE, IndexBench, median, number, rate, read_log, shortest, tantivy_alone},
     stores,
     workload::SampleBundle,
 };
 use tidemark_wal::{Log, LogReader, ParameterSchedule};
 use tokio::time::Instant;
-
-const AT_ONCE: usize = 64;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -35,7 +32,9 @@ async fn main() -> anyhow::Result<()> {
 
     let (mut gets, mut tantivy, mut backfill) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..3 {
-        gets.push(rate(count, raw_gets(&log).await?));
+        let (read, span) = read_log(&log).await?;
+        anyhow::ensure!(read == count, "{read} of {count} entries are in the log");
+        gets.push(rate(count, span));
         tantivy.push(rate(count, raw_tantivy(&log, &open("index"), first, last).await?));
         let cache = tempfile::tempdir()?;
         let bench = IndexBench::new(
@@ -90,20 +89,6 @@ async fn write(log: &Log, count: u64) -> anyhow::Result<(StoreSecond, StoreSecon
     Ok((first, now))
 }
 
-/// Lists the log and gets every entry and every descriptor, as many at once as the indexer does.
-async fn raw_gets(log: &Log) -> anyhow::Result<Duration> {
-    let started = Instant::now();
-    let fetches = log.entries.list("", None).try_filter(|info| std::future::ready(!info.key.starts_with(".tidemark/")));
-    let fetches = fetches.map(|info| async move {
-        let entry = log.entries.get(&info?.key, u64::MAX).await?.and_then(|entry| entry.body).unwrap_or_default();
-        let path = String::from_utf8_lossy(&entry).into_owned();
-        log.descriptors().get(&path, u64::MAX).await?;
-        anyhow::Ok(())
-    });
-    fetches.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
-    Ok(started.elapsed())
-}
-
 /// Feeds the documents to Tantivy on one thread, from memory.
 async fn raw_tantivy(log: &Log, index: &Store, first: StoreSecond, last: StoreSecond) -> anyhow::Result<Duration> {
     let reader = LogReader::new(log);
@@ -122,12 +107,5 @@ async fn raw_tantivy(log: &Log, index: &Store, first: StoreSecond, last: StoreSe
     let cache = tempfile::tempdir()?;
     let options = tidemark_search::EngineOptions { cache_folder: cache.path().to_owned(), cache_bytes: 1 << 30 };
     let engine = tidemark_search::TantivyEngine::open(index.clone(), &options)?;
-    let mut builder = engine.builder()?;
-    let started = Instant::now();
-    for chunk in records.chunks(512) {
-        builder.add(chunk.to_vec()).await?;
-    }
-    let packed = builder.finish().await?;
-    anyhow::ensure!(packed.documents == records.len() as u64, "{} documents", packed.documents);
-    Ok(started.elapsed())
+    tantivy_alone(&engine, &records).await
 }

@@ -3,8 +3,10 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use tidemark_catalog::{Generation, IndexChain, Manifest, RootChain, WriterIdentity};
-use tidemark_ingest::{IngestOptions, IngestStatus, LogIngester};
+use tidemark_ingest::engine::IndexEngine as _;
+use tidemark_ingest::{IngestOptions, IngestStatus, LogIngester, OperationRecord};
 use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
 use tidemark_store::{Entropy, Store, StoreClock, StoreSecond};
@@ -14,6 +16,9 @@ use tokio::{
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
+
+/// Objects of a log that are read at once.
+pub const AT_ONCE: usize = 64;
 
 /// The shortest parameters: a second is sealed 3 s after it.
 pub fn shortest() -> LogParameters {
@@ -79,6 +84,32 @@ impl IndexBench {
         running.await??;
         Ok(status)
     }
+}
+
+/// Lists the log and gets every entry and every descriptor, as many at once as the indexer does: how many entries, and how long it took.
+pub async fn read_log(log: &Log) -> anyhow::Result<(u64, Duration)> {
+    let started = Instant::now();
+    let fetches = log.entries.list("", None).try_filter(|info| std::future::ready(!info.key.starts_with(".tidemark/")));
+    let fetches = fetches.map(|info| async move {
+        let entry = log.entries.get(&info?.key, u64::MAX).await?.and_then(|entry| entry.body).unwrap_or_default();
+        let path = String::from_utf8_lossy(&entry).into_owned();
+        log.descriptors().get(&path, u64::MAX).await?;
+        anyhow::Ok(())
+    });
+    let read = fetches.buffer_unordered(AT_ONCE).try_fold(0, async |read, ()| Ok(read + 1)).await?;
+    Ok((read, started.elapsed()))
+}
+
+/// How long it takes to feed the records to Tantivy, from memory on one thread.
+pub async fn tantivy_alone(engine: &TantivyEngine, records: &[OperationRecord]) -> anyhow::Result<Duration> {
+    let mut builder = engine.builder()?;
+    let started = Instant::now();
+    for chunk in records.chunks(512) {
+        builder.add(chunk.to_vec()).await?;
+    }
+    let packed = builder.finish().await?;
+    anyhow::ensure!(packed.documents == records.len() as u64, "{} documents", packed.documents);
+    Ok(started.elapsed())
 }
 
 /// `count` a second over `span`.

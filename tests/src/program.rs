@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const CONDITION_PATIENCE: Duration = Duration::from_mins(3);
 /// How often it is looked at.
 const CONDITION_INTERVAL: Duration = Duration::from_millis(100);
+/// How often the memory of a command is read.
+const MEMORY_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The environment of a `tidemark index` on these places: it listens on a free port of loopback, and a second is sealed 3 s after it.
 pub(crate) fn index_environment(log: &str, metadata: &str, index: &str) -> BTreeMap<String, String> {
@@ -108,6 +110,22 @@ impl TidemarkProcess {
     /// Runs a command to its end, and gives what it printed and its exit code, whatever that is.
     pub async fn ended(arguments: &[&str], environment: &BTreeMap<String, String>) -> anyhow::Result<Output> {
         Ok(command(arguments, environment).await?.output().await?)
+    }
+
+    /// Runs a command to its end as [`Self::ended`] does, and gives also the most memory in bytes that it was seen to have had resident.
+    pub async fn measured(arguments: &[&str], environment: &BTreeMap<String, String>) -> anyhow::Result<(Output, u64)> {
+        let mut command = command(arguments, environment).await?;
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let id = child.id().context("it has ended already")?.to_string();
+        let mut ended = std::pin::pin!(child.wait_with_output());
+        let mut peak = 0;
+        loop {
+            match tokio::time::timeout(MEMORY_INTERVAL, &mut ended).await {
+                Ok(ended) => return Ok((ended?, peak)),
+                // Once it has ended the system gives no figures, until its output was read.
+                Err(_) => peak = ProcessMemory::of(&id).map_or(peak, |memory| memory.peak),
+            }
+        }
     }
 
     /// Where the program is; builds it unless `TIDEMARK_PROGRAM` names one.

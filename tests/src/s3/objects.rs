@@ -1,7 +1,7 @@
 //! The buckets: one map, locked as a whole, so that a condition and its write are one step.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs::File,
     io::{self, Write as _},
     iter,
@@ -145,6 +145,8 @@ const SMALLEST_PART: usize = 5 * 1024 * 1024;
 struct SampleBuckets {
     log: String,
     metadata: String,
+    /// The numbers of the bundles whose entries were deleted.
+    deleted: HashSet<u64>,
 }
 
 /// All buckets and unfinished uploads.
@@ -242,7 +244,8 @@ impl S3Buckets {
 
     /// The entries of `sample` are in the bucket `log`, its descriptors in `metadata`.
     pub(super) fn hold(&mut self, sample: SampleLog, log: &str, metadata: &str) {
-        self.sample = Some((SampleBuckets { log: log.to_owned(), metadata: metadata.to_owned() }, sample));
+        let buckets = SampleBuckets { log: log.to_owned(), metadata: metadata.to_owned(), deleted: HashSet::new() };
+        self.sample = Some((buckets, sample));
     }
 
     /// The bytes of a bucket's objects, those of a sample left out.
@@ -260,7 +263,7 @@ impl S3Buckets {
     fn sampled(&self, bucket: &str, key: &str) -> Result<Option<Arc<StoredObject>>, S3Refusal> {
         let Some((buckets, sample)) = &self.sample else { return Ok(None) };
         let found = if bucket == buckets.log {
-            sample.with_token(key).map(entry)
+            sample.with_token(key).filter(|bundle| !buckets.deleted.contains(&bundle.n)).map(entry)
         } else if bucket == buckets.metadata {
             sample
                 .with_path(key)
@@ -273,6 +276,11 @@ impl S3Buckets {
 
     /// Removes the object; an absent one is no error.
     pub(super) fn remove(&mut self, bucket: &str, key: &str) -> bool {
+        if let Some((buckets, sample)) = self.sample.as_mut().filter(|(buckets, _)| bucket == buckets.log)
+            && let Some(bundle) = sample.with_token(key)
+        {
+            buckets.deleted.insert(bundle.n);
+        }
         self.open.get_mut(bucket).map(|objects| objects.remove(key)).is_some()
     }
 
@@ -312,7 +320,10 @@ impl S3Buckets {
         let stored =
             objects.range::<str, _>((start, Bound::Unbounded)).map(|(key, object)| (key.clone(), object.clone()));
         let sample = self.sample.as_ref().filter(|(buckets, _)| bucket == buckets.log);
-        let sample = sample.into_iter().flat_map(|(_, sample)| sample.after(after.unwrap_or_default()));
+        let sample = sample.into_iter().flat_map(|(buckets, sample)| {
+            let bundles = sample.after(after.unwrap_or_default());
+            bundles.filter(|bundle| !buckets.deleted.contains(&bundle.n))
+        });
         let sample = sample.map(|bundle| (bundle.token().to_string(), Arc::new(entry(bundle).expect("it is small"))));
         for (key, object) in merged(stored, sample) {
             let Some(rest) = key.strip_prefix(prefix) else { break };
@@ -477,6 +488,9 @@ mod tests {
         let bundle = sample.bundles().next().expect("it has five");
         let found = buckets.get("m", &bundle.path()).expect("the bucket exists").expect("it is there");
         assert_eq!(found.body.read(0..found.body.len()).expect("it reads"), bundle.descriptor());
+        assert!(buckets.remove("b", &tokens[0]) && buckets.get("b", &tokens[0]).expect("the bucket exists").is_none());
+        let page = buckets.list("b", "", None, None, 3).expect("the bucket exists");
+        assert_eq!(names(&page), [".tidemark/x", &tokens[1], &tokens[2]]);
 
         let large = Bytes::from(vec![7; IN_A_FILE + 3]);
         buckets.insert("m", "large", large.clone(), Timestamp::UNIX_EPOCH);
