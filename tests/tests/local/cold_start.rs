@@ -90,7 +90,7 @@ async fn archive(place: &CleanedLog) -> TidemarkProcess {
 }
 
 /// Begins with the copies, and is refused without them.
-async fn copies(place: &CleanedLog) -> TidemarkProcess {
+async fn copies(place: &CleanedLog) -> (LocalIndex, TidemarkProcess) {
     let index = place.index.beside("second");
     let refused = index.run("index", &[]).await.expect("it ends");
     assert!(!refused.status.success());
@@ -100,9 +100,7 @@ async fn copies(place: &CleanedLog) -> TidemarkProcess {
     assert!(listed["recoveryWindow"]["last"].is_string() && listed["snapshots"][0]["verified"] == true, "{listed}");
     let indexer = index.indexer(&BEGUN).await.expect("it starts");
     place.is_whole(&indexer, "the copies").await;
-    assert!(indexer.stop().await.expect("it ends").success());
-    // Once more it has no effect, wherever it is.
-    index.indexer(&["--bootstrap-from", "s3://gone/orders"]).await.expect("it starts")
+    (index, indexer)
 }
 
 /// Begins with the copies up to a time, which it serves until it is promoted.
@@ -154,11 +152,16 @@ async fn an_index_of_a_cleaned_log_that_holds_nothing_begins_with_what_is_record
     let owned = error(&owned.expect("it ends"));
     assert!(owned.contains("belongs to"), "{owned}");
 
-    let begun = tokio::join!(archive(&place), copies(&place), time(&place), by_hand(&place));
+    let (archive, (second, copies), time, by_hand) =
+        tokio::join!(archive(&place), copies(&place), time(&place), by_hand(&place));
     place.index.bundle(0, "after");
-    for indexer in [begun.0, begun.1, begun.2, begun.3] {
+    for indexer in [archive, copies, time, by_hand] {
         indexer.until_answer("/v1/status", committed(34)).await;
         assert!(indexer.stop().await.expect("it ends").success());
     }
+    // Once more a place has no effect, wherever it is. It answered what is recorded before it was promoted, and the rest after that.
+    let indexer = second.indexer(&["--bootstrap-from", "s3://gone/orders"]).await.expect("it starts");
+    indexer.until_answer("/v1/status", committed(34)).await;
+    assert!(indexer.stop().await.expect("it ends").success());
     assert!(place.copies() == kept, "the second bucket was written to");
 }
