@@ -67,13 +67,12 @@ impl IndexOfLog {
             let chain = IndexChain::open(index, generation, entropy.clone()).for_log(&root).follow().await?;
             Ok::<_, CatalogError>(chain.latest().await?.map(|_| chain))
         };
-        let chain = match open(Generation::first()).await? {
-            Some(chain) => chain,
+        let chain = if let Some(chain) = open(Generation::first()).await? {
+            chain
+        } else {
             // An index that was lost is made again as a later one than those that are gone.
-            None => {
-                let known = root.state().await?.generation_of(index.url().as_str());
-                open(known).await?.ok_or_else(|| IndexLookupError::NoIndex { url: index.url().to_string() })?
-            }
+            let known = root.state().await?.generation_of(index.url().as_str());
+            open(known).await?.ok_or_else(|| IndexLookupError::NoIndex { url: index.url().to_string() })?
         };
         Ok(Self { log: log.clone(), id, root, chain, entropy })
     }

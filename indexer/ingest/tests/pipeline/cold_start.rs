@@ -364,7 +364,9 @@ async fn a_damaged_archive_is_gone_around_only_where_another_place_is_named() {
                 let left = |key: &String| key.starts_with("index/") && !key.starts_with("index/archive/");
                 world.bucket.keys().iter().filter(|key| left(key)).for_each(|key| world.bucket.forget(key));
             }
-            lost.iter().for_each(|key| world.bucket.forget(key));
+            for key in lost {
+                world.bucket.forget(key);
+            }
             let begun = world.cold_start(has_copies, None).await.run().await;
             let what = format!("copies: {has_copies}, cleaned up: {was_cleaned_up}, {lost:?}");
             // Also where all of the log is there: the descriptors of its entries may be gone.

@@ -51,7 +51,7 @@ async fn begun_again() -> (IngestWorld, IngestWorld) {
 
 /// As before, and the first index is on the register no more.
 async fn lost() -> (IngestWorld, IngestWorld) {
-    let (world, other) = begun_again().await;
+    let (world, other) = Box::pin(begun_again()).await;
     world.unregister().await;
     (world, other)
 }
@@ -153,7 +153,7 @@ impl LogArchive for EditedArchive {
 
 #[tokio::test(start_paused = true)]
 async fn a_log_whose_cleaner_is_lost_is_cleaned_up_again_once_its_floor_rests_on_another_archive() {
-    let (world, other) = begun_again().await;
+    let (world, other) = Box::pin(begun_again()).await;
     let seen = floor(&other).await;
     // Two indexes clean no log up.
     let held = other.floor_mover(&world).await.run(&seen, FloorMoveRequest::default()).await.unwrap_err();
@@ -202,7 +202,7 @@ async fn is_refused(mover: &FloorMover, seen: &LogFloor, request: FloorMoveReque
 /// Whatever is said of the archive that the floor rests on, what can be read of it has to be in the new one.
 #[tokio::test(start_paused = true)]
 async fn the_floor_moves_to_no_archive_that_lacks_what_the_present_one_holds() {
-    let (world, other) = lost().await;
+    let (world, other) = Box::pin(lost()).await;
     let seen = floor(&other).await;
     let mut mover = other.floor_mover(&world).await;
     let whole = Arc::clone(&mover.archive);
@@ -240,7 +240,7 @@ async fn the_floor_moves_to_no_archive_that_lacks_what_the_present_one_holds() {
 
 #[tokio::test(start_paused = true)]
 async fn the_floor_moves_to_no_archive_that_is_short_damaged_or_of_another_log() {
-    let (world, other) = lost().await;
+    let (world, other) = Box::pin(lost()).await;
     let seen = floor(&other).await;
     let id = seen.log.clone();
     let mut mover = other.floor_mover(&world).await;
@@ -297,7 +297,7 @@ async fn the_floor_moves_to_no_archive_that_is_short_damaged_or_of_another_log()
 
 #[tokio::test(start_paused = true)]
 async fn a_floor_that_is_raised_while_archives_are_compared_stays_where_it_is() {
-    let (world, other) = lost().await;
+    let (world, other) = Box::pin(lost()).await;
     let seen = floor(&other).await;
     let mut mover = other.floor_mover(&world).await;
     let (archive, edit, raises) =
@@ -319,7 +319,7 @@ async fn a_floor_that_is_raised_while_archives_are_compared_stays_where_it_is() 
 /// Nothing is there to compare with: whoever moves the floor says so. Nothing goes that the new archive has not.
 #[tokio::test(start_paused = true)]
 async fn where_the_archive_of_the_floor_is_lost_nothing_goes_that_the_new_one_lacks() {
-    let (world, other) = lost().await;
+    let (world, other) = Box::pin(lost()).await;
     let seen = floor(&other).await;
     let rows = rows_below(&world, &seen).await;
     let one = &rows.iter().find(|row| row.record.body.bytes().is_some()).unwrap().record;
@@ -355,7 +355,7 @@ async fn where_the_archive_of_the_floor_is_lost_nothing_goes_that_the_new_one_la
 /// A part of it can be read, or the store fails.
 #[tokio::test(start_paused = true)]
 async fn what_can_be_read_of_a_lost_archive_is_compared() {
-    let (world, other) = lost().await;
+    let (world, other) = Box::pin(lost()).await;
     let seen = floor(&other).await;
     let rows = rows_below(&world, &seen).await;
     let mut mover = other.floor_mover(&world).await;
@@ -399,7 +399,7 @@ async fn what_can_be_read_of_a_lost_archive_is_compared() {
 /// A process that ends at any of its requests has moved the floor or left it, and the next one ends with it moved.
 #[tokio::test(start_paused = true)]
 async fn a_move_that_dies_at_any_request_is_made_by_the_next_one() {
-    let (world, other) = lost().await;
+    let (world, other) = Box::pin(lost()).await;
     let seen = floor(&other).await;
     let mut ended = 0;
     for request in 0.. {
