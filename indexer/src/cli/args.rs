@@ -73,7 +73,7 @@ pub(super) struct ExistingIndexArgs {
 pub(super) struct OriginArgs {
     /// Another place with snapshots and an archive of this log: what `tidemark snapshot --copy-to` has copied, or another index of the
     /// log. It is only read, and nothing is held back from deletion there. It is reached as the index is, unless --stores has a `from`.
-    #[arg(long, env = "TIDEMARK_FROM", value_name = "URL", value_parser = url)]
+    #[arg(long, env = "TIDEMARK_FROM_URL", value_name = "URL", value_parser = url)]
     pub(super) from_url: Option<Url>,
 }
 

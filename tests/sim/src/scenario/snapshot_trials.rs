@@ -49,7 +49,7 @@ impl<'a> SnapshotTrials<'a> {
 
     /// Restores all of them.
     pub(super) async fn run(&self) {
-        if let Err(error) = self.try_all().await {
+        if let Err(error) = Box::pin(self.try_all()).await {
             self.run.simulated_store.fail(format!("what was recorded cannot be restored: {error:#}"));
         }
     }
