@@ -166,7 +166,7 @@ async fn a_move_of_the_floor_whose_outcome_is_unknown_is_read_by_the_next_proces
         let before = broken.calls();
         root.head().await.unwrap();
         let reads = broken.calls() - before;
-        // The put goes wrong, and nobody can look what became of it.
+        // The put goes wrong, and what became of it cannot be looked at.
         broken.disturb(StoreCall::Put, "root", 0, 1, fault.clone());
         broken.disturb(StoreCall::Any, "root", reads, u64::MAX, CallFault::Drop);
         let moved = root.move_floor("new", &seen, NEW_ARCHIVE, &extent(3)).await;

@@ -316,7 +316,7 @@ async fn a_floor_that_is_raised_while_archives_are_compared_stays_where_it_is() 
     assert_eq!(floor(&other).await, raised);
 }
 
-/// Nothing is there to compare with: whoever moves the floor says so. Nothing goes that the new archive has not.
+/// Nothing is there to compare with: the person who moves the floor says so. Nothing goes that the new archive has not.
 #[tokio::test(start_paused = true)]
 async fn where_the_archive_of_the_floor_is_lost_nothing_goes_that_the_new_one_lacks() {
     let (world, other) = Box::pin(lost()).await;
