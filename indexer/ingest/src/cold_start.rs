@@ -231,7 +231,6 @@ impl ColdStart {
             Some(damage) => Err(damage),
             None => self.own_sources().await.and_then(|own| Ok(own.above_floor(&root)?.end())),
         };
-        let is_whole_log = root.check_floor(LogCursor::default()).map_err(CatalogError::from);
         let failure = match (own, &self.origin) {
             (Ok(end), _) => return Ok(Some((ColdSource::Own, end))),
             (Err(failure), None) => failure,
@@ -246,7 +245,10 @@ impl ColdStart {
             (Err(failure), Some(_)) => return Err(failure),
         };
         match failure {
-            IngestError::NothingRecorded { .. } => Ok(is_whole_log.map(|()| None)?),
+            IngestError::NothingRecorded { .. } => {
+                root.check_floor(LogCursor::default()).map_err(CatalogError::from)?;
+                Ok(None)
+            }
             // Damage as well, also where all of the log is there: an entry whose descriptor is gone by now would be decided otherwise.
             failure => Err(failure),
         }

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeSet,
     num::NonZeroUsize,
-    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -11,17 +10,13 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{StreamExt as _, TryStreamExt as _};
-use tidemark_catalog::{ArchiveExtent, CatalogError, Generation, LogCursor, TransactionRejected};
+use futures::TryStreamExt as _;
+use tidemark_catalog::{CatalogError, LogCursor, TransactionRejected};
 use tidemark_ingest::{
     FindingSeverity, IngestOptions, ObjectBytes, OutcomeSelection, VerifyCheck, VerifyFinding, VerifyObserver,
     cleanup::{CleanupError, CleanupReport, CleanupRequest, CleanupRules, HoldReason},
-    snapshot::{
-        ArchiveObjects, ArchiveReport, ArchiveVersion, LogArchive, SettledRecord, SettledStream, SnapshotError,
-        SnapshotRequest,
-    },
+    snapshot::{LogArchive, SnapshotRequest},
 };
 use tidemark_store::StoreSecond;
 use tidemark_wal::{Outcome, Token};
@@ -29,6 +24,7 @@ use tokio::time::timeout;
 
 use crate::{
     MINUTE,
+    edited_archive::edited,
     fake_bucket::{BadDeletion, BadRead},
     world::{EntryDraft, IngestWorld, OTHER_INDEX, small_batches},
 };
@@ -355,63 +351,16 @@ impl Drop for HeldDescriptor {
     }
 }
 
-/// An archive each row of which has a descriptor.
-struct DescribedArchive {
-    archive: Arc<dyn LogArchive>,
-    descriptors: HeldDescriptors,
-}
-
-#[async_trait]
-impl LogArchive for DescribedArchive {
-    fn url(&self) -> String {
-        self.archive.url()
-    }
-
-    async fn remembered_version(&self, extent: &ArchiveExtent) -> Result<Option<ArchiveVersion>, SnapshotError> {
-        self.archive.remembered_version(extent).await
-    }
-
-    async fn latest(&self) -> Result<Option<ArchiveVersion>, SnapshotError> {
-        self.archive.latest().await
-    }
-
-    async fn version(&self, number: u64) -> Result<Option<ArchiveVersion>, SnapshotError> {
-        self.archive.version(number).await
-    }
-
-    async fn extend(
-        &self,
-        rows: SettledStream,
-        up_to: LogCursor,
-        generation: &Generation,
-    ) -> Result<ArchiveVersion, SnapshotError> {
-        self.archive.extend(rows, up_to, generation).await
-    }
-
-    fn rows(&self, version: &ArchiveVersion, seconds: Range<LogCursor>) -> SettledStream {
-        let descriptors = self.descriptors.clone();
-        let described = move |mut row: SettledRecord| {
-            row.record.descriptor_body = Some(ObjectBytes(descriptors.new_descriptor()));
-            row
-        };
-        self.archive.rows(version, seconds).map_ok(described).boxed()
-    }
-
-    async fn verify(&self, version: &ArchiveVersion) -> Result<ArchiveReport, SnapshotError> {
-        self.archive.verify(version).await
-    }
-
-    fn leaks(&self, version: &ArchiveVersion) -> ArchiveObjects {
-        self.archive.leaks(version)
-    }
-}
-
 /// An entry may be small and its descriptors large: a batch of a thousand entries holds none of them.
 #[tokio::test(start_paused = true)]
 async fn a_cleanup_holds_the_descriptors_of_one_entry_at_a_time() {
     let world = archived_world(300).await;
     let (mut executor, descriptors) = (world.cleanup_executor().await, HeldDescriptors::default());
-    executor.archive = Arc::new(DescribedArchive { archive: executor.archive, descriptors: descriptors.clone() });
+    let made = descriptors.clone();
+    executor.archive = edited(&executor.archive, move |mut row| {
+        row.record.descriptor_body = Some(ObjectBytes(made.new_descriptor()));
+        Some(Ok(row))
+    });
     let report = executor.run(&request()).await.unwrap();
     assert_eq!(report.deletion.deleted, 300);
     // The rows of an entry, and the one behind them.

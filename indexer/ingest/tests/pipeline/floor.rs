@@ -1,20 +1,14 @@
 //! The log's floor moves to the archive of another index, where the index that cleaned the log up is lost.
 
-use std::{ops::Range, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use async_trait::async_trait;
-use futures::{StreamExt as _, TryStreamExt as _, future, stream};
-use tidemark_catalog::{
-    ArchiveExtent, CatalogError, Generation, LogCursor, LogFloor, LogId, RootChain, RootState, TransactionRejected,
-};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use tidemark_catalog::{CatalogError, Generation, LogCursor, LogFloor, LogId, TransactionRejected};
 use tidemark_crds::Reason;
 use tidemark_ingest::{
     EntryBody, ToCause as _,
     cleanup::{CleanupError, FloorMoveError, FloorMoveReport, FloorMoveRequest, FloorMover, HoldReason},
-    snapshot::{
-        ArchiveObjects, ArchiveReport, ArchiveVersion, LogArchive, SettledRecord, SettledStream, SnapshotError,
-        SnapshotRequest, model_archive::ModelArchive,
-    },
+    snapshot::{LogArchive, SettledRecord, SnapshotError, SnapshotRequest, model_archive::ModelArchive},
 };
 use tidemark_store::Entropy;
 use tidemark_wal::{Outcome, Token};
@@ -23,6 +17,7 @@ use tokio::time::timeout;
 use crate::{
     MINUTE,
     cleanup::{archived, clean, entries, request},
+    edited_archive::{EditedArchive, RowEdit, edited},
     lost_index::with_archive,
     world::IngestWorld,
 };
@@ -67,88 +62,8 @@ async fn rows_below(world: &IngestWorld, floor: &LogFloor) -> Vec<SettledRecord>
     archive.rows(&version, LogCursor::default()..floor.second).try_collect().await.unwrap()
 }
 
-/// What becomes of a row.
-type RowEdit = Arc<dyn Fn(SettledRecord) -> Option<Result<SettledRecord, SnapshotError>> + Send + Sync>;
-
-/// An archive whose rows are others than it says.
-struct EditedArchive {
-    archive: Arc<dyn LogArchive>,
-    edit: RowEdit,
-    /// While it is verified the floor rises here.
-    raises: Option<RootChain>,
-}
-
-fn edited(
-    archive: &Arc<dyn LogArchive>,
-    edit: impl Fn(SettledRecord) -> Option<Result<SettledRecord, SnapshotError>> + Send + Sync + 'static,
-) -> Arc<dyn LogArchive> {
-    Arc::new(EditedArchive { archive: Arc::clone(archive), edit: Arc::new(edit), raises: None })
-}
-
 fn without(archive: &Arc<dyn LogArchive>, token: Token) -> Arc<dyn LogArchive> {
     edited(archive, move |row| (row.record.token != token).then_some(Ok(row)))
-}
-
-/// As a clean-up of the first index would raise it.
-async fn raise(root: &RootChain) {
-    let raise = |root: Option<&RootState>| {
-        let root = root.cloned().unwrap_or_default();
-        let LogFloor { second, archive, extent, .. } = root.floor.clone().unwrap();
-        let second = LogCursor(second.second().next());
-        let extent = ArchiveExtent { version: extent.version + 1, end: extent.end.max(second), ..extent };
-        root.raise_floor(second, &archive, &extent)
-    };
-    root.chain().append(None, raise).await.unwrap();
-}
-
-#[async_trait]
-impl LogArchive for EditedArchive {
-    fn url(&self) -> String {
-        self.archive.url()
-    }
-
-    async fn remembered_version(&self, extent: &ArchiveExtent) -> Result<Option<ArchiveVersion>, SnapshotError> {
-        self.archive.remembered_version(extent).await
-    }
-
-    async fn latest(&self) -> Result<Option<ArchiveVersion>, SnapshotError> {
-        self.archive.latest().await
-    }
-
-    async fn version(&self, number: u64) -> Result<Option<ArchiveVersion>, SnapshotError> {
-        self.archive.version(number).await
-    }
-
-    async fn extend(
-        &self,
-        rows: SettledStream,
-        up_to: LogCursor,
-        generation: &Generation,
-    ) -> Result<ArchiveVersion, SnapshotError> {
-        self.archive.extend(rows, up_to, generation).await
-    }
-
-    fn rows(&self, version: &ArchiveVersion, seconds: Range<LogCursor>) -> SettledStream {
-        let edit = Arc::clone(&self.edit);
-        let edited = move |row: Result<SettledRecord, SnapshotError>| {
-            future::ready(match row {
-                Ok(row) => edit(row),
-                Err(error) => Some(Err(error)),
-            })
-        };
-        self.archive.rows(version, seconds).filter_map(edited).boxed()
-    }
-
-    async fn verify(&self, version: &ArchiveVersion) -> Result<ArchiveReport, SnapshotError> {
-        if let Some(root) = &self.raises {
-            raise(root).await;
-        }
-        self.archive.verify(version).await
-    }
-
-    fn leaks(&self, version: &ArchiveVersion) -> ArchiveObjects {
-        self.archive.leaks(version)
-    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@ mod cold_start;
 mod compaction;
 mod days;
 mod drill;
+mod edited_archive;
 mod failing_drain;
 mod fake_bucket;
 mod floor;
