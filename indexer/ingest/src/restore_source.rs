@@ -96,6 +96,8 @@ pub(crate) struct RestoreSources {
     reach: RangeInclusive<StoreSecond>,
     /// What is restored; `None`: as far as the source reaches.
     bound: Option<RestoreBound>,
+    /// Of what is restored as far as it reaches, those that were audited up to here come first.
+    preferred: LogCursor,
     target: String,
 }
 
@@ -147,7 +149,7 @@ impl RestoreSources {
         let Some((first, last)) = reach else {
             return Err(damaged.unwrap_or_else(|| IngestError::NothingRecorded { url: url.to_owned() }));
         };
-        let found = Self { reach: *first..=*last, sources, bound, target: wanted };
+        let found = Self { reach: *first..=*last, sources, bound, preferred: LogCursor::default(), target: wanted };
         match (found.choose().map(drop), damaged) {
             (Ok(()), _) => Ok(found),
             (Err(_), Some(damage)) => Err(damage),
@@ -157,10 +159,11 @@ impl RestoreSources {
 
     /// The source to restore from.
     pub(crate) fn choose(&self) -> Result<&RestoreSource, IngestError> {
+        let order = |source: &&RestoreSource| (self.preferred <= LogCursor(source.audited), *source.seconds.end());
         let chosen = match self.bound {
             Some(bound) => self.sources.iter().find(|source| source.seconds.contains(&bound.second)),
             // Of two that reach equally far the first one.
-            None => self.sources.iter().rev().max_by_key(|source| *source.seconds.end()),
+            None => self.sources.iter().rev().max_by_key(order),
         };
         chosen.ok_or_else(|| IngestError::OutsideRecoveryWindow {
             target: self.target.clone(),
@@ -183,10 +186,18 @@ impl RestoreSources {
     /// Leaves out what was not audited up to the log's floor: outcomes that were corrected there since are not in it, and the log, where the
     /// audit would find that again, may lack them. Refused if nothing is left.
     pub(crate) fn above_floor(mut self, root: &RootState) -> Result<Self, CatalogError> {
-        let audited = self.sources.iter().map(|source| LogCursor(source.audited)).max().unwrap_or_default();
+        let audited = self.sources.iter().map(|source| audited_up_to(source, self.bound)).max().unwrap_or_default();
         root.check_floor(audited)?;
-        self.sources.retain(|source| root.check_floor(LogCursor(source.audited)).is_ok());
+        let bound = self.bound;
+        self.sources.retain(|source| root.check_floor(audited_up_to(source, bound)).is_ok());
         Ok(self)
+    }
+
+    /// What is restored to the latest time is taken from what was audited up to the log's floor, where there is any: what reaches further is
+    /// added by the promotion.
+    pub(crate) fn preferring_above_floor(self, root: &RootState) -> Self {
+        let floor = root.floor.as_ref().map(|floor| floor.second).unwrap_or_default();
+        Self { preferred: floor, ..self }
     }
 
     /// Every second below it is recorded somewhere.
@@ -207,6 +218,12 @@ impl RestoreSource {
         let (place, seconds) = (RestorePlace::Pin(name.to_owned()), proof.first?..=last_second(proof.cursor));
         Some(Self { place, seconds, audited: proof.audited })
     }
+}
+
+/// What lies below it had its last look in what is restored from `source` up to `bound`.
+fn audited_up_to(source: &RestoreSource, bound: Option<RestoreBound>) -> LogCursor {
+    let audited = LogCursor(source.audited);
+    bound.map_or(audited, |bound| audited.min(bound.cursor()))
 }
 
 /// The last second of which everything lies below `cursor`.
@@ -280,7 +297,8 @@ mod tests {
         sources.push(source(RestorePlace::Pin("late".to_owned()), 10, 50));
         sources.push(source(RestorePlace::Pin("early".to_owned()), 10, 30));
         let bound = bound.map(|at| RestoreBound::at_end_of(second(at)));
-        RestoreSources { sources, reach: second(10)..=second(50), bound, target: "x".to_owned() }
+        let (reach, preferred) = (second(10)..=second(50), LogCursor::default());
+        RestoreSources { sources, reach, bound, preferred, target: "x".to_owned() }
     }
 
     #[test]
@@ -315,8 +333,22 @@ mod tests {
         let end = LogCursor(second(51));
         let left = [None, Some(15), Some(16), Some(35)].map(|floor| ends(floor).unwrap());
         assert_eq!(left, [(2, end), (2, end), (1, end), (1, end)]);
+        let is_below =
+            |refused: &CatalogError| matches!(refused, CatalogError::Rejected(TransactionRejected::BelowFloor { .. }));
         let refused = ends(Some(36)).unwrap_err();
-        assert!(matches!(refused, CatalogError::Rejected(TransactionRejected::BelowFloor { .. })), "{refused}");
+        assert!(is_below(&refused), "{refused}");
+        // What is restored up to a time is audited no further.
+        assert!(sources(Some(20), None).above_floor(&root(Some(21))).is_ok());
+        let refused = sources(Some(20), None).above_floor(&root(Some(22))).err().unwrap();
+        assert!(is_below(&refused), "{refused}");
+        // Where it is only preferred, the others stay behind it.
+        let mut preferring = sources(None, Some(60)).preferring_above_floor(&root(Some(45)));
+        assert_eq!(preferring.choose().unwrap().place, RestorePlace::Open);
+        preferring.sources[0].audited = second(44);
+        preferring.sources[2].audited = second(45);
+        assert_eq!(preferring.choose().unwrap().place, RestorePlace::Pin("early".to_owned()));
+        assert!(preferring.leave_out(&RestorePlace::Pin("early".to_owned())));
+        assert_eq!(preferring.choose().unwrap().place, RestorePlace::Open);
     }
 
     #[test]
