@@ -1,9 +1,9 @@
 //! What an index may be restored to, and what holds the operations up to then.
 
-use std::{fmt, ops::RangeInclusive, time::Duration};
+use std::{cmp::Reverse, fmt, ops::RangeInclusive, time::Duration};
 
 use futures::TryStreamExt as _;
-use tidemark_catalog::{CatalogError, LogCursor, Manifest, PinChain, RootState, SnapshotProof};
+use tidemark_catalog::{CatalogError, Generation, LogCursor, Manifest, PinChain, RootState, SnapshotProof};
 use tidemark_store::StoreSecond;
 use tidemark_wal::Token;
 
@@ -67,6 +67,10 @@ impl RestoreBound {
     }
 }
 
+/// A manifest of an index, by its generation and its number there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct ManifestNumber<'a>(&'a Generation, u64);
+
 /// Where operations are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RestorePlace {
@@ -119,7 +123,10 @@ impl RestoreSources {
     pub(crate) async fn find_in(origin: &RestoreOrigin, target: &RestoreTarget) -> Result<Self, IngestError> {
         let register = origin.place.pins.register().await?;
         let verified = register.snapshots().into_iter();
-        let verified = verified.filter_map(|(name, _, proof)| RestoreSource::of_snapshot(name, proof));
+        let verified = verified.filter_map(|(name, pin, proof)| {
+            let source = RestoreSource::of_snapshot(name, proof)?;
+            Some((ManifestNumber(&pin.generation, pin.manifest), source))
+        });
         let pinned = furthest_first(verified.collect());
         let wanted = format!("{target} from \"{}\"", origin.url());
         Self::among(origin.url(), (None, pinned), &*origin.place.archive, target, wanted).await
@@ -236,22 +243,26 @@ async fn pinned_sources(pins: &PinChain) -> Result<Vec<RestoreSource>, IngestErr
     let register = pins.register().await?;
     let mut sources = Vec::new();
     for (name, pin) in register.restorable() {
-        if let Some(proof) = &pin.verified {
-            sources.extend(RestoreSource::of_snapshot(name, proof));
-            continue;
-        }
-        match pins.read_list(pin).await {
-            Ok(manifest) => sources.extend(RestoreSource::of(RestorePlace::Pin(name.to_owned()), &manifest)),
-            Err(error) => tracing::warn!(%error, name, "what this pin holds cannot be read; it is not restored from"),
-        }
+        let source = match &pin.verified {
+            Some(proof) => RestoreSource::of_snapshot(name, proof),
+            None => match pins.read_list(pin).await {
+                Ok(manifest) => RestoreSource::of(RestorePlace::Pin(name.to_owned()), &manifest),
+                Err(error) => {
+                    tracing::warn!(%error, name, "what this pin holds cannot be read; it is not restored from");
+                    None
+                }
+            },
+        };
+        sources.extend(source.map(|source| (ManifestNumber(&pin.generation, pin.manifest), source)));
     }
     Ok(furthest_first(sources))
 }
 
-/// The one that reaches furthest first.
-fn furthest_first(mut sources: Vec<RestoreSource>) -> Vec<RestoreSource> {
-    sources.sort_by_key(|source| std::cmp::Reverse(*source.seconds.end()));
-    sources
+/// The one that reaches furthest first. Of those that end in the same second the one of the later manifest: that has what was corrected
+/// between them.
+fn furthest_first(mut sources: Vec<(ManifestNumber<'_>, RestoreSource)>) -> Vec<RestoreSource> {
+    sources.sort_by_key(|(number, source)| Reverse((*source.seconds.end(), *number)));
+    sources.into_iter().map(|(_, source)| source).collect()
 }
 
 async fn archived_source(archive: &dyn LogArchive) -> Result<Option<RestoreSource>, IngestError> {
@@ -319,6 +330,21 @@ mod tests {
         assert!(damaged.leave_out(&RestorePlace::Open));
         assert_eq!(damaged.choose().unwrap().place, late);
         assert!(!damaged.leave_out(&late), "the early one ends before");
+    }
+
+    #[test]
+    fn of_pins_that_end_in_the_same_second_the_one_of_the_latest_manifest_comes_first() {
+        let pins = [("a", "g9", 12, 50), ("b", "g9", 110, 50), ("c", "g10", 3, 50), ("d", "g1", 1, 51)];
+        let pins = pins.map(|(name, generation, manifest, end)| {
+            let (place, audited) = (RestorePlace::Pin(name.to_owned()), second(10));
+            let source = RestoreSource { place, seconds: second(10)..=second(end), audited };
+            (generation.parse::<Generation>().unwrap(), manifest, source)
+        });
+        let sources =
+            pins.iter().map(|(generation, number, source)| (ManifestNumber(generation, *number), source.clone()));
+        let sources = sources.collect();
+        let places = ["d", "c", "b", "a"].map(|name| RestorePlace::Pin(name.to_owned()));
+        assert_eq!(furthest_first(sources).into_iter().map(|source| source.place).collect::<Vec<_>>(), places);
     }
 
     #[test]
