@@ -383,10 +383,14 @@ impl GenerationSwitch {
         let fence = if mutants::fences_maker() { Some(self.seize(open, on_wait).await?) } else { None };
         let generation = chain.generation();
         tracing::warn!(%generation, "the maker of this generation has been silent for a day; giving it up");
-        made.abandon().await?;
-        if let Some(fence) = fence {
-            fence.release().await?;
-        }
+        let abandoned = made.abandon().await;
+        // After a failure, too: the writer and other switches need not wait until this process is silent.
+        let released = match fence {
+            Some(fence) => fence.release().await,
+            None => Ok(()),
+        };
+        abandoned?;
+        released?;
         self.drop_source(generation).await?;
         if let Some(pin) = self.pins.register().await?.pins.get(&closing_name(generation)) {
             self.pins.unpin(&closing_name(generation), &pin.owner).await?;
