@@ -223,6 +223,31 @@ async fn an_index_that_was_restored_by_hand_is_left_as_it_is() {
     }
 }
 
+/// The process that restored the index from the second store ended before it promoted it. The next one names another place, or none.
+#[tokio::test(start_paused = true)]
+async fn what_a_cold_start_has_restored_is_promoted_by_the_next_one_whatever_place_that_names() {
+    for names_another in [false, true] {
+        let (world, bad, before) = lost(true).await;
+        // What people restore they promote.
+        for task in [None, Some("by-hand")] {
+            world.restore_from_copies(task, &RestoreTarget::Latest).await.unwrap();
+            assert!(!world.cold_start(false, None).await.is_due().await.unwrap(), "{task:?}");
+        }
+        let report = world.restore_from_copies(Some("cold-start"), &RestoreTarget::Latest).await.unwrap();
+        let mut cold = world.cold_start(false, None).await;
+        if names_another {
+            let place = world.with_index("elsewhere").snapshot_copier().await.0.from;
+            let open = |store| Ok(Arc::new(ModelEngine::new(store)) as Arc<dyn IndexEngine>);
+            cold.origin = Some(RestoreOrigin::new(place, Box::new(open)));
+        }
+        assert!(cold.is_due().await.unwrap());
+        let running = world.start_cold("only", cold);
+        is_whole(&world, &running, bad, &before, &format!("another: {names_another}")).await;
+        assert_eq!(world.manifest().await.generation, report.generation);
+        world.stop(running).await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_index_is_begun_over_no_hole() {
     let (world, _, _) = lost(true).await;
