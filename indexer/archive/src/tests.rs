@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use object_store::memory::InMemory;
 use tidemark_catalog::{Generation, LogId, SetDigest};
 use tidemark_ingest::ToCause as _;
@@ -413,6 +413,39 @@ async fn a_file_that_is_missing_or_damaged_is_named() {
         let table = reopened(&inner);
         let version = table.latest().await.unwrap().unwrap();
         assert!(table.verify(&version).await.unwrap().is_intact());
+    }
+}
+
+/// Of two files or manifests the rows of the others are there, in their order.
+#[tokio::test]
+async fn what_is_damaged_hides_no_rows_of_other_files() {
+    let (inner, _, version) = three_versions().await;
+    let table = reopened(&inner);
+    let all = read_all(&table, &version).await.unwrap();
+    for folder in ["data/", "metadata/0"] {
+        let files = keys_of(&inner, folder).await;
+        let files: Vec<_> = files.into_iter().filter(|key| !key.contains("-list-")).collect();
+        assert_eq!(files.len(), 3, "{files:?}");
+        let mut lost = 0;
+        for key in &files {
+            let whole = body_of(&inner, key).await;
+            for damage in [None, Some(&whole[1..])] {
+                match damage {
+                    Some(body) => put_body(&inner, key, body.to_vec()).await,
+                    None => remove(&inner, key).await,
+                }
+                let found: Vec<_> = table.rows(&version, ..).collect().await;
+                let (left, damages): (Vec<_>, Vec<_>) = found.into_iter().partition(Result::is_ok);
+                let named = |error: &ArchiveError| error.to_string().contains(key.as_str());
+                assert!(damages.len() == 1 && damages[0].as_ref().is_err_and(named), "{key}: {damages:?}");
+                let left: Vec<_> = left.into_iter().map(Result::unwrap).collect();
+                assert_eq!(left, all.iter().filter(|row| left.contains(row)).cloned().collect::<Vec<_>>(), "{key}");
+                assert!(left.len() < all.len(), "{key}");
+                lost += all.len() - left.len();
+            }
+            put_body(&inner, key, whole).await;
+        }
+        assert_eq!(lost, 2 * all.len(), "each row was lost with one of them");
     }
 }
 

@@ -160,7 +160,8 @@ impl GarbageCollector {
         }
     }
 
-    /// The generations after the `ended` ones that have a chain.
+    /// The generations after the `ended` ones that have a chain: of an index that was lost and made again as a later one the first ones are
+    /// lacking.
     async fn generations_after(&self, ended: u64) -> Result<BTreeSet<Generation>, CatalogError> {
         let mut generations = BTreeSet::new();
         for generation in (ended + 1..).map(Generation::numbered) {
@@ -168,6 +169,10 @@ impl GarbageCollector {
                 break;
             }
             generations.insert(generation);
+        }
+        // The next one is gone, or none ever began.
+        if generations.is_empty() {
+            generations = IndexChain::generations(&self.index).await?.split_off(&Generation::numbered(ended + 1));
         }
         Ok(generations)
     }

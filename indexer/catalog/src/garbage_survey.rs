@@ -68,8 +68,7 @@ impl GarbageSurvey {
     pub async fn count(&self, mut leak: impl FnMut(&str, u64) + Send) -> Result<GarbageCounts, CatalogError> {
         let (mut counts, candidates) = (GarbageCounts::default(), self.candidates().await?);
         let (mut window, mut held, mut newest) = (SurveyWindow::new(), 0, None);
-        let mut generation = Generation::first();
-        while IndexChain::has_records(&self.index, &generation).await? {
+        for generation in IndexChain::generations(&self.index).await? {
             for kind in [ObjectKind::Segment, ObjectKind::Sidecar] {
                 let mut objects = self.index.list(&format!("{generation}/{}", kind.as_str()), None);
                 while let Some(ObjectInfo { key, size, .. }) = objects.try_next().await? {
@@ -87,8 +86,6 @@ impl GarbageSurvey {
                     }
                 }
             }
-            let Some(next) = generation.next() else { break };
-            generation = next;
         }
         newest = newest.max(self.decide(window, &candidates, &mut counts, &mut leak).await?);
         if let Some(newest) = newest {

@@ -12,8 +12,6 @@
 //! more, or it has closed before, and the other one sees that. If it took it before, it had the made generation's role before that,
 //! and the maker sees so when it looks again. Neither rests on time; how long a maker was silent only decides when to begin.
 
-use std::collections::BTreeMap;
-
 use tidemark_store::{ChainRecord, ClockError, Entropy, Store, StoreClock, StoreError};
 
 use crate::{
@@ -143,8 +141,22 @@ impl GenerationSwitch {
         if open.building.as_ref() == Some(&self.task) {
             return Ok(true);
         }
-        let pins = if is_unique { self.pins.register().await?.pins } else { BTreeMap::new() };
-        Ok(pins.get(&closing_name(&open.generation)).is_some_and(|pin| pin.owner == self.task))
+        Ok(is_unique && self.closing_owner(open).await?.is_some_and(|owner| owner == self.task))
+    }
+
+    /// The task that switched the index to the generation of `open`, its latest manifest; `None` if that is not known any more, or no
+    /// task did.
+    pub async fn maker_of(&self, open: &Manifest) -> Result<Option<String>, CatalogError> {
+        match &open.building {
+            Some(task) => Ok(Some(task.clone())),
+            None => self.closing_owner(open).await,
+        }
+    }
+
+    /// Who pinned the manifest that was closed in favour of the generation of `open`.
+    async fn closing_owner(&self, open: &Manifest) -> Result<Option<String>, CatalogError> {
+        let closing = self.pins.register().await?.pins.remove(&closing_name(&open.generation));
+        Ok(closing.map(|pin| pin.owner))
     }
 
     /// The role of the generation that this task makes, in place of `open`: goes on with the one that it began, else begins one with
@@ -383,10 +395,14 @@ impl GenerationSwitch {
         let fence = if mutants::fences_maker() { Some(self.seize(open, on_wait).await?) } else { None };
         let generation = chain.generation();
         tracing::warn!(%generation, "the maker of this generation has been silent for a day; giving it up");
-        made.abandon().await?;
-        if let Some(fence) = fence {
-            fence.release().await?;
-        }
+        let abandoned = made.abandon().await;
+        // After a failure, too: the writer and other switches need not wait until this process is silent.
+        let released = match fence {
+            Some(fence) => fence.release().await,
+            None => Ok(()),
+        };
+        abandoned?;
+        released?;
         self.drop_source(generation).await?;
         if let Some(pin) = self.pins.register().await?.pins.get(&closing_name(generation)) {
             self.pins.unpin(&closing_name(generation), &pin.owner).await?;

@@ -1,5 +1,7 @@
 //! The chain of one generation of an index.
 
+use std::collections::BTreeSet;
+
 use futures::TryStreamExt as _;
 use tidemark_store::{AppendOnlyChain, ChainRecord, Entropy, Store, StoreError, last_present};
 
@@ -10,6 +12,11 @@ use crate::{
     names::Generation,
     root_chain::RootChain,
 };
+
+/// Every name of a generation follows this one.
+const BEFORE_GENERATIONS: &str = "g0";
+/// Every name of a generation precedes this one: ":" follows "9".
+const BEHIND_GENERATIONS: &str = "g:";
 
 /// The manifests of one generation of an index, below `<index>/<generation>/manifest/`.
 #[derive(Clone)]
@@ -140,6 +147,30 @@ impl IndexChain {
     /// Whether `generation` of an index has ever had a manifest.
     pub async fn has_records(index: &Store, generation: &Generation) -> Result<bool, StoreError> {
         Ok(index.list(&format!("{generation}/manifest"), None).try_next().await?.is_some())
+    }
+
+    /// The generations that have ever had a manifest. Some may be lacking: an index that was lost is made again as a later generation than
+    /// those that are gone.
+    pub(crate) async fn generations(index: &Store) -> Result<BTreeSet<Generation>, StoreError> {
+        let (mut generations, mut after) = (BTreeSet::new(), BEFORE_GENERATIONS.to_owned());
+        while let Some(object) = index.list("", Some(&after)).try_next().await? {
+            if object.key.as_str() > BEHIND_GENERATIONS {
+                break;
+            }
+            let Some((folder, _)) = object.key.split_once('/') else {
+                after = object.key;
+                continue;
+            };
+            // Of each folder one object alone: there may be many.
+            if let Ok(generation) = folder.parse::<Generation>()
+                && Self::has_records(index, &generation).await?
+            {
+                generations.insert(generation);
+            }
+            // Behind every key of the folder: "0" follows "/".
+            after = format!("{folder}0");
+        }
+        Ok(generations)
     }
 
     /// Whether it was opened as the one that the closing record of an earlier generation names, while it said that it is being built.

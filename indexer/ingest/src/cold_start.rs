@@ -211,16 +211,17 @@ impl ColdStart {
         Ok(Some(ColdStep::Promote))
     }
 
-    /// Whether a cold start has made the generation of `latest`, and not for a time: what people restore they promote themselves.
+    /// Whether a cold start has made the generation of `latest`, from whatever place, and not for a time: what people restore they promote
+    /// themselves.
     async fn has_restored(&self, latest: &Manifest) -> Result<bool, IngestError> {
-        let origin = self.origin.as_ref().filter(|_| self.time.is_none());
-        for origin in [None, origin] {
-            let switch = self.task.switch(&restore_name(&RestoreTarget::Latest, origin)).await?;
-            if switch.has_made(latest, true).await? {
-                return Ok(true);
-            }
+        let own = self.task.switch(&restore_name(&RestoreTarget::Latest, None)).await?;
+        if own.has_made(latest, true).await? {
+            return Ok(true);
         }
-        Ok(false)
+        let (None, Some(name)) = (self.time, &self.task.name) else { return Ok(false) };
+        // The process before this one may have named another place, or this one names none.
+        let maker = own.maker_of(latest).await?;
+        Ok(maker.is_some_and(|maker| is_restore_from_elsewhere(&maker, name)))
     }
 
     /// What the index is begun with, and up to where that reaches: what is below it, where that reaches far enough and no `damage` was
@@ -261,6 +262,13 @@ impl ColdStart {
     }
 }
 
+/// Whether the task `maker` is a restore to the latest time from another place, and `name` is its own name.
+fn is_restore_from_elsewhere(maker: &str, name: &str) -> bool {
+    let what = maker.strip_suffix(name).and_then(|what| what.strip_suffix(' '));
+    what.and_then(|what| what.strip_prefix(&restore_name(&RestoreTarget::Latest, None)))
+        .is_some_and(|origin| origin.starts_with(" from "))
+}
+
 /// Whether what is below the index is nothing, too little, or damaged.
 fn is_lasting(failure: &IngestError) -> bool {
     let is_below = matches!(
@@ -287,4 +295,27 @@ fn is_done_by_another(failure: &IngestError) -> bool {
             | TransactionRejected::Abandoned { .. }
             | TransactionRejected::NotRestored { .. }
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restore_to_the_latest_time_from_any_place_is_known_by_its_name() {
+        let known = |maker: &str| is_restore_from_elsewhere(maker, "cold-start");
+        for place in ["s3://copies/a", "file:///a%20cold-start"] {
+            assert!(known(&format!("restore to the latest time from {place} cold-start")));
+        }
+        for other in [
+            "restore to the latest time cold-start",
+            "restore to the latest time from s3://copies/a",
+            "restore to the latest time from s3://copies/cold-start",
+            "restore to the latest time from s3://copies/a another",
+            "restore to token x from s3://copies/a cold-start",
+            "reindex cold-start",
+        ] {
+            assert!(!known(other), "{other}");
+        }
+    }
 }

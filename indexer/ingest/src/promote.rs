@@ -219,8 +219,12 @@ impl PromotionRun<'_> {
             promoted.add_all(plan).await?;
         }
         let decided_again = self.lost_outcomes(promoted, plan.end())?;
-        // What lies below the floor may be gone from the log: nothing is decided by a hole.
-        let reach = promoted.reach.cursor;
+        let PromotedReach { cursor, audited, .. } = promoted.reach;
+        // What lies below the floor may be gone from the log: nothing is decided by a hole, and no correction is found there any more.
+        let reach = match self.policy {
+            LostOutcomePolicy::Refuse => cursor.min(LogCursor(audited)),
+            LostOutcomePolicy::DecideAgain => cursor,
+        };
         self.task.root.state().await?.check_floor(reach).map_err(CatalogError::from)?;
         Ok(decided_again)
     }

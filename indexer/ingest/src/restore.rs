@@ -213,6 +213,8 @@ enum AttemptEnd {
     OtherSource,
     /// What it was made from is damaged, and what was made is given up.
     Damaged(IngestError),
+    /// What was made is not audited up to the log's floor as it is by now, and is given up.
+    BelowFloor,
 }
 
 /// What the operations are read from.
@@ -281,10 +283,7 @@ struct RestoreRun<'a> {
 impl RestoreRun<'_> {
     /// Gives whether the index has switched; it was begun meanwhile if not.
     async fn until_switched(&mut self, mut sources: RestoreSources) -> Result<bool, IngestError> {
-        if self.reaches_floor {
-            let root = self.task.root.state().await?;
-            sources = sources.above_floor(&root).map_err(|below| self.lost(below.into()))?;
-        }
+        sources = self.above_floor(sources).await?;
         loop {
             let place = sources.choose()?.place.clone();
             match Box::pin(self.attempt(&place, &sources)).await? {
@@ -302,8 +301,27 @@ impl RestoreRun<'_> {
                     }
                     warn!(error = %failure, ?place, "what the index was restored from is damaged; restoring from what else is recorded");
                 }
+                AttemptEnd::BelowFloor => {
+                    info!("what was restored is not audited up to the log's floor; restoring from what is");
+                    sources = self.above_floor(sources).await?;
+                }
             }
         }
+    }
+
+    /// Leaves out what was not audited up to the log's floor, from where no writer could go on; where that is not asked for, it comes last.
+    async fn above_floor(&self, sources: RestoreSources) -> Result<RestoreSources, IngestError> {
+        let root = self.task.root.state().await?;
+        if !self.reaches_floor {
+            return Ok(sources.preferring_above_floor(&root));
+        }
+        sources.above_floor(&root).map_err(|below| self.lost(below.into()))
+    }
+
+    /// Whether `made` is refused since it was not audited up to the log's floor. The floor may have risen since the sources were found,
+    /// and a generation that was begun before goes on with the source that it was begun with.
+    async fn is_below_floor(&self, made: &Manifest) -> Result<bool, IngestError> {
+        Ok(self.reaches_floor && self.task.root.state().await?.check_floor(LogCursor(made.audited)).is_err())
     }
 
     /// Nothing is left to restore from.
@@ -478,10 +496,15 @@ impl RestoreRun<'_> {
 
     async fn switch_to(&mut self, made: WriterLease, bound: RestoreBound) -> Result<AttemptEnd, IngestError> {
         let role = self.take_role().await?;
-        if self.scope.leaves(&role.manifest().state) {
-            self.role = Some(role);
+        let is_begun = self.scope.leaves(&role.manifest().state);
+        self.role = Some(role);
+        if is_begun {
             return self.discard(made).await.map(|()| AttemptEnd::Begun);
         }
+        if self.is_below_floor(&made.manifest().state).await? {
+            return self.discard(made).await.map(|()| AttemptEnd::BelowFloor);
+        }
+        let role = self.take_role().await?;
         Box::pin(self.switch.close(role, made, EndReason::Restore { to: bound.second })).await?;
         Ok(AttemptEnd::Switched)
     }

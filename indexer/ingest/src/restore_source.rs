@@ -1,9 +1,9 @@
 //! What an index may be restored to, and what holds the operations up to then.
 
-use std::{fmt, ops::RangeInclusive, time::Duration};
+use std::{cmp::Reverse, fmt, ops::RangeInclusive, time::Duration};
 
 use futures::TryStreamExt as _;
-use tidemark_catalog::{CatalogError, LogCursor, Manifest, PinChain, RootState, SnapshotProof};
+use tidemark_catalog::{CatalogError, Generation, LogCursor, Manifest, PinChain, RootState, SnapshotProof};
 use tidemark_store::StoreSecond;
 use tidemark_wal::Token;
 
@@ -67,6 +67,10 @@ impl RestoreBound {
     }
 }
 
+/// A manifest of an index, by its generation and its number there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct ManifestNumber<'a>(&'a Generation, u64);
+
 /// Where operations are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RestorePlace {
@@ -96,6 +100,8 @@ pub(crate) struct RestoreSources {
     reach: RangeInclusive<StoreSecond>,
     /// What is restored; `None`: as far as the source reaches.
     bound: Option<RestoreBound>,
+    /// Of what is restored as far as it reaches, those that were audited up to here come first.
+    preferred: LogCursor,
     target: String,
 }
 
@@ -117,7 +123,10 @@ impl RestoreSources {
     pub(crate) async fn find_in(origin: &RestoreOrigin, target: &RestoreTarget) -> Result<Self, IngestError> {
         let register = origin.place.pins.register().await?;
         let verified = register.snapshots().into_iter();
-        let verified = verified.filter_map(|(name, _, proof)| RestoreSource::of_snapshot(name, proof));
+        let verified = verified.filter_map(|(name, pin, proof)| {
+            let source = RestoreSource::of_snapshot(name, proof)?;
+            Some((ManifestNumber(&pin.generation, pin.manifest), source))
+        });
         let pinned = furthest_first(verified.collect());
         let wanted = format!("{target} from \"{}\"", origin.url());
         Self::among(origin.url(), (None, pinned), &*origin.place.archive, target, wanted).await
@@ -147,7 +156,7 @@ impl RestoreSources {
         let Some((first, last)) = reach else {
             return Err(damaged.unwrap_or_else(|| IngestError::NothingRecorded { url: url.to_owned() }));
         };
-        let found = Self { reach: *first..=*last, sources, bound, target: wanted };
+        let found = Self { reach: *first..=*last, sources, bound, preferred: LogCursor::default(), target: wanted };
         match (found.choose().map(drop), damaged) {
             (Ok(()), _) => Ok(found),
             (Err(_), Some(damage)) => Err(damage),
@@ -157,10 +166,11 @@ impl RestoreSources {
 
     /// The source to restore from.
     pub(crate) fn choose(&self) -> Result<&RestoreSource, IngestError> {
+        let order = |source: &&RestoreSource| (self.preferred <= LogCursor(source.audited), *source.seconds.end());
         let chosen = match self.bound {
             Some(bound) => self.sources.iter().find(|source| source.seconds.contains(&bound.second)),
             // Of two that reach equally far the first one.
-            None => self.sources.iter().rev().max_by_key(|source| *source.seconds.end()),
+            None => self.sources.iter().rev().max_by_key(order),
         };
         chosen.ok_or_else(|| IngestError::OutsideRecoveryWindow {
             target: self.target.clone(),
@@ -183,10 +193,18 @@ impl RestoreSources {
     /// Leaves out what was not audited up to the log's floor: outcomes that were corrected there since are not in it, and the log, where the
     /// audit would find that again, may lack them. Refused if nothing is left.
     pub(crate) fn above_floor(mut self, root: &RootState) -> Result<Self, CatalogError> {
-        let audited = self.sources.iter().map(|source| LogCursor(source.audited)).max().unwrap_or_default();
+        let audited = self.sources.iter().map(|source| audited_up_to(source, self.bound)).max().unwrap_or_default();
         root.check_floor(audited)?;
-        self.sources.retain(|source| root.check_floor(LogCursor(source.audited)).is_ok());
+        let bound = self.bound;
+        self.sources.retain(|source| root.check_floor(audited_up_to(source, bound)).is_ok());
         Ok(self)
+    }
+
+    /// What is restored to the latest time is taken from what was audited up to the log's floor, where there is any: what reaches further is
+    /// added by the promotion.
+    pub(crate) fn preferring_above_floor(self, root: &RootState) -> Self {
+        let floor = root.floor.as_ref().map(|floor| floor.second).unwrap_or_default();
+        Self { preferred: floor, ..self }
     }
 
     /// Every second below it is recorded somewhere.
@@ -209,6 +227,12 @@ impl RestoreSource {
     }
 }
 
+/// What lies below it had its last look in what is restored from `source` up to `bound`.
+fn audited_up_to(source: &RestoreSource, bound: Option<RestoreBound>) -> LogCursor {
+    let audited = LogCursor(source.audited);
+    bound.map_or(audited, |bound| audited.min(bound.cursor()))
+}
+
 /// The last second of which everything lies below `cursor`.
 pub(crate) fn last_second(cursor: LogCursor) -> StoreSecond {
     cursor.second().before(Duration::from_secs(1))
@@ -219,22 +243,26 @@ async fn pinned_sources(pins: &PinChain) -> Result<Vec<RestoreSource>, IngestErr
     let register = pins.register().await?;
     let mut sources = Vec::new();
     for (name, pin) in register.restorable() {
-        if let Some(proof) = &pin.verified {
-            sources.extend(RestoreSource::of_snapshot(name, proof));
-            continue;
-        }
-        match pins.read_list(pin).await {
-            Ok(manifest) => sources.extend(RestoreSource::of(RestorePlace::Pin(name.to_owned()), &manifest)),
-            Err(error) => tracing::warn!(%error, name, "what this pin holds cannot be read; it is not restored from"),
-        }
+        let source = match &pin.verified {
+            Some(proof) => RestoreSource::of_snapshot(name, proof),
+            None => match pins.read_list(pin).await {
+                Ok(manifest) => RestoreSource::of(RestorePlace::Pin(name.to_owned()), &manifest),
+                Err(error) => {
+                    tracing::warn!(%error, name, "what this pin holds cannot be read; it is not restored from");
+                    None
+                }
+            },
+        };
+        sources.extend(source.map(|source| (ManifestNumber(&pin.generation, pin.manifest), source)));
     }
     Ok(furthest_first(sources))
 }
 
-/// The one that reaches furthest first.
-fn furthest_first(mut sources: Vec<RestoreSource>) -> Vec<RestoreSource> {
-    sources.sort_by_key(|source| std::cmp::Reverse(*source.seconds.end()));
-    sources
+/// The one that reaches furthest first. Of those that end in the same second the one of the later manifest: that has what was corrected
+/// between them.
+fn furthest_first(mut sources: Vec<(ManifestNumber<'_>, RestoreSource)>) -> Vec<RestoreSource> {
+    sources.sort_by_key(|(number, source)| Reverse((*source.seconds.end(), *number)));
+    sources.into_iter().map(|(_, source)| source).collect()
 }
 
 async fn archived_source(archive: &dyn LogArchive) -> Result<Option<RestoreSource>, IngestError> {
@@ -280,7 +308,8 @@ mod tests {
         sources.push(source(RestorePlace::Pin("late".to_owned()), 10, 50));
         sources.push(source(RestorePlace::Pin("early".to_owned()), 10, 30));
         let bound = bound.map(|at| RestoreBound::at_end_of(second(at)));
-        RestoreSources { sources, reach: second(10)..=second(50), bound, target: "x".to_owned() }
+        let (reach, preferred) = (second(10)..=second(50), LogCursor::default());
+        RestoreSources { sources, reach, bound, preferred, target: "x".to_owned() }
     }
 
     #[test]
@@ -304,6 +333,21 @@ mod tests {
     }
 
     #[test]
+    fn of_pins_that_end_in_the_same_second_the_one_of_the_latest_manifest_comes_first() {
+        let pins = [("a", "g9", 12, 50), ("b", "g9", 110, 50), ("c", "g10", 3, 50), ("d", "g1", 1, 51)];
+        let pins = pins.map(|(name, generation, manifest, end)| {
+            let (place, audited) = (RestorePlace::Pin(name.to_owned()), second(10));
+            let source = RestoreSource { place, seconds: second(10)..=second(end), audited };
+            (generation.parse::<Generation>().unwrap(), manifest, source)
+        });
+        let sources =
+            pins.iter().map(|(generation, number, source)| (ManifestNumber(generation, *number), source.clone()));
+        let sources = sources.collect();
+        let places = ["d", "c", "b", "a"].map(|name| RestorePlace::Pin(name.to_owned()));
+        assert_eq!(furthest_first(sources).into_iter().map(|source| source.place).collect::<Vec<_>>(), places);
+    }
+
+    #[test]
     fn what_was_not_audited_up_to_the_floor_is_left_out() {
         let root = |floor: Option<u64>| {
             let extent = ArchiveExtent { version: 1, hash: String::new(), end: LogCursor(second(90)) };
@@ -315,8 +359,22 @@ mod tests {
         let end = LogCursor(second(51));
         let left = [None, Some(15), Some(16), Some(35)].map(|floor| ends(floor).unwrap());
         assert_eq!(left, [(2, end), (2, end), (1, end), (1, end)]);
+        let is_below =
+            |refused: &CatalogError| matches!(refused, CatalogError::Rejected(TransactionRejected::BelowFloor { .. }));
         let refused = ends(Some(36)).unwrap_err();
-        assert!(matches!(refused, CatalogError::Rejected(TransactionRejected::BelowFloor { .. })), "{refused}");
+        assert!(is_below(&refused), "{refused}");
+        // What is restored up to a time is audited no further.
+        assert!(sources(Some(20), None).above_floor(&root(Some(21))).is_ok());
+        let refused = sources(Some(20), None).above_floor(&root(Some(22))).err().unwrap();
+        assert!(is_below(&refused), "{refused}");
+        // Where it is only preferred, the others stay behind it.
+        let mut preferring = sources(None, Some(60)).preferring_above_floor(&root(Some(45)));
+        assert_eq!(preferring.choose().unwrap().place, RestorePlace::Open);
+        preferring.sources[0].audited = second(44);
+        preferring.sources[2].audited = second(45);
+        assert_eq!(preferring.choose().unwrap().place, RestorePlace::Pin("early".to_owned()));
+        assert!(preferring.leave_out(&RestorePlace::Pin("early".to_owned())));
+        assert_eq!(preferring.choose().unwrap().place, RestorePlace::Open);
     }
 
     #[test]

@@ -41,8 +41,8 @@ pub(super) struct LogFloorCommand {
     /// Move it. Without this flag the command reads and compares everything, says what it would do, and changes nothing.
     #[arg(long, requires = "archive_of")]
     yes: bool,
-    /// The archive on which the floor rests is lost, or damaged for good: move the floor although it cannot be read to its end. Then nothing
-    /// shows that the new one holds what that one held. What can be read of it before the first damage is compared all the same.
+    /// The archive on which the floor rests is lost, or damaged for good: move the floor although not all of it can be read. Then nothing
+    /// shows that the new one holds what is lost of that one. What can be read of it is compared all the same.
     #[arg(long, requires = "archive_of")]
     lost: bool,
     #[command(flatten)]

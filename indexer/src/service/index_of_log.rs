@@ -82,3 +82,49 @@ impl IndexOfLog {
         PinChain::open(self.chain.index(), &self.id, self.entropy.clone())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::TryStreamExt as _;
+    use tidemark_catalog::{IndexOwner, IndexRegistration, LogCursor, WriterIdentity};
+    use tidemark_store::StoreClock;
+    use tidemark_wal::LogParameters;
+
+    use super::*;
+
+    /// Registers the index as `generation`, and begins that one.
+    async fn begin(log: &Log, index: &Store, generation: &str) {
+        let (root, url) = (RootChain::open(log, Entropy::seeded(1)), index.url().as_str());
+        let parameters = LogParameters::with_expiry(Duration::from_mins(10));
+        let generation: Generation = generation.parse().unwrap();
+        let owner = IndexOwner::Named { name: "test".to_owned() };
+        let registration = IndexRegistration::new(url, owner, generation.clone());
+        let head = root.head().await.unwrap();
+        root.register(head, &parameters, url, &registration, LogCursor::default(), None).await.unwrap();
+        let chain = IndexChain::open(index, generation, Entropy::seeded(2)).for_log(&root);
+        let (clock, writer) = (StoreClock::new(log.stores(), "test"), WriterIdentity("test".to_owned()));
+        chain.acquire(writer, &clock, &log.entries, |_| {}).await.unwrap().release().await.unwrap();
+    }
+
+    async fn find(log: &Log, index: &Store) -> Result<String, IndexLookupError> {
+        let found = IndexOfLog::find(log, index, None, Entropy::seeded(3)).await?;
+        Ok(found.chain.generation().to_string())
+    }
+
+    /// It was made again as the generation of the register: the ones before it, where a search begins, are gone.
+    #[tokio::test]
+    async fn an_index_that_was_lost_in_a_later_generation_is_found_by_the_register() {
+        let (log, index) = (Log::over(Store::memory(), vec![Store::memory()]), Store::memory());
+        let never = find(&log, &index).await.unwrap_err();
+        assert!(matches!(never, IndexLookupError::NeverIndexed { .. }), "{never}");
+        begin(&log, &index, "g3").await;
+        assert_eq!(find(&log, &index).await.unwrap(), "g3");
+        let objects: Vec<_> = index.list("", None).try_collect().await.unwrap();
+        let keys: Vec<_> = objects.into_iter().map(|object| object.key).collect();
+        index.delete(&keys).await.unwrap();
+        let lost = find(&log, &index).await.unwrap_err();
+        assert!(matches!(lost, IndexLookupError::NoIndex { .. }), "{lost}");
+    }
+}

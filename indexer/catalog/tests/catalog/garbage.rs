@@ -1137,3 +1137,32 @@ async fn a_survey_finds_what_a_pass_would_and_writes_nothing() {
     let report = ground.collect().await;
     assert_eq!((report.deleted, report.candidates, report.others), (1, 1, counts.others));
 }
+
+/// The index was lost with its first generations, and made again as a later one.
+#[tokio::test(start_paused = true)]
+async fn garbage_of_an_index_without_its_first_generations_is_found_and_collected() {
+    let ground = IndexFixture::new().await;
+    ground.rebuild_up_to(12).await;
+    let lost = |key: &String| (1..=10).any(|number| key.starts_with(&format!("index/g{number}/")));
+    let keys: Vec<_> = ground.stage.keys().await.into_iter().filter(lost).collect();
+    assert!(keys.len() >= 10);
+    ground.stage.store().delete(&keys).await.unwrap();
+    let (garbage, present) = (ground.upload_late(11).await, ground.upload_late(12).await);
+    // Objects of others, and those of a generation without a chain.
+    let unborn = ground.upload_late(13).await;
+    let others = ["g0/x", "g-notes/x", "g10", "g110", "g11a/x", "gc-notes/x", "garbage/x", "note"];
+    for key in others {
+        ground.index().put(key, Bytes::from_static(b"somebody's own")).await.unwrap();
+    }
+    let mut leaks = Vec::new();
+    let survey = GarbageSurvey::new(&ground.index(), &ground.log, ground.entropy.clone());
+    let counts = survey.count(|key, _| leaks.push(key.to_owned())).await.unwrap();
+    assert_eq!((leaks, counts.listed, counts.undecided), (vec![garbage.clone()], 2, 1));
+    assert_eq!(ground.collect().await.candidates, 1);
+    ground.wait(GARBAGE_GRACE).await;
+    assert_eq!(ground.collect().await.deleted, 1);
+    assert!(!ground.has(&garbage).await && ground.has(&present).await && ground.has(&unborn).await);
+    for key in others {
+        assert!(ground.has(key).await, "{key}");
+    }
+}

@@ -6,8 +6,9 @@ use std::{
 };
 
 use tidemark_catalog::{
-    CatalogError, Generation, HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, IndexChain, LogCursor, LogId, Manifest, PinChain,
-    PublishError, StandbyReason, TransactionRejected, WriterIdentity, WriterLease, heartbeat,
+    CatalogError, GARBAGE_GRACE, Generation, GenerationSwitch, HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, IndexChain,
+    LogCursor, LogId, Manifest, PinChain, PublishError, StandbyReason, TransactionRejected, WriterIdentity,
+    WriterLease, heartbeat,
 };
 use tidemark_store::{ChainRecord, Entropy, Store, StoreClock, StoreSecond};
 use tidemark_wal::Log;
@@ -16,7 +17,10 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::support::{CallFault, ScriptedStore, StoreCall, process::publish};
+use super::support::{
+    CallFault, ScriptedStore, StoreCall,
+    process::{IndexProcess, owner, publish},
+};
 
 const LONG: Duration = Duration::from_hours(2);
 
@@ -406,4 +410,38 @@ async fn any_number_of_purged_generations_is_stepped_over_with_few_requests() {
     let (found, calls) = follow().await;
     assert_eq!(found, PURGED + 4);
     assert!(calls < 200, "{calls} requests");
+}
+
+/// The store refuses the record that gives up what another task has left: the writer that was fenced for it goes on at once.
+#[tokio::test(start_paused = true)]
+async fn a_give_up_that_fails_releases_the_open_generation() {
+    let stage = ScriptedStore::new();
+    let process = IndexProcess::new("a", &stage, owner("1"));
+    let writer = process.writes().await;
+    let index = stage.store().below("index");
+    let claim = writer.manifest().state.claim.clone();
+    let left: Generation = "g2".parse().unwrap();
+    let building = Manifest::building(left.clone(), "reindex dead").replacing(&Generation::first());
+    generation(&index, 2, &[Manifest { epoch: 1, claim, ..building }]).await;
+    sleep(GARBAGE_GRACE).await;
+    let id = process.root.id().await.unwrap().unwrap();
+    let holders = (&process.log.entries, &process.clock);
+    let switch = GenerationSwitch::new((&process.root, &id), &index, holders, "gc", &Entropy::seeded(5));
+    let (open, _) = switch.open_generation().await.unwrap();
+    assert_eq!(switch.silent_generations(&open).await.unwrap(), std::slice::from_ref(&left));
+
+    // The first one takes the role.
+    stage.disturb(StoreCall::Put, "index/g2/manifest", 1, 1, CallFault::Forbid);
+    switch.give_up_silent(&open, |_| ()).await.unwrap_err();
+    stage.peace();
+    let fenced = open.latest().await.unwrap().unwrap().state;
+    assert!(fenced.epoch > writer.epoch(), "the writer was not fenced");
+    assert_eq!(fenced.holder, None);
+    let made = switch.chain(left.clone()).latest().await.unwrap().unwrap().state;
+    assert_eq!(made.closed, None);
+    let next = timeout(Duration::from_secs(1), process.acquire(&open)).await;
+    next.expect("the writer waits").unwrap().release().await.unwrap();
+    // It had the role of that generation, whose chain has moved with it.
+    sleep(GARBAGE_GRACE).await;
+    assert_eq!(switch.give_up_silent(&open, |_| ()).await.unwrap(), [left]);
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use tidemark_catalog::{CatalogError, LogCursor, LogFloor, RootChain};
-use tidemark_crds::Reason;
 use tokio::sync::watch;
 
 use super::floor_error::FloorMoveError;
@@ -31,8 +30,8 @@ pub struct FloorMover {
 /// How the floor is to be moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FloorMoveRequest {
-    /// Whether the archive that the floor rests on is lost, or damaged for good: what can be read of it up to the first damage is compared.
-    /// A store that fails while it is read is no loss.
+    /// Whether the archive that the floor rests on is lost, or damaged for good: all that can be read of it is compared. A store that fails
+    /// while it is read is no loss.
     pub accepts_loss: bool,
     /// Whether everything is looked at, and nothing moved.
     pub dry_run: bool,
@@ -54,13 +53,13 @@ pub struct FloorMoveReport {
 /// The comparison of the two archives.
 struct FloorComparison {
     compared: u64,
-    /// Why it ended early, and what that means.
+    /// Why some could not be compared, and what that means.
     unread: Option<(String, FailureCause)>,
 }
 
 impl FloorComparison {
-    /// One that ended early.
-    fn until(compared: u64, error: &SnapshotError) -> Self {
+    /// One in which some could not be compared.
+    fn without(compared: u64, error: &SnapshotError) -> Self {
         let message = error.to_string();
         // The fact alone: effect and remedy are those of the move.
         let fact = message.split("; ").next().unwrap_or_default().to_owned();
@@ -128,30 +127,25 @@ impl FloorMover {
 
     /// Compares what lies below the floor. An operation that the new archive lacks is an error, whatever cannot be read behind it.
     async fn compare(&self, seen: &LogFloor, version: &ArchiveVersion) -> Result<FloorComparison, FloorMoveError> {
-        let ended_early = |error: &SnapshotError| Ok(FloorComparison::until(*self.progress.borrow(), error));
+        let unread = |error: &SnapshotError| Ok(FloorComparison::without(*self.progress.borrow(), error));
         self.progress.send_replace(0);
         let known = match &self.known {
             Ok(known) => known,
-            Err(error) => return ended_early(error),
+            Err(error) => return unread(error),
         };
         let of_known = match known.remembered_version(&seen.extent).await {
             Ok(Some(of_known)) => of_known,
             Ok(None) => {
                 let key = format!("version {} of the archive", seen.extent.version);
-                return ended_early(&SnapshotError::ArchiveDamaged {
-                    key,
-                    why: "it is gone, or is another one".to_owned(),
-                });
+                return unread(&SnapshotError::ArchiveDamaged { key, why: "it is gone, or is another one".to_owned() });
             }
-            Err(error) => return ended_early(&error),
+            Err(error) => return unread(&error),
         };
         let coverage = ArchiveCoverage { archive: (&*self.archive, version), other: (&**known, &of_known) };
         let on_row = || self.progress.send_modify(|compared| *compared += 1);
         match coverage.require(LogCursor::default()..seen.second, on_row).await {
-            Ok(()) => Ok(FloorComparison { compared: *self.progress.borrow(), unread: None }),
-            Err(CoverageFault::Other(error)) if error.to_cause().reason == Reason::ArchiveDamaged => {
-                ended_early(&error)
-            }
+            Ok(None) => Ok(FloorComparison { compared: *self.progress.borrow(), unread: None }),
+            Ok(Some(damage)) => unread(&damage),
             // It is there, and can be read at another time.
             Err(CoverageFault::Other(error) | CoverageFault::Archive(error)) => Err(error.into()),
             Err(CoverageFault::Lacks { token, op, what }) => {

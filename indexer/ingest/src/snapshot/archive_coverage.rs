@@ -1,9 +1,11 @@
 //! Whether one archive holds what another one does.
 
-use std::{ops::Range, pin::pin};
+use std::{future, ops::Range, pin::pin};
 
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
+use parking_lot::Mutex;
 use tidemark_catalog::LogCursor;
+use tidemark_crds::Reason;
 use tidemark_wal::Token;
 
 use super::{
@@ -11,6 +13,7 @@ use super::{
     log_archive::{ArchiveVersion, LogArchive, SettledRecord},
     paired_streams::paired,
 };
+use crate::cause::ToCause as _;
 
 /// Why it is not known that an archive holds what another one does.
 #[derive(Debug)]
@@ -26,7 +29,7 @@ pub(crate) enum CoverageFault {
     },
     /// The archive cannot be read.
     Archive(SnapshotError),
-    /// The other one cannot be read, or not to its end.
+    /// The other one cannot be read now.
     Other(SnapshotError),
 }
 
@@ -42,10 +45,25 @@ impl ArchiveCoverage<'_> {
     /// Reads both: each operation of `seconds` that the other one holds is in the archive, with the same outcome and the same bytes of its
     /// entry. The archive may have more. `on_row` is called for each that was compared.
     ///
+    /// What is damaged of the other one is passed over, and what follows it is compared. Gives the first damage.
+    ///
     /// Descriptors are not compared: they are no part of the log, and one that its owner has deleted since is in no later archive.
-    pub(crate) async fn require(&self, seconds: Range<LogCursor>, on_row: impl Fn()) -> Result<(), CoverageFault> {
+    pub(crate) async fn require(
+        &self,
+        seconds: Range<LogCursor>,
+        on_row: impl Fn(),
+    ) -> Result<Option<SnapshotError>, CoverageFault> {
         let Self { archive: (archive, version), other: (other, of_other) } = *self;
-        let wanted = other.rows(of_other, seconds.clone()).map_err(CoverageFault::Other);
+        let damage = Mutex::new(None);
+        let wanted = other.rows(of_other, seconds.clone()).filter_map(|row| {
+            future::ready(match row {
+                Err(error) if error.to_cause().reason == Reason::ArchiveDamaged => {
+                    damage.lock().get_or_insert(error);
+                    None
+                }
+                row => Some(row.map_err(CoverageFault::Other)),
+            })
+        });
         let found = archive.rows(version, seconds).map_err(CoverageFault::Archive);
         let mut pairs = pin!(paired(wanted, found, SettledRecord::key, SettledRecord::key));
         while let Some((wanted, found)) = pairs.try_next().await? {
@@ -56,7 +74,7 @@ impl ArchiveCoverage<'_> {
             }
             on_row();
         }
-        Ok(())
+        Ok(damage.lock().take())
     }
 }
 

@@ -81,7 +81,7 @@ pub struct ArchiveFault {
 /// Objects of an archive, as a listing gives them.
 pub type ArchiveObjects = BoxStream<'static, Result<ObjectInfo, SnapshotError>>;
 
-/// Operations in token order, each once.
+/// Operations in token order, each once. Most readers end at the first error.
 pub type SettledStream = BoxStream<'static, Result<SettledRecord, SnapshotError>>;
 
 /// The archive of one log: it takes each settled operation once, and never gives one up.
@@ -114,7 +114,8 @@ pub trait LogArchive: Send + Sync {
         generation: &Generation,
     ) -> Result<ArchiveVersion, SnapshotError>;
 
-    /// The operations of `seconds` in `version`, read from the store, by (token, op).
+    /// The operations of `seconds` in `version`, read from the store, by (token, op). In the place of what is damaged stands an error, and
+    /// what can be read behind it follows.
     fn rows(&self, version: &ArchiveVersion, seconds: Range<LogCursor>) -> SettledStream;
 
     /// Reads all of `version` from the store and compares it with what it says. Damage is reported, and the rest is read on.

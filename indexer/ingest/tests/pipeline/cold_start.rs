@@ -8,7 +8,8 @@ use std::{
     time::Duration,
 };
 
-use tidemark_catalog::{EndReason, LogCursor};
+use bytes::Bytes;
+use tidemark_catalog::{EndReason, LogCursor, Manifest};
 use tidemark_crds::Reason;
 use tidemark_ingest::{
     ColdStart, IngestError, IngestOptions, RestoreOrigin, RestoreTarget, ToCause as _, engine::IndexEngine,
@@ -17,6 +18,7 @@ use tidemark_ingest::{
 use tidemark_store::StoreSecond;
 use tidemark_wal::{Outcome, Token};
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     MINUTE,
@@ -221,6 +223,31 @@ async fn an_index_that_was_restored_by_hand_is_left_as_it_is() {
     }
 }
 
+/// The process that restored the index from the second store ended before it promoted it. The next one names another place, or none.
+#[tokio::test(start_paused = true)]
+async fn what_a_cold_start_has_restored_is_promoted_by_the_next_one_whatever_place_that_names() {
+    for names_another in [false, true] {
+        let (world, bad, before) = lost(true).await;
+        // What people restore they promote.
+        for task in [None, Some("by-hand")] {
+            world.restore_from_copies(task, &RestoreTarget::Latest).await.unwrap();
+            assert!(!world.cold_start(false, None).await.is_due().await.unwrap(), "{task:?}");
+        }
+        let report = world.restore_from_copies(Some("cold-start"), &RestoreTarget::Latest).await.unwrap();
+        let mut cold = world.cold_start(false, None).await;
+        if names_another {
+            let place = world.with_index("elsewhere").snapshot_copier().await.0.from;
+            let open = |store| Ok(Arc::new(ModelEngine::new(store)) as Arc<dyn IndexEngine>);
+            cold.origin = Some(RestoreOrigin::new(place, Box::new(open)));
+        }
+        assert!(cold.is_due().await.unwrap());
+        let running = world.start_cold("only", cold);
+        is_whole(&world, &running, bad, &before, &format!("another: {names_another}")).await;
+        assert_eq!(world.manifest().await.generation, report.generation);
+        world.stop(running).await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_index_is_begun_over_no_hole() {
     let (world, _, _) = lost(true).await;
@@ -236,10 +263,9 @@ async fn an_index_is_begun_over_no_hole() {
     assert_eq!(world.bucket.keys(), keys, "a refused start writes nothing");
 }
 
-/// An operation was corrected after the snapshot that is left, and the log was cleaned up behind it: the correction stands in what has
-/// audited that second.
-#[tokio::test(start_paused = true)]
-async fn an_index_is_not_begun_with_what_was_not_audited_up_to_the_floor() {
+/// An operation was corrected after the snapshot `old`, of which there is a copy. Gives its entry, the snapshot's manifest, and the objects
+/// that the snapshot consists of.
+async fn corrected_since_snapshot() -> (IngestWorld, Token, Manifest, Vec<(String, Bytes)>) {
     let whole = IngestWorld::new(IngestOptions { compaction: false, ..small_batches() }).await;
     for number in 0..12 {
         whole.append(whole.ago(30_000 - number), &EntryDraft::entity(number));
@@ -254,6 +280,13 @@ async fn an_index_is_not_begun_with_what_was_not_audited_up_to_the_floor() {
     whole.describe("b1", whole.bucket.now());
     whole.run_for(60 * MINUTE).await;
     assert_eq!(whole.outcomes().await[&token], [Outcome::Late]);
+    (whole, token, old, kept)
+}
+
+/// The log was cleaned up behind what is left: the correction stands in what has audited that second.
+#[tokio::test(start_paused = true)]
+async fn an_index_is_not_begun_with_what_was_not_audited_up_to_the_floor() {
+    let (whole, token, old, kept) = corrected_since_snapshot().await;
     let mut copied = None;
     for is_copied in [false, true] {
         let made = whole.copied_at(whole.bucket.now());
@@ -285,6 +318,90 @@ async fn an_index_is_not_begun_with_what_was_not_audited_up_to_the_floor() {
     }
     own.cold_start(false, None).await.run().await.unwrap();
     assert_eq!(own.outcomes().await[&token], [Outcome::Late]);
+}
+
+/// The chain of the index is lost, and its snapshot reaches further than its archive. It is on the register still and keeps little of the log,
+/// so that the floor rises while the snapshot is restored, perhaps by a process that ends there.
+#[tokio::test(start_paused = true)]
+async fn an_index_does_not_switch_to_what_is_not_audited_up_to_the_floor_by_then() {
+    let (whole, token, old, kept) = corrected_since_snapshot().await;
+    whole.snapshot_maker().await.0.make(&SnapshotRequest::default()).await.unwrap();
+    whole.report_keeps().await;
+    whole.bucket.forget("metadata/bundles/r/b1/bundle.yaml");
+    let (end, now) = (whole.archive_end().await, whole.bucket.now());
+    assert!(!LogCursor(old.audited).covers(token) && end.covers(token) && end < old.cursor);
+    for (has_archive, is_killed) in [(true, false), (true, true), (false, false)] {
+        let (world, what) = (whole.copied_at(now), format!("archive: {has_archive}, killed: {is_killed}"));
+        let is_left = |key: &String| has_archive && key.starts_with("index/archive/");
+        let lost = world.bucket.keys().into_iter().filter(|key| key.starts_with("index/") && !is_left(key));
+        lost.for_each(|key| world.bucket.forget(&key));
+        for (key, body) in &kept {
+            world.bucket.plant(key, body.clone(), world.ago(0));
+        }
+        world.bucket.hold(Some("g1/segment/"));
+        let cold = world.cold_start(false, None).await;
+        let begun = AbortOnDropHandle::new(tokio::spawn(async move { cold.run().await }));
+        while !world.pins().await.contains(&"source-of-g2".to_owned()) {
+            world.pass(Duration::from_millis(100)).await;
+        }
+        world.raise_floor_beside(end).await;
+        let begun = if is_killed {
+            drop(begun);
+            world.bucket.hold(None);
+            Box::pin(world.cold_start(false, None).await.run()).await
+        } else {
+            world.bucket.hold(None);
+            begun.await.unwrap()
+        };
+        let made = world.manifest_of("g2").await.unwrap().closed.map(|end| end.by);
+        assert_eq!(made, Some(EndReason::Abandoned), "{what}");
+        let index = world.manifest().await;
+        if has_archive {
+            begun.unwrap_or_else(|refused| panic!("{what}: {refused}"));
+            assert_eq!(world.outcomes().await[&token], [Outcome::Late], "{what}");
+            assert!(index.until.is_none() && end <= LogCursor(index.audited), "{what}");
+            assert_eq!(index.cursor, old.cursor, "{what}: what follows the archive is in the snapshot");
+            world.check().await;
+        } else {
+            let refused = begun.unwrap_err();
+            assert_eq!(refused.to_cause().reason, Reason::BelowFloor, "{what}: {refused}");
+            assert_eq!((index.generation.to_string().as_str(), index.next_seq), ("g1", 1), "{what}");
+            assert_eq!(world.pins().await, ["old"], "{what}");
+        }
+    }
+}
+
+/// People may restore what is not audited up to the floor, and look at it. No writer goes on from there: the correction would be lost.
+#[tokio::test(start_paused = true)]
+async fn what_is_not_audited_up_to_the_floor_is_restored_by_hand_and_not_promoted() {
+    let (world, token, old, kept) = corrected_since_snapshot().await;
+    world.snapshot_maker().await.0.make(&SnapshotRequest::default()).await.unwrap();
+    world.bucket.forget("metadata/bundles/r/b1/bundle.yaml");
+    let floor = world.lose_index().await;
+    for (key, body) in kept {
+        world.bucket.plant(&key, body, world.ago(0));
+    }
+    world.restore(None, &RestoreTarget::Snapshot("old".to_owned())).await.unwrap();
+    assert_eq!(world.outcomes().await[&token], [Outcome::Aborted]);
+    let restored = world.manifest().await;
+    assert!(floor < restored.cursor && LogCursor(restored.audited) < floor);
+    let refused = world.promote().await.unwrap_err();
+    assert_eq!(refused.to_cause().reason, Reason::BelowFloor, "{refused}");
+    assert!(refused.to_string().contains("tidemark restore --latest"), "{refused}");
+    let after = world.manifest().await;
+    assert_eq!(
+        (after.generation, after.until, after.segments),
+        (restored.generation, restored.until, restored.segments)
+    );
+    // As it says: the archive, and what the snapshot has recorded after that.
+    world.restore(None, &RestoreTarget::Latest).await.unwrap();
+    assert_eq!(world.manifest().await.cursor, floor);
+    world.promote().await.unwrap();
+    let promoted = world.manifest().await;
+    assert!(promoted.until.is_none() && floor <= LogCursor(promoted.audited));
+    assert_eq!(promoted.cursor, old.cursor);
+    assert_eq!(world.outcomes().await[&token], [Outcome::Late]);
+    world.check().await;
 }
 
 /// Nothing is gone from the log. Another process begins the index with it, before or while that is restored.

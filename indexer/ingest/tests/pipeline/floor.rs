@@ -311,6 +311,61 @@ async fn what_can_be_read_of_a_lost_archive_is_compared() {
     mover.run(&seen, LOST).await.unwrap();
 }
 
+/// A damaged file in the middle hides nothing that follows it.
+#[tokio::test(start_paused = true)]
+async fn rows_behind_what_is_damaged_of_a_lost_archive_are_compared() {
+    let (world, other) = Box::pin(lost()).await;
+    let seen = floor(&other).await;
+    let rows = rows_below(&world, &seen).await;
+    let token = |place: usize| rows[place].record.token;
+    let (first_lost, after_lost, last) = (token(rows.len() / 3), token(rows.len() / 2), token(rows.len() - 1));
+    let is_lost = move |token: Token| first_lost <= token && token < after_lost;
+    let mut mover = other.floor_mover(&world).await;
+    let whole = Arc::clone(&mover.archive);
+    mover.known = Ok(edited(mover.known.as_ref().unwrap(), move |row| {
+        let (key, why) = ("data/x.parquet".to_owned(), "it is gone".to_owned());
+        Some(if is_lost(row.record.token) { Err(SnapshotError::ArchiveDamaged { key, why }) } else { Ok(row) })
+    }));
+    mover.archive = without(&whole, last);
+    for request in [FloorMoveRequest::default(), LOST] {
+        let refused = is_refused(&mover, &seen, request).await;
+        assert!(matches!(refused, FloorMoveError::Lacks { token, .. } if token == last), "{refused}");
+    }
+    // What is lost cannot be compared.
+    mover.archive = without(&whole, first_lost);
+    let refused = is_refused(&mover, &seen, FloorMoveRequest::default()).await;
+    assert!(matches!(&refused, FloorMoveError::Unread { why, .. } if why.contains("data/x.parquet")), "{refused}");
+    let moved = mover.run(&seen, LOST).await.unwrap();
+    let left = rows.iter().filter(|row| !is_lost(row.record.token)).count() as u64;
+    assert!(moved.compared == left && left < rows.len() as u64, "{moved:?}");
+    assert!(moved.unread.is_some_and(|why| why.contains("data/x.parquet")));
+}
+
+/// Files of the archive itself are lost.
+#[tokio::test(start_paused = true)]
+async fn rows_of_an_archive_follow_a_file_that_is_lost() {
+    let (world, other) = Box::pin(begun_again()).await;
+    let archive = other.archive().await;
+    let is_data = |key: &String| key.starts_with("other/archive/") && key.contains("/data/");
+    let files: Vec<_> = other.bucket.keys().into_iter().filter(is_data).collect();
+    let rows = async || {
+        let version = archive.latest().await.unwrap().unwrap();
+        let rows: Vec<_> = archive.rows(&version, LogCursor::default()..version.end).collect().await;
+        let damages = rows.iter().filter(|row| row.is_err()).count();
+        (rows.into_iter().filter_map(Result::ok).collect::<Vec<_>>(), damages)
+    };
+    let (all, _) = rows().await;
+    let mut others = 0;
+    for file in &files {
+        let body = world.bucket.remove(file);
+        let (left, damages) = rows().await;
+        assert!(damages == 1 && left.iter().all(|row| all.contains(row)), "{file}");
+        others += all.len() - left.len();
+        world.bucket.plant(file, body, world.ago(0));
+    }
+    assert_eq!(others, all.len(), "each row was lost with one file");
+}
+
 /// A process that ends at any of its requests has moved the floor or left it, and the next one ends with it moved.
 #[tokio::test(start_paused = true)]
 async fn a_move_that_dies_at_any_request_is_made_by_the_next_one() {

@@ -216,6 +216,31 @@ async fn a_snapshot_is_restored_as_it_is_where_what_corrected_it_is_lost() {
     world.check().await;
 }
 
+/// Between two snapshots records came to seconds that both have.
+#[tokio::test(start_paused = true)]
+async fn of_snapshots_that_end_in_the_same_second_the_later_one_is_restored() {
+    for [earlier, later] in [["a", "b"], ["b", "a"]] {
+        let world = IngestWorld::new(IngestOptions { compaction: false, ..small_batches() }).await;
+        for number in 0..10 {
+            world.append(world.ago(400 - number), &EntryDraft::entity(number));
+        }
+        world.run_for(MINUTE).await;
+        let snapshot = async |name: &str| {
+            let request = SnapshotRequest { name: Some(name.parse().unwrap()), ..SnapshotRequest::default() };
+            world.snapshot_maker().await.0.make(&request).await.unwrap().proof.cursor
+        };
+        let end = snapshot(earlier).await;
+        let since = world.plant_history(world.ago(200), 3, |_| Outcome::Committed).await;
+        assert_eq!(snapshot(later).await, end);
+        let lost = world.bucket.keys().into_iter().filter(|key| key.starts_with("index/g1/manifest/"));
+        lost.for_each(|key| world.bucket.forget(&key));
+        let report = world.restore(None, &RestoreTarget::Latest).await.unwrap();
+        assert_eq!((report.cursor, report.records), (end, 13), "from {earlier}, not from {later}");
+        let outcomes = world.outcomes().await;
+        assert!(since.iter().all(|token| outcomes.contains_key(token)));
+    }
+}
+
 /// An object is lost that holds what follows the time of a restore: the archive has it as well.
 #[tokio::test(start_paused = true)]
 async fn a_promotion_takes_from_the_archive_what_a_replaced_generation_has_lost() {

@@ -682,6 +682,15 @@ impl IngestWorld {
             .unwrap();
     }
 
+    /// As a clean-up by this index's archive does while the index is on the register, which keeps no less.
+    pub(crate) async fn raise_floor_beside(&self, to: LogCursor) {
+        let extent = ArchiveExtent { version: 1, hash: String::new(), end: to };
+        let raise = |root: Option<&RootState>| {
+            root.cloned().unwrap_or_default().raise_floor(to, "test://bucket/index/archive", &extent)
+        };
+        RootChain::open(&self.log(), self.entropy.clone()).chain().append(None, raise).await.unwrap();
+    }
+
     /// The floor is raised by the archive that it rests on, which reaches so far by now.
     pub(crate) async fn raise_floor_over(&self, to: StoreSecond) {
         let raise = |root: Option<&RootState>| {
