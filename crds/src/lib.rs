@@ -56,7 +56,7 @@ pub use self::{
     storage::{CaReference, CredentialsType, SecretReference, StorageCredentials, StorageSpec},
     wal::{
         ArchiveSpec, AuthType, BootstrapSpec, CacheAccessMode, CacheClaimSpec, CacheClaimTemplate, CacheSizeError,
-        CacheSpec, CleanupSpec, CleanupStatus, CompactionSpec, CursorStatus, DeletionPolicy, GcSpec, IndexPlace,
+        CacheSpec, CleanupSpec, CleanupStatus, CompactionSpec, CursorStatus, DamageStatus, DeletionPolicy, GcSpec, IndexPlace,
         IndexerRole, IndexerSpec, IndexerStatus, JobsSpec, LogPlace, MetadataPlace, RestoreStatus, RoleSpec,
         ScheduleStatus, SearchAuth, SearchSpec, SearchStatus, ServiceSpec, ServiceType, SnapshotCopySpec,
         SnapshotStatus, SnapshotsSpec, VerificationStatus, VerifySpec, Wal, WalSpec, WalStatus,

@@ -204,19 +204,6 @@ pub struct VerifyTask {
     pub drill: bool,
 }
 
-impl VerifyTask {
-    /// Whether it looks at all that `other` looks at.
-    pub const fn covers(&self, other: &Self) -> bool {
-        (self.all || !other.all) && (self.drill || !other.drill)
-    }
-
-    /// What looks at all that the two look at.
-    #[must_use]
-    pub const fn union(&self, other: &Self) -> Self {
-        Self { all: self.all || other.all, drill: self.drill || other.drill }
-    }
-}
-
 /// As messages ask for one.
 impl fmt::Display for VerifyTask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

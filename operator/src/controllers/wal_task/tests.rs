@@ -825,6 +825,23 @@ async fn a_task_that_is_deleted_while_it_runs_lets_no_other_one_begin_before_its
     world.is("second", WalTaskState::Running, Reason::Starting).await;
 }
 
+/// The status of the WAL may be older than its tasks are.
+#[tokio::test(start_paused = true)]
+async fn a_cleanup_after_damage_was_found_is_rejected_before_the_wal_says_so() {
+    let world = TaskWorld::start().await;
+    world.make("taken", json!({"type": "Snapshot"})).await;
+    world.end("taken-1", true, r#"{"state":"succeeded","message":"taken"}"#).await;
+    world.is("taken", WalTaskState::Succeeded, Reason::Succeeded).await;
+    world.world.server.delay(Some("wals"));
+    world.make("look", json!({"type": "Verify"})).await;
+    world.end("look-1", false, r#"{"state":"failed","reason":"IndexDamaged","message":"2 findings","damaged":2}"#).await;
+    world.is("look", WalTaskState::Failed, Reason::IndexDamaged).await;
+    world.make("clean", json!({"type": "Cleanup"})).await;
+    let rejected = world.is("clean", WalTaskState::Rejected, Reason::VerificationFailed).await;
+    assert!(rejected.message.unwrap().contains("{\"all\": true}"));
+    assert!(!world.exists::<Job>("clean-1").await);
+}
+
 /// As after a downgrade.
 #[tokio::test(start_paused = true)]
 async fn a_task_that_has_ended_keeps_its_status_when_its_spec_cannot_be_read_any_more() {

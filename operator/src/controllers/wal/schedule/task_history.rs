@@ -59,7 +59,7 @@ impl TaskHistory {
         self.of_type(r#type).filter(|task| state(task) == Some(WalTaskState::Succeeded))
     }
 
-    /// Those that have looked at index and archive to the end, the last one first: damage that was found fails the task that found it.
+    /// Those that have looked at index and archive to the end: damage that was found fails the task that found it.
     pub(crate) fn verified(&self) -> impl Iterator<Item = &WalTask> {
         let has_looked = |task: &&WalTask| {
             state(task) == Some(WalTaskState::Succeeded) || damaged(task).is_some_and(|count| count > 0)
@@ -110,6 +110,12 @@ fn is_ended(task: &WalTask) -> bool {
 pub(crate) fn created_at(task: &WalTask) -> Timestamp {
     // One that was never there is older than any WAL.
     task.creation_timestamp().map_or(Timestamp::MIN, |created| created.0)
+}
+
+/// When its first attempt began; when it was made, where that is not known.
+pub(crate) fn started_at(task: &WalTask) -> Timestamp {
+    let started = task.status.as_ref().and_then(|status| status.start_time.as_ref());
+    started.map_or_else(|| created_at(task), |started| started.0)
 }
 
 /// When it ended, if it has.

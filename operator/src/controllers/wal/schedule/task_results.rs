@@ -4,11 +4,11 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 use tidemark_crds::{
-    CleanupStatus, RecoveryWindow, RestoreStatus, SnapshotStatus, TaskFigures, TaskType, VerificationStatus,
+    CleanupStatus, DamageStatus, RecoveryWindow, RestoreStatus, SnapshotStatus, TaskFigures, TaskType, VerificationStatus,
     VerifyTask, WalStatus, WalTask, WalTaskState,
 };
 
-use super::task_history::{TaskHistory, damaged, ended_at, index_figures, state};
+use super::task_history::{TaskHistory, damaged, ended_at, index_figures, started_at, state};
 
 /// Takes the results into the status. One of a task that is gone stays until a newer one is there.
 pub(crate) fn apply_results(status: &mut WalStatus, tasks: &TaskHistory) {
@@ -40,34 +40,56 @@ pub(crate) fn apply_results(status: &mut WalStatus, tasks: &TaskHistory) {
     status.restored = restored(status.restored.take(), tasks);
 }
 
-/// What is known by the last verification that was through: after the one that is known, all that ended since, the oldest one first.
+/// What verifications found: those that exist, and those that are gone and in `known`. It is the same in whatever order their ends were seen:
+/// damage stays known until a verification finds nothing that began after the damage was found, and that looks at everything, and at what
+/// a drill found.
 pub(crate) fn last_verification(known: Option<&VerificationStatus>, tasks: &TaskHistory) -> Option<VerificationStatus> {
-    let ended = tasks.verified().filter_map(|task| Some((task, ended_at(task)?)));
-    let mut later: Vec<_> = ended.filter(|(_, time)| is_newer(*time, known.map(|known| &known.time))).collect();
-    later.reverse();
-    later.into_iter().fold(known.cloned(), |before, (task, time)| Some(verification(before, task, time)))
+    let ended = tasks.verified().filter_map(|task| Some((task, Time(ended_at(task)?))));
+    let mut last = ended.fold(known.cloned(), |before, (task, time)| Some(with_verification(before, task, time)))?;
+    last.damaged = Some(last.open_damage().map_or(0, |damage| damage.damaged));
+    last.cleared_by = last.wanted_check();
+    Some(last)
 }
 
-/// What is known after the verification `task`. Damage stays known until one finds nothing that looks at everything, and at what a drill
-/// found: a sample may miss it.
-fn verification(before: Option<VerificationStatus>, task: &WalTask, time: Timestamp) -> VerificationStatus {
-    let looked = task.spec.verify.clone().unwrap_or_default();
-    let was_restored = looked.drill && state(task) == Some(WalTaskState::Succeeded);
-    let (wanted, known, last_drill) = match before {
-        Some(before) => (before.wanted_check(), before.damaged, before.last_drill),
-        None => (None, None, None),
-    };
-    let found = damaged(task).and_then(api_number);
-    // What a sample looks at is chance: the next one may look elsewhere.
-    let all_of_it = VerifyTask { all: true, ..looked.clone() };
-    let (damaged, cleared_by) = match (found, wanted.filter(|wanted| !looked.covers(wanted))) {
-        (Some(1..), Some(wanted)) => (found, Some(wanted.union(&all_of_it))),
-        (Some(1..), None) => (found, Some(all_of_it)),
-        (_, Some(wanted)) => (known, Some(wanted)),
-        (_, None) => (found, None),
-    };
-    let last_drill = if was_restored { Some(Time(time)) } else { last_drill };
-    VerificationStatus { time: Time(time), damaged, cleared_by, last_drill }
+/// What is known with the verification `task`, which ended at `ended`, but for what follows from the rest.
+fn with_verification(before: Option<VerificationStatus>, task: &WalTask, ended: Time) -> VerificationStatus {
+    let mut last = before.unwrap_or_else(|| VerificationStatus {
+        time: ended.clone(),
+        damaged: None,
+        cleared_by: None,
+        last_drill: None,
+        damage: None,
+        drill_damage: None,
+        cleared_until: None,
+        drill_cleared_until: None,
+    });
+    let VerifyTask { all, drill } = task.spec.verify.clone().unwrap_or_default();
+    last.time = last.time.max(ended.clone());
+    if drill && state(task) == Some(WalTaskState::Succeeded) {
+        raise(&mut last.last_drill, ended.clone());
+    }
+    match damaged(task) {
+        Some(damaged @ 1..) => {
+            let place = if drill { &mut last.drill_damage } else { &mut last.damage };
+            raise(place, DamageStatus { time: ended, damaged: api_number(damaged).unwrap_or(i64::MAX) });
+        }
+        _ if all => {
+            let began = Time(started_at(task));
+            if drill {
+                raise(&mut last.drill_cleared_until, began.clone());
+            }
+            raise(&mut last.cleared_until, began);
+        }
+        _ => {}
+    }
+    last
+}
+
+/// Sets the later one.
+fn raise<T: Ord>(place: &mut Option<T>, value: T) {
+    if place.as_ref().is_none_or(|known| *known < value) {
+        *place = Some(value);
+    }
 }
 
 /// What the last restore made, unless it was promoted since.
