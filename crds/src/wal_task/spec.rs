@@ -158,7 +158,7 @@ pub struct WalReference {
         .field_path(".latest")
 )]
 pub struct RestoreTarget {
-    /// All operations whose entry is from this second or an earlier one, by the store's clock.
+    /// All operations whose entry is from this second or an earlier one, by the store's clock. A time that is to come is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "optional_time")]
     pub time: Option<Time>,

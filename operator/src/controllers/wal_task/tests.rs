@@ -179,6 +179,11 @@ fn what_history_does_not_allow_is_rejected_where_it_is_known() {
     };
     let window = |first| Some(RecoveryWindow { first: at(first), last: at(NOW) });
     let damaged = |kind| with_wal(kind, |wal| wal.wanted_check = Some(VerifyTask { all: true, drill: false }));
+    let restore = |target: Value| {
+        let mut restore = task(TaskType::Restore);
+        restore.spec.restore = Some(serde_json::from_value(target).unwrap());
+        restore
+    };
     // It deletes nothing.
     let mut rehearsal = damaged(TaskType::Cleanup);
     rehearsal.spec.cleanup = Some(CleanupTask { dry_run: true });
@@ -200,10 +205,20 @@ fn what_history_does_not_allow_is_rejected_where_it_is_known() {
         ),
         (with_wal(TaskType::Restore, |wal| wal.recovery_window = window(NOW - 100)), None),
         (task(TaskType::Restore), None),
+        // The operator's clock may be behind the store's.
+        (restore(json!({"time": at(NOW + 300).to_string()})), None),
+        (restore(json!({"time": at(NOW + 301).to_string()})), Some(Reason::OutsideRecoveryWindow)),
+        // The last second that a token can have.
+        (restore(json!({"token": "aWgEPTl1tmebfsQzFP4bxwgy80V"})), Some(Reason::OutsideRecoveryWindow)),
+        (restore(json!({"latest": true})), None),
     ];
     for (case, (task, wanted)) in cases.into_iter().enumerate() {
         assert_eq!(rejects(&task), wanted, "case {case}");
     }
+    let future = plan(&restore(json!({"time": at(NOW + 86400).to_string()})), at(NOW));
+    assert_eq!((future.step, future.state), (TaskStep::None, WalTaskState::Rejected));
+    let words = [at(NOW + 86400).to_string(), at(NOW).to_string(), "choose a time that has passed".to_owned()];
+    assert!(words.iter().all(|word| future.message.contains(word)), "{}", future.message);
 }
 
 #[test]
