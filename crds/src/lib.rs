@@ -57,7 +57,7 @@ pub use self::{
     wal::{
         ArchiveSpec, AuthType, BootstrapSpec, CacheAccessMode, CacheClaimSpec, CacheClaimTemplate, CacheSizeError,
         CacheSpec, CleanupSpec, CleanupStatus, CompactionSpec, CursorStatus, DamageStatus, DeletionPolicy, GcSpec, IndexPlace,
-        IndexerRole, IndexerSpec, IndexerStatus, JobsSpec, LogPlace, MetadataPlace, RestoreStatus, RoleSpec,
+        IndexerRole, IndexerSpec, IndexerStatus, JobsSpec, LogPlace, LogSizeStatus, MetadataPlace, RestoreStatus, RoleSpec,
         ScheduleStatus, SearchAuth, SearchSpec, SearchStatus, ServiceSpec, ServiceType, SnapshotCopySpec,
         SnapshotStatus, SnapshotsSpec, VerificationStatus, VerifySpec, Wal, WalSpec, WalStatus,
     },

@@ -73,6 +73,9 @@ pub struct WalStatus {
     /// The newest snapshot that a task of this WAL has taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_snapshot: Option<SnapshotStatus>,
+    /// The size of the log, as a task counted it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_size: Option<LogSizeStatus>,
     /// The last cleanup that was through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_cleanup: Option<CleanupStatus>,
@@ -141,12 +144,20 @@ pub struct CleanupStatus {
     /// Bytes of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_bytes: Option<i64>,
-    /// Entries that the log held after it: the size of the log.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub log_entries: Option<i64>,
-    /// Bytes of them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub log_bytes: Option<i64>,
+}
+
+/// The size of a log. Tasks of type Snapshot, Cleanup (of one that deletes, what it left) and Verify list the whole log, which takes a
+/// request for each thousand entries; nothing counts it between them.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogSizeStatus {
+    /// When the task ended that counted it, by the cluster's clock. What was written or deleted since is not in the figures.
+    #[schemars(schema_with = "time")]
+    pub time: Time,
+    /// Entries, those of future times included, whatever became of them in the index.
+    pub entries: i64,
+    /// Bytes of them, without descriptors.
+    pub bytes: i64,
 }
 
 /// A restored index.

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 use tidemark_crds::{
-    CleanupStatus, DamageStatus, RecoveryWindow, RestoreStatus, SnapshotStatus, TaskFigures, TaskType, VerificationStatus,
+    CleanupStatus, DamageStatus, LogSizeStatus, RecoveryWindow, RestoreStatus, SnapshotStatus, TaskFigures, TaskType, VerificationStatus,
     VerifyTask, WalStatus, WalTask, WalTaskState,
 };
 
@@ -29,9 +29,12 @@ pub(crate) fn apply_results(status: &mut WalStatus, tasks: &TaskHistory) {
             time: Time(time),
             deleted_entries: result.deleted_entries.and_then(api_number),
             deleted_bytes: result.deleted_bytes.and_then(api_number),
-            log_entries: left(result.entries, result.deleted_entries),
-            log_bytes: left(result.bytes, result.deleted_bytes),
         });
+    }
+    if let Some(counted) = log_size(tasks)
+        && is_newer(counted.time.0, status.log_size.as_ref().map(|last| &last.time))
+    {
+        status.log_size = Some(counted);
     }
     status.last_verification = last_verification(status.last_verification.as_ref(), tasks);
     if let Some(window) = recovery_window(tasks) {
@@ -127,6 +130,19 @@ fn recovery_window(tasks: &TaskHistory) -> Option<RecoveryWindow> {
     found.max_by_key(|(ended, _)| *ended).map(|(_, window)| window)
 }
 
+/// The size of the log as the task that counted last found it. Also one that found damage, or did not delete all, has counted.
+fn log_size(tasks: &TaskHistory) -> Option<LogSizeStatus> {
+    let types = [TaskType::Snapshot, TaskType::Cleanup, TaskType::Verify];
+    let counted = types.iter().filter_map(|r#type| {
+        tasks.ended(*r#type).find_map(|task| {
+            let TaskFigures { log_entries, log_bytes, .. } = result(task);
+            let (entries, bytes) = (log_entries.and_then(api_number)?, log_bytes.and_then(api_number)?);
+            Some(LogSizeStatus { time: Time(ended_at(task)?), entries, bytes })
+        })
+    });
+    counted.max_by(|one, other| one.time.cmp(&other.time))
+}
+
 fn result(task: &WalTask) -> TaskFigures {
     task.status.as_ref().and_then(|status| status.result.clone()).unwrap_or_default()
 }
@@ -137,11 +153,6 @@ fn is_dry_run(task: &WalTask) -> bool {
 
 fn is_newer(time: Timestamp, before: Option<&Time>) -> bool {
     before.is_none_or(|before| time >= before.0)
-}
-
-/// What is left in the log of what it had.
-fn left(had: Option<u64>, deleted: Option<u64>) -> Option<i64> {
-    had.zip(deleted).and_then(|(had, deleted)| api_number(had.saturating_sub(deleted)))
 }
 
 /// A number as the API knows numbers.

@@ -602,7 +602,6 @@ fn results_become_a_part_of_the_status_and_stay_when_the_tasks_are_gone() {
         (cleanup.time.0, cleanup.deleted_entries, cleanup.deleted_bytes),
         (at("2026-11-21T04:10:00Z"), Some(7), Some(70))
     );
-    assert_eq!((cleanup.log_entries, cleanup.log_bytes), (Some(3), Some(30)));
     let drilled = status.last_verification.clone().unwrap();
     let drilled_at = Some(Time(at("2026-11-22T05:10:00Z")));
     assert_eq!((drilled.damaged, &drilled.last_drill), (Some(0), &drilled_at));
@@ -614,6 +613,37 @@ fn results_become_a_part_of_the_status_and_stay_when_the_tasks_are_gone() {
     let before = status.clone();
     apply_results(&mut status, &TaskHistory::default());
     assert_eq!(status, before);
+}
+
+/// Whatever became of the task otherwise, and whether or not it was a rehearsal.
+#[test]
+fn the_size_of_the_log_is_what_the_task_that_counted_last_found() {
+    let counted = |r#type, slot: &str, state: &str, entries: Value| {
+        let mut counted = task(r#type, slot, Some(state), &figures(100, 1000));
+        counted["status"]["result"] = json!({"logEntries": entries, "logBytes": entries});
+        counted
+    };
+    let mut status = WalStatus::default();
+    let mut told = |case: &ScheduleCase| {
+        apply_results(&mut status, &case.history());
+        status.log_size.as_ref().map(|size| (size.time.0.to_string(), size.entries, size.bytes))
+    };
+    let of = |time: &str, entries| Some((time.to_owned(), entries, entries));
+    let case = ScheduleCase::new();
+    assert_eq!(told(&case), None);
+    let case = case.task(counted(TaskType::Snapshot, "2026-11-21T03:00:00Z", "Succeeded", json!(70)));
+    assert_eq!(told(&case), of("2026-11-21T03:10:00Z", 70));
+    let case = case.task(counted(TaskType::Cleanup, "2026-11-21T04:00:00Z", "Failed", json!(30)));
+    assert_eq!(told(&case), of("2026-11-21T04:10:00Z", 30));
+    let case = case.task(counted(TaskType::Snapshot, "2026-11-21T05:00:00Z", "Succeeded", json!(null)));
+    assert_eq!(told(&case), of("2026-11-21T04:10:00Z", 30), "its store did not answer the list");
+    let mut rehearsal = counted(TaskType::Cleanup, "2026-11-21T06:00:00Z", "Succeeded", json!(31));
+    rehearsal["spec"]["cleanup"] = json!({"dryRun": true});
+    let case = case.task(rehearsal);
+    assert_eq!(told(&case), of("2026-11-21T06:10:00Z", 31));
+    let case = case.task(counted(TaskType::Verify, "2026-11-21T07:00:00Z", "Failed", json!(32)));
+    assert_eq!(told(&case), of("2026-11-21T07:10:00Z", 32));
+    assert_eq!(told(&ScheduleCase::new()), of("2026-11-21T07:10:00Z", 32), "the tasks are gone");
 }
 
 #[test]
