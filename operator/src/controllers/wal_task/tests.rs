@@ -398,8 +398,10 @@ fn a_status_tells_programs_and_people_how_far_a_task_is() {
         (succeeded.state, succeeded.completion_time.as_ref().map(|time| time.0)),
         (Some(WalTaskState::Succeeded), Some(at(NOW - 2)))
     );
+    assert_eq!((running.duration_seconds, succeeded.duration_seconds), (None, Some(8)));
     let rejected = tell(&with_wal(TaskType::GC, |wal| wal.deleted = true));
     assert_eq!(types(&rejected), ["Complete=False", "Failed=True", "Stalled=True"]);
+    assert_eq!(rejected.duration_seconds, None, "it was not tried");
     let reasons = |before: &WalTaskStatus, after: &WalTaskStatus| {
         events_between(before, after).into_iter().map(|event| event.reason).collect::<Vec<_>>()
     };
@@ -594,6 +596,31 @@ fn only_a_snapshot_has_the_credentials_of_the_copies() {
     );
     let common = &common["spec"]["template"];
     assert_eq!(stores(common)["copy"], stores(common)["log"]);
+}
+
+/// Resources, disk and pod template of `spec.jobs`, whatever the type.
+#[test]
+fn the_pods_of_all_jobs_are_made_as_the_spec_asks() {
+    let asked = |spec: &mut Value| {
+        spec["jobs"] = json!({
+            "resources": {"requests": {"cpu": "3"}, "limits": {"memory": "5Gi"}},
+            "cache": {"size": "9Gi"},
+            "podTemplate": {
+                "metadata": {"labels": {"team": "storage"}},
+                "spec": {"nodeSelector": {"pool": "batch"}, "tolerations": [{"key": "batch", "operator": "Exists"}]},
+            },
+        });
+    };
+    for row in tidemark_crds::TASK_COMMANDS {
+        let template = job(row.r#type, |_| (), asked)["spec"]["template"].clone();
+        let (pod, container) = (&template["spec"], &template["spec"]["containers"][0]);
+        assert_eq!(template["metadata"]["labels"]["team"], "storage", "{}", row.r#type);
+        assert_eq!((&pod["nodeSelector"]["pool"], &pod["tolerations"][0]["key"]), (&json!("batch"), &json!("batch")));
+        let resources = &container["resources"];
+        assert_eq!((&resources["requests"]["cpu"], &resources["limits"]["memory"]), (&json!("3"), &json!("5Gi")));
+        let cache = pod["volumes"].as_array().unwrap().iter().find(|one| one["name"] == "cache").unwrap();
+        assert_eq!(cache["emptyDir"]["sizeLimit"], "9Gi");
+    }
 }
 
 #[test]
