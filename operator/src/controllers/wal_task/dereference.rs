@@ -14,7 +14,7 @@ use crate::{
     cache::{ActiveAttempt, ChildKind, JobPod, NamespacedName, OwnedObject, OwnedObjects, writing_attempt},
     clock,
     controllers::wal::{
-        schedule::{task_history::TaskHistory, task_results::last_verification},
+        schedule::{task_history::TaskHistory, task_results::{has_results, last_verification}},
         upgrade,
         validate::{SpecRefusal, ValidatedWal, validate},
     },
@@ -169,14 +169,27 @@ fn look_up(key: &NamespacedName, task: &WalTask, owned: &OwnedObjects, controlle
 
 /// What a verification has to look at before damage is taken for repaired. That of the WAL's status may be older than its tasks are.
 fn wanted_check(key: &NamespacedName, wal: &Wal, controller: &WalTaskController) -> Option<VerifyTask> {
+    let known = wal.status.as_ref().and_then(|status| status.last_verification.as_ref());
+    last_verification(known, &history(key, wal, controller))?.wanted_check()
+}
+
+/// The tasks of a WAL, with the statuses that were written last.
+fn history(key: &NamespacedName, wal: &Wal, controller: &WalTaskController) -> TaskHistory {
     let created = wal.metadata.creation_timestamp.as_ref().map_or(Timestamp::MIN, |created| created.0);
     let tasks = tasks_of(key, controller).map(|(key, task)| {
         let status = Some(controller.statuses.status(&key, &task));
         Arc::new(WalTask { status, ..task })
     });
-    let tasks = TaskHistory::of(tasks, &key.name, wal.metadata.uid.as_deref().unwrap_or_default(), created);
-    let known = wal.status.as_ref().and_then(|status| status.last_verification.as_ref());
-    last_verification(known, &tasks)?.wanted_check()
+    TaskHistory::of(tasks, &key.name, wal.metadata.uid.as_deref().unwrap_or_default(), created)
+}
+
+/// Whether the WAL has the results of all its tasks in its status, so that one may go. A WAL that is gone, or going, needs none; one that
+/// this release cannot read has them once one can.
+pub(crate) fn has_all_results(key: &NamespacedName, controller: &WalTaskController) -> bool {
+    let Some(found) = controller.wals.get(&ObjectRef::new(&key.name).within(&key.namespace)) else { return true };
+    let Ok(wal) = &found.0 else { return false };
+    let status = wal.status.clone().unwrap_or_default();
+    wal.metadata.deletion_timestamp.is_some() || has_results(&status, &history(key, wal, controller))
 }
 
 /// Whether a task of the WAL took a snapshot. Each that succeeded is verified.

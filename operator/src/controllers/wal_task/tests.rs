@@ -763,6 +763,7 @@ impl TaskWorld {
 }
 
 const DONE: &str = r#"{"state":"succeeded","message":"deleted 7 objects","entries":7}"#;
+const DAMAGED: &str = r#"{"state":"failed","reason":"IndexDamaged","message":"2 findings","damaged":2}"#;
 const FAILED: &str = r#"{"state":"failed","reason":"Unreachable","message":"the store does not answer"}"#;
 
 #[tokio::test(start_paused = true)]
@@ -876,7 +877,7 @@ async fn a_cleanup_after_damage_was_found_is_rejected_before_the_wal_says_so() {
     world.is("taken", WalTaskState::Succeeded, Reason::Succeeded).await;
     world.world.server.delay(Some("wals"));
     world.make("look", json!({"type": "Verify"})).await;
-    world.end("look-1", false, r#"{"state":"failed","reason":"IndexDamaged","message":"2 findings","damaged":2}"#).await;
+    world.end("look-1", false, DAMAGED).await;
     world.is("look", WalTaskState::Failed, Reason::IndexDamaged).await;
     world.make("clean", json!({"type": "Cleanup"})).await;
     let rejected = world.is("clean", WalTaskState::Rejected, Reason::VerificationFailed).await;
@@ -946,6 +947,21 @@ async fn a_task_without_a_time_to_live_goes_at_its_end() {
     world.make("nightly", json!({"ttlAfterFinished": "0s"})).await;
     world.end("nightly-1", true, DONE).await;
     eventually("the task is gone", async || (!world.exists::<WalTask>("nightly").await).then_some(())).await;
+}
+
+/// The status of the WAL is all that is known of damage once the task is gone.
+#[tokio::test(start_paused = true)]
+async fn a_task_outlives_its_time_until_its_wal_has_its_result() {
+    let world = TaskWorld::start().await;
+    world.world.server.refuse(Some("wals"));
+    world.make("look", json!({"type": "Verify", "ttlAfterFinished": "0s"})).await;
+    world.end("look-1", false, DAMAGED).await;
+    tokio::time::sleep(std::time::Duration::from_mins(1)).await;
+    world.is("look", WalTaskState::Failed, Reason::IndexDamaged).await;
+    world.world.server.refuse(None);
+    eventually("the task is gone", async || (!world.exists::<WalTask>("look").await).then_some(())).await;
+    let status = world.world.api::<Wal>().get("orders").await.unwrap().status.unwrap();
+    assert!(status.last_verification.is_some_and(|last| last.is_damaged()));
 }
 
 #[tokio::test(start_paused = true)]

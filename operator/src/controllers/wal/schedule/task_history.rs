@@ -29,11 +29,12 @@ pub(crate) struct TaskHistory {
 impl TaskHistory {
     /// Of `tasks` those of the WAL with this name, UID and time of creation.
     ///
-    /// A task that was made for an earlier WAL of the same name says nothing about this one.
+    /// A task that was made for an earlier WAL of the same name says nothing about this one. One may have been made before its WAL was,
+    /// and have waited for it.
     pub(crate) fn of(tasks: impl IntoIterator<Item = Arc<WalTask>>, name: &str, uid: &str, created: Timestamp) -> Self {
         let is_own = |task: &Arc<WalTask>| {
             let of_uid = task.status.as_ref().and_then(|status| status.wal_uid.as_deref());
-            task.spec.wal_ref.name == name && created_at(task) >= created && of_uid.is_none_or(|of| of == uid)
+            task.spec.wal_ref.name == name && of_uid.map_or(created_at(task) >= created, |of| of == uid)
         };
         let mut tasks: Vec<_> = tasks.into_iter().filter(is_own).collect();
         tasks.sort_by_key(|task| std::cmp::Reverse((ended_at(task), created_at(task), task.name_any())));

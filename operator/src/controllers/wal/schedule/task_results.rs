@@ -43,6 +43,13 @@ pub(crate) fn apply_results(status: &mut WalStatus, tasks: &TaskHistory) {
     status.restored = restored(status.restored.take(), tasks);
 }
 
+/// Whether the status has the results already.
+pub(crate) fn has_results(status: &WalStatus, tasks: &TaskHistory) -> bool {
+    let mut with_results = status.clone();
+    apply_results(&mut with_results, tasks);
+    with_results == *status
+}
+
 /// What verifications found: those that exist, and those that are gone and in `known`. It is the same in whatever order their ends were seen:
 /// damage stays known until a verification finds nothing that began after the damage was found, and that looks at everything, and at what
 /// a drill found.

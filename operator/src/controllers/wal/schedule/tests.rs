@@ -545,9 +545,13 @@ fn tasks_of_an_earlier_wal_or_of_another_one_do_not_count() {
     other["spec"]["walRef"]["name"] = json!("bills");
     let mut earlier = snapshot("2026-11-21T03:00:00Z", "Running", 100);
     earlier["status"]["walUid"] = json!("before");
-    let old = snapshot("2026-10-21T03:00:00Z", "Running", 100);
+    let mut old = snapshot("2026-10-21T03:00:00Z", "Running", 100);
+    old["status"]["walUid"] = json!(null);
     let case = ScheduleCase::new().task(other).task(earlier).task(old);
     assert_eq!(case.due("2026-11-21T03:00:00Z"), ["Snapshot 2026-11-21T03:00:00Z"]);
+    // Both stood in one file, and the WAL was made after its task.
+    let waited = case.task(snapshot("2026-10-31T23:59:59Z", "Running", 100));
+    assert!(waited.due("2026-11-21T03:00:00Z").is_empty());
 }
 
 #[test]
