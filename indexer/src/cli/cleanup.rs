@@ -182,7 +182,11 @@ fn task_result(cleaned: &CleanupEnd, progress: &DeletionReport, dry_run: bool) -
                 held_back: Some(report.left()),
                 log_entries: Some(if dry_run { report.entries } else { report.left() }),
                 // How large those were that others had deleted meanwhile is not known.
-                log_bytes: Some(if dry_run { report.bytes } else { report.bytes.saturating_sub(report.deletion.deleted_bytes) }),
+                log_bytes: Some(if dry_run {
+                    report.bytes
+                } else {
+                    report.bytes.saturating_sub(report.deletion.deleted_bytes)
+                }),
                 recovery_window: *window,
                 ..TaskFigures::default()
             })

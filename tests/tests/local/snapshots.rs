@@ -168,7 +168,11 @@ async fn a_drill_restores_the_latest_snapshot_and_leaves_nothing() {
     let drilled = place.run("verify", "s3://log", &drill).await;
     assert!(drilled.status.success(), "{}", error(&drilled));
     let figures = place.result().figures;
-    assert_eq!((figures.log_entries, figures.log_bytes), (Some(SETTLED + YOUNG), Some(place.log_bytes())), "{figures:?}");
+    assert_eq!(
+        (figures.log_entries, figures.log_bytes),
+        (Some(SETTLED + YOUNG), Some(place.log_bytes())),
+        "{figures:?}"
+    );
     let printed = String::from_utf8_lossy(&drilled.stdout).into_owned();
     let line: Value = serde_json::from_str(printed.lines().next_back().expect("a line")).expect("it is JSON");
     let shown = (&line["drill"]["snapshot"], &line["drill"]["operations"], &line["drill"]["archived"]);

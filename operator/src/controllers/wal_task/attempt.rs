@@ -286,7 +286,10 @@ mod tests {
             // Found is found: the next attempt may look elsewhere.
             (
                 &crash,
-                Some(pod(Some((143, "Error", r#"{"state":"failed","reason":"IndexDamaged","damaged":2}"#)), Some(false))),
+                Some(pod(
+                    Some((143, "Error", r#"{"state":"failed","reason":"IndexDamaged","damaged":2}"#)),
+                    Some(false),
+                )),
                 None,
                 (Failed, Reason::IndexDamaged, false),
             ),

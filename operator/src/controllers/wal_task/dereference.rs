@@ -14,7 +14,10 @@ use crate::{
     cache::{ActiveAttempt, ChildKind, JobPod, NamespacedName, OwnedObject, OwnedObjects, writing_attempt},
     clock,
     controllers::wal::{
-        schedule::{task_history::TaskHistory, task_results::{has_results, last_verification}},
+        schedule::{
+            task_history::TaskHistory,
+            task_results::{has_results, last_verification},
+        },
         upgrade,
         validate::{SpecRefusal, ValidatedWal, validate},
     },

@@ -355,8 +355,10 @@ fn the_accounts_of_jobs_and_of_cleanups_have_annotations_of_their_own() {
         let accounts = [&children.jobs_service_account, &children.cleanup_service_account];
         accounts.map(|account| json!([account.metadata.name, account.metadata.annotations]))
     };
-    let (jobs, cleanup) =
-        (json!({"serviceAccountAnnotations": {"role": "works"}}), json!({"serviceAccountAnnotations": {"role": "deletes"}}));
+    let (jobs, cleanup) = (
+        json!({"serviceAccountAnnotations": {"role": "works"}}),
+        json!({"serviceAccountAnnotations": {"role": "deletes"}}),
+    );
     let works = |name| json!([name, {"role": "works"}]);
     let nothing = json!(null);
     assert_eq!(annotations(json!({})), [json!(["orders-jobs", nothing]), json!(["orders-cleanup", nothing])]);

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 use tidemark_crds::{
-    CleanupStatus, DamageStatus, LogSizeStatus, RecoveryWindow, RestoreStatus, SnapshotStatus, TaskFigures, TaskType, VerificationStatus,
-    VerifyTask, WalStatus, WalTask, WalTaskState,
+    CleanupStatus, DamageStatus, LogSizeStatus, RecoveryWindow, RestoreStatus, SnapshotStatus, TaskFigures, TaskType,
+    VerificationStatus, VerifyTask, WalStatus, WalTask, WalTaskState,
 };
 
 use super::task_history::{TaskHistory, damaged, ended_at, index_figures, started_at, state};
