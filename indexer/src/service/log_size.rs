@@ -31,3 +31,26 @@ impl LogSize {
         Ok(size)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tidemark_store::{Create, Store, UserMetadata};
+    use tidemark_wal::Token;
+
+    use super::*;
+
+    /// A log has other keys, too, and entries of writers whose clocks were wrong.
+    #[tokio::test]
+    async fn all_entries_count_and_nothing_else_does() {
+        let log = Log::over(Store::memory(), Vec::new());
+        assert_eq!(LogSize::count(&log).await, Some(LogSize::default()));
+        let tokens = [StoreSecond::from_unix(1_800_000_000), StoreSecond::KSUID_END];
+        let entries = tokens.map(|second| (Token::from_parts(second, [7; 16]).to_string(), "0123456789"));
+        let others = ["notes.txt", ".tidemark/clock/a"].map(|key| (key.to_owned(), "somebody's own"));
+        for (key, body) in entries.into_iter().chain(others) {
+            let created = log.entries.create(&key, body.into(), &UserMetadata::new()).await;
+            assert!(matches!(created, Create::Committed), "{key}");
+        }
+        assert_eq!(LogSize::count(&log).await, Some(LogSize { entries: 2, bytes: 20 }));
+    }
+}
