@@ -87,6 +87,12 @@ pub struct TaskFigures {
     /// Entries that a rule keeps in the log.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held_back: Option<u64>,
+    /// Entries that the log held when the job had done its work. The job counts them: it lists the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_entries: Option<u64>,
+    /// Bytes of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log_bytes: Option<u64>,
     /// Objects that nothing names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leaks: Option<u64>,
@@ -188,6 +194,8 @@ mod tests {
             deleted_entries: Some(2),
             deleted_bytes: Some(3),
             held_back: Some(4),
+            log_entries: Some(7),
+            log_bytes: Some(8),
             leaks: Some(5),
             damaged: Some(6),
             recovery_window: Some(RecoveryWindow {
@@ -200,7 +208,7 @@ mod tests {
     #[test]
     fn the_names_of_the_fields_are_part_of_the_contract() {
         let result = TaskResult::refused(Reason::BelowFloor, "no").with(figures());
-        let wanted = r#"{"state":"refused","reason":"BelowFloor","message":"no","generation":"g2","snapshot":"2026-11-20","snapshotTime":"2026-11-20T10:00:00Z","manifest":7,"cursor":"2026-11-20T10:00:00Z","entries":18446744073709551615,"bytes":1,"deletedEntries":2,"deletedBytes":3,"heldBack":4,"leaks":5,"damaged":6,"recoveryWindow":{"first":"2026-11-01T00:00:00Z","last":"2026-11-20T10:00:00Z"}}"#;
+        let wanted = r#"{"state":"refused","reason":"BelowFloor","message":"no","generation":"g2","snapshot":"2026-11-20","snapshotTime":"2026-11-20T10:00:00Z","manifest":7,"cursor":"2026-11-20T10:00:00Z","entries":18446744073709551615,"bytes":1,"deletedEntries":2,"deletedBytes":3,"heldBack":4,"logEntries":7,"logBytes":8,"leaks":5,"damaged":6,"recoveryWindow":{"first":"2026-11-01T00:00:00Z","last":"2026-11-20T10:00:00Z"}}"#;
         assert_eq!(result.to_json().unwrap(), wanted);
         assert_eq!(TaskResult::from_json(&format!("{wanted}\n")).unwrap(), result);
         assert_eq!(TaskResult::succeeded("").to_json().unwrap(), r#"{"state":"succeeded","message":""}"#);

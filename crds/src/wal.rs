@@ -15,7 +15,7 @@ pub use self::{
     roles::{AuthType, CompactionSpec, IndexerSpec, RoleSpec, SearchAuth, SearchSpec, ServiceSpec, ServiceType},
     spec::{DeletionPolicy, Wal, WalSpec},
     status::{
-        CleanupStatus, CursorStatus, IndexerRole, IndexerStatus, RestoreStatus, ScheduleStatus, SearchStatus,
-        SnapshotStatus, VerificationStatus, WalStatus,
+        CleanupStatus, CursorStatus, DamageStatus, IndexerRole, IndexerStatus, LogSizeStatus, RestoreStatus,
+        ScheduleStatus, SearchStatus, SnapshotStatus, VerificationStatus, WalStatus,
     },
 };

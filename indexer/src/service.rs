@@ -13,6 +13,8 @@ mod index;
 #[cfg(feature = "archive")]
 mod index_of_log;
 #[cfg(feature = "archive")]
+mod log_size;
+#[cfg(feature = "archive")]
 mod origin;
 mod parameter_difference;
 mod purge_request;
@@ -35,6 +37,8 @@ pub use error::ServiceError;
 pub use index::{IndexOptions, IndexService};
 #[cfg(feature = "archive")]
 pub(crate) use index_of_log::{IndexLookupError, IndexOfLog};
+#[cfg(feature = "archive")]
+pub(crate) use log_size::LogSize;
 #[cfg(feature = "archive")]
 pub(crate) use origin::open_origin;
 pub use serve::{ServeOptions, ServeService};

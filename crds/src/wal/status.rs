@@ -73,6 +73,9 @@ pub struct WalStatus {
     /// The newest snapshot that a task of this WAL has taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_snapshot: Option<SnapshotStatus>,
+    /// The size of the log, as a task counted it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_size: Option<LogSizeStatus>,
     /// The last cleanup that was through.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_cleanup: Option<CleanupStatus>,
@@ -141,12 +144,20 @@ pub struct CleanupStatus {
     /// Bytes of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deleted_bytes: Option<i64>,
-    /// Entries that the log held after it: the size of the log.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub log_entries: Option<i64>,
-    /// Bytes of them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub log_bytes: Option<i64>,
+}
+
+/// The size of a log. Tasks of type Snapshot, Cleanup (of one that deletes, what it left) and Verify list the whole log, which takes a
+/// request for each thousand entries; nothing counts it between them.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LogSizeStatus {
+    /// When the task ended that counted it, by the cluster's clock. What was written or deleted since is not in the figures.
+    #[schemars(schema_with = "time")]
+    pub time: Time,
+    /// Entries, those of future times included, whatever became of them in the index.
+    pub entries: i64,
+    /// Bytes of them, without descriptors.
+    pub bytes: i64,
 }
 
 /// A restored index.
@@ -165,35 +176,82 @@ pub struct RestoreStatus {
     pub cursor: Option<Time>,
 }
 
-/// A verification of index and archive.
+/// What verifications of index and archive found. Each time is the latest of its kind, so that it does not matter in which order the
+/// operator sees tasks that ran at once.
 #[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct VerificationStatus {
-    /// When the task ended, by the cluster's clock.
+    /// When the last task ended that was through, by the cluster's clock.
     #[schemars(schema_with = "time")]
     pub time: Time,
-    /// Objects or records that it found missing or damaged; or, where it found none and looked at less, those that an earlier one found.
+    /// Objects or records that were missing or damaged when damage was last found; 0 where none is known, or it was repaired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub damaged: Option<i64>,
     /// What a verification has to look at, and find nothing, before that damage is taken for repaired: all, and a drill where
-    /// one found it.
+    /// one found it. It has to begin after the damage was found.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cleared_by: Option<VerifyTask>,
     /// When a snapshot was last restored to try it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "optional_time")]
     pub last_drill: Option<Time>,
+    /// The damage that a verification without a drill found last, repaired or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub damage: Option<DamageStatus>,
+    /// The damage that one with a drill found last, repaired or not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drill_damage: Option<DamageStatus>,
+    /// When the last verification began that looked at everything and found nothing: `damage` that was found before is repaired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "optional_time")]
+    pub cleared_until: Option<Time>,
+    /// When the last one of those began that had a drill: `drillDamage` that was found before is repaired.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "optional_time")]
+    pub drill_cleared_until: Option<Time>,
+}
+
+/// Damage of index or archive.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DamageStatus {
+    /// When the task that found it ended, by the cluster's clock.
+    #[schemars(schema_with = "time")]
+    pub time: Time,
+    /// Objects or records that were missing or damaged.
+    pub damaged: i64,
 }
 
 impl VerificationStatus {
-    /// Whether something was missing or damaged.
+    /// The damage that was found last and that no verification has found repaired since; `None` where no damage is known.
+    pub fn open_damage(&self) -> Option<&DamageStatus> {
+        self.open_index_damage().max(self.open_drill_damage())
+    }
+
+    /// Whether something is missing or damaged.
     pub fn is_damaged(&self) -> bool {
-        self.damaged.is_some_and(|count| count > 0)
+        self.open_damage().is_some()
     }
 
     /// What a verification has to look at, and find nothing, before the damage is taken for repaired; `None` where no damage is known.
+    /// What a sample looks at is chance: the next one may look elsewhere.
     pub fn wanted_check(&self) -> Option<VerifyTask> {
-        self.is_damaged().then(|| self.cleared_by.clone().unwrap_or_default())
+        self.is_damaged().then(|| VerifyTask { all: true, drill: self.open_drill_damage().is_some() })
+    }
+
+    fn open_index_damage(&self) -> Option<&DamageStatus> {
+        self.damage.as_ref().filter(|damage| damage.is_open(self.cleared_until.as_ref()))
+    }
+
+    fn open_drill_damage(&self) -> Option<&DamageStatus> {
+        self.drill_damage.as_ref().filter(|damage| damage.is_open(self.drill_cleared_until.as_ref()))
+    }
+}
+
+impl DamageStatus {
+    /// Whether no look that found nothing has begun after it was found. One that began within the same second may have begun before.
+    fn is_open(&self, cleared_until: Option<&Time>) -> bool {
+        cleared_until.is_none_or(|cleared_until| self.time >= *cleared_until)
     }
 }
 

@@ -158,7 +158,7 @@ pub struct WalReference {
         .field_path(".latest")
 )]
 pub struct RestoreTarget {
-    /// All operations whose entry is from this second or an earlier one, by the store's clock.
+    /// All operations whose entry is from this second or an earlier one, by the store's clock. A time that is to come is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "optional_time")]
     pub time: Option<Time>,
@@ -202,19 +202,6 @@ pub struct VerifyTask {
     /// Whether the newest snapshot is restored to a place of its own, compared and removed.
     #[serde(default)]
     pub drill: bool,
-}
-
-impl VerifyTask {
-    /// Whether it looks at all that `other` looks at.
-    pub const fn covers(&self, other: &Self) -> bool {
-        (self.all || !other.all) && (self.drill || !other.drill)
-    }
-
-    /// What looks at all that the two look at.
-    #[must_use]
-    pub const fn union(&self, other: &Self) -> Self {
-        Self { all: self.all || other.all, drill: self.drill || other.drill }
-    }
 }
 
 /// As messages ask for one.

@@ -53,6 +53,9 @@ pub struct WalTaskStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "optional_time")]
     pub completion_time: Option<Time>,
+    /// Seconds from `startTime` to `completionTime`: all attempts, with the waits between them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duration_seconds: Option<i64>,
     /// What its last Job made, read and removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub result: Option<TaskFigures>,

@@ -180,6 +180,13 @@ fn task_result(cleaned: &CleanupEnd, progress: &DeletionReport, dry_run: bool) -
                 deleted_entries: Some(report.deletion.deleted),
                 deleted_bytes: Some(report.deletion.deleted_bytes),
                 held_back: Some(report.left()),
+                log_entries: Some(if dry_run { report.entries } else { report.left() }),
+                // How large those were that others had deleted meanwhile is not known.
+                log_bytes: Some(if dry_run {
+                    report.bytes
+                } else {
+                    report.bytes.saturating_sub(report.deletion.deleted_bytes)
+                }),
                 recovery_window: *window,
                 ..TaskFigures::default()
             })

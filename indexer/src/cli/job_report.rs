@@ -18,6 +18,11 @@ pub(super) struct JobReportArgs {
 }
 
 impl JobReportArgs {
+    /// Whether somebody reads the result.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.result_file.is_some()
+    }
+
     /// Writes the result to the file, if one was named. A failure is logged: the exit code says how the job ended, too.
     pub(super) fn report(&self, result: &TaskResult) {
         if let Some(file) = &self.result_file

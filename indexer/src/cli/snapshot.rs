@@ -17,7 +17,9 @@ use super::{
     job_report::JobReportArgs,
     output::{print_json, print_line, show_progress},
 };
-use crate::service::{AccessMode, IndexOfLog, OpenStores, PodStores, SnapshotService, cache_options, recovery_window};
+use crate::service::{
+    AccessMode, IndexOfLog, LogSize, OpenStores, PodStores, SnapshotService, cache_options, recovery_window,
+};
 
 /// Make a snapshot of an index: a state to restore from, and everything that is settled in the archive.
 ///
@@ -79,13 +81,22 @@ struct SnapshotOutput<'a> {
     dropped: &'a [String],
 }
 
+/// A snapshot that was made, and what is known after it.
+struct MadeSnapshot {
+    report: SnapshotReport,
+    /// What can be restored.
+    recovery_window: Option<RecoveryWindow>,
+    /// What the log holds, if somebody wants to know.
+    log_size: Option<LogSize>,
+}
+
 impl SnapshotCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let Self { places, name, keep_last, copy_to, no_archive, cache, job } = self;
         let request = SnapshotRequest { name, keep_last, without_archive: no_archive };
-        let made = make(places, cache, &request, copy_to.as_ref()).await;
+        let made = make(places, cache, &request, copy_to.as_ref(), job.is_wanted()).await;
         job.report(&task_result(&made));
-        let (report, _) = ended(made)?;
+        let report = ended(made)?.report;
         if job.output.json {
             return print_json(&output(&report));
         }
@@ -97,13 +108,14 @@ impl SnapshotCommand {
     }
 }
 
-/// Makes it. Gives also what can be restored afterwards.
+/// Makes it, and counts the log afterwards if `counts`.
 async fn make(
     ExistingIndexArgs { log, index, moved }: ExistingIndexArgs,
     CacheArgs { cache_dir, cache_mib }: CacheArgs,
     request: &SnapshotRequest,
     copy_to: Option<&Url>,
-) -> Result<(SnapshotReport, Option<RecoveryWindow>), SnapshotError> {
+    counts: bool,
+) -> Result<MadeSnapshot, SnapshotError> {
     let settings = log.settings();
     if let Some(copy_to) = copy_to
         && let Some(other) = settings.overlap_of_copies(copy_to, &log.log, &log.metadata, &index)
@@ -124,7 +136,9 @@ async fn make(
         service.copy(&found, copies, &made, request.keep_last).await?;
     }
     drop((shown, folder));
-    Ok((made, recovery_window(&found.pins().register().await?)))
+    let recovery_window = recovery_window(&found.pins().register().await?);
+    let log_size = if counts { LogSize::count(&found.log).await } else { None };
+    Ok(MadeSnapshot { report: made, recovery_window, log_size })
 }
 
 /// What a step counts.
@@ -176,14 +190,14 @@ fn output(report: &SnapshotReport) -> SnapshotOutput<'_> {
     }
 }
 
-fn task_result(made: &Result<(SnapshotReport, Option<RecoveryWindow>), SnapshotError>) -> TaskResult {
+fn task_result(made: &Result<MadeSnapshot, SnapshotError>) -> TaskResult {
     match made {
-        Ok(made) => TaskResult::succeeded(summary(&made.0)).with(figures(made)),
+        Ok(made) => TaskResult::succeeded(summary(&made.report)).with(figures(made)),
         Err(error) => failed_result(error),
     }
 }
 
-fn figures((report, recovery_window): &(SnapshotReport, Option<RecoveryWindow>)) -> TaskFigures {
+fn figures(MadeSnapshot { report, recovery_window, log_size }: &MadeSnapshot) -> TaskFigures {
     let SnapshotReport { name, pin, proof, .. } = report;
     TaskFigures {
         generation: Some(pin.generation.to_string()),
@@ -193,6 +207,8 @@ fn figures((report, recovery_window): &(SnapshotReport, Option<RecoveryWindow>))
         cursor: Some(proof.cursor.second().timestamp()),
         entries: Some(proof.counts.total()),
         bytes: Some(proof.bytes),
+        log_entries: log_size.map(|size| size.entries),
+        log_bytes: log_size.map(|size| size.bytes),
         recovery_window: *recovery_window,
         ..TaskFigures::default()
     }

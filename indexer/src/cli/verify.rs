@@ -13,6 +13,7 @@ use tidemark_ingest::{
 };
 use tidemark_search::TantivyEngine;
 use tidemark_store::{Entropy, Store, error_chain};
+use tidemark_wal::Log;
 use tokio::sync::watch;
 
 use super::{
@@ -22,7 +23,7 @@ use super::{
     job_report::JobReportArgs,
     output::{ProgressReporter, print_json, print_line},
 };
-use crate::service::{AccessMode, OpenStores, PodStores, ServiceError, cache_options, log_archive};
+use crate::service::{AccessMode, LogSize, OpenStores, PodStores, ServiceError, cache_options, log_archive};
 
 /// Entries that are read at once.
 const FETCHES: usize = 32;
@@ -74,14 +75,19 @@ impl VerifyCommand {
         let seed = seed.unwrap_or_else(|| u64::from_be_bytes(entropy.bytes()));
         let outcomes = if all { OutcomeSelection::All } else { OutcomeSelection::Sample { count: sample, seed } };
         let printer = FindingPrinter::new(job.output);
-        let verified = verify(places, cache, entropy, outcomes, restore_drill, &printer).await;
+        let mut verified = verify(places, cache, entropy, outcomes, restore_drill, &printer).await;
+        if let Ok(VerifiedIndex { log, log_size, .. }) = &mut verified
+            && job.is_wanted()
+        {
+            *log_size = LogSize::count(log).await;
+        }
         printer.progress.finish();
         let result = match &verified {
             Ok(verified) => task_result(verified),
             Err(error) => failed_result(error),
         };
         job.report(&result);
-        let VerifiedIndex { summary, drill } = ended(verified)?;
+        let VerifiedIndex { summary, drill, .. } = ended(verified)?;
         if job.output.json {
             let drill = drill.as_ref().and_then(|drill| drill.as_ref().ok()).map(DrillLine::from);
             print_json(&VerificationLine { summary: &summary, drill })?;
@@ -106,6 +112,9 @@ impl VerifyCommand {
 struct VerifiedIndex {
     summary: VerifySummary,
     drill: Option<Result<DrillReport, DrillError>>,
+    log: Log,
+    /// What the log holds, once it was counted.
+    log_size: Option<LogSize>,
 }
 
 /// The same as a line of JSON.
@@ -161,11 +170,12 @@ async fn verify(
         options: VerifyOptions { outcomes, fetches: FETCHES, entry_memory: ENTRY_MEMORY },
     };
     let summary = verifier.run(observer).await?;
+    let verified = VerifiedIndex { summary, drill: None, log, log_size: None };
     if !restore_drill {
-        return Ok(VerifiedIndex { summary, drill: None });
+        return Ok(verified);
     }
     let id = verifier.root.id().await?;
-    let Some(id) = id else { return Ok(VerifiedIndex { summary, drill: None }) };
+    let Some(id) = id else { return Ok(verified) };
     let drill = RestoreDrill {
         pins: PinChain::open(&index, &id, entropy.clone()),
         engine,
@@ -176,7 +186,7 @@ async fn verify(
         index,
         entropy,
     };
-    Ok(VerifiedIndex { summary, drill: Some(Box::pin(drill.run()).await) })
+    Ok(VerifiedIndex { drill: Some(Box::pin(drill.run()).await), ..verified })
 }
 
 /// Prints each finding when it is found.
@@ -269,8 +279,16 @@ fn drill_line(drill: &Result<DrillReport, DrillError>) -> String {
     }
 }
 
-/// The result of the whole: damage that was found says more than a drill that failed.
-fn task_result(VerifiedIndex { summary, drill }: &VerifiedIndex) -> TaskResult {
+/// The result of the whole.
+fn task_result(verified: &VerifiedIndex) -> TaskResult {
+    let (result, size) = (checks_result(verified), verified.log_size);
+    let (log_entries, log_bytes) = (size.map(|size| size.entries), size.map(|size| size.bytes));
+    let figures = TaskFigures { log_entries, log_bytes, ..result.figures.clone() };
+    result.with(figures)
+}
+
+/// The result of its checks and of its drill: damage that was found says more than a drill that failed.
+fn checks_result(VerifiedIndex { summary, drill, .. }: &VerifiedIndex) -> TaskResult {
     let verified = verification_result(summary);
     let Some(Err(error)) = drill else { return verified };
     if summary.damage > 0 {

@@ -11,7 +11,7 @@ mod next_status;
 mod observe;
 mod purge_finalizer;
 mod reconcile;
-mod schedule;
+pub(crate) mod schedule;
 mod search_exposure;
 mod stalled_upgrades;
 mod status_events;

@@ -135,6 +135,8 @@ async fn a_cleanup_shows_its_plan_deletes_what_is_archived_and_the_index_goes_on
     let (code, shown) = place.clean(&["--dry-run"]).await;
     assert_eq!((code, &shown["deleted"], &shown["left"]), (Some(0), &SETTLED.into(), &YOUNG.into()), "{shown}");
     assert_eq!(place.contents(), before, "it changes nothing");
+    let figures = place.result().figures;
+    assert_eq!((figures.log_entries, figures.log_bytes), (Some(SETTLED + YOUNG), figures.bytes), "{figures:?}");
     let rules: Vec<&str> =
         shown["rules"].as_array().expect("rules").iter().filter_map(|rule| rule["rule"].as_str()).collect();
     assert_eq!(rules, ["--min-age", "--keep-snapshots", "index s3://index"]);
@@ -156,6 +158,9 @@ async fn a_cleanup_shows_its_plan_deletes_what_is_archived_and_the_index_goes_on
     assert_eq!((result.state, result.figures.deleted_entries), (TaskState::Succeeded, Some(SETTLED)), "{result:?}");
     assert!(done["keepsVersions"] == true && result.message.contains("noncurrent versions"), "{result:?}");
     assert_eq!((result.figures.held_back, result.figures.snapshot.as_deref()), (Some(YOUNG), Some("daily")));
+    let left_bytes: u64 =
+        left.iter().filter_map(|key| place.server.body("log", key)).map(|body| body.len() as u64).sum();
+    assert_eq!((result.figures.log_entries, result.figures.log_bytes), (Some(YOUNG), Some(left_bytes)), "{result:?}");
     let floor = place.root().state().await.expect("a root").floor.expect("a floor");
     assert_eq!(done["floor"], floor.second.to_string());
     assert!(floor.archive.starts_with("s3://index/archive/"), "{floor:?}");

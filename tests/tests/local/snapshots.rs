@@ -87,6 +87,12 @@ impl SnapshotPlace {
         serde_json::from_slice(&listed.stdout).expect("it prints JSON")
     }
 
+    /// Bytes of the log's entries.
+    fn log_bytes(&self) -> u64 {
+        let entries = self.server.keys("log").into_iter().filter(|key| key.parse::<Token>().is_ok());
+        entries.filter_map(|key| self.server.body("log", &key)).map(|body| body.len() as u64).sum()
+    }
+
     fn has_archive(&self) -> bool {
         self.server.keys("index").iter().any(|key| key.starts_with("archive/"))
     }
@@ -113,6 +119,11 @@ async fn a_snapshot_archives_reports_and_is_listed() {
     assert_eq!((&made["operations"], made.get("auditOverdue")), (&(SETTLED + YOUNG).into(), None), "{made}");
     let result = place.result();
     assert_eq!((result.state, result.figures.snapshot.as_deref()), (TaskState::Succeeded, Some("first")), "{result:?}");
+    assert_eq!(
+        (result.figures.log_entries, result.figures.log_bytes),
+        (Some(SETTLED + YOUNG), Some(place.log_bytes())),
+        "{result:?}"
+    );
     assert!(place.has_archive());
 
     // Once more under its name: nothing is left to do. Without one: another snapshot.
@@ -156,6 +167,12 @@ async fn a_drill_restores_the_latest_snapshot_and_leaves_nothing() {
     let made = place.snapshot(&[]).await;
     let drilled = place.run("verify", "s3://log", &drill).await;
     assert!(drilled.status.success(), "{}", error(&drilled));
+    let figures = place.result().figures;
+    assert_eq!(
+        (figures.log_entries, figures.log_bytes),
+        (Some(SETTLED + YOUNG), Some(place.log_bytes())),
+        "{figures:?}"
+    );
     let printed = String::from_utf8_lossy(&drilled.stdout).into_owned();
     let line: Value = serde_json::from_str(printed.lines().next_back().expect("a line")).expect("it is JSON");
     let shown = (&line["drill"]["snapshot"], &line["drill"]["operations"], &line["drill"]["archived"]);

@@ -140,6 +140,7 @@ impl ReportedStatus for WalStatus {
             generation: self.generation.clone(),
             recovery_window: self.recovery_window,
             last_snapshot: self.last_snapshot.clone(),
+            log_size: self.log_size.clone(),
             last_cleanup: self.last_cleanup.clone(),
             restored: self.restored.clone(),
             last_verification: self.last_verification.clone(),

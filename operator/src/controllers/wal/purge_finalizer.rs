@@ -63,27 +63,16 @@ pub(crate) async fn finalize(
     let terminating = wanted && namespace::is_terminating(client, &observed.key.namespace).await;
     let never = refused && never_indexed(observed.rollout(WalComponent::Indexer), &observed.pods, &observed.status);
     let timeout = context.shared.settings.purge_timeout;
+    let WalIntent { index_url, log_url, .. } = &observed.intent;
     let record = match outcome(&observed.pods, never, terminating, deleted, now(), timeout) {
         _ if !wanted => None,
         PurgeOutcome::Wait(left) => return Ok(DeletionStep::Purging { again: left.min(PURGE_POLL_INTERVAL) }),
-        PurgeOutcome::Purged => {
-            let WalIntent { index_url, log_url, .. } = &observed.intent;
-            let stays = format!(
-                "the log \"{log_url}\" stays, and so does its archive below \"{index_url}/archive/\", if there is one"
-            );
-            Some(EventRecord::normal("Purged", format!("the index was removed; {stays}")))
-        }
+        PurgeOutcome::Purged => Some(purged(index_url, log_url)),
         PurgeOutcome::Nothing => Some(EventRecord::normal(
             "NothingToPurge",
             "the spec was refused and no indexer of this WAL ever ran, so it has no index to remove",
         )),
-        PurgeOutcome::Abandoned(why) => Some(EventRecord::warning(
-            "PurgeAbandoned",
-            format!(
-                "{why}; the WAL is deleted and the rest of its index stays; remove \"{}\" by hand",
-                observed.intent.index_url
-            ),
-        )),
+        PurgeOutcome::Abandoned(why) => Some(abandoned(why, index_url, log_url)),
     };
     remove_finalizer(&wal.metadata, &wal.object_ref(&()), record, context).await?;
     Ok(DeletionStep::Done)
@@ -106,7 +95,7 @@ pub(crate) async fn finalize_unreadable(
         PurgeOutcome::Wait(left) => Ok(DeletionStep::Purging { again: left }),
         PurgeOutcome::Abandoned(why) => {
             let message = format!(
-                "{why}: this release cannot read the WAL; the WAL is deleted and its index stays; remove the index by hand"
+                "{why}: this release cannot read the WAL; the WAL is deleted and its index stays; remove the index by hand, but not \"archive/\" below it: nothing else may have what was deleted from the log"
             );
             let record = Some(EventRecord::warning("PurgeAbandoned", message));
             remove_finalizer(metadata, reference, record, context).await?;
@@ -114,6 +103,23 @@ pub(crate) async fn finalize_unreadable(
         }
         PurgeOutcome::Purged | PurgeOutcome::Nothing => Ok(DeletionStep::Done),
     }
+}
+
+/// The Event of an index that was removed.
+fn purged(index_url: &str, log_url: &str) -> EventRecord {
+    let stays =
+        format!("the log \"{log_url}\" stays, and so does its archive below \"{index_url}/archive/\", if there is one");
+    EventRecord::normal("Purged", format!("the index was removed; {stays}"))
+}
+
+/// The Event of an index that was not, or not whole.
+fn abandoned(why: &str, index_url: &str, log_url: &str) -> EventRecord {
+    EventRecord::warning(
+        "PurgeAbandoned",
+        format!(
+            "{why}; the WAL is deleted and the rest of its index stays; remove what is below \"{index_url}\" by hand, but not the archive below \"{index_url}/archive/\": nothing else may have what was deleted from the log \"{log_url}\", which stays"
+        ),
+    )
 }
 
 /// Removes the finalizer and publishes the Event, unless the WAL is gone already: then it was published before.
@@ -242,6 +248,19 @@ mod tests {
             PurgeOutcome::Wait(limit),
             "a clock behind the API server's costs nothing"
         );
+    }
+
+    #[test]
+    fn what_stays_is_named_with_its_place_and_is_not_to_be_removed() {
+        let (index, log) = ("s3://index/a", "s3://log/a");
+        let archive = "archive below \"s3://index/a/archive/\"";
+        for (record, warning, left) in [
+            (purged(index, log), false, format!("the log \"s3://log/a\" stays, and so does its {archive}")),
+            (abandoned("so", index, log), true, format!("by hand, but not the {archive}")),
+        ] {
+            assert_eq!(record.warning, warning);
+            assert!(record.message.contains(&left) && record.message.contains(log), "{}", record.message);
+        }
     }
 
     #[test]

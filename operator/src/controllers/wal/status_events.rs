@@ -129,3 +129,66 @@ fn reported(status: &WalStatus) -> impl Iterator<Item = &Condition> {
 fn has(status: &WalStatus, kind: ConditionType, reason: Reason) -> bool {
     condition(&status.conditions, kind).is_some_and(|condition| condition.reason == reason.as_str())
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use serde_json::json;
+
+    use super::*;
+
+    fn events(before: &WalStatus, after: &WalStatus) -> Vec<(&'static str, String)> {
+        let events = events_between(before, after, None);
+        events.into_iter().map(|event| (event.reason, event.message)).collect()
+    }
+
+    #[test]
+    fn what_tasks_have_done_is_an_event_once() {
+        let time = "2026-11-21T03:00:00Z";
+        let status = |part: serde_json::Value| serde_json::from_value::<WalStatus>(part).unwrap();
+        let nothing = WalStatus::default();
+        let cases = [
+            (
+                json!({"lastSnapshot": {"name": "s-1", "time": time, "verified": true}}),
+                "SnapshotTaken",
+                "snapshot \"s-1\" is verified",
+            ),
+            (
+                json!({"lastCleanup": {"time": time, "deletedEntries": 7, "deletedBytes": 70}}),
+                "LogCleaned",
+                "7 entries of 70 bytes were deleted from the log; the archive holds them",
+            ),
+            (
+                json!({"lastVerification": {"time": time, "damaged": 0}}),
+                "IndexVerified",
+                "index and archive were verified and are right",
+            ),
+            (
+                json!({"restored": {"time": time, "generation": "g2"}}),
+                "IndexRestored",
+                "generation \"g2\" is searched; nothing newer is indexed before its promotion",
+            ),
+        ];
+        for (part, reason, message) in cases {
+            let after = status(part);
+            assert_eq!(events(&nothing, &after), [(reason, message.to_owned())]);
+            assert!(events(&after, &after).is_empty(), "{reason}");
+        }
+        let restored = status(json!({"restored": {"time": time, "generation": "g2"}}));
+        assert_eq!(events(&restored, &nothing)[0].0, "IndexPromoted");
+    }
+
+    /// The condition `Verified` says what was found.
+    #[test]
+    fn a_verification_that_leaves_damage_unrepaired_is_not_told_as_right() {
+        let mut after = serde_json::from_value::<WalStatus>(json!({
+            "lastVerification": {"time": "2026-11-21T03:00:00Z", "damaged": 2},
+        }))
+        .unwrap();
+        assert!(events(&WalStatus::default(), &after).is_empty());
+        let before = after.clone();
+        after.last_verification.as_mut().unwrap().time = Time(Timestamp::MAX);
+        assert!(events(&before, &after).is_empty());
+    }
+}

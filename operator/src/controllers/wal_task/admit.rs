@@ -12,6 +12,9 @@ use crate::cache::ActiveAttempt;
 /// How long a task waits for a WAL that is not there: both may stand in one file.
 const WAL_PATIENCE: SignedDuration = SignedDuration::from_mins(1);
 
+/// How far the operator's clock may be behind the store's. What lies no farther in the future is left to the job.
+const CLOCK_SKEW: SignedDuration = SignedDuration::from_mins(5);
+
 /// Whether an attempt may start.
 #[derive(Debug)]
 pub(crate) enum AdmissionDecision<'a> {
@@ -60,7 +63,7 @@ pub(crate) fn admit(task: &ObservedTask, now: Timestamp) -> AdmissionDecision<'_
         );
         return refused(Reason::SpecInvalid, message);
     }
-    if let Err((reason, message)) = check_history(task, wal) {
+    if let Err((reason, message)) = check_history(task, wal, now) {
         return refused(reason, message);
     }
     match wal.account {
@@ -170,7 +173,7 @@ fn check_spec(task: &ObservedTask) -> Result<(), String> {
 }
 
 /// What the history of the WAL does not allow, as far as the operator knows it. The job looks again, at the stores.
-fn check_history(task: &ObservedTask, wal: &TargetWal) -> Result<(), (Reason, String)> {
+fn check_history(task: &ObservedTask, wal: &TargetWal, now: Timestamp) -> Result<(), (Reason, String)> {
     let name = &task.spec.wal_ref.name;
     match task.spec.r#type {
         TaskType::Cleanup => {
@@ -196,8 +199,14 @@ fn check_history(task: &ObservedTask, wal: &TargetWal) -> Result<(), (Reason, St
             }
         }
         TaskType::Restore => {
-            let target = task.spec.restore.as_ref().and_then(target_time);
-            if let (Some(target), Some(RecoveryWindow { first, last })) = (target, wal.recovery_window)
+            let Some(target) = task.spec.restore.as_ref().and_then(target_time) else { return Ok(()) };
+            if target.duration_since(now) > CLOCK_SKEW {
+                let message = format!(
+                    "the index of WAL \"{name}\" cannot be restored to {target}: it is {now} now, and nothing is recorded of what is to come; nothing was done; choose a time that has passed, or \"latest\": true, and make another task"
+                );
+                return Err((Reason::OutsideRecoveryWindow, message));
+            }
+            if let Some(RecoveryWindow { first, last }) = wal.recovery_window
                 && target < first
             {
                 let message = format!(

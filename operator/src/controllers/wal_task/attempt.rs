@@ -36,13 +36,13 @@ pub(crate) struct AttemptFailure {
 }
 
 impl AttemptFailure {
-    /// Whether another attempt may succeed. One that was refused would be refused again, damage that was found is still there, and after
-    /// the deadline there is no time.
+    /// Whether another attempt may succeed. One that was refused would be refused again, damage that was found is still there, also where
+    /// another attempt may look elsewhere, and after the deadline there is no time.
     pub(crate) fn may_pass(&self) -> bool {
         let is_found = matches!(
             self.reason,
             Reason::IndexDamaged | Reason::ArchiveDamaged | Reason::OutcomesDiffer | Reason::DrillFailed
-        );
+        ) || self.figures.as_ref().is_some_and(has_damage);
         self.class != TaskFailureClass::Refused && self.reason != Reason::DeadlineExceeded && !is_found
     }
 
@@ -103,6 +103,10 @@ fn failure(
         Some(result) if result.state == TaskState::Refused => {
             return with_result(TaskFailureClass::Refused, Reason::Internal, result);
         }
+        // What was found counts, whatever became of the pod.
+        Some(result) if has_damage(&result.figures) => {
+            return with_result(TaskFailureClass::Failed, Reason::Internal, result);
+        }
         result => result,
     };
     if &*end.reason == OUT_OF_TIME {
@@ -152,6 +156,10 @@ pub(crate) fn out_of_time(job: &str, before: Option<Reason>, time: Option<Timest
         figures: None,
         time,
     }
+}
+
+fn has_damage(figures: &TaskFigures) -> bool {
+    figures.damaged.is_some_and(|damaged| damaged > 0)
 }
 
 fn crashed(pod: &JobPod, exit: &ContainerExit) -> String {
@@ -274,6 +282,28 @@ mod tests {
                 Some(pod(Some((8, "Error", r#"{"state":"failed","reason":"IndexDamaged"}"#)), None)),
                 None,
                 (Failed, Reason::IndexDamaged, false),
+            ),
+            // Found is found: the next attempt may look elsewhere.
+            (
+                &crash,
+                Some(pod(
+                    Some((143, "Error", r#"{"state":"failed","reason":"IndexDamaged","damaged":2}"#)),
+                    Some(false),
+                )),
+                None,
+                (Failed, Reason::IndexDamaged, false),
+            ),
+            (
+                &late,
+                Some(pod(Some((8, "Error", r#"{"state":"failed","reason":"ArchiveDamaged","damaged":2}"#)), None)),
+                None,
+                (Failed, Reason::ArchiveDamaged, false),
+            ),
+            (
+                &crash,
+                Some(pod(Some((8, "Error", r#"{"state":"failed","reason":"OfALaterRelease","damaged":1}"#)), None)),
+                None,
+                (Failed, Reason::Internal, false),
             ),
             // A program that says that it failed, and goes on.
             (

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use kube::{core::ApiResource, runtime::reflector::ObjectRef};
 use tidemark_crds::{
-    PodPhase, RecoveryWindow, TaskType, VerifyTask, WalTask, WalTaskSpec, WalTaskState, WalTaskStatus,
+    PodPhase, RecoveryWindow, TaskType, VerifyTask, Wal, WalTask, WalTaskSpec, WalTaskState, WalTaskStatus,
     names::{self, WalComponent},
 };
 
@@ -14,6 +14,10 @@ use crate::{
     cache::{ActiveAttempt, ChildKind, JobPod, NamespacedName, OwnedObject, OwnedObjects, writing_attempt},
     clock,
     controllers::wal::{
+        schedule::{
+            task_history::TaskHistory,
+            task_results::{has_results, last_verification},
+        },
         upgrade,
         validate::{SpecRefusal, ValidatedWal, validate},
     },
@@ -157,13 +161,38 @@ fn look_up(key: &NamespacedName, task: &WalTask, owned: &OwnedObjects, controlle
             Some(_) => AccountState::Foreign,
         },
         image: image(&key.name, &uid, owned, controller),
-        wanted_check: status.last_verification.and_then(|last| last.wanted_check()),
+        wanted_check: (task.spec.r#type == TaskType::Cleanup).then(|| wanted_check(key, wal, controller)).flatten(),
         has_snapshot: status.last_snapshot.is_some_and(|snapshot| snapshot.verified)
             || status.recovery_window.is_some()
             || has_taken_snapshot(key, controller),
         recovery_window: status.recovery_window,
         uid,
     }))
+}
+
+/// What a verification has to look at before damage is taken for repaired. That of the WAL's status may be older than its tasks are.
+fn wanted_check(key: &NamespacedName, wal: &Wal, controller: &WalTaskController) -> Option<VerifyTask> {
+    let known = wal.status.as_ref().and_then(|status| status.last_verification.as_ref());
+    last_verification(known, &history(key, wal, controller))?.wanted_check()
+}
+
+/// The tasks of a WAL, with the statuses that were written last.
+fn history(key: &NamespacedName, wal: &Wal, controller: &WalTaskController) -> TaskHistory {
+    let created = wal.metadata.creation_timestamp.as_ref().map_or(Timestamp::MIN, |created| created.0);
+    let tasks = tasks_of(key, controller).map(|(key, task)| {
+        let status = Some(controller.statuses.status(&key, &task));
+        Arc::new(WalTask { status, ..task })
+    });
+    TaskHistory::of(tasks, &key.name, wal.metadata.uid.as_deref().unwrap_or_default(), created)
+}
+
+/// Whether the WAL has the results of all its tasks in its status, so that one may go. A WAL that is gone, or going, needs none; one that
+/// this release cannot read has them once one can.
+pub(crate) fn has_all_results(key: &NamespacedName, controller: &WalTaskController) -> bool {
+    let Some(found) = controller.wals.get(&ObjectRef::new(&key.name).within(&key.namespace)) else { return true };
+    let Ok(wal) = &found.0 else { return false };
+    let status = wal.status.clone().unwrap_or_default();
+    wal.metadata.deletion_timestamp.is_some() || has_results(&status, &history(key, wal, controller))
 }
 
 /// Whether a task of the WAL took a snapshot. Each that succeeded is verified.

@@ -18,7 +18,7 @@ use tidemark_crds::{Reason, TaskConditionType, Wal, WalTask, WalTaskState, WalTa
 use super::{
     admit::{AdmissionDecision, admit, waits_for_attempt},
     build::{AttemptPlan, build},
-    dereference::{LastAttempt, ObservedTask, TargetWal, observe},
+    dereference::{LastAttempt, ObservedTask, TargetWal, has_all_results, observe},
     plan::{TaskPlan, TaskStep, WAIT_INTERVAL, expires_in, plan},
     update_status::{events_between, next},
     wal_task_controller::WalTaskController,
@@ -142,6 +142,12 @@ async fn expire(
     let left = expires_in(&task.spec, status, clock::now());
     if !left.is_zero() {
         return Ok(Action::requeue(left));
+    }
+    let wal = NamespacedName::new(&key.namespace, &task.spec.wal_ref.name);
+    // Its end may have been seen late: what it found would be lost with it.
+    if !has_all_results(&wal, controller) {
+        controller.context.shared.queues.try_send(ReconcileTarget::new(names::KIND, wal));
+        return Ok(Action::requeue(WAIT_INTERVAL));
     }
     let api: Api<WalTask> = Api::namespaced(controller.context.shared.client.clone(), &key.namespace);
     let preconditions = Preconditions { uid: task.metadata.uid.clone(), resource_version: None };

@@ -179,6 +179,11 @@ fn what_history_does_not_allow_is_rejected_where_it_is_known() {
     };
     let window = |first| Some(RecoveryWindow { first: at(first), last: at(NOW) });
     let damaged = |kind| with_wal(kind, |wal| wal.wanted_check = Some(VerifyTask { all: true, drill: false }));
+    let restore = |target: Value| {
+        let mut restore = task(TaskType::Restore);
+        restore.spec.restore = Some(serde_json::from_value(target).unwrap());
+        restore
+    };
     // It deletes nothing.
     let mut rehearsal = damaged(TaskType::Cleanup);
     rehearsal.spec.cleanup = Some(CleanupTask { dry_run: true });
@@ -200,10 +205,20 @@ fn what_history_does_not_allow_is_rejected_where_it_is_known() {
         ),
         (with_wal(TaskType::Restore, |wal| wal.recovery_window = window(NOW - 100)), None),
         (task(TaskType::Restore), None),
+        // The operator's clock may be behind the store's.
+        (restore(json!({"time": at(NOW + 300).to_string()})), None),
+        (restore(json!({"time": at(NOW + 301).to_string()})), Some(Reason::OutsideRecoveryWindow)),
+        // The last second that a token can have.
+        (restore(json!({"token": "aWgEPTl1tmebfsQzFP4bxwgy80V"})), Some(Reason::OutsideRecoveryWindow)),
+        (restore(json!({"latest": true})), None),
     ];
     for (case, (task, wanted)) in cases.into_iter().enumerate() {
         assert_eq!(rejects(&task), wanted, "case {case}");
     }
+    let future = plan(&restore(json!({"time": at(NOW + 86400).to_string()})), at(NOW));
+    assert_eq!((future.step, future.state), (TaskStep::None, WalTaskState::Rejected));
+    let words = [at(NOW + 86400).to_string(), at(NOW).to_string(), "choose a time that has passed".to_owned()];
+    assert!(words.iter().all(|word| future.message.contains(word)), "{}", future.message);
 }
 
 #[test]
@@ -383,8 +398,10 @@ fn a_status_tells_programs_and_people_how_far_a_task_is() {
         (succeeded.state, succeeded.completion_time.as_ref().map(|time| time.0)),
         (Some(WalTaskState::Succeeded), Some(at(NOW - 2)))
     );
+    assert_eq!((running.duration_seconds, succeeded.duration_seconds), (None, Some(8)));
     let rejected = tell(&with_wal(TaskType::GC, |wal| wal.deleted = true));
     assert_eq!(types(&rejected), ["Complete=False", "Failed=True", "Stalled=True"]);
+    assert_eq!(rejected.duration_seconds, None, "it was not tried");
     let reasons = |before: &WalTaskStatus, after: &WalTaskStatus| {
         events_between(before, after).into_iter().map(|event| event.reason).collect::<Vec<_>>()
     };
@@ -581,6 +598,31 @@ fn only_a_snapshot_has_the_credentials_of_the_copies() {
     assert_eq!(stores(common)["copy"], stores(common)["log"]);
 }
 
+/// Resources, disk and pod template of `spec.jobs`, whatever the type.
+#[test]
+fn the_pods_of_all_jobs_are_made_as_the_spec_asks() {
+    let asked = |spec: &mut Value| {
+        spec["jobs"] = json!({
+            "resources": {"requests": {"cpu": "3"}, "limits": {"memory": "5Gi"}},
+            "cache": {"size": "9Gi"},
+            "podTemplate": {
+                "metadata": {"labels": {"team": "storage"}},
+                "spec": {"nodeSelector": {"pool": "batch"}, "tolerations": [{"key": "batch", "operator": "Exists"}]},
+            },
+        });
+    };
+    for row in tidemark_crds::TASK_COMMANDS {
+        let template = job(row.r#type, |_| (), asked)["spec"]["template"].clone();
+        let (pod, container) = (&template["spec"], &template["spec"]["containers"][0]);
+        assert_eq!(template["metadata"]["labels"]["team"], "storage", "{}", row.r#type);
+        assert_eq!((&pod["nodeSelector"]["pool"], &pod["tolerations"][0]["key"]), (&json!("batch"), &json!("batch")));
+        let resources = &container["resources"];
+        assert_eq!((&resources["requests"]["cpu"], &resources["limits"]["memory"]), (&json!("3"), &json!("5Gi")));
+        let cache = pod["volumes"].as_array().unwrap().iter().find(|one| one["name"] == "cache").unwrap();
+        assert_eq!(cache["emptyDir"]["sizeLimit"], "9Gi");
+    }
+}
+
 #[test]
 fn only_a_cleanup_has_the_account_that_may_delete() {
     let annotated = |spec: &mut Value| spec["cleanup"] = json!({"serviceAccountAnnotations": {"role": "deletes"}});
@@ -721,6 +763,7 @@ impl TaskWorld {
 }
 
 const DONE: &str = r#"{"state":"succeeded","message":"deleted 7 objects","entries":7}"#;
+const DAMAGED: &str = r#"{"state":"failed","reason":"IndexDamaged","message":"2 findings","damaged":2}"#;
 const FAILED: &str = r#"{"state":"failed","reason":"Unreachable","message":"the store does not answer"}"#;
 
 #[tokio::test(start_paused = true)]
@@ -825,6 +868,23 @@ async fn a_task_that_is_deleted_while_it_runs_lets_no_other_one_begin_before_its
     world.is("second", WalTaskState::Running, Reason::Starting).await;
 }
 
+/// The status of the WAL may be older than its tasks are.
+#[tokio::test(start_paused = true)]
+async fn a_cleanup_after_damage_was_found_is_rejected_before_the_wal_says_so() {
+    let world = TaskWorld::start().await;
+    world.make("taken", json!({"type": "Snapshot"})).await;
+    world.end("taken-1", true, r#"{"state":"succeeded","message":"taken"}"#).await;
+    world.is("taken", WalTaskState::Succeeded, Reason::Succeeded).await;
+    world.world.server.delay(Some("wals"));
+    world.make("look", json!({"type": "Verify"})).await;
+    world.end("look-1", false, DAMAGED).await;
+    world.is("look", WalTaskState::Failed, Reason::IndexDamaged).await;
+    world.make("clean", json!({"type": "Cleanup"})).await;
+    let rejected = world.is("clean", WalTaskState::Rejected, Reason::VerificationFailed).await;
+    assert!(rejected.message.unwrap().contains("{\"all\": true}"));
+    assert!(!world.exists::<Job>("clean-1").await);
+}
+
 /// As after a downgrade.
 #[tokio::test(start_paused = true)]
 async fn a_task_that_has_ended_keeps_its_status_when_its_spec_cannot_be_read_any_more() {
@@ -887,6 +947,21 @@ async fn a_task_without_a_time_to_live_goes_at_its_end() {
     world.make("nightly", json!({"ttlAfterFinished": "0s"})).await;
     world.end("nightly-1", true, DONE).await;
     eventually("the task is gone", async || (!world.exists::<WalTask>("nightly").await).then_some(())).await;
+}
+
+/// The status of the WAL is all that is known of damage once the task is gone.
+#[tokio::test(start_paused = true)]
+async fn a_task_outlives_its_time_until_its_wal_has_its_result() {
+    let world = TaskWorld::start().await;
+    world.world.server.refuse(Some("wals"));
+    world.make("look", json!({"type": "Verify", "ttlAfterFinished": "0s"})).await;
+    world.end("look-1", false, DAMAGED).await;
+    tokio::time::sleep(std::time::Duration::from_mins(1)).await;
+    world.is("look", WalTaskState::Failed, Reason::IndexDamaged).await;
+    world.world.server.refuse(None);
+    eventually("the task is gone", async || (!world.exists::<WalTask>("look").await).then_some(())).await;
+    let status = world.world.api::<Wal>().get("orders").await.unwrap().status.unwrap();
+    assert!(status.last_verification.is_some_and(|last| last.is_damaged()));
 }
 
 #[tokio::test(start_paused = true)]

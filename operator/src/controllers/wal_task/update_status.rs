@@ -31,6 +31,9 @@ pub(crate) fn next(task: &ObservedTask, plan: &TaskPlan, now: Timestamp) -> WalT
     status.result = plan.figures.clone().filter(|figures| *figures != TaskFigures::default());
     status.start_time = task.started().map(Time);
     status.completion_time = plan.completed.map(Time);
+    // The two times are of different clocks.
+    let duration = task.started().zip(plan.completed).map(|(started, completed)| completed.duration_since(started));
+    status.duration_seconds = duration.map(|duration| duration.as_secs().max(0));
     if let Some(last) = &task.last {
         status.job_name = Some(last.job.name.to_string());
         if let Some(job) = &last.job.job {

@@ -346,6 +346,33 @@ fn pods_that_want_an_identity_of_azure_are_labelled() {
 }
 
 /// Clouds inject an identity when a pod is made.
+/// The cloud gives rights to accounts: that of cleanups may have the right to delete from the log, and no other one need.
+#[test]
+fn the_accounts_of_jobs_and_of_cleanups_have_annotations_of_their_own() {
+    let annotations = |changes: Value| {
+        let spec = with(|spec| spec.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone()));
+        let children = built(&spec);
+        let accounts = [&children.jobs_service_account, &children.cleanup_service_account];
+        accounts.map(|account| json!([account.metadata.name, account.metadata.annotations]))
+    };
+    let (jobs, cleanup) = (
+        json!({"serviceAccountAnnotations": {"role": "works"}}),
+        json!({"serviceAccountAnnotations": {"role": "deletes"}}),
+    );
+    let works = |name| json!([name, {"role": "works"}]);
+    let nothing = json!(null);
+    assert_eq!(annotations(json!({})), [json!(["orders-jobs", nothing]), json!(["orders-cleanup", nothing])]);
+    assert_eq!(annotations(json!({"jobs": jobs})), [works("orders-jobs"), works("orders-cleanup")]);
+    assert_eq!(
+        annotations(json!({"jobs": jobs, "cleanup": cleanup})),
+        [works("orders-jobs"), json!(["orders-cleanup", {"role": "deletes"}])]
+    );
+    assert_eq!(
+        annotations(json!({"cleanup": cleanup})),
+        [json!(["orders-jobs", nothing]), json!(["orders-cleanup", {"role": "deletes"}])]
+    );
+}
+
 #[test]
 fn another_annotation_of_the_service_account_replaces_the_pods_of_its_role_only() {
     let built =

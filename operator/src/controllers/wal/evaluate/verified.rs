@@ -1,7 +1,7 @@
 //! `Verified`: index and archive were found to be right as lately as the schedule asks for.
 
 use kube::ResourceExt as _;
-use tidemark_crds::{Reason, TaskType};
+use tidemark_crds::{DamageStatus, Reason, TaskType};
 
 use super::protection::{ProtectionInputs, message};
 use crate::condition_value::ConditionValue;
@@ -24,12 +24,13 @@ pub(crate) fn evaluate(protection: &ProtectionInputs<'_>) -> ConditionValue {
             ),
         );
     }
-    if let Some((last, wanted)) = last.and_then(|last| Some((last, last.wanted_check()?))) {
-        let damaged = last.damaged.unwrap_or_default();
+    if let Some((damage, wanted)) = last.and_then(|last| Some((last.open_damage()?, last.wanted_check()?))) {
+        let DamageStatus { time, damaged } = damage;
         return ConditionValue::no(
             Reason::VerificationFailed,
             format!(
-                "{latest}, and {damaged} objects or records were missing or damaged then, or when more was looked at before; no cleanup runs until a verification that looks at as much finds nothing: repair this, and make {wanted}"
+                "{latest}; {damaged} objects or records were found missing or damaged at {}; no cleanup runs until a verification that begins after that, and looks at everything, finds nothing: repair this, and make {wanted}",
+                time.0
             ),
         );
     }

@@ -14,6 +14,7 @@ use super::{
     due_tasks::{DueTask, ScheduleInputs},
     scheduled_task::scheduled_task,
     task_history::TaskHistory,
+    task_results::has_results,
 };
 use crate::{
     controllers::wal::{observe::ObservedWal, validate::ValidatedWal},
@@ -72,7 +73,9 @@ pub(crate) async fn make_due_tasks(
     let inputs = observed.schedule_inputs(&wal.schedules);
     let has_snapshot = inputs.has_verified_snapshot();
     let api: Api<WalTask> = Api::namespaced(client.clone(), &wal.namespace);
-    remove_expired(&api, &observed.tasks).await;
+    if has_results(&observed.status, &observed.tasks) {
+        remove_expired(&api, &observed.tasks).await;
+    }
     let mut outlook = inputs.outlook(now);
     let first = outlook.due.first().copied();
     if let Some(first) = first {

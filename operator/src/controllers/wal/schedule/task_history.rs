@@ -29,11 +29,12 @@ pub(crate) struct TaskHistory {
 impl TaskHistory {
     /// Of `tasks` those of the WAL with this name, UID and time of creation.
     ///
-    /// A task that was made for an earlier WAL of the same name says nothing about this one.
+    /// A task that was made for an earlier WAL of the same name says nothing about this one. One may have been made before its WAL was,
+    /// and have waited for it.
     pub(crate) fn of(tasks: impl IntoIterator<Item = Arc<WalTask>>, name: &str, uid: &str, created: Timestamp) -> Self {
         let is_own = |task: &Arc<WalTask>| {
             let of_uid = task.status.as_ref().and_then(|status| status.wal_uid.as_deref());
-            task.spec.wal_ref.name == name && created_at(task) >= created && of_uid.is_none_or(|of| of == uid)
+            task.spec.wal_ref.name == name && of_uid.map_or(created_at(task) >= created, |of| of == uid)
         };
         let mut tasks: Vec<_> = tasks.into_iter().filter(is_own).collect();
         tasks.sort_by_key(|task| std::cmp::Reverse((ended_at(task), created_at(task), task.name_any())));
@@ -59,7 +60,7 @@ impl TaskHistory {
         self.of_type(r#type).filter(|task| state(task) == Some(WalTaskState::Succeeded))
     }
 
-    /// Those that have looked at index and archive to the end, the last one first: damage that was found fails the task that found it.
+    /// Those that have looked at index and archive to the end: damage that was found fails the task that found it.
     pub(crate) fn verified(&self) -> impl Iterator<Item = &WalTask> {
         let has_looked = |task: &&WalTask| {
             state(task) == Some(WalTaskState::Succeeded) || damaged(task).is_some_and(|count| count > 0)
@@ -110,6 +111,12 @@ fn is_ended(task: &WalTask) -> bool {
 pub(crate) fn created_at(task: &WalTask) -> Timestamp {
     // One that was never there is older than any WAL.
     task.creation_timestamp().map_or(Timestamp::MIN, |created| created.0)
+}
+
+/// When its first attempt began; when it was made, where that is not known.
+pub(crate) fn started_at(task: &WalTask) -> Timestamp {
+    let started = task.status.as_ref().and_then(|status| status.start_time.as_ref());
+    started.map_or_else(|| created_at(task), |started| started.0)
 }
 
 /// When it ended, if it has.

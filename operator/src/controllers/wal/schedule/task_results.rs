@@ -4,11 +4,11 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 use tidemark_crds::{
-    CleanupStatus, RecoveryWindow, RestoreStatus, SnapshotStatus, TaskFigures, TaskType, VerificationStatus,
-    VerifyTask, WalStatus, WalTask, WalTaskState,
+    CleanupStatus, DamageStatus, LogSizeStatus, RecoveryWindow, RestoreStatus, SnapshotStatus, TaskFigures, TaskType,
+    VerificationStatus, VerifyTask, WalStatus, WalTask, WalTaskState,
 };
 
-use super::task_history::{TaskHistory, damaged, ended_at, index_figures, state};
+use super::task_history::{TaskHistory, damaged, ended_at, index_figures, started_at, state};
 
 /// Takes the results into the status. One of a task that is gone stays until a newer one is there.
 pub(crate) fn apply_results(status: &mut WalStatus, tasks: &TaskHistory) {
@@ -29,9 +29,12 @@ pub(crate) fn apply_results(status: &mut WalStatus, tasks: &TaskHistory) {
             time: Time(time),
             deleted_entries: result.deleted_entries.and_then(api_number),
             deleted_bytes: result.deleted_bytes.and_then(api_number),
-            log_entries: left(result.entries, result.deleted_entries),
-            log_bytes: left(result.bytes, result.deleted_bytes),
         });
+    }
+    if let Some(counted) = log_size(tasks)
+        && is_newer(counted.time.0, status.log_size.as_ref().map(|last| &last.time))
+    {
+        status.log_size = Some(counted);
     }
     status.last_verification = last_verification(status.last_verification.as_ref(), tasks);
     if let Some(window) = recovery_window(tasks) {
@@ -40,34 +43,63 @@ pub(crate) fn apply_results(status: &mut WalStatus, tasks: &TaskHistory) {
     status.restored = restored(status.restored.take(), tasks);
 }
 
-/// What is known by the last verification that was through: after the one that is known, all that ended since, the oldest one first.
-pub(crate) fn last_verification(known: Option<&VerificationStatus>, tasks: &TaskHistory) -> Option<VerificationStatus> {
-    let ended = tasks.verified().filter_map(|task| Some((task, ended_at(task)?)));
-    let mut later: Vec<_> = ended.filter(|(_, time)| is_newer(*time, known.map(|known| &known.time))).collect();
-    later.reverse();
-    later.into_iter().fold(known.cloned(), |before, (task, time)| Some(verification(before, task, time)))
+/// Whether the status has the results already.
+pub(crate) fn has_results(status: &WalStatus, tasks: &TaskHistory) -> bool {
+    let mut with_results = status.clone();
+    apply_results(&mut with_results, tasks);
+    with_results == *status
 }
 
-/// What is known after the verification `task`. Damage stays known until one finds nothing that looks at everything, and at what a drill
-/// found: a sample may miss it.
-fn verification(before: Option<VerificationStatus>, task: &WalTask, time: Timestamp) -> VerificationStatus {
-    let looked = task.spec.verify.clone().unwrap_or_default();
-    let was_restored = looked.drill && state(task) == Some(WalTaskState::Succeeded);
-    let (wanted, known, last_drill) = match before {
-        Some(before) => (before.wanted_check(), before.damaged, before.last_drill),
-        None => (None, None, None),
-    };
-    let found = damaged(task).and_then(api_number);
-    // What a sample looks at is chance: the next one may look elsewhere.
-    let all_of_it = VerifyTask { all: true, ..looked.clone() };
-    let (damaged, cleared_by) = match (found, wanted.filter(|wanted| !looked.covers(wanted))) {
-        (Some(1..), Some(wanted)) => (found, Some(wanted.union(&all_of_it))),
-        (Some(1..), None) => (found, Some(all_of_it)),
-        (_, Some(wanted)) => (known, Some(wanted)),
-        (_, None) => (found, None),
-    };
-    let last_drill = if was_restored { Some(Time(time)) } else { last_drill };
-    VerificationStatus { time: Time(time), damaged, cleared_by, last_drill }
+/// What verifications found: those that exist, and those that are gone and in `known`. It is the same in whatever order their ends were seen:
+/// damage stays known until a verification finds nothing that began after the damage was found, and that looks at everything, and at what
+/// a drill found.
+pub(crate) fn last_verification(known: Option<&VerificationStatus>, tasks: &TaskHistory) -> Option<VerificationStatus> {
+    let ended = tasks.verified().filter_map(|task| Some((task, Time(ended_at(task)?))));
+    let mut last = ended.fold(known.cloned(), |before, (task, time)| Some(with_verification(before, task, time)))?;
+    last.damaged = Some(last.open_damage().map_or(0, |damage| damage.damaged));
+    last.cleared_by = last.wanted_check();
+    Some(last)
+}
+
+/// What is known with the verification `task`, which ended at `ended`, but for what follows from the rest.
+fn with_verification(before: Option<VerificationStatus>, task: &WalTask, ended: Time) -> VerificationStatus {
+    let mut last = before.unwrap_or_else(|| VerificationStatus {
+        time: ended.clone(),
+        damaged: None,
+        cleared_by: None,
+        last_drill: None,
+        damage: None,
+        drill_damage: None,
+        cleared_until: None,
+        drill_cleared_until: None,
+    });
+    let VerifyTask { all, drill } = task.spec.verify.clone().unwrap_or_default();
+    last.time = last.time.max(ended.clone());
+    if drill && state(task) == Some(WalTaskState::Succeeded) {
+        raise(&mut last.last_drill, ended.clone());
+    }
+    match damaged(task) {
+        Some(damaged @ 1..) => {
+            let place = if drill { &mut last.drill_damage } else { &mut last.damage };
+            raise(place, DamageStatus { time: ended, damaged: api_number(damaged).unwrap_or(i64::MAX) });
+        }
+        _ if all => {
+            let began = Time(started_at(task));
+            if drill {
+                raise(&mut last.drill_cleared_until, began.clone());
+            }
+            raise(&mut last.cleared_until, began);
+        }
+        _ => {}
+    }
+    last
+}
+
+/// Sets the later one.
+fn raise<T: Ord>(place: &mut Option<T>, value: T) {
+    if place.as_ref().is_none_or(|known| *known < value) {
+        *place = Some(value);
+    }
 }
 
 /// What the last restore made, unless it was promoted since.
@@ -105,6 +137,19 @@ fn recovery_window(tasks: &TaskHistory) -> Option<RecoveryWindow> {
     found.max_by_key(|(ended, _)| *ended).map(|(_, window)| window)
 }
 
+/// The size of the log as the task that counted last found it. Also one that found damage, or did not delete all, has counted.
+fn log_size(tasks: &TaskHistory) -> Option<LogSizeStatus> {
+    let types = [TaskType::Snapshot, TaskType::Cleanup, TaskType::Verify];
+    let counted = types.iter().filter_map(|r#type| {
+        tasks.ended(*r#type).find_map(|task| {
+            let TaskFigures { log_entries, log_bytes, .. } = result(task);
+            let (entries, bytes) = (log_entries.and_then(api_number)?, log_bytes.and_then(api_number)?);
+            Some(LogSizeStatus { time: Time(ended_at(task)?), entries, bytes })
+        })
+    });
+    counted.max_by(|one, other| one.time.cmp(&other.time))
+}
+
 fn result(task: &WalTask) -> TaskFigures {
     task.status.as_ref().and_then(|status| status.result.clone()).unwrap_or_default()
 }
@@ -115,11 +160,6 @@ fn is_dry_run(task: &WalTask) -> bool {
 
 fn is_newer(time: Timestamp, before: Option<&Time>) -> bool {
     before.is_none_or(|before| time >= before.0)
-}
-
-/// What is left in the log of what it had.
-fn left(had: Option<u64>, deleted: Option<u64>) -> Option<i64> {
-    had.zip(deleted).and_then(|(had, deleted)| api_number(had.saturating_sub(deleted)))
 }
 
 /// A number as the API knows numbers.

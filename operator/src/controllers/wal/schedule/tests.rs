@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use tidemark_crds::{CronSchedule, ScheduleStatus, SnapshotStatus, TaskType, WalStatus, WalTask, names};
+use tidemark_crds::{CronSchedule, ScheduleStatus, SnapshotStatus, TaskType, VerifyTask, WalStatus, WalTask, names};
 
 use super::{
     due_tasks::{DueTask, ScheduleInputs, ScheduleOutlook},
@@ -376,6 +376,82 @@ fn damage_is_taken_for_repaired_by_a_verification_that_looks_at_as_much() {
     says(&conditions(&missed, four, None, None)[1], "False/VerificationFailed", &words);
 }
 
+/// A verification that ran beside others.
+#[derive(Clone, Debug)]
+struct VerificationRun {
+    /// Minutes from [`DONE`] to its begin, and from there to its end.
+    minutes: (i64, i64),
+    look: VerifyTask,
+    damaged: u64,
+}
+
+impl VerificationRun {
+    fn began(&self) -> Timestamp {
+        at(DONE) + SignedDuration::from_mins(self.minutes.0)
+    }
+
+    fn ended(&self) -> Timestamp {
+        self.began() + SignedDuration::from_mins(self.minutes.1)
+    }
+
+    /// Whether it shows that what `other` found is repaired.
+    fn clears(&self, other: &Self) -> bool {
+        let looks_at_all = self.look.all && (self.look.drill || !other.look.drill);
+        self.damaged == 0 && looks_at_all && self.began() > other.ended()
+    }
+
+    /// As a task, which was made a while before it began.
+    fn task(&self, number: usize) -> Value {
+        let state = if self.damaged > 0 { "Failed" } else { "Succeeded" };
+        let mut task = task(TaskType::Verify, &self.began().to_string(), Some(state), &figures(100, 1000));
+        task["metadata"]["name"] = json!(format!("look-{number}"));
+        task["metadata"]["creationTimestamp"] = json!(self.began() - SignedDuration::from_mins(7));
+        task["spec"]["verify"] = serde_json::to_value(&self.look).unwrap();
+        task["status"]["startTime"] = json!(self.began());
+        task["status"]["completionTime"] = json!(self.ended());
+        task["status"]["result"] = json!({"damaged": self.damaged});
+        task
+    }
+}
+
+/// What a verification has to look at after these before damage is taken for repaired.
+fn wanted_after(runs: &[&VerificationRun]) -> Option<VerifyTask> {
+    let is_open = |found: &VerificationRun| found.damaged > 0 && !runs.iter().any(|run| run.clears(found));
+    let open: Vec<_> = runs.iter().filter(|run| is_open(run)).collect();
+    (!open.is_empty()).then(|| VerifyTask { all: true, drill: open.iter().any(|run| run.look.drill) })
+}
+
+/// Both ended while no operator ran, or their ends were seen one after the other, in either order.
+#[test]
+fn what_one_of_two_verifications_found_is_not_cleared_by_the_one_beside_it() {
+    let look = |minutes, damaged| VerificationRun { minutes, look: VerifyTask { all: true, drill: false }, damaged };
+    let (found, beside) = (look((120, 30), 2), look((130, 60), 0));
+    let four = "2026-11-22T04:00:00Z";
+    let mut case = ScheduleCase::new();
+    case.schedules = ValidatedSchedules { cleanup: Some(cron("0 4 * * *")), ..ValidatedSchedules::default() };
+    case.status.last_snapshot = Some(last_snapshot("2026-11-21T03:10:00Z", 100));
+    for order in [vec![vec![&found, &beside]], vec![vec![&found], vec![&beside]], vec![vec![&beside], vec![&found]]] {
+        let of = |runs: &[&VerificationRun], status: WalStatus| {
+            let schedules = case.schedules.clone();
+            let case = ScheduleCase { schedules, status, ..ScheduleCase::new() };
+            runs.iter().enumerate().fold(case, |case, (number, run)| case.task(run.task(number)))
+        };
+        let mut status = case.status.clone();
+        for seen in &order {
+            let shown = of(seen, status.clone());
+            apply_results(&mut status, &shown.history());
+        }
+        assert!(of(&[], status.clone()).due(four).is_empty(), "{order:?}");
+        let last = status.last_verification.clone().unwrap();
+        assert_eq!((last.damaged, last.time.0), (Some(2), beside.ended()), "{order:?}");
+        // One that began in the second in which the damage was found may have begun before.
+        for (begin, cleans) in [(150, false), (151, true)] {
+            let later = look((begin, 60), 0);
+            assert_eq!(!of(&[&later], status.clone()).due(four).is_empty(), cleans, "{order:?}, {begin}");
+        }
+    }
+}
+
 #[test]
 fn a_snapshot_that_was_there_already_is_as_old_as_before() {
     let taken = |slot: &str, time: Value| {
@@ -469,9 +545,13 @@ fn tasks_of_an_earlier_wal_or_of_another_one_do_not_count() {
     other["spec"]["walRef"]["name"] = json!("bills");
     let mut earlier = snapshot("2026-11-21T03:00:00Z", "Running", 100);
     earlier["status"]["walUid"] = json!("before");
-    let old = snapshot("2026-10-21T03:00:00Z", "Running", 100);
+    let mut old = snapshot("2026-10-21T03:00:00Z", "Running", 100);
+    old["status"]["walUid"] = json!(null);
     let case = ScheduleCase::new().task(other).task(earlier).task(old);
     assert_eq!(case.due("2026-11-21T03:00:00Z"), ["Snapshot 2026-11-21T03:00:00Z"]);
+    // Both stood in one file, and the WAL was made after its task.
+    let waited = case.task(snapshot("2026-10-31T23:59:59Z", "Running", 100));
+    assert!(waited.due("2026-11-21T03:00:00Z").is_empty());
 }
 
 #[test]
@@ -526,7 +606,6 @@ fn results_become_a_part_of_the_status_and_stay_when_the_tasks_are_gone() {
         (cleanup.time.0, cleanup.deleted_entries, cleanup.deleted_bytes),
         (at("2026-11-21T04:10:00Z"), Some(7), Some(70))
     );
-    assert_eq!((cleanup.log_entries, cleanup.log_bytes), (Some(3), Some(30)));
     let drilled = status.last_verification.clone().unwrap();
     let drilled_at = Some(Time(at("2026-11-22T05:10:00Z")));
     assert_eq!((drilled.damaged, &drilled.last_drill), (Some(0), &drilled_at));
@@ -538,6 +617,37 @@ fn results_become_a_part_of_the_status_and_stay_when_the_tasks_are_gone() {
     let before = status.clone();
     apply_results(&mut status, &TaskHistory::default());
     assert_eq!(status, before);
+}
+
+/// Whatever became of the task otherwise, and whether or not it was a rehearsal.
+#[test]
+fn the_size_of_the_log_is_what_the_task_that_counted_last_found() {
+    let counted = |r#type, slot: &str, state: &str, entries: Value| {
+        let mut counted = task(r#type, slot, Some(state), &figures(100, 1000));
+        counted["status"]["result"] = json!({"logEntries": entries, "logBytes": entries});
+        counted
+    };
+    let mut status = WalStatus::default();
+    let mut told = |case: &ScheduleCase| {
+        apply_results(&mut status, &case.history());
+        status.log_size.as_ref().map(|size| (size.time.0.to_string(), size.entries, size.bytes))
+    };
+    let of = |time: &str, entries| Some((time.to_owned(), entries, entries));
+    let case = ScheduleCase::new();
+    assert_eq!(told(&case), None);
+    let case = case.task(counted(TaskType::Snapshot, "2026-11-21T03:00:00Z", "Succeeded", json!(70)));
+    assert_eq!(told(&case), of("2026-11-21T03:10:00Z", 70));
+    let case = case.task(counted(TaskType::Cleanup, "2026-11-21T04:00:00Z", "Failed", json!(30)));
+    assert_eq!(told(&case), of("2026-11-21T04:10:00Z", 30));
+    let case = case.task(counted(TaskType::Snapshot, "2026-11-21T05:00:00Z", "Succeeded", json!(null)));
+    assert_eq!(told(&case), of("2026-11-21T04:10:00Z", 30), "its store did not answer the list");
+    let mut rehearsal = counted(TaskType::Cleanup, "2026-11-21T06:00:00Z", "Succeeded", json!(31));
+    rehearsal["spec"]["cleanup"] = json!({"dryRun": true});
+    let case = case.task(rehearsal);
+    assert_eq!(told(&case), of("2026-11-21T06:10:00Z", 31));
+    let case = case.task(counted(TaskType::Verify, "2026-11-21T07:00:00Z", "Failed", json!(32)));
+    assert_eq!(told(&case), of("2026-11-21T07:10:00Z", 32));
+    assert_eq!(told(&ScheduleCase::new()), of("2026-11-21T07:10:00Z", 32), "the tasks are gone");
 }
 
 #[test]
@@ -698,6 +808,39 @@ fn what_is_said_of_a_drill_is_what_the_last_one_was() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// The ends of verifications are seen in any order, and their tasks are gone at any time afterwards: what is known of damage is always
+    /// what those that were seen say, and in the end the same as if all had been seen at once.
+    #[test]
+    fn what_is_known_of_damage_does_not_depend_on_the_order_in_which_it_is_seen(
+        runs in prop::collection::vec(
+            ((0_i64..40, 1_i64..20), any::<(bool, bool)>(), 0_u64..3, 0_usize..4, 0_usize..3),
+            1..8,
+        ),
+    ) {
+        let rounds: Vec<(usize, usize)> = runs.iter().map(|(_, _, _, seen, kept)| (*seen, seen + kept)).collect();
+        let runs = runs.into_iter().map(|(minutes, (all, drill), damaged, ..)| {
+            VerificationRun { minutes, look: VerifyTask { all, drill }, damaged }
+        });
+        let runs: Vec<_> = runs.collect();
+        let shown = |is_shown: &dyn Fn(usize) -> bool| {
+            let shown = (0..runs.len()).filter(|number| is_shown(*number));
+            shown.fold(ScheduleCase::new(), |case, number| case.task(runs[number].task(number))).history()
+        };
+        let mut status = WalStatus::default();
+        for round in 0..6 {
+            apply_results(&mut status, &shown(&|number| rounds[number].0 <= round && round <= rounds[number].1));
+            let seen: Vec<_> = runs.iter().zip(&rounds).filter(|(_, (seen, _))| *seen <= round).map(|(run, _)| run).collect();
+            let known = status.last_verification.clone();
+            prop_assert_eq!(known.as_ref().and_then(|last| last.wanted_check()), wanted_after(&seen));
+            prop_assert_eq!(known.as_ref().map(|last| last.time.0), seen.iter().map(|run| run.ended()).max());
+            let drills = seen.iter().filter(|run| run.look.drill && run.damaged == 0);
+            prop_assert_eq!(known.and_then(|last| last.last_drill), drills.map(|run| Time(run.ended())).max());
+        }
+        let mut at_once = WalStatus::default();
+        apply_results(&mut at_once, &shown(&|_| true));
+        prop_assert_eq!(status.last_verification, at_once.last_verification);
+    }
 
     /// An operator that comes and goes, on an index that grows: no slot is run twice, two of a kind never run at once, and a slot
     /// that an operator saw while something had changed is never lost.
