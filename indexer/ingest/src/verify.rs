@@ -8,12 +8,14 @@
 //! | `outcome_check` | outcomes that are decided again from the log, of entries that must be there |
 //! | `entry_search` | entries of the log that the index lacks |
 //! | `sample_draw` | what a sample looks at |
+//! | `archived_outcomes` | outcomes below the log's floor, decided again from what the archive has of their entries |
 //! | `outcome_comparison` | what a recorded and a new decision say of each other: a pure function |
 //! | `garbage_check` | objects of ours that nothing names |
 //! | `finding` | what a check reports |
 //! | `index_verifier` | the order of the checks |
 
 mod archive_check;
+mod archived_outcomes;
 mod chain_check;
 mod entry_search;
 mod finding;

@@ -37,7 +37,7 @@ const ENTRY_MEMORY: u64 = 64 << 20;
 ///
 /// A sample leaves out the rest: it decides the outcomes of so many operations again from the log, compares so many rows of the archive with
 /// the index in up to eight stretches, and looks in the index for so many entries of the log. Of all others it does not say that index, archive
-/// and log agree. `--all` does all of that for every operation, row and entry. What nothing names is counted.
+/// and log agree. Outcomes of entries that the log was cleaned up of are decided again from the rows of the archive that are compared. `--all` does all of that for every operation, row and entry. What nothing names is counted.
 ///
 /// It writes nothing but the objects of a drill, and works while an indexer writes. An outcome was decided once: a bundle that was deleted later is reported as
 /// `unprovable` and is no damage.
@@ -302,10 +302,12 @@ fn print_summary(summary: &VerifySummary, outcomes: OutcomeSelection) -> anyhow:
 }
 
 fn archive_line(figures: &ArchiveFigures) -> String {
-    let ArchiveFigures { version, end, operations, files, bytes, compared, differ, leaks, leak_bytes, .. } = figures;
+    let ArchiveFigures { version, end, operations, files, bytes, compared, differ, decided, decided_otherwise, .. } =
+        figures;
+    let ArchiveFigures { leaks, leak_bytes, .. } = figures;
     format!(
         "archive     version {version}, the log up to {end}, {operations} operations in {files} files, {bytes} bytes; {compared} compared \
-         with the index, {differ} differ; {leaks} leaks, {leak_bytes} bytes"
+         with the index, {differ} differ; {decided} below the floor decided again from it, {decided_otherwise} differ; {leaks} leaks, {leak_bytes} bytes"
     )
 }
 

@@ -45,13 +45,14 @@ pub(crate) struct ArchiveComparison<'a> {
 }
 
 impl ArchiveComparison<'_> {
-    /// Compares these seconds. `on_pair` is called for each operation that either side has, with what is different.
+    /// Compares these seconds. `on_pair` is called for each operation that either side has, in their order: with its row, if the archive has
+    /// it, and what is different.
     ///
     /// An entry that the manifest could not read is left out: a later manifest may have it, and the archive was extended from that.
     pub(crate) async fn compare(
         &self,
         seconds: Range<LogCursor>,
-        mut on_pair: impl FnMut(Token, u32, Option<ArchiveDifference>),
+        mut on_pair: impl FnMut((Token, u32), Option<&OperationRecord>, Option<ArchiveDifference>),
     ) -> Result<(), SnapshotError> {
         let rows = self.archive.rows(self.version, seconds.clone());
         let records = self.settled.placed_records(seconds.start.second()..seconds.end.second());
@@ -76,7 +77,7 @@ impl ArchiveComparison<'_> {
                 (None, Some((place, _))) if place.was_unreadable => None,
                 (None, _) => Some(ArchiveDifference::NotArchived),
             };
-            on_pair(key.0, key.1, difference);
+            on_pair(key, row.as_ref().map(|row| &row.record), difference);
         }
         Ok(())
     }

@@ -11,9 +11,10 @@ use serde::Serialize;
 use tidemark_catalog::{ArchiveExtent, CatalogError, LogCursor, LogFloor, Manifest, PinChain};
 use tidemark_crds::Reason;
 use tidemark_store::{Entropy, Store, error_chain, urls_overlap};
-use tidemark_wal::Token;
+use tidemark_wal::{ParameterSchedule, Token};
 
 use super::{
+    archived_outcomes::{ArchivedOutcomes, ArchivedVerdict},
     finding::{FindingLog, FindingSeverity, VerifyCheck, message_parts},
     outcome_check::OutcomeSelection,
     sample_draw::ShuffledSeqs,
@@ -21,6 +22,7 @@ use super::{
 use crate::{
     cause::ToCause as _,
     engine::{EngineError, IndexEngine},
+    record::OperationRecord,
     snapshot::{
         ArchiveComparison, ArchiveDifference, ArchiveFault, ArchiveReport, ArchiveVersion, ArchiveWindow, LogArchive,
         SettledRecords, SnapshotError,
@@ -54,6 +56,10 @@ pub struct ArchiveFigures {
     pub compared: u64,
     /// Those that only one of them has, or that they have differently.
     pub differ: u64,
+    /// Operations below the log's floor, of those, that were decided again from the body and the store times that the archive has.
+    pub decided: u64,
+    /// Those that are archived as something else.
+    pub decided_otherwise: u64,
     /// Objects that no version names and none ever will.
     pub leaks: u64,
     /// Their bytes.
@@ -71,6 +77,8 @@ pub(super) struct ArchiveCheck<'a> {
     pub(super) manifest: &'a Manifest,
     /// The log's floor, read before the archive.
     pub(super) floor: Option<&'a LogFloor>,
+    /// Without it no outcome is decided again.
+    pub(super) schedule: Option<&'a ParameterSchedule>,
     pub(super) findings: &'a FindingLog<'a>,
 }
 
@@ -237,7 +245,14 @@ impl ArchiveCheck<'_> {
         seconds: Range<LogCursor>,
         figures: &mut ArchiveFigures,
     ) -> Result<(), SnapshotError> {
-        let on_pair = |token, op, difference| {
+        let mut outcomes = self.schedule.map(|schedule| {
+            let floor = self.floor.map_or(LogCursor::default(), |floor| floor.second);
+            ArchivedOutcomes::new(schedule, floor)
+        });
+        let on_pair = |(token, op), row: Option<&OperationRecord>, difference| {
+            if let (Some(outcomes), Some(row)) = (&mut outcomes, row) {
+                self.judge(outcomes.push(row), figures);
+            }
             figures.compared += 1;
             if figures.compared.is_multiple_of(1000) {
                 self.findings.progress(VerifyCheck::Archive, figures.compared, 0);
@@ -247,7 +262,24 @@ impl ArchiveCheck<'_> {
                 self.report_difference(token, op, difference);
             }
         };
-        comparison.compare(seconds, on_pair).await
+        comparison.compare(seconds, on_pair).await?;
+        self.judge(outcomes.and_then(|mut outcomes| outcomes.finish()), figures);
+        Ok(())
+    }
+
+    /// Counts and reports what came of an entry below the floor.
+    fn judge(&self, verdict: Option<ArchivedVerdict>, figures: &mut ArchiveFigures) {
+        let Some(ArchivedVerdict { token, decided, differ }) = verdict else { return };
+        figures.decided += decided;
+        figures.decided_otherwise += differ.len() as u64;
+        for (op, why) in differ {
+            let what = format!("operation {op} of {token} is not what its row says: {why}");
+            let effect =
+                "search and archive contradict the body and the store times that are archived with it".to_owned();
+            let remedy =
+                "find out what changed the row and the record, and restore both from a copy of the bucket".to_owned();
+            self.report_damage(self.location.clone(), [what, effect, remedy]);
+        }
     }
 
     /// Where the windows of a sample begin, the first one first.

@@ -199,7 +199,7 @@ impl IndexVerifier {
         summary.bytes += objects.figures.bytes;
         (summary.replaced, summary.snapshots) = (objects.figures.replaced, objects.figures.pins);
 
-        let archive = (self.archive)(&self.index, &log);
+        let (archive, schedule) = ((self.archive)(&self.index, &log), root.schedule());
         let check = ArchiveCheck {
             index: &self.index,
             location: self.index.url_of(&format!("{ARCHIVE_FOLDER}/{log}")),
@@ -208,12 +208,13 @@ impl IndexVerifier {
             engine: &self.engine,
             manifest: &latest.state,
             floor: root.floor.as_ref(),
+            schedule: schedule.as_ref(),
             findings,
         };
         summary.archive = check.run(self.options.outcomes).await;
         summary.bytes += summary.archive.map_or(0, |figures| figures.bytes);
 
-        match (corrected, root.schedule()) {
+        match (corrected, &schedule) {
             (Some(corrected), Some(schedule)) => {
                 let check = OutcomeCheck {
                     log: &self.log,
@@ -221,7 +222,7 @@ impl IndexVerifier {
                     engine: &*self.engine,
                     manifest: &latest.state,
                     corrected: &corrected,
-                    schedule: &schedule,
+                    schedule,
                     fetches: self.options.fetches,
                     entry_memory: self.options.entry_memory,
                     findings,

@@ -90,7 +90,7 @@ impl VerifyRun {
 
 /// An index of everything that a log may hold: groups, keys, duplicates, bundles with and without descriptor, labels, entries that are
 /// malformed, and corrections.
-async fn full_index() -> IngestWorld {
+pub(crate) async fn full_index() -> IngestWorld {
     let world = IngestWorld::new(small_batches()).await;
     for number in 0..60 {
         world.append(world.ago(9000 - number), &EntryDraft::entity(number % 5).key(&(number % 50).to_string()));
