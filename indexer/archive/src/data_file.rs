@@ -30,6 +30,7 @@ use crate::{
     row::ArchiveRow,
     row_decoder::{RowDecoder, RowSummary},
     row_encoder::encode_rows,
+    token_range::TokenRange,
 };
 
 /// How much is written at once. A reader has one row group in memory at a time, a writer some data files.
@@ -188,11 +189,32 @@ impl OpenDataFile {
         self.metadata.metadata().num_row_groups()
     }
 
-    /// The rows of a row group. Keeps a core busy.
-    pub(crate) fn rows(&self, group: usize) -> Result<Vec<ArchiveRow>, ArchiveError> {
+    /// The row groups that may hold rows with these tokens, by what the footer says of each.
+    pub(crate) fn groups_with(&self, tokens: &TokenRange) -> Vec<usize> {
+        let may_hold = |group: &usize| self.tokens_of(*group).is_none_or(|held| tokens.overlaps(held));
+        (0..self.groups()).filter(may_hold).collect()
+    }
+
+    /// The smallest and the largest token of a row group; `None` where the footer does not say.
+    fn tokens_of(&self, group: usize) -> Option<(Token, Token)> {
+        let group = self.metadata.metadata().row_group(group);
+        let column = group.columns().iter().find(|column| column.column_path().string() == "token")?;
+        let statistics = column.statistics()?;
+        // One that was cut is no token.
+        let token = |bytes: Option<&[u8]>| std::str::from_utf8(bytes?).ok()?.parse().ok();
+        Some((token(statistics.min_bytes_opt())?, token(statistics.max_bytes_opt())?))
+    }
+
+    /// The rows of a row group with these tokens; of the others only the token is decoded. Keeps a core busy.
+    pub(crate) fn rows(&self, group: usize, tokens: &TokenRange) -> Result<Vec<ArchiveRow>, ArchiveError> {
         let batch = self.batch(group)?;
         let decoder = RowDecoder::new(&batch);
-        (0..decoder.len()).map(|index| decoder.row(index).map_err(|why| self.damaged(&why))).collect()
+        let wanted = |index| match decoder.token(index) {
+            Ok(token) if !tokens.contains(token) => None,
+            Ok(_) => Some(decoder.row(index)),
+            Err(why) => Some(Err(why)),
+        };
+        (0..decoder.len()).filter_map(wanted).map(|row| row.map_err(|why| self.damaged(&why))).collect()
     }
 
     /// What all rows add up to. Every column is read; the bodies are compared with their digests. Keeps a core busy.

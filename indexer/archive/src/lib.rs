@@ -25,6 +25,7 @@ mod tasks;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod token_range;
 mod verify;
 mod version_chain;
 mod version_files;

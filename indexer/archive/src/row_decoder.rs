@@ -36,6 +36,11 @@ impl<'a> RowDecoder<'a> {
         self.0.num_rows()
     }
 
+    /// The token of the row at `index`; its other columns are not read.
+    pub(crate) fn token(&self, index: usize) -> Result<Token, String> {
+        CellReader { batch: self.0, index }.parsed("token")
+    }
+
     /// The row at `index` as it was archived.
     pub(crate) fn row(&self, index: usize) -> Result<ArchiveRow, String> {
         let of = CellReader { batch: self.0, index };

@@ -1,5 +1,7 @@
 //! Every record comes back from a data file as it was.
 
+use std::ops::Bound;
+
 use bytes::Bytes;
 use proptest::{option, prelude::*};
 use serde_json::{Map, Value, json};
@@ -10,14 +12,15 @@ use tidemark_wal::{Evidence, OperationKind, Outcome, Token};
 
 use crate::{
     checked_object::CheckedObject,
-    data_file::{DataFileEncoder, OpenDataFile},
+    data_file::{DataFileEncoder, OpenDataFile, RowTotals},
     names::{ArchiveDay, PartKind, PartName, VersionAttempt},
     row::{ArchiveRow, MAX_RECORD_DESCRIPTOR_BYTES},
-    testing::{SMALL, log, record, token},
+    testing::{ALL_TOKENS, SMALL, log, record, rows, token},
+    token_range::TokenRange,
 };
 
-/// A data file of these rows, read again: the rows, and what they add up to.
-fn written_and_read(rows: &[ArchiveRow]) -> Vec<ArchiveRow> {
+/// A data file of these rows, opened, and what they add up to.
+fn written(rows: &[ArchiveRow]) -> (OpenDataFile, RowTotals) {
     let mut file = DataFileEncoder::new(&log(), ArchiveDay(20_000), SMALL).unwrap();
     for row in rows {
         file.push(row.clone());
@@ -30,9 +33,31 @@ fn written_and_read(rows: &[ArchiveRow]) -> Vec<ArchiveRow> {
     let name =
         PartName { kind: PartKind::Data { day: file.day.to_string(), part: 0 }, attempt, sha256: "0".repeat(64) };
     let object = CheckedObject { name, bytes: file.bytes, time: StoreSecond::default() };
-    let open = OpenDataFile::open("url".to_owned(), &object).unwrap();
-    assert_eq!(open.totals().unwrap(), file.totals);
-    (0..open.groups()).flat_map(|group| open.rows(group).unwrap()).collect()
+    (OpenDataFile::open("url".to_owned(), &object).unwrap(), file.totals)
+}
+
+fn written_and_read(rows: &[ArchiveRow]) -> Vec<ArchiveRow> {
+    let (open, totals) = written(rows);
+    assert_eq!(open.totals().unwrap(), totals);
+    (0..open.groups()).flat_map(|group| open.rows(group, &ALL_TOKENS).unwrap()).collect()
+}
+
+#[test]
+fn of_a_second_only_the_row_groups_with_it_are_decoded() {
+    let rows = rows(0..60);
+    let (open, _) = written(&rows);
+    assert!(open.groups() > 10);
+    assert_eq!(open.groups_with(&ALL_TOKENS).len(), open.groups());
+    for at in 0..60 {
+        let of_second = TokenRange { start: Bound::Included(token(at, 0)), end: Bound::Excluded(token(at + 1, 0)) };
+        let groups = open.groups_with(&of_second);
+        assert!(groups.len() <= 2, "second {at}: {groups:?}");
+        let found: Vec<_> = groups.into_iter().flat_map(|group| open.rows(group, &of_second).unwrap()).collect();
+        let expected: Vec<_> = rows.iter().filter(|row| of_second.contains(row.record.token)).cloned().collect();
+        assert!(found == expected && !found.is_empty(), "second {at}");
+    }
+    let after = TokenRange { start: Bound::Excluded(token(60, 9)), end: Bound::Unbounded };
+    assert!(open.groups_with(&after).is_empty());
 }
 
 /// What an entry's body may be: an intent, something malformed, nothing that was read.
@@ -197,7 +222,7 @@ proptest! {
         let open = |bytes: Vec<u8>| {
             let object = CheckedObject { name: name.clone(), bytes: bytes.into(), time: StoreSecond::default() };
             if let Ok(open) = OpenDataFile::open(String::new(), &object) {
-                let _ = (open.totals(), (0..open.groups()).map(|group| open.rows(group)).collect::<Vec<_>>());
+                let _ = (open.totals(), (0..open.groups()).map(|group| open.rows(group, &ALL_TOKENS)).collect::<Vec<_>>());
             }
         };
         open(bytes);

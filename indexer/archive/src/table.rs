@@ -15,6 +15,7 @@ use crate::{
     metadata::TableVersion,
     row::ArchiveRow,
     table_rows::rows_of,
+    token_range::TokenRange,
     verify::{TableReport, verify_table},
     version_chain::VersionChain,
 };
@@ -91,13 +92,13 @@ impl ArchiveTable {
     }
 
     /// The rows of `version` whose tokens lie in `tokens`, by token and operation. Each file is read whole and compared with its
-    /// checksum. Memory is bounded by some files and a row group. The stream ends with the first error, which names the file.
+    /// checksum; only row groups that may hold such rows are decoded. Memory is bounded by some files and two row groups. The stream ends with the first error, which names the file.
     pub fn rows(
         &self,
         version: &TableVersion,
         tokens: impl RangeBounds<Token>,
     ) -> BoxStream<'static, Result<ArchiveRow, ArchiveError>> {
-        let tokens: (Bound<Token>, Bound<Token>) = (tokens.start_bound().cloned(), tokens.end_bound().cloned());
+        let tokens = TokenRange { start: tokens.start_bound().cloned(), end: tokens.end_bound().cloned() };
         rows_of(self.store.clone(), version, tokens)
     }
 

@@ -1,6 +1,6 @@
 //! Reading rows back, in the order of their tokens.
 
-use std::ops::Bound;
+use std::{ops::Bound, sync::Arc};
 
 use futures::{
     StreamExt as _, TryStreamExt as _,
@@ -19,13 +19,13 @@ use crate::{
     row::ArchiveRow,
     table_files::{TableFile, read_manifest, read_manifest_list},
     tasks::{run_cpu_work, spawn_owned},
+    token_range::TokenRange,
 };
 
 /// Data files that are read before their turn.
 const MAX_FILES_AHEAD: usize = 2;
-
-/// A range of tokens.
-type TokenRange = (Bound<Token>, Bound<Token>);
+/// Row groups that are decoded at once: the one whose rows are asked for, and the next.
+const MAX_CONCURRENT_GROUPS: usize = 2;
 
 /// The rows of `version` whose tokens lie in `tokens`.
 pub(crate) fn rows_of(
@@ -35,13 +35,15 @@ pub(crate) fn rows_of(
 ) -> BoxStream<'static, Result<ArchiveRow, ArchiveError>> {
     let files = files_of(store.clone(), version.clone(), tokens);
     let open = files.map_ok(move |file| spawn_owned(open_file(store.clone(), file))).try_buffered(MAX_FILES_AHEAD);
-    let groups = open.map_ok(|file| {
-        let groups = stream::iter(0..file.groups());
-        groups.map(move |group| run_cpu_work(|| file.rows(group)))
+    let groups = open.map_ok(move |file| {
+        let (groups, file) = (file.groups_with(&tokens), Arc::new(file));
+        let decode = move |group| {
+            let file = Arc::clone(&file);
+            spawn_owned(async move { run_cpu_work(|| file.rows(group, &tokens)) })
+        };
+        stream::iter(groups).map(decode).buffered(MAX_CONCURRENT_GROUPS)
     });
-    let rows =
-        groups.try_flatten().map_ok(|rows| stream::iter(rows.into_iter().map(Ok::<_, ArchiveError>))).try_flatten();
-    rows.try_filter(move |row| std::future::ready(contains(tokens, row.record.token))).boxed()
+    groups.try_flatten().map_ok(|rows| stream::iter(rows.into_iter().map(Ok::<_, ArchiveError>))).try_flatten().boxed()
 }
 
 /// The data files that may hold rows in `tokens`, by their tokens.
@@ -64,7 +66,7 @@ fn files_of(
         async move { read_manifest(&store, &location, &manifest).await }
     });
     let files = files.map_ok(move |files| {
-        let files = files.into_iter().filter(move |file| overlaps(tokens, file.entry.tokens));
+        let files = files.into_iter().filter(move |file| tokens.overlaps(file.entry.tokens));
         stream::iter(files.map(Ok::<_, ArchiveError>))
     });
     files.try_flatten().boxed()
@@ -76,27 +78,8 @@ pub(crate) async fn open_file(store: Store, file: TableFile) -> Result<OpenDataF
     OpenDataFile::open(store.url_of(&file.key), &object)
 }
 
-fn contains((start, end): TokenRange, token: Token) -> bool {
-    let after = match start {
-        Bound::Included(start) => token >= start,
-        Bound::Excluded(start) => token > start,
-        Bound::Unbounded => true,
-    };
-    let before = match end {
-        Bound::Included(end) => token <= end,
-        Bound::Excluded(end) => token < end,
-        Bound::Unbounded => true,
-    };
-    after && before
-}
-
-/// Whether a token of `held` may lie in the range.
-fn overlaps((start, end): TokenRange, held: (Token, Token)) -> bool {
-    contains((start, Bound::Unbounded), held.1) && contains((Bound::Unbounded, end), held.0)
-}
-
 /// Whether a row of `manifest` may lie in the range, by its days.
-fn may_hold((start, end): TokenRange, manifest: &ListedManifest) -> bool {
+fn may_hold(TokenRange { start, end }: TokenRange, manifest: &ListedManifest) -> bool {
     let day = |bound| match bound {
         Bound::Included(token) | Bound::Excluded(token) => Some(ArchiveDay::of(Token::second(&token))),
         Bound::Unbounded => None,

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    ops::Range,
+    ops::{Bound, Range},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -21,7 +21,9 @@ use tidemark_ingest::OperationRecord;
 use tidemark_store::{Entropy, Store, StoreSecond};
 use tidemark_wal::Token;
 
-use crate::{data_file::WriteLimits, error::ArchiveError, row::ArchiveRow, table::ArchiveTable};
+use crate::{
+    data_file::WriteLimits, error::ArchiveError, row::ArchiveRow, table::ArchiveTable, token_range::TokenRange,
+};
 
 /// The first second of the tests' tokens: some hours before the end of a day.
 const FIRST_SECOND: u64 = 1_763_590_000;
@@ -72,6 +74,9 @@ pub(crate) fn stream_of(
 ) -> impl futures::Stream<Item = std::result::Result<ArchiveRow, ArchiveError>> {
     futures::stream::iter(rows.into_iter().map(Ok))
 }
+
+/// Every row.
+pub(crate) const ALL_TOKENS: TokenRange = TokenRange { start: Bound::Unbounded, end: Bound::Unbounded };
 
 /// Small portions, so that few rows make several row groups, files and versions: a file has about 9 KiB, most of it its footer.
 pub(crate) const SMALL: WriteLimits =

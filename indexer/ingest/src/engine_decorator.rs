@@ -50,6 +50,11 @@ pub trait EngineDecorator: Send + Sync + 'static {
     async fn stats(&self, packed: &PackedSegment, parts: &[u64]) -> Result<Vec<RecordStats>, EngineError> {
         self.inner().stats(packed, parts).await
     }
+
+    /// See [`IndexEngine::records`].
+    async fn records(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<OperationRecord>, EngineError> {
+        self.inner().records(segment, seqs).await
+    }
 }
 
 #[async_trait]
@@ -87,7 +92,7 @@ impl<D: EngineDecorator> IndexEngine for D {
     }
 
     async fn records(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<OperationRecord>, EngineError> {
-        self.inner().records(segment, seqs).await
+        EngineDecorator::records(self, segment, seqs).await
     }
 
     async fn places(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<RecordPlace>, EngineError> {

@@ -108,5 +108,5 @@ pub use root_floor::RootFloor;
 pub use status::{IndexSize, IngestProblem, IngestProgress, IngestRole, IngestStatus};
 pub use verify::{
     ArchiveFigures, ArchiveOpener, FindingSeverity, IndexVerifier, OutcomeFigures, OutcomeSelection, VerifyCheck,
-    VerifyError, VerifyFinding, VerifyObserver, VerifyOptions, VerifySummary,
+    VerifyError, VerifyFinding, VerifyObserver, VerifyOptions, VerifySummary, message_parts,
 };

@@ -8,8 +8,8 @@ use tidemark_catalog::{GarbageCounts, LogId, PinChain, RootChain};
 use tidemark_crds::{Reason, TaskFigures, TaskResult};
 use tidemark_ingest::{
     ArchiveFigures, CopyProgress, DrillError, DrillReport, IndexVerifier, IngestOptions, OutcomeFigures,
-    OutcomeSelection, RestoreDrill, VerifyCheck, VerifyFinding, VerifyObserver, VerifyOptions, VerifySummary,
-    engine::IndexEngine,
+    OutcomeSelection, RestoreDrill, ToCause as _, VerifyCheck, VerifyFinding, VerifyObserver, VerifyOptions,
+    VerifySummary, engine::IndexEngine, message_parts,
 };
 use tidemark_search::TantivyEngine;
 use tidemark_store::{Entropy, Store, error_chain};
@@ -32,10 +32,13 @@ const ENTRY_MEMORY: u64 = 64 << 20;
 
 /// Verify an index: its chains, its objects, its snapshots, its archive, and what it says of the log.
 ///
-/// Every record of the chains is read, and every object that the index, its snapshots and its archive consist of: whether it is there, has
-/// the bytes that were written, and holds the records that the manifest or the table counts. Rows of the archive, of a sample or all, are
-/// compared with the index. Then outcomes are decided again from the log, of a
-/// sample or of all operations, and entries of the log are looked for in the index. What nothing names is counted.
+/// Every record of the chains is read, and every object that the index, its snapshots and its archive consist of, with a sample as with
+/// `--all`: whether it is there, has the bytes that were written, and holds the records that the manifest or the table counts, by digests that
+/// are computed again from all of them.
+///
+/// A sample leaves out the rest: it decides the outcomes of so many operations again from the log, compares so many rows of the archive with
+/// the index in up to eight stretches, and looks in the index for so many entries of the log. Of all others it does not say that index, archive
+/// and log agree. Outcomes of entries that the log was cleaned up of are decided again from the rows of the archive that are compared. `--all` does all of that for every operation, row and entry. What nothing names is counted.
 ///
 /// It writes nothing but the objects of a drill, and works while an indexer writes. An outcome was decided once: a bundle that was deleted later is reported as
 /// `unprovable` and is no damage.
@@ -50,7 +53,7 @@ pub(super) struct VerifyCommand {
     #[command(flatten)]
     cache: CacheArgs,
     /// Decide the outcomes of so many operations again, compare as many rows of the archive with the index, and look for as many
-    /// entries of the log there.
+    /// entries of the log there; all of them if there are no more.
     #[arg(long, env = "TIDEMARK_SAMPLE", value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(..=1_000_000))]
     sample: u64,
     /// Decide all outcomes again, and compare all rows. It reads every entry of the log, every descriptor and every record.
@@ -89,8 +92,8 @@ impl VerifyCommand {
         job.report(&result);
         let VerifiedIndex { summary, drill, .. } = ended(verified)?;
         if job.output.json {
-            let drill = drill.as_ref().and_then(|drill| drill.as_ref().ok()).map(DrillLine::from);
-            print_json(&VerificationLine { summary: &summary, drill })?;
+            let drill = drill.as_ref().map(DrillLine::of);
+            print_json(&VerificationLine { summary: &summary, looked: LookLine::of(outcomes), drill })?;
         } else {
             print_summary(&summary, outcomes)?;
             if let Some(drill) = &drill {
@@ -122,24 +125,73 @@ struct VerifiedIndex {
 struct VerificationLine<'a> {
     #[serde(flatten)]
     summary: &'a VerifySummary,
+    #[serde(flatten)]
+    looked: LookLine,
     #[serde(skip_serializing_if = "Option::is_none")]
     drill: Option<DrillLine<'a>>,
 }
 
-/// A drill that ended well, as a part of a line of JSON.
+/// Which operations, rows and entries were looked at, as a part of a line of JSON: a sample's size and its seed, or all.
 #[derive(Serialize)]
-struct DrillLine<'a> {
-    snapshot: &'a str,
-    last: String,
-    operations: u64,
-    archived: u64,
-    bytes: u64,
+struct LookLine {
+    all: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sample: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<u64>,
 }
 
-impl<'a> From<&'a DrillReport> for DrillLine<'a> {
-    fn from(report: &'a DrillReport) -> Self {
-        let DrillReport { snapshot, last, operations, archived, bytes } = report;
-        Self { snapshot, last: last.to_string(), operations: *operations, archived: *archived, bytes: *bytes }
+impl LookLine {
+    fn of(outcomes: OutcomeSelection) -> Self {
+        match outcomes {
+            OutcomeSelection::All => Self { all: true, sample: None, seed: None },
+            OutcomeSelection::Sample { count, seed } => Self { all: false, sample: Some(count), seed: Some(seed) },
+        }
+    }
+}
+
+/// What came of a drill, as a part of a line of JSON.
+#[derive(Serialize)]
+#[serde(tag = "result", rename_all = "camelCase")]
+enum DrillLine<'a> {
+    /// It ended well.
+    Passed { snapshot: &'a str, last: String, operations: u64, archived: u64, bytes: u64 },
+    /// What was restored is not what was proven of the snapshot.
+    Differs(DrillFault),
+    /// It could not be carried out: what it would have found is not known.
+    Failed(DrillFault),
+}
+
+/// What is wrong, as findings say it.
+#[derive(Serialize)]
+struct DrillFault {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    location: Option<String>,
+    what: String,
+    effect: String,
+    remedy: String,
+}
+
+impl<'a> DrillLine<'a> {
+    fn of(drill: &'a Result<DrillReport, DrillError>) -> Self {
+        match drill {
+            Ok(DrillReport { snapshot, last, operations, archived, bytes }) => Self::Passed {
+                snapshot,
+                last: last.to_string(),
+                operations: *operations,
+                archived: *archived,
+                bytes: *bytes,
+            },
+            Err(error @ DrillError::Differs { from, .. }) => Self::Differs(DrillFault::of(error, Some(from.clone()))),
+            Err(error) => Self::Failed(DrillFault::of(error, error.to_cause().url)),
+        }
+    }
+}
+
+impl DrillFault {
+    fn of(error: &DrillError, location: Option<String>) -> Self {
+        let [what, effect, remedy] = message_parts(&error_chain(error));
+        Self { location, what, effect, remedy }
     }
 }
 
@@ -229,7 +281,10 @@ fn print_summary(summary: &VerifySummary, outcomes: OutcomeSelection) -> anyhow:
     }
     print_line(&format!("read        {chain_records} records of chains, {objects} objects, {bytes} bytes"))?;
     if let OutcomeSelection::Sample { count, seed } = outcomes {
-        print_line(&format!("sample      {count} operations and {count} entries, chosen by --seed {seed}"))?;
+        print_line(&format!(
+            "sample      {count} operations, rows of the archive and entries of the log, chosen by --seed {seed}; nothing is said of the others, \
+             but that the objects which hold them are whole"
+        ))?;
     }
     if let Some(figures) = &summary.archive {
         print_line(&archive_line(figures))?;
@@ -239,9 +294,11 @@ fn print_summary(summary: &VerifySummary, outcomes: OutcomeSelection) -> anyhow:
         let OutcomeFigures { entries, missing_entries, below_floor, .. } = figures;
         print_line(&format!("log         {entries} entries looked for, {missing_entries} are not in the index"))?;
         if let Some(floor) = floor {
-            print_line(&format!(
-                "floor       {below_floor} operations of entries below {floor} were not looked for: the log was cleaned up"
-            ))?;
+            let what = match outcomes {
+                OutcomeSelection::All => format!("{below_floor} operations of entries"),
+                OutcomeSelection::Sample { .. } => "entries".to_owned(),
+            };
+            print_line(&format!("floor       {what} below {floor} were not looked for: the log was cleaned up"))?;
         }
     }
     if let Some(GarbageCounts { garbage, garbage_bytes, candidates, stray_lists, .. }) = &summary.garbage {
@@ -255,10 +312,12 @@ fn print_summary(summary: &VerifySummary, outcomes: OutcomeSelection) -> anyhow:
 }
 
 fn archive_line(figures: &ArchiveFigures) -> String {
-    let ArchiveFigures { version, end, operations, files, bytes, compared, differ, leaks, leak_bytes, .. } = figures;
+    let ArchiveFigures { version, end, operations, files, bytes, compared, differ, decided, decided_otherwise, .. } =
+        figures;
+    let ArchiveFigures { leaks, leak_bytes, .. } = figures;
     format!(
         "archive     version {version}, the log up to {end}, {operations} operations in {files} files, {bytes} bytes; {compared} compared \
-         with the index, {differ} differ; {leaks} leaks, {leak_bytes} bytes"
+         with the index, {differ} differ; {decided} below the floor decided again from it, {decided_otherwise} differ; {leaks} leaks, {leak_bytes} bytes"
     )
 }
 
@@ -317,6 +376,9 @@ fn verification_result(summary: &VerifySummary) -> TaskResult {
     };
     let differ = outcomes.as_ref().map_or(0, |figures| figures.differ + figures.missing_entries);
     let result = match (damage, unverified) {
+        (0, 0) if summary.looked_at_nothing() => {
+            TaskResult::succeeded("everything that was read is whole; no entry was looked at: the finding says why")
+        }
         (0, 0) => TaskResult::succeeded("everything that was read is whole, and agrees with the log"),
         (0, _) => TaskResult::failed(
             Reason::Unreachable,

@@ -12,6 +12,7 @@ mod outcome;
 mod parameters;
 mod payload;
 mod reader;
+mod recorded_facts;
 #[cfg(test)]
 mod testing;
 mod token;
@@ -38,4 +39,5 @@ pub use payload::{
 pub use reader::{
     FileNames, ListedEntry, LogFloorSource, LogReader, MemoryBudget, MemoryShare, ResolvedEntry, ResolvedOperation,
 };
+pub use recorded_facts::{OperationsDiffer, RecordedFacts};
 pub use token::{ParseTokenError, Token};

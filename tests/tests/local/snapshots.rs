@@ -98,6 +98,17 @@ impl SnapshotPlace {
     }
 }
 
+/// The line that a command prints last.
+fn last_line(output: &Output) -> Value {
+    let printed = String::from_utf8_lossy(&output.stdout);
+    serde_json::from_str(printed.lines().next_back().expect("a line")).expect("it is JSON")
+}
+
+/// Whether the part of this name contains the text.
+fn says(line: &Value, part: &str, text: &str) -> bool {
+    line[part].as_str().is_some_and(|said| said.contains(text))
+}
+
 fn error(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
@@ -163,6 +174,9 @@ async fn a_drill_restores_the_latest_snapshot_and_leaves_nothing() {
     assert_eq!(nothing.status.code(), Some(1), "{}", error(&nothing));
     let result = place.result();
     assert_eq!((result.state, result.reason), (TaskState::Refused, Some(Reason::SnapshotMissing)), "{result:?}");
+    let line = last_line(&nothing);
+    assert_eq!((&line["drill"]["result"], &line["damage"]), (&"failed".into(), &0.into()), "{line}");
+    assert!(says(&line["drill"], "what", "no snapshot of") && says(&line["drill"], "remedy", "make one"), "{line}");
 
     let made = place.snapshot(&[]).await;
     let drilled = place.run("verify", "s3://log", &drill).await;
@@ -173,20 +187,39 @@ async fn a_drill_restores_the_latest_snapshot_and_leaves_nothing() {
         (Some(SETTLED + YOUNG), Some(place.log_bytes())),
         "{figures:?}"
     );
-    let printed = String::from_utf8_lossy(&drilled.stdout).into_owned();
-    let line: Value = serde_json::from_str(printed.lines().next_back().expect("a line")).expect("it is JSON");
+    let line = last_line(&drilled);
+    assert_eq!(line["drill"]["result"], "passed", "{line}");
     let shown = (&line["drill"]["snapshot"], &line["drill"]["operations"], &line["drill"]["archived"]);
     assert_eq!(shown, (&made["name"], &(SETTLED + YOUNG).into(), &SETTLED.into()), "{line}");
     assert_eq!((&line["damage"], place.result().state), (&0.into(), TaskState::Succeeded), "{line}");
     assert!(!place.server.keys("index").iter().any(|key| key.starts_with("drill/")), "it is removed again");
 
-    // A file of the archive that nothing but the archive has.
+    // The version that the snapshot was proven with: what is restored is not what was.
     let keys = place.server.keys("index");
+    let version = keys.iter().filter(|key| key.starts_with("archive/") && key.ends_with(".metadata.json")).max();
+    let version = version.expect("a version");
+    let body = place.server.body("index", version).expect("it is there");
+    place.server.remove("index", version);
+    let differs = place.run("verify", "s3://log", &drill).await;
+    assert_eq!(differs.status.code(), Some(8), "{}", error(&differs));
+    let line = last_line(&differs);
+    assert_eq!(line["drill"]["result"], "differs", "{line}");
+    assert!(says(&line["drill"], "location", "of the archive") && says(&line["drill"], "what", "the record"), "{line}");
+    assert!(
+        says(&line["drill"], "effect", "would be wrong") && says(&line["drill"], "remedy", "another snapshot"),
+        "{line}"
+    );
+    place.server.insert("index", version, body);
+
+    // A file of the archive that nothing but the archive has.
     let rows = keys.iter().find(|key| key.starts_with("archive/") && key.ends_with(".parquet")).expect("a file");
     place.server.remove("index", rows);
     let damaged = place.run("verify", "s3://log", &drill).await;
     assert_eq!(damaged.status.code(), Some(8), "{}", error(&damaged));
     assert_eq!(place.result().state, TaskState::Failed);
+    let line = last_line(&damaged);
+    assert_eq!(line["drill"]["result"], "failed", "{line}");
+    assert!(says(&line["drill"], "location", rows) && says(&line["drill"], "what", "gone"), "{line}");
     indexer.stop().await.expect("it ends");
 }
 

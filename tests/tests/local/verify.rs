@@ -180,6 +180,31 @@ async fn what_may_not_be_verified_is_refused_and_what_may_not_be_read_is_named()
     fs::create_dir(place.path("empty")).expect("a folder");
     let refused = place.verify(&["--index", &empty]).await;
     assert!(String::from_utf8_lossy(&refused.stderr).contains("holds no index"), "{refused:?}");
-    let text = place.verify(&["--sample", "3", "--seed", "9"]).await;
-    assert!(text.status.success(), "{text:?}");
+}
+
+/// The line says what was looked at, and a run that looked at no entry says that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sample_says_what_it_looked_at() {
+    let place = IndexFolder::indexed(20).await;
+    let summary = lines(&place.verify(&[]).await).pop().expect("a summary");
+    assert_eq!((&summary["all"], summary.get("sample")), (&true.into(), None), "{summary}");
+    let result = place.path("result").display().to_string();
+    let sample = async |count: &str| {
+        let words = ["verify", "--json", "--result-file", &result, "--sample", count, "--seed", "9"];
+        let ended = TidemarkProcess::ended(&words, &place.environment()).await.expect("it ends");
+        assert!(ended.status.success(), "{ended:?}");
+        lines(&ended)
+    };
+    let three = sample("3").await.pop().expect("a summary");
+    let chosen = (&three["all"], &three["sample"], &three["seed"]);
+    assert_eq!(chosen, (&false.into(), &3.into(), &9.into()), "{three}");
+    let looked = (&three["outcomes"]["operations"], &three["outcomes"]["entries"]);
+    assert_eq!(looked, (&3.into(), &3.into()), "{three}");
+    assert_eq!(three["bytes"], summary["bytes"], "a sample reads all objects");
+    let none = sample("0").await;
+    let notices = findings(&none, "notice");
+    let is_said = |line: &&Value| line["what"].as_str().is_some_and(|text| text.contains("no entry was looked at"));
+    assert!(notices.iter().any(is_said), "{none:#?}");
+    let message = place.result()["message"].as_str().map(str::to_owned);
+    assert!(message.is_some_and(|text| text.contains("no entry was looked at")), "{}", place.result());
 }

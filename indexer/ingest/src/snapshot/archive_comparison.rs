@@ -12,7 +12,7 @@ use super::{
     paired_streams::paired,
     settled_records::{PlacedRecord, SettledRecords},
 };
-use crate::record::OperationRecord;
+use crate::{engine::EngineError, record::OperationRecord};
 
 /// How an archive and an index differ in an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,12 +26,12 @@ pub(crate) enum ArchiveDifference {
 }
 
 /// A part of an archive: whole seconds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ArchiveWindow {
     /// Where it lies.
     pub(crate) seconds: Range<LogCursor>,
-    /// It ends with the second in which it has so many operations. `None`: it has all of `seconds`.
-    pub(crate) max_operations: Option<u64>,
+    /// How many settled operations the index has there.
+    pub(crate) operations: u64,
 }
 
 /// Compares one version of an archive with one manifest. Both are read as streams.
@@ -45,21 +45,17 @@ pub(crate) struct ArchiveComparison<'a> {
 }
 
 impl ArchiveComparison<'_> {
-    /// Compares a window. `on_pair` is called for each operation that either side has, with what is different.
+    /// Compares these seconds. `on_pair` is called for each operation that either side has, in their order: with its row, if the archive has
+    /// it, and what is different.
     ///
     /// An entry that the manifest could not read is left out: a later manifest may have it, and the archive was extended from that.
     pub(crate) async fn compare(
         &self,
-        window: ArchiveWindow,
-        mut on_pair: impl FnMut(Token, u32, Option<ArchiveDifference>),
+        seconds: Range<LogCursor>,
+        mut on_pair: impl FnMut((Token, u32), Option<&OperationRecord>, Option<ArchiveDifference>),
     ) -> Result<(), SnapshotError> {
-        let ArchiveWindow { seconds, max_operations } = window;
-        let end = match max_operations {
-            Some(max) => self.end_of(&seconds, max).await?,
-            None => seconds.end,
-        };
-        let rows = self.archive.rows(self.version, seconds.start..end);
-        let records = self.settled.placed_records(seconds.start.second()..end.second());
+        let rows = self.archive.rows(self.version, seconds.clone());
+        let records = self.settled.placed_records(seconds.start.second()..seconds.end.second());
         let key_of_record = |(place, _): &PlacedRecord| place.key();
         let mut pairs = pin!(paired(rows, records.map_err(SnapshotError::from), SettledRecord::key, key_of_record));
         let mut unread = None;
@@ -81,22 +77,27 @@ impl ArchiveComparison<'_> {
                 (None, Some((place, _))) if place.was_unreadable => None,
                 (None, _) => Some(ArchiveDifference::NotArchived),
             };
-            on_pair(key.0, key.1, difference);
+            on_pair(key, row.as_ref().map(|row| &row.record), difference);
         }
         Ok(())
     }
 
-    /// Where the second ends in which the archive has `max` operations from the start of `seconds` on.
-    async fn end_of(&self, seconds: &Range<LogCursor>, max: u64) -> Result<LogCursor, SnapshotError> {
-        let mut rows = self.archive.rows(self.version, seconds.clone());
-        let mut count = 0;
-        while let Some(row) = rows.try_next().await? {
-            count += 1;
-            if count >= max {
-                return Ok(LogCursor(row.record.token.second().next()).min(seconds.end));
+    /// The first of `seconds`, to the end of the one in which the index has `wanted` settled operations by then. Nothing of the
+    /// archive is read for it, and no record is decoded.
+    pub(crate) async fn window(&self, seconds: Range<LogCursor>, wanted: u64) -> Result<ArchiveWindow, EngineError> {
+        let mut places = pin!(self.settled.places(seconds.start.second()..seconds.end.second()));
+        let (mut operations, mut end) = (0, seconds.end);
+        while let Some(standing) = places.try_next().await? {
+            let second = LogCursor(standing.place.token.second());
+            if end <= second {
+                break;
+            }
+            operations += u64::from(!standing.is_unread);
+            if operations >= wanted {
+                end = end.min(LogCursor(second.second().next()));
             }
         }
-        Ok(seconds.end)
+        Ok(ArchiveWindow { seconds: seconds.start..end, operations })
     }
 
     /// What never changes of a settled operation. What is parsed follows from the bytes, and may be parsed otherwise by a later release.

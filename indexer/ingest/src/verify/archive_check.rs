@@ -1,29 +1,36 @@
 //! The archive: its objects, whether it is the one that snapshots and the log's floor rest on, and its rows beside the index.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::Arc,
+};
 
 use futures::TryStreamExt as _;
 use serde::Serialize;
 use tidemark_catalog::{ArchiveExtent, CatalogError, LogCursor, LogFloor, Manifest, PinChain};
 use tidemark_crds::Reason;
-use tidemark_store::{Entropy, Store, StoreSecond, error_chain, urls_overlap};
-use tidemark_wal::Token;
+use tidemark_store::{Entropy, Store, error_chain, urls_overlap};
+use tidemark_wal::{ParameterSchedule, Token};
 
 use super::{
-    finding::{FindingLog, FindingSeverity, VerifyCheck, parts_of},
-    outcome_check::{OutcomeSelection, below},
+    archived_outcomes::{ArchivedOutcomes, ArchivedVerdict},
+    finding::{FindingLog, FindingSeverity, VerifyCheck, message_parts},
+    outcome_check::OutcomeSelection,
+    sample_draw::ShuffledSeqs,
 };
 use crate::{
     cause::ToCause as _,
     engine::{EngineError, IndexEngine},
+    record::OperationRecord,
     snapshot::{
         ArchiveComparison, ArchiveDifference, ArchiveFault, ArchiveReport, ArchiveVersion, ArchiveWindow, LogArchive,
         SettledRecords, SnapshotError,
     },
 };
 
-/// How many windows a sample of rows has at most.
-const SAMPLE_WINDOWS: u64 = 8;
+/// How many windows a sample of rows has at most, if they have enough operations.
+const MAX_SAMPLE_WINDOWS: u64 = 8;
 
 const DAMAGE_EFFECT: &str =
     "what is in it can be neither restored nor queried, and the log must not be cleaned up by this archive";
@@ -49,6 +56,10 @@ pub struct ArchiveFigures {
     pub compared: u64,
     /// Those that only one of them has, or that they have differently.
     pub differ: u64,
+    /// Operations below the log's floor, of those, that were decided again from the body and the store times that the archive has.
+    pub decided: u64,
+    /// Those that are archived as something else.
+    pub decided_otherwise: u64,
     /// Objects that no version names and none ever will.
     pub leaks: u64,
     /// Their bytes.
@@ -66,6 +77,8 @@ pub(super) struct ArchiveCheck<'a> {
     pub(super) manifest: &'a Manifest,
     /// The log's floor, read before the archive.
     pub(super) floor: Option<&'a LogFloor>,
+    /// Without it no outcome is decided again.
+    pub(super) schedule: Option<&'a ParameterSchedule>,
     pub(super) findings: &'a FindingLog<'a>,
 }
 
@@ -76,7 +89,7 @@ impl ArchiveCheck<'_> {
         let proven = match self.proven_extents().await {
             Ok(proven) => proven,
             Err(error) => {
-                self.report_unverified(parts_of(&error_chain(&error)));
+                self.report_unverified(message_parts(&error_chain(&error)));
                 BTreeMap::new()
             }
         };
@@ -169,55 +182,126 @@ impl ArchiveCheck<'_> {
     /// Compares rows with the index, of a sample or all that both must have.
     async fn compare(&self, latest: &ArchiveVersion, selection: OutcomeSelection, figures: &mut ArchiveFigures) {
         let end = latest.end.min(LogCursor(self.manifest.audited));
-        let opened = async {
-            let settled = SettledRecords::open(self.engine, self.manifest).await?;
-            let windows = match selection {
-                OutcomeSelection::All => {
-                    vec![ArchiveWindow { seconds: LogCursor::default()..end, max_operations: None }]
-                }
-                OutcomeSelection::Sample { count, seed } => self.sample_windows(end, count, seed).await?,
-            };
-            Ok::<_, EngineError>((settled, windows))
-        };
-        let (settled, windows) = match opened.await {
-            Ok(opened) => opened,
+        let settled = match SettledRecords::open(self.engine, self.manifest).await {
+            Ok(settled) => settled,
             Err(error) => return self.report_uncompared(&error_chain(&error)),
         };
         let comparison = ArchiveComparison { archive: self.archive, version: latest, settled };
-        for window in windows {
-            let compared = comparison.compare(window, |token, op, difference| {
-                figures.compared += 1;
-                if figures.compared.is_multiple_of(1000) {
-                    self.findings.progress(VerifyCheck::Archive, figures.compared, 0);
-                }
-                if let Some(difference) = difference {
-                    figures.differ += 1;
-                    self.report_difference(token, op, difference);
-                }
-            });
-            if let Err(error) = compared.await {
-                return self.report_uncompared(&error_chain(&error));
+        let all = LogCursor::default()..end;
+        let compared = match selection {
+            OutcomeSelection::All => self.compare_seconds(&comparison, all, figures).await,
+            OutcomeSelection::Sample { count, seed } => {
+                self.compare_sample(&comparison, all, (count, seed), figures).await
             }
+        };
+        if let Err(error) = compared {
+            self.report_uncompared(&error_chain(&error));
         }
     }
 
-    /// Windows that begin at records of the index, each of which is chosen as likely as any other.
-    async fn sample_windows(&self, end: LogCursor, count: u64, seed: u64) -> Result<Vec<ArchiveWindow>, EngineError> {
-        let (entropy, next_seq) = (Entropy::seeded(seed), self.manifest.next_seq);
-        let (wanted, mut starts) = (SAMPLE_WINDOWS.min(count), Vec::new());
+    /// Compares windows that begin at records of the index, each of which is chosen as likely as any other, and if they are too few what
+    /// lies between them: `count` operations in all, if there are as many, and the rest of each window's last second.
+    async fn compare_sample(
+        &self,
+        comparison: &ArchiveComparison<'_>,
+        all: Range<LogCursor>,
+        (count, seed): (u64, u64),
+        figures: &mut ArchiveFigures,
+    ) -> Result<(), SnapshotError> {
+        let starts = self.window_starts(all.end, count, &Entropy::seeded(seed)).await?;
+        let (mut compared, mut wanted) = (Vec::new(), count);
+        for (windows, start) in (1..=starts.len() as u64).rev().zip(&starts) {
+            let past = compared.last().map_or(all.start, |last: &Range<LogCursor>| last.end);
+            let seconds = past.max(*start)..all.end;
+            let found = self.compare_window(comparison, seconds, wanted.div_ceil(windows), figures).await?;
+            wanted = wanted.saturating_sub(found.operations);
+            compared.push(found.seconds);
+        }
+        for seconds in gaps_between(&compared, all) {
+            wanted -= self.compare_window(comparison, seconds, wanted, figures).await?.operations.min(wanted);
+        }
+        Ok(())
+    }
+
+    /// Compares the first of `seconds`: to the end of the one in which `wanted` operations are reached.
+    async fn compare_window(
+        &self,
+        comparison: &ArchiveComparison<'_>,
+        seconds: Range<LogCursor>,
+        wanted: u64,
+        figures: &mut ArchiveFigures,
+    ) -> Result<ArchiveWindow, SnapshotError> {
+        if wanted == 0 || seconds.is_empty() {
+            return Ok(ArchiveWindow { seconds: seconds.start..seconds.start, operations: 0 });
+        }
+        let window = comparison.window(seconds, wanted).await?;
+        self.compare_seconds(comparison, window.seconds.clone(), figures).await?;
+        Ok(window)
+    }
+
+    async fn compare_seconds(
+        &self,
+        comparison: &ArchiveComparison<'_>,
+        seconds: Range<LogCursor>,
+        figures: &mut ArchiveFigures,
+    ) -> Result<(), SnapshotError> {
+        let mut outcomes = self.schedule.map(|schedule| {
+            let floor = self.floor.map_or(LogCursor::default(), |floor| floor.second);
+            ArchivedOutcomes::new(schedule, floor)
+        });
+        let on_pair = |(token, op), row: Option<&OperationRecord>, difference| {
+            if let (Some(outcomes), Some(row)) = (&mut outcomes, row) {
+                self.judge(outcomes.push(row), figures);
+            }
+            figures.compared += 1;
+            if figures.compared.is_multiple_of(1000) {
+                self.findings.progress(VerifyCheck::Archive, figures.compared, 0);
+            }
+            if let Some(difference) = difference {
+                figures.differ += 1;
+                self.report_difference(token, op, difference);
+            }
+        };
+        comparison.compare(seconds, on_pair).await?;
+        self.judge(outcomes.and_then(|mut outcomes| outcomes.finish()), figures);
+        Ok(())
+    }
+
+    /// Counts and reports what came of an entry below the floor.
+    fn judge(&self, verdict: Option<ArchivedVerdict>, figures: &mut ArchiveFigures) {
+        let Some(ArchivedVerdict { token, decided, differ }) = verdict else { return };
+        figures.decided += decided;
+        figures.decided_otherwise += differ.len() as u64;
+        for (op, why) in differ {
+            let what = format!("operation {op} of {token} is not what its row says: {why}");
+            let effect =
+                "search and archive contradict the body and the store times that are archived with it".to_owned();
+            let remedy =
+                "find out what changed the row and the record, and restore both from a copy of the bucket".to_owned();
+            self.report_damage(self.location.clone(), [what, effect, remedy]);
+        }
+    }
+
+    /// Where the windows of a sample begin, the first one first.
+    async fn window_starts(
+        &self,
+        end: LogCursor,
+        count: u64,
+        entropy: &Entropy,
+    ) -> Result<BTreeSet<LogCursor>, EngineError> {
+        let (wanted, segments) = (MAX_SAMPLE_WINDOWS.min(count), &self.manifest.segments);
+        let mut starts = BTreeSet::new();
         // More draws than windows: what is younger than the archive's end begins none.
-        for _ in 0..20 * wanted {
-            if starts.len() as u64 >= wanted || next_seq <= 1 {
+        for seq in ShuffledSeqs::of(segments, entropy).take(20 * usize::try_from(wanted).unwrap_or_default()) {
+            if starts.len() as u64 >= wanted {
                 break;
             }
-            let seq = 1 + below(&entropy, next_seq - 1);
-            let Some(segment) = self.manifest.segments.iter().find(|segment| segment.seq.contains(&seq)) else {
-                continue;
-            };
+            let Some(segment) = segments.iter().find(|segment| segment.seq.contains(&seq)) else { continue };
             let places = self.engine.places(segment, seq..seq + 1).await?;
-            starts.extend(places.iter().map(|place| place.token.second()).filter(|second| LogCursor(*second) < end));
+            let seconds = places.iter().map(|place| LogCursor(place.token.second()));
+            starts.extend(seconds.filter(|second| *second < end));
         }
-        Ok(windows_from(starts, end, count))
+        Ok(starts)
     }
 
     async fn count_leaks(&self, latest: &ArchiveVersion, figures: &mut ArchiveFigures) {
@@ -267,11 +351,11 @@ impl ArchiveCheck<'_> {
                 self.report_damage(key.clone(), parts);
             }
             error if error.to_cause().reason == Reason::OwnedByAnother => {
-                let [what, _, _] = parts_of(&error_chain(error));
+                let [what, _, _] = message_parts(&error_chain(error));
                 let parts = [what, DAMAGE_EFFECT.to_owned(), DAMAGE_REMEDY.to_owned()];
                 self.report_damage(self.location.clone(), parts);
             }
-            error => self.report_unverified(parts_of(&error_chain(error))),
+            error => self.report_unverified(message_parts(&error_chain(error))),
         }
     }
 
@@ -284,38 +368,37 @@ impl ArchiveCheck<'_> {
     }
 
     fn report_uncompared(&self, why: &str) {
-        let [why, ..] = parts_of(why);
+        let [why, ..] = message_parts(why);
         let what = format!("the rows of the archive were not all compared with the index: {why}");
         let effect = "whether both say the same is not known".to_owned();
         self.report_unverified([what, effect, "mend what is damaged or cannot be read, and verify again".to_owned()]);
     }
 }
 
-/// Windows up to `end` that begin at these seconds, with `count` operations in all.
-fn windows_from(starts: Vec<StoreSecond>, end: LogCursor, count: u64) -> Vec<ArchiveWindow> {
-    let windows = starts.len() as u64;
-    let window = |(number, start)| {
-        let max_operations = Some(count / windows + u64::from(number < count % windows));
-        ArchiveWindow { seconds: LogCursor(start)..end, max_operations }
-    };
-    (0..).zip(starts).map(window).collect()
+/// What of `all` lies in none of these ranges, which ascend and do not overlap.
+fn gaps_between(ranges: &[Range<LogCursor>], all: Range<LogCursor>) -> Vec<Range<LogCursor>> {
+    let starts = std::iter::once(all.start).chain(ranges.iter().map(|range| range.end));
+    let ends = ranges.iter().map(|range| range.start).chain([all.end]);
+    starts.zip(ends).map(|(start, end)| start..end).filter(|gap| !gap.is_empty()).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use tidemark_store::StoreSecond;
+
     use super::*;
 
     #[test]
-    fn a_sample_has_as_many_operations_as_are_wanted() {
-        for (windows, count) in [(0, 5), (1, 5), (3, 7), (8, 8), (8, 1000)] {
-            let starts: Vec<_> = (0..windows).map(StoreSecond::from_unix).collect();
-            let sample = windows_from(starts, LogCursor(StoreSecond::from_unix(100)), count);
-            let wanted = if windows == 0 { 0 } else { count };
-            assert_eq!(sample.iter().filter_map(|window| window.max_operations).sum::<u64>(), wanted);
-            assert!(
-                sample.iter().all(|window| window.max_operations > Some(0)),
-                "{windows} windows, {count} operations"
-            );
-        }
+    fn gaps_and_ranges_are_all_there_is() {
+        let cursor = |second| LogCursor(StoreSecond::from_unix(second));
+        let gaps = |ranges: &[(u64, u64)]| {
+            let ranges: Vec<_> = ranges.iter().map(|(start, end)| cursor(*start)..cursor(*end)).collect();
+            let gaps = gaps_between(&ranges, cursor(0)..cursor(10));
+            gaps.iter().map(|gap| (gap.start.second().unix(), gap.end.second().unix())).collect::<Vec<_>>()
+        };
+        assert_eq!(gaps(&[]), [(0, 10)]);
+        assert_eq!(gaps(&[(0, 3), (5, 6), (6, 8)]), [(3, 5), (8, 10)]);
+        assert_eq!(gaps(&[(2, 2), (4, 10)]), [(0, 2), (2, 4)]);
+        assert_eq!(gaps(&[(0, 10)]), []);
     }
 }

@@ -5,7 +5,7 @@ use tidemark_catalog::{
 };
 use tidemark_store::{AppendOnlyChain, ChainState, Entropy, Store, error_chain};
 
-use super::finding::{FindingLog, FindingSeverity, VerifyCheck, parts_of};
+use super::finding::{FindingLog, FindingSeverity, VerifyCheck, message_parts};
 
 /// Reads chains whole.
 pub(super) struct ChainCheck<'a> {
@@ -77,15 +77,15 @@ impl ChainCheck<'_> {
                 (FindingSeverity::Damage, key.clone(), [what, DAMAGE_EFFECT.to_owned(), DAMAGE_REMEDY.to_owned()])
             }
             CatalogError::NewerFormat { key, .. } | CatalogError::NewerWriter { key, .. } => {
-                (FindingSeverity::Unverified, key.clone(), parts_of(&fault.to_string()))
+                (FindingSeverity::Unverified, key.clone(), message_parts(&fault.to_string()))
             }
-            _ => (FindingSeverity::Unverified, String::new(), parts_of(&fault.to_string())),
+            _ => (FindingSeverity::Unverified, String::new(), message_parts(&fault.to_string())),
         };
         self.findings.report(severity, VerifyCheck::Chains, location, parts);
     }
 
     fn report_unread(&self, location: &str, error: &CatalogError) {
-        let parts = parts_of(&error_chain(error));
+        let parts = message_parts(&error_chain(error));
         self.findings.report(FindingSeverity::Unverified, VerifyCheck::Chains, location, parts);
     }
 }

@@ -142,7 +142,7 @@ impl<'a> FindingLog<'a> {
 }
 
 /// The parts of a message: fact, effect and remedy, parted by semicolons. What has no third part has its effect as remedy.
-pub(crate) fn parts_of(message: &str) -> [String; 3] {
+pub fn message_parts(message: &str) -> [String; 3] {
     let mut parts = message.splitn(2, "; ");
     let what = parts.next().unwrap_or_default().to_owned();
     let rest = parts.next().unwrap_or_default();
@@ -184,9 +184,9 @@ mod tests {
 
     #[test]
     fn a_message_has_a_fact_an_effect_and_a_remedy() {
-        assert_eq!(parts_of("a; b; c"), ["a", "b", "c"].map(str::to_owned));
-        assert_eq!(parts_of("a; b; x; c"), ["a", "b; x", "c"].map(str::to_owned));
-        assert_eq!(parts_of("a; c"), ["a", "", "c"].map(str::to_owned));
-        assert_eq!(parts_of("a"), ["a", "", ""].map(str::to_owned));
+        assert_eq!(message_parts("a; b; c"), ["a", "b", "c"].map(str::to_owned));
+        assert_eq!(message_parts("a; b; x; c"), ["a", "b; x", "c"].map(str::to_owned));
+        assert_eq!(message_parts("a; c"), ["a", "", "c"].map(str::to_owned));
+        assert_eq!(message_parts("a"), ["a", "", ""].map(str::to_owned));
     }
 }

@@ -3,7 +3,7 @@
 use tidemark_catalog::{GarbageCounts, GarbageSurvey, ObjectName};
 use tidemark_store::{Store, error_chain};
 
-use super::finding::{FindingLog, FindingSeverity, VerifyCheck, parts_of};
+use super::finding::{FindingLog, FindingSeverity, VerifyCheck, message_parts};
 
 /// Counts what nothing names; `None` where that cannot be told.
 pub(super) async fn check_garbage(
@@ -21,7 +21,7 @@ pub(super) async fn check_garbage(
             Some(counts)
         }
         Err(error) => {
-            let parts = parts_of(&error_chain(&error));
+            let parts = message_parts(&error_chain(&error));
             findings.report(FindingSeverity::Unverified, VerifyCheck::Garbage, index.url().as_str(), parts);
             None
         }

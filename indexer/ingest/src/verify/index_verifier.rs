@@ -13,7 +13,7 @@ use tidemark_wal::Log;
 use super::{
     archive_check::{ArchiveCheck, ArchiveFigures},
     chain_check::ChainCheck,
-    finding::{FindingLog, FindingSeverity, VerifyCheck, VerifyObserver, parts_of},
+    finding::{FindingLog, FindingSeverity, VerifyCheck, VerifyObserver, message_parts},
     garbage_check::check_garbage,
     object_check::ObjectCheck,
     outcome_check::{OutcomeCheck, OutcomeFigures, OutcomeSelection},
@@ -127,6 +127,16 @@ pub enum VerifyError {
     Catalog(#[from] CatalogError),
 }
 
+impl VerifySummary {
+    /// Whether nothing of what the index holds was compared with log or archive, and the log was looked at nowhere, though there are
+    /// records: it says nothing then but that objects are whole.
+    pub fn looked_at_nothing(&self) -> bool {
+        let OutcomeFigures { operations, entries, .. } = self.outcomes.unwrap_or_default();
+        let compared = self.archive.map_or(0, |archive| archive.compared);
+        self.records > 0 && operations + entries + compared == 0
+    }
+}
+
 impl ToCause for VerifyError {
     fn to_cause(&self) -> FailureCause {
         match self {
@@ -189,7 +199,7 @@ impl IndexVerifier {
         summary.bytes += objects.figures.bytes;
         (summary.replaced, summary.snapshots) = (objects.figures.replaced, objects.figures.pins);
 
-        let archive = (self.archive)(&self.index, &log);
+        let (archive, schedule) = ((self.archive)(&self.index, &log), root.schedule());
         let check = ArchiveCheck {
             index: &self.index,
             location: self.index.url_of(&format!("{ARCHIVE_FOLDER}/{log}")),
@@ -198,12 +208,13 @@ impl IndexVerifier {
             engine: &self.engine,
             manifest: &latest.state,
             floor: root.floor.as_ref(),
+            schedule: schedule.as_ref(),
             findings,
         };
         summary.archive = check.run(self.options.outcomes).await;
         summary.bytes += summary.archive.map_or(0, |figures| figures.bytes);
 
-        match (corrected, root.schedule()) {
+        match (corrected, &schedule) {
             (Some(corrected), Some(schedule)) => {
                 let check = OutcomeCheck {
                     log: &self.log,
@@ -211,13 +222,16 @@ impl IndexVerifier {
                     engine: &*self.engine,
                     manifest: &latest.state,
                     corrected: &corrected,
-                    schedule: &schedule,
+                    schedule,
                     fetches: self.options.fetches,
                     entry_memory: self.options.entry_memory,
                     findings,
                 };
                 match check.run(self.options.outcomes).await {
-                    Ok(figures) => summary.outcomes = Some(figures),
+                    Ok(figures) => {
+                        summary.outcomes = Some(figures);
+                        self.report_unlooked(findings, summary);
+                    }
                     Err(error) => self.report_uncompared(findings, &error_chain(&error)),
                 }
             }
@@ -252,8 +266,31 @@ impl IndexVerifier {
         }
     }
 
+    /// A run that looked at no entry ends well, and must not be taken for one that did.
+    fn report_unlooked(&self, findings: &FindingLog<'_>, summary: &VerifySummary) {
+        if !summary.looked_at_nothing() {
+            return;
+        }
+        let (records, why) = (
+            summary.records,
+            match (self.options.outcomes, summary.floor) {
+                (OutcomeSelection::Sample { count: 0, .. }, _) => "the sample is empty".to_owned(),
+                (_, Some(floor)) => {
+                    format!("the log was cleaned up to {floor}, and no archive that was read has what lies below")
+                }
+                (_, None) => "neither the log nor an archive that was read has one that is settled".to_owned(),
+            },
+        );
+        let what = format!("no entry was looked at, though the index has {records} records: {why}");
+        let effect = "the run says of objects alone whether they are whole, and nothing of whether search says what log and archive say".to_owned();
+        let remedy =
+            "verify with a larger sample, or take a snapshot, which extends the archive, and verify again".to_owned();
+        let (severity, check) = (FindingSeverity::Notice, VerifyCheck::Outcomes);
+        findings.report(severity, check, self.index.url().as_str(), [what, effect, remedy]);
+    }
+
     fn report_uncompared(&self, findings: &FindingLog<'_>, why: &str) {
-        let [why, ..] = parts_of(why);
+        let [why, ..] = message_parts(why);
         let what = format!("outcomes were not compared with the log: {why}");
         let effect = "whether search says what the log says is not known".to_owned();
         let remedy = "mend what is damaged or cannot be read, and verify again".to_owned();
@@ -262,7 +299,7 @@ impl IndexVerifier {
     }
 
     fn report_unverified(&self, findings: &FindingLog<'_>, check: VerifyCheck, error: &CatalogError) {
-        let [why, ..] = parts_of(&error_chain(error));
+        let [why, ..] = message_parts(&error_chain(error));
         let what = format!("the objects of the index were not verified: {why}");
         let effect = "whether they are there and whole is not known".to_owned();
         let remedy = "mend the chain first, and verify again".to_owned();

@@ -1,13 +1,17 @@
 //! The objects that an index consists of: each is there, has the bytes that the manifest names, and holds the records that it counts.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, pin::pin, sync::Arc};
 
+use futures::{StreamExt as _, stream};
 use roaring::RoaringTreemap;
 use tidemark_catalog::{CatalogError, IndexChain, IndexPin, Manifest, PinChain, SegmentMeta, SidecarMeta};
 use tidemark_store::{ChainRecord, StoreError, error_chain};
 
-use super::finding::{FindingLog, FindingSeverity, VerifyCheck, parts_of};
+use super::finding::{FindingLog, FindingSeverity, VerifyCheck, message_parts};
 use crate::engine::{EngineError, IndexEngine, RecordMarks, RecordStats};
+
+/// Segments that are read at once: of one the bytes are fetched while of the other the records are decoded.
+const MAX_CONCURRENT_SEGMENTS: usize = 2;
 
 /// Checks the objects of the latest manifest, then those that pins name beside them.
 pub(super) struct ObjectCheck<'a> {
@@ -57,8 +61,11 @@ impl<'a> ObjectCheck<'a> {
         let marks = self.check_marks(manifest).await;
         let mut corrected = vec![RecordStats::default(); manifest.sidecars.len()];
         let mut complete = marks.complete;
-        for segment in &manifest.segments {
-            let checked = self.check_segment(VerifyCheck::Objects, segment, marks.groups.clone()).await;
+        let (chain, engine, groups) = (self.chain, self.engine, &marks.groups);
+        let read = |segment| async move { (segment, read_segment(chain, engine, segment, groups.clone()).await) };
+        let mut read = pin!(stream::iter(&manifest.segments).map(read).buffered(MAX_CONCURRENT_SEGMENTS));
+        while let Some((segment, read)) = read.next().await {
+            let checked = self.check_segment(VerifyCheck::Objects, segment, read).await;
             let Some((_, groups)) = checked.as_deref().and_then(<[RecordStats]>::split_first) else {
                 complete = false;
                 continue;
@@ -127,7 +134,8 @@ impl<'a> ObjectCheck<'a> {
         let groups: Arc<[RoaringTreemap]> = Arc::from([]);
         for segment in &manifest.segments {
             if self.checked.insert(segment.key.clone()) {
-                self.check_segment(VerifyCheck::Snapshots, segment, groups.clone()).await;
+                let read = read_segment(self.chain, self.engine, segment, groups.clone()).await;
+                self.check_segment(VerifyCheck::Snapshots, segment, read).await;
             }
         }
     }
@@ -155,7 +163,7 @@ impl<'a> ObjectCheck<'a> {
         let SidecarMeta { key, size, causes, corrected, outdated, .. } = sidecar;
         self.checked.insert(key.clone());
         let read = async {
-            self.check_size(key, *size).await?;
+            check_size(self.chain, key, *size).await?;
             self.engine.read_marks(sidecar).await
         };
         let read = read.await;
@@ -184,15 +192,10 @@ impl<'a> ObjectCheck<'a> {
         &mut self,
         check: VerifyCheck,
         segment: &SegmentMeta,
-        groups: Arc<[RoaringTreemap]>,
+        read: Result<Vec<RecordStats>, EngineError>,
     ) -> Option<Vec<RecordStats>> {
         let SegmentMeta { key, size, .. } = segment;
         self.checked.insert(key.clone());
-        let read = async {
-            self.check_size(key, *size).await?;
-            self.engine.verified_stats(segment, groups).await
-        };
-        let read = read.await;
         let stats = self.outcome_of(check, key, *size, read).await?;
         let (wanted, found) = (RecordStats::of(segment), stats.first().copied().unwrap_or_default());
         if wanted == found {
@@ -204,18 +207,6 @@ impl<'a> ObjectCheck<'a> {
         );
         self.report_damage(check, key, what);
         None
-    }
-
-    /// An object that is longer than the manifest says begins with the right bytes perhaps.
-    async fn check_size(&self, key: &str, size: u64) -> Result<(), EngineError> {
-        match self.chain.index().head(key).await? {
-            Some(info) if info.size == size => Ok(()),
-            Some(info) => {
-                let why = format!("it has {} bytes, the manifest says {size}", info.size);
-                Err(EngineError::Damaged { key: key.to_owned(), why })
-            }
-            None => Err(EngineError::Gone { key: key.to_owned() }),
-        }
     }
 
     fn check_unsettled(&self, segment: &SegmentMeta, groups: &[RecordStats]) {
@@ -258,7 +249,7 @@ impl<'a> ObjectCheck<'a> {
             EngineError::Damaged { why, .. } => why.clone(),
             EngineError::Gone { .. } | EngineError::Store(StoreError::Absent { .. }) => "it does not exist".to_owned(),
             other => {
-                let parts = parts_of(&error_chain(other));
+                let parts = message_parts(&error_chain(other));
                 self.findings.report(FindingSeverity::Unverified, check, self.chain.index().url_of(key), parts);
                 return None;
             }
@@ -307,7 +298,30 @@ impl<'a> ObjectCheck<'a> {
     }
 
     fn report_chain_error(&self, location: &str, error: &CatalogError) {
-        let parts = parts_of(&error_chain(error));
+        let parts = message_parts(&error_chain(error));
         self.findings.report(FindingSeverity::Unverified, VerifyCheck::Snapshots, location, parts);
+    }
+}
+
+/// The stats of a segment's records, and of each group of them: all bytes are read and compared with the checksum.
+async fn read_segment(
+    chain: &IndexChain,
+    engine: &dyn IndexEngine,
+    segment: &SegmentMeta,
+    groups: Arc<[RoaringTreemap]>,
+) -> Result<Vec<RecordStats>, EngineError> {
+    check_size(chain, &segment.key, segment.size).await?;
+    engine.verified_stats(segment, groups).await
+}
+
+/// An object that is longer than the manifest says begins with the right bytes perhaps.
+async fn check_size(chain: &IndexChain, key: &str, size: u64) -> Result<(), EngineError> {
+    match chain.index().head(key).await? {
+        Some(info) if info.size == size => Ok(()),
+        Some(info) => {
+            let why = format!("it has {} bytes, the manifest says {size}", info.size);
+            Err(EngineError::Damaged { key: key.to_owned(), why })
+        }
+        None => Err(EngineError::Gone { key: key.to_owned() }),
     }
 }

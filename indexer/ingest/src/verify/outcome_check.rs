@@ -1,30 +1,29 @@
-//! Outcomes that are decided again from the log, and entries that the log or the index lacks.
-//!
-//! Both sides are asked: what the index has is looked for in the log, and what the log has in the index. Entries below the log's floor
-//! may be gone, and are left out.
+//! Outcomes of the index that are decided again from the log. Entries below the log's floor may be gone, and are left out.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, pin::pin, sync::Arc};
 
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use roaring::RoaringTreemap;
 use serde::Serialize;
 use tidemark_catalog::{LogCursor, Manifest, RootChain, SegmentMeta};
-use tidemark_store::{Entropy, StoreError, StoreSecond, error_chain};
-use tidemark_wal::{ListedEntry, Log, LogReader, MemoryBudget, ParameterSchedule, Token};
+use tidemark_store::{Entropy, StoreError, error_chain};
+use tidemark_wal::{Log, LogReader, MemoryBudget, MemoryShare, ParameterSchedule, Token};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
-    finding::{FindingLog, FindingSeverity, VerifyCheck, parts_of},
+    entry_search::{EntrySearch, SearchFigures},
+    finding::{FindingLog, FindingSeverity, VerifyCheck, message_parts},
     outcome_comparison::{EntryComparison, OutcomeVerdict},
+    sample_draw::{ShuffledSeqs, segments_above},
 };
 use crate::{
     engine::{EngineError, IndexEngine, IndexLookup},
     record::{OperationRecord, WriterKey},
+    task::join,
 };
 
 /// Records that are taken from a segment at once.
 const RECORD_CHUNK: u64 = 32;
-/// Entries of the log that are looked up in the index at once.
-const LISTED_CHUNK: usize = 1000;
 
 /// An entry that the index has is not in the log.
 const ENTRY_GONE: [&str; 3] = [
@@ -69,7 +68,7 @@ pub struct OutcomeFigures {
     pub differ: u64,
     /// The log's store failed.
     pub unread: u64,
-    /// Operations of entries below the log's floor, which were not looked for.
+    /// Operations of entries below the log's floor, which were not looked for. A sample draws none of them.
     pub below_floor: u64,
     /// Entries of the log that were looked for in the index.
     pub entries: u64,
@@ -96,10 +95,10 @@ pub(super) struct OutcomeCheck<'a> {
 /// One check, while it runs.
 struct OutcomeRun<'a> {
     check: &'a OutcomeCheck<'a>,
-    reader: LogReader,
+    reader: &'a LogReader,
     memory: MemoryBudget,
-    lookup: Arc<dyn IndexLookup>,
-    /// The log's floor when it was read last.
+    lookup: &'a dyn IndexLookup,
+    /// The log's floor at the start.
     floor: LogCursor,
     total: u64,
     figures: OutcomeFigures,
@@ -120,30 +119,85 @@ impl OutcomeCheck<'_> {
     pub(super) async fn run(&self, selection: OutcomeSelection) -> Result<OutcomeFigures, EngineError> {
         let reader = LogReader::new(self.log);
         reader.seal(self.manifest.horizon);
+        let lookup = self.engine.open(self.manifest).await?;
+        let floor = self.floor().await.unwrap_or_default();
         let mut run = OutcomeRun {
             check: self,
             memory: MemoryBudget::new(self.entry_memory),
-            lookup: self.engine.open(self.manifest).await?,
-            reader,
-            floor: LogCursor::default(),
-            total: 0,
+            lookup: &*lookup,
+            reader: &reader,
+            floor,
+            total: self.manifest.totals.records,
             figures: OutcomeFigures::default(),
         };
-        run.floor = self.floor().await.unwrap_or_default();
+        let mut search = EntrySearch {
+            log: self.log,
+            engine: self.engine,
+            manifest: self.manifest,
+            schedule: self.schedule,
+            fetches: self.fetches,
+            findings: self.findings,
+            reader: &reader,
+            lookup: &*lookup,
+            floor,
+            figures: SearchFigures::default(),
+        };
         match selection {
             OutcomeSelection::All => {
-                run.total = self.manifest.totals.records;
                 run.compare_all().await?;
-                run.find_all_entries().await?;
+                search.find_all().await?;
             }
             OutcomeSelection::Sample { count, seed } => {
                 let entropy = Entropy::seeded(seed);
-                run.total = count.min(self.manifest.totals.records);
                 run.compare_sample(count, &entropy).await?;
-                run.find_sampled_entries(count, &entropy).await?;
+                search.find_sample(count, &entropy).await?;
             }
         }
-        Ok(run.figures)
+        let SearchFigures { entries, missing_entries, unread } = search.figures;
+        Ok(OutcomeFigures { entries, missing_entries, unread: run.figures.unread + unread, ..run.figures })
+    }
+
+    /// The records of a segment by entry, some at once.
+    fn entries_of_segment(&self, segment: &SegmentMeta) -> impl Stream<Item = Result<Vec<EntryOfIndex>, EngineError>> {
+        stream::try_unfold(segment.seq.start, move |start| async move {
+            if start >= segment.seq.end {
+                return Ok(None);
+            }
+            let records = self.whole_entries(segment, start, RECORD_CHUNK).await?;
+            let next = start + (records.len() as u64).max(1);
+            Ok(Some((entries_of(records, |_| true), next)))
+        })
+    }
+
+    /// `count` records from this seq on, if the segment has as many, and what follows of the last one's entry. Each is decoded once.
+    async fn whole_entries(
+        &self,
+        segment: &SegmentMeta,
+        start: u64,
+        count: u64,
+    ) -> Result<Vec<OperationRecord>, EngineError> {
+        let mut end = segment.seq.end.min(start + count);
+        while end < segment.seq.end {
+            // From the last one on, which says which entry that is.
+            let seqs = end - 1..segment.seq.end.min(end + RECORD_CHUNK);
+            let places = self.engine.places(segment, seqs).await?;
+            let Some((last, more)) = places.split_first() else { break };
+            let of_last = more.iter().take_while(|place| place.token == last.token).count();
+            end += of_last as u64;
+            if of_last < more.len() || more.is_empty() {
+                break;
+            }
+        }
+        self.engine.records(segment, start..end).await
+    }
+
+    /// The entry of the record with this seq. The operations of an entry have seqs that follow one another.
+    async fn entry_with(&self, segment: &SegmentMeta, seq: u64) -> Result<Option<EntryOfIndex>, EngineError> {
+        let Some(place) = self.engine.places(segment, seq..seq + 1).await?.pop() else { return Ok(None) };
+        let first = seq.saturating_sub(u64::from(place.op)).max(segment.seq.start);
+        let mut recorded = self.whole_entries(segment, first, seq + 1 - first).await?;
+        recorded.retain(|one| one.token == place.token);
+        Ok(entries_of(recorded, |one| one.seq == seq).pop())
     }
 
     /// The log's floor as it is now: a clean-up may have raised it since. `None` where the root cannot be read, which its own check reports.
@@ -180,7 +234,7 @@ impl OutcomeCheck<'_> {
             }
             Err(error) => {
                 figures.unread += chosen;
-                report(FindingSeverity::Unverified, parts_of(&error_chain(&error)));
+                report(FindingSeverity::Unverified, message_parts(&error_chain(&error)));
                 return;
             }
         };
@@ -208,225 +262,130 @@ impl OutcomeCheck<'_> {
 
 impl OutcomeRun<'_> {
     async fn compare_all(&mut self) -> Result<(), EngineError> {
-        for segment in &self.check.manifest.segments {
-            let mut start = segment.seq.start;
-            while start < segment.seq.end {
-                let records = self.whole_entries(segment, start, RECORD_CHUNK).await?;
-                start += (records.len() as u64).max(1);
-                self.compare(entries_of(records, |_| true)).await?;
-            }
-        }
-        Ok(())
+        let check = self.check;
+        let segments = stream::iter(&check.manifest.segments);
+        self.compare(segments.flat_map(|segment| check.entries_of_segment(segment).boxed())).await
     }
 
-    /// At least `count` records from this seq on, if the segment has as many, to the end of the last one's entry.
-    async fn whole_entries(
-        &self,
-        segment: &SegmentMeta,
-        start: u64,
-        count: u64,
-    ) -> Result<Vec<OperationRecord>, EngineError> {
-        let read = async |start: u64, count: u64| {
-            let end = segment.seq.end.min(start + count);
-            self.check.engine.records(segment, start..end).await
-        };
-        let mut records = read(start, count).await?;
-        while let Some(last) = records.last().map(|last| last.token) {
-            let next = start + records.len() as u64;
-            if next >= segment.seq.end {
-                break;
-            }
-            let more = read(next, RECORD_CHUNK).await?;
-            let of_last = more.iter().take_while(|record| record.token == last).count();
-            let ended = of_last < more.len() || more.is_empty();
-            records.extend(more.into_iter().take(of_last));
-            if ended {
-                break;
-            }
-        }
-        Ok(records)
-    }
-
-    /// Each seq of the manifest is chosen as likely as any other, but for those that later ones correct.
+    /// Each record above the floor is chosen as likely as any other, but for those that later ones correct.
     async fn compare_sample(&mut self, count: u64, entropy: &Entropy) -> Result<(), EngineError> {
-        let next_seq = self.check.manifest.next_seq;
-        let (mut chosen, wanted) = (BTreeSet::new(), self.total);
-        // More draws than seqs: of a few, all are drawn.
-        for _ in 0..count.saturating_mul(20) {
-            if chosen.len() as u64 >= wanted || next_seq <= 1 {
+        let chosen = self.draw(count, entropy).await?;
+        self.total = chosen.len() as u64;
+        let check = self.check;
+        let mut chunks = Vec::new();
+        for segment in &check.manifest.segments {
+            let seqs: Vec<u64> = chosen.range(segment.seq.clone()).copied().collect();
+            chunks.extend(seqs.chunks(check.fetches.max(1)).map(|seqs| (segment, seqs.to_vec())));
+        }
+        let read = stream::iter(chunks).then(|(segment, seqs)| async move {
+            let mut entries = Vec::with_capacity(seqs.len());
+            for seq in seqs {
+                entries.extend(check.entry_with(segment, seq).await?);
+            }
+            Ok(entries)
+        });
+        self.compare(read).await
+    }
+
+    /// The seqs of `count` records, or of all if there are no more.
+    async fn draw(&self, count: u64, entropy: &Entropy) -> Result<BTreeSet<u64>, EngineError> {
+        let segments = segments_above(self.check.manifest, self.floor);
+        let mut chosen = BTreeSet::new();
+        for seq in ShuffledSeqs::of(segments.iter().copied(), entropy) {
+            if chosen.len() as u64 >= count {
                 break;
             }
-            chosen.insert(1 + below(entropy, next_seq - 1));
-        }
-        self.total = chosen.len() as u64;
-        for segment in &self.check.manifest.segments {
-            let seqs: Vec<u64> = chosen.range(segment.seq.clone()).copied().collect();
-            for seqs in seqs.chunks(self.check.fetches.max(1)) {
-                let mut entries = Vec::with_capacity(seqs.len());
-                for seq in seqs {
-                    entries.extend(self.entry_with(segment, *seq).await?);
-                }
-                self.compare(entries).await?;
+            let Some(segment) = segments.iter().find(|segment| segment.seq.contains(&seq)) else { continue };
+            if !self.check.corrected.contains(seq) && !self.is_below_floor(segment, seq).await? {
+                chosen.insert(seq);
             }
         }
-        Ok(())
+        Ok(chosen)
     }
 
-    /// The entry of the record with this seq. The operations of an entry have seqs that follow one another.
-    async fn entry_with(&self, segment: &SegmentMeta, seq: u64) -> Result<Vec<EntryOfIndex>, EngineError> {
-        let Some(record) = self.check.engine.records(segment, seq..seq + 1).await?.pop() else { return Ok(Vec::new()) };
-        let first = seq.saturating_sub(u64::from(record.op)).max(segment.seq.start);
-        let mut recorded = self.whole_entries(segment, first, seq + 1 - first).await?;
-        recorded.retain(|one| one.token == record.token);
-        Ok(entries_of(recorded, |one| one.seq == seq))
+    async fn is_below_floor(&self, segment: &SegmentMeta, seq: u64) -> Result<bool, EngineError> {
+        if !self.floor.covers(segment.first) {
+            return Ok(false);
+        }
+        let places = self.check.engine.places(segment, seq..seq + 1).await?;
+        Ok(places.first().is_none_or(|place| self.floor.covers(place.token)))
     }
 
-    /// Decides these entries again, and compares.
-    async fn compare(&mut self, entries: Vec<EntryOfIndex>) -> Result<(), EngineError> {
-        let (check, floor) = (self.check, self.floor);
-        let mut wanted = Vec::with_capacity(entries.len());
-        for mut entry in entries {
-            entry.chosen.retain(|record| !check.corrected.contains(record.seq));
-            if floor.covers(entry.token) {
-                self.figures.below_floor += entry.chosen.len() as u64;
-            } else if !entry.chosen.is_empty() {
-                wanted.push(entry);
+    /// Decides the entries of these chunks again, and compares.
+    async fn compare(
+        &mut self,
+        chunks: impl Stream<Item = Result<Vec<EntryOfIndex>, EngineError>>,
+    ) -> Result<(), EngineError> {
+        let Self { check, reader, memory, lookup, floor, total, figures } = self;
+        let (check, reader, memory, lookup, floor) = (*check, *reader, &*memory, *lookup, *floor);
+        let prepared = chunks.and_then(|entries| prepare(check, lookup, floor, entries));
+        let entries =
+            prepared.map_ok(|entries| stream::iter(entries.into_iter().map(Ok::<_, EngineError>))).try_flatten();
+        let schedule = Arc::new(check.schedule.clone());
+        let read = entries.map_ok(|entry: EntryOfIndex| {
+            let task = (!floor.covers(entry.token)).then(|| {
+                // In the order of the entries: so the budget serves them.
+                let share = memory.open();
+                let read = read_entry(reader.clone(), entry.token, schedule.clone(), share);
+                // A task of its own: entries are parsed on all cores.
+                AbortOnDropHandle::new(tokio::spawn(read))
+            });
+            async move {
+                let found = match task {
+                    Some(task) => Some(join(task).await),
+                    None => None,
+                };
+                Ok((entry, found))
             }
-        }
-        let chosen = || wanted.iter().flat_map(|entry: &EntryOfIndex| &entry.chosen);
-        let keys: Vec<WriterKey> = chosen().filter_map(OperationRecord::writer_key).collect();
-        let mut first_commits = self.lookup.first_commits(&keys).await?.into_iter();
-        for entry in &mut wanted {
-            let first_commit =
-                |record: &OperationRecord| record.writer_key().and_then(|_| first_commits.next().flatten());
-            entry.first_commits = entry.chosen.iter().map(first_commit).collect();
-        }
-        let (reader, memory) = (&self.reader, &self.memory);
-        let read = stream::iter(wanted).map(|entry| async move {
-            let share = memory.open();
-            let found =
-                reader.catch_panic(entry.token, reader.lookup_within(entry.token, check.schedule, &share)).await;
-            let found = match found {
-                Ok(Some(resolved)) => Ok(Some(OperationRecord::charged(resolved, &share).await)),
-                Ok(None) => Ok(None),
-                Err(error) => Err(error),
-            };
-            (entry, found, share)
         });
-        let mut read = std::pin::pin!(read.buffered(check.fetches.max(1)));
-        while let Some((entry, found, _share)) = read.next().await {
-            check.judge(&entry, found, &mut self.figures).await;
-        }
-        check.findings.progress(VerifyCheck::Outcomes, self.figures.operations + self.figures.below_floor, self.total);
-        Ok(())
-    }
-
-    async fn find_all_entries(&mut self) -> Result<(), EngineError> {
-        let (from, to) = (self.floor.second(), self.check.manifest.cursor.second());
-        let mut listed = self.reader.list(from, to).ready_chunks(LISTED_CHUNK);
-        while let Some(chunk) = listed.next().await {
-            let chunk: Result<Vec<_>, StoreError> = chunk.into_iter().collect();
-            match chunk {
-                Ok(chunk) => self.find(&chunk).await?,
-                Err(error) => {
-                    self.report_unread(self.check.log.entries.url().as_str(), &error);
-                    break;
-                }
+        // Without a pause between the chunks: while entries are read, the next records are.
+        let mut read = pin!(read.try_buffered(check.fetches.max(1)));
+        while let Some((entry, found)) = read.try_next().await? {
+            match found {
+                Some((found, _share)) => check.judge(&entry, found, figures).await,
+                None => figures.below_floor += entry.chosen.len() as u64,
             }
+            check.findings.progress(VerifyCheck::Outcomes, figures.operations + figures.below_floor, *total);
         }
         Ok(())
-    }
-
-    /// Entries that follow positions in the log's seconds, each of which is chosen as likely as any other.
-    async fn find_sampled_entries(&mut self, count: u64, entropy: &Entropy) -> Result<(), EngineError> {
-        let (reader, to) = (self.reader.clone().with_one_listing(), self.check.manifest.cursor.second());
-        let first = match reader.list(self.floor.second(), to).try_next().await {
-            Ok(first) => first,
-            Err(error) => {
-                self.report_unread(self.check.log.entries.url().as_str(), &error);
-                return Ok(());
-            }
-        };
-        let Some(first) = first else { return Ok(()) };
-        let span = to.since(first.token.second()).as_secs().max(1);
-        let positions: Vec<Token> = (0..count)
-            .map(|_| {
-                let second = first.token.second().unix() + below(entropy, span);
-                Token::from_parts(StoreSecond::from_unix(second), entropy.bytes())
-            })
-            .collect();
-        for positions in positions.chunks(LISTED_CHUNK) {
-            let next = |position: Token| {
-                let mut listing = reader.list_after(position, to);
-                async move { listing.try_next().await }
-            };
-            let found = stream::iter(positions.iter().copied().map(next)).buffered(self.check.fetches.max(1));
-            match found.try_collect::<Vec<_>>().await {
-                Ok(found) => {
-                    let mut found: Vec<_> = found.into_iter().flatten().collect();
-                    found.sort_by_key(|listed| listed.token);
-                    found.dedup_by_key(|listed| listed.token);
-                    self.find(&found).await?;
-                }
-                Err(error) => {
-                    self.report_unread(self.check.log.entries.url().as_str(), &error);
-                    break;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Looks in the index for entries of the log.
-    async fn find(&mut self, listed: &[ListedEntry]) -> Result<(), EngineError> {
-        let tokens: Vec<_> = listed.iter().map(|listed| listed.token).collect();
-        let recorded = self.lookup.recorded_outcomes(&tokens).await?;
-        self.figures.entries += listed.len() as u64;
-        for (listed, _) in listed.iter().zip(recorded).filter(|(_, recorded)| recorded.is_empty()) {
-            self.report_unknown(listed);
-        }
-        self.check.findings.progress(VerifyCheck::Log, self.figures.entries, 0);
-        Ok(())
-    }
-
-    /// The index has no record of an entry of the log.
-    fn report_unknown(&mut self, listed: &ListedEntry) {
-        let ListedEntry { token, time, .. } = *listed;
-        let parameters = self.check.schedule.at(token.second());
-        let window = parameters.audit_window.max(parameters.commit_bound() + Duration::from_secs(1));
-        let (severity, effect, remedy) = if time.since(token.second()) > window {
-            // Whoever decides it by the rule makes it expired.
-            (
-                FindingSeverity::Notice,
-                "it came after the audit window, so that no search finds it",
-                "nothing is to be done",
-            )
-        } else if token.second() >= self.check.manifest.audited {
-            (FindingSeverity::Notice, "no search finds it yet", "wait for the audit, which publishes it")
-        } else {
-            self.figures.missing_entries += 1;
-            (FindingSeverity::Damage, "no search finds it", "rebuild the index from the log")
-        };
-        let what = "an entry of the log is not in the index";
-        self.check.findings.report(
-            severity,
-            VerifyCheck::Log,
-            self.check.log.entries.url_of(&token.to_string()),
-            [what, effect, remedy].map(str::to_owned),
-        );
-    }
-
-    fn report_unread(&mut self, location: &str, error: &StoreError) {
-        self.figures.unread += 1;
-        let parts = parts_of(&error_chain(error));
-        self.check.findings.report(FindingSeverity::Unverified, VerifyCheck::Log, location, parts);
     }
 }
 
-/// A number below `end`, which is above 0: each as likely as any other, but for less than one part in a billion.
-pub(super) fn below(entropy: &Entropy, end: u64) -> u64 {
-    let wide = u128::from(u64::from_be_bytes(entropy.bytes())) * u128::from(end);
-    u64::try_from(wide >> 64).unwrap_or(0)
+/// The entries with something to compare, and what else the index has to say for it.
+async fn prepare(
+    check: &OutcomeCheck<'_>,
+    lookup: &dyn IndexLookup,
+    floor: LogCursor,
+    mut entries: Vec<EntryOfIndex>,
+) -> Result<Vec<EntryOfIndex>, EngineError> {
+    for entry in &mut entries {
+        entry.chosen.retain(|record| !check.corrected.contains(record.seq));
+    }
+    entries.retain(|entry| !entry.chosen.is_empty());
+    let is_read = |entry: &EntryOfIndex| !floor.covers(entry.token);
+    let chosen = entries.iter().filter(|entry| is_read(entry)).flat_map(|entry| &entry.chosen);
+    let keys: Vec<WriterKey> = chosen.filter_map(OperationRecord::writer_key).collect();
+    let mut first_commits = lookup.first_commits(&keys).await?.into_iter();
+    for entry in entries.iter_mut().filter(|entry| is_read(entry)) {
+        let first_commit = |record: &OperationRecord| record.writer_key().and_then(|_| first_commits.next().flatten());
+        entry.first_commits = entry.chosen.iter().map(first_commit).collect();
+    }
+    Ok(entries)
+}
+
+/// What the log has of an entry, decided now, with the memory that it takes. `None` where it is not there.
+async fn read_entry(
+    reader: LogReader,
+    token: Token,
+    schedule: Arc<ParameterSchedule>,
+    share: MemoryShare,
+) -> (Result<Option<Vec<OperationRecord>>, StoreError>, MemoryShare) {
+    let found = match reader.catch_panic(token, reader.lookup_within(token, &schedule, &share)).await {
+        Ok(Some(resolved)) => Ok(Some(OperationRecord::charged(resolved, &share).await)),
+        Ok(None) => Ok(None),
+        Err(error) => Err(error),
+    };
+    (found, share)
 }
 
 /// The entries of records that come by seq. `is_chosen`: those to compare.

@@ -27,6 +27,8 @@ struct BucketState {
     begin: (StoreSecond, Instant),
     objects: BTreeMap<String, BucketObject>,
     requests: u64,
+    /// Pages of listings.
+    listings: u64,
     written_bytes: u64,
     /// Puts by the first part of the key, which names a store.
     puts: BTreeMap<String, u64>,
@@ -85,6 +87,7 @@ impl FakeBucket {
             begin: (now, Instant::now()),
             objects: BTreeMap::new(),
             requests: 0,
+            listings: 0,
             written_bytes: 0,
             puts: BTreeMap::new(),
             read_bytes: 0,
@@ -205,6 +208,11 @@ impl FakeBucket {
         self.state().requests
     }
 
+    /// How many pages of listings were asked for.
+    pub(crate) fn listings(&self) -> u64 {
+        self.state().listings
+    }
+
     /// The bytes of every object that was put.
     pub(crate) fn written_bytes(&self) -> u64 {
         self.state().written_bytes
@@ -284,6 +292,7 @@ impl FakeBucket {
             let (bucket, prefix) = (bucket.clone(), prefix.clone());
             async move {
                 let after = after?;
+                bucket.state().listings += 1;
                 if let Err(error) = bucket.request("list of").await {
                     return Some((vec![Err(error)], None));
                 }

@@ -1,8 +1,18 @@
 //! The verification of an index: what is damaged is found and named, what is not is left in peace, and nothing is written.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
+use async_trait::async_trait;
 use parking_lot::Mutex;
+use tidemark_catalog::SegmentMeta;
 use tidemark_store::{Entropy, StoreSecond};
 use tidemark_wal::Token;
 
@@ -11,8 +21,12 @@ use super::{
     world::{EntryDraft, IngestWorld, small_batches},
 };
 use tidemark_ingest::{
-    FindingSeverity, IngestOptions, OutcomeSelection, VerifyCheck, VerifyError, VerifyFinding, VerifyObserver,
-    VerifySummary,
+    FindingSeverity, IngestOptions, OperationRecord, OutcomeSelection, VerifyCheck, VerifyError, VerifyFinding,
+    VerifyObserver, VerifySummary,
+    engine::{EngineError, IndexEngine},
+    engine_decorator::EngineDecorator,
+    model_engine::ModelEngine,
+    snapshot::SnapshotRequest,
 };
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -76,7 +90,7 @@ impl VerifyRun {
 
 /// An index of everything that a log may hold: groups, keys, duplicates, bundles with and without descriptor, labels, entries that are
 /// malformed, and corrections.
-async fn full_index() -> IngestWorld {
+pub(crate) async fn full_index() -> IngestWorld {
     let world = IngestWorld::new(small_batches()).await;
     for number in 0..60 {
         world.append(world.ago(9000 - number), &EntryDraft::entity(number % 5).key(&(number % 50).to_string()));
@@ -164,6 +178,132 @@ async fn a_sample_is_the_same_for_one_seed_and_bounded() {
     let found = VerifyRun::of(&world, sample(2, 1000)).await;
     assert_eq!(found.damaged(), [format!("log/{gone}")]);
     drop(body);
+}
+
+/// An engine that counts the records that it decodes.
+struct DecodingCounter {
+    model: ModelEngine,
+    decoded: Arc<AtomicU64>,
+}
+
+#[async_trait]
+impl EngineDecorator for DecodingCounter {
+    fn inner(&self) -> &dyn IndexEngine {
+        &self.model
+    }
+
+    async fn records(&self, segment: &SegmentMeta, seqs: Range<u64>) -> Result<Vec<OperationRecord>, EngineError> {
+        let records = self.model.records(segment, seqs).await?;
+        self.decoded.fetch_add(records.len() as u64, Ordering::Relaxed);
+        Ok(records)
+    }
+}
+
+/// What a verification costs is what it looks at: records that are decoded, entries that are read, and pages of listings.
+#[tokio::test(start_paused = true)]
+async fn a_record_is_decoded_once_for_its_outcome_and_once_for_its_row_and_a_sample_costs_what_it_looks_at() {
+    const ENTRIES: u64 = 3000;
+    let decoded = Arc::new(AtomicU64::new(0));
+    let counter = decoded.clone();
+    let engine = move |store| -> Arc<dyn IndexEngine> {
+        Arc::new(DecodingCounter { model: ModelEngine::new(store), decoded: counter.clone() })
+    };
+    let world = IngestWorld::with_engine(IngestOptions::default(), Box::new(engine)).await;
+    for number in 0..ENTRIES {
+        world.append(world.ago(30_000 - number * 7), &EntryDraft::entity(number % 9));
+    }
+    world.run_for(10 * MINUTE).await;
+    world.snapshot_maker().await.0.make(&SnapshotRequest::default()).await.unwrap();
+    let entry_reads = || world.bucket.reads("log/") - world.bucket.reads("log/.tidemark/");
+    let cost = async |outcomes| {
+        let (listings, reads) = (world.bucket.listings(), entry_reads());
+        decoded.store(0, Ordering::Relaxed);
+        let found = VerifyRun::of(&world, outcomes).await;
+        assert!(found.is_sound(), "{:#?}", found.findings);
+        let (figures, archive) = (found.summary.outcomes.unwrap(), found.summary.archive.unwrap());
+        let looked = [figures.operations, figures.entries, archive.compared];
+        let [listings, reads] = [world.bucket.listings() - listings, entry_reads() - reads];
+        (looked, decoded.load(Ordering::Relaxed), reads, listings)
+    };
+    let (looked, records, reads, _) = cost(OutcomeSelection::All).await;
+    assert_eq!((looked, records, reads), ([ENTRIES; 3], 2 * ENTRIES, ENTRIES));
+    let (looked, records, reads, least) = cost(OutcomeSelection::Sample { count: 0, seed: 1 }).await;
+    assert_eq!((looked, records, reads), ([0; 3], 0, 0));
+    for count in [1, 10, 1000] {
+        let (looked, records, reads, listings) = cost(OutcomeSelection::Sample { count, seed: 1 }).await;
+        assert_eq!((looked, records, reads), ([count; 3], 2 * count, count), "of {count}");
+        assert!(listings - least < 60, "of {count}: {listings} listings, {least} without");
+    }
+}
+
+/// Bursts and gaps of any length: as many as were asked for are looked at, if there are as many, and another seed chooses others.
+#[tokio::test(start_paused = true)]
+async fn a_sample_has_what_was_asked_for_however_the_log_was_written() {
+    for seed in 0..12 {
+        let entropy = Entropy::seeded(seed);
+        let random = |end: u64| u64::from_be_bytes(entropy.bytes()) % end;
+        let world = IngestWorld::new(small_batches()).await;
+        let (mut at, mut keys) = (world.ago(60_000), Vec::new());
+        for _ in 0..1 + random(5) {
+            for number in 0..1 + random(40) {
+                let second = at.after(Duration::from_secs(random(2)));
+                let token = world.append(second, &EntryDraft::entity(number));
+                keys.push(format!("log/{token}"));
+            }
+            at = at.after(Duration::from_secs([2, 60, 9_000][usize::try_from(random(3)).unwrap()]));
+        }
+        world.run_for(5 * MINUTE).await;
+        if seed % 2 == 0 {
+            world.snapshot_maker().await.0.make(&SnapshotRequest::default()).await.unwrap();
+        }
+        let total = keys.len() as u64;
+        assert_eq!(world.manifest().await.totals.standing().total(), total);
+        let sample = async |count, seed| {
+            let reads = || keys.iter().map(|key| world.bucket.reads(key)).collect::<Vec<_>>();
+            let before = reads();
+            let found = VerifyRun::of(&world, OutcomeSelection::Sample { count, seed }).await;
+            assert!(found.is_sound(), "{:#?}", found.findings);
+            let (figures, wanted) = (found.summary.outcomes.unwrap(), count.min(total));
+            let looked = (figures.operations, figures.entries);
+            assert_eq!(looked, (wanted, wanted), "seed {seed}: {count} of {total}");
+            if let Some(archive) = found.summary.archive {
+                assert!(archive.compared >= wanted, "seed {seed}: {count} of {total}: {archive:?}");
+            }
+            let read = before.into_iter().zip(reads()).enumerate().filter(|(_, (before, after))| before < after);
+            read.map(|(number, _)| number).collect::<BTreeSet<_>>()
+        };
+        for count in [1, 7, total / 2, total, total + 1, 1000] {
+            let (one, other) = (sample(count, 2 * seed).await, sample(count, 2 * seed + 1).await);
+            assert_eq!(one.len() as u64, count.min(total), "each entry has one operation");
+            assert!(count != total / 2 || total < 20 || one != other, "two seeds choose the same of {total}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_looks_at_no_entry_says_so() {
+    let world = full_index().await;
+    let unlooked = |found: &VerifyRun| {
+        let notices = found.of_severity(FindingSeverity::Notice);
+        let said = notices.iter().filter(|finding| finding.what.starts_with("no entry was looked at"));
+        said.map(|finding| finding.what.clone()).collect::<Vec<_>>()
+    };
+    let sample = |count| OutcomeSelection::Sample { count, seed: 1 };
+    let found = VerifyRun::of(&world, sample(1)).await;
+    assert!(!found.summary.looked_at_nothing() && unlooked(&found).is_empty(), "{:#?}", found.findings);
+    let found = VerifyRun::of(&world, sample(0)).await;
+    assert!(found.summary.looked_at_nothing() && unlooked(&found)[0].contains("the sample is empty"));
+    let floor = world.manifest().await.cursor.second();
+    let is_entry = |key: &String| key.strip_prefix("log/").is_some_and(|key| key.parse::<Token>().is_ok());
+    for key in world.bucket.keys().into_iter().filter(is_entry) {
+        world.bucket.remove(&key);
+    }
+    world.raise_floor(floor).await;
+    for outcomes in [OutcomeSelection::All, sample(1000)] {
+        let found = VerifyRun::of(&world, outcomes).await;
+        assert!(found.is_sound() && found.summary.looked_at_nothing(), "{:#?}", found.findings);
+        assert!(unlooked(&found)[0].contains("the log was cleaned up to"), "{:#?}", found.findings);
+    }
 }
 
 /// The key of the chain's record after this one.

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use tidemark_ingest::{ArchiveFigures, FindingSeverity, OutcomeSelection, VerifyCheck, snapshot::SnapshotRequest};
 use tidemark_store::StoreSecond;
-use tidemark_wal::Outcome;
+use tidemark_wal::{Outcome, Token};
 
 use crate::{
     MINUTE,
     fake_bucket::BadRead,
-    verify::VerifyRun,
+    verify::{VerifyRun, full_index},
     world::{EntryDraft, IngestWorld, small_batches},
 };
 
@@ -127,6 +127,49 @@ async fn a_row_that_was_changed_dropped_or_added_is_found() {
         seen += u32::from(VerifyRun::of(&world, selection).await.summary.archive.unwrap().differ > 0);
     }
     assert!(seen > 1, "only the comparison of all rows finds it");
+    world.bucket.plant(&file, body, world.ago(0));
+    assert!(VerifyRun::all(&world).await.is_sound());
+}
+
+/// What was cleaned up is decided again from the archive: from bodies and from the store times that were seen.
+#[tokio::test(start_paused = true)]
+async fn below_the_floor_outcomes_are_decided_again_from_the_archive() {
+    let world = full_index().await;
+    snapshot(&world).await;
+    let before = VerifyRun::all(&world).await.summary.archive.unwrap();
+    assert_eq!((before.decided, before.decided_otherwise), (0, 0), "the log has all of them");
+    let floor = world.archive_end().await;
+    for key in world.bucket.keys() {
+        let token = key.strip_prefix("log/").and_then(|key| key.parse::<Token>().ok());
+        if token.is_some_and(|token| floor.covers(token)) {
+            world.bucket.remove(&key);
+        }
+    }
+    world.raise_floor(floor.second()).await;
+    for selection in selections() {
+        let found = VerifyRun::of(&world, selection).await;
+        assert!(found.is_sound(), "{:#?}", found.findings);
+        let ArchiveFigures { compared, decided, decided_otherwise, .. } = found.summary.archive.unwrap();
+        let wanted = if selection == OutcomeSelection::All { before.compared } else { 40 };
+        assert!(compared >= wanted && (decided, decided_otherwise) == (compared, 0), "{:?}", found.summary.archive);
+    }
+
+    let file = data_file(&world);
+    let body = world.bucket.remove(&file);
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    for (from, to, what) in [
+        (r#""outcome":"committed""#, r#""outcome":"late""#, "it is archived as late, and is committed"),
+        (r#""outcome":"aborted""#, r#""outcome":"committed""#, "it is archived as committed, and is aborted"),
+        (r#""outcome":"malformed""#, r#""outcome":"committed""#, "it is archived as committed, and is malformed"),
+        (r#""outcome":"duplicate""#, r#""outcome":"aborted""#, "it is archived as aborted, and is committed"),
+    ] {
+        assert!(text.contains(from), "no row has {from}");
+        world.bucket.plant(&file, text.replacen(from, to, 1), world.ago(0));
+        let found = VerifyRun::all(&world).await;
+        let damage = archive_damage(&found);
+        assert_eq!(damage.iter().filter(|said| said.ends_with(what)).count(), 1, "{from}: {damage:#?}");
+        assert_eq!(found.summary.archive.unwrap().decided_otherwise, 1, "{from}");
+    }
     world.bucket.plant(&file, body, world.ago(0));
     assert!(VerifyRun::all(&world).await.is_sound());
 }

@@ -1,0 +1,86 @@
+//! Outcomes of entries below the log's floor, decided again from what the archive holds of them: the body, and the store times of the entry
+//! and of the descriptors that were seen.
+
+use bytes::Bytes;
+use tidemark_catalog::LogCursor;
+use tidemark_store::StoreSecond;
+use tidemark_wal::{Observation, Outcome, ParameterSchedule, RecordedFacts, Token};
+
+use crate::record::OperationRecord;
+
+/// Takes rows in token order, and decides each entry below the floor when its rows are complete.
+pub(super) struct ArchivedOutcomes<'a> {
+    schedule: &'a ParameterSchedule,
+    floor: LogCursor,
+    entry: Option<EntryRows>,
+}
+
+/// The rows of an entry, as far as they came.
+struct EntryRows {
+    token: Token,
+    time: StoreSecond,
+    /// `None`: it was too large to be read.
+    body: Option<Bytes>,
+    /// By row: the operation, what is archived of its outcome, and the descriptor that was seen.
+    operations: Vec<(u32, Outcome, Option<Observation>)>,
+}
+
+/// What came of an entry.
+pub(super) struct ArchivedVerdict {
+    pub(super) token: Token,
+    /// How many operations were decided; 0 where the archive lacks what decides them.
+    pub(super) decided: u64,
+    /// Those that are archived as something else: the operation, and why.
+    pub(super) differ: Vec<(u32, String)>,
+}
+
+impl<'a> ArchivedOutcomes<'a> {
+    pub(super) fn new(schedule: &'a ParameterSchedule, floor: LogCursor) -> Self {
+        Self { schedule, floor, entry: None }
+    }
+
+    /// Takes the next row. Gives what came of the entry before, if this row is of another one.
+    pub(super) fn push(&mut self, row: &OperationRecord) -> Option<ArchivedVerdict> {
+        let before =
+            if self.entry.as_ref().is_some_and(|entry| entry.token != row.token) { self.finish() } else { None };
+        if self.floor.covers(row.token) {
+            let entry = self.entry.get_or_insert_with(|| EntryRows {
+                token: row.token,
+                time: row.decision.entry_time,
+                body: row.body.bytes().map(Bytes::copy_from_slice),
+                operations: Vec::new(),
+            });
+            entry.operations.push((row.op, row.decision.outcome, row.decision.observations.first().cloned()));
+        }
+        before
+    }
+
+    /// What came of the last entry.
+    pub(super) fn finish(&mut self) -> Option<ArchivedVerdict> {
+        let EntryRows { token, time, body, operations } = self.entry.take()?;
+        let mut verdict = ArchivedVerdict { token, decided: 0, differ: Vec::new() };
+        let Some(body) = body else { return Some(verdict) };
+        verdict.decided = operations.len() as u64;
+        let seen = operations.iter().map(|(_, _, seen)| seen.clone()).collect();
+        let facts = RecordedFacts { token, entry_time: time, body: &body, seen };
+        match facts.decide(self.schedule) {
+            Ok(now) => {
+                let differs = |(op, was, _): &(u32, Outcome, _)| {
+                    let why = || format!("it is archived as {}, and is {}", was.as_str(), now.as_str());
+                    (rule_outcome(*was) != now).then(|| (*op, why()))
+                };
+                verdict.differ = operations.iter().filter_map(differs).collect();
+            }
+            Err(error) => verdict.differ = operations.iter().map(|(op, ..)| (*op, error.to_string())).collect(),
+        }
+        Some(verdict)
+    }
+}
+
+/// What the outcome was before other entries and locks were looked at.
+fn rule_outcome(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Duplicate | Outcome::Fenced => Outcome::Committed,
+        outcome => outcome,
+    }
+}
