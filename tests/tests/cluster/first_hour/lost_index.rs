@@ -25,7 +25,7 @@ const QUERIES: [&[(&str, &str)]; 4] = [
 ];
 
 /// How long a read of a copied segment takes until the restore was seen: the operator polls a pod that restores every two seconds.
-const SLOW_READ: Duration = Duration::from_secs(8);
+const SLOW_READ: Duration = Duration::from_secs(5);
 
 /// Cleans the log up and loses all of the index but its archive. The WAL is made again and begins with the archive, and a second one,
 /// whose index is elsewhere and empty, begins with the copies of the snapshots: the same answers, and both go on.
@@ -70,11 +70,14 @@ pub(crate) async fn comes_back(world: &TaskWorld<'_>, log: &LogOutside) {
 }
 
 async fn from_archive(world: &TaskWorld<'_>, before: &[Value]) {
+    let began = Instant::now();
     world.plan.clone().apply(world.cluster).await.expect("it is applied again");
     answers_as(before, &world.wal, "from the archive").await;
+    println!("from the archive: {:.1} s", began.elapsed().as_secs_f64());
 }
 
 async fn from_copies<'a>(world: &TaskWorld<'a>, before: &[Value]) -> TestWal<'a> {
+    let began = Instant::now();
     let slow = FaultRule::always(InjectedFault::Delay(SLOW_READ)).on(StoreOperation::Get);
     let slow = world.copies.inject(slow.key("-copies/orders/g1/segment/"));
     let wal = world.plan_from_copies("second").apply(world.cluster).await.expect("the second WAL is made");
@@ -83,6 +86,7 @@ async fn from_copies<'a>(world: &TaskWorld<'a>, before: &[Value]) -> TestWal<'a>
     assert!(said.contains("Restoring"), "{said}");
     world.copies.lift(slow);
     answers_as(before, &wal, "from the copies").await;
+    println!("from the copies: {:.1} s", began.elapsed().as_secs_f64());
     let wanted = ["Restoring", "RoleTaken", "CaughtUp"];
     story::assert_in_order(&story::events_until(world.cluster, &wal.namespace, &wal.name, &wanted).await, &wanted);
     wal
@@ -90,14 +94,12 @@ async fn from_copies<'a>(world: &TaskWorld<'a>, before: &[Value]) -> TestWal<'a>
 
 /// Waits until a WAL that was begun is ready and has all entries, and compares its answers with those before.
 async fn answers_as(before: &[Value], wal: &TestWal<'_>, when: &str) {
-    let began = Instant::now();
     wal.until_ready().await;
     wal.until("the index has all entries", async |_| {
         let found = wal.ask("/v1/search", QUERIES[0]).await.ok()?;
         (found["total"] == before[0]["total"] && sealed(&found)).then_some(())
     })
     .await;
-    println!("{when}: all is there after {:.1} s", began.elapsed().as_secs_f64());
     assert_same(before, &answers(wal).await, when);
 }
 

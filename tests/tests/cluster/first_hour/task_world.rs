@@ -119,17 +119,18 @@ impl<'a> TaskWorld<'a> {
         stores::open(url, &self.wal.store.environment())
     }
 
-    fn chain(&self) -> IndexChain {
-        IndexChain::open(&self.index(), Generation::first(), Entropy::from_os())
+    /// The chain of the open generation.
+    async fn chain(&self) -> Option<IndexChain> {
+        IndexChain::open(&self.index(), Generation::first(), Entropy::from_os()).follow().await.ok()
     }
 
     /// Appends until the last look at these entries is published, after which nothing of them changes.
     pub(crate) async fn until_settled(&self, log: &LogOutside, entries: &BTreeSet<Token>) {
         let writer = log.writer("grace").await.expect("the writer opens");
         let appending = log.append_forever(writer, "orders", Duration::from_secs(10));
-        let (chain, newest) = (self.chain(), entries.last().expect("there are entries").second());
+        let newest = entries.last().expect("there are entries").second();
         until("the entries are settled", PATIENCE, async || {
-            let latest = chain.latest().await.ok()??;
+            let latest = self.chain().await?.latest().await.ok()??;
             (latest.state.audited > newest).then_some(())
         })
         .await;
@@ -138,7 +139,7 @@ impl<'a> TaskWorld<'a> {
 
     /// Records what the index keeps of the log, as its indexer does within the hour.
     pub(crate) async fn record_keeps(&self) {
-        let chain = self.chain();
+        let chain = self.chain().await.expect("the index answers");
         let latest = chain.latest().await.expect("the index answers").expect("it has a manifest");
         let metadata = ["/metadata/urls/0", "/metadata/urls/1"].map(|path| self.place(path));
         let root = RootChain::open(&Log::over(self.place("/log/url"), metadata.into()), Entropy::from_os());
