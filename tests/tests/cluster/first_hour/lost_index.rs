@@ -1,19 +1,20 @@
-//! A log that is cleaned up, and an index that is lost: the archive has what the log has no more.
+//! A log that is cleaned up, and an index that is lost: what the log has no more is in the archive below the index, and in the
+//! copies of its snapshots.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
 use futures::TryStreamExt as _;
 use kube::api::DeleteParams;
 use serde_json::Value;
-use tidemark_catalog::{Generation, IndexChain, LogCursor, RootChain};
-use tidemark_store::{Entropy, Store};
+use tidemark_crds::ConditionType;
+use tidemark_store::Store;
 use tidemark_tests::{
     cluster::product::{LogOutside, PATIENCE, TestWal, until},
-    stores,
+    faults::{FaultRule, InjectedFault, StoreOperation},
 };
-use tidemark_wal::{Log, Token};
+use tokio::time::Instant;
 
-use super::task_world::TaskWorld;
+use super::{story, task_world::TaskWorld};
 
 /// What is asked before and after.
 const QUERIES: [&[(&str, &str)]; 4] = [
@@ -23,16 +24,20 @@ const QUERIES: [&[(&str, &str)]; 4] = [
     &[("q", "\"import 3\" OR \"import 7\""), ("sort", "oldest")],
 ];
 
-/// Cleans the log up, loses all of the index but its archive, and makes the WAL again: the same answers, and it goes on.
-pub(crate) async fn comes_back_from_the_archive(world: &TaskWorld<'_>, log: &LogOutside) {
+/// How long a read of a copied segment takes until the restore was seen: the operator polls a pod that restores every two seconds.
+const SLOW_READ: Duration = Duration::from_secs(5);
+
+/// Cleans the log up and loses all of the index but its archive. The WAL is made again and begins with the archive, and a second one,
+/// whose index is elsewhere and empty, begins with the copies of the snapshots: the same answers, and both go on.
+pub(crate) async fn comes_back(world: &TaskWorld<'_>, log: &LogOutside) {
     let wal = &world.wal;
     let old = log.entries().await.expect("the log is listed");
-    settled(world, log, &old).await;
+    world.until_settled(log, &old).await;
     wal.agrees_with(log).await;
     let answers = answers(wal).await;
 
     world.plugin("snapshot orders --name settled --wait").await;
-    keep(world).await;
+    world.record_keeps().await;
     world.make("clean-up", "Cleanup").await;
     let cleaned = world.succeeded("clean-up").await;
     let deleted = cleaned.result.clone().unwrap_or_default().deleted_entries.unwrap_or_default();
@@ -50,60 +55,52 @@ pub(crate) async fn comes_back_from_the_archive(world: &TaskWorld<'_>, log: &Log
         (is_gone && world.cluster.kubectl(pods).await.ok()?.is_empty()).then_some(())
     })
     .await;
-    lose(&index(world)).await;
-    world.plan.clone().apply(world.cluster).await.expect("it is applied again");
-    // Its indexer begins with the archive.
-    wal.until_ready().await;
-    until("the index has all entries", PATIENCE, async || {
-        let found = wal.ask("/v1/search", QUERIES[0]).await.ok()?;
-        (found["total"] == answers[0]["total"] && sealed(&found)).then_some(())
-    })
-    .await;
-    assert_same(&answers, &self::answers(wal).await, "from the archive");
+    lose(&world.index()).await;
+    let ((), second) = tokio::join!(from_archive(world, &answers), from_copies(world, &answers));
 
     let writer = log.writer("ada").await.expect("the writer opens");
     let token = log.append(&writer, "orders", "after the loss").await.expect("it is appended").to_string();
-    wal.until("indexing goes on", async |_| {
-        let found = wal.ask("/v1/search", &[("q", "loss")]).await.ok()?;
-        (found["hits"][0]["token"] == *token && sealed(&found)).then_some(())
+    for wal in [wal, &second] {
+        wal.until("indexing goes on", async |_| {
+            let found = wal.ask("/v1/search", &[("q", "loss")]).await.ok()?;
+            (found["hits"][0]["token"] == *token && sealed(&found)).then_some(())
+        })
+        .await;
+    }
+}
+
+async fn from_archive(world: &TaskWorld<'_>, before: &[Value]) {
+    let began = Instant::now();
+    world.plan.clone().apply(world.cluster).await.expect("it is applied again");
+    answers_as(before, &world.wal, "from the archive").await;
+    println!("from the archive: {:.1} s", began.elapsed().as_secs_f64());
+}
+
+async fn from_copies<'a>(world: &TaskWorld<'a>, before: &[Value]) -> TestWal<'a> {
+    let began = Instant::now();
+    let slow = FaultRule::always(InjectedFault::Delay(SLOW_READ)).on(StoreOperation::Get);
+    let slow = world.copies.inject(slow.key("-copies/orders/g1/segment/"));
+    let wal = world.plan_from_copies("second").apply(world.cluster).await.expect("the second WAL is made");
+    wal.until_condition(ConditionType::Indexing, "False", "Restoring").await;
+    let said = world.plugin("status second").await;
+    assert!(said.contains("Restoring"), "{said}");
+    world.copies.lift(slow);
+    answers_as(before, &wal, "from the copies").await;
+    println!("from the copies: {:.1} s", began.elapsed().as_secs_f64());
+    let wanted = ["Restoring", "RoleTaken", "CaughtUp"];
+    story::assert_in_order(&story::events_until(world.cluster, &wal.namespace, &wal.name, &wanted).await, &wanted);
+    wal
+}
+
+/// Waits until a WAL that was begun is ready and has all entries, and compares its answers with those before.
+async fn answers_as(before: &[Value], wal: &TestWal<'_>, when: &str) {
+    wal.until_ready().await;
+    wal.until("the index has all entries", async |_| {
+        let found = wal.ask("/v1/search", QUERIES[0]).await.ok()?;
+        (found["total"] == before[0]["total"] && sealed(&found)).then_some(())
     })
     .await;
-}
-
-/// Appends until the last look at these entries is published, after which nothing of them changes.
-async fn settled(world: &TaskWorld<'_>, log: &LogOutside, entries: &BTreeSet<Token>) {
-    let writer = log.writer("grace").await.expect("the writer opens");
-    let appending = log.append_forever(writer, "orders", Duration::from_secs(10));
-    let (chain, newest) = (chain(world), entries.last().expect("there are entries").second());
-    until("the entries are settled", PATIENCE, async || {
-        let latest = chain.latest().await.ok()??;
-        (latest.state.audited > newest).then_some(())
-    })
-    .await;
-    appending.abort();
-}
-
-/// Records what the index keeps of the log, as its indexer does within the hour.
-async fn keep(world: &TaskWorld<'_>) {
-    let chain = chain(world);
-    let latest = chain.latest().await.expect("the index answers").expect("it has a manifest");
-    let place = |path: &str| {
-        let url = world.plan.spec.pointer(path).and_then(Value::as_str).expect("a place");
-        stores::open(url, &world.wal.store.environment())
-    };
-    let log = Log::over(place("/log/url"), vec![place("/metadata/urls/0"), place("/metadata/urls/1")]);
-    let root = RootChain::open(&log, Entropy::from_os());
-    let name = chain.index().url().to_string();
-    root.keep(&name, chain.generation(), LogCursor(latest.state.audited)).await.expect("it is recorded");
-}
-
-fn index(world: &TaskWorld<'_>) -> Store {
-    let url = world.plan.spec.pointer("/index/url").and_then(Value::as_str).expect("a place");
-    stores::open(url, &world.wal.store.environment())
-}
-
-fn chain(world: &TaskWorld<'_>) -> IndexChain {
-    IndexChain::open(&index(world), Generation::first(), Entropy::from_os())
+    assert_same(before, &answers(wal).await, when);
 }
 
 /// Deletes everything of an index but its archive.

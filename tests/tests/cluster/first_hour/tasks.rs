@@ -1,12 +1,21 @@
 //! Tasks of WALs that run: real Jobs in a real cluster, what they leave in the store, and what `kubectl` shows of them.
 
 use kube::ResourceExt;
-use serde_json::json;
-use tidemark_crds::{ConditionType, TaskFailureClass, names};
-use tidemark_tests::Cluster;
+use serde_json::{Value, json};
+use tidemark_crds::{ConditionType, TaskFailureClass, TaskType, WalTask, WalTaskState, names};
+use tidemark_tests::{Cluster, cluster::product::LogOutside};
+use tidemark_wal::Token;
 
 use super::{lost_index, setup::installed, task_world::TaskWorld};
 use crate::frozen_job::FrozenJob;
+
+/// What has a schedule, each in a time zone: the image has no files of them, the program has them.
+const SCHEDULED: [(&str, TaskType, &str); 4] = [
+    ("snapshots", TaskType::Snapshot, "Asia/Kathmandu"),
+    ("cleanup", TaskType::Cleanup, "Pacific/Chatham"),
+    ("verify", TaskType::Verify, "America/St_Johns"),
+    ("gc", TaskType::GC, "Australia/Eucla"),
+];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs root and containerd; 'make cluster-test' runs it"]
@@ -16,7 +25,7 @@ async fn tasks_by_hand_and_by_schedule_do_what_they_say() {
     Box::pin(async { tokio::join!(by_hand(cluster), by_schedule(cluster)) }).await;
 }
 
-/// Snapshot, verification and collection by hand; then the log is cleaned up, the index is lost, and the archive brings it back.
+/// Snapshot, verification and collection by hand; then the log is cleaned up, the index is lost, and archive and copies bring it back.
 async fn by_hand(cluster: &Cluster) {
     let changes = json!({
         // What is sealed is settled.
@@ -50,40 +59,49 @@ async fn by_hand(cluster: &Cluster) {
     log.append(&writer, "orders", "after the jobs").await.expect("it is appended");
     assert!(wal.agrees_with(&log).await > entries, "indexing goes on");
     wal.until_ready().await;
-    lost_index::comes_back_from_the_archive(&world, &log).await;
+    lost_index::comes_back(&world, &log).await;
 }
 
+/// Nothing by a schedule at first, while a job is killed and the index is built again; then each schedule makes a task in the same minute,
+/// and the clean-up follows the snapshot.
 async fn by_schedule(cluster: &'static Cluster) {
-    // The image has no files of time zones: the program has them.
     let changes = json!({
-        "snapshots": {"schedule": "* * * * *", "timeZone": "Asia/Kathmandu"},
-        "verify": {"schedule": "* * * * *", "timeZone": "America/St_Johns"},
+        // What is sealed is settled.
+        "log": {"auditWindow": "0s"},
+        "snapshots": {"schedule": ""},
+        "cleanup": {"minAge": "1s", "keepSnapshots": 1},
     });
     let world = TaskWorld::create(cluster, "by-schedule", &changes).await;
     let wal = &world.wal;
     let log = wal.log().await.expect("its log opens");
     let writer = log.writer("ada").await.expect("the writer opens");
-    log.append(&writer, "orders", "first import").await.expect("it is appended");
+    let first = log.append(&writer, "orders", "first import").await.expect("it is appended");
     wal.until_ready().await;
-    wal.until_condition(ConditionType::SnapshotCurrent, "True", "SnapshotCurrent").await;
-    wal.until("the WAL says when it was last verified", async |wal| {
-        wal.status.as_ref()?.last_verification.as_ref().map(|last| assert!(!last.is_damaged(), "{last:?}"))
+    let settled = async {
+        world.until_settled(&log, &[first].into()).await;
+        assert!(wal.agrees_with(&log).await >= 1);
+    };
+    let by_hand = async {
+        killed_halfway(&world).await;
+        built_again(&world).await
+    };
+    let (generation, ()) = tokio::join!(by_hand, settled);
+    world.record_keeps().await;
+    each_schedule(&world, &log, first).await;
+    wal.until("the WAL has the new generation", async |wal| {
+        (wal.status.as_ref()?.generation.as_ref() == Some(&generation)).then_some(())
     })
     .await;
-    let made = world.list().await;
-    assert!(!made.is_empty() && made.iter().all(|task| task.labels().contains_key(names::LABEL_SCHEDULE)), "{made:#?}");
-    let said = world.plugin("tasks orders").await;
-    assert!(said.contains("schedule") && said.contains("Succeeded"), "{said}");
+}
 
-    // Nothing more by the schedule: of writing tasks one runs at a time.
-    let none = json!({"schedule": ""});
-    wal.patch(&json!({"spec": {"snapshots": none, "verify": none}})).await.expect("it is changed");
-    let frozen = FrozenJob::watch(cluster, "halfway");
+/// A job that is killed is tried again, and the next task that writes waits for its end.
+async fn killed_halfway(world: &TaskWorld<'static>) {
+    let (wal, tasks) = (&world.wal, world.tasks());
+    let frozen = FrozenJob::watch(world.cluster, "halfway");
     world.make("halfway", "Snapshot").await;
     let frozen = frozen.await.expect("it does not panic").expect("its job runs");
     world.make("next", "GC").await;
     frozen.kill().expect("it is killed");
-    let tasks = world.tasks();
     let failed =
         wal.until("the attempt has failed", async |_| tasks.get("halfway").await.ok()?.status?.failure_class).await;
     assert_eq!(failed, TaskFailureClass::Crashed);
@@ -91,15 +109,75 @@ async fn by_schedule(cluster: &'static Cluster) {
     assert_eq!(halfway.attempts, Some(2), "{halfway:#?}");
     let next = world.succeeded("next").await;
     assert!(next.start_time >= halfway.completion_time, "one at a time writes: {halfway:#?} {next:#?}");
-    assert!(wal.agrees_with(&log).await >= 1);
+}
 
-    let before =
-        wal.get().await.expect("it is read").status.and_then(|status| status.generation).expect("it has a generation");
+/// Turns all schedules on for a minute: the entry `first` is archived, deleted from the log, and still found.
+async fn each_schedule(world: &TaskWorld<'_>, log: &LogOutside, first: Token) {
+    let wal = &world.wal;
+    schedule(world, "* * * * *").await;
+    wal.until("each schedule has made a task that succeeded", async |_| {
+        let made = world.list().await;
+        let has_made = |kind| made.iter().any(|task| has_succeeded_by_schedule(task, kind));
+        SCHEDULED.iter().all(|(_, kind, _)| has_made(*kind)).then_some(())
+    })
+    .await;
+    wal.until_condition(ConditionType::SnapshotCurrent, "True", "SnapshotCurrent").await;
+    wal.until("the WAL says when it was last verified", async |wal| {
+        wal.status.as_ref()?.last_verification.as_ref().map(|last| assert!(!last.is_damaged(), "{last:?}"))
+    })
+    .await;
+    let cleaned = wal
+        .until("the WAL says what the last clean-up has freed", async |wal| {
+            wal.status.as_ref()?.last_cleanup.clone().filter(|last| last.deleted_entries.is_some_and(|count| count > 0))
+        })
+        .await;
+    println!("by schedule: {cleaned:?}");
+    assert!(cleaned.deleted_bytes.is_some_and(|bytes| bytes > 0), "{cleaned:?}");
+    schedule(world, "").await;
+    let left = log.entries().await.expect("the log is listed");
+    assert!(!left.contains(&first), "it is gone from the log: {left:?}");
+    finds(world, first).await;
+
+    let (table, tasks) = (world.table().await, world.plugin("tasks orders").await);
+    for (_, kind, _) in SCHEDULED {
+        let name = format!("orders-{}-", kind.as_str().to_lowercase());
+        let is_shown = |said: &str, words: &[&str]| {
+            said.lines().any(|line| line.starts_with(&name) && words.iter().all(|word| line.contains(word)))
+        };
+        assert!(is_shown(&table, &[kind.as_str(), "Succeeded"]), "{name}: {table}");
+        assert!(is_shown(&tasks, &[kind.as_str(), "schedule", "Succeeded"]), "{name}: {tasks}");
+    }
+}
+
+/// Gives everything that has a schedule this one.
+async fn schedule(world: &TaskWorld<'_>, cron: &str) {
+    let schedules = SCHEDULED.map(|(part, _, zone)| (part.to_owned(), json!({"schedule": cron, "timeZone": zone})));
+    let mut spec = Value::Object(schedules.into_iter().collect());
+    spec["cleanup"]["enabled"] = json!(true);
+    world.wal.patch(&json!({"spec": spec})).await.expect("it is changed");
+}
+
+fn has_succeeded_by_schedule(task: &WalTask, kind: TaskType) -> bool {
+    let state = task.status.as_ref().and_then(|status| status.state);
+    let is_scheduled = task.labels().contains_key(names::LABEL_SCHEDULE);
+    is_scheduled && task.spec.r#type == kind && state == Some(WalTaskState::Succeeded)
+}
+
+/// Gives the new generation.
+async fn built_again(world: &TaskWorld<'_>) -> String {
+    let before = world.wal.until("it has a generation", async |wal| wal.status.as_ref()?.generation.clone()).await;
     world.make("again", "Reindex").await;
     let made = world.succeeded("again").await.result.and_then(|result| result.generation);
-    assert!(made.as_ref().is_some_and(|made| *made != before), "{made:?} after {before}");
-    wal.until("the WAL has the new generation", async |wal| (wal.status.as_ref()?.generation == made).then_some(()))
-        .await;
-    assert!(wal.agrees_with(&log).await >= 1);
-    world.table().await;
+    made.filter(|made| *made != before).expect("it is another generation")
+}
+
+/// Waits until search finds the sealed entry.
+async fn finds(world: &TaskWorld<'_>, entry: Token) {
+    let (wal, token) = (&world.wal, entry.to_string());
+    wal.until("search finds the first import", async |_| {
+        let found = wal.ask("/v1/search", &[("q", "\"first import\"")]).await.ok()?;
+        let mut hits = found["hits"].as_array()?.iter();
+        hits.any(|hit| hit["token"] == *token && hit["sealed"] == true).then_some(())
+    })
+    .await;
 }
