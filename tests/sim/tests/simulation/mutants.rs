@@ -8,7 +8,7 @@ use tidemark_sim::{
 };
 
 /// Within how many seeds a mutant must be caught.
-const SEEDS: u64 = 100;
+const SEEDS: u64 = 500;
 /// How many seeds of the mutant's config must hold without it. Of a scenario that is the same for all mutants, `seeds.rs` shows it.
 const CLEAN: u64 = 4;
 

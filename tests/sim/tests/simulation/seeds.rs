@@ -110,7 +110,6 @@ fn five_hundred_seeds_of_generations_hold() {
         "the archive was verified",
         "verified meanwhile",
         "an outcome was corrected",
-        "an entry was judged unreadable",
         "an entry could not be deleted",
     ] {
         let seeds = reports.iter().filter(|report| report.marks.contains(rare)).count();
