@@ -3,13 +3,13 @@
 //! A segment is a file of records, one JSON object a line; a sidecar is one JSON object. Nothing runs on a thread of its
 //! own, and every order is defined, so that the same calls give the same bytes.
 
-use std::{collections::BTreeMap, fmt, ops::Range, sync::Arc};
+use std::{cell::RefCell, collections::BTreeMap, fmt, ops::Range, sync::Arc, thread::LocalKey};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use roaring::RoaringTreemap;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest as _, Sha256};
 use tidemark_catalog::{Manifest, SegmentMeta, SidecarMeta};
 use tidemark_store::Store;
@@ -28,6 +28,18 @@ use crate::{
 const FORMAT: u32 = 1;
 /// No object of a model is larger.
 const MAX_OBJECT_BYTES: u64 = 1 << 30;
+
+/// How many objects are remembered that were parsed.
+const MAX_PARSED: usize = 4_096;
+
+/// The values in the lines of objects, by the hash of their bytes.
+pub(crate) type ParsedLines<T> = RefCell<BTreeMap<[u8; 32], Arc<Vec<T>>>>;
+
+thread_local! {
+    /// What the same bytes give is the same: the processes of a simulation read the same segments again and again, each with an engine of its
+    /// own, and most of their time goes by with parsing.
+    static PARSED: ParsedLines<OperationRecord> = const { RefCell::new(BTreeMap::new()) };
+}
 
 /// The engine over the store that the manifests' keys are relative to.
 #[derive(Debug)]
@@ -60,15 +72,28 @@ impl ModelEngine {
 
     /// All records and marks of `manifest`.
     pub async fn contents(&self, manifest: &Manifest) -> Result<IndexContents, EngineError> {
-        let mut contents = IndexContents::default();
+        let segments = self.segments(manifest).await?;
+        let records = segments.iter().flat_map(|records| records.iter());
+        let records = records.map(|record| (record.seq, record.clone())).collect();
+        Ok(IndexContents { records, marks: self.marks(manifest).await? })
+    }
+
+    /// The records of each segment of `manifest`.
+    async fn segments(&self, manifest: &Manifest) -> Result<Vec<Arc<Vec<OperationRecord>>>, EngineError> {
+        let mut segments = Vec::with_capacity(manifest.segments.len());
         for segment in &manifest.segments {
-            let records = self.segment(segment).await?;
-            contents.records.extend(records.iter().map(|record| (record.seq, record.clone())));
+            segments.push(self.segment(segment).await?);
         }
+        Ok(segments)
+    }
+
+    /// The union of the sidecars of `manifest`.
+    async fn marks(&self, manifest: &Manifest) -> Result<RecordMarks, EngineError> {
+        let mut marks = RecordMarks::default();
         for sidecar in &manifest.sidecars {
-            contents.marks.merge(&*self.sidecar(sidecar).await?);
+            marks.merge(&*self.sidecar(sidecar).await?);
         }
-        Ok(contents)
+        Ok(marks)
     }
 
     async fn segment(&self, segment: &SegmentMeta) -> Result<Arc<Vec<OperationRecord>>, EngineError> {
@@ -77,7 +102,8 @@ impl ModelEngine {
         }
         let body = self.read(&segment.key, &segment.checksum).await?;
         let records = parse_records(&body).map_err(|error| damaged(&segment.key, &error))?;
-        Ok(insert_cached(&self.segments, &segment.key, records))
+        self.segments.lock().insert(segment.key.clone(), records.clone());
+        Ok(records)
     }
 
     async fn sidecar(&self, sidecar: &SidecarMeta) -> Result<Arc<RecordMarks>, EngineError> {
@@ -90,7 +116,9 @@ impl ModelEngine {
             corrected: stored.corrected.into_iter().collect(),
             outdated: stored.outdated.into_iter().collect(),
         };
-        Ok(insert_cached(&self.sidecars, &sidecar.key, marks))
+        let marks = Arc::new(marks);
+        self.sidecars.lock().insert(sidecar.key.clone(), marks.clone());
+        Ok(marks)
     }
 
     async fn read(&self, key: &str, checksum: &str) -> Result<Bytes, EngineError> {
@@ -111,7 +139,10 @@ impl IndexEngine for ModelEngine {
     }
 
     async fn open(&self, manifest: &Manifest) -> Result<Arc<dyn IndexLookup>, EngineError> {
-        Ok(Arc::new(ModelLookup::new(&self.contents(manifest).await?)))
+        let segments = self.segments(manifest).await?;
+        let records: BTreeMap<u64, &OperationRecord> =
+            segments.iter().flat_map(|records| records.iter()).map(|record| (record.seq, record)).collect();
+        Ok(Arc::new(ModelLookup::new(records.into_values(), &self.marks(manifest).await?)))
     }
 
     fn format(&self) -> u32 {
@@ -123,8 +154,8 @@ impl IndexEngine for ModelEngine {
         for segment in inputs {
             // Read again: what is in memory was checked when it was read, and the object may have been damaged since.
             let body = self.read(&segment.key, &segment.checksum).await?;
-            for record in parse_records(&body).map_err(|error| damaged(&segment.key, &error))? {
-                compacted.push(&record)?;
+            for record in parse_records(&body).map_err(|error| damaged(&segment.key, &error))?.iter() {
+                compacted.push(record)?;
             }
         }
         Ok(compacted.pack())
@@ -239,10 +270,10 @@ struct ModelLookup {
 }
 
 impl ModelLookup {
-    fn new(contents: &IndexContents) -> Self {
+    fn new<'a>(records: impl Iterator<Item = &'a OperationRecord>, marks: &RecordMarks) -> Self {
         let mut lookup = Self::default();
-        for record in contents.records.values() {
-            lookup.insert(record, contents.marks.corrected.contains(record.seq));
+        for record in records {
+            lookup.insert(record, marks.corrected.contains(record.seq));
         }
         lookup.unsettled.sort_by_key(|one| (one.token, one.op));
         lookup
@@ -313,18 +344,33 @@ impl IndexLookup for ModelLookup {
     }
 }
 
-fn parse_records(body: &[u8]) -> Result<Vec<OperationRecord>, serde_json::Error> {
-    body.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).map(serde_json::from_slice).collect()
+/// The records of a segment.
+pub fn parse_records(body: &[u8]) -> serde_json::Result<Arc<Vec<OperationRecord>>> {
+    parse_lines(&PARSED, body)
+}
+
+/// The JSON values of these lines, parsed once on each thread as long as `parsed` remembers them.
+pub(crate) fn parse_lines<T: DeserializeOwned>(
+    parsed: &'static LocalKey<ParsedLines<T>>,
+    body: &[u8],
+) -> serde_json::Result<Arc<Vec<T>>> {
+    let hash = Sha256::digest(body).into();
+    if let Some(known) = parsed.with_borrow(|parsed| parsed.get(&hash).cloned()) {
+        return Ok(known);
+    }
+    let lines = body.split(|&byte| byte == b'\n').filter(|line| !line.is_empty());
+    let values: Arc<Vec<T>> = Arc::new(lines.map(serde_json::from_slice).collect::<serde_json::Result<_>>()?);
+    parsed.with_borrow_mut(|parsed| {
+        if parsed.len() >= MAX_PARSED {
+            parsed.clear();
+        }
+        parsed.insert(hash, values.clone());
+    });
+    Ok(values)
 }
 
 fn cached<T>(cache: &Mutex<BTreeMap<String, Arc<T>>>, key: &str) -> Option<Arc<T>> {
     cache.lock().get(key).cloned()
-}
-
-fn insert_cached<T>(cache: &Mutex<BTreeMap<String, Arc<T>>>, key: &str, value: T) -> Arc<T> {
-    let value = Arc::new(value);
-    cache.lock().insert(key.to_owned(), value.clone());
-    value
 }
 
 fn listed(seqs: &RoaringTreemap) -> Vec<u64> {

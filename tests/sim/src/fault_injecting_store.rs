@@ -1,6 +1,10 @@
 //! One process's handle on a bucket: an `ObjectStore` whose calls are delayed, lost, duplicated and answered with false errors.
 
-use std::{fmt, ops::ControlFlow};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    ops::{Bound, ControlFlow},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -79,6 +83,7 @@ impl FaultInjectingStore {
         let fault_schedule = state.fault_schedule.clone();
         if state.rng.chance(fault_schedule.process_pauses) {
             let span = state.rng.in_range(&fault_schedule.pause_duration);
+            state.totals.faults += 1;
             drop(state);
             self.simulated_store.note(&format!("{} pauses for {span} ms", self.process.name()));
             self.process.pause(Duration::from_millis(span));
@@ -104,6 +109,8 @@ impl FaultInjectingStore {
             .chance(fault_schedule.duplicated_writes)
             .then(|| (span(rng.in_range(&fault_schedule.write_delay)), rng.chance(500)));
         let conflict = create && rng.chance(fault_schedule.false_conflicts);
+        let faults = [lost, !answer_arrives, late_by.is_some(), again.is_some(), conflict];
+        state.totals.faults += faults.into_iter().map(u64::from).sum::<u64>();
         WriteFaults {
             request_delay,
             write_delay,
@@ -152,6 +159,7 @@ impl FaultInjectingStore {
             self.bucket
         ));
         self.simulated_store.mark("a damaged segment was read");
+        self.simulated_store.count_faults(1);
         let mut damaged = body.to_vec();
         damaged[at] = match damaged[at] {
             b'9' => b'0',
@@ -162,14 +170,21 @@ impl FaultInjectingStore {
         damaged.into()
     }
 
+    /// A call begins.
+    async fn begin_step(&self) {
+        self.process.running().await;
+        self.simulated_store.state().totals.steps += 1;
+    }
+
     async fn crash(&self) -> ! {
         self.simulated_store.note(&format!("{} crashes", self.process.name()));
+        self.simulated_store.count_crash();
         self.process.kill();
         std::future::pending().await
     }
 
     async fn write(&self, key: String, write: StoreWrite) -> Result<WriteAnswer> {
-        self.process.running().await;
+        self.begin_step().await;
         let faults = self.draw_faults(matches!(write, StoreWrite::Put { create: true, .. }));
         self.process.running().await;
         if faults.crash == Some(false) {
@@ -283,7 +298,7 @@ impl FaultInjectingStore {
 
     /// One read: `look` reads the bucket at one instant.
     async fn read<T>(&self, key: &str, look: impl FnOnce(&SimulatedStore) -> T) -> Result<T> {
-        self.process.running().await;
+        self.begin_step().await;
         let crash = self.draw_process_fault();
         self.process.running().await;
         if crash.is_some() {
@@ -294,7 +309,9 @@ impl FaultInjectingStore {
             let fault_schedule = state.fault_schedule.clone();
             let request_delay = state.rng.in_range(&fault_schedule.network_delay);
             let answer_delay = state.rng.in_range(&fault_schedule.network_delay);
-            (request_delay, answer_delay, state.rng.chance(fault_schedule.failed_reads))
+            let fails = state.rng.chance(fault_schedule.failed_reads);
+            state.totals.faults += u64::from(fails);
+            (request_delay, answer_delay, fails)
         };
         sleep(Duration::from_millis(request_delay)).await;
         let seen = look(&self.simulated_store);
@@ -319,9 +336,7 @@ impl FaultInjectingStore {
             let Some(bucket) = state.buckets.get(&self.bucket) else {
                 return (Vec::new(), ControlFlow::Break(()));
             };
-            let mut found = bucket
-                .range::<str, _>((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded))
-                .filter(|(key, _)| within(prefix, key));
+            let mut found = below(bucket, prefix, after);
             let page: Vec<_> = found.by_ref().take(size).map(|(key, object)| listed(key, object)).collect();
             let more = if found.next().is_some() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
             (page, more)
@@ -353,8 +368,16 @@ fn denied(key: &str) -> Error {
     Error::PermissionDenied { path: key.to_owned(), source: "AccessDenied".into() }
 }
 
-fn within(prefix: &str, key: &str) -> bool {
-    prefix.is_empty() || key.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'))
+/// The objects of the folder `prefix` whose keys come after `after`.
+fn below<'a>(
+    bucket: &'a BTreeMap<String, StoredObject>,
+    prefix: &str,
+    after: &str,
+) -> impl Iterator<Item = (&'a String, &'a StoredObject)> + use<'a> {
+    let folder = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+    let from = if after < folder.as_str() { Bound::Included(folder.as_str()) } else { Bound::Excluded(after) };
+    // The keys of a folder follow one another.
+    bucket.range::<str, _>((from, Bound::Unbounded)).take_while(move |(key, _)| key.starts_with(&folder))
 }
 
 fn meta(key: &str, object: &StoredObject, milliseconds: u64) -> ObjectMeta {
@@ -490,11 +513,8 @@ impl ObjectStore for FaultInjectingStore {
         let keys: Vec<(String, StoredObject)> = self
             .read(&prefix, |simulated_store| {
                 let state = simulated_store.state();
-                let bucket = state.buckets.get(&self.bucket).into_iter().flatten();
-                bucket
-                    .filter(|(key, _)| within(&prefix, key))
-                    .map(|(key, object)| (key.clone(), object.clone()))
-                    .collect()
+                let found = state.buckets.get(&self.bucket).into_iter().flat_map(|bucket| below(bucket, &prefix, ""));
+                found.map(|(key, object)| (key.clone(), object.clone())).collect()
             })
             .await?;
         let mut common_prefixes: Vec<Path> = Vec::new();

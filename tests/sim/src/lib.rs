@@ -16,6 +16,7 @@ mod run;
 pub mod scenario;
 mod simulated_store;
 mod supervise;
+mod totals;
 mod trace;
 mod world;
 
@@ -28,11 +29,12 @@ pub use mutants::{ARCHIVE_MUTANTS, CRATE_MUTANTS, ENGINE_MUTANTS, MUTANTS, Mutan
 pub use process::SimProcess;
 pub use refusals::DisabledKey;
 pub use rng::SimRng;
-pub use run::{SeedReport, first_failure, run_seed, run_seeds};
+pub use run::{SeedReport, first_failure, run_seed, run_seeds, totals_of};
 pub use scenario::{SimScenario, run_for_mutant};
 pub use simulated_store::{
     ObjectMetadata, SimulatedStore, StoreChange, StoreEvent, StoreObserver, StoredObject, WriteAdmission,
 };
 pub use supervise::{ProcessEnd, supervise};
+pub use totals::RunTotals;
 pub use trace::SimTrace;
 pub use world::SimWorld;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, process::ExitCode, thread::available_parallelism};
 
 use clap::Parser;
-use tidemark_sim::{MUTANTS, Mutant, SeedReport, SimScenario, first_failure, run_for_mutant, run_seeds};
+use tidemark_sim::{MUTANTS, Mutant, SeedReport, SimScenario, first_failure, run_for_mutant, run_seeds, totals_of};
 
 /// Runs seeds of the simulation: `cargo run -p tidemark-sim -- --seeds 10000 --from 0`.
 #[derive(Parser)]
@@ -66,11 +66,10 @@ fn main() -> ExitCode {
         run_seeds(args.from..args.from + args.seeds, threads, |seed| one(seed, false))
     };
     if let Some(failed) = first_failure(&reports) {
-        println!("{}", failed.explain(&args.scenario));
+        println!("{}\nuntil then: {}", failed.explain(&args.scenario), totals_of(&reports));
         return ExitCode::FAILURE;
     }
-    let lines: u64 = reports.iter().map(|report| report.lines).sum();
-    println!("{} seeds hold, {lines} events", reports.len());
+    println!("hold: {}", totals_of(&reports));
     let mut marks: BTreeMap<&str, u64> = BTreeMap::new();
     for mark in reports.iter().flat_map(|report| &report.marks) {
         *marks.entry(mark).or_default() += 1;

@@ -68,12 +68,13 @@ impl ObjectVersion {
     /// Whether it may belong to the operation: nothing says that it belongs to another.
     fn completes(&self, key: &str, of: &OperationPlace, op: &IntentOperation) -> bool {
         let OperationPlace { token, number, oldest } = *of;
-        let names = |field: &str, value: String| self.metadata.get(field).is_none_or(|named| *named == value);
-        let theirs = !names("tidemarktoken", token.to_string()) || !names("tidemarkop", number.to_string());
+        // A token is written out only where that matters: this is asked again for every entry at every manifest.
+        let theirs = self.metadata.get("tidemarktoken").is_some_and(|named| *named != token.to_string())
+            || self.metadata.get("tidemarkop").is_some_and(|named| *named != number.to_string());
         let other = op.digest.as_ref().is_some_and(|digest| *digest != self.digest);
-        let bound =
-            self.metadata.contains_key("tidemarktoken") || op.digest.is_some() || key.contains(&token.to_string());
-        !theirs && !other && self.time >= if bound { oldest } else { token.second() }
+        let is_bound =
+            || self.metadata.contains_key("tidemarktoken") || op.digest.is_some() || key.contains(&token.to_string());
+        !theirs && !other && (self.time >= token.second() || self.time >= oldest && is_bound())
     }
 }
 

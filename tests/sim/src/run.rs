@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use crate::{
     mutants::{Mutant, turn_on},
     simulated_store::SimulatedStore,
+    totals::RunTotals,
 };
 
 /// The result of one seed.
@@ -24,6 +25,8 @@ pub struct SeedReport {
     pub hash: String,
     /// Lines of the trace.
     pub lines: u64,
+    /// What happened.
+    pub totals: RunTotals,
     /// The first violated invariant.
     pub violation: Option<String>,
     /// The end of the trace, if an invariant is violated.
@@ -60,6 +63,7 @@ where
             seed,
             hash,
             lines,
+            totals: simulated_store.totals(),
             tail: violation.as_ref().map(|_| simulated_store.tail()).unwrap_or_default(),
             violation,
             marks: simulated_store.marks(),
@@ -70,6 +74,7 @@ where
         seed,
         hash: String::new(),
         lines: 0,
+        totals: RunTotals::default(),
         violation: Some(format!("panicked: {}", panic_message(panic.as_ref()))),
         tail: String::new(),
         marks: BTreeSet::new(),
@@ -108,6 +113,12 @@ pub fn run_seeds(seeds: Range<u64>, threads: usize, one: impl Fn(u64) -> SeedRep
     let mut reports = reports.into_inner();
     reports.sort_by_key(|report| report.seed);
     reports
+}
+
+/// How many seeds these are, and what happened in all of them: one line.
+pub fn totals_of(reports: &[SeedReport]) -> String {
+    let totals: RunTotals = reports.iter().map(|report| report.totals).sum();
+    format!("{} seeds, {totals}", reports.len())
 }
 
 /// The first failure among `reports`.

@@ -5,6 +5,7 @@ pub mod chain;
 mod cleaning;
 mod cleanup_model;
 pub mod cleanups;
+mod entry_clients;
 pub mod garbage;
 mod generation_model;
 pub mod generations;
@@ -73,6 +74,45 @@ impl SimScenario {
         }
     }
 
+    /// The scenario that shows a mutant. `Mixed` has a config for each, the others are as they always are.
+    pub fn of(mutant: Mutant) -> Self {
+        match mutant {
+            Mutant::NoBoundaryCheck | Mutant::SlotBelowBoundaryAccepted => Self::Chain,
+            Mutant::PinUnchecked
+            | Mutant::PinReadStale
+            | Mutant::PinListNamedByContent
+            | Mutant::GarbageGraceFromCreation
+            | Mutant::GarbageCollectorUnfenced
+            | Mutant::GarbageOfPresentEpoch
+            | Mutant::GarbageListDropped
+            | Mutant::TrimmedPastReader => Self::Garbage,
+            Mutant::UnfinishedSuccessorRefused
+            | Mutant::ClosedWithOldDigest
+            | Mutant::AbandonedUnfenced
+            | Mutant::RestoreDecidesAgain
+            | Mutant::PromotedWithoutOutcomes => Self::Generations,
+            Mutant::PurgeBeforeClosing
+            | Mutant::PurgeByPrefix
+            | Mutant::PurgeDropsFence
+            | Mutant::PurgedGenerationReopened
+            | Mutant::OtherLogAdmitted => Self::Purge,
+            Mutant::PlanAfterDeletion
+            | Mutant::FloorAfterDeletion
+            | Mutant::UnverifiedSnapshotTrusted
+            | Mutant::ListedRangeDeleted
+            | Mutant::OversizedDeletedByName
+            | Mutant::UnknownDeletionTaken
+            | Mutant::UnknownKeepsIgnored
+            | Mutant::FloorBesideRegistration => Self::Cleanup,
+            Mutant::ArchiveWithoutTimes
+            | Mutant::SnapshotUnread
+            | Mutant::UnsettledArchived
+            | Mutant::LowerEpochAdopted
+            | Mutant::HintTakenForTable => Self::Snapshots,
+            _ => Self::Mixed,
+        }
+    }
+
     /// Runs one seed on this thread with `mutant` turned on.
     pub fn run(self, seed: u64, mutant: Option<Mutant>, echo: bool) -> SeedReport {
         match (self, mutant) {
@@ -92,39 +132,10 @@ impl SimScenario {
 
 /// Runs one seed with the scenario and config that show `target`, with `mutant` turned on.
 pub fn run_for_mutant(seed: u64, target: Mutant, mutant: Option<Mutant>, echo: bool) -> SeedReport {
-    match target {
-        Mutant::NoBoundaryCheck | Mutant::SlotBelowBoundaryAccepted => run_seed(seed, mutant, echo, chain::run),
-        Mutant::PinUnchecked
-        | Mutant::PinReadStale
-        | Mutant::PinListNamedByContent
-        | Mutant::GarbageGraceFromCreation
-        | Mutant::GarbageCollectorUnfenced
-        | Mutant::GarbageOfPresentEpoch
-        | Mutant::GarbageListDropped
-        | Mutant::TrimmedPastReader => run_seed(seed, mutant, echo, garbage::run),
-        Mutant::UnfinishedSuccessorRefused
-        | Mutant::ClosedWithOldDigest
-        | Mutant::AbandonedUnfenced
-        | Mutant::RestoreDecidesAgain
-        | Mutant::PromotedWithoutOutcomes => run_seed(seed, mutant, echo, generations::run),
-        Mutant::PurgeBeforeClosing
-        | Mutant::PurgeByPrefix
-        | Mutant::PurgeDropsFence
-        | Mutant::PurgedGenerationReopened
-        | Mutant::OtherLogAdmitted => run_seed(seed, mutant, echo, purge::run),
-        Mutant::PlanAfterDeletion
-        | Mutant::FloorAfterDeletion
-        | Mutant::UnverifiedSnapshotTrusted
-        | Mutant::ListedRangeDeleted
-        | Mutant::OversizedDeletedByName
-        | Mutant::UnknownDeletionTaken
-        | Mutant::UnknownKeepsIgnored
-        | Mutant::FloorBesideRegistration => run_seed(seed, mutant, echo, cleanups::run),
-        Mutant::ArchiveWithoutTimes
-        | Mutant::SnapshotUnread
-        | Mutant::UnsettledArchived
-        | Mutant::LowerEpochAdopted
-        | Mutant::HintTakenForTable => run_seed(seed, mutant, echo, snapshots::run),
-        _ => run_seed(seed, mutant, echo, |seed, echo| mixed::run(seed, SimConfig::for_mutant(seed, target), echo)),
+    match SimScenario::of(target) {
+        SimScenario::Mixed => {
+            run_seed(seed, mutant, echo, |seed, echo| mixed::run(seed, SimConfig::for_mutant(seed, target), echo))
+        }
+        scenario => scenario.run(seed, mutant, echo),
     }
 }

@@ -9,7 +9,10 @@ use std::{
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use sha2::{Digest as _, Sha256};
-use tokio::time::{Duration, Instant};
+use tokio::{
+    sync::Notify,
+    time::{Duration, Instant, sleep},
+};
 
 use crate::{
     chain_record::{boundary_number, manifest_number},
@@ -18,11 +21,15 @@ use crate::{
     model::{LOG, META},
     refusals::{RefusalKind, StoreRefusals},
     rng::SimRng,
+    totals::RunTotals,
     trace::SimTrace,
 };
 
 /// True time at the start of every simulation, milliseconds since the Unix epoch.
 pub(crate) const START: u64 = 1_700_000_000_000;
+
+/// How long a recovery is at least.
+const RECOVERY_STEP: Duration = Duration::from_hours(12);
 
 /// Who put the objects that are no process's.
 pub(crate) const STRANGER: &str = "stranger";
@@ -71,6 +78,12 @@ pub struct StoreEvent {
     pub by: String,
 }
 
+impl StoreEvent {
+    fn new(at: u64, (by, bucket, key): (&str, &str, &str), change: StoreChange, object: StoredObject) -> Self {
+        Self { at, bucket: bucket.to_owned(), key: key.to_owned(), change, object, by: by.to_owned() }
+    }
+}
+
 /// A write that was sent.
 #[derive(Clone, Debug)]
 pub(crate) enum StoreWrite {
@@ -99,6 +112,8 @@ pub struct SimulatedStore(Arc<SimulatedStoreInner>);
 struct SimulatedStoreInner {
     epoch: Instant,
     refusals: StoreRefusals,
+    /// Resolves when an invariant is violated.
+    failed: Notify,
     state: Mutex<SimulatedStoreState>,
 }
 
@@ -114,6 +129,8 @@ pub(crate) struct SimulatedStoreState {
     observer: Option<StoreObserver>,
     failures: Vec<String>,
     marks: BTreeSet<String>,
+    /// What has happened so far.
+    pub(crate) totals: RunTotals,
     lost: LostObjects,
     /// The true time at which each process started.
     started: BTreeMap<String, u64>,
@@ -134,6 +151,7 @@ impl SimulatedStore {
         Self(Arc::new(SimulatedStoreInner {
             epoch: Instant::now(),
             refusals: StoreRefusals::default(),
+            failed: Notify::new(),
             state: Mutex::new(SimulatedStoreState {
                 rng: SimRng::seeded(seed),
                 fault_schedule,
@@ -146,6 +164,7 @@ impl SimulatedStore {
                 observer: None,
                 failures: Vec::new(),
                 marks: BTreeSet::new(),
+                totals: RunTotals::default(),
                 lost: LostObjects::default(),
                 started: BTreeMap::new(),
             }),
@@ -164,6 +183,44 @@ impl SimulatedStore {
 
     pub(crate) fn state(&self) -> MutexGuard<'_, SimulatedStoreState> {
         self.0.state.lock()
+    }
+
+    /// Lets the processes run for `span`, or until an invariant is violated: what follows shows nothing more.
+    pub(crate) async fn run_for(&self, span: Duration) {
+        if self.failure().is_some() {
+            return;
+        }
+        tokio::select! {
+            biased;
+            () = self.0.failed.notified() => {}
+            () = sleep(span) => {}
+        }
+    }
+
+    /// Lets the processes run without faults until `has_recovered`, which is asked now and then; for `longest` at most.
+    pub(crate) async fn recover(&self, longest: Duration, has_recovered: impl Fn() -> bool) {
+        let end = Instant::now() + longest;
+        while Instant::now() < end && self.failure().is_none() {
+            self.run_for(RECOVERY_STEP).await;
+            if has_recovered() {
+                return;
+            }
+        }
+    }
+
+    /// A process crashes, or is killed.
+    pub(crate) fn count_crash(&self) {
+        self.state().totals.crashes += 1;
+    }
+
+    /// So many faults happen.
+    pub(crate) fn count_faults(&self, faults: u64) {
+        self.state().totals.faults += faults;
+    }
+
+    /// What has happened so far.
+    pub fn totals(&self) -> RunTotals {
+        self.state().totals
     }
 
     /// The objects that it refuses to give.
@@ -186,6 +243,7 @@ impl SimulatedStore {
             if let Some(object) = state.buckets.entry(bucket.to_owned()).or_default().remove(key) {
                 state.trace.line(now - START, &format!("LOST {bucket}/{key}"));
                 state.lost.objects.insert((bucket.to_owned(), key.clone()), object);
+                state.totals.faults += 1;
             }
         }
         (state.lost.since, state.lost.until) = (now, None);
@@ -233,8 +291,14 @@ impl SimulatedStore {
     /// Records that an invariant is violated.
     pub fn fail(&self, violation: impl Into<String>) {
         let violation = violation.into();
-        self.note(&format!("VIOLATED {violation}"));
-        self.state().failures.push(violation);
+        let at = self.elapsed();
+        self.violate(&mut self.state(), at, violation);
+    }
+
+    fn violate(&self, state: &mut SimulatedStoreState, at: u64, violation: String) {
+        state.trace.line(at, &format!("VIOLATED {violation}"));
+        state.failures.push(violation);
+        self.0.failed.notify_one();
     }
 
     /// Puts objects that are no process's: each body is one byte.
@@ -316,6 +380,7 @@ impl SimulatedStore {
         }
         let unseen = state.rng.in_range(&fault_schedule.slow_visibility_delay);
         let stamp = now + state.offset(bucket);
+        state.totals.faults += 1;
         state.trace.line(now - START, &format!("a write to {bucket} stays unseen for {unseen} ms"));
         Some((stamp, Duration::from_millis(unseen)))
     }
@@ -344,15 +409,14 @@ impl SimulatedStore {
         let usual = now + state.offset(bucket) - state.rng.in_range(&hidden);
         let stamp = stamp.unwrap_or(usual);
         if let Some(violation) = state.check_slot(by, bucket, key) {
-            state.trace.line(now - START, &format!("VIOLATED {violation}"));
-            state.failures.push(violation);
+            self.violate(&mut state, now - START, violation);
         }
         state.draw_refusal(now, bucket, key, metadata, &self.0.refusals);
         state.next_tag += 1;
         let object = StoredObject { stamp, body: body.clone(), metadata: metadata.clone(), tag: state.next_tag };
         state.buckets.entry(bucket.to_owned()).or_default().insert(key.to_owned(), object.clone());
         let change = if exists { StoreChange::Replaced } else { StoreChange::Created };
-        state.record(now, by, bucket, key, change, object);
+        self.record(&mut state, StoreEvent::new(now, (by, bucket, key), change, object));
         true
     }
 
@@ -367,8 +431,20 @@ impl SimulatedStore {
         let Some(object) = objects.remove(key) else {
             return false;
         };
-        state.record(now, by, bucket, key, StoreChange::Deleted, object);
+        self.record(&mut state, StoreEvent::new(now, (by, bucket, key), StoreChange::Deleted, object));
         true
+    }
+
+    fn record(&self, state: &mut SimulatedStoreState, event: StoreEvent) {
+        let StoreEvent { at, bucket, key, change, object, by } = &event;
+        let digest = hex::encode(&Sha256::digest(&object.body)[..6]);
+        let (at, size) = (at - START, object.body.len());
+        let stamp = i128::from(object.stamp) - i128::from(START);
+        state.trace.line(at, &format!("{by} {change:?} {bucket}/{key} {size} B {digest} stamped {stamp}"));
+        if let Some(Err(violation)) = state.observer.as_mut().map(|observer| observer(&event)) {
+            self.violate(state, at, violation);
+        }
+        state.events.push(event);
     }
 }
 
@@ -393,6 +469,7 @@ impl SimulatedStoreState {
         let is_entry = bucket == LOG && !key.starts_with('.');
         if is_entry && schedule.undeletable_entries > 0 && self.rng.chance(schedule.undeletable_entries) {
             let from = now + self.rng.in_range(&schedule.refusal_delay);
+            self.totals.faults += 1;
             self.trace.line(now - START, &format!("{bucket}/{key} will not be deleted"));
             refusals.refuse(bucket, key, RefusalKind::Undeletable, from);
             return;
@@ -412,6 +489,7 @@ impl SimulatedStoreState {
             () => RefusalKind::Denied,
         };
         let from = now + self.rng.in_range(&schedule.refusal_delay);
+        self.totals.faults += 1;
         self.trace.line(now - START, &format!("{bucket}/{key} will be refused: {kind:?}"));
         refusals.refuse(bucket, key, kind, from);
     }
@@ -453,20 +531,6 @@ impl SimulatedStoreState {
         };
         let moved = boundary.and_then(|_| self.events.iter().rev().find(moves_it)).map_or(0, |event| event.at);
         Some(moved.max(self.lost.since))
-    }
-
-    fn record(&mut self, now: u64, by: &str, bucket: &str, key: &str, change: StoreChange, object: StoredObject) {
-        let digest = hex::encode(&Sha256::digest(&object.body)[..6]);
-        let (at, size) = (now - START, object.body.len());
-        let stamp = i128::from(object.stamp) - i128::from(START);
-        self.trace.line(at, &format!("{by} {change:?} {bucket}/{key} {size} B {digest} stamped {stamp}"));
-        let event =
-            StoreEvent { at: now, bucket: bucket.to_owned(), key: key.to_owned(), change, object, by: by.to_owned() };
-        if let Some(Err(violation)) = self.observer.as_mut().map(|observer| observer(&event)) {
-            self.trace.line(at, &format!("VIOLATED {violation}"));
-            self.failures.push(violation);
-        }
-        self.events.push(event);
     }
 }
 

@@ -3,7 +3,7 @@
 //! A version is a record of a chain, a data file is one JSON object a line. All of an extension is held in memory, and written as one
 //! file.
 
-use std::ops::Range;
+use std::{cell::RefCell, collections::BTreeMap, ops::Range};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,7 +21,12 @@ use super::{
         ArchiveFault, ArchiveObjects, ArchiveReport, ArchiveVersion, LogArchive, SettledRecord, SettledStream,
     },
 };
-use crate::{cause::FailureCause, cause::ToCause, record::OperationRecord};
+use crate::{
+    cause::FailureCause,
+    cause::ToCause,
+    model_engine::{ParsedLines, parse_lines},
+    record::OperationRecord,
+};
 
 /// No file of a model is larger.
 const MAX_FILE_BYTES: u64 = 1 << 30;
@@ -143,9 +148,14 @@ impl ModelArchive {
     }
 }
 
+thread_local! {
+    /// As of the segments of [`ModelEngine`](crate::model_engine::ModelEngine).
+    static PARSED: ParsedLines<ModelRow> = const { RefCell::new(BTreeMap::new()) };
+}
+
 /// The rows of a data file.
 pub fn parse_rows(body: &[u8]) -> serde_json::Result<Vec<ModelRow>> {
-    body.split(|&byte| byte == b'\n').filter(|line| !line.is_empty()).map(serde_json::from_slice).collect()
+    Ok(parse_lines(&PARSED, body)?.to_vec())
 }
 
 /// The version of a record. Refused if it is another log's: the folder was copied or renamed.

@@ -100,7 +100,7 @@ impl<'a> ObjectCheck<'a> {
             match self.pins.read_list(pin).await {
                 Ok(manifest) => self.check_pinned(name, pin, &manifest).await,
                 // It may have been dropped meanwhile, and its list with it.
-                Err(_) if !self.is_pinned(name, pin).await => {}
+                Err(_) if self.is_dropped(name, pin).await => {}
                 Err(error) => {
                     let location = self.chain.index().url_of(&pin.list);
                     if let CatalogError::Corrupt { why, .. } = &error {
@@ -263,23 +263,30 @@ impl<'a> ObjectCheck<'a> {
     }
 
     /// Whether the latest manifest or a pin names the object now. Where that cannot be read, it is: what is wrong with it is reported.
+    ///
+    /// A generation that the index has left needs none of its objects, whatever its closing record names: a pin may.
     async fn is_named(&self, key: &str) -> bool {
         let Ok(newer) = self.chain.chain().latest_after(self.latest).await else { return true };
-        if newer.as_ref().unwrap_or(self.latest).state.objects().any(|named| named == key) {
+        let latest = &newer.as_ref().unwrap_or(self.latest).state;
+        if latest.closed.is_none() && latest.objects().any(|named| named == key) {
             return true;
         }
         let Ok(register) = self.pins.register().await else { return true };
-        for pin in register.pins.values() {
+        for (name, pin) in &register.pins {
             match self.pins.read_list(pin).await {
                 Ok(manifest) if manifest.objects().all(|named| named != key) => {}
+                // It may have been dropped since the register was read, and its list with it.
+                _ if self.is_dropped(name, pin).await => {}
                 _ => return true,
             }
         }
         false
     }
 
-    async fn is_pinned(&self, name: &str, pin: &IndexPin) -> bool {
-        self.pins.register().await.is_ok_and(|register| register.pins.get(name) == Some(pin))
+    /// Whether the pin is gone by now. One that was confirmed or verified meanwhile is the same.
+    async fn is_dropped(&self, name: &str, pin: &IndexPin) -> bool {
+        let register = self.pins.register().await;
+        register.is_ok_and(|register| register.pins.get(name).is_none_or(|now| now.list != pin.list))
     }
 
     fn report_damage(&self, check: VerifyCheck, key: &str, what: String) {

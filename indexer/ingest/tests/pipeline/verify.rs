@@ -26,6 +26,7 @@ use tidemark_ingest::{
     engine::{EngineError, IndexEngine},
     engine_decorator::EngineDecorator,
     model_engine::ModelEngine,
+    reindex,
     snapshot::SnapshotRequest,
 };
 
@@ -534,6 +535,78 @@ async fn an_object_that_was_replaced_and_deleted_meanwhile_is_no_damage() {
     let summary = summary.unwrap();
     assert_eq!((summary.damage, summary.unverified > 0), (0, true), "{:#?}", observer.0.lock());
     assert!(summary.replaced > 10, "{summary:?}");
+}
+
+/// A generation that a rebuild replaced while the verification ran, whose last pin is gone by now, and its objects with it.
+#[tokio::test(start_paused = true)]
+async fn a_generation_that_was_replaced_and_deleted_meanwhile_is_no_damage() {
+    let world = IngestWorld::new(IngestOptions { batch_records: 3, compaction: false, ..small_batches() }).await;
+    for number in 0..60 {
+        world.append(world.ago(9000 - number), &EntryDraft::entity(number % 5));
+    }
+    world.run_for(MINUTE).await;
+    let before = world.manifest().await;
+    world.bucket.slow(Duration::from_secs(2));
+    let observer = RecordingObserver::default();
+    let verifier = world.verifier(OutcomeSelection::Sample { count: 0, seed: 1 });
+    let reads = || world.bucket.reads(&format!("index/{}", before.segments[0].key));
+    let reads_before = reads();
+    let replacing = async {
+        while reads() == reads_before {
+            world.pass(Duration::from_secs(1)).await;
+        }
+        world.bucket.slow(Duration::ZERO);
+        assert_eq!(reindex(&world.generation_task(None)).await.unwrap().generation.to_string(), "g2");
+        assert_eq!(world.pins().await, ["before-g2"]);
+        world.unpin("before-g2").await;
+        for object in before.objects() {
+            world.bucket.remove(&format!("index/{object}"));
+        }
+    };
+    let (summary, ()) = tokio::join!(verifier.run(&observer), replacing);
+    let summary = summary.unwrap();
+    assert_eq!(summary.damage, 0, "{:#?}", observer.0.lock());
+    assert!(summary.replaced > 10, "{summary:?}");
+}
+
+/// A snapshot is dropped, and its list with it, after the verification has read that there is one and before it reads the list.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_that_is_dropped_meanwhile_names_no_object_that_is_gone() {
+    let world = IngestWorld::new(IngestOptions { batch_records: 3, compaction: false, ..small_batches() }).await;
+    for number in 0..60 {
+        world.append(world.ago(9000 - number), &EntryDraft::entity(number % 5));
+    }
+    world.run_for(MINUTE).await;
+    let before = world.manifest().await;
+    let (maker, _) = world.snapshot_maker().await;
+    let request = SnapshotRequest { name: Some("daily".parse().unwrap()), keep_last: None, without_archive: true };
+    maker.make(&request).await.unwrap();
+    let list = world.bucket.keys().into_iter().find(|key| key.contains("/list/")).unwrap();
+    world.bucket.slow(Duration::from_secs(2));
+    world.bucket.hold(Some("/list/"));
+    let observer = RecordingObserver::default();
+    let verifier = world.verifier(OutcomeSelection::Sample { count: 0, seed: 1 });
+    let reads = || world.bucket.reads(&format!("index/{}", before.segments[0].key));
+    let reads_before = reads();
+    let dropping = async {
+        while reads() == reads_before {
+            world.pass(Duration::from_secs(1)).await;
+        }
+        world.bucket.slow(Duration::ZERO);
+        world.compact_all(&before).await;
+        for segment in &before.segments {
+            world.bucket.remove(&format!("index/{}", segment.key));
+        }
+        world.pass(MINUTE).await;
+        let going_on = async {
+            world.pass(MINUTE).await;
+            world.bucket.forget(&list);
+            world.bucket.hold(None);
+        };
+        tokio::join!(world.unpin("daily"), going_on);
+    };
+    let (summary, ()) = tokio::join!(verifier.run(&observer), dropping);
+    assert_eq!(summary.unwrap().damage, 0, "{:#?}", observer.0.lock());
 }
 
 #[tokio::test(start_paused = true)]

@@ -506,10 +506,19 @@ impl IngestWorld {
 
     /// The names of the pins of the index.
     pub(crate) async fn pins(&self) -> Vec<String> {
+        self.pin_chain().await.register().await.unwrap().pins.into_keys().collect()
+    }
+
+    /// Drops a pin of the index, as the retention of snapshots does.
+    pub(crate) async fn unpin(&self, name: &str) {
+        let pins = self.pin_chain().await;
+        let owner = pins.register().await.unwrap().pins[name].owner.clone();
+        pins.unpin(name, &owner).await.unwrap();
+    }
+
+    async fn pin_chain(&self) -> PinChain {
         let root = RootChain::open(&self.log(), self.entropy.clone());
-        let pins =
-            PinChain::open(&self.bucket.store(self.index), &root.id().await.unwrap().unwrap(), self.entropy.clone());
-        pins.register().await.unwrap().pins.into_keys().collect()
+        PinChain::open(&self.bucket.store(self.index), &root.id().await.unwrap().unwrap(), self.entropy.clone())
     }
 
     /// The latest manifest of `generation`.

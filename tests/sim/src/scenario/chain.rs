@@ -101,11 +101,11 @@ pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
     }
     let trimmer = world.clone();
     supervise(&simulated_store, "trimmer", false, move |process| trim(trimmer.clone(), process));
-    sleep(FAULT_BURST_DURATION).await;
+    simulated_store.run_for(FAULT_BURST_DURATION).await;
     let before = world.model().latest;
     simulated_store.change_fault_schedule(|fault_schedule| *fault_schedule = FaultSchedule::fault_free());
     simulated_store.note("the fault burst ends");
-    sleep(RECOVERY_DURATION).await;
+    simulated_store.run_for(RECOVERY_DURATION).await;
     if simulated_store.failure().is_none() && world.model().latest <= before {
         simulated_store.fail(format!("no progress: the chain stands at {before} without faults"));
     }

@@ -25,6 +25,7 @@ use super::{
     },
     recorded_history::write,
     snapshot_model::SnapshotModel,
+    verification::verify_now_and_then,
 };
 use crate::{
     fault_schedule::FaultSchedule,
@@ -58,7 +59,7 @@ impl CleanupWorld {
         let (world, process) = (self.clone(), process.clone());
         tokio::spawn(async move {
             sleep(Duration::from_millis(world.run.number(0..=30_000))).await;
-            process.pause(Duration::from_hours(world.run.number(1..=40)));
+            world.run.suspend(&process, 1..=40);
         });
     }
 }
@@ -73,7 +74,7 @@ pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
     };
     let simulated_store = SimulatedStore::new(seed, schedule, echo);
     let world = CleanupWorld {
-        run: LongRun { simulated_store: simulated_store.clone() },
+        run: LongRun { simulated_store: simulated_store.clone(), is_ingested: false },
         model: Arc::default(),
         snapshots: Arc::default(),
     };
@@ -86,21 +87,28 @@ pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
     simulated_store.plant_foreign(LOG, &FOREIGN_KEYS);
     for n in 0..2 {
         let (writing, snapshotting, cleaning) = (world.clone(), world.clone(), world.clone());
+        let (collecting, keeping, verifying) = (world.clone(), world.clone(), world.clone());
         supervise(&simulated_store, &format!("writer{n}"), true, move |process| write(writing.run.clone(), process));
         supervise(&simulated_store, &format!("snapshot{n}"), true, move |process| {
             make_snapshots(snapshotting.clone(), process)
         });
         supervise(&simulated_store, &format!("cleaner{n}"), true, move |process| clean_up(cleaning.clone(), process));
+        supervise(&simulated_store, &format!("collector{n}"), true, move |process| {
+            collect(collecting.run.clone(), process)
+        });
+        supervise(&simulated_store, &format!("keeper{n}"), true, move |process| report_keeps(keeping.clone(), process));
+        supervise(&simulated_store, &format!("verifier{n}"), true, move |process| {
+            verify_now_and_then(verifying.run.clone(), process, |_| false)
+        });
     }
-    let (collecting, keeping, registering) = (world.clone(), world.clone(), world.clone());
-    supervise(&simulated_store, "collector", true, move |process| collect(collecting.run.clone(), process));
-    supervise(&simulated_store, "keeper", true, move |process| report_keeps(keeping.clone(), process));
+    let registering = world.clone();
     supervise(&simulated_store, "newcomer", true, move |process| register_others(registering.clone(), process));
-    sleep(FAULT_BURST_DURATION).await;
+    simulated_store.run_for(FAULT_BURST_DURATION).await;
     simulated_store.change_fault_schedule(|fault_schedule| *fault_schedule = FaultSchedule::fault_free());
     simulated_store.note("the fault burst ends");
     let burst_end = simulated_store.now();
-    sleep(RECOVERY_DURATION).await;
+    let has_recovered = || world.model().last_end.is_some_and(|ended| ended >= burst_end);
+    simulated_store.recover(RECOVERY_DURATION, has_recovered).await;
     if world.model().last_end.is_none_or(|ended| ended < burst_end) {
         simulated_store.fail("no clean-up ended after the fault burst");
     }

@@ -63,7 +63,10 @@ struct GarbageWorld {
 /// Runs the scenario to its end.
 pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
     let simulated_store = SimulatedStore::new(seed, fault_schedule(seed), echo);
-    let world = GarbageWorld { run: LongRun { simulated_store: simulated_store.clone() }, model: Arc::default() };
+    let world = GarbageWorld {
+        run: LongRun { simulated_store: simulated_store.clone(), is_ingested: false },
+        model: Arc::default(),
+    };
     let model = world.model.clone();
     world.run.set_observer(move |event| model.lock().observe(event));
     simulated_store.plant_foreign(INDEX, &FOREIGN_KEYS);
@@ -75,11 +78,11 @@ pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
             collect(collecting.run.clone(), process)
         });
     }
-    sleep(FAULT_BURST_DURATION).await;
+    simulated_store.run_for(FAULT_BURST_DURATION).await;
     simulated_store.change_fault_schedule(|fault_schedule| *fault_schedule = FaultSchedule::fault_free());
     simulated_store.note("the fault burst ends");
     let before = world.model().latest.as_ref().map(|(number, _)| *number);
-    sleep(RECOVERY_DURATION).await;
+    simulated_store.run_for(RECOVERY_DURATION).await;
     let after = world.model().check_final_state(before, simulated_store.now());
     if let Err(violation) = after {
         simulated_store.fail(violation);
@@ -356,7 +359,7 @@ async fn pin(world: GarbageWorld, process: SimProcess) -> ProcessEnd {
             let (world, process) = (world.clone(), process.clone());
             tokio::spawn(async move {
                 sleep(Duration::from_millis(world.run.number(0..=3_000))).await;
-                process.pause(Duration::from_hours(world.run.number(20..=60)));
+                world.run.suspend(&process, 20..=60);
             });
         }
         let done = match world.run.number(0..=3) {

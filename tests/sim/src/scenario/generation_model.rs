@@ -3,12 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::RangeInclusive,
+    sync::Arc,
 };
 
 use bytes::Bytes;
 use serde::Deserialize;
 use tidemark_catalog::{EndReason, FIRST_SEQ, Manifest, ObjectName, PinRegister, SNAPSHOT_OWNER};
-use tidemark_ingest::OperationRecord;
+use tidemark_ingest::{OperationRecord, model_engine::parse_records};
 use tidemark_store::StoreSecond;
 use tidemark_wal::{Outcome, Token};
 
@@ -27,23 +28,23 @@ struct StoredMarks {
 /// All that the index holds: records by seq, and marks.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct IndexContent {
-    records: BTreeMap<u64, OperationRecord>,
+    records: BTreeMap<u64, Arc<OperationRecord>>,
     corrected: BTreeSet<u64>,
     outdated: BTreeSet<u64>,
 }
 
 impl IndexContent {
-    /// Every operation as it stands, without the seq of its record.
-    fn standing(&self) -> BTreeMap<(Token, u32), OperationRecord> {
+    /// Every operation as it stands.
+    fn standing(&self) -> BTreeMap<(Token, u32), &Arc<OperationRecord>> {
         let standing = self.records.values().filter(|record| !self.corrected.contains(&record.seq));
-        standing.map(|record| ((record.token, record.op), OperationRecord { seq: 0, ..record.clone() })).collect()
+        standing.map(|record| ((record.token, record.op), record)).collect()
     }
 
     /// The marks of outdated commits are those that a naive fold gives.
     fn check_current(&self) -> Result<(), String> {
         let committed = || {
             let standing = self.records.values().filter(|record| !self.corrected.contains(&record.seq));
-            standing.filter_map(OperationRecord::entity_commit)
+            standing.filter_map(|record| record.entity_commit())
         };
         let mut newest = BTreeMap::new();
         for (entity, commit) in committed() {
@@ -62,7 +63,7 @@ impl IndexContent {
 struct GenerationHead {
     number: u64,
     manifest: Manifest,
-    content: IndexContent,
+    content: Arc<IndexContent>,
 }
 
 /// A generation that could not be read whole.
@@ -78,7 +79,7 @@ struct ObjectAbsence {
 #[derive(Debug, Default)]
 pub(super) struct GenerationModel {
     heads: BTreeMap<u64, GenerationHead>,
-    segments: BTreeMap<String, BTreeMap<u64, OperationRecord>>,
+    segments: BTreeMap<String, Vec<Arc<OperationRecord>>>,
     sidecars: BTreeMap<String, (BTreeSet<u64>, BTreeSet<u64>)>,
     lists: BTreeMap<String, BTreeSet<String>>,
     /// The number of the latest record of pins, and the lists of those that count.
@@ -92,9 +93,9 @@ pub(super) struct GenerationModel {
     /// The generation that is the index.
     open: Option<u64>,
     /// What was decided of each operation, by any generation that was the index: it is never forgotten.
-    decided: BTreeMap<(Token, u32), OperationRecord>,
+    decided: BTreeMap<(Token, u32), Arc<OperationRecord>>,
     /// What operations were before they were corrected.
-    uncorrected: BTreeMap<(Token, u32), OperationRecord>,
+    uncorrected: BTreeMap<(Token, u32), Arc<OperationRecord>>,
     /// Operations of which a restore did not find the correction, since the generation that had it was damaged.
     set_back: BTreeSet<(Token, u32)>,
     /// The same, and those that were corrected once more since: a snapshot may have them as they were meanwhile.
@@ -122,7 +123,7 @@ impl GenerationModel {
 
     /// The token of one of the operations of these seconds that were decided and read.
     pub(super) fn token_within(&self, seconds: &RangeInclusive<StoreSecond>, number: u64) -> Option<Token> {
-        let is_read = |record: &OperationRecord| record.decision.outcome != Outcome::Unreadable;
+        let is_read = |record: &Arc<OperationRecord>| record.decision.outcome != Outcome::Unreadable;
         let within = self.decided.iter().filter(|((token, _), _)| seconds.contains(&token.second()));
         nth_of(within.filter(|(_, record)| is_read(record)).map(|((token, _), _)| *token), number)
     }
@@ -147,6 +148,11 @@ impl GenerationModel {
         let Some(since) = successor.building.as_ref().and_then(|task| self.begun.get(task)) else { return false };
         let overlaps = |absence: &ObjectAbsence| absence.until.is_none_or(|until| *since <= until);
         self.absences.iter().any(|absence| absence.generation == generation && overlaps(absence))
+    }
+
+    /// Whether an object was lost at any time since then, true time in milliseconds.
+    pub(super) fn was_damaged_since(&self, since: u64) -> bool {
+        self.absences.iter().any(|absence| absence.until.is_none_or(|until| since <= until))
     }
 
     /// Checks an event in the index's bucket.
@@ -174,14 +180,9 @@ impl GenerationModel {
     /// What an object of a manifest holds, for later.
     fn remember(&mut self, key: &str, body: &Bytes) -> Result<(), String> {
         if key.contains("/segment/") {
-            let lines = body.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-            let parsed = lines.map(|line| {
-                let record: OperationRecord = serde_json::from_slice(line)?;
-                Ok::<_, serde_json::Error>((record.seq, record))
-            });
             // What a writer loses on its way is no segment.
-            if let Ok(records) = parsed.collect() {
-                self.segments.insert(key.to_owned(), records);
+            if let Ok(records) = parse_records(body) {
+                self.segments.insert(key.to_owned(), records.iter().cloned().map(Arc::new).collect());
             }
         } else if key.contains("/sidecar/") {
             let StoredMarks { corrected, outdated } =
@@ -192,14 +193,14 @@ impl GenerationModel {
     }
 
     fn observe_manifest(&mut self, generation: u64, number: u64, event: &StoreEvent) -> Result<(), String> {
-        let before = self.heads.get(&generation).cloned();
-        if before.as_ref().is_some_and(|before| number <= before.number) {
+        let before = self.heads.get(&generation);
+        if before.is_some_and(|before| number <= before.number) {
             return Ok(());
         }
         let manifest: Manifest =
             record_state(&event.object.body).map_err(|error| format!("g{generation}, manifest {number}: {error}"))?;
         let wrong = |what: String| Err(format!("g{generation}, manifest {number} by {}: {what}", event.by));
-        if before.as_ref().is_some_and(|before| before.manifest.closed.is_some()) {
+        if before.is_some_and(|before| before.manifest.closed.is_some()) {
             return wrong("follows the closing record".to_owned());
         }
         if self.open.is_none() && manifest.building.is_none() {
@@ -212,8 +213,8 @@ impl GenerationModel {
         if !is_open && manifest.building.is_none() {
             return wrong(format!("is no generation that is being built, and the index is g{:?}", self.open));
         }
-        let content = self.content_of(&manifest)?;
-        if let Some(before) = &before {
+        let content = Arc::new(self.content_of(&manifest)?);
+        if let Some(before) = self.heads.get(&generation) {
             grows(&before.content, &content).or_else(wrong)?;
         }
         if is_open && manifest.closed.is_none() {
@@ -250,7 +251,7 @@ impl GenerationModel {
                 let is_damaged = closed.objects().any(|key| self.lost.contains(key));
                 self.marks.insert(if is_damaged { "a damaged index was restored" } else { "the index was restored" });
             }
-            EndReason::Reindex if head.manifest.cursor == closed.cursor && head.content == *content => {
+            EndReason::Reindex if head.manifest.cursor == closed.cursor && *head.content == *content => {
                 self.marks.insert("the index switched");
             }
             _ => {
@@ -271,30 +272,43 @@ impl GenerationModel {
     fn check_open(&mut self, manifest: &Manifest, content: &IndexContent, replaces_damage: bool) -> Result<(), String> {
         let standing = content.standing();
         for (place, record) in &standing {
-            let Some(before) = self.decided.get(place) else {
-                self.decided.insert(*place, record.clone());
+            let Some(before) = self.decided.get_mut(place) else {
+                if record.decision.outcome == Outcome::Unreadable {
+                    self.marks.insert("an entry was judged unreadable");
+                }
+                self.decided.insert(*place, Arc::clone(record));
                 continue;
             };
-            if before == record {
+            if is_same(before, record) {
+                // The next comparison is one of pointers.
+                before.clone_from(record);
                 self.set_back.remove(place);
                 continue;
             }
             let (was, is) = (before.decision.outcome, record.decision.outcome);
-            let is_set_back = self.uncorrected.get(place) == Some(record)
+            let is_set_back = self.uncorrected.get(place).is_some_and(|earlier| is_same(earlier, record))
                 && (self.set_back.contains(place) || replaces_damage && place.0.second() >= manifest.audited);
             if is_set_back {
                 self.set_back.insert(*place);
                 self.ever_set_back.insert(*place);
                 self.marks.insert("a correction was lost with the generation that had it");
-            } else if manifest.until.is_none() && (was, is) == (Outcome::Aborted, Outcome::Late) {
-                self.uncorrected.insert(*place, before.clone());
-                self.decided.insert(*place, record.clone());
+            } else if was == Outcome::Unreadable && is == Outcome::Unreadable
+                || manifest.until.is_none() && is_correction(was, is)
+            {
+                self.marks.insert("an outcome was corrected");
+                self.uncorrected.insert(*place, std::mem::replace(before, Arc::clone(record)));
             } else {
                 return Err(format!("{} op {} was decided as {was:?} and is {is:?}", place.0, place.1));
             }
         }
         let end = manifest.until.map_or(manifest.cursor.second(), StoreSecond::next);
-        let mut wanted = self.decided.keys().filter(|(token, _)| token.second() < end);
+        // What is restored to a token has a part of that token's second.
+        let last = standing.keys().next_back().map(|(token, _)| *token);
+        let is_cut_off = |token: Token| {
+            let until = manifest.until.filter(|until| manifest.cursor.second() <= *until);
+            until == Some(token.second()) && Some(token) > last
+        };
+        let mut wanted = self.decided.keys().filter(|(token, _)| token.second() < end && !is_cut_off(*token));
         if let Some((token, op)) = wanted.find(|place| !standing.contains_key(*place)) {
             return Err(format!("{token} op {op} was decided, and the index up to {end} does not have it"));
         }
@@ -333,12 +347,14 @@ impl GenerationModel {
                 return Err(format!("{} op {} is restored, and comes later", place.0, place.1));
             }
             let was = match self.decided.get(place) {
-                Some(decided) if decided == record => continue,
+                Some(decided) if is_same(decided, record) => continue,
+                // The archive has nothing of it: the log says that it is there.
+                _ if passes_over && is == Outcome::Unreadable && self.was_unreadable(place) => continue,
                 None if passes_over && is == Outcome::Unreadable => continue,
                 was => was.map(|decided| decided.decision.outcome),
             };
             let is_earlier = place.0.second() >= audited || self.ever_set_back.contains(place);
-            if self.uncorrected.get(place) != Some(record) || !is_earlier {
+            if self.uncorrected.get(place).is_none_or(|earlier| !is_same(earlier, record)) || !is_earlier {
                 return Err(format!("{} op {} was decided as {was:?} and is restored as {is:?}", place.0, place.1));
             }
         }
@@ -349,6 +365,12 @@ impl GenerationModel {
         content.check_current()
     }
 
+    /// Whether the entry of this operation was judged without being read.
+    fn was_unreadable(&self, place: &(Token, u32)) -> bool {
+        let known = [self.decided.get(place), self.uncorrected.get(place)];
+        known.into_iter().flatten().any(|record| record.decision.outcome == Outcome::Unreadable)
+    }
+
     fn content_of(&self, manifest: &Manifest) -> Result<IndexContent, String> {
         let mut content = IndexContent::default();
         if let Some(gone) = manifest.objects().find(|key| self.deleted.contains(*key)) {
@@ -357,7 +379,7 @@ impl GenerationModel {
         for segment in &manifest.segments {
             let records =
                 self.segments.get(&segment.key).ok_or_else(|| format!("\"{}\" was never written", segment.key))?;
-            content.records.extend(records.iter().map(|(seq, record)| (*seq, record.clone())));
+            content.records.extend(records.iter().map(|record| (record.seq, Arc::clone(record))));
         }
         for sidecar in &manifest.sidecars {
             let (corrected, outdated) =
@@ -375,18 +397,22 @@ impl GenerationModel {
     fn check_archived(&mut self, growth: ArchiveGrowth) -> Result<(), String> {
         let ArchiveGrowth { from, to, records } = growth;
         for (place, record) in &records {
-            let record = OperationRecord { seq: 0, ..record.clone() };
-            let is_decided = self.decided.get(place) == Some(&record)
-                || self.set_back.contains(place) && self.uncorrected.get(place) == Some(&record);
-            if !is_decided {
+            let is_among = |known: &BTreeMap<_, Arc<OperationRecord>>| {
+                known.get(place).is_some_and(|known| is_equal_but_for_seq(known, record))
+            };
+            if !is_among(&self.decided) && !(self.set_back.contains(place) && is_among(&self.uncorrected)) {
                 let decided = self.decided.get(place);
                 return Err(format!("{} op {} is archived as {record:?} and decided as {decided:?}", place.0, place.1));
             }
         }
         let seconds = from.second()..to.second();
-        let mut wanted = self.decided.keys().filter(|(token, _)| seconds.contains(&token.second()));
-        if let Some((token, op)) = wanted.find(|place| !records.contains_key(*place)) {
-            return Err(format!("{token} op {op} is not in the archive, which reaches {to}"));
+        let wanted = self.decided.iter().filter(|((token, _), _)| seconds.contains(&token.second()));
+        for ((token, op), record) in wanted.filter(|(place, _)| !records.contains_key(*place)) {
+            // What cannot be read may still be decided: it is archived then.
+            if record.decision.outcome != Outcome::Unreadable {
+                return Err(format!("{token} op {op} is not in the archive, which reaches {to}"));
+            }
+            self.marks.insert("an unreadable entry was passed over");
         }
         self.marks.insert("the archive was extended");
         Ok(())
@@ -435,9 +461,27 @@ fn nth_of<T>(mut items: impl Iterator<Item = T> + Clone, number: u64) -> Option<
     items.nth(at)
 }
 
+/// Whether the audit may turn one outcome into the other. What cannot be read may also be judged once more: an archive passes over it, so
+/// that what is restored from one has judged it again.
+fn is_correction(was: Outcome, is: Outcome) -> bool {
+    was == Outcome::Unreadable || was == Outcome::Aborted && matches!(is, Outcome::Late | Outcome::Expired)
+}
+
+/// Whether both say the same of an operation.
+fn is_same(one: &Arc<OperationRecord>, other: &Arc<OperationRecord>) -> bool {
+    Arc::ptr_eq(one, other) || is_equal_but_for_seq(one, other)
+}
+
+fn is_equal_but_for_seq(one: &OperationRecord, other: &OperationRecord) -> bool {
+    one.seq == other.seq && one == other || OperationRecord { seq: other.seq, ..one.clone() } == *other
+}
+
 /// Nothing of `before` is lost in `after`.
 fn grows(before: &IndexContent, after: &IndexContent) -> Result<(), String> {
-    if let Some((seq, _)) = before.records.iter().find(|(seq, record)| after.records.get(seq) != Some(record)) {
+    let is_kept = |seq: &u64, record: &Arc<OperationRecord>| {
+        after.records.get(seq).is_some_and(|kept| Arc::ptr_eq(kept, record) || kept == record)
+    };
+    if let Some((seq, _)) = before.records.iter().find(|(seq, record)| !is_kept(*seq, *record)) {
         return Err(format!("seq {seq} is gone, or another record than before"));
     }
     if !before.corrected.is_subset(&after.corrected) || !before.outdated.is_subset(&after.outdated) {
@@ -478,7 +522,7 @@ mod tests {
 
     fn content(records: impl IntoIterator<Item = OperationRecord>) -> IndexContent {
         IndexContent {
-            records: records.into_iter().map(|record| (record.seq, record)).collect(),
+            records: records.into_iter().map(|record| (record.seq, Arc::new(record))).collect(),
             ..IndexContent::default()
         }
     }
@@ -496,7 +540,7 @@ mod tests {
             let held = content([record(1, 5, outcome), record(2, 6, Outcome::Committed)]);
             model.check_open(&manifest(1, 3), &held, false).unwrap();
         }
-        model.heads.insert(1, GenerationHead { number: 1, manifest: manifest(1, 3), content: IndexContent::default() });
+        model.heads.insert(1, GenerationHead { number: 1, manifest: manifest(1, 3), content: Arc::default() });
         model
     }
 
@@ -507,7 +551,7 @@ mod tests {
         let restored = Manifest { until: Some(until), building, ..manifest(2, 3) };
         let held = content([record(1, 5, Outcome::Aborted), record(2, 6, Outcome::Committed)]);
         model.begun.insert("restore".to_owned(), begun);
-        model.heads.insert(2, GenerationHead { number: 1, manifest: restored, content: held });
+        model.heads.insert(2, GenerationHead { number: 1, manifest: restored, content: Arc::new(held) });
         model.switch(1, 2, EndReason::Restore { to: until }, &IndexContent::default())
     }
 

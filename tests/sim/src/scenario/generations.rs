@@ -9,24 +9,27 @@ use tidemark_catalog::{
     RootChain, TransactionRejected, WriterIdentity,
 };
 use tidemark_ingest::{
-    GenerationTask, IngestError, IngestOptions, LostOutcomePolicy, RestoreRequest, RestoreTarget,
+    GenerationTask, IngestError, IngestOptions, IngestStatus, LogIngester, LostOutcomePolicy, RestoreRequest,
+    RestoreTarget,
     engine::IndexEngine,
     model_engine::ModelEngine,
     promote, reindex, restore,
     snapshot::{LogArchive, SnapshotError, SnapshotMaker, SnapshotRequest},
 };
 use tidemark_store::{StoreClock, StoreSecond};
-use tidemark_wal::LogParameters;
-use tokio::{sync::watch, time::sleep};
+use tokio::{sync::watch, task::JoinHandle, time::sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     cleaning::{CleanupEnd, check_left, clean_up_once},
     cleanup_model::{CleanupModel, left_below},
+    entry_clients::append,
     generation_model::GenerationModel,
+    indexers::watch_for_bugs,
     long_run::{FAULT_BURST_DURATION, INDEX, INDEX_URL, LOG, LongRun, collect, fault_schedule},
     record_writer::RecordWriter,
     snapshot_trials::SnapshotTrials,
-    verification::verify_stored,
+    verification::{verify_now_and_then, verify_stored},
 };
 use crate::{
     fault_schedule::FaultSchedule,
@@ -35,8 +38,12 @@ use crate::{
     supervise::{ProcessEnd, supervise},
 };
 
-/// Long enough that a process that is paused at the beginning goes on, and that the writers of a quiet index write.
+/// At most: long enough that a process that is paused at the beginning goes on, and that the writers of a quiet index write.
 const RECOVERY_DURATION: Duration = Duration::from_hours(5 * 24);
+
+/// From this seed on the product's own ingest writes the index. No test runs these seeds yet: the model is stricter than the product in some of
+/// them.
+const INGESTED_SEEDS: u64 = 1_000_000;
 
 #[derive(Clone)]
 struct GenerationWorld {
@@ -59,9 +66,16 @@ struct SimTask {
 
 /// Runs the scenario to its end.
 pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
-    let simulated_store = SimulatedStore::new(seed, fault_schedule(seed), echo);
+    let schedule = FaultSchedule {
+        refused_entries: 20,
+        undeletable_entries: 20,
+        refusal_delay: 0..=100_000_000,
+        ..fault_schedule(seed)
+    };
+    let simulated_store = SimulatedStore::new(seed, schedule, echo);
+    let is_ingested = seed >= INGESTED_SEEDS;
     let world = GenerationWorld {
-        run: LongRun { simulated_store: simulated_store.clone() },
+        run: LongRun { simulated_store: simulated_store.clone(), is_ingested },
         model: Arc::default(),
         cleanups: Arc::default(),
         tasks: Arc::default(),
@@ -79,7 +93,14 @@ pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
     for n in 0..2 {
         let (writing, making) = (world.clone(), world.clone());
         let (reading, collecting, cleaning) = (world.clone(), world.clone(), world.clone());
-        supervise(&simulated_store, &format!("writer{n}"), true, move |process| write(writing.clone(), process));
+        let (promoting, keeping, snapshotting) = (world.clone(), world.clone(), world.clone());
+        if is_ingested {
+            let appending = world.run.clone();
+            supervise(&simulated_store, &format!("client{n}"), true, move |process| append(appending.clone(), process));
+            supervise(&simulated_store, &format!("indexer{n}"), true, move |process| ingest(writing.clone(), process));
+        } else {
+            supervise(&simulated_store, &format!("writer{n}"), true, move |process| write(writing.clone(), process));
+        }
         let made = supervise(&simulated_store, &format!("maker{n}"), true, move |process| {
             make(making.clone(), process, format!("maker{n}"))
         });
@@ -89,18 +110,29 @@ pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
             collect(collecting.run.clone(), process)
         });
         supervise(&simulated_store, &format!("cleaner{n}"), true, move |process| clean_up(cleaning.clone(), process));
+        supervise(&simulated_store, &format!("keeper{n}"), true, move |process| report_keeps(keeping.clone(), process));
+        supervise(&simulated_store, &format!("promoter{n}"), true, move |process| {
+            promote_now_and_then(promoting.clone(), process)
+        });
+        supervise(&simulated_store, &format!("snapshot{n}"), true, move |process| {
+            make_snapshots(snapshotting.clone(), process)
+        });
+        let verifying = world.clone();
+        supervise(&simulated_store, &format!("verifier{n}"), true, move |process| {
+            let model = verifying.model.clone();
+            verify_now_and_then(verifying.run.clone(), process, move |since| model.lock().was_damaged_since(since))
+        });
     }
-    let (promoting, keeping) = (world.clone(), world.clone());
-    supervise(&simulated_store, "keeper", true, move |process| report_keeps(keeping.clone(), process));
-    supervise(&simulated_store, "promoter", true, move |process| promote_now_and_then(promoting.clone(), process));
-    let snapshotting = world.clone();
-    supervise(&simulated_store, "snapshot", true, move |process| make_snapshots(snapshotting.clone(), process));
-    tokio::spawn(lose_objects(world.clone()));
-    sleep(FAULT_BURST_DURATION).await;
+    let losing = tokio::spawn(lose_objects(world.clone()));
+    simulated_store.run_for(FAULT_BURST_DURATION).await;
     simulated_store.change_fault_schedule(|fault_schedule| *fault_schedule = FaultSchedule::fault_free());
     simulated_store.note("the fault burst ends");
     let before = world.model().decided();
-    sleep(RECOVERY_DURATION).await;
+    let has_recovered = || {
+        let is_whole = losing.is_finished() && !simulated_store.has_lost_objects();
+        is_whole && tasks.iter().all(JoinHandle::is_finished) && world.model().decided() > before
+    };
+    simulated_store.recover(RECOVERY_DURATION, has_recovered).await;
     if let Some(going_on) = tasks.iter().position(|task| !task.is_finished()) {
         simulated_store.fail(format!("no end: a task of maker{going_on} goes on days after the faults have ended"));
     }
@@ -138,6 +170,15 @@ impl GenerationWorld {
         IndexChain::open(&self.run.store(INDEX, process), start, self.run.entropy()).for_log(root).follow().await
     }
 
+    /// The same, registered in the log's root.
+    async fn open_registered(&self, process: &SimProcess, root: &RootChain) -> Result<IndexChain, CatalogError> {
+        let (chain, parameters) = (self.open(process, root).await?, self.run.parameters());
+        let owner = IndexOwner::Named { name: "sim".to_owned() };
+        let registration = IndexRegistration::new(INDEX_URL, owner, chain.generation().clone());
+        root.register(root.head().await?, &parameters, INDEX_URL, &registration, LogCursor::default(), None).await?;
+        Ok(chain)
+    }
+
     /// The archive of the log, once a writer has made the root.
     async fn archive(&self, process: &SimProcess) -> Arc<dyn LogArchive> {
         let log = self.run.log_id(process).await;
@@ -160,7 +201,9 @@ impl GenerationWorld {
     }
 
     fn second_before(&self, reach: u64) -> StoreSecond {
-        StoreSecond::from_unix(reach.saturating_sub(self.run.number(1..=30)))
+        // What is made up is of a second a publication.
+        let seconds = if self.run.is_ingested { 1..=150_000 } else { 1..=30 };
+        StoreSecond::from_unix(reach.saturating_sub(self.run.number(seconds)))
     }
 
     fn generation_task(&self, process: &SimProcess, name: String) -> GenerationTask {
@@ -187,7 +230,7 @@ impl GenerationWorld {
         let (world, process) = (self.clone(), process.clone());
         tokio::spawn(async move {
             sleep(Duration::from_millis(world.run.number(0..=20_000))).await;
-            process.pause(Duration::from_hours(world.run.number(20..=60)));
+            world.run.suspend(&process, 20..=60);
         });
     }
 }
@@ -204,11 +247,7 @@ async fn write(world: GenerationWorld, process: SimProcess) -> ProcessEnd {
 
 async fn write_for_a_while(world: &GenerationWorld, process: &SimProcess) -> anyhow::Result<()> {
     let (log, root) = (world.run.log(process), world.root(process));
-    let chain = world.open(process, &root).await?;
-    let owner = IndexOwner::Named { name: "sim".to_owned() };
-    let registration = IndexRegistration::new(INDEX_URL, owner, chain.generation().clone());
-    let parameters = LogParameters::with_expiry(Duration::from_mins(10));
-    root.register(root.head().await?, &parameters, INDEX_URL, &registration, LogCursor::default(), None).await?;
+    let chain = world.open_registered(process, &root).await?;
     let clock = StoreClock::new(log.stores(), process.name());
     // One identity: each takes over from the other at once, so that they need no heartbeats for days.
     let lease = chain.acquire(WriterIdentity("writer".to_owned()), &clock, &log.entries, |_| ()).await?;
@@ -226,6 +265,45 @@ async fn write_for_a_while(world: &GenerationWorld, process: &SimProcess) -> any
         world.run.sleep_minutes(rest).await;
     }
     Ok(())
+}
+
+/// The product's ingest: some minutes at a time, in the generation that is open.
+async fn ingest(world: GenerationWorld, process: SimProcess) -> ProcessEnd {
+    world.run.sleep_minutes(if world.is_quiet { 0..=1_500 } else { 20..=500 }).await;
+    match Box::pin(ingest_for_a_while(&world, &process)).await {
+        Ok(()) => ProcessEnd::GaveUp("another one goes on".to_owned()),
+        Err(error) => ProcessEnd::GaveUp(error.to_string()),
+    }
+}
+
+async fn ingest_for_a_while(world: &GenerationWorld, process: &SimProcess) -> anyhow::Result<()> {
+    let (log, root) = (world.run.log(process), world.root(process));
+    let chain = world.open_registered(process, &root).await?;
+    let ingester = LogIngester {
+        clock: StoreClock::new(log.stores(), process.name()),
+        engine: world.engine(process),
+        log,
+        root,
+        chain,
+        // As of the made-up writers: each takes over from the other at once.
+        identity: WriterIdentity("writer".to_owned()),
+        options: IngestOptions {
+            fetches: 16,
+            batch_records: world.run.number(1..=12),
+            segment_memory: 2_000,
+            ..IngestOptions::default()
+        },
+        entropy: world.run.entropy(),
+        status: watch::Sender::new(IngestStatus::default()),
+    };
+    tokio::spawn(watch_for_bugs(world.run.simulated_store.clone(), ingester.status.subscribe()));
+    let stop = CancellationToken::new();
+    let (stopping, span) = (stop.clone(), Duration::from_secs(world.run.number(60..=400)));
+    tokio::spawn(async move {
+        sleep(span).await;
+        stopping.cancel();
+    });
+    Ok(Box::pin(ingester.run(stop)).await?)
 }
 
 /// Rebuilds or restores the index now and then. A task that ended early is started again under its name, until it is done or refused.

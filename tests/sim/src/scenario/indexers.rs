@@ -20,6 +20,7 @@ use crate::{
     model::LOG,
     mutants::{Mutant, RedecidingEngine, TruncatingEngine, UnverifyingEngine},
     process::SimProcess,
+    simulated_store::SimulatedStore,
     supervise::ProcessEnd,
     world::{COPY, SimWorld},
 };
@@ -68,7 +69,7 @@ pub async fn index(world: SimWorld, process: SimProcess, name: String) -> Proces
         entropy: world.entropy(),
         status: watch::Sender::new(IngestStatus::default()),
     };
-    tokio::spawn(watch_for_bugs(world.clone(), ingest.status.subscribe()));
+    tokio::spawn(watch_for_bugs(world.simulated_store.clone(), ingest.status.subscribe()));
     let stop = CancellationToken::new();
     if world.config.fault_schedule.refuses() && !world.is_fault_burst_over() {
         // Whoever gives the objects back rolls the indexers, which then try each unreadable entry again.
@@ -83,6 +84,7 @@ pub async fn index(world: SimWorld, process: SimProcess, name: String) -> Proces
         tokio::spawn(async move {
             killed_with.records_lost().await;
             killed_with.simulated_store.note(&format!("{} is killed", killed.name()));
+            killed_with.simulated_store.count_crash();
             killed.kill();
         });
         tokio::spawn(watch_for_damage(world.clone(), ingest.status.subscribe()));
@@ -128,13 +130,13 @@ async fn register(root: &RootChain, chain: &IndexChain, parameters: LogParameter
 }
 
 /// Whatever the weather, no indexer says that it has a bug.
-async fn watch_for_bugs(world: SimWorld, mut status: watch::Receiver<IngestStatus>) {
+pub(super) async fn watch_for_bugs(simulated_store: SimulatedStore, mut status: watch::Receiver<IngestStatus>) {
     let says_so = |status: &IngestStatus| {
         status.problem.as_ref().is_some_and(|problem| problem.message.contains("this is a bug"))
     };
     let said = status.wait_for(says_so).await.ok().and_then(|status| status.problem.clone());
     if let Some(problem) = said {
-        world.simulated_store.fail(problem.message);
+        simulated_store.fail(problem.message);
     }
 }
 

@@ -16,6 +16,7 @@ use super::trim_model::TrimModel;
 use crate::{
     fault_injecting_store::FaultInjectingStore,
     fault_schedule::FaultSchedule,
+    model::META,
     mutants::{mutated, mutated_archive},
     process::SimProcess,
     simulated_store::{ObjectMetadata, STRANGER, SimulatedStore, StoreEvent, StoreWrite},
@@ -27,6 +28,8 @@ pub(super) const INDEX: &str = "index";
 /// By which the index is registered.
 pub(super) const INDEX_URL: &str = "sim://index/";
 pub(super) const FAULT_BURST_DURATION: Duration = Duration::from_hours(4 * 24);
+/// A larger entry is not read by the product's ingest.
+const MAX_ENTRY_SIZE: u64 = 2_000;
 /// Long enough that a process that is paused at the beginning goes on, and what is garbage then goes.
 pub(super) const RECOVERY_DURATION: Duration = Duration::from_hours(3 * 24);
 
@@ -34,6 +37,8 @@ pub(super) const RECOVERY_DURATION: Duration = Duration::from_hours(3 * 24);
 #[derive(Clone)]
 pub(super) struct LongRun {
     pub(super) simulated_store: SimulatedStore,
+    /// Whether the product's ingest writes the index, and not a writer that makes its records up.
+    pub(super) is_ingested: bool,
 }
 
 impl LongRun {
@@ -46,8 +51,19 @@ impl LongRun {
         Entropy::seeded(self.simulated_store.state().rng.fork())
     }
 
+    /// The log. Only the product's ingest looks at descriptors.
     pub(super) fn log(&self, process: &SimProcess) -> Log {
-        Log::over(self.store(LOG, process), Vec::new())
+        let metadata = if self.is_ingested { vec![self.store(META, process)] } else { Vec::new() };
+        Log::over(self.store(LOG, process), metadata)
+    }
+
+    /// The parameters of the log.
+    pub(super) fn parameters(&self) -> LogParameters {
+        let parameters = parameters();
+        if !self.is_ingested {
+            return parameters;
+        }
+        LogParameters { audit_window: Duration::from_hours(3), max_entry_size: MAX_ENTRY_SIZE, ..parameters }
     }
 
     /// The archive of the log `log`, as `process` sees it.
@@ -91,6 +107,12 @@ impl LongRun {
         sleep(Duration::from_mins(minutes)).await;
     }
 
+    /// Suspends the process for so many hours.
+    pub(super) fn suspend(&self, process: &SimProcess, hours: RangeInclusive<u64>) {
+        self.simulated_store.count_faults(1);
+        process.pause(Duration::from_hours(self.number(hours)));
+    }
+
     /// An entry of the log, as a writer has put it at this store time.
     pub(super) fn plant_entry(&self, token: Token, time: StoreSecond, body: String) {
         let put = StoreWrite::Put { body: body.into(), metadata: ObjectMetadata::new(), create: true };
@@ -103,7 +125,8 @@ impl LongRun {
         let chain = self.chain(process).for_log(&root);
         let owner = IndexOwner::Named { name: "sim".to_owned() };
         let registration = IndexRegistration::new(INDEX_URL, owner, Generation::first());
-        root.register(root.head().await?, &parameters(), INDEX_URL, &registration, LogCursor::default(), None).await?;
+        root.register(root.head().await?, &self.parameters(), INDEX_URL, &registration, LogCursor::default(), None)
+            .await?;
         Ok(chain)
     }
 }

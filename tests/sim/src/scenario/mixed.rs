@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tidemark_ingest::engine::EngineError;
-use tokio::time::sleep;
 
 use crate::{
     config::SimConfig,
@@ -21,7 +20,7 @@ pub async fn run(seed: u64, config: SimConfig, echo: bool) -> SimulatedStore {
     let world = SimWorld::new(seed, config, echo);
     world.simulated_store.note(&format!("{:?}", world.config));
     start_processes(&world);
-    sleep(world.config.fault_burst).await;
+    world.simulated_store.run_for(world.config.fault_burst).await;
     world.simulated_store.put_back();
     world.simulated_store.refusals().lift();
     world.set_room(u64::MAX);
@@ -35,7 +34,7 @@ pub async fn run(seed: u64, config: SimConfig, echo: bool) -> SimulatedStore {
         };
     });
     world.simulated_store.note("the fault burst ends");
-    sleep(recovery_duration(&world)).await;
+    world.simulated_store.run_for(recovery_duration(&world)).await;
     if world.config.tantivy.is_some()
         && let Err(error) = read_index(&world).await
     {

@@ -103,12 +103,14 @@ pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
     supervise(&simulated_store, &format!("{RIVAL}0"), true, move |process| {
         pod(rival.clone(), process, owner(RIVAL), PodArrival::WithTheFirst)
     });
-    sleep(FAULT_BURST_DURATION).await;
+    simulated_store.run_for(FAULT_BURST_DURATION).await;
     simulated_store.change_fault_schedule(|fault_schedule| *fault_schedule = FaultSchedule::fault_free());
     simulated_store.note("the fault burst ends");
     let before = world.model().standing().map(|manifest| manifest.cursor);
-    sleep(RECOVERY_DURATION).await;
-    check_after_purge(&world, before).await;
+    simulated_store.run_for(RECOVERY_DURATION).await;
+    if simulated_store.failure().is_none() {
+        check_after_purge(&world, before).await;
+    }
     for mark in world.model().marks.clone() {
         simulated_store.mark(mark);
     }

@@ -21,6 +21,10 @@ use super::long_run::LongRun;
 const FIRST_SECOND: u64 = 1_700_000_000;
 /// How many entities there are.
 const ENTITIES: u64 = 5;
+/// How many objects are merged into one at most: manifests stay short, which every process reads.
+const MERGED: usize = 12;
+/// The numbers modulo eleven whose entries are too large to be read.
+const OVERSIZED: u64 = 5;
 /// For how many seconds below the cursor an aborted operation may still turn out to be late.
 const AUDIT_WINDOW: Duration = Duration::from_secs(12);
 
@@ -39,14 +43,17 @@ impl RecordWriter {
         &self.lease.manifest().state
     }
 
-    /// Publishes a record of a later second: of entity `number`, committed or aborted.
+    /// Publishes a record of a later second: of entity `number`, committed or aborted, or of an entry that is too large to be read.
     pub(super) async fn publish(&mut self, number: u64) -> anyhow::Result<()> {
         let second = self.manifest().cursor.second().max(StoreSecond::from_unix(FIRST_SECOND));
-        let outcome = if number.is_multiple_of(3) { Outcome::Aborted } else { Outcome::Committed };
+        let outcome = match number {
+            _ if number % 11 == OVERSIZED => Outcome::Malformed,
+            _ if number.is_multiple_of(3) => Outcome::Aborted,
+            _ => Outcome::Committed,
+        };
         let entity = format!("entry/e{}", number % ENTITIES);
         let record = self.record(Token::new(second, &self.entropy), second, outcome, &entity)?;
-        let entry = record.body.bytes().context("an entry without bytes")?.to_vec();
-        self.run.plant_entry(record.token, second, String::from_utf8(entry)?);
+        self.run.plant_entry(record.token, second, entry_body());
         let mut marks = RecordMarks::default();
         if record.is_committed() {
             let lookup = self.engine.open(self.manifest()).await?;
@@ -82,15 +89,15 @@ impl RecordWriter {
         self.add(record, marks, Some(replaced), cursor).await
     }
 
-    /// Merges two neighbouring segments, or the two first sidecars.
+    /// Merges a few neighbouring segments, or the first sidecars.
     pub(super) async fn compact(&mut self, number: u64) -> anyhow::Result<()> {
         let manifest = self.manifest().clone();
         if number.is_multiple_of(2) && manifest.sidecars.len() > 1 {
-            return self.merge_sidecars(&manifest.sidecars[..2]).await;
+            return self.merge_sidecars(&manifest.sidecars[..manifest.sidecars.len().min(MERGED)]).await;
         }
         let Some(pairs) = manifest.segments.len().checked_sub(1).filter(|pairs| *pairs > 0) else { return Ok(()) };
         let at = usize::try_from(number)? % pairs;
-        let inputs = &manifest.segments[at..at + 2];
+        let inputs = &manifest.segments[at..manifest.segments.len().min(at + MERGED)];
         let packed = self.engine.compact(inputs).await?;
         let merged = self.upload_segment(packed, inputs.iter().map(RecordStats::of).sum(), inputs[0].seq.start).await?;
         let removes = inputs.iter().map(|input| input.key.clone()).collect();
@@ -128,11 +135,14 @@ impl RecordWriter {
         outcome: Outcome,
         entity: &str,
     ) -> anyhow::Result<OperationRecord> {
-        let body = json!({"tidemark": 1, "ops": [{"kind": "entry"}]}).to_string();
-        let record = json!({
-            "seq": self.manifest().next_seq, "token": token, "op": 0, "kind": "entry", "size": body.len(), "body": body,
+        let body = entry_body();
+        let mut record = json!({
+            "seq": self.manifest().next_seq, "token": token, "op": 0, "kind": "entry", "size": body.len(),
             "decision": {"outcome": outcome, "entryTime": time}, "entity": entity,
         });
+        if outcome != Outcome::Malformed {
+            record["body"] = body.into();
+        }
         Ok(serde_json::from_value(record)?)
     }
 
@@ -223,4 +233,9 @@ impl RecordWriter {
             _ => Err(anyhow!("\"{key}\" was not uploaded")),
         }
     }
+}
+
+/// What every entry announces.
+fn entry_body() -> String {
+    json!({"tidemark": 1, "ops": [{"kind": "entry"}]}).to_string()
 }

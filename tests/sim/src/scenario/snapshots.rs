@@ -38,7 +38,10 @@ impl SnapshotWorld {
 /// Runs the scenario to its end.
 pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
     let simulated_store = SimulatedStore::new(seed, fault_schedule(seed), echo);
-    let world = SnapshotWorld { run: LongRun { simulated_store: simulated_store.clone() }, model: Arc::default() };
+    let world = SnapshotWorld {
+        run: LongRun { simulated_store: simulated_store.clone(), is_ingested: false },
+        model: Arc::default(),
+    };
     let model = world.model.clone();
     world.run.set_observer(move |event| model.lock().observe(event));
     for n in 0..2 {
@@ -52,11 +55,11 @@ pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
         });
     }
     tokio::spawn(lose_objects(world.clone()));
-    sleep(FAULT_BURST_DURATION).await;
+    simulated_store.run_for(FAULT_BURST_DURATION).await;
     simulated_store.change_fault_schedule(|fault_schedule| *fault_schedule = FaultSchedule::fault_free());
     simulated_store.note("the fault burst ends");
     let before = world.model().garbage.latest.as_ref().map(|(number, _)| *number);
-    sleep(RECOVERY_DURATION).await;
+    simulated_store.run_for(RECOVERY_DURATION).await;
     let now = simulated_store.now();
     let long_ago = now - 36 * 3_600_000;
     let after = world.model().garbage.check_final_state(before, now);
@@ -82,7 +85,7 @@ async fn make_snapshots(world: SnapshotWorld, process: SimProcess) -> ProcessEnd
             let (world, process) = (world.clone(), process.clone());
             tokio::spawn(async move {
                 sleep(Duration::from_millis(world.run.number(0..=20_000))).await;
-                process.pause(Duration::from_hours(world.run.number(20..=60)));
+                world.run.suspend(&process, 20..=60);
             });
         }
         let index = world.run.store(INDEX, &process);

@@ -1,6 +1,6 @@
 //! Verifications beside everything else, and one at the end: whatever goes on, none takes it for damage.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tidemark_catalog::{LogId, RootChain};
 use tidemark_ingest::{
@@ -10,6 +10,7 @@ use tidemark_ingest::{
     snapshot::{LogArchive, model_archive::ModelArchive},
 };
 use tidemark_store::{Entropy, Store};
+use tokio::time::sleep;
 
 use super::{
     indexers,
@@ -23,7 +24,7 @@ use crate::{
 struct DamageWatch<'a> {
     simulated_store: &'a SimulatedStore,
     /// Whether what a check says counts.
-    counts: fn(VerifyCheck) -> bool,
+    counts: &'a (dyn Fn(VerifyCheck) -> bool + Send + Sync),
 }
 
 impl VerifyObserver for DamageWatch<'_> {
@@ -76,27 +77,64 @@ pub(super) async fn verify_all(world: &SimWorld) {
     }
 }
 
-/// Verifies an index whose records are made up, once nothing fails any more: all but what the log says of them.
+/// Verifies the index of a run of days, once nothing fails any more.
 pub(super) async fn verify_stored(run: &LongRun) {
-    let process = SimProcess::new("verifier", false);
-    let (log, index) = (run.log(&process), run.store(INDEX, &process));
-    let verifier = IndexVerifier {
-        root: RootChain::open(&log, run.entropy()),
-        engine: Arc::new(ModelEngine::new(index.clone())),
-        index,
-        archive: archive_opener(run.entropy()),
-        entropy: run.entropy(),
-        options: VerifyOptions { outcomes: OutcomeSelection::All, fetches: 4, entry_memory: 1 << 20 },
-        log,
-    };
-    let counts = |check| !matches!(check, VerifyCheck::Outcomes | VerifyCheck::Log);
-    let watch = DamageWatch { simulated_store: &run.simulated_store, counts };
-    match verifier.run(&watch).await {
+    let process = SimProcess::new("verifier.last", false);
+    let counts = |check| says_truth(run, check);
+    let watch = DamageWatch { simulated_store: &run.simulated_store, counts: &counts };
+    match stored_verifier(run, &process, OutcomeSelection::All).run(&watch).await {
         Ok(summary) if summary.archive.is_some_and(|archive| archive.compared > 0) => {
             run.simulated_store.mark("the archive was verified");
         }
         Ok(_) => {}
         Err(error) => run.simulated_store.fail(format!("an index that is whole cannot be verified: {error}")),
+    }
+}
+
+/// Verifies the index of a run of days now and then, beside everything else. `is_damaged_since`: whether the index lacked an object at any
+/// time since then, true time in milliseconds.
+pub(super) async fn verify_now_and_then(
+    run: LongRun,
+    process: SimProcess,
+    is_damaged_since: impl Fn(u64) -> bool + Send + Sync,
+) -> ProcessEnd {
+    run.log_id(&process).await;
+    loop {
+        run.sleep_minutes(100..=1_500).await;
+        if !run.is_fault_burst_over() && run.number(0..=3) == 0 {
+            // Longer than the grace, somewhere within the verification.
+            let (run, process) = (run.clone(), process.clone());
+            tokio::spawn(async move {
+                sleep(Duration::from_millis(run.number(0..=10_000))).await;
+                run.suspend(&process, 20..=60);
+            });
+        }
+        let began = run.simulated_store.now();
+        let counts = |check| says_truth(&run, check) && !is_damaged_since(began);
+        let watch = DamageWatch { simulated_store: &run.simulated_store, counts: &counts };
+        let sample = OutcomeSelection::Sample { count: run.number(0..=20), seed: run.number(0..=u64::MAX / 2) };
+        match stored_verifier(&run, &process, sample).run(&watch).await {
+            Ok(_) => run.simulated_store.mark("verified meanwhile"),
+            Err(error) => run.simulated_store.note(&format!("nothing was verified: {error}")),
+        }
+    }
+}
+
+/// Records that are made up are no outcomes of the log's entries.
+fn says_truth(run: &LongRun, check: VerifyCheck) -> bool {
+    run.is_ingested || !matches!(check, VerifyCheck::Outcomes | VerifyCheck::Log)
+}
+
+fn stored_verifier(run: &LongRun, process: &SimProcess, outcomes: OutcomeSelection) -> IndexVerifier {
+    let (log, index) = (run.log(process), run.store(INDEX, process));
+    IndexVerifier {
+        root: RootChain::open(&log, run.entropy()),
+        engine: Arc::new(ModelEngine::new(index.clone())),
+        index,
+        archive: archive_opener(run.entropy()),
+        entropy: run.entropy(),
+        options: VerifyOptions { outcomes, fetches: 4, entry_memory: 1 << 20 },
+        log,
     }
 }
 
@@ -117,7 +155,7 @@ async fn verify(world: &SimWorld, process: &SimProcess, outcomes: OutcomeSelecti
         options: VerifyOptions { outcomes, fetches: 4, entry_memory: 1 << 20 },
         log,
     };
-    let watch = DamageWatch { simulated_store: &world.simulated_store, counts: |_| true };
+    let watch = DamageWatch { simulated_store: &world.simulated_store, counts: &|_| true };
     match verifier.run(&watch).await {
         Ok(summary) => Some(summary),
         Err(error @ (VerifyError::NeverIndexed { .. } | VerifyError::NoIndex { .. })) => {

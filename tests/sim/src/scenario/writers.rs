@@ -141,7 +141,7 @@ fn padding(world: &SimWorld) -> String {
     "x".repeat(usize::try_from(bytes).unwrap_or(0))
 }
 
-fn bundle_yaml(id: &str, message: &str) -> Bytes {
+pub(super) fn bundle_yaml(id: &str, message: &str) -> Bytes {
     Bytes::from(format!(
         "id: {id}\nmessage: {message}\nparents: []\ntimestamp: 2026-11-20T10:00:00Z\ncontributors:\n- name: Ada\n  email: ada@example.org\nversion: 4\n"
     ))
@@ -221,7 +221,7 @@ fn stray_entry(world: &SimWorld, token: Token, path: &str) -> Bytes {
     }
 }
 
-async fn create(store: &FaultInjectingStore, key: &str, body: Bytes) {
+pub(super) async fn create(store: &FaultInjectingStore, key: &str, body: Bytes) {
     let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
     let _ = store.put_opts(&Path::from(key), body.into(), options).await;
 }

@@ -1,10 +1,13 @@
 //! Many seeds of every scenario hold, and a seed always gives the same trace.
 
-use std::thread::available_parallelism;
+use std::{collections::BTreeSet, io::Write as _, ops::Range, thread::available_parallelism};
 
-use tidemark_sim::{SeedReport, SimScenario, first_failure, run_seeds};
+use tidemark_sim::{SeedReport, SimScenario, first_failure, run_seeds, totals_of};
 
-fn all_hold(scenario: SimScenario, seeds: std::ops::Range<u64>) -> Vec<SeedReport> {
+/// How many seeds of each scenario are run.
+const SEEDS: u64 = 500;
+
+fn all_hold(scenario: SimScenario, seeds: Range<u64>) -> Vec<SeedReport> {
     let threads = available_parallelism().map_or(2, usize::from);
     let reports = run_seeds(seeds, threads, |seed| scenario.run(seed, None, false));
     if let Some(failed) = first_failure(&reports) {
@@ -13,9 +16,20 @@ fn all_hold(scenario: SimScenario, seeds: std::ops::Range<u64>) -> Vec<SeedRepor
     reports
 }
 
+/// Holds in all seeds, and says what happened in them, although the test passes: `println!` would be captured.
+fn all_seeds_hold(scenario: SimScenario) -> Vec<SeedReport> {
+    let reports = all_hold(scenario, 0..SEEDS);
+    writeln!(std::io::stdout(), "{}: {}", scenario.name(), totals_of(&reports)).unwrap();
+    let happened = |count: fn(&SeedReport) -> u64| reports.iter().filter(|report| count(report) > 0).count();
+    assert_eq!(happened(|report| report.totals.steps), reports.len(), "a seed that does nothing");
+    assert!(happened(|report| report.totals.crashes) > reports.len() / 4, "hardly a process ever crashed");
+    assert!(happened(|report| report.totals.faults) > reports.len() / 2, "hardly a fault ever happened");
+    reports
+}
+
 #[test]
 fn five_hundred_seeds_of_a_whole_log_hold() {
-    let reports = all_hold(SimScenario::Mixed, 0..500);
+    let reports = all_seeds_hold(SimScenario::Mixed);
     // If nothing rare happens in any seed, the seeds prove nothing.
     for rare in [
         "indexed Committed",
@@ -57,12 +71,12 @@ fn five_hundred_seeds_of_a_whole_log_hold() {
 
 #[test]
 fn five_hundred_seeds_of_a_chain_hold() {
-    all_hold(SimScenario::Chain, 0..500);
+    all_seeds_hold(SimScenario::Chain);
 }
 
 #[test]
 fn five_hundred_seeds_of_pins_and_garbage_hold() {
-    let reports = all_hold(SimScenario::Garbage, 0..500);
+    let reports = all_seeds_hold(SimScenario::Garbage);
     for rare in [
         "garbage was deleted",
         "a pin counts",
@@ -75,10 +89,9 @@ fn five_hundred_seeds_of_pins_and_garbage_hold() {
     }
 }
 
-/// Days of many processes: four seconds a seed. `make sim SEEDS=500` runs more.
 #[test]
-fn sixty_seeds_of_generations_hold() {
-    let reports = all_hold(SimScenario::Generations, 0..60);
+fn five_hundred_seeds_of_generations_hold() {
+    let reports = all_seeds_hold(SimScenario::Generations);
     for rare in [
         "the index switched",
         "the index was restored",
@@ -95,6 +108,9 @@ fn sixty_seeds_of_generations_hold() {
         "a snapshot was restored to a second below the floor",
         "the archive alone was restored",
         "the archive was verified",
+        "verified meanwhile",
+        "an outcome was corrected",
+        "an entry could not be deleted",
     ] {
         let seeds = reports.iter().filter(|report| report.marks.contains(rare)).count();
         assert!(seeds > 0, "\"{rare}\" never happened");
@@ -103,7 +119,7 @@ fn sixty_seeds_of_generations_hold() {
 
 #[test]
 fn five_hundred_seeds_of_a_purge_hold() {
-    let reports = all_hold(SimScenario::Purge, 0..500);
+    let reports = all_seeds_hold(SimScenario::Purge);
     for rare in [
         "purged",
         "purged by another process before",
@@ -121,7 +137,7 @@ fn five_hundred_seeds_of_a_purge_hold() {
 
 #[test]
 fn five_hundred_seeds_of_snapshots_hold() {
-    let reports = all_hold(SimScenario::Snapshots, 0..500);
+    let reports = all_seeds_hold(SimScenario::Snapshots);
     for rare in [
         "a snapshot was verified",
         "a snapshot was dropped",
@@ -136,10 +152,9 @@ fn five_hundred_seeds_of_snapshots_hold() {
     }
 }
 
-/// More than a second a seed. `make sim SEEDS=500` runs more.
 #[test]
-fn a_hundred_seeds_of_cleanups_hold() {
-    let reports = all_hold(SimScenario::Cleanup, 0..100);
+fn five_hundred_seeds_of_cleanups_hold() {
+    let reports = all_seeds_hold(SimScenario::Cleanup);
     for rare in [
         "an entry was deleted",
         "the floor was raised",
@@ -147,6 +162,7 @@ fn a_hundred_seeds_of_cleanups_hold() {
         "a clean-up was fenced",
         "an index registered meanwhile",
         "an index below the floor was refused",
+        "verified meanwhile",
     ] {
         let seeds = reports.iter().filter(|report| report.marks.contains(rare)).count();
         assert!(seeds > 0, "\"{rare}\" never happened");
@@ -156,12 +172,13 @@ fn a_hundred_seeds_of_cleanups_hold() {
 #[test]
 fn the_same_seed_gives_the_same_trace() {
     for scenario in SimScenario::ALL {
-        for seed in [1, 2, 3, 4, 5] {
-            let (first, second) = (scenario.run(seed, None, false), scenario.run(seed, None, false));
+        let (first, second) = (all_hold(scenario, 1..6), all_hold(scenario, 1..6));
+        for (first, second) in first.iter().zip(&second) {
+            let seed = first.seed;
             assert!(first.lines > 100, "seed {seed} of {} does nothing", scenario.name());
             assert_eq!(first.hash, second.hash, "seed {seed} of {} gave two traces", scenario.name());
         }
-        let other = scenario.run(6, None, false);
-        assert_ne!(other.hash, scenario.run(7, None, false).hash);
+        let traces: BTreeSet<&str> = first.iter().map(|report| report.hash.as_str()).collect();
+        assert_eq!(traces.len(), first.len(), "two seeds of {} gave the same trace", scenario.name());
     }
 }
