@@ -29,6 +29,7 @@ mod cleanup;
 mod cold_start;
 #[path = "../shared/conformance.rs"]
 mod conformance;
+mod copies;
 mod dependencies;
 mod dev_git;
 mod docs;
