@@ -1,6 +1,9 @@
 //! Faults: which requests they hit, and what happens to those.
 
-use std::time::Duration;
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 /// What a request wants, as the harness counts it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +46,8 @@ pub enum InjectedFault {
     LandLater(Duration),
     /// It is applied and answered, after this time.
     Delay(Duration),
+    /// It is applied and answered, once the rule is lifted.
+    Hold,
     /// 503, nothing is applied.
     Unavailable,
     /// 403, nothing is applied.
@@ -108,6 +113,21 @@ pub(crate) struct FaultRules {
     rules: Vec<(RuleId, FaultRule)>,
     added: u64,
     seen: u64,
+    lifted: Arc<Notify>,
+}
+
+/// Waits until the rule is lifted.
+pub(crate) async fn until_lifted(rules: &Mutex<FaultRules>, id: RuleId) {
+    let lifted = Arc::clone(&rules.lock().lifted);
+    loop {
+        let mut notified = pin!(lifted.notified());
+        // Before the look: what is lifted after it is not missed.
+        notified.as_mut().enable();
+        if !rules.lock().has(id) {
+            return;
+        }
+        notified.await;
+    }
 }
 
 impl FaultRules {
@@ -120,26 +140,32 @@ impl FaultRules {
 
     pub(crate) fn remove(&mut self, id: RuleId) {
         self.rules.retain(|(other, _)| *other != id);
+        self.lifted.notify_waiters();
     }
 
     pub(crate) fn clear(&mut self) {
         self.rules.clear();
+        self.lifted.notify_waiters();
+    }
+
+    fn has(&self, id: RuleId) -> bool {
+        self.rules.iter().any(|(other, _)| *other == id)
     }
 
     pub(crate) fn seen(&self) -> u64 {
         self.seen
     }
 
-    /// The fault that this request acts out, if any.
-    pub(crate) fn strike(&mut self, operation: StoreOperation, path: &str) -> Option<InjectedFault> {
-        let (_, rule) = self.rules.iter_mut().find(|(_, rule)| rule.matches(operation, path))?;
+    /// The fault that this request acts out, if any, and the rule that says so.
+    pub(crate) fn strike(&mut self, operation: StoreOperation, path: &str) -> Option<(RuleId, InjectedFault)> {
+        let (id, rule) = self.rules.iter_mut().find(|(_, rule)| rule.matches(operation, path))?;
         if rule.skip > 0 {
             rule.skip -= 1;
             return None;
         }
         rule.times = rule.times.map(|left| left - 1);
         self.seen += 1;
-        Some(rule.fault)
+        Some((*id, rule.fault))
     }
 }
 
@@ -158,5 +184,18 @@ mod tests {
         assert!(hits(StoreOperation::Put, "b/x"));
         assert!(hits(StoreOperation::Put, "b/x"));
         assert!(!hits(StoreOperation::Put, "b/x"), "two hits are all");
+    }
+
+    #[tokio::test]
+    async fn what_is_held_goes_on_when_its_rule_is_lifted() {
+        let rules = Mutex::new(FaultRules::default());
+        let rule = FaultRule::always(InjectedFault::Hold).times(1);
+        let (held, other) = (rules.lock().add(rule.clone()), rules.lock().add(rule));
+        let mut waiting = pin!(until_lifted(&rules, held));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        rules.lock().remove(other);
+        assert!(futures::poll!(&mut waiting).is_pending());
+        rules.lock().remove(held);
+        waiting.await;
     }
 }

@@ -19,7 +19,7 @@ use object_store::{
 };
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::faults::{FaultRule, FaultRules, InjectedFault, StoreOperation};
+use crate::faults::{FaultRule, FaultRules, InjectedFault, StoreOperation, until_lifted};
 
 /// A store with faults. Clones share the faults and the counts, so that a test keeps one and gives the other away.
 #[derive(Clone)]
@@ -72,8 +72,12 @@ impl FaultyStore {
     /// Counts the call and acts out what hits before it is applied. The fault to act out afterwards comes back.
     async fn before(&self, operation: StoreOperation, path: &str) -> Result<Option<InjectedFault>> {
         *self.counters().entry(operation).or_default() += 1;
-        let fault = self.faults().strike(operation, path);
-        match fault {
+        let struck = self.faults().strike(operation, path);
+        if let Some((rule, InjectedFault::Hold)) = struck {
+            until_lifted(&self.state.faults, rule).await;
+            return Ok(None);
+        }
+        match struck.map(|(_, fault)| fault) {
             Some(InjectedFault::Drop) => Err(broken()),
             Some(InjectedFault::Unavailable) => Err(failed("503 Service Unavailable: SlowDown")),
             Some(InjectedFault::Forbidden) => Err(denied(path)),

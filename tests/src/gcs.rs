@@ -87,6 +87,16 @@ impl GcsServer {
         }
     }
 
+    /// Every key of the bucket, in order.
+    pub fn keys(&self, bucket: &str) -> Vec<String> {
+        self.state.buckets().get(bucket).map(|bucket| bucket.objects.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    /// The body of an object, past the HTTP interface.
+    pub fn body(&self, bucket: &str, key: &str) -> Option<Bytes> {
+        Some(self.state.buckets().get(bucket)?.objects.get(key)?.body.clone())
+    }
+
     /// The store's clock: object times, `Date` headers and the end of signed URLs follow it.
     pub fn clock(&self) -> &MovableClock {
         &self.state.clock

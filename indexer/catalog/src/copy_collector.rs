@@ -62,6 +62,9 @@ impl CopyCollector {
     /// If what is named cannot be read: then nothing is deleted. Objects that cannot be deleted are no error.
     pub async fn collect(&self, last: &Generation, now: StoreSecond) -> Result<CopyGarbage, CatalogError> {
         let (mut garbage, mut next) = (CopyGarbage::default(), Some(Generation::first()));
+        if !self.has_copies().await? {
+            return Ok(garbage);
+        }
         while let Some(generation) = next.filter(|generation| generation <= last) {
             for kind in [ObjectKind::Segment, ObjectKind::Sidecar] {
                 let mut listed = self.copies.list(&format!("{generation}/{}", kind.as_str()), None);
@@ -95,6 +98,7 @@ impl CopyCollector {
         window.retain(|key, _| !named.contains(key));
         let keys: Vec<String> = window.keys().cloned().collect();
         for chunk in keys.chunks(DELETE_CHUNK) {
+            // Two looks: an index begins with a record of its own chain, which no record of the pins can order.
             if !self.has_copies().await? || self.finds_index().await? {
                 return Ok(());
             }
@@ -108,8 +112,8 @@ impl CopyCollector {
         Ok(())
     }
 
-    /// Whether the copies are of this index's snapshots.
-    pub async fn has_copies(&self) -> Result<bool, CatalogError> {
+    /// Whether it is this index that copies its snapshots there.
+    async fn has_copies(&self) -> Result<bool, CatalogError> {
         let register = PinChain::open(&self.copies, &self.log, self.entropy.clone()).register().await?;
         Ok(register.copy_of.as_deref() == Some(self.index.url().as_str()))
     }

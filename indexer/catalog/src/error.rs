@@ -347,8 +347,8 @@ pub enum TransactionRejected {
     },
     /// A second store has the copies of another index.
     #[error(
-        "\"{url}\" has the copies of the snapshots of index \"{other}\"; those of \"{index}\" are not copied there, since each would drop the \
-         other's; choose a prefix of its own for them, or, if no process writes that index any more, take it off with `tidemark log unregister`"
+        "\"{url}\" has the copies of the snapshots of index \"{other}\"; those of \"{index}\" are not copied there, since one place has one \
+         index; choose a prefix of its own for them, or, if no process writes that index any more, take it off with `tidemark log unregister`"
     )]
     CopiesOfAnother {
         /// Where it was to be copied.

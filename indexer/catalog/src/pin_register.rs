@@ -12,6 +12,7 @@ use tidemark_store::{ChainState, InvariantViolation, StateExtensions, StoreSecon
 
 use crate::{
     error::TransactionRejected,
+    garbage_grace::GARBAGE_GRACE,
     identity::LogId,
     names::Generation,
     snapshot_name::{SnapshotName, successor_of_closing},
@@ -30,7 +31,7 @@ pub struct PinRegister {
     /// The last generation that was purged: it and earlier ones take no pin any more. Absent before the first purge.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub purged: Option<Generation>,
-    /// The URL of the index of whose snapshots these are copies. Absent where the pins are an index's own.
+    /// The URL of the index that copies its snapshots here. Absent where the pins are an index's own.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub copy_of: Option<String>,
     /// Pins by name.
@@ -66,6 +67,9 @@ pub struct IndexPin {
     pub list: String,
     /// SHA-256 of that object, 64 hexadecimal digits. A list that differs is damaged.
     pub checksum: String,
+    /// The URL of the index of whose snapshot this is a copy. Absent where the pin is an index's own.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub copy_of: Option<String>,
     /// What was proven of it. A pin that has this is a snapshot.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub verified: Option<SnapshotProof>,
@@ -79,12 +83,19 @@ pub(crate) struct CopyClaim<'a> {
     pub(crate) index: &'a str,
     /// The URLs of the indexes on the log's register.
     pub(crate) registered: &'a BTreeSet<String>,
+    /// Store time in the second store.
+    pub(crate) now: StoreSecond,
 }
 
 impl IndexPin {
     /// What it holds, apart from what may be said of it later.
     fn held(&self) -> Self {
         Self { confirmed: true, renewed: None, verified: None, ..self.clone() }
+    }
+
+    /// Whether it is half made, and its maker has not renewed it for the grace: that one has ended.
+    pub(crate) fn is_left(&self, now: StoreSecond) -> bool {
+        self.verified.is_none() && self.renewed.is_some_and(|renewed| renewed.after(GARBAGE_GRACE) <= now)
     }
 
     /// Whether `after` says nothing less of what this holds.
@@ -126,13 +137,21 @@ impl ChainState for PinRegister {
     }
 
     /// A pin that stays is the same, except that it may be confirmed, renewed and then verified. One that was not confirmed may make
-    /// place for another of its owner.
+    /// place for another of its owner. A copy of another index's snapshot goes when this one's copies hold as much.
     fn check_transition(&self, before: &Self) -> Result<(), InvariantViolation> {
         InvariantViolation::unless(before.log == self.log, "the log never changes", || {
             format!("{} after {}", self.log, before.log)
         })?;
         InvariantViolation::unless(before.purged <= self.purged, "what was purged is not forgotten", || {
             format!("{:?} after {:?}", self.purged, before.purged)
+        })?;
+        let is_lost = |(name, pin): &(&String, &IndexPin)| {
+            let may_go = pin.copy_of.is_none() || pin.copy_of == self.copy_of || self.is_purged(&pin.generation);
+            !may_go && !self.pins.contains_key(*name) && !self.is_covered(pin)
+        };
+        let lost = before.pins.iter().find(is_lost);
+        InvariantViolation::unless(lost.is_none(), "another index's copy stays until others hold as much", || {
+            format!("{lost:?}")
         })?;
         for (name, pin) in &before.pins {
             let Some(after) = self.pins.get(name) else { continue };
@@ -154,6 +173,18 @@ impl PinRegister {
 
     fn is_purged(&self, generation: &Generation) -> bool {
         self.purged.as_ref().is_some_and(|purged| generation <= purged)
+    }
+
+    /// Whether the pin is of no snapshot, or one of another index holds whatever that does.
+    fn is_covered(&self, pin: &IndexPin) -> bool {
+        let others = || self.pins.values().filter(|other| other.copy_of != pin.copy_of);
+        let mut proofs = others().filter_map(|other| other.verified.as_ref());
+        pin.verified.as_ref().is_none_or(|held| proofs.any(|proof| proof.covers(held)))
+    }
+
+    /// Whether the index has a copy here, or one under way.
+    fn has_copies_of(&self, index: &str, now: StoreSecond) -> bool {
+        self.pins.values().any(|pin| pin.copy_of.as_deref() == Some(index) && !pin.is_left(now))
     }
 
     /// The list of the pin whose place a new one of `owner` takes: the same owner's, of a process that ended before the pin
@@ -229,16 +260,17 @@ impl PinRegister {
 
     /// With the snapshot `name`, which is copied from another index. `None` if it is here already, whole or in part.
     ///
-    /// One store has the copies of one index: those of two would drop each other. Refused while another index that has copies here is on
-    /// the log's register.
+    /// One index copies to one store at a time. Refused while another index that has copies here, or one under way, is on the log's register.
+    /// One that has none may have begun by mistake.
     pub(crate) fn with_import(
         &self,
         name: &str,
         pin: &IndexPin,
         claim: &CopyClaim<'_>,
     ) -> Result<Option<Self>, TransactionRejected> {
-        let CopyClaim { copies, index, registered } = *claim;
-        let other = self.copy_of.as_ref().filter(|known| *known != index && registered.contains(*known));
+        let CopyClaim { copies, index, registered, now } = *claim;
+        let is_in_use = |known: &String| registered.contains(known) && self.has_copies_of(known, now);
+        let other = self.copy_of.as_ref().filter(|known| *known != index && is_in_use(known));
         if let Some(other) = other {
             let (url, index, other) = (copies.to_owned(), index.to_owned(), other.clone());
             return Err(TransactionRejected::CopiesOfAnother { url, index, other });

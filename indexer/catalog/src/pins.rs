@@ -141,6 +141,7 @@ impl PinChain {
                 hash: record.hash.clone(),
                 list: list.clone(),
                 checksum,
+                copy_of: None,
                 verified: None,
             };
             match self.append(|register| register.with(&name, pin.clone(), replaced)).await {
@@ -193,7 +194,7 @@ impl PinChain {
     /// says later that it has read all of it ([`Self::verify`]). Where a copier has begun before, or has ended, it is that one's pin.
     ///
     /// One store takes in the snapshots of one index: those of another one only once the first is not among the URLs `registered` of the
-    /// log's indexes any more.
+    /// log's indexes any more, or has no copy here and none under way. Its copies stay until those of the other one hold as much.
     ///
     /// The pin here, and then a look whether `source` still has its own: a collector that did not see the one has seen the other.
     ///
@@ -209,8 +210,7 @@ impl PinChain {
         manifest: &Manifest,
         registered: &BTreeSet<String>,
     ) -> Result<IndexPin, CatalogError> {
-        let (copies, index) = (self.index.url().as_str(), source.index.url().as_str());
-        let imported = self.append_import(name, pin, manifest, &CopyClaim { copies, index, registered }).await?;
+        let imported = self.append_import(name, pin, manifest, (source.index.url().as_str(), registered)).await?;
         let has_list = |other: &IndexPin| other.list == pin.list;
         if imported.verified.is_some() || source.register().await?.pins.values().any(has_list) {
             return Ok(imported);
@@ -224,19 +224,22 @@ impl PinChain {
         name: &str,
         pin: &IndexPin,
         manifest: &Manifest,
-        claim: &CopyClaim<'_>,
+        (index, registered): (&str, &BTreeSet<String>),
     ) -> Result<IndexPin, CatalogError> {
         let (list, checksum) = self.create_list(manifest).await?;
+        let (copies, now) = (self.index.url().as_str(), self.time_of(&list).await?);
+        let claim = CopyClaim { copies, index, registered, now };
         let imported = IndexPin {
             made: None,
             renewed: None,
             confirmed: true,
             list: list.clone(),
             checksum,
+            copy_of: Some(index.to_owned()),
             verified: None,
             ..pin.clone()
         };
-        let appended = self.step(|register| register.with_import(name, &imported, claim)).await;
+        let appended = self.step(|register| register.with_import(name, &imported, &claim)).await;
         let is_named = |pin: &IndexPin| pin.list == list;
         match &appended {
             Ok(record) if record.state.pins.values().any(is_named) => {}

@@ -71,6 +71,16 @@ impl SnapshotProof {
         end.min(LogCursor(self.audited))
     }
 
+    /// Whether this holds whatever `other` does, the proof of another index of the same log. The audit has had its last look here at
+    /// everything that `other` holds: what the two still decide differently is not.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        let read = |counts: &RecordCounts| counts.total().saturating_sub(counts.unreadable);
+        other.first.is_none_or(|first| self.first.is_some_and(|own| own <= first))
+            && other.cursor <= LogCursor(self.audited)
+            && other.archive_end() <= self.archive_end()
+            && read(&other.counts) <= read(&self.counts)
+    }
+
     pub(crate) fn check(&self) -> Result<(), InvariantViolation> {
         let ordered = self.audited <= self.cursor.second() && self.cursor.second() <= self.horizon;
         InvariantViolation::unless(ordered, "a snapshot holds no more than what is frozen", || format!("{self:?}"))

@@ -19,7 +19,7 @@ use s3s::{
 };
 
 use super::{S3State, api::S3Api};
-use crate::faults::{InjectedFault, StoreOperation};
+use crate::faults::{InjectedFault, StoreOperation, until_lifted};
 
 /// S3 takes a signing date that lies this far ahead of its own clock.
 const LEAD: SignedDuration = SignedDuration::from_mins(15);
@@ -56,7 +56,8 @@ pub(super) async fn answer(
 ) -> Result<Response<Body>, io::Error> {
     let operation = operation(&request);
     *shared.counts().entry(operation).or_default() += 1;
-    let fault = shared.faults().strike(operation, request.uri().path().trim_start_matches('/'));
+    let struck = shared.faults().strike(operation, request.uri().path().trim_start_matches('/'));
+    let fault = struck.map(|(_, fault)| fault);
     let broken = || io::Error::new(io::ErrorKind::ConnectionAborted, "a fault broke the connection");
     match fault {
         Some(InjectedFault::Drop) => return Err(broken()),
@@ -72,6 +73,9 @@ pub(super) async fn answer(
             apply(&shared, &service, parts, body).await
         });
         return Err(broken());
+    }
+    if let Some((rule, InjectedFault::Hold)) = struck {
+        until_lifted(&shared.faults, rule).await;
     }
     if let Some(InjectedFault::Delay(time)) = fault {
         tokio::time::sleep(time).await;

@@ -1,11 +1,17 @@
 //! `tidemark reindex`, `restore` and `promote` beside an indexer that serves: answers change only as asked for, and indexing goes on. And
 //! from what is left where an index is lost.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
+use anyhow::Context as _;
+use parking_lot::Mutex;
 use serde_json::Value;
 use tidemark_crds::{Reason, TaskResult, TaskState};
-use tidemark_tests::{LocalIndex, TidemarkProcess};
+use tidemark_tests::{
+    LocalIndex, TidemarkProcess,
+    faults::{FaultRule, InjectedFault, StoreOperation},
+};
+use tokio::task::JoinHandle;
 
 async fn answers_as(before: &BTreeMap<&'static str, Value>, indexer: &TidemarkProcess) {
     let answers = LocalIndex::answers(indexer).await.expect("it answers");
@@ -105,4 +111,94 @@ async fn an_index_that_was_lost_is_made_again_from_its_archive() {
     indexer.until_answer("/v1/status", committed(41)).await;
     answers_as(&before, &indexer).await;
     assert!(indexer.stop().await.expect("it ends").success());
+}
+
+/// Everything that is found.
+const ALL: &str = "/v1/search?q=&size=100";
+
+/// Asks a service without a pause, and keeps how many operations each answer counts and how many it shows.
+struct RestlessClient {
+    seen: Arc<Mutex<Vec<Result<(u64, usize), String>>>>,
+    asking: JoinHandle<()>,
+}
+
+impl RestlessClient {
+    fn of(service: &TidemarkProcess) -> Self {
+        let (url, seen) = (format!("{}{ALL}", service.url()), Arc::<Mutex<Vec<_>>>::default());
+        let answers = Arc::clone(&seen);
+        let asking = tokio::spawn(async move {
+            let client = reqwest::Client::new();
+            loop {
+                let counted = counted(&client, &url).await;
+                answers.lock().push(counted.map_err(|error| format!("{error:#}")));
+            }
+        });
+        Self { seen, asking }
+    }
+
+    /// Waits for some more answers of the service, and gives them.
+    async fn more(&self, service: &TidemarkProcess) -> Vec<Result<(u64, usize), String>> {
+        // The one that is on its way was asked for before.
+        let begin = self.seen.lock().len() + 1;
+        let more = async || {
+            let seen = self.seen.lock();
+            if seen.len() >= begin + 20 { Ok(seen[begin..].to_vec()) } else { Err(format!("{} answers", seen.len())) }
+        };
+        service.until("more answers", more).await
+    }
+}
+
+impl Drop for RestlessClient {
+    fn drop(&mut self) {
+        self.asking.abort();
+    }
+}
+
+async fn counted(client: &reqwest::Client, url: &str) -> anyhow::Result<(u64, usize)> {
+    let answer: Value = client.get(url).send().await?.error_for_status()?.json().await?;
+    let total = answer["total"].as_u64().with_context(|| answer.to_string())?;
+    Ok((total, answer["hits"].as_array().with_context(|| answer.to_string())?.len()))
+}
+
+/// The commands are held up in the middle of their work, so that answers before and after the switch are seen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_answer_is_wholly_the_old_or_the_new_generations_while_an_index_is_rebuilt_and_restored() {
+    let world = LocalIndex::new().expect("the server starts");
+    let to = world.ago(600).to_string();
+    for number in 0..40 {
+        world.bundle(900 - number, &format!("b{number}"));
+    }
+    world.bundle(500, "last");
+    let indexer = world.indexer(&[]).await.expect("it starts");
+    indexer.until_answer("/v1/status", |status| status["entries"]["committed"] == 41).await;
+    assert!(indexer.stop().await.expect("it ends").success());
+    let service = TidemarkProcess::serving(&["serve"], &world.environment).await.expect("it starts");
+    service.until_answer(ALL, |answer| answer["total"] == 41).await;
+    let client = RestlessClient::of(&service);
+
+    let (old, new) = (Ok((41, 41)), Ok((40, 40)));
+    let restore = ["--to-time", to.as_str()];
+    for (command, options, generation, after) in
+        [("reindex", &[][..], "g2", &old), ("restore", &restore[..], "g3", &new)]
+    {
+        let uploads = format!("index/{generation}/segment/");
+        let (held, hits) = (FaultRule::always(InjectedFault::Hold).on(StoreOperation::Put), world.server.faults_seen());
+        let held = world.server.inject(held.key(&uploads).times(1));
+        let meanwhile = async {
+            let is_held = async || if world.server.faults_seen() > hits { Ok(()) } else { Err(String::new()) };
+            service.until("the upload is held up", is_held).await;
+            let during = client.more(&service).await;
+            assert!(during.iter().all(|answer| *answer == old), "{command}: {during:?}");
+            world.server.lift(held);
+        };
+        let (done, ()) = tokio::join!(world.done(command, options), meanwhile);
+        assert_eq!(done.expect("it ends")["generation"], generation);
+        service.until_answer("/v1/status", |status| status["generation"] == generation).await;
+        let later = client.more(&service).await;
+        assert!(later.iter().all(|answer| answer == after), "{command}: {later:?}");
+    }
+    let seen = client.seen.lock().clone();
+    let switched = seen.iter().position(|answer| *answer != old).expect("it has switched");
+    assert!(seen[switched..].iter().all(|answer| *answer == new), "{:?}", &seen[switched..]);
+    assert!(service.stop().await.expect("it ends").success());
 }

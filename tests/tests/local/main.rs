@@ -24,11 +24,13 @@ macro_rules! on_every_store {
 #[path = "../shared/append.rs"]
 mod append;
 mod append_faults;
+mod bad_input;
 mod check;
 mod cleanup;
 mod cold_start;
 #[path = "../shared/conformance.rs"]
 mod conformance;
+mod copies;
 mod dependencies;
 mod dev_git;
 mod docs;

@@ -205,8 +205,10 @@ fn pins_1_and_garbage_1() {
         hash: "ef".repeat(32),
         list: format!("snapshots/{log}/list/g2/{}", "a".repeat(32)),
         checksum: "12".repeat(32),
+        copy_of: None,
         verified: Some(proof),
     };
+    let copied = IndexPin { copy_of: Some("s3://bucket/index".to_owned()), ..pin.clone() };
     let register = PinRegister {
         log: log.clone(),
         purged: Some(Generation::first()),
@@ -217,6 +219,8 @@ fn pins_1_and_garbage_1() {
     golden("pins-1.json", include_str!("../formats/pins-1.json"), &register);
     let copies = PinRegister { copy_of: Some("s3://bucket/index".to_owned()), ..PinRegister::new(log.clone()) };
     golden("pins-1-copies.json", include_str!("../formats/pins-1-copies.json"), &copies);
+    let copies = PinRegister { pins: [("daily".to_owned(), copied)].into(), ..copies };
+    golden("pins-1-copied.json", include_str!("../formats/pins-1-copied.json"), &copies);
     let dated =
         GarbageList { keys: 20_000, size: 1_240_067, checksum: "cd".repeat(32), since: Some(second(1_600_000_200)) };
     let undated = GarbageList { keys: 1, size: 129, since: None, ..dated.clone() };

@@ -38,7 +38,7 @@ impl IndexFixture {
 
 fn retention(keep_last: usize, now: StoreSecond) -> SnapshotRetention {
     let (keep_last, floor) = (NonZeroUsize::new(keep_last), LogCursor::default());
-    SnapshotRetention { keep_last, floor, now, replaced: BTreeSet::new() }
+    SnapshotRetention { keep_last, floor, now, replaced: BTreeSet::new(), copy_of: None }
 }
 
 fn is_refused<T>(result: &Result<T, CatalogError>) -> bool {

@@ -141,6 +141,7 @@ mod tests {
             hash: String::new(),
             list: format!("list-{time}"),
             checksum: String::new(),
+            copy_of: None,
             verified: archived.map(proof),
         }
     }

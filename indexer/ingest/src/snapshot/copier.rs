@@ -54,8 +54,9 @@ pub struct SnapshotCopier {
 
 impl SnapshotCopier {
     /// Copies the snapshot `name`, which `pin` is, and the archive as it is now, if the snapshot was made with it; reads from the second
-    /// store what no snapshot there proves, and only then verifies the snapshot there. Of the snapshots there the `keep_last` latest stay,
-    /// or all; of the others the objects go that nothing names, once they are a day old. Gives the new one as it is there.
+    /// store what no snapshot there proves, and only then verifies the snapshot there. Of this index's snapshots there the `keep_last` latest
+    /// stay, or all, and those of one that copied there before it until these hold as much; of the others the objects go that nothing names,
+    /// once they are a day old. Gives the new one as it is there.
     ///
     /// # Errors
     ///
@@ -78,12 +79,11 @@ impl SnapshotCopier {
         };
         let proof = SnapshotProof::of(&manifest, copied.as_ref().map(ArchiveVersion::extent));
         let (copied, now) = self.to.pins.verify(name, &begun.list, &proof).await?;
-        // Another index may have taken its place by now: its copies are not this one's to drop.
-        if self.collector.has_copies().await? {
-            let (floor, replaced) = (LogCursor::default(), BTreeSet::new());
-            self.to.pins.drop_expired(&SnapshotRetention { keep_last, floor, now, replaced }).await?;
-            self.collect(&pin.generation, now).await;
-        }
+        // Another index may have taken its place by now: then neither of both does anything.
+        let (floor, replaced, copy_of) =
+            (LogCursor::default(), BTreeSet::new(), Some(self.from.index.url().to_string()));
+        self.to.pins.drop_expired(&SnapshotRetention { keep_last, floor, now, replaced, copy_of }).await?;
+        self.collect(&pin.generation, now).await;
         Ok(copied)
     }
 

@@ -282,7 +282,7 @@ impl SnapshotMaker {
             Some(open) => self.pins.replaced_lists(&open).await?.into_iter().collect(),
             None => BTreeSet::new(),
         };
-        self.pins.drop_expired(&SnapshotRetention { keep_last, floor, now, replaced }).await
+        self.pins.drop_expired(&SnapshotRetention { keep_last, floor, now, replaced, copy_of: None }).await
     }
 
     fn report(&self, step: SnapshotStep, done: u64, total: u64) {

@@ -682,7 +682,7 @@ async fn a_copier_and_a_collector_at_once_leave_no_copy_that_lacks_an_object() {
             // Only the second one stays in the first store.
             let now = world.bucket.now();
             let (keep_last, replaced) = (NonZeroUsize::new(1), BTreeSet::new());
-            let retention = SnapshotRetention { keep_last, floor: LogCursor::default(), now, replaced };
+            let retention = SnapshotRetention { keep_last, floor: LogCursor::default(), now, replaced, copy_of: None };
             maker.pins.drop_expired(&retention).await.unwrap();
             collecting.copy(&second.name, &second.pin, None).await.unwrap();
         };
@@ -788,14 +788,112 @@ async fn a_second_store_has_the_copies_of_one_index_of_a_log() {
     assert!(world.copied() == copied, "a refused copy changes nothing");
     copier.copy(&report.name, &report.pin, keep_one).await.unwrap();
 
-    // Once it is on the register no more, the other one takes its place.
+    // Once it is on the register no more, the other one takes its place, and leaves what it does not hold.
     world.unregister().await;
     of_other.copy(&others.name, &others.pin, keep_one).await.unwrap();
     let copies = of_other.to.pins.register().await.unwrap();
-    assert_eq!(copies.pins.keys().collect::<Vec<_>>(), ["others"]);
+    assert_eq!(copies.pins.keys().collect::<Vec<_>>(), ["others", report.name.as_str()]);
     let refused = copier.copy(&report.name, &report.pin, keep_one).await.unwrap_err();
     assert!(of_another(&refused, &other), "{refused}");
     objects_of_copies(&other, &of_other).await;
+}
+
+/// An index is lost after its snapshot was copied, and another one of its log takes its place. Gives the lost one, that snapshot, the new
+/// one, and two snapshots of that: one that was audited less far than the lost one's reached, and one that was audited further.
+async fn taken_over() -> (IngestWorld, SnapshotReport, IngestWorld, [SnapshotReport; 2]) {
+    let lost = IngestWorld::new(small_batches()).await;
+    for number in 0..20 {
+        lost.append(lost.ago(30_000 - number * 7), &EntryDraft::entity(number));
+    }
+    for number in 0..6 {
+        lost.append(lost.ago(300 - number), &EntryDraft::entity(number));
+    }
+    lost.run_for(10 * MINUTE).await;
+    let first = snapshot(&lost).await;
+    let new = lost.with_index("other");
+    new.register_index().await;
+    lost.unregister().await;
+    new.run_for(10 * MINUTE).await;
+    let early = snapshot(&new).await;
+    new.run_for(Duration::from_hours(4)).await;
+    let late = snapshot(&new).await;
+    let held = first.proof.cursor.second();
+    assert!(early.proof.audited < held && held <= late.proof.audited);
+    (lost, first, new, [early, late])
+}
+
+/// The new index's copier ends at any of its requests: the copies of the lost one stay until the new one has a copy that holds as much.
+#[tokio::test(start_paused = true)]
+async fn the_copies_of_a_lost_index_stay_until_those_of_its_successor_hold_as_much() {
+    let (lost, first, new, [early, late]) = taken_over().await;
+    let keep_one = NonZeroUsize::new(1);
+    let mut ended = 0;
+    for request in 0.. {
+        forget_copies(&new);
+        lost.snapshot_copier().await.0.copy(&first.name, &first.pin, keep_one).await.unwrap();
+        let mut is_whole = true;
+        for report in [&early, &late] {
+            let (copier, _) = new.snapshot_copier().await;
+            new.bucket.die_at(Some(new.bucket.requests() + request));
+            let copied = timeout(MINUTE, copier.copy(&report.name, &report.pin, keep_one)).await;
+            new.bucket.die_at(None);
+            let (copier, _) = new.snapshot_copier().await;
+            objects_of_copies(&new, &copier).await;
+            let register = copier.to.pins.register().await.unwrap();
+            let has = |name: &str| register.snapshots().iter().any(|(known, ..)| *known == name);
+            assert!(has(&first.name) || has(&late.name), "request {request}");
+            if !copied.is_ok_and(|copied| copied.is_ok()) {
+                (is_whole, ended) = (false, ended + 1);
+                copier.copy(&report.name, &report.pin, keep_one).await.unwrap();
+            }
+            let left: Vec<_> = copier.to.pins.register().await.unwrap().pins.into_keys().collect();
+            let wanted = if report.name == early.name { vec![&first.name, &early.name] } else { vec![&late.name] };
+            assert_eq!(left.iter().collect::<Vec<_>>(), wanted, "request {request}");
+        }
+        if is_whole {
+            break;
+        }
+    }
+    assert!(ended > 60, "{ended} requests only");
+}
+
+/// An index begins to copy where it should not, and has no copy there in the end.
+#[tokio::test(start_paused = true)]
+async fn the_place_of_an_index_that_has_no_copy_there_may_be_taken() {
+    let (lost, first, new, [_, late]) = taken_over().await;
+    let (by_mistake, _) = new.snapshot_copier().await;
+    let damaged = by_mistake.from.pins.read_list(&late.pin).await.unwrap().segments[0].key.clone();
+    let damaged = format!("other/{damaged}");
+    let of_another = |copied: Result<IndexPin, SnapshotError>| {
+        matches!(copied, Err(SnapshotError::Chain(CatalogError::Rejected(TransactionRejected::CopiesOfAnother { .. }))))
+    };
+    let (copier, _) = lost.snapshot_copier().await;
+    // Whatever the new one holds is damaged: its pin is dropped again, and what it had begun is over.
+    let body = new.bucket.body(&damaged);
+    new.bucket.plant(&damaged, vec![b' '; body.len()], new.ago(0));
+    by_mistake.copy(&late.name, &late.pin, None).await.unwrap_err();
+    new.bucket.plant(&damaged, body, new.ago(0));
+    // The lost index is found again.
+    lost.register_index().await;
+    copier.copy(&first.name, &first.pin, None).await.unwrap();
+    assert!(of_another(by_mistake.copy(&late.name, &late.pin, None).await), "both are registered");
+
+    // It ends in the middle of its first copy, which may go on for a day.
+    forget_copies(&new);
+    let (by_mistake, _) = new.snapshot_copier().await;
+    new.bucket.die_at(Some(new.bucket.requests() + 30));
+    timeout(MINUTE, by_mistake.copy(&late.name, &late.pin, None)).await.unwrap_err();
+    new.bucket.die_at(None);
+    let (copier, _) = lost.snapshot_copier().await;
+    assert!(copier.to.pins.register().await.unwrap().pins.contains_key(&late.name), "it has begun");
+    assert!(of_another(copier.copy(&first.name, &first.pin, None).await));
+    new.pass(Duration::from_hours(25)).await;
+    copier.copy(&first.name, &first.pin, None).await.unwrap();
+    let left: Vec<_> = copier.to.pins.register().await.unwrap().pins.into_keys().collect();
+    assert_eq!(left, [first.name.clone()], "what was left half made is gone");
+    let (by_mistake, _) = new.snapshot_copier().await;
+    assert!(of_another(by_mistake.copy(&late.name, &late.pin, None).await));
+    objects_of_copies(&lost, &copier).await;
 }
 
 /// An index begins in the second store after the copier looked for one, or the copies are another index's by then.
