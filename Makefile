@@ -33,7 +33,7 @@ sim: ## run seeds of the simulation: SEEDS=100 of each scenario, FROM=0
 test: ## everything above, lints and all servers: what CI runs (needs Go; root for the clusters; Chromium)
 	@tests/tools/test.sh
 
-long: ## what takes hours: 20 000 seeds of each scenario, 100 000 commits, 10 million entries, 10 000 WALs, a simulated year
+long: ## what takes hours: 20 000 seeds of each scenario, 100 000 commits, 10 million entries, 10 000 WALs, Spark on the archive, a simulated year
 	@tests/tools/long.sh
 
 lint: ## format and lint, changing nothing

@@ -8,7 +8,7 @@
 //! - [`FaultyStore`]: an `object_store` decorator that counts, fails and drops preconditions, for stores without a server;
 //! - [`TestStore`]: any of them behind one name, for a suite that runs on all;
 //! - [`IndexPipeline`]: an indexer at work on a log in that server, which starts again when it ends, as a pod would;
-//! - [`ArchivedLog`]: a log in that server that the program has indexed and archived;
+//! - [`ArchivedLog`]: a log in that server that was indexed and archived, perhaps compacted and restored too;
 //! - [`LocalIndex`]: an index of a log in that server, with the program's commands on it;
 //! - [`TidemarkProcess`]: the `tidemark` program in a process of its own, to be killed;
 //! - [`faults`]: the faults that both of them act out;

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What takes hours, and is too much for `make test`: many seeds of the simulation, a large git history, and benchmarks at their
-# largest. Figures go to the terminal; the last run's belong into BENCHMARKS.md, with commit and date. Stops at nothing: each
-# step runs, and the last lines say how long each took and what failed.
+# What takes hours, and is too much for `make test`: many seeds of the simulation, a large git history, the SQL recipes with
+# Spark, and benchmarks at their largest. Figures go to the terminal; the last run's belong into BENCHMARKS.md, with commit and
+# date. Stops at nothing: each step runs, and the last lines say how long each took and what failed.
 #
 # environment: LONG_SEEDS (20000) of each scenario, LONG_ENTRIES (10000000), LONG_WALS (10000)
 set -uo pipefail
@@ -25,12 +25,15 @@ limited_growth() {
 }
 
 echo "long: commit $(git describe --always --dirty), $(date -u +%F), $(nproc) cores"
-echo "long: Spark that reads the archive, and a Prometheus that runs the chart's alerts, are not here yet: neither has a test to run"
+echo "long: a Prometheus that runs the chart's alerts is not here yet: it has no test to run"
 
 step "simulation" tests/tools/sim.sh "$seeds"
 # On simulated time: a year of an idle index, a day of a busy one, and crashes at every step of what is long.
 step "the long tests of the indexer" cargo test -p tidemark-ingest --test pipeline -- --ignored --nocapture
 step "git history" cargo test -p tidemark-indexer --lib --features demo -- --ignored --nocapture a_hundred_thousand_commits
+# Fetches Spark into the cache (900 MiB from Maven Central; needs Java 17 and Maven), then runs both of its recipes of docs/sql.md,
+# through the catalog and by path, on an archive of five snapshots, two compactions and a restore, and compares with search.
+step "Spark" cargo test "${product[@]}" --test servers -- --ignored --nocapture sql_recipes::
 # One after the other: they measure memory and time.
 step "segments and terms" cargo test --profile bench -p tidemark-search --lib -- --ignored --nocapture --test-threads=1 \
     the_time_of_a_million_terms the_size_of_a_segment the_memory_of_an_open_segment

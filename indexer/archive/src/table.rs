@@ -92,7 +92,8 @@ impl ArchiveTable {
     }
 
     /// The rows of `version` whose tokens lie in `tokens`, by token and operation. Each file is read whole and compared with its
-    /// checksum; only row groups that may hold such rows are decoded. Memory is bounded by some files and two row groups. The stream ends with the first error, which names the file.
+    /// checksum; only row groups that may hold such rows are decoded. Memory is bounded by some files and two row groups. In the place of a damaged file
+    /// stands an error that names it, and the rows of the others follow.
     pub fn rows(
         &self,
         version: &TableVersion,
