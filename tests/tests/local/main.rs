@@ -24,6 +24,7 @@ macro_rules! on_every_store {
 #[path = "../shared/append.rs"]
 mod append;
 mod append_faults;
+mod changes;
 mod check;
 mod cleanup;
 mod cold_start;
