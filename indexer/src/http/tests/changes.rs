@@ -125,6 +125,9 @@ async fn a_client_that_reads_nothing_loses_its_stream() {
     let router = router(FakeSearch { export_repeats: 1000, ..FakeSearch::with_entries() });
     let (_, mut reads) = EventClient::open(&router, "/v1/changes", None).await;
     let (_, mut stalls) = EventClient::open(&router, "/v1/changes", None).await;
+    // Its third page is the one that it does not take.
+    stalls.next().await;
+    stalls.next().await;
     for _ in 0..61 {
         // Each part that is taken makes room for the next one.
         reads.body.next().await.unwrap().unwrap();
