@@ -16,6 +16,9 @@ use crate::{
 use tidemark_ingest::OperationRecord;
 use tidemark_store::StoreSecond;
 
+/// Seq, the seq that it replaces, token, op, outcome, message and payload.
+type SeenChange = (u64, Option<u64>, Token, u32, Outcome, Option<String>, serde_json::Value);
+
 const MAX_WAIT: Duration = Duration::from_secs(90);
 
 fn request(start: FeedStart, limit: usize) -> ChangesRequest {
@@ -28,7 +31,7 @@ fn after(text: &str) -> FeedStart {
 }
 
 /// The changes that the records of `index` are, from first principles.
-fn naive(index: &TestIndex) -> Vec<(u64, Option<u64>, Token, u32, Outcome, Option<String>, serde_json::Value)> {
+fn naive(index: &TestIndex) -> Vec<SeenChange> {
     let mut earlier = BTreeMap::new();
     let change = |record: &OperationRecord| {
         let replaces = earlier.insert((record.token, record.op), record.seq);
@@ -38,7 +41,7 @@ fn naive(index: &TestIndex) -> Vec<(u64, Option<u64>, Token, u32, Outcome, Optio
     index.records.iter().map(change).collect()
 }
 
-fn seen(changes: &[ChangeRecord]) -> Vec<(u64, Option<u64>, Token, u32, Outcome, Option<String>, serde_json::Value)> {
+fn seen(changes: &[ChangeRecord]) -> Vec<SeenChange> {
     let seen = |change: &ChangeRecord| {
         let ChangeRecord { seq, replaces, token, op, outcome, message, payload, .. } = change.clone();
         (seq, replaces, token, op, outcome, message, payload)
