@@ -3,6 +3,7 @@
 mod append;
 mod args;
 mod audit;
+mod changes;
 mod check;
 #[cfg(feature = "archive")]
 mod cleanup;

@@ -7,10 +7,12 @@
 mod app;
 mod arguments;
 mod auth;
+mod changes;
 mod connections;
 mod cors;
 mod entities;
 mod entries;
+mod event_stream;
 mod export;
 mod extract;
 mod guard;

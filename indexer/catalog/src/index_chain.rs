@@ -63,6 +63,12 @@ impl IndexChain {
         Self { root: Some(root.clone()), ..self }
     }
 
+    /// The chain of another generation of the same index, on behalf of the same log. Touches nothing.
+    #[must_use]
+    pub fn sibling(&self, generation: Generation) -> Self {
+        Self { root: self.root.clone(), ..Self::open(&self.index, generation, self.entropy.clone()) }
+    }
+
     /// The chain of the open generation: the one found by following the closing records from this one on. After one that
     /// was purged or given up comes the one of the next number, and so after one that is being built and that no closing record
     /// names. Refused if this one is being built.

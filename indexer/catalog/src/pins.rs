@@ -79,6 +79,11 @@ impl PinChain {
         Self { index: index.clone(), log: log.clone(), chain, entropy }
     }
 
+    /// The pins of the log `log` in the index that `index` is a generation of. Touches nothing.
+    pub fn of_index(index: &IndexChain, log: &LogId) -> Self {
+        Self::open(index.index(), log, index.entropy().clone())
+    }
+
     /// The chain itself.
     pub fn chain(&self) -> &AppendOnlyChain<PinRegister> {
         &self.chain

@@ -6,7 +6,7 @@
 //! The JSON names of these types are the public interface. Fields are added, never renamed; a field without a value is
 //! left out, except where a client is better served by an explicit `null` (`next`).
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,7 @@ use utoipa::{
 };
 
 use super::error::SearchError;
+pub use super::feed_position::{FEED_POSITION_PATTERN, FeedPosition};
 
 /// A search with every value checked and every default filled in.
 ///
@@ -669,6 +670,144 @@ pub struct LineageEdge {
     pub parent: String,
     /// The key of what was made from it.
     pub child: String,
+}
+
+/// The most changes of an answer.
+pub const MAX_CHANGES: usize = MAX_PAGE_SIZE;
+/// The changes of an answer when the request does not say.
+pub const DEFAULT_CHANGES: usize = 100;
+/// An answer with changes ends with the one that reaches this, as it is held in memory.
+pub const MAX_CHANGES_BYTES: u64 = 512 << 10;
+
+/// Where a feed of changes starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FeedStart {
+    /// Before the first record of the generation that is served.
+    Earliest,
+    /// After every record that is published when the request comes.
+    Latest,
+    /// After this position.
+    After(FeedPosition),
+    /// Before the first record of an entry whose token is not below this one.
+    Token(Token),
+    /// After every record of the snapshot of this name.
+    Snapshot(String),
+}
+
+/// A request for changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangesRequest {
+    /// Where they start.
+    pub start: FeedStart,
+    /// Which records are changes, in the query language; empty: all.
+    pub query: QueryText,
+    /// The most changes of the answer.
+    pub limit: PageSize<1>,
+    /// Whether changes have their payload and descriptor.
+    pub payload: bool,
+    /// How long to wait for a change if there is none.
+    pub wait: Duration,
+}
+
+/// Changes in the order of their seqs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ChangesAnswer {
+    /// The changes.
+    pub changes: Vec<ChangeRecord>,
+    /// The position to go on from. It lies after the last change, and after records that the query leaves out.
+    #[schema(value_type = String)]
+    pub next: FeedPosition,
+    /// Whether records after it were published already.
+    pub more: bool,
+    /// The position after every record that is published.
+    #[schema(value_type = String)]
+    pub end: FeedPosition,
+    /// What was read.
+    #[serde(flatten)]
+    pub index_version: IndexVersion,
+}
+
+/// One record of the index, as it was published: it says the same whenever it is read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ChangeRecord {
+    /// The position after it.
+    #[schema(value_type = String)]
+    pub position: FeedPosition,
+    /// Its number in the order of publication.
+    pub seq: u64,
+    /// The seq of the earlier record of the same operation that it corrects.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaces: Option<u64>,
+    /// The entry's token.
+    #[schema(value_type = String, min_length = 27, max_length = 27)]
+    pub token: Token,
+    /// The token's second: when the writer began the entry, on the store's clock.
+    #[schema(value_type = String, format = DateTime)]
+    pub time: Timestamp,
+    /// repo, bundle, label, context, diamond, split, entry or malformed.
+    pub kind: String,
+    /// The operation's place in its entry, from 0.
+    pub op: u32,
+    /// Its outcome.
+    #[schema(schema_with = outcome_schema)]
+    pub outcome: Outcome,
+    /// How well the outcome is supported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = evidence_schema)]
+    pub evidence: Option<Evidence>,
+    /// When it was complete: the latest store time of the entry and its descriptors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub completed: Option<Timestamp>,
+    /// The entity that it is about, as `bundle/{repo}/{id}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entity: Option<String>,
+    /// Name of the repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repo: Option<String>,
+    /// Id of the bundle; for a label the bundle that it points to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<String>,
+    /// Name of the label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Name of the context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<String>,
+    /// Id of the diamond.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub diamond: Option<String>,
+    /// Id of the split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<String>,
+    /// Key of the descriptor in the metadata bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Message or description.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Its contributors.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contributors: Vec<ContributorAnswer>,
+    /// The time that the client gave; it is not checked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub client_time: Option<ClientTime>,
+    /// Who appended the entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writer: Option<String>,
+    /// Key that lets the writer retry an operation without doing it twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+    /// Why the payload is malformed, or the outcome claims nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// What the entry says of the operation; only when asked for.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub payload: Value,
+    /// Its descriptor; only when asked for.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub descriptor: Value,
 }
 
 /// The state of the index and of this process.

@@ -30,6 +30,15 @@ pub enum SearchError {
         /// What is gone.
         detail: String,
     },
+    /// The position belongs to a generation whose records have other seqs in the one that is served: start
+    /// again, from a copy of the whole index or from `start`.
+    #[error("{detail}")]
+    GenerationChanged {
+        /// Which position, and what happened to its generation.
+        detail: String,
+        /// The position before every record of the generation that is served.
+        start: String,
+    },
     /// The token did not become visible in time: wait longer, or check that it was written at all.
     #[error("entry \"{token}\" is not visible after {} ms", waited.as_millis())]
     NotVisible {

@@ -16,6 +16,7 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use super::{
     api::{IndexVersion, SearchHit, SearchRequest},
     error::SearchError,
+    feed_position::FeedPosition,
     hits,
     limits::QueryDeadline,
     query_compiler::present_second,
@@ -38,6 +39,8 @@ const MAX_EXPORT_TIME: Duration = Duration::from_hours(1);
 pub struct SearchExport {
     /// What is searched. All pages are of this state, with what was not sealed when the export began.
     pub index_version: IndexVersion,
+    /// The position in the feed of changes after every sealed record of that state.
+    pub position: FeedPosition,
     /// The hits, the oldest token first. The stream ends with the last hit or with an error.
     pub pages: BoxStream<'static, Result<Vec<SearchHit>, SearchError>>,
 }
@@ -49,7 +52,7 @@ pub(crate) async fn export(
     runner: QueryRunner,
     slot: OwnedSemaphorePermit,
 ) -> Result<SearchExport, SearchError> {
-    let index_version = context.view.index_version();
+    let (index_version, position) = (context.view.index_version(), FeedPosition::end(&context.view.index.manifest));
     let scan = runner.run(move |deadline| ResultScan::new(context, request, deadline)).await?;
     let ends = Instant::now() + MAX_EXPORT_TIME;
     let pages = stream::try_unfold((scan, slot), move |(scan, slot)| {
@@ -62,7 +65,7 @@ pub(crate) async fn export(
             Ok((!page.is_empty()).then_some((page, (scan, slot))))
         }
     });
-    Ok(SearchExport { index_version, pages: pages.boxed() })
+    Ok(SearchExport { index_version, position, pages: pages.boxed() })
 }
 
 fn too_long() -> SearchError {

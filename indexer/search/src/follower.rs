@@ -373,6 +373,16 @@ impl IndexFollower {
         self.polled.lock().elapsed() >= MAX_UNPOLLED
     }
 
+    /// Changes with each new view.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.view_count.subscribe()
+    }
+
+    /// The chain of the generation that is followed.
+    pub(crate) fn chain(&self) -> IndexChain {
+        self.chain.lock().clone()
+    }
+
     /// A searcher without documents, which knows the schema.
     pub(crate) fn schema(&self) -> &tantivy::Searcher {
         &self.schema

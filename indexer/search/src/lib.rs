@@ -12,6 +12,7 @@
 pub mod api;
 mod attribute_path;
 mod boolean_queries;
+mod change_feed;
 mod compared_values;
 mod error;
 mod exact_range;
@@ -19,6 +20,8 @@ mod exact_values;
 mod excludable_phrase;
 mod export;
 mod facets;
+mod feed_position;
+mod feed_start;
 mod field_names;
 mod follower;
 mod foreign_syntax;

@@ -6,15 +6,20 @@ use arc_swap::ArcSwapOption;
 use async_trait::async_trait;
 use tidemark_ingest::FailureCause;
 use tidemark_wal::Token;
-use tokio::sync::Semaphore;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     api::{
-        EntityAnswer, EntityRequest, EntryAnswer, LineageAnswer, LineageRequest, SearchAnswer, SearchRequest,
-        StatusAnswer,
+        ChangesAnswer, ChangesRequest, EntityAnswer, EntityRequest, EntryAnswer, FeedStart, LineageAnswer,
+        LineageRequest, SearchAnswer, SearchRequest, StatusAnswer,
     },
+    change_feed,
     error::SearchError,
     export::{self, SearchExport},
+    feed_start,
     follower::IndexFollower,
     limits::QueryLimits,
     lineage,
@@ -113,6 +118,27 @@ impl SearchService for IndexSearcher {
         })?;
         let context = self.context(None, 0).await?;
         export::export(context, request, self.runner.clone(), slot).await
+    }
+
+    async fn changes(&self, mut request: ChangesRequest) -> Result<ChangesAnswer, SearchError> {
+        let (follower, ends) = (self.follower()?, Instant::now() + request.wait);
+        let mut views = follower.subscribe();
+        loop {
+            views.borrow_and_update();
+            let context = self.context(None, 0).await?;
+            let start = feed_start::page_start(&follower.chain(), &context.view.index.manifest, &request.start).await?;
+            let asked = request.clone();
+            let page = move |deadline| change_feed::changes(&context, &asked, start, deadline);
+            let answer = self.runner.run_in_turn(page).await?;
+            if !answer.changes.is_empty() || Instant::now() >= ends {
+                return Ok(answer);
+            }
+            if !answer.more {
+                // A new view and the end of the wait have the same effect: look again.
+                let _ = timeout_at(ends, views.changed()).await;
+            }
+            request.start = FeedStart::After(answer.next);
+        }
     }
 
     fn status(&self) -> Option<StatusAnswer> {

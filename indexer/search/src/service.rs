@@ -8,8 +8,8 @@ use tidemark_wal::Token;
 
 use super::{
     api::{
-        EntityAnswer, EntityRequest, EntryAnswer, LineageAnswer, LineageRequest, SearchAnswer, SearchRequest,
-        StatusAnswer,
+        ChangesAnswer, ChangesRequest, EntityAnswer, EntityRequest, EntryAnswer, LineageAnswer, LineageRequest,
+        SearchAnswer, SearchRequest, StatusAnswer,
     },
     error::SearchError,
     export::SearchExport,
@@ -28,6 +28,8 @@ pub trait SearchService: Send + Sync + 'static {
     async fn lineage(&self, request: LineageRequest) -> Result<LineageAnswer, SearchError>;
     /// All hits of a search, by token, the oldest first. The sort, page and counts of the request are ignored.
     async fn export(&self, request: SearchRequest) -> Result<SearchExport, SearchError>;
+    /// The next changes. Waits for one, if there is none, for as long as the request says.
+    async fn changes(&self, request: ChangesRequest) -> Result<ChangesAnswer, SearchError>;
     /// What the search knows about the index; `None` before it has read a manifest. Never fails and never waits.
     fn status(&self) -> Option<StatusAnswer>;
     /// Why there is no status yet.

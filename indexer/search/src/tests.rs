@@ -1,5 +1,7 @@
 //! Search against a naive filter over the same records, and what a reader sees while the index moves.
 
+mod changes;
+
 use std::{collections::BTreeMap, ops::Deref, sync::Arc, time::Duration};
 
 use futures::TryStreamExt as _;

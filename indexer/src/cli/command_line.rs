@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 #[cfg(feature = "demo")]
 use super::demo;
-use super::{append, args, audit, check, dev, exit::CommandExit, index, log, probe, serve};
+use super::{append, args, audit, changes, check, dev, exit::CommandExit, index, log, probe, serve};
 #[cfg(feature = "archive")]
 use super::{cleanup, gc, promote, reindex, restore, snapshot, snapshots, verify};
 #[cfg(feature = "kubernetes")]
@@ -45,6 +45,7 @@ enum CliCommand {
     #[cfg(feature = "demo")]
     Demo(demo::DemoCommand),
     Log(log::LogCommand),
+    Changes(changes::ChangesCommand),
     Audit(audit::AuditCommand),
     #[cfg(feature = "archive")]
     Gc(gc::GcCommand),
@@ -90,6 +91,7 @@ impl CommandLine {
             #[cfg(feature = "demo")]
             CliCommand::Demo(demo) => demo.run().await,
             CliCommand::Log(log) => log.run().await,
+            CliCommand::Changes(changes) => changes.run().await,
             CliCommand::Audit(audit) => Box::pin(audit.run()).await,
             #[cfg(feature = "archive")]
             CliCommand::Gc(gc) => gc.run().await,

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 #[cfg(feature = "archive")]
@@ -10,6 +11,10 @@ use super::served_archive::ServedArchive;
 use super::{arguments::MinTokenArgs, extract::QueryString, live_descriptors::LiveDescriptors, problem::HttpProblem};
 use crate::{metrics::MetricsRegistry, pod_status::PodStatus};
 use tidemark_search::{SearchError, SearchService, api::StatusAnswer};
+
+/// The most requests for changes at once, streams of events included: each may hold three answers in memory, for a client that reads
+/// slowly.
+pub(super) const MAX_FEEDS: usize = 64;
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -27,6 +32,7 @@ struct AppInner {
     pod: PodStatus,
     mode: ServerMode,
     openapi: &'static str,
+    feeds: Arc<Semaphore>,
 }
 
 /// What a server is for.
@@ -47,7 +53,8 @@ impl AppState {
         mode: ServerMode,
         openapi: &'static str,
     ) -> Self {
-        let inner = Arc::new(AppInner { search, metrics, stop, pod, mode, openapi });
+        let feeds = Arc::new(Semaphore::new(MAX_FEEDS));
+        let inner = Arc::new(AppInner { search, metrics, stop, pod, mode, openapi, feeds });
         Self {
             inner,
             live: LiveDescriptors::default(),
@@ -103,6 +110,16 @@ impl AppState {
         &self.inner.stop
     }
 
+    /// The place of one more feed of changes, if there is one.
+    pub(super) fn feed_slot(&self) -> Result<OwnedSemaphorePermit, HttpProblem> {
+        let slot = Arc::clone(&self.inner.feeds).try_acquire_owned();
+        slot.map_err(|_| {
+            HttpProblem::overloaded(format!(
+                "{MAX_FEEDS} clients follow the changes already; try again when one has ended"
+            ))
+        })
+    }
+
     /// What is known about the index.
     pub(crate) fn status(&self) -> Option<StatusAnswer> {
         self.inner.pod.status_answer()
@@ -148,5 +165,18 @@ impl AppState {
         let gone = matches!(error, SearchError::Gone { .. });
         let problem = self.problem(error);
         if gone { problem.restart(query.without(&["cursor"])) } else { problem }
+    }
+
+    /// As [`problem`](Self::problem), for changes: where seqs have changed, they start again from the first one.
+    pub(crate) fn problem_of_changes(&self, error: SearchError, query: &QueryString) -> HttpProblem {
+        let restart = match &error {
+            SearchError::GenerationChanged { start, .. } => Some(query.replaced("from", start).without(&[])),
+            _ => None,
+        };
+        let problem = self.problem(error);
+        match restart {
+            Some(url) => problem.restart(url),
+            None => problem,
+        }
     }
 }

@@ -20,9 +20,9 @@ use utoipa::{
 
 use super::extract::quoted;
 use tidemark_search::api::{
-    AttributeName, DEFAULT_LINEAGE_DEPTH, DEFAULT_PAGE_SIZE, FacetField, HistogramTime, LineageDepth,
-    MAX_ATTRIBUTE_FACETS, MAX_FILTER_VALUES, MAX_LINEAGE_DEPTH, MAX_PAGE_SIZE, MAX_QUERY_CHARS, PageSize, QueryText,
-    SortOrder,
+    AttributeName, DEFAULT_CHANGES, DEFAULT_LINEAGE_DEPTH, DEFAULT_PAGE_SIZE, FEED_POSITION_PATTERN, FacetField,
+    FeedStart, HistogramTime, LineageDepth, MAX_ATTRIBUTE_FACETS, MAX_FILTER_VALUES, MAX_LINEAGE_DEPTH, MAX_PAGE_SIZE,
+    MAX_QUERY_CHARS, PageSize, QueryText, SortOrder,
 };
 
 /// The longest wait that may be asked for, in seconds.
@@ -103,6 +103,10 @@ pub(crate) type SearchPageSize = BoundedNumber<0, { MAX_PAGE_SIZE as u64 }, { DE
 pub(crate) type HistoryPageSize = BoundedNumber<1, { MAX_PAGE_SIZE as u64 }, { DEFAULT_PAGE_SIZE as u64 }>;
 /// The generations of a lineage.
 pub(crate) type LineageDepthArg = BoundedNumber<1, { MAX_LINEAGE_DEPTH as u64 }, { DEFAULT_LINEAGE_DEPTH as u64 }>;
+/// The most changes of an answer.
+pub(crate) type ChangesLimit = BoundedNumber<1, { MAX_PAGE_SIZE as u64 }, { DEFAULT_CHANGES as u64 }>;
+/// How long a request waits for a change.
+pub(crate) type ChangesWait = BoundedNumber<0, MAX_WAIT_SECS, 0>;
 /// How long `min_token` waits.
 type WaitSeconds = BoundedNumber<0, MAX_WAIT_SECS, DEFAULT_WAIT_SECS>;
 
@@ -402,6 +406,47 @@ argument_value!(
     ObjectBuilder::new().schema_type(Type::String).pattern(Some(format!("^({}|{TIME_PATTERN})$", *TOKEN_PATTERN)))
 );
 
+/// Where a feed of changes starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FeedStartText(pub(crate) FeedStart);
+
+/// What comes before the name of a snapshot.
+const SNAPSHOT_PREFIX: &str = "snapshot:";
+/// The names that snapshots have: labels of DNS.
+const SNAPSHOT_NAME_PATTERN: &str = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?";
+
+static SNAPSHOT_NAME: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(&format!("^{SNAPSHOT_NAME_PATTERN}$")).ok());
+
+impl ArgumentValue for FeedStartText {
+    fn expected() -> String {
+        "\"now\", a position as \"g1:1234\", a token, an RFC 3339 time, or \"snapshot:\" with a snapshot's name"
+            .to_owned()
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        if text == "now" {
+            return Some(Self(FeedStart::Latest));
+        }
+        if let Some(name) = text.strip_prefix(SNAPSHOT_PREFIX) {
+            let is_name = SNAPSHOT_NAME.as_ref().is_some_and(|pattern| pattern.is_match(name));
+            return is_name.then(|| Self(FeedStart::Snapshot(name.to_owned())));
+        }
+        if let Ok(position) = text.parse() {
+            return Some(Self(FeedStart::After(position)));
+        }
+        LogPosition::parse(text).map(|LogPosition(token)| Self(FeedStart::Token(token)))
+    }
+}
+
+argument_value!(
+    FeedStartText,
+    ObjectBuilder::new().schema_type(Type::String).pattern(Some(format!(
+        "^(now|{FEED_POSITION_PATTERN}|{SNAPSHOT_PREFIX}{SNAPSHOT_NAME_PATTERN}|{}|{TIME_PATTERN})$",
+        *TOKEN_PATTERN
+    )))
+);
+
 /// A day of the calendar with a time of day and an offset, both optional. Without an offset it is UTC.
 const TIME_PATTERN: &str = concat!(
     "(([0-9]{4}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))",
@@ -503,6 +548,27 @@ mod tests {
         assert!(place("2028-02-29").is_some() && place("2000-02-29").is_some());
     }
 
+    fn feed_start(text: &str) -> Option<FeedStart> {
+        FeedStartText::parse(text).map(|FeedStartText(start)| start)
+    }
+
+    #[test]
+    fn a_feed_starts_at_a_position_a_token_a_time_a_snapshot_or_now() {
+        assert_eq!(feed_start("now"), Some(FeedStart::Latest));
+        assert_eq!(feed_start("g1:7"), Some(FeedStart::After("g1:7".parse().unwrap())));
+        assert_eq!(feed_start("g1:7:0123abcd"), Some(FeedStart::After("g1:7:0123abcd".parse().unwrap())));
+        assert_eq!(feed_start("2026-11-20"), place("2026-11-20").map(FeedStart::Token));
+        assert_eq!(
+            feed_start("0ujtsYcgvSTl8PAuAdqWYSMnLOv"),
+            place("0ujtsYcgvSTl8PAuAdqWYSMnLOv").map(FeedStart::Token)
+        );
+        assert_eq!(feed_start("snapshot:before-g2"), Some(FeedStart::Snapshot("before-g2".to_owned())));
+        for text in ["", "Now", "before-g2", "snapshot:", "snapshot:-a", "snapshot:A", "g1", "g1:-1", "7", "2026-02-29"]
+        {
+            assert_eq!(feed_start(text), None, "{text}");
+        }
+    }
+
     #[test]
     fn a_wait_is_bounded() {
         assert_eq!(WaitSeconds::parse("21"), None);
@@ -519,6 +585,15 @@ mod tests {
         #[test]
         fn the_pattern_of_tokens_is_what_a_token_may_be(text in "(a[0-9A-Za-z]{26}|aWgEPT[0-9A-Za-z]{21}|[0-9A-Za-z]{26,28})") {
             prop_assert_eq!(matches(&TOKEN_PATTERN, &text), text.parse::<Token>().is_ok(), "{}", text);
+        }
+
+        #[test]
+        fn the_pattern_of_starts_is_what_a_feed_may_start_at(
+            text in "(now|snapshot:[a-z0-9-]{0,65}|g[0-9]{0,20}:[0-9]{0,20}(:[0-9a-g]{7,9})?|2026-0[0-9]-[0-9]{2}|a[0-9A-Za-z]{26})"
+        ) {
+            let RefOr::T(Schema::Object(schema)) = FeedStartText::schema() else { panic!("not an object") };
+            let pattern = Regex::new(&schema.pattern.unwrap()).unwrap();
+            prop_assert_eq!(pattern.is_match(&text), FeedStartText::parse(&text).is_some(), "{}", text);
         }
 
         #[test]

@@ -17,7 +17,8 @@ use super::auth::OPEN_PATHS;
 /// How long a browser need not ask again, in seconds: what Chromium takes at most.
 const MAX_AGE: u64 = 7_200;
 /// The headers of answers that a page may read, beside those that every page may.
-const EXPOSED_HEADERS: &str = "retry-after, tidemark-generation, tidemark-manifest, tidemark-watermark";
+const EXPOSED_HEADERS: &str =
+    "retry-after, tidemark-generation, tidemark-manifest, tidemark-position, tidemark-watermark";
 
 /// Whose pages may read answers.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -29,7 +29,7 @@ use super::{
 };
 use tidemark_search::{
     SearchError, SearchExport,
-    api::{IndexVersion, SearchHit},
+    api::{FeedPosition, IndexVersion, SearchHit},
 };
 
 /// How many pages wait for a client that reads slowly.
@@ -39,6 +39,7 @@ const MAX_STALL: Duration = Duration::from_mins(1);
 
 const GENERATION: HeaderName = HeaderName::from_static("tidemark-generation");
 const MANIFEST: HeaderName = HeaderName::from_static("tidemark-manifest");
+const POSITION: HeaderName = HeaderName::from_static("tidemark-position");
 const WATERMARK: HeaderName = HeaderName::from_static("tidemark-watermark");
 
 /// The parameters of an export: those of a search that choose its hits.
@@ -59,7 +60,8 @@ impl IntoParams for ExportArgs {
 /// `tidemark-manifest` and `tidemark-watermark` name, and of what was not sealed when the export began (leave that out with
 /// `sealed=true`). An export that fails in the middle is aborted, if it can after a line `{"error": …}` with the problem: a transfer
 /// that ends as HTTP says is whole. Two exports run at once; one takes an hour at most, and ends if its client reads nothing for a
-/// minute. To go on after a failure, set `from` to the token of the last line, whose lines then come again.
+/// minute. To go on after a failure, set `from` to the token of the last line, whose lines then come again. `/v1/changes` with `from` set
+/// to the header `tidemark-position` gives what was sealed after that state.
 #[utoipa::path(
     get,
     path = "/v1/search/export",
@@ -79,7 +81,7 @@ pub(crate) async fn export(
 ) -> Result<Response, HttpProblem> {
     app.wait_for(wait).await?;
     let export = app.search().export(args.into()).await.map_err(|error| app.problem(error))?;
-    let SearchExport { index_version, pages } = export;
+    let SearchExport { index_version, position, pages } = export;
     // An empty one is asked again below.
     let mut pages = pages.fuse();
     // Before anything is sent: what fails at once is an answer with a status.
@@ -88,7 +90,7 @@ pub(crate) async fn export(
     let pages = stream::iter(first.map(Ok)).chain(pages).boxed();
     // It ends with the receiver, which the answer owns.
     tokio::spawn(send_pages(app, pages, sender));
-    Ok((headers(&index_version), Body::from_stream(body(receiver))).into_response())
+    Ok((headers(&index_version, &position), Body::from_stream(body(receiver))).into_response())
 }
 
 /// A part of the answer, or its end.
@@ -149,10 +151,15 @@ fn body(receiver: mpsc::Receiver<ExportPart>) -> impl Stream<Item = io::Result<B
     parts.fuse()
 }
 
-fn headers(IndexVersion { generation, manifest, watermark }: &IndexVersion) -> HeaderMap {
+fn headers(version: &IndexVersion, position: &FeedPosition) -> HeaderMap {
+    let IndexVersion { generation, manifest, watermark } = version;
     let mut headers = HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"))]);
-    let version =
-        [(GENERATION, generation.clone()), (MANIFEST, manifest.to_string()), (WATERMARK, watermark.to_string())];
-    headers.extend(version.into_iter().filter_map(|(name, value)| Some((name, HeaderValue::try_from(value).ok()?))));
+    let values = [
+        (GENERATION, generation.clone()),
+        (MANIFEST, manifest.to_string()),
+        (POSITION, position.to_string()),
+        (WATERMARK, watermark.to_string()),
+    ];
+    headers.extend(values.into_iter().filter_map(|(name, value)| Some((name, HeaderValue::try_from(value).ok()?))));
     headers
 }

@@ -222,6 +222,13 @@ impl From<SearchError> for HttpProblem {
                 Self::new(StatusCode::NOT_FOUND, "not-found", "it is not in the index", detail)
             }
             SearchError::Gone { .. } => Self::new(StatusCode::GONE, "gone", "the page is not served any more", detail),
+            SearchError::GenerationChanged { .. } => Self::new(
+                StatusCode::GONE,
+                "generation-changed",
+                "the position is of a generation that was replaced",
+                detail,
+            )
+            .about("from"),
             SearchError::NotVisible { .. } => Self::new(
                 StatusCode::GATEWAY_TIMEOUT,
                 "not-visible",

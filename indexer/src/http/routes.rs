@@ -5,7 +5,8 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 #[cfg(feature = "archive")]
 use super::iceberg;
 use super::{
-    app::AppState, entities, entries, export, health, lineage, metrics, openapi_route, pod_report, search, status,
+    app::AppState, changes, entities, entries, export, health, lineage, metrics, openapi_route, pod_report, search,
+    status,
 };
 
 /// What makes work: requests that are limited in number and time.
@@ -13,6 +14,7 @@ pub(super) fn search_routes() -> OpenApiRouter<AppState> {
     let routes = OpenApiRouter::new()
         .routes(routes!(search::search))
         .routes(routes!(export::export))
+        .routes(routes!(changes::changes))
         .routes(routes!(entries::entry))
         .routes(routes!(entities::entity))
         .routes(routes!(lineage::lineage));

@@ -1,6 +1,7 @@
 //! The server as a client sees it, over a search service that is made up.
 
 mod api;
+mod changes;
 mod connections;
 mod cors;
 mod counting_store;

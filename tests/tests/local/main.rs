@@ -25,6 +25,7 @@ macro_rules! on_every_store {
 mod append;
 mod append_faults;
 mod bad_input;
+mod changes;
 mod check;
 mod cleanup;
 mod cold_start;

@@ -15,9 +15,10 @@ use tidemark_ingest::FailureCause;
 use tidemark_search::SearchError;
 
 /// The addresses that others rely on.
-const ROUTES: [&str; 11] = [
+const ROUTES: [&str; 12] = [
     "/v1/search",
     "/v1/search/export",
+    "/v1/changes",
     "/v1/entries/{token}",
     "/v1/entities/{key}",
     "/v1/entities/bundle/{repo}/{bundle}/lineage",
@@ -322,6 +323,7 @@ async fn answers_agree_with_the_document() {
     let entry = format!("/v1/entries/{}", token(3));
     for (uri, schema) in [
         ("/v1/search", "SearchAnswer"),
+        ("/v1/changes?payload=true", "ChangesAnswer"),
         (&entry, "EntryAnswer"),
         ("/v1/entities/label/a/b", "EntityAnswer"),
         ("/v1/entities/bundle/a/b/lineage", "LineageAnswer"),

@@ -117,7 +117,7 @@ async fn a_page_reads_the_headers_that_only_tidemark_has() {
             }
         }
     }
-    let wanted = ["retry-after", "tidemark-generation", "tidemark-manifest", "tidemark-watermark"];
+    let wanted = ["retry-after", "tidemark-generation", "tidemark-manifest", "tidemark-position", "tidemark-watermark"];
     assert_eq!(own, wanted.map(str::to_owned).into(), "each was in an answer");
 }
 

@@ -15,10 +15,11 @@ use tidemark_search::api::{
 };
 
 /// Each route with a URL of it that is answered.
-fn routes() -> [(&'static str, String); 6] {
+fn routes() -> [(&'static str, String); 7] {
     [
         ("/v1/search", "/v1/search".to_owned()),
         ("/v1/search/export", "/v1/search/export".to_owned()),
+        ("/v1/changes", "/v1/changes".to_owned()),
         ("/v1/entities/{key}", "/v1/entities/label/a/b".to_owned()),
         ("/v1/entities/bundle/{repo}/{bundle}/lineage", "/v1/entities/bundle/a/b/lineage".to_owned()),
         ("/v1/entries/{token}", format!("/v1/entries/{}", token(1))),
@@ -52,6 +53,15 @@ fn texts() -> Vec<String> {
         "payload",
         "payload. a",
         "attributes.team",
+        "now",
+        "g1:1234",
+        "g1:0:5f2a91c0",
+        "g1:01",
+        "g0:1",
+        "g1:1:5F2A91C0",
+        "g1:1234567890123456789",
+        "snapshot:before-g2",
+        "snapshot:Before",
         "payload.1,payload.2,payload.3,kind,payload.4,payload.5,payload.6,time,,payload.7,payload.8,payload.9,payload.10",
         "payload.1,payload.2,payload.3,payload.4,payload.5,payload.6,payload.7,payload.8,payload.9,payload.10,payload.11",
         "committed",
@@ -156,6 +166,9 @@ async fn what_the_document_allows_is_accepted_and_nothing_else() {
         ("/v1/search", "min_token", "pattern"),
         ("/v1/search", "wait", "maximum"),
         ("/v1/search/export", "from", "pattern"),
+        ("/v1/changes", "from", "pattern"),
+        ("/v1/changes", "limit", "maximum"),
+        ("/v1/changes", "wait", "maximum"),
         ("/v1/entities/{key}", "size", "minimum"),
         ("/v1/entities/bundle/{repo}/{bundle}/lineage", "depth", "maximum"),
         ("/v1/entries/{token}", "wait", "maximum"),
@@ -245,7 +258,7 @@ fn descriptions_are_for_readers_without_the_source() {
 #[test]
 fn the_query_is_described_by_the_table_of_its_forms() {
     let document = openapi_document();
-    for path in ["/v1/search", "/v1/search/export"] {
+    for path in ["/v1/search", "/v1/search/export", "/v1/changes"] {
         let parameters = document["paths"][path]["get"]["parameters"].as_array().unwrap();
         let query = parameters.iter().find(|parameter| parameter["name"] == "q").unwrap();
         let described = query["description"].as_str().unwrap();

@@ -30,7 +30,9 @@ async fn an_export_has_a_line_for_each_hit_and_names_what_was_searched() {
     let router = router(FakeSearch::with_entries());
     let answer = get(&router, "/v1/search/export?q=spring&kind=bundle,label&from=2026-01-01").await;
     assert_eq!((answer.status, answer.header(header::CONTENT_TYPE)), (StatusCode::OK, "application/x-ndjson"));
-    for (name, value) in [("generation", "g1"), ("manifest", "7"), ("watermark", "2026-11-20T11:00:00Z")] {
+    for (name, value) in
+        [("generation", "g1"), ("manifest", "7"), ("position", "g1:9"), ("watermark", "2026-11-20T11:00:00Z")]
+    {
         assert_eq!(answer.headers[format!("tidemark-{name}")], value);
     }
     let search = get(&router, "/v1/search?size=100").await.json();

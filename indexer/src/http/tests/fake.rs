@@ -12,10 +12,10 @@ use tidemark_wal::{Evidence, Outcome, Token};
 use tidemark_search::{
     SearchError, SearchExport, SearchService,
     api::{
-        ContributorAnswer, CorrectedOutcome, EntityAnswer, EntityRequest, EntryAnswer, EntryOperation, FacetCount,
-        FilesAnswer, HistogramBucket, IndexVersion, LineageAnswer, LineageEdge, LineageNode, LineageRequest,
-        ObservationAnswer, OutcomeCounts, OverlayStatus, ProcessRole, SearchAnswer, SearchHit, SearchRequest,
-        StatusAnswer,
+        ChangeRecord, ChangesAnswer, ChangesRequest, ContributorAnswer, CorrectedOutcome, EntityAnswer, EntityRequest,
+        EntryAnswer, EntryOperation, FacetCount, FeedPosition, FeedStart, FilesAnswer, HistogramBucket, IndexVersion,
+        LineageAnswer, LineageEdge, LineageNode, LineageRequest, ObservationAnswer, OutcomeCounts, OverlayStatus,
+        ProcessRole, SearchAnswer, SearchHit, SearchRequest, StatusAnswer,
     },
 };
 
@@ -170,6 +170,18 @@ fn highlighted(hit: &SearchHit, request: &SearchRequest) -> SearchHit {
     SearchHit { highlights: highlights.into_iter().filter(|_| found).collect(), ..hit.clone() }
 }
 
+pub(super) fn position_of(seq: u64) -> FeedPosition {
+    format!("g1:{seq}").parse().unwrap()
+}
+
+fn change(hit: &SearchHit, seq: u64, request: &ChangesRequest, payload: &Value) -> ChangeRecord {
+    let mut change = serde_json::to_value(hit).unwrap();
+    change["seq"] = seq.into();
+    change["position"] = position_of(seq).to_string().into();
+    change["payload"] = if request.payload { payload.clone() } else { Value::Null };
+    serde_json::from_value(change).unwrap()
+}
+
 #[async_trait]
 impl SearchService for FakeSearch {
     async fn search(&self, request: SearchRequest) -> Result<SearchAnswer, SearchError> {
@@ -258,7 +270,30 @@ impl SearchService for FakeSearch {
         let pages = pages.map(|page| Ok(page.to_vec())).take(fails_at).chain(error.map(Err)).collect::<Vec<_>>();
         // As the real one it must not be polled after its end.
         let pages = stream::unfold(pages.into_iter(), |mut pages| async { pages.next().map(|page| (page, pages)) });
-        Ok(SearchExport { index_version: index_version(), pages: pages.boxed() })
+        Ok(SearchExport { index_version: index_version(), position: position_of(9), pages: pages.boxed() })
+    }
+
+    async fn changes(&self, request: ChangesRequest) -> Result<ChangesAnswer, SearchError> {
+        self.called().await?;
+        let after = match &request.start {
+            FeedStart::After(position) if position.generation != position_of(0).generation => {
+                let detail = "planted".to_owned();
+                return Err(SearchError::GenerationChanged { detail, start: position_of(0).to_string() });
+            }
+            FeedStart::After(position) => position.seq,
+            FeedStart::Latest => self.hits.len() as u64,
+            _ => 0,
+        };
+        let hits = self.hits.iter().cycle().take(self.hits.len() * (1 + self.export_repeats));
+        let found = hits.zip(1..).filter(|(_, seq)| *seq > after).take(request.limit.get());
+        let changes: Vec<_> = found.map(|(hit, seq)| change(hit, seq, &request, &self.payload)).collect();
+        if changes.is_empty() {
+            tokio::time::sleep(request.wait).await;
+        }
+        let next = changes.last().map_or(position_of(after), |change: &ChangeRecord| change.position.clone());
+        let end = self.hits.len() as u64 * (1 + self.export_repeats as u64);
+        let more = next.seq < end;
+        Ok(ChangesAnswer { changes, next, more, end: position_of(end), index_version: index_version() })
     }
 
     async fn lineage(&self, LineageRequest { repo, bundle, .. }: LineageRequest) -> Result<LineageAnswer, SearchError> {

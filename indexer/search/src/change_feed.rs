@@ -1,0 +1,251 @@
+//! A page of the feed of changes: the records of one view by seq, those that a correction replaced included.
+//!
+//! A record never changes, and neither does what is answered of it: it says nothing of what came after it. So a feed may be read in
+//! pages of any size, from any replica and after any compaction, and gives the same.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tantivy::{DocId, TERMINATED, query::Weight};
+use tidemark_ingest::{EntryBody, OperationRecord, engine::EngineError};
+use tidemark_wal::Token;
+
+use super::{
+    api::{ChangeRecord, ChangesAnswer, ChangesRequest, MAX_CHANGES_BYTES, SearchHit, SearchRequest, instant},
+    error::SearchError,
+    feed_position::{FeedPosition, last_seq},
+    hits,
+    limits::QueryDeadline,
+    query_compiler::{present_second, unusable},
+    search_context::SearchContext,
+    searchable_segment::{SearchableSegment, engine_error},
+};
+use crate::segment::{ManifestView, OpenSegment, SegmentReaderView, token_sort_key};
+
+/// How many documents are looked at between two looks at the clock.
+const CHECK_INTERVAL_DOCS: u32 = 1024;
+
+/// Where a page starts in the generation that is served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PageStart {
+    /// After the record of this seq.
+    After(u64),
+    /// Before the first record whose token is not below this one.
+    Token(Token),
+}
+
+/// The next changes from `start` on. Blocks.
+///
+/// Ends at the deadline with what it has, if it has come further than `start`.
+pub(crate) fn changes(
+    context: &SearchContext,
+    request: &ChangesRequest,
+    start: PageStart,
+    deadline: QueryDeadline,
+) -> Result<ChangesAnswer, SearchError> {
+    let search = SearchRequest { query: request.query.clone(), sealed: Some(true), ..SearchRequest::default() };
+    let query = context.compile(&search, present_second(), deadline)?.query;
+    let index = context.view.index.as_ref();
+    let after = match start {
+        PageStart::After(seq) => seq,
+        PageStart::Token(token) => seq_before(index, &token, deadline)?,
+    };
+    let mut page = ChangePage { index, request, deadline, last: after, changes: Vec::new(), bytes: 0 };
+    // A client may come from a replica that is further ahead: it waits where it stands.
+    if after < last_seq(&index.manifest) {
+        page.read(context.unscored(query.as_ref(), deadline)?.as_ref())?;
+    }
+    let ChangePage { last, changes, .. } = page;
+    Ok(ChangesAnswer {
+        changes,
+        next: FeedPosition::of(&index.manifest, last),
+        more: last < last_seq(&index.manifest),
+        end: FeedPosition::end(&index.manifest),
+        index_version: context.view.index_version(),
+    })
+}
+
+/// The seq before the first record whose token is not below `token`.
+fn seq_before(index: &ManifestView, token: &Token, deadline: QueryDeadline) -> Result<u64, SearchError> {
+    let cursor = index.manifest.cursor.second();
+    if token.second() > cursor {
+        let detail = format!(
+            "\"from\" lies after {cursor}, and nothing is recorded from there on yet; use \"now\" to wait for what comes next"
+        );
+        return Err(SearchError::Invalid { parameter: "from", detail });
+    }
+    let sort_key = token_sort_key(token);
+    for shown in &index.segments {
+        let segment = shown.segment.as_ref();
+        if segment.of.last < *token {
+            continue;
+        }
+        for doc in 0..segment.reader.max_doc() {
+            if doc % CHECK_INTERVAL_DOCS == 0 {
+                deadline.check()?;
+            }
+            if segment.tokens.sort_key(doc) >= sort_key && segment.tokens.token(doc) >= *token {
+                return Ok(segment.seq(doc).saturating_sub(1));
+            }
+        }
+    }
+    Ok(last_seq(&index.manifest))
+}
+
+/// A page that is being filled.
+struct ChangePage<'a> {
+    index: &'a ManifestView,
+    request: &'a ChangesRequest,
+    deadline: QueryDeadline,
+    /// The seq of the last record that was looked at.
+    last: u64,
+    changes: Vec<ChangeRecord>,
+    bytes: u64,
+}
+
+impl ChangePage<'_> {
+    /// Reads what follows `last` until the page is full.
+    fn read(&mut self, weight: &dyn Weight) -> Result<(), SearchError> {
+        let start = self.last;
+        let index = self.index;
+        for shown in &index.segments {
+            if shown.segment.of.seq.end <= self.last.saturating_add(1) {
+                continue;
+            }
+            match self.read_segment(shown, weight) {
+                Ok(()) if self.is_full() => break,
+                Ok(()) => self.last = shown.segment.of.seq.end - 1,
+                // The next page begins where this one ends.
+                Err(SearchError::Overloaded { .. }) if self.last > start => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn read_segment(&mut self, shown: &Arc<SegmentReaderView>, weight: &dyn Weight) -> Result<(), SearchError> {
+        self.deadline.check()?;
+        let segment = shown.segment.as_ref();
+        // The reader of all documents: those too that are corrected by now.
+        let mut found = weight.scorer(&segment.reader, 1.0).map_err(|e| unusable(&e))?;
+        let first = segment.doc(self.last.saturating_add(1)).unwrap_or_default();
+        let mut doc = if found.doc() < first { found.seek(first) } else { found.doc() };
+        while doc != TERMINATED && !self.is_full() {
+            self.deadline.check()?;
+            let change = self.change(shown, doc)?;
+            self.last = change.seq;
+            self.changes.push(change);
+            doc = found.advance();
+        }
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        self.changes.len() >= self.request.limit.get() || self.bytes >= MAX_CHANGES_BYTES
+    }
+
+    fn change(&mut self, shown: &Arc<SegmentReaderView>, doc: DocId) -> Result<ChangeRecord, SearchError> {
+        let segment = shown.segment.as_ref();
+        let mut record = segment.record(doc).map_err(engine_error)?;
+        (record.body, record.descriptor_body, record.files, record.text) = (EntryBody::Unread, None, None, None);
+        if !self.request.payload {
+            (record.payload, record.descriptor) = (Value::Null, Value::Null);
+        }
+        self.bytes = self.bytes.saturating_add(record.memory_bytes());
+        let replaces = replaced(self.index, segment, doc).map_err(engine_error)?;
+        let position = FeedPosition::of(&self.index.manifest, record.seq);
+        Ok(change_record(record, position, replaces, SearchableSegment::Sealed(self.index, shown), doc))
+    }
+}
+
+/// The seq of the record that this document corrects, if it is a correction.
+///
+/// The record that a correction replaces is marked in the same publication, and a mark stays.
+fn replaced(index: &ManifestView, segment: &OpenSegment, doc: DocId) -> Result<Option<u64>, EngineError> {
+    let (seq, op, corrected) = (segment.seq(doc), segment.op(doc), &index.marks.corrected);
+    let earlier = index.segments.iter().filter(|shown| shown.hidden > 0).map(|shown| shown.segment.as_ref());
+    let mut replaced = None;
+    for other in earlier.take_while(|other| other.of.seq.start < seq) {
+        let token = segment.tokens.token(doc);
+        let may_hold = other.of.first <= token
+            && token <= other.of.last
+            && corrected.range_cardinality(other.of.seq.start..other.of.seq.end.min(seq)) > 0;
+        if !may_hold {
+            continue;
+        }
+        for found in other.docs_with(other.fields.token, &token.to_string())? {
+            let before = other.seq(found);
+            if before < seq && other.op(found) == op && corrected.contains(before) {
+                replaced = replaced.max(Some(before));
+            }
+        }
+    }
+    Ok(replaced)
+}
+
+/// The change that a record is. What a later record may change of it is left out.
+fn change_record(
+    mut record: OperationRecord,
+    position: FeedPosition,
+    replaces: Option<u64>,
+    segment: SearchableSegment<'_>,
+    doc: DocId,
+) -> ChangeRecord {
+    let (payload, descriptor) = (std::mem::take(&mut record.payload), std::mem::take(&mut record.descriptor));
+    let completed = record.decision.completed.map(instant);
+    let SearchHit {
+        token,
+        time,
+        kind,
+        op,
+        outcome,
+        evidence,
+        sealed: _,
+        current: _,
+        seq: _,
+        entity,
+        repo,
+        bundle,
+        label,
+        context,
+        diamond,
+        split,
+        path,
+        message,
+        contributors,
+        client_time,
+        writer,
+        idempotency_key,
+        reason,
+        score: _,
+        highlights: _,
+    } = hits::of_record(record, segment, doc);
+    ChangeRecord {
+        seq: position.seq,
+        position,
+        replaces,
+        token,
+        time,
+        kind,
+        op,
+        outcome,
+        evidence,
+        completed,
+        entity,
+        repo,
+        bundle,
+        label,
+        context,
+        diamond,
+        split,
+        path,
+        message,
+        contributors,
+        client_time,
+        writer,
+        idempotency_key,
+        reason,
+        payload,
+        descriptor,
+    }
+}

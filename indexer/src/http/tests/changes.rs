@@ -1,0 +1,192 @@
+//! Changes as answers and as events, and their clients: those that connect again, that are many, or that read nothing.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::{Body, BodyDataStream},
+    http::{Request, StatusCode, header},
+};
+use futures::StreamExt as _;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt as _;
+
+use super::{fake::FakeSearch, get, router, send};
+use crate::{
+    http::{
+        app::MAX_FEEDS,
+        server::{HttpServer, ServerOptions},
+    },
+    metrics::MetricsRegistry,
+};
+use tidemark_search::SearchError;
+
+/// A stream of events and its client.
+struct EventClient {
+    body: BodyDataStream,
+    text: String,
+}
+
+impl EventClient {
+    async fn open(router: &Router, uri: &str, last: Option<&str>) -> (StatusCode, Self) {
+        let mut request = Request::builder().uri(uri).header(header::ACCEPT, "text/event-stream");
+        request = request.header(header::ACCEPT_ENCODING, "gzip");
+        if let Some(last) = last {
+            request = request.header("Last-Event-ID", last);
+        }
+        let response = router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        let status = response.status();
+        if status == StatusCode::OK {
+            assert_eq!(response.headers()[header::CONTENT_TYPE], "text/event-stream");
+            assert_eq!(response.headers().get(header::CONTENT_ENCODING), None, "what is compressed waits for more");
+        }
+        (status, Self { body: response.into_body().into_data_stream(), text: String::new() })
+    }
+
+    /// The next event that is not empty, `None` at the end.
+    async fn next(&mut self) -> Option<String> {
+        loop {
+            if let Some((event, rest)) = self.text.split_once("\n\n") {
+                let event = event.to_owned();
+                self.text = rest.to_owned();
+                return Some(event);
+            }
+            let part = self.body.next().await?.unwrap();
+            self.text.push_str(std::str::from_utf8(&part).unwrap());
+        }
+    }
+}
+
+fn id(event: &str) -> Option<&str> {
+    event.lines().find_map(|line| line.strip_prefix("id: "))
+}
+
+#[tokio::test]
+async fn an_answer_has_changes_and_where_to_go_on() {
+    let router = router(FakeSearch::with_entries());
+    let first = get(&router, "/v1/changes?limit=4").await.json();
+    assert_eq!((first["next"].as_str(), first["more"].as_bool()), (Some("g1:4"), Some(true)));
+    assert_eq!(first["changes"][0]["position"], "g1:1");
+    assert!(first["changes"][0].get("current").is_none() && first["changes"][0].get("payload").is_none());
+    let rest = get(&router, "/v1/changes?from=g1:4&payload=true").await.json();
+    assert_eq!((rest["changes"].as_array().unwrap().len(), rest["more"].as_bool()), (5, Some(false)));
+    assert_eq!(rest["changes"][0]["payload"]["ok"], true);
+}
+
+#[tokio::test]
+async fn a_position_of_a_generation_that_was_replaced_says_where_to_start() {
+    let router = router(FakeSearch::with_entries());
+    let gone = get(&router, "/v1/changes?from=g2:4&q=tide").await;
+    assert_eq!((gone.status, gone.header(header::CONTENT_TYPE)), (StatusCode::GONE, "application/problem+json"));
+    let problem = gone.json();
+    assert_eq!(problem["type"], "urn:tidemark:problem:generation-changed");
+    let restart = problem["restart"].as_str().unwrap();
+    assert_eq!(restart, "?q=tide&from=g1%3A0");
+    assert_eq!(get(&router, &format!("/v1/changes{restart}")).await.status, StatusCode::OK);
+    let (status, _) = EventClient::open(&router, "/v1/changes", Some("g2:4")).await;
+    assert_eq!(status, StatusCode::GONE, "an event source does not ask again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_carry_their_positions_and_a_client_connects_again_at_any() {
+    let router = router(FakeSearch::with_entries());
+    let (_, mut client) = EventClient::open(&router, "/v1/changes", None).await;
+    assert_eq!(client.next().await.as_deref(), Some("retry: 2000"));
+    for seq in 1..=9 {
+        let event = client.next().await.unwrap();
+        assert_eq!(id(&event), Some(format!("g1:{seq}").as_str()));
+        let data = event.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
+        assert_eq!(serde_json::from_str::<serde_json::Value>(data).unwrap()["seq"], seq);
+    }
+    // Where nothing happens there is a sign of life, without data.
+    assert_eq!(client.next().await.as_deref(), Some(":\nid: g1:9"));
+    for last in 0..9 {
+        let (_, mut again) = EventClient::open(&router, "/v1/changes?from=now", Some(&format!("g1:{last}"))).await;
+        again.next().await;
+        assert_eq!(id(&again.next().await.unwrap()), Some(format!("g1:{}", last + 1).as_str()));
+    }
+    let (status, _) = EventClient::open(&router, "/v1/changes", Some("17")).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(send(&router, "HEAD", "/v1/changes").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn what_fails_at_once_is_an_answer_with_a_status() {
+    let fails = FakeSearch::failing(SearchError::NotReady { detail: "planted".to_owned() });
+    let (status, _) = EventClient::open(&router(fails), "/v1/changes", None).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    let bad = get(&router(FakeSearch::with_entries()), "/v1/changes?from=yesterday").await;
+    assert_eq!((bad.status.as_u16(), bad.json()["parameter"].as_str()), (400, Some("from")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_nothing_loses_its_stream() {
+    let router = router(FakeSearch { export_repeats: 1000, ..FakeSearch::with_entries() });
+    let (_, mut reads) = EventClient::open(&router, "/v1/changes", None).await;
+    let (_, mut stalls) = EventClient::open(&router, "/v1/changes", None).await;
+    // Its third page is the one that it does not take.
+    stalls.next().await;
+    stalls.next().await;
+    for _ in 0..61 {
+        // Each part that is taken makes room for the next one.
+        reads.body.next().await.unwrap().unwrap();
+        sleep(Duration::from_secs(1)).await;
+    }
+    let mut last = 0;
+    while let Some(event) = stalls.next().await {
+        last = id(&event).map_or(last, |id| id["g1:".len()..].parse().unwrap());
+    }
+    assert!(last > 0 && last < 9009, "{last}: what was waiting comes, and then the end");
+    // It goes on where it was.
+    let (_, mut again) = EventClient::open(&router, "/v1/changes", Some(&format!("g1:{last}"))).await;
+    again.next().await;
+    assert_eq!(id(&again.next().await.unwrap()), Some(format!("g1:{}", last + 1).as_str()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn so_many_clients_follow_at_once_and_one_that_leaves_makes_room() {
+    let router = router(FakeSearch::with_entries());
+    let mut clients = Vec::new();
+    for _ in 0..MAX_FEEDS {
+        let (status, client) = EventClient::open(&router, "/v1/changes", None).await;
+        assert_eq!(status, StatusCode::OK);
+        clients.push(client);
+    }
+    let refused = get(&router, "/v1/changes").await;
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(get(&router, "/v1/search").await.status, StatusCode::OK, "searches have places of their own");
+    clients.pop();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(get(&router, "/v1/changes").await.status, StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_and_waits_end_when_the_process_stops() {
+    let stop = CancellationToken::new();
+    let fake = Arc::new(FakeSearch::with_entries());
+    let server = HttpServer::new(fake, MetricsRegistry::new(), ServerOptions::default(), stop.clone()).router();
+    let (_, mut client) = EventClient::open(&server, "/v1/changes?from=now", None).await;
+    assert_eq!(client.next().await.as_deref(), Some("retry: 2000"));
+    assert_eq!(client.next().await.as_deref(), Some(":\nid: g1:9"));
+    let began = tokio::time::Instant::now();
+    let wait = tokio::spawn({
+        let server = server.clone();
+        async move { get(&server, "/v1/changes?from=now&wait=20").await }
+    });
+    sleep(Duration::from_secs(1)).await;
+    stop.cancel();
+    assert_eq!(client.next().await, None);
+    let answer = wait.await.unwrap();
+    assert_eq!((answer.status, answer.json()["next"].as_str()), (StatusCode::OK, Some("g1:9")));
+    assert!(began.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_lasts_an_hour() {
+    let (_, mut client) = EventClient::open(&router(FakeSearch::with_entries()), "/v1/changes?from=now", None).await;
+    let began = tokio::time::Instant::now();
+    while client.next().await.is_some() {}
+    let lasted = began.elapsed();
+    assert!(lasted >= Duration::from_hours(1) && lasted < Duration::from_secs(3_630), "{lasted:?}");
+}
