@@ -191,7 +191,9 @@ impl ScheduleInputs<'_> {
 
     /// Whether a verified snapshot is known.
     pub(crate) fn has_verified_snapshot(&self) -> bool {
+        // A task succeeds only once its snapshot is verified, and the status that names it is written after this.
         self.status.last_snapshot.as_ref().is_some_and(|last| last.verified)
+            || self.tasks.succeeded(TaskType::Snapshot).next().is_some()
     }
 
     fn cleanup(&self, now: Timestamp, snapshot_is_due: bool) -> SlotOutlook {

@@ -274,9 +274,15 @@ fn a_cleanup_follows_a_verified_snapshot() {
     };
     let four = "2026-11-21T04:00:00Z";
     assert!(cleanups(&case, four).is_empty(), "a snapshot is due");
-    let mut taken = case.task(snapshot("2026-11-21T03:00:00Z", "Succeeded", 100));
-    assert!(cleanups(&taken, four).is_empty(), "no snapshot is known to be verified");
-    assert_eq!(taken.outlook(four).done.cleanup, Some(Time(at(four))));
+    let failed = case.task(snapshot("2026-11-21T03:00:00Z", "Failed", 100));
+    assert!(cleanups(&failed, four).is_empty(), "no snapshot is verified");
+    assert_eq!(failed.outlook(four).done.cleanup, Some(Time(at(four))));
+    let mut taken = failed.task(snapshot("2026-11-21T03:40:00Z", "Succeeded", 100));
+    assert_eq!(
+        cleanups(&taken, four),
+        ["Cleanup 2026-11-21T04:00:00Z"],
+        "the status is written after its end was seen"
+    );
     taken.status.last_snapshot = Some(last_snapshot("2026-11-21T03:10:00Z", 100));
     assert_eq!(cleanups(&taken, four), ["Cleanup 2026-11-21T04:00:00Z"]);
     let running = taken.task(snapshot("2026-11-21T03:50:00Z", "Running", 100));
