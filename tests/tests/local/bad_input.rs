@@ -11,6 +11,8 @@ use tokio::process::Command;
 
 /// What becomes of the bytes of an object; `None`: it is removed.
 type ObjectChange<'a> = &'a dyn Fn(&[u8]) -> Option<Vec<u8>>;
+/// What is wrong, the key of the object, how it is changed, how the task ends, and what it says.
+type BadInputCase<'a> = (&'a str, &'a str, ObjectChange<'a>, (TaskState, Reason), &'a str);
 
 /// Where the snapshot was copied to.
 const COPIES: &str = "s3://copy/orders";
@@ -72,11 +74,11 @@ impl SnapshotWorld {
     }
 }
 
-fn flipped(body: &[u8]) -> Option<Vec<u8>> {
+fn flipped(body: &[u8]) -> Vec<u8> {
     let mut body = body.to_vec();
     let at = body.len() / 2;
     body[at] ^= 1;
-    Some(body)
+    body
 }
 
 fn replaced(from: &'static str, to: &'static str) -> impl Fn(&[u8]) -> Option<Vec<u8>> {
@@ -95,7 +97,7 @@ async fn a_snapshot_that_was_changed_is_not_restored_from() {
     let list = world.key("copy", "/list/g1/", "");
     let (newer, other) = (replaced("\"reads\":1", "\"reads\":2"), replaced("\"nextSeq\":", "\"nextSeq\":1"));
     let (damaged, refused) = ((TaskState::Failed, Reason::IndexDamaged), (TaskState::Refused, Reason::FormatTooNew));
-    let cases: [(&str, &str, ObjectChange<'_>, (TaskState, Reason), &str); 3] = [
+    let cases: [BadInputCase<'_>; 3] = [
         ("a list from the future", &list, &newer, refused, "is read by version 2 or later"),
         ("a changed list", &list, &other, damaged, "SHA-256"),
         ("a list that is gone", &list, &|_| None, damaged, "it is gone"),
@@ -135,10 +137,10 @@ async fn an_archive_that_was_changed_is_not_restored_from() {
         Some(format!(r#"{begin}"tidemark.log-id":"{}{}"#, "0".repeat(32), &id[32..]).into_bytes())
     };
     let damaged = (TaskState::Failed, Reason::ArchiveDamaged);
-    let cases: [(&str, &str, ObjectChange<'_>, (TaskState, Reason), &str); 5] = [
+    let cases: [BadInputCase<'_>; 5] = [
         ("a file that is gone", &data, &|_| None, damaged, "it is gone"),
         ("another file in its place", &data, &|body| Some(vec![7; body.len()]), damaged, "SHA-256"),
-        ("a changed file", &data, &flipped, damaged, "SHA-256"),
+        ("a changed file", &data, &|body| Some(flipped(body)), damaged, "SHA-256"),
         (
             "the archive of another log",
             &version,

@@ -41,7 +41,8 @@ impl EventSource {
             };
             let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
             let (id, name, data) = (field("id: "), field("event: "), field("data: "));
-            self.text = rest.to_owned();
+            let rest = rest.to_owned();
+            self.text = rest;
             self.last = id.unwrap_or_else(|| self.last.clone());
             if let Some(data) = data {
                 return Some((name.unwrap_or_default(), serde_json::from_str(&data).expect("JSON")));

@@ -80,7 +80,7 @@ async fn left_by_a_task(world: &LocalIndex) -> String {
     let holders = (&log.entries, &clock);
     let switch = GenerationSwitch::new((&root, &id), &store("index"), holders, "reindex left", &entropy);
     let (chain, _) = switch.open_generation().await.expect("it is open");
-    let made = switch.begin(&chain, |_| ()).await.expect("it begins");
+    let made = Box::pin(switch.begin(&chain, |_| ())).await.expect("it begins");
     let upload = format!("g2/segment/{:020}-{}", made.epoch(), entropy.nonce());
     world.server.insert("index", &upload, "a part of the records");
     made.release().await.expect("it ends");
@@ -106,7 +106,7 @@ async fn what_a_task_left_a_day_ago_goes_while_search_answers() {
     };
     let named = objects();
 
-    let upload = left_by_a_task(&world).await;
+    let upload = Box::pin(left_by_a_task(&world)).await;
     world.server.insert("index", LEAK, "records");
     let is_left = |leaks: &[&str]| {
         let leaks = leaks.iter().map(|key| (*key).to_owned());

@@ -116,9 +116,12 @@ async fn an_index_that_was_lost_is_made_again_from_its_archive() {
 /// Everything that is found.
 const ALL: &str = "/v1/search?q=&size=100";
 
+/// How many operations an answer counts, and how many it shows.
+type CountedAnswer = Result<(u64, usize), String>;
+
 /// Asks a service without a pause, and keeps how many operations each answer counts and how many it shows.
 struct RestlessClient {
-    seen: Arc<Mutex<Vec<Result<(u64, usize), String>>>>,
+    seen: Arc<Mutex<Vec<CountedAnswer>>>,
     asking: JoinHandle<()>,
 }
 
@@ -137,7 +140,7 @@ impl RestlessClient {
     }
 
     /// Waits for some more answers of the service, and gives them.
-    async fn more(&self, service: &TidemarkProcess) -> Vec<Result<(u64, usize), String>> {
+    async fn more(&self, service: &TidemarkProcess) -> Vec<CountedAnswer> {
         // The one that is on its way was asked for before.
         let begin = self.seen.lock().len() + 1;
         let more = async || {

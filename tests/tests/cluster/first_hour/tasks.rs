@@ -59,7 +59,7 @@ async fn by_hand(cluster: &Cluster) {
     log.append(&writer, "orders", "after the jobs").await.expect("it is appended");
     assert!(wal.agrees_with(&log).await > entries, "indexing goes on");
     wal.until_ready().await;
-    lost_index::comes_back(&world, &log).await;
+    Box::pin(lost_index::comes_back(&world, &log)).await;
 }
 
 /// Nothing by a schedule at first, while a job is killed and the index is built again; then each schedule makes a task in the same minute,
