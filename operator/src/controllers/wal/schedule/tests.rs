@@ -838,7 +838,7 @@ proptest! {
             apply_results(&mut status, &shown(&|number| rounds[number].0 <= round && round <= rounds[number].1));
             let seen: Vec<_> = runs.iter().zip(&rounds).filter(|(_, (seen, _))| *seen <= round).map(|(run, _)| run).collect();
             let known = status.last_verification.clone();
-            prop_assert_eq!(known.as_ref().and_then(|last| last.wanted_check()), wanted_after(&seen));
+            prop_assert_eq!(known.as_ref().and_then(VerificationStatus::wanted_check), wanted_after(&seen));
             prop_assert_eq!(known.as_ref().map(|last| last.time.0), seen.iter().map(|run| run.ended()).max());
             let drills = seen.iter().filter(|run| run.look.drill && run.damaged == 0);
             prop_assert_eq!(known.and_then(|last| last.last_drill), drills.map(|run| Time(run.ended())).max());
