@@ -74,7 +74,9 @@ async fn refused(searcher: &TestSearcher, start: FeedStart) -> String {
 
 /// What happens after one publication: a compaction perhaps, and polls, each of a number of changes, after which the client perhaps
 /// forgets what came after one of them and goes on from there.
-fn step() -> impl Strategy<Value = (Option<(Index, Index)>, Vec<(usize, Option<Index>)>)> {
+type FeedStep = (Option<(Index, Index)>, Vec<(usize, Option<Index>)>);
+
+fn step() -> impl Strategy<Value = FeedStep> {
     (
         proptest::option::of((any::<Index>(), any::<Index>())),
         vec((1usize..6, proptest::option::weighted(0.3, any::<Index>())), 0..5),

@@ -7,7 +7,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use tidemark_crds::{CronSchedule, ScheduleStatus, SnapshotStatus, TaskType, VerifyTask, WalStatus, WalTask, names};
+use tidemark_crds::{
+    CronSchedule, ScheduleStatus, SnapshotStatus, TaskType, VerificationStatus, VerifyTask, WalStatus, WalTask, names,
+};
 
 use super::{
     due_tasks::{DueTask, ScheduleInputs, ScheduleOutlook},
