@@ -245,8 +245,8 @@ async fn a_sample_has_what_was_asked_for_however_the_log_was_written() {
         let random = |end: u64| u64::from_be_bytes(entropy.bytes()) % end;
         let world = IngestWorld::new(small_batches()).await;
         let (mut at, mut keys) = (world.ago(60_000), Vec::new());
-        for _ in 0..1 + random(5) {
-            for number in 0..1 + random(40) {
+        for _ in 0..=random(5) {
+            for number in 0..=random(40) {
                 let second = at.after(Duration::from_secs(random(2)));
                 let token = world.append(second, &EntryDraft::entity(number));
                 keys.push(format!("log/{token}"));
