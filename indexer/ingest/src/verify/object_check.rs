@@ -62,16 +62,20 @@ impl<'a> ObjectCheck<'a> {
         let mut corrected = vec![RecordStats::default(); manifest.sidecars.len()];
         let mut complete = marks.complete;
         let (chain, engine, groups) = (self.chain, self.engine, &marks.groups);
-        let read = |segment| async move { (segment, read_segment(chain, engine, segment, groups.clone()).await) };
-        let mut read = pin!(stream::iter(&manifest.segments).map(read).buffered(MAX_CONCURRENT_SEGMENTS));
+        // Owned, here and where outcomes are compared: a closure that takes a reference keeps a verification from being a task.
+        let read = |segment: SegmentMeta| async move {
+            let read = read_segment(chain, engine, &segment, groups.clone()).await;
+            (segment, read)
+        };
+        let mut read = pin!(stream::iter(manifest.segments.clone()).map(read).buffered(MAX_CONCURRENT_SEGMENTS));
         while let Some((segment, read)) = read.next().await {
-            let checked = self.check_segment(VerifyCheck::Objects, segment, read).await;
+            let checked = self.check_segment(VerifyCheck::Objects, &segment, read).await;
             let Some((_, groups)) = checked.as_deref().and_then(<[RecordStats]>::split_first) else {
                 complete = false;
                 continue;
             };
             if marks.complete {
-                self.check_unsettled(segment, groups);
+                self.check_unsettled(&segment, groups);
             }
             for (sum, group) in corrected.iter_mut().zip(groups) {
                 *sum = [*sum, *group].into_iter().sum();

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, pin::pin, sync::Arc};
 
-use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
+use futures::{
+    Stream, StreamExt as _, TryStreamExt as _,
+    stream::{self, BoxStream},
+};
 use roaring::RoaringTreemap;
 use serde::Serialize;
 use tidemark_catalog::{LogCursor, Manifest, RootChain, SegmentMeta};
@@ -158,15 +161,41 @@ impl OutcomeCheck<'_> {
     }
 
     /// The records of a segment by entry, some at once.
-    fn entries_of_segment(&self, segment: &SegmentMeta) -> impl Stream<Item = Result<Vec<EntryOfIndex>, EngineError>> {
-        stream::try_unfold(segment.seq.start, move |start| async move {
+    fn entries_of_segment(&self, segment: SegmentMeta) -> impl Stream<Item = Result<Vec<EntryOfIndex>, EngineError>> {
+        let start = segment.seq.start;
+        stream::try_unfold((segment, start), move |(segment, start)| async move {
             if start >= segment.seq.end {
                 return Ok(None);
             }
-            let records = self.whole_entries(segment, start, RECORD_CHUNK).await?;
+            let records = self.whole_entries(&segment, start, RECORD_CHUNK).await?;
             let next = start + (records.len() as u64).max(1);
-            Ok(Some((entries_of(records, |_| true), next)))
+            Ok(Some((entries_of(records, |_| true), (segment, next))))
         })
+    }
+
+    // This stream and the next are boxed in functions that name their lifetime: else the compiler does not find that a verification may be
+    // a task.
+    fn all_entries(&self) -> BoxStream<'_, Result<Vec<EntryOfIndex>, EngineError>> {
+        stream::iter(self.manifest.segments.clone())
+            .flat_map(|segment| self.entries_of_segment(segment).boxed())
+            .boxed()
+    }
+
+    /// The entries of the records with these seqs.
+    fn entries_with(&self, chosen: &BTreeSet<u64>) -> BoxStream<'_, Result<Vec<EntryOfIndex>, EngineError>> {
+        let mut chunks = Vec::new();
+        for segment in &self.manifest.segments {
+            let seqs: Vec<u64> = chosen.range(segment.seq.clone()).copied().collect();
+            chunks.extend(seqs.chunks(self.fetches.max(1)).map(|seqs| (segment.clone(), seqs.to_vec())));
+        }
+        let read = stream::iter(chunks).then(move |(segment, seqs)| async move {
+            let mut entries = Vec::with_capacity(seqs.len());
+            for seq in seqs {
+                entries.extend(self.entry_with(&segment, seq).await?);
+            }
+            Ok(entries)
+        });
+        read.boxed()
     }
 
     /// `count` records from this seq on, if the segment has as many, and what follows of the last one's entry. Each is decoded once.
@@ -262,29 +291,13 @@ impl OutcomeCheck<'_> {
 
 impl OutcomeRun<'_> {
     async fn compare_all(&mut self) -> Result<(), EngineError> {
-        let check = self.check;
-        let segments = stream::iter(&check.manifest.segments);
-        self.compare(segments.flat_map(|segment| check.entries_of_segment(segment).boxed())).await
+        self.compare(self.check.all_entries()).await
     }
 
     /// Each record above the floor is chosen as likely as any other, but for those that later ones correct.
     async fn compare_sample(&mut self, count: u64, entropy: &Entropy) -> Result<(), EngineError> {
         let chosen = self.draw(count, entropy).await?;
-        self.total = chosen.len() as u64;
-        let check = self.check;
-        let mut chunks = Vec::new();
-        for segment in &check.manifest.segments {
-            let seqs: Vec<u64> = chosen.range(segment.seq.clone()).copied().collect();
-            chunks.extend(seqs.chunks(check.fetches.max(1)).map(|seqs| (segment, seqs.to_vec())));
-        }
-        let read = stream::iter(chunks).then(|(segment, seqs)| async move {
-            let mut entries = Vec::with_capacity(seqs.len());
-            for seq in seqs {
-                entries.extend(check.entry_with(segment, seq).await?);
-            }
-            Ok(entries)
-        });
-        self.compare(read).await
+        self.compare(self.check.entries_with(&chosen)).await
     }
 
     /// The seqs of `count` records, or of all if there are no more.
@@ -314,11 +327,11 @@ impl OutcomeRun<'_> {
     /// Decides the entries of these chunks again, and compares.
     async fn compare(
         &mut self,
-        chunks: impl Stream<Item = Result<Vec<EntryOfIndex>, EngineError>>,
+        chunks: BoxStream<'_, Result<Vec<EntryOfIndex>, EngineError>>,
     ) -> Result<(), EngineError> {
         let Self { check, reader, memory, lookup, floor, total, figures } = self;
         let (check, reader, memory, lookup, floor) = (*check, *reader, &*memory, *lookup, *floor);
-        let prepared = chunks.and_then(|entries| prepare(check, lookup, floor, entries));
+        let prepared = prepared(chunks, check.corrected, lookup, floor);
         let entries =
             prepared.map_ok(|entries| stream::iter(entries.into_iter().map(Ok::<_, EngineError>))).try_flatten();
         let schedule = Arc::new(check.schedule.clone());
@@ -351,15 +364,25 @@ impl OutcomeRun<'_> {
     }
 }
 
+/// Each chunk as [`prepare`] leaves it.
+fn prepared<'a>(
+    chunks: BoxStream<'a, Result<Vec<EntryOfIndex>, EngineError>>,
+    corrected: &'a RoaringTreemap,
+    lookup: &'a dyn IndexLookup,
+    floor: LogCursor,
+) -> BoxStream<'a, Result<Vec<EntryOfIndex>, EngineError>> {
+    chunks.and_then(move |entries| prepare(corrected, lookup, floor, entries)).boxed()
+}
+
 /// The entries with something to compare, and what else the index has to say for it.
 async fn prepare(
-    check: &OutcomeCheck<'_>,
+    corrected: &RoaringTreemap,
     lookup: &dyn IndexLookup,
     floor: LogCursor,
     mut entries: Vec<EntryOfIndex>,
 ) -> Result<Vec<EntryOfIndex>, EngineError> {
     for entry in &mut entries {
-        entry.chosen.retain(|record| !check.corrected.contains(record.seq));
+        entry.chosen.retain(|record| !corrected.contains(record.seq));
     }
     entries.retain(|entry| !entry.chosen.is_empty());
     let is_read = |entry: &EntryOfIndex| !floor.covers(entry.token);

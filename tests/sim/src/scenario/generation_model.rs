@@ -400,7 +400,8 @@ impl GenerationModel {
             let is_among = |known: &BTreeMap<_, Arc<OperationRecord>>| {
                 known.get(place).is_some_and(|known| is_equal_but_for_seq(known, record))
             };
-            if !is_among(&self.decided) && !(self.set_back.contains(place) && is_among(&self.uncorrected)) {
+            let is_known = is_among(&self.decided) || self.set_back.contains(place) && is_among(&self.uncorrected);
+            if !is_known {
                 let decided = self.decided.get(place);
                 return Err(format!("{} op {} is archived as {record:?} and decided as {decided:?}", place.0, place.1));
             }
@@ -481,7 +482,7 @@ fn grows(before: &IndexContent, after: &IndexContent) -> Result<(), String> {
     let is_kept = |seq: &u64, record: &Arc<OperationRecord>| {
         after.records.get(seq).is_some_and(|kept| Arc::ptr_eq(kept, record) || kept == record)
     };
-    if let Some((seq, _)) = before.records.iter().find(|(seq, record)| !is_kept(*seq, *record)) {
+    if let Some((seq, _)) = before.records.iter().find(|(seq, record)| !is_kept(seq, record)) {
         return Err(format!("seq {seq} is gone, or another record than before"));
     }
     if !before.corrected.is_subset(&after.corrected) || !before.outdated.is_subset(&after.outdated) {
