@@ -47,6 +47,7 @@ if step "release build" cargo build --release -p tidemark-indexer -p tidemark-op
         skip "growth on a small disk with little memory (needs root)"
     fi
     step "scale" cargo bench -p tidemark-tests --bench scale
+    step "jobs" env BENCH_JOBS="100000,1000000,$entries" cargo bench -p tidemark-tests --bench jobs
     step "WALs" env WALS="$wals" cargo bench -p tidemark-tests --bench wals
 fi
 summary

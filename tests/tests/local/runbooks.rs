@@ -1,17 +1,33 @@
 //! What the runbooks tell an operator to type is what the program and the definitions take.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use serde_json::{Value, json};
+use tidemark_crds::Reason;
 use tidemark_tests::{TidemarkProcess, cluster::product::WalPlan, root};
+
+/// The most lines of a runbook that has a page of its own.
+const MAX_PAGE_LINES: usize = 60;
+
+/// The runbooks with a page of their own.
+fn pages() -> Vec<PathBuf> {
+    let folder = fs::read_dir(root().join("docs/runbooks")).expect("the folder is there");
+    let pages: Vec<_> = folder.map(|page| page.expect("an entry").path()).collect();
+    assert!(pages.len() > 2, "{pages:?}");
+    pages
+}
+
+fn all_files() -> Vec<PathBuf> {
+    pages().into_iter().chain([root().join("docs/runbooks.md")]).collect()
+}
 
 /// Everything between backticks in the runbooks, with the name of its file.
 fn code_spans() -> Vec<(String, String)> {
-    let folder = root().join("docs/runbooks");
-    let pages = fs::read_dir(folder).expect("the folder is there").map(|page| page.expect("an entry").path());
-    let files: Vec<_> = pages.chain([root().join("docs/runbooks.md")]).collect();
-    assert!(files.len() > 3, "{files:?}");
-    files.iter().flat_map(|file| spans_of(file)).collect()
+    all_files().iter().flat_map(|file| spans_of(file)).collect()
 }
 
 fn spans_of(file: &Path) -> Vec<(String, String)> {
@@ -96,6 +112,37 @@ fn every_field_that_a_runbook_names_is_in_the_definition() {
         assert!(at.is_object(), "{file}: there is no field {path}");
     }
     assert!(found > 8, "only {found} fields were found");
+}
+
+/// Tables of what a message says, and what to do then, begin each row with the reasons of these messages.
+#[test]
+fn every_reason_that_a_runbook_explains_exists() {
+    let (mut found, mut unknown) = (0, Vec::new());
+    for file in all_files() {
+        let text = fs::read_to_string(&file).expect("it is read");
+        let tables =
+            text.split("\n\n").filter(|table| table.starts_with("| reason |") || table.starts_with("| message |"));
+        for row in tables.flat_map(|table| table.lines().skip(2)) {
+            let first = row.split('|').nth(1).unwrap_or_default();
+            let reasons = first.split('`').skip(1).step_by(2);
+            for reason in reasons {
+                found += 1;
+                if Reason::parse(reason).is_none() {
+                    unknown.push(format!("{}: {reason}", file.display()));
+                }
+            }
+        }
+    }
+    assert!(found > 30, "only {found} reasons were found");
+    assert!(unknown.is_empty(), "there is no such reason: {unknown:#?}");
+}
+
+#[test]
+fn a_runbook_with_a_page_of_its_own_is_one_page() {
+    for page in pages() {
+        let lines = fs::read_to_string(&page).expect("it is read").lines().count();
+        assert!(lines <= MAX_PAGE_LINES, "{} has {lines} lines", page.display());
+    }
 }
 
 #[test]

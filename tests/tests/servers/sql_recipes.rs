@@ -1,5 +1,5 @@
-//! The recipes of `docs/sql.md`: pyiceberg and Spark find the archive through the catalog of `tidemark serve`, and by its path, DuckDB by its
-//! path, and count, filter and add up to what search says. What runs are the blocks of the page, with the addresses, secrets and days of the test.
+//! The recipes of `docs/sql.md`: pyiceberg, DuckDB and Spark find the archive through the catalog of `tidemark serve`, and by its path, and
+//! count, filter and add up to what search says. What runs are the blocks of the page, with the addresses, secrets and days of the test.
 //!
 //! The table is one of five snapshots, of an index that was compacted twice and restored.
 
@@ -15,6 +15,8 @@ use tokio::{io::AsyncWriteExt as _, process::Command};
 const PAGE: &str = include_str!("../../../docs/sql.md");
 /// The token of search.
 const TOKEN: &str = "a-token-of-the-search-service";
+/// The store's clock is ahead of the machine's by less than so many milliseconds.
+const AHEAD_MS: i64 = 30 * 24 * 3_600_000;
 /// How long a program may take to read the archive.
 const READER_TIMEOUT: Duration = Duration::from_mins(10);
 /// What follows a block of Python: the last line that it prints is JSON.
@@ -56,6 +58,17 @@ struct SearchFigures {
 impl SearchFigures {
     fn bundles_per_repo(&self) -> BTreeMap<String, u64> {
         self.bundles.iter().map(|(repo, (bundles, _))| (repo.clone(), *bundles)).collect()
+    }
+
+    /// Compares the rows of the first statements of a block of DuckDB's SQL that are no settings and secrets, and gives those of the others.
+    fn compare_duckdb(&self, rows: &[Value], way: &str) -> Vec<Value> {
+        let begin = rows.iter().position(|rows| rows[0][0] == "aborted").unwrap_or_else(|| panic!("{rows:?}"));
+        let [by_outcome, by_repo, in_day, more @ ..] = &rows[begin..] else { panic!("{rows:?}") };
+        assert_eq!(pairs(by_outcome), self.outcomes, "DuckDB, {way}");
+        let bundles = self.bundles.iter().map(|(repo, (bundles, files))| json!([repo, bundles, files]));
+        assert_eq!(*by_repo, bundles.collect::<Value>(), "DuckDB, {way}");
+        assert_eq!(*in_day, json!([[self.operations_of_day]]), "DuckDB, {way}");
+        more.to_vec()
     }
 
     /// The figures that each block of Python ends with.
@@ -147,6 +160,35 @@ impl RecipePlace {
         figures
     }
 
+    /// How many operations have each team as an attribute of their own.
+    async fn teams(&self) -> BTreeMap<String, u64> {
+        let mut teams = BTreeMap::new();
+        for number in 0..5 {
+            let team = format!("team-{number}");
+            let count = self.total(&[("q", &format!("payload.ops.attributes.team:{team}"))]).await;
+            assert!(count > 0, "no operation has {team}");
+            teams.insert(team, count);
+        }
+        teams
+    }
+
+    /// The same with the times of the latest version set back. The store's clock is ahead of the machine's, and of the versions that a catalog
+    /// gives DuckDB reads the one of its own clock's present.
+    async fn with_versions_of_the_past(self) -> Self {
+        let location = self.table["metadata-location"].as_str().expect("a location");
+        let key = location.strip_prefix("s3://index/").expect("an object of the index");
+        let body = self.log.server.body("index", key).expect("it is there");
+        let mut metadata: Value = serde_json::from_slice(&body).expect("JSON");
+        set_back(&mut metadata);
+        self.log.server.insert("index", key, metadata.to_string());
+        let token = self.home.path().join("token");
+        let serving = ["serve", "--auth-token-file", token.to_str().expect("a path of text")];
+        let search = TidemarkProcess::serving(&serving, &self.log.environment).await.expect("search starts");
+        let place = Self { search, ..self };
+        place.search.until("search is ready", async || place.get("/readyz", &[]).await).await;
+        place
+    }
+
     /// What stands on the page, and what it is here.
     fn replacements(&self, days: &[String; 2]) -> [(&'static str, String); 12] {
         let location = self.table["metadata"]["location"].as_str().expect("a location").to_owned();
@@ -228,6 +270,24 @@ impl RecipePlace {
     }
 }
 
+/// Sets back each time of a version's metadata by more than the store's clock is ahead.
+fn set_back(metadata: &mut Value) {
+    match metadata {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match value.as_i64() {
+                    Some(time) if ["timestamp-ms", "last-updated-ms"].contains(&name.as_str()) => {
+                        *value = (time - AHEAD_MS).into();
+                    }
+                    _ => set_back(value),
+                }
+            }
+        }
+        Value::Array(values) => values.iter_mut().for_each(set_back),
+        _ => {}
+    }
+}
+
 /// A name and a number of each row.
 fn pairs(rows: &Value) -> BTreeMap<String, u64> {
     let pair = |row: &Value| (row[0].as_str().unwrap_or("none").to_owned(), row[1].as_u64().expect("a number"));
@@ -269,16 +329,22 @@ async fn python_and_duckdb_come_to_what_search_says() {
     });
     assert_eq!(*catalog, expected, "pyiceberg, of the catalog and of each version");
 
-    // Through a catalog DuckDB takes the version of its own clock's present; those of this log lie in the machine's future.
     let [_, by_path] = place.recipes("DuckDB", "sql", &figures.days);
-    let rows = place.duckdb(&readers, &by_path).await;
-    // Settings and secrets come first.
-    let begin = rows.iter().position(|rows| rows[0][0] == "aborted").unwrap_or_else(|| panic!("{rows:?}"));
-    let [by_outcome, by_repo, in_day] = &rows[begin..] else { panic!("{rows:?}") };
-    assert_eq!(pairs(by_outcome), figures.outcomes, "DuckDB, by path");
-    let bundles = figures.bundles.iter().map(|(repo, (bundles, files))| json!([repo, bundles, files]));
-    assert_eq!(*by_repo, bundles.collect::<Value>(), "DuckDB, by path");
-    assert_eq!(*in_day, json!([[figures.operations_of_day]]), "DuckDB, by path");
+    assert_eq!(figures.compare_duckdb(&place.duckdb(&readers, &by_path).await, "by path"), [] as [Value; 0]);
+
+    let teams = place.teams().await;
+    let place = place.with_versions_of_the_past().await;
+    let [through_catalog, _] = place.recipes("DuckDB", "sql", &figures.days);
+    let more = figures.compare_duckdb(&place.duckdb(&readers, &through_catalog).await, "through the catalog");
+    let [by_team, longest] = more.as_slice() else { panic!("{more:?}") };
+    let mut found = pairs(by_team);
+    found.remove("none");
+    assert_eq!(found, teams, "DuckDB, through the catalog");
+    assert_eq!(
+        *longest,
+        json!([[1]]),
+        "DuckDB, through the catalog: each descriptor is a second younger than its entry"
+    );
     place.end().await;
 }
 
