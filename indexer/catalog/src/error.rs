@@ -333,9 +333,10 @@ pub enum TransactionRejected {
     },
     /// The index has not read what lies below the log floor, which may be gone from the log.
     #[error(
-        "the index has the log up to {cursor} only, and what lies below {floor} may have been cleaned up since: it is in the archive \
-         \"{archive}\"; nothing is indexed, so that no hole is taken for the log; begin the index from it with `tidemark restore \
-         --latest` and `tidemark promote`, or use an index that was there before the clean-up"
+        "the index has the log, or has audited it, up to {cursor} only, and what lies below {floor} may have been cleaned up since: it is \
+         in the archive \"{archive}\"; nothing is indexed, so that no hole is taken for the log; begin the index from it with `tidemark \
+         restore --latest` and `tidemark promote` (with `--decide-again` where nothing that is left was audited up to there: then outcomes \
+         stand as they were seen), or use an index that was there before the clean-up"
     )]
     BelowFloor {
         /// Where the index stands.

@@ -158,15 +158,13 @@ impl IndexChain {
     /// The generations that have ever had a manifest. Some may be lacking: an index that was lost is made again as a later generation than
     /// those that are gone.
     pub(crate) async fn generations(index: &Store) -> Result<BTreeSet<Generation>, StoreError> {
-        let (mut generations, mut after) = (BTreeSet::new(), BEFORE_GENERATIONS.to_owned());
-        while let Some(object) = index.list("", Some(&after)).try_next().await? {
+        let mut generations = BTreeSet::new();
+        let mut objects = index.list("", Some(BEFORE_GENERATIONS));
+        while let Some(object) = objects.try_next().await? {
             if object.key.as_str() > BEHIND_GENERATIONS {
                 break;
             }
-            let Some((folder, _)) = object.key.split_once('/') else {
-                after = object.key;
-                continue;
-            };
+            let Some((folder, _)) = object.key.split_once('/') else { continue };
             // Of each folder one object alone: there may be many.
             if let Ok(generation) = folder.parse::<Generation>()
                 && Self::has_records(index, &generation).await?
@@ -174,7 +172,7 @@ impl IndexChain {
                 generations.insert(generation);
             }
             // Behind every key of the folder: "0" follows "/".
-            after = format!("{folder}0");
+            objects = index.list("", Some(&format!("{folder}0")));
         }
         Ok(generations)
     }

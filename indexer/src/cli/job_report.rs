@@ -28,7 +28,7 @@ impl JobReportArgs {
         if let Some(file) = &self.result_file
             && let Err(error) = result.write_to(file)
         {
-            tracing::error!(file = %file.display(), %error, "the result was not written; whoever started this command has its exit code only");
+            tracing::error!(file = %file.display(), %error, "the result was not written; only the exit code says how the job ended");
         }
     }
 }

@@ -78,11 +78,12 @@ impl VerifyCommand {
         let seed = seed.unwrap_or_else(|| u64::from_be_bytes(entropy.bytes()));
         let outcomes = if all { OutcomeSelection::All } else { OutcomeSelection::Sample { count: sample, seed } };
         let printer = FindingPrinter::new(job.output);
-        let mut verified = verify(places, cache, entropy, outcomes, restore_drill, &printer).await;
-        if let Ok(VerifiedIndex { log, log_size, .. }) = &mut verified
+        let mut verified = verify(places, cache, entropy, (outcomes, restore_drill), &printer, &job).await;
+        if let Ok(verified) = &mut verified
             && job.is_wanted()
         {
-            *log_size = LogSize::count(log).await;
+            verified.report_damage(&job);
+            verified.log_size = LogSize::count(&verified.log).await;
         }
         printer.progress.finish();
         let result = match &verified {
@@ -118,6 +119,16 @@ struct VerifiedIndex {
     log: Log,
     /// What the log holds, once it was counted.
     log_size: Option<LogSize>,
+}
+
+impl VerifiedIndex {
+    /// Damage is reported before what may still take long: it counts, whatever becomes of the pod, and the next sample may miss it.
+    fn report_damage(&self, job: &JobReportArgs) {
+        let result = task_result(self);
+        if result.figures.damaged.is_some_and(|damaged| damaged > 0) {
+            job.report(&result);
+        }
+    }
 }
 
 /// The same as a line of JSON.
@@ -199,9 +210,9 @@ async fn verify(
     ExistingIndexArgs { log, index, moved }: ExistingIndexArgs,
     CacheArgs { cache_dir, cache_mib }: CacheArgs,
     entropy: Entropy,
-    outcomes: OutcomeSelection,
-    restore_drill: bool,
+    (outcomes, restore_drill): (OutcomeSelection, bool),
     observer: &dyn VerifyObserver,
+    job: &JobReportArgs,
 ) -> Result<VerifiedIndex, ServiceError> {
     let settings = log.settings();
     let access = if restore_drill { AccessMode::ReadWrite } else { AccessMode::ReadOnly };
@@ -226,6 +237,7 @@ async fn verify(
     if !restore_drill {
         return Ok(verified);
     }
+    verified.report_damage(job);
     let id = verifier.root.id().await?;
     let Some(id) = id else { return Ok(verified) };
     let drill = RestoreDrill {

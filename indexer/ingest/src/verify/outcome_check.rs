@@ -27,6 +27,10 @@ use crate::{
 
 /// Records that are taken from a segment at once.
 const RECORD_CHUNK: u64 = 32;
+/// Draws for each record of a sample, at most: where hardly one of a segment lies above the log's floor, a sample is smaller.
+const MAX_DRAWS_PER_RECORD: u64 = 20;
+/// Draws of a sample, however small it is to be.
+const MIN_DRAWS: u64 = 10_000;
 
 /// An entry that the index has is not in the log.
 const ENTRY_GONE: [&str; 3] = [
@@ -304,7 +308,10 @@ impl OutcomeRun<'_> {
     async fn draw(&self, count: u64, entropy: &Entropy) -> Result<BTreeSet<u64>, EngineError> {
         let segments = segments_above(self.check.manifest, self.floor);
         let mut chosen = BTreeSet::new();
-        for seq in ShuffledSeqs::of(segments.iter().copied(), entropy) {
+        // What is drawn below the floor is looked at one by one, and does not count.
+        let max_draws = MAX_DRAWS_PER_RECORD.saturating_mul(count).saturating_add(MIN_DRAWS);
+        let draws = ShuffledSeqs::of(segments.iter().copied(), entropy);
+        for seq in draws.take(usize::try_from(max_draws).unwrap_or(usize::MAX)) {
             if chosen.len() as u64 >= count {
                 break;
             }

@@ -43,10 +43,12 @@ pub(crate) fn apply_results(status: &mut WalStatus, tasks: &TaskHistory) {
     status.restored = restored(status.restored.take(), tasks);
 }
 
-/// Whether the status has the results already.
+/// Whether the status has the results already. That an index is restored and not promoted does not count: a writing pod ends it, too, also
+/// where no task promoted the index, and each look at the tasks would begin it again.
 pub(crate) fn has_results(status: &WalStatus, tasks: &TaskHistory) -> bool {
     let mut with_results = status.clone();
     apply_results(&mut with_results, tasks);
+    with_results.restored.clone_from(&status.restored);
     with_results == *status
 }
 
