@@ -190,7 +190,8 @@ mod tests {
     async fn what_is_held_goes_on_when_its_rule_is_lifted() {
         let rules = Mutex::new(FaultRules::default());
         let rule = FaultRule::always(InjectedFault::Hold).times(1);
-        let (held, other) = (rules.lock().add(rule.clone()), rules.lock().add(rule));
+        let held = rules.lock().add(rule.clone());
+        let other = rules.lock().add(rule);
         let mut waiting = pin!(until_lifted(&rules, held));
         assert!(futures::poll!(&mut waiting).is_pending());
         rules.lock().remove(other);
