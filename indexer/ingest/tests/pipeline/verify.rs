@@ -571,7 +571,7 @@ async fn a_generation_that_was_replaced_and_deleted_meanwhile_is_no_damage() {
 
 /// A snapshot is dropped, and its list with it, after the verification has read that there is one and before it reads the list.
 #[tokio::test(start_paused = true)]
-async fn a_snapshot_that_is_dropped_meanwhile_names_no_object_that_is_gone() {
+async fn a_pin_that_is_dropped_meanwhile_names_no_object_that_is_gone() {
     let world = IngestWorld::new(IngestOptions { batch_records: 3, compaction: false, ..small_batches() }).await;
     for number in 0..60 {
         world.append(world.ago(9000 - number), &EntryDraft::entity(number % 5));
@@ -579,8 +579,7 @@ async fn a_snapshot_that_is_dropped_meanwhile_names_no_object_that_is_gone() {
     world.run_for(MINUTE).await;
     let before = world.manifest().await;
     let (maker, _) = world.snapshot_maker().await;
-    let request = SnapshotRequest { name: Some("daily".parse().unwrap()), keep_last: None, without_archive: true };
-    maker.make(&request).await.unwrap();
+    maker.pins.pin(&maker.chain, "restore", "a restore").await.unwrap();
     let list = world.bucket.keys().into_iter().find(|key| key.contains("/list/")).unwrap();
     world.bucket.slow(Duration::from_secs(2));
     world.bucket.hold(Some("/list/"));
@@ -603,7 +602,7 @@ async fn a_snapshot_that_is_dropped_meanwhile_names_no_object_that_is_gone() {
             world.bucket.forget(&list);
             world.bucket.hold(None);
         };
-        tokio::join!(world.unpin("daily"), going_on);
+        tokio::join!(world.unpin("restore"), going_on);
     };
     let (summary, ()) = tokio::join!(verifier.run(&observer), dropping);
     assert_eq!(summary.unwrap().damage, 0, "{:#?}", observer.0.lock());
