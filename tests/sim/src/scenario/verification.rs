@@ -20,16 +20,19 @@ use crate::{
     config::SimConfig, process::SimProcess, simulated_store::SimulatedStore, supervise::ProcessEnd, world::SimWorld,
 };
 
+/// What a verification says of a row whose outcome is another one than that of the body and the times beside it.
+const DECIDED_OTHERWISE: &str = "is not what its row says";
+
 /// Fails the simulation at the first finding of damage.
 struct DamageWatch<'a> {
     simulated_store: &'a SimulatedStore,
-    /// Whether what a check says counts.
-    counts: &'a (dyn Fn(VerifyCheck) -> bool + Send + Sync),
+    /// Whether a finding counts.
+    counts: &'a (dyn Fn(&VerifyFinding) -> bool + Send + Sync),
 }
 
 impl VerifyObserver for DamageWatch<'_> {
     fn found(&self, finding: &VerifyFinding) {
-        if finding.severity == FindingSeverity::Damage && (self.counts)(finding.check) {
+        if finding.severity == FindingSeverity::Damage && (self.counts)(finding) {
             self.simulated_store.fail(format!("a verification finds damage where there is none: {finding:?}"));
         }
         self.simulated_store.note(&format!("verification: {finding:?}"));
@@ -80,7 +83,7 @@ pub(super) async fn verify_all(world: &SimWorld) {
 /// Verifies the index of a run of days, once nothing fails any more.
 pub(super) async fn verify_stored(run: &LongRun) {
     let process = SimProcess::new("verifier.last", false);
-    let counts = |check| says_truth(run, check);
+    let counts = |finding: &VerifyFinding| says_truth(run, finding);
     let watch = DamageWatch { simulated_store: &run.simulated_store, counts: &counts };
     match stored_verifier(run, &process, OutcomeSelection::All).run(&watch).await {
         Ok(summary) if summary.archive.is_some_and(|archive| archive.compared > 0) => {
@@ -110,7 +113,7 @@ pub(super) async fn verify_now_and_then(
             });
         }
         let began = run.simulated_store.now();
-        let counts = |check| says_truth(&run, check) && !is_damaged_since(began);
+        let counts = |finding: &VerifyFinding| says_truth(&run, finding) && !is_damaged_since(began);
         let watch = DamageWatch { simulated_store: &run.simulated_store, counts: &counts };
         let sample = OutcomeSelection::Sample { count: run.number(0..=20), seed: run.number(0..=u64::MAX / 2) };
         match stored_verifier(&run, &process, sample).run(&watch).await {
@@ -120,9 +123,11 @@ pub(super) async fn verify_now_and_then(
     }
 }
 
-/// Records that are made up are no outcomes of the log's entries.
-fn says_truth(run: &LongRun, check: VerifyCheck) -> bool {
-    run.is_ingested || !matches!(check, VerifyCheck::Outcomes | VerifyCheck::Log)
+/// Records that are made up are no outcomes of the log's entries, and no rule decides them from what is archived with them.
+fn says_truth(run: &LongRun, finding: &VerifyFinding) -> bool {
+    let is_of_outcomes = matches!(finding.check, VerifyCheck::Outcomes | VerifyCheck::Log)
+        || finding.check == VerifyCheck::Archive && finding.what.contains(DECIDED_OTHERWISE);
+    run.is_ingested || !is_of_outcomes
 }
 
 fn stored_verifier(run: &LongRun, process: &SimProcess, outcomes: OutcomeSelection) -> IndexVerifier {
