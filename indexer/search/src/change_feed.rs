@@ -137,7 +137,8 @@ impl ChangePage<'_> {
             self.changes.push(change);
             doc = found.advance();
         }
-        Ok(())
+        // A phrase that met the deadline has ended early: the segment is not read.
+        self.deadline.check()
     }
 
     fn is_full(&self) -> bool {
@@ -247,5 +248,82 @@ fn change_record(
         reason,
         payload,
         descriptor,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::FutureExt as _;
+    use tantivy::{
+        Score, SegmentReader,
+        query::{EnableScoring, Explanation, Scorer},
+    };
+
+    use super::*;
+    use crate::{
+        api::{FeedStart, PageSize, QueryText},
+        query_compiler::QueryCompiler,
+        search_context::schema_searcher,
+        segment::{
+            SchemaFields,
+            testing::{TestIndex, plain, token},
+        },
+        term_lookup::TermLookup,
+    };
+
+    const TIME: Duration = Duration::from_secs(10);
+
+    /// The time of the query is over once it has begun to read a segment.
+    struct LateWeight(Box<dyn Weight>);
+
+    impl Weight for LateWeight {
+        fn scorer(&self, reader: &SegmentReader, boost: Score) -> tantivy::Result<Box<dyn Scorer>> {
+            let scorer = self.0.scorer(reader, boost)?;
+            // The clock moves when it is asked to for the first time.
+            let _ = tokio::time::advance(TIME).now_or_never();
+            Ok(scorer)
+        }
+
+        fn explain(&self, reader: &SegmentReader, doc: DocId) -> tantivy::Result<Explanation> {
+            self.0.explain(reader, doc)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_segment_in_which_the_time_is_over_is_not_passed_over() {
+        let mut index = TestIndex::new().await;
+        let said = |n, message: &str| OperationRecord { message: Some(message.to_owned()), ..plain(token(1, n)) };
+        // More than a phrase compares between two looks at the clock.
+        let mut records: Vec<_> = (0..3000).map(|n| said(n, "tide x gauge")).collect();
+        records.push(said(3000, "tide gauge"));
+        index.publish(records).await;
+        let view = index.engine.open_manifest(index.manifest()).await.unwrap();
+        let request = ChangesRequest {
+            start: FeedStart::Earliest,
+            query: QueryText::new("message:\"tide gauge\"").unwrap(),
+            limit: PageSize::new(10).unwrap(),
+            payload: false,
+            wait: Duration::ZERO,
+        };
+        let compiler = QueryCompiler::new(&Arc::new(SchemaFields::current()));
+        let schema = schema_searcher().unwrap();
+        let weight = |deadline| {
+            let query = compiler.parse(request.query.as_str(), 0, deadline).unwrap().query;
+            let lookup = TermLookup::new(&view, &Arc::default(), deadline);
+            lookup.wrap(query.as_ref()).weight(EnableScoring::disabled_from_searcher(&schema)).unwrap()
+        };
+        let page =
+            |deadline| ChangePage { index: &view, request: &request, deadline, last: 0, changes: Vec::new(), bytes: 0 };
+        let deadline = QueryDeadline::after(TIME);
+        let mut late = page(deadline);
+        let error = late.read(&LateWeight(weight(deadline))).unwrap_err();
+        assert!(matches!(error, SearchError::Overloaded { .. }), "{error}");
+        assert_eq!((late.last, late.changes.len()), (0, 0));
+        let deadline = QueryDeadline::after(TIME);
+        let mut whole = page(deadline);
+        whole.read(weight(deadline).as_ref()).unwrap();
+        assert_eq!((whole.last, whole.changes.len(), whole.changes[0].seq), (3001, 1, 3001));
     }
 }
