@@ -130,13 +130,12 @@ impl SearchService for IndexSearcher {
             let asked = request.clone();
             let page = move |deadline| change_feed::changes(&context, &asked, start, deadline);
             let answer = self.runner.run_in_turn(page).await?;
-            if !answer.changes.is_empty() || Instant::now() >= ends {
+            // A page that has used up its time without a change has moved on: the client has to know how far.
+            if !answer.changes.is_empty() || answer.more || Instant::now() >= ends {
                 return Ok(answer);
             }
-            if !answer.more {
-                // A new view and the end of the wait have the same effect: look again.
-                let _ = timeout_at(ends, views.changed()).await;
-            }
+            // A new view and the end of the wait have the same effect: look again.
+            let _ = timeout_at(ends, views.changed()).await;
             request.start = FeedStart::After(answer.next);
         }
     }
