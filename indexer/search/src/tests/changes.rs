@@ -10,6 +10,7 @@ use super::{QueryWords, SearchCase, TestSearcher, block_on, page, query, searche
 use crate::{
     api::{ChangeRecord, ChangesAnswer, ChangesRequest, FeedStart, MAX_CHANGES_BYTES, SearchRequest, instant},
     error::SearchError,
+    searcher::MAX_CHANGE_PAGES,
     segment::testing::{BEGIN, TestIndex, history, plain, token},
     service::SearchService as _,
 };
@@ -223,6 +224,30 @@ async fn a_request_waits_for_a_change_that_it_asks_for() {
     let none = ChangesRequest { query: query("nosuchword"), ..request(FeedStart::Earliest, 10) };
     let answer = searcher.changes(none).await.unwrap();
     assert_eq!((answer.changes.len(), answer.next.seq, answer.more), (0, 4, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn pages_leave_places_to_searches_and_no_page_is_read_where_there_is_no_further_record() {
+    let mut index = TestIndex::new().await;
+    let searcher = std::sync::Arc::new(searcher(&index, true));
+    index.publish(vec![plain(token(1, 1))]).await;
+    searcher.refresh_manifest().await.unwrap();
+    let wait = ChangesRequest { wait: Duration::from_secs(20), ..request(FeedStart::Latest, 10) };
+    let mut waiting = searcher.changes(wait);
+    // It has read its page.
+    assert!(timeout(Duration::from_secs(1), &mut waiting).await.is_err());
+    let all_places = u32::try_from(MAX_CHANGE_PAGES).unwrap();
+    let places = searcher.change_pages.clone().acquire_many_owned(all_places).await.unwrap();
+    let mut second = searcher.changes(request(FeedStart::Earliest, 10));
+    assert!(timeout(Duration::from_secs(1), &mut second).await.is_err());
+    assert_eq!(searcher.search(SearchRequest::default()).await.unwrap().total, 1);
+    // A view that has more of the log alone: the one that waits needs no place, and ends with its time.
+    index.write_entry(token(5, 1), "{}").await;
+    assert!(searcher.refresh_tail().await.unwrap());
+    let answer = timeout(MAX_WAIT, waiting).await.expect("it ends").unwrap();
+    assert_eq!((answer.changes.len(), answer.next.seq), (0, 1));
+    drop(places);
+    assert_eq!(second.await.unwrap().changes.len(), 1);
 }
 
 #[tokio::test]
