@@ -11,7 +11,9 @@ use tidemark_ingest::{EntryBody, OperationRecord, engine::EngineError};
 use tidemark_wal::Token;
 
 use super::{
-    api::{ChangeRecord, ChangesAnswer, ChangesRequest, MAX_CHANGES_BYTES, SearchHit, SearchRequest, instant},
+    api::{
+        ChangeRecord, ChangesAnswer, ChangesRequest, FeedStart, MAX_CHANGES_BYTES, SearchHit, SearchRequest, instant,
+    },
     error::SearchError,
     feed_position::{FeedPosition, last_seq},
     hits,
@@ -44,7 +46,12 @@ pub(crate) fn changes(
     deadline: QueryDeadline,
 ) -> Result<ChangesAnswer, SearchError> {
     let search = SearchRequest { query: request.query.clone(), sealed: Some(true), ..SearchRequest::default() };
-    let query = context.compile(&search, present_second(), deadline)?.query;
+    let (compiler, now) = (&context.compiler, present_second());
+    // A client that goes on is not refused because an attribute has numbers by now that its pattern cannot find.
+    let goes_on = matches!(request.start, FeedStart::After(_));
+    let compiled =
+        if goes_on { compiler.compile(&search, now, deadline) } else { context.compile(&search, now, deadline) };
+    let query = compiled?.query;
     let index = context.view.index.as_ref();
     let after = match start {
         PageStart::After(seq) => seq,
@@ -263,7 +270,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        api::{FeedStart, PageSize, QueryText},
+        api::{PageSize, QueryText},
         query_compiler::QueryCompiler,
         search_context::schema_searcher,
         segment::{

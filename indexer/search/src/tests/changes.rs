@@ -273,6 +273,28 @@ async fn an_answer_is_bounded_in_bytes() {
 }
 
 #[tokio::test]
+async fn a_query_that_was_accepted_is_good_whatever_is_recorded_later() {
+    let mut index = TestIndex::new().await;
+    let searcher = searcher(&index, false);
+    let built = |second, build: serde_json::Value| OperationRecord {
+        payload: serde_json::json!({ "build": build }),
+        ..plain(token(second, 1))
+    };
+    index.publish(vec![built(1, "10a".into())]).await;
+    searcher.refresh_manifest().await.unwrap();
+    let asked = |start| ChangesRequest { query: query("payload.build:1*"), ..request(start, 10) };
+    let first = searcher.changes(asked(FeedStart::Earliest)).await.unwrap();
+    assert_eq!(first.changes.len(), 1);
+    index.publish(vec![built(2, 10.into()), built(3, "11b".into())]).await;
+    searcher.refresh_manifest().await.unwrap();
+    let rest = searcher.changes(asked(after(&first.next.to_string()))).await.unwrap();
+    assert_eq!(rest.changes.iter().map(|change| change.seq).collect::<Vec<_>>(), [3]);
+    // A client that begins learns that numbers are not found.
+    let refused = searcher.changes(asked(FeedStart::Earliest)).await.unwrap_err();
+    assert!(matches!(refused, SearchError::Invalid { parameter: "q", .. }), "{refused}");
+}
+
+#[tokio::test]
 async fn what_is_no_place_in_this_feed_is_refused() {
     let mut index = TestIndex::new().await;
     let searcher = searcher(&index, false);
