@@ -11,7 +11,9 @@ use tidemark_ingest::{EntryBody, OperationRecord, engine::EngineError};
 use tidemark_wal::Token;
 
 use super::{
-    api::{ChangeRecord, ChangesAnswer, ChangesRequest, MAX_CHANGES_BYTES, SearchHit, SearchRequest, instant},
+    api::{
+        ChangeRecord, ChangesAnswer, ChangesRequest, FeedStart, MAX_CHANGES_BYTES, SearchHit, SearchRequest, instant,
+    },
     error::SearchError,
     feed_position::{FeedPosition, last_seq},
     hits,
@@ -44,7 +46,12 @@ pub(crate) fn changes(
     deadline: QueryDeadline,
 ) -> Result<ChangesAnswer, SearchError> {
     let search = SearchRequest { query: request.query.clone(), sealed: Some(true), ..SearchRequest::default() };
-    let query = context.compile(&search, present_second(), deadline)?.query;
+    let (compiler, now) = (&context.compiler, present_second());
+    // A client that goes on is not refused because an attribute has numbers by now that its pattern cannot find.
+    let goes_on = matches!(request.start, FeedStart::After(_));
+    let compiled =
+        if goes_on { compiler.compile(&search, now, deadline) } else { context.compile(&search, now, deadline) };
+    let query = compiled?.query;
     let index = context.view.index.as_ref();
     let after = match start {
         PageStart::After(seq) => seq,
@@ -137,7 +144,8 @@ impl ChangePage<'_> {
             self.changes.push(change);
             doc = found.advance();
         }
-        Ok(())
+        // A phrase that met the deadline has ended early: the segment is not read.
+        self.deadline.check()
     }
 
     fn is_full(&self) -> bool {
@@ -247,5 +255,103 @@ fn change_record(
         reason,
         payload,
         descriptor,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures::FutureExt as _;
+    use tantivy::{
+        DocSet, Score, SegmentReader,
+        query::{EnableScoring, Explanation, Scorer},
+    };
+
+    use super::*;
+    use crate::{
+        api::{PageSize, QueryText},
+        query_compiler::QueryCompiler,
+        search_context::schema_searcher,
+        segment::{
+            SchemaFields,
+            testing::{TestIndex, plain, token},
+        },
+        term_lookup::TermLookup,
+    };
+
+    const TIME: Duration = Duration::from_secs(10);
+
+    /// The time of the query is over once it goes on from the first document that it finds in a segment.
+    struct LateWeight(Box<dyn Weight>);
+
+    struct LateScorer(Box<dyn Scorer>);
+
+    impl Weight for LateWeight {
+        fn scorer(&self, reader: &SegmentReader, boost: Score) -> tantivy::Result<Box<dyn Scorer>> {
+            Ok(Box::new(LateScorer(self.0.scorer(reader, boost)?)))
+        }
+
+        fn explain(&self, reader: &SegmentReader, doc: DocId) -> tantivy::Result<Explanation> {
+            self.0.explain(reader, doc)
+        }
+    }
+
+    impl DocSet for LateScorer {
+        fn advance(&mut self) -> DocId {
+            // The clock moves when it is asked to for the first time.
+            let _ = tokio::time::advance(TIME).now_or_never();
+            self.0.advance()
+        }
+
+        fn doc(&self) -> DocId {
+            self.0.doc()
+        }
+
+        fn size_hint(&self) -> u32 {
+            self.0.size_hint()
+        }
+    }
+
+    impl Scorer for LateScorer {
+        fn score(&mut self) -> Score {
+            self.0.score()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_segment_in_which_the_time_is_over_is_not_passed_over() {
+        let mut index = TestIndex::new().await;
+        let said = |n, message: &str| OperationRecord { message: Some(message.to_owned()), ..plain(token(1, n)) };
+        // More than a phrase compares between two looks at the clock.
+        let mut records: Vec<_> = (0..3000).map(|n| said(n, "tide x gauge")).collect();
+        records[0] = said(0, "tide gauge");
+        records.push(said(3000, "tide gauge"));
+        index.publish(records).await;
+        let view = index.engine.open_manifest(index.manifest()).await.unwrap();
+        let request = ChangesRequest {
+            start: FeedStart::Earliest,
+            query: QueryText::new("message:\"tide gauge\"").unwrap(),
+            limit: PageSize::new(10).unwrap(),
+            payload: false,
+            wait: Duration::ZERO,
+        };
+        let compiler = QueryCompiler::new(&Arc::new(SchemaFields::current()));
+        let schema = schema_searcher().unwrap();
+        let weight = |deadline| {
+            let query = compiler.parse(request.query.as_str(), 0, deadline).unwrap().query;
+            let lookup = TermLookup::new(&view, &Arc::default(), deadline);
+            lookup.wrap(query.as_ref()).weight(EnableScoring::disabled_from_searcher(&schema)).unwrap()
+        };
+        let page =
+            |deadline| ChangePage { index: &view, request: &request, deadline, last: 0, changes: Vec::new(), bytes: 0 };
+        let deadline = QueryDeadline::after(TIME);
+        let mut late = page(deadline);
+        late.read(&LateWeight(weight(deadline))).unwrap();
+        assert_eq!((late.last, late.changes.len()), (1, 1), "the next page goes on after what was found");
+        let deadline = QueryDeadline::after(TIME);
+        let mut whole = page(deadline);
+        whole.read(weight(deadline).as_ref()).unwrap();
+        assert_eq!((whole.last, whole.changes.len(), whole.changes[1].seq), (3001, 2, 3001));
     }
 }

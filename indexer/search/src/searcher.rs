@@ -19,6 +19,7 @@ use super::{
     change_feed,
     error::SearchError,
     export::{self, SearchExport},
+    feed_position::FeedPosition,
     feed_start,
     follower::IndexFollower,
     limits::QueryLimits,
@@ -36,12 +37,17 @@ use crate::segment::SchemaFields;
 const NOT_OPEN: &str =
     "the index is not open yet; nothing can be searched; \"v1/process\" reports what is wrong, if anything";
 
+/// How many pages of changes are read at once, of [`QueryLimits::max_concurrent`] places.
+pub(crate) const MAX_CHANGE_PAGES: usize = 4;
+
 /// The search service of a process. It exists before its index is open: until [`serve`](Self::serve) every request is
 /// refused with [`SearchError::NotReady`].
 pub struct IndexSearcher {
     runner: QueryRunner,
     /// The places of exports.
     exports: Arc<Semaphore>,
+    /// The places of pages of changes: those that wait for one wait here, and not before searches.
+    pub(crate) change_pages: Arc<Semaphore>,
     compiler: Arc<QueryCompiler>,
     terms: Arc<TermCache>,
     follower: ArcSwapOption<IndexFollower>,
@@ -59,6 +65,7 @@ impl IndexSearcher {
         Self {
             runner: QueryRunner::new(limits),
             exports: Arc::new(Semaphore::new(limits.max_exports)),
+            change_pages: Arc::new(Semaphore::new(MAX_CHANGE_PAGES)),
             compiler: Arc::new(QueryCompiler::new(&Arc::new(SchemaFields::current()))),
             terms: Arc::default(),
             follower: ArcSwapOption::empty(),
@@ -87,6 +94,25 @@ impl IndexSearcher {
         let compiler = self.compiler.clone();
         let (schema, terms) = (follower.schema().clone(), self.terms.clone());
         Ok(SearchContext { view, compiler, schema, terms, after, query_hash })
+    }
+
+    /// The next changes that there are.
+    async fn page_of_changes(
+        &self,
+        follower: &IndexFollower,
+        request: &ChangesRequest,
+    ) -> Result<ChangesAnswer, SearchError> {
+        let place = self.change_pages.clone().acquire_owned().await;
+        let place = place.map_err(|error| SearchError::Internal { detail: error.to_string() })?;
+        let context = self.context(None, 0).await?;
+        let start = feed_start::page_start(&follower.chain(), &context.view.index.manifest, &request.start).await?;
+        let request = request.clone();
+        let page = move |deadline| {
+            // Held for as long as the thread is, also where the client has gone.
+            let _place = place;
+            change_feed::changes(&context, &request, start, deadline)
+        };
+        self.runner.run_in_turn(page).await
     }
 }
 
@@ -125,17 +151,16 @@ impl SearchService for IndexSearcher {
         let mut views = follower.subscribe();
         loop {
             views.borrow_and_update();
-            let context = self.context(None, 0).await?;
-            let start = feed_start::page_start(&follower.chain(), &context.view.index.manifest, &request.start).await?;
-            let asked = request.clone();
-            let page = move |deadline| change_feed::changes(&context, &asked, start, deadline);
-            let answer = self.runner.run_in_turn(page).await?;
-            if !answer.changes.is_empty() || Instant::now() >= ends {
+            let answer = self.page_of_changes(&follower, &request).await?;
+            // A page that has used up its time without a change has moved on: the client has to know how far.
+            if !answer.changes.is_empty() || answer.more || Instant::now() >= ends {
                 return Ok(answer);
             }
-            if !answer.more {
-                // A new view and the end of the wait have the same effect: look again.
-                let _ = timeout_at(ends, views.changed()).await;
+            // Most views have more of what is not sealed, and no further record.
+            while FeedPosition::end(&follower.view()?.index.manifest) == answer.end {
+                if !matches!(timeout_at(ends, views.changed()).await, Ok(Ok(()))) {
+                    return Ok(answer);
+                }
             }
             request.start = FeedStart::After(answer.next);
         }

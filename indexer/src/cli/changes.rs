@@ -8,7 +8,7 @@ use clap::Args;
 use reqwest::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use url::Url;
 
 use super::output::print_line;
@@ -17,6 +17,8 @@ use super::output::print_line;
 const WAIT_SECS: u64 = 20;
 /// How long one request may take, the wait included.
 const REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long after an answer a token that is not taken any more may be one that is just replaced.
+const TOKEN_ROTATION: Duration = Duration::from_mins(1);
 /// The pauses before a service that does not answer is asked again.
 const RETRY_INTERVALS: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(500))
@@ -72,10 +74,11 @@ enum ChangesFailure {
 impl ChangesCommand {
     pub(super) async fn run(mut self) -> anyhow::Result<()> {
         let client = reqwest::Client::builder().timeout(REQUEST_TIMEOUT).build()?;
-        let mut intervals = RETRY_INTERVALS.build();
+        let (mut intervals, mut answered) = (RETRY_INTERVALS.build(), None);
         loop {
-            match self.request(&client).await {
+            match self.request(&client, answered).await {
                 Ok(ChangesLines { changes, next, more }) => {
+                    answered = Some(Instant::now());
                     intervals = RETRY_INTERVALS.build();
                     changes.iter().try_for_each(|change| print_line(&change.to_string()))?;
                     if !more && !self.follow {
@@ -92,12 +95,18 @@ impl ChangesCommand {
         }
     }
 
-    async fn request(&self, client: &reqwest::Client) -> Result<ChangesLines, ChangesFailure> {
+    /// The next changes; `answered` is when the service last gave some.
+    async fn request(
+        &self,
+        client: &reqwest::Client,
+        answered: Option<Instant>,
+    ) -> Result<ChangesLines, ChangesFailure> {
         let mut url = self.url.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().extend(["v1", "changes"]);
         }
-        let wait = if self.follow { WAIT_SECS } else { 0 };
+        // An answer that is waited for and lost would take along what "now" meant, so the first one gives a position at once.
+        let wait = if self.follow && answered.is_some() { WAIT_SECS } else { 0 };
         let mut parameters = vec![("wait", wait.to_string()), ("limit", "1000".to_owned())];
         parameters.push(("payload", self.payload.to_string()));
         parameters.extend(self.from.iter().map(|from| ("from", from.clone())));
@@ -116,7 +125,13 @@ impl ChangesCommand {
             return read.map_err(ChangesFailure::Final);
         }
         let refusal = anyhow!("\"{}\" answers {status}: {}", self.url, detail(&body));
-        Err(if is_transient(status) { ChangesFailure::Transient(refusal) } else { ChangesFailure::Final(refusal) })
+        let is_replaced =
+            status == StatusCode::UNAUTHORIZED && answered.is_some_and(|at| at.elapsed() < TOKEN_ROTATION);
+        Err(if is_transient(status) || is_replaced {
+            ChangesFailure::Transient(refusal)
+        } else {
+            ChangesFailure::Final(refusal)
+        })
     }
 }
 
@@ -188,9 +203,24 @@ mod tests {
         assert!(error.contains("410") && error.contains("restored since"), "{error}");
         let from: Vec<bool> = asked.lock().iter().map(|query| query.contains("from=g1%3A1")).collect();
         assert_eq!(from, [false, false, true, true]);
-        assert!(asked.lock().iter().all(|query| query.starts_with("wait=20&")));
+        // Nothing is waited for before there is a position.
+        let waits: Vec<bool> = asked.lock().iter().map(|query| query.starts_with("wait=20&")).collect();
+        assert_eq!(waits, [false, false, true, true]);
         let (url, asked) = service(vec![failure]).await;
         assert!(command(url, false).run().await.unwrap_err().to_string().contains("busy"));
         assert_eq!(asked.lock().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_token_may_be_replaced_while_it_follows() {
+        let refused = (401, json!({"detail": "no valid token"}));
+        let gone = (410, json!({"detail": "restored since"}));
+        let (url, asked) = service(vec![page("g1:1", false), refused.clone(), page("g1:2", false), gone]).await;
+        let error = command(url, true).run().await.unwrap_err().to_string();
+        assert!(error.contains("410"), "{error}");
+        assert_eq!(asked.lock().len(), 4);
+        let (url, asked) = service(vec![refused]).await;
+        let error = command(url, true).run().await.unwrap_err().to_string();
+        assert!(error.contains("401") && asked.lock().len() == 1, "{error}");
     }
 }

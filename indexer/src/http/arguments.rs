@@ -21,8 +21,8 @@ use utoipa::{
 use super::extract::quoted;
 use tidemark_search::api::{
     AttributeName, DEFAULT_CHANGES, DEFAULT_LINEAGE_DEPTH, DEFAULT_PAGE_SIZE, FEED_POSITION_PATTERN, FacetField,
-    FeedStart, HistogramTime, LineageDepth, MAX_ATTRIBUTE_FACETS, MAX_FILTER_VALUES, MAX_LINEAGE_DEPTH, MAX_PAGE_SIZE,
-    MAX_QUERY_CHARS, PageSize, QueryText, SortOrder,
+    FeedPosition, FeedStart, HistogramTime, LineageDepth, MAX_ATTRIBUTE_FACETS, MAX_FILTER_VALUES, MAX_LINEAGE_DEPTH,
+    MAX_PAGE_SIZE, MAX_QUERY_CHARS, PageSize, QueryText, SortOrder,
 };
 
 /// The longest wait that may be asked for, in seconds.
@@ -445,6 +445,25 @@ argument_value!(
         "^(now|{FEED_POSITION_PATTERN}|{SNAPSHOT_PREFIX}{SNAPSHOT_NAME_PATTERN}|{}|{TIME_PATTERN})$",
         *TOKEN_PATTERN
     )))
+);
+
+/// The id of the last event that a client has; none where it has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct EventIdText(pub(crate) Option<FeedPosition>);
+
+impl ArgumentValue for EventIdText {
+    fn expected() -> String {
+        "the id of an event, as \"g1:1234\"".to_owned()
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        if text.is_empty() { Some(Self(None)) } else { text.parse().ok().map(|position| Self(Some(position))) }
+    }
+}
+
+argument_value!(
+    EventIdText,
+    ObjectBuilder::new().schema_type(Type::String).pattern(Some(format!("^({FEED_POSITION_PATTERN})?$")))
 );
 
 /// A day of the calendar with a time of day and an offset, both optional. Without an offset it is UTC.

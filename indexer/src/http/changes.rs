@@ -4,17 +4,26 @@ use std::time::Duration;
 
 use axum::{
     extract::State,
-    http::{HeaderMap, HeaderName, header},
-    response::{IntoResponse, Response},
+    http::{HeaderMap, header},
+    response::Response,
 };
-use serde::Deserialize;
-use utoipa::IntoParams;
+use serde::{
+    Deserialize,
+    de::{IntoDeserializer as _, value},
+};
+use utoipa::{
+    IntoParams, PartialSchema as _,
+    openapi::{
+        Required,
+        path::{Parameter, ParameterBuilder, ParameterIn},
+    },
+};
 
 use super::{
     app::AppState,
-    arguments::{ChangesLimit, ChangesWait, FeedStartText, QueryArg},
+    arguments::{ChangesLimit, ChangesWait, EventIdText, FeedStartText, QueryArg},
     event_stream::event_stream,
-    extract::{QueryArgs, quoted},
+    extract::QueryArgs,
     large_json::large_json,
     problem::{HttpProblem, ProblemDetails},
 };
@@ -23,7 +32,7 @@ use tidemark_search::api::{ChangesAnswer, ChangesRequest, FeedStart};
 /// The media type of server-sent events.
 const EVENT_STREAM: &str = "text/event-stream";
 /// The header with the position of a client that connects again.
-const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
+const LAST_EVENT_ID: &str = "Last-Event-ID";
 
 /// The parameters of a feed of changes.
 #[derive(Clone, Debug, Deserialize, IntoParams)]
@@ -47,6 +56,35 @@ pub(crate) struct ChangesArgs {
     payload: Option<bool>,
 }
 
+/// The headers of a request for changes.
+#[derive(Clone, Debug)]
+struct ChangesHeaders {
+    /// The id of the last event that a client has which connects again.
+    last_event_id: EventIdText,
+}
+
+impl IntoParams for ChangesHeaders {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let about = "The id of the last event that a client has which connects again: what follows it is sent, whatever `from` says. An answer \
+                     that is no stream ignores it.";
+        let header = ParameterBuilder::new().name(LAST_EVENT_ID).parameter_in(ParameterIn::Header);
+        let header = header.required(Required::False).description(Some(about)).schema(Some(EventIdText::schema()));
+        vec![header.build()]
+    }
+}
+
+impl ChangesHeaders {
+    fn read(headers: &HeaderMap) -> Result<Self, HttpProblem> {
+        let Some(value) = headers.get(LAST_EVENT_ID) else { return Ok(Self { last_event_id: EventIdText(None) }) };
+        let text = String::from_utf8_lossy(value.as_bytes());
+        let read = EventIdText::deserialize((&*text).into_deserializer());
+        let read = read.map_err(|error: value::Error| {
+            HttpProblem::invalid(LAST_EVENT_ID, format!("header \"{LAST_EVENT_ID}\": {error}; start again without it"))
+        });
+        read.map(|last_event_id| Self { last_event_id })
+    }
+}
+
 impl From<ChangesArgs> for ChangesRequest {
     fn from(ChangesArgs { from, q, limit, wait, payload }: ChangesArgs) -> Self {
         Self {
@@ -65,19 +103,19 @@ impl From<ChangesArgs> for ChangesRequest {
 /// its own, which names in `replaces` the one that it corrects. Go on with `from` set to `next`, or to the `position` of any change: the
 /// service keeps nothing of its clients. With `Accept: text/event-stream` the changes are sent as they are published: an event each, whose
 /// id is its position, so that a client that connects again with `Last-Event-ID` misses none. A stream ends after an hour, when the service
-/// stops, when its client reads nothing for a minute, and after an event `problem`, whose data is the problem. 64 clients are served at once.
+/// stops, when its client has left an answer untaken for a minute, and after an event `problem`, whose data is the problem. 64 clients are served at once.
 /// After a restore the records have other seqs: earlier positions are answered with 410, and `restart` says where to start.
 #[utoipa::path(
     get,
     path = "/v1/changes",
     tag = "changes",
-    params(ChangesArgs),
+    params(ChangesArgs, ChangesHeaders),
     responses(
         (status = 200, description = "the changes; with `Accept: text/event-stream` as events", content(
             (ChangesAnswer = "application/json"),
             (String = "text/event-stream"),
         )),
-        (status = 400, description = "`q` is no query of the language, `from` is a position of another log or lies in the future, or a parameter is not as its schema says; `parameter` names it", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 400, description = "`q` is no query of the language, `from` or `Last-Event-ID` is a position of another log or lies in the future, or a parameter is not as its schema says; `parameter` names it", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 410, description = "the position is of a generation that was replaced by one with other seqs; `restart` says where to start", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 414, description = "the query string is too long", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 503, description = "overloaded or not ready", body = ProblemDetails, content_type = "application/problem+json"),
@@ -90,11 +128,12 @@ pub(crate) async fn changes(
 ) -> Result<Response, HttpProblem> {
     let slot = app.feed_slot()?;
     let mut request = ChangesRequest::from(args);
+    let ChangesHeaders { last_event_id: EventIdText(last) } = ChangesHeaders::read(&headers)?;
     if wants_events(&headers) {
-        if let Some(position) = last_event_id(&headers)? {
-            request.start = position;
-        }
-        return Ok(event_stream(app, request, query, slot).await?.into_response());
+        let goes_on = last.is_some();
+        request.start = last.map_or(request.start, FeedStart::After);
+        let events = event_stream(app, request, query, slot).await;
+        return events.map_err(|problem| if goes_on { problem.in_header("from", LAST_EVENT_ID) } else { problem });
     }
     let waited = app.stop().run_until_cancelled(app.search().changes(request.clone())).await;
     let answer = match waited {
@@ -109,16 +148,4 @@ fn wants_events(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let mut types = accepted.flat_map(|value| value.split(',')).filter_map(|range| range.split(';').next());
     types.any(|media_type| media_type.trim().eq_ignore_ascii_case(EVENT_STREAM))
-}
-
-/// Where a client goes on that connects again.
-fn last_event_id(headers: &HeaderMap) -> Result<Option<FeedStart>, HttpProblem> {
-    let Some(value) = headers.get(LAST_EVENT_ID).filter(|value| !value.is_empty()) else { return Ok(None) };
-    let position = value.to_str().ok().and_then(|text| text.parse().ok());
-    let refused = || {
-        let text = String::from_utf8_lossy(value.as_bytes());
-        let detail = format!("\"{}\" is not a position; send the id of the last event, or leave it out", quoted(&text));
-        HttpProblem::invalid("Last-Event-ID", detail)
-    };
-    position.map(|position| Some(FeedStart::After(position))).ok_or_else(refused)
 }

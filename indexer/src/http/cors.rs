@@ -16,6 +16,8 @@ use super::auth::OPEN_PATHS;
 
 /// How long a browser need not ask again, in seconds: what Chromium takes at most.
 const MAX_AGE: u64 = 7_200;
+/// The headers of requests that a page may send, beside those that every page may.
+const ALLOWED_HEADERS: &str = "authorization, last-event-id";
 /// The headers of answers that a page may read, beside those that every page may.
 const EXPOSED_HEADERS: &str =
     "retry-after, tidemark-generation, tidemark-manifest, tidemark-position, tidemark-watermark";
@@ -67,7 +69,7 @@ pub(super) async fn share_answers(State(policy): State<CorsPolicy>, request: Req
     let mut response = if is_preflight(&request) {
         let headers = [
             (header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, HEAD")),
-            (header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static("authorization")),
+            (header::ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from_static(ALLOWED_HEADERS)),
             (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from(MAX_AGE)),
         ];
         (StatusCode::NO_CONTENT, headers).into_response()

@@ -14,7 +14,7 @@ use futures::stream;
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc},
     task::spawn_blocking,
-    time::{Instant, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{app::AppState, extract::QueryString, problem::HttpProblem};
@@ -80,11 +80,11 @@ impl EventFeed {
             self.request.start = FeedStart::After(answer.next.clone());
             self.request.wait = KEEP_ALIVE_INTERVAL;
             // Up to a megabyte.
-            let Ok(events) = spawn_blocking(move || events(&answer)).await else { return };
-            if !self.send(events).await || Instant::now() >= ends {
+            let Ok(Some(events)) = spawn_blocking(move || events(&answer)).await else { return };
+            if !self.send(events).await {
                 return;
             }
-            answer = match self.next().await {
+            answer = match self.next(ends).await {
                 Some(Ok(answer)) => answer,
                 Some(Err(problem)) => {
                     self.send(problem_event(&problem)).await;
@@ -95,13 +95,14 @@ impl EventFeed {
         }
     }
 
-    /// The next answer; `None` once the client is gone or the process stops.
-    async fn next(&self) -> Option<Result<ChangesAnswer, HttpProblem>> {
+    /// The next answer; `None` once the client is gone, the process stops, or the time is up.
+    async fn next(&self, ends: Instant) -> Option<Result<ChangesAnswer, HttpProblem>> {
         let answer = self.app.search().changes(self.request.clone());
         tokio::select! {
             biased;
             () = self.app.stop().cancelled() => None,
             () = self.sender.closed() => None,
+            () = sleep_until(ends) => None,
             answer = answer => Some(answer.map_err(|error| self.app.problem_of_changes(error, &self.query))),
         }
     }
@@ -113,18 +114,19 @@ impl EventFeed {
 }
 
 /// An event for each change. Where the answer ends with none, only the position of the client moves: an event without data is not one
-/// that a client sees.
-fn events(answer: &ChangesAnswer) -> Bytes {
+/// that a client sees. `None` if a change cannot be written: its position must not be sent without it.
+fn events(answer: &ChangesAnswer) -> Option<Bytes> {
     let mut text = String::new();
     for change in &answer.changes {
         // Plain data, which is always JSON, on one line.
-        let data = serde_json::to_string(change).unwrap_or_default();
+        let written = serde_json::to_string(change);
+        let data = written.inspect_err(|error| tracing::error!(%error, "a change cannot be written")).ok()?;
         let _ = write!(text, "id: {}\ndata: {data}\n\n", change.position);
     }
     if answer.changes.last().is_none_or(|last| last.position != answer.next) {
         let _ = write!(text, ":\nid: {}\n\n", answer.next);
     }
-    text.into()
+    Some(text.into())
 }
 
 fn problem_event(problem: &HttpProblem) -> Bytes {

@@ -1,6 +1,6 @@
 //! Errors as clients see them: RFC 9457 problem details, and the one place where kinds of errors become statuses.
 
-use std::ops::Deref;
+use std::{fmt::Write as _, ops::Deref};
 
 use axum::{
     Json,
@@ -193,6 +193,16 @@ impl HttpProblem {
     /// Says where to start again.
     pub(crate) fn restart(mut self, url: String) -> Self {
         self.0.restart = Some(url);
+        self
+    }
+
+    /// Names the header that took the place of `parameter`, if the problem is about that.
+    pub(crate) fn in_header(mut self, parameter: &str, header: &str) -> Self {
+        if self.parameter.as_deref() == Some(parameter) {
+            let Self(problem) = &mut self;
+            problem.parameter = Some(header.to_owned());
+            let _ = write!(problem.detail, "; it came in the header \"{header}\": start again without it");
+        }
         self
     }
 

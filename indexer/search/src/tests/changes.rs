@@ -10,6 +10,7 @@ use super::{QueryWords, SearchCase, TestSearcher, block_on, page, query, searche
 use crate::{
     api::{ChangeRecord, ChangesAnswer, ChangesRequest, FeedStart, MAX_CHANGES_BYTES, SearchRequest, instant},
     error::SearchError,
+    searcher::MAX_CHANGE_PAGES,
     segment::testing::{BEGIN, TestIndex, history, plain, token},
     service::SearchService as _,
 };
@@ -225,6 +226,30 @@ async fn a_request_waits_for_a_change_that_it_asks_for() {
     assert_eq!((answer.changes.len(), answer.next.seq, answer.more), (0, 4, false));
 }
 
+#[tokio::test(start_paused = true)]
+async fn pages_leave_places_to_searches_and_no_page_is_read_where_there_is_no_further_record() {
+    let mut index = TestIndex::new().await;
+    let searcher = std::sync::Arc::new(searcher(&index, true));
+    index.publish(vec![plain(token(1, 1))]).await;
+    searcher.refresh_manifest().await.unwrap();
+    let wait = ChangesRequest { wait: Duration::from_secs(20), ..request(FeedStart::Latest, 10) };
+    let mut waiting = searcher.changes(wait);
+    // It has read its page.
+    assert!(timeout(Duration::from_secs(1), &mut waiting).await.is_err());
+    let all_places = u32::try_from(MAX_CHANGE_PAGES).unwrap();
+    let places = searcher.change_pages.clone().acquire_many_owned(all_places).await.unwrap();
+    let mut second = searcher.changes(request(FeedStart::Earliest, 10));
+    assert!(timeout(Duration::from_secs(1), &mut second).await.is_err());
+    assert_eq!(searcher.search(SearchRequest::default()).await.unwrap().total, 1);
+    // A view that has more of the log alone: the one that waits needs no place, and ends with its time.
+    index.write_entry(token(5, 1), "{}").await;
+    assert!(searcher.refresh_tail().await.unwrap());
+    let answer = timeout(MAX_WAIT, waiting).await.expect("it ends").unwrap();
+    assert_eq!((answer.changes.len(), answer.next.seq), (0, 1));
+    drop(places);
+    assert_eq!(second.await.unwrap().changes.len(), 1);
+}
+
 #[tokio::test]
 async fn an_answer_is_bounded_in_bytes() {
     let mut index = TestIndex::new().await;
@@ -245,6 +270,28 @@ async fn an_answer_is_bounded_in_bytes() {
         assert_eq!(answer.changes.len(), count);
         assert_eq!(answer.changes[0].payload.is_null(), !payload);
     }
+}
+
+#[tokio::test]
+async fn a_query_that_was_accepted_is_good_whatever_is_recorded_later() {
+    let mut index = TestIndex::new().await;
+    let searcher = searcher(&index, false);
+    let built = |second, build: serde_json::Value| OperationRecord {
+        payload: serde_json::json!({ "build": build }),
+        ..plain(token(second, 1))
+    };
+    index.publish(vec![built(1, "10a".into())]).await;
+    searcher.refresh_manifest().await.unwrap();
+    let asked = |start| ChangesRequest { query: query("payload.build:1*"), ..request(start, 10) };
+    let first = searcher.changes(asked(FeedStart::Earliest)).await.unwrap();
+    assert_eq!(first.changes.len(), 1);
+    index.publish(vec![built(2, 10.into()), built(3, "11b".into())]).await;
+    searcher.refresh_manifest().await.unwrap();
+    let rest = searcher.changes(asked(after(&first.next.to_string()))).await.unwrap();
+    assert_eq!(rest.changes.iter().map(|change| change.seq).collect::<Vec<_>>(), [3]);
+    // A client that begins learns that numbers are not found.
+    let refused = searcher.changes(asked(FeedStart::Earliest)).await.unwrap_err();
+    assert!(matches!(refused, SearchError::Invalid { parameter: "q", .. }), "{refused}");
 }
 
 #[tokio::test]

@@ -8,6 +8,8 @@ use axum::{
     http::{Request, StatusCode, header},
 };
 use futures::StreamExt as _;
+use regex::Regex;
+use serde_json::Value;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -16,6 +18,7 @@ use super::{fake::FakeSearch, get, router, send};
 use crate::{
     http::{
         app::MAX_FEEDS,
+        openapi_document,
         server::{HttpServer, ServerOptions},
     },
     metrics::MetricsRegistry,
@@ -58,6 +61,16 @@ impl EventClient {
     }
 }
 
+/// The status and the problem with which events after `last` are refused.
+async fn refusal(router: &Router, uri: &str, last: &str) -> (StatusCode, Value) {
+    let request = Request::builder().uri(uri).header(header::ACCEPT, "text/event-stream");
+    let request = request.header("Last-Event-ID", last).body(Body::empty()).unwrap();
+    let response = router.clone().oneshot(request).await.unwrap();
+    let (status, parts) = (response.status(), response.into_body().into_data_stream());
+    let parts: Vec<_> = parts.map(Result::unwrap).collect().await;
+    (status, serde_json::from_slice(&parts.concat()).unwrap())
+}
+
 fn id(event: &str) -> Option<&str> {
     event.lines().find_map(|line| line.strip_prefix("id: "))
 }
@@ -84,8 +97,11 @@ async fn a_position_of_a_generation_that_was_replaced_says_where_to_start() {
     let restart = problem["restart"].as_str().unwrap();
     assert_eq!(restart, "?q=tide&from=g1%3A0");
     assert_eq!(get(&router, &format!("/v1/changes{restart}")).await.status, StatusCode::OK);
-    let (status, _) = EventClient::open(&router, "/v1/changes", Some("g2:4")).await;
+    assert_eq!(problem["parameter"], "from");
+    let (status, problem) = refusal(&router, "/v1/changes?from=now", "g2:4").await;
     assert_eq!(status, StatusCode::GONE, "an event source does not ask again");
+    assert_eq!(problem["parameter"], "Last-Event-ID");
+    assert!(problem["detail"].as_str().unwrap().ends_with("start again without it"), "{problem}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -97,7 +113,7 @@ async fn events_carry_their_positions_and_a_client_connects_again_at_any() {
         let event = client.next().await.unwrap();
         assert_eq!(id(&event), Some(format!("g1:{seq}").as_str()));
         let data = event.lines().find_map(|line| line.strip_prefix("data: ")).unwrap();
-        assert_eq!(serde_json::from_str::<serde_json::Value>(data).unwrap()["seq"], seq);
+        assert_eq!(serde_json::from_str::<Value>(data).unwrap()["seq"], seq);
     }
     // Where nothing happens there is a sign of life, without data.
     assert_eq!(client.next().await.as_deref(), Some(":\nid: g1:9"));
@@ -106,9 +122,30 @@ async fn events_carry_their_positions_and_a_client_connects_again_at_any() {
         again.next().await;
         assert_eq!(id(&again.next().await.unwrap()), Some(format!("g1:{}", last + 1).as_str()));
     }
-    let (status, _) = EventClient::open(&router, "/v1/changes", Some("17")).await;
+    let (status, problem) = refusal(&router, "/v1/changes", "17").await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(problem["parameter"], "Last-Event-ID");
+    assert!(problem["detail"].as_str().unwrap().ends_with("start again without it"), "{problem}");
     assert_eq!(send(&router, "HEAD", "/v1/changes").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn the_id_of_the_last_event_is_what_the_document_allows() {
+    let document = openapi_document();
+    let parameters = document["paths"]["/v1/changes"]["get"]["parameters"].as_array().unwrap();
+    let header = parameters.iter().find(|parameter| parameter["name"] == "Last-Event-ID").unwrap();
+    assert_eq!((&header["in"], &header["required"]), (&"header".into(), &false.into()));
+    let pattern = Regex::new(header["schema"]["pattern"].as_str().unwrap()).unwrap();
+    let router = router(FakeSearch::with_entries());
+    let mut refused = 0;
+    for text in ["", "g1:4", "g1:4:0123abcd", "g1:04", "g1:4:0123ABCD", "g1:4 5", "17", "now", "2026-11-20"] {
+        // Also where it means nothing: an answer that is no stream.
+        let request = Request::builder().uri("/v1/changes").header("Last-Event-ID", text);
+        let answer = router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(answer.status() == StatusCode::OK, pattern.is_match(text), "{text:?}");
+        refused += u32::from(answer.status() == StatusCode::BAD_REQUEST);
+    }
+    assert_eq!(refused, 6);
 }
 
 #[tokio::test]
@@ -188,5 +225,5 @@ async fn a_stream_lasts_an_hour() {
     let began = tokio::time::Instant::now();
     while client.next().await.is_some() {}
     let lasted = began.elapsed();
-    assert!(lasted >= Duration::from_hours(1) && lasted < Duration::from_secs(3_630), "{lasted:?}");
+    assert!(lasted >= Duration::from_hours(1) && lasted < Duration::from_secs(3_601), "{lasted:?}");
 }

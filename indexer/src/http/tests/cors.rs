@@ -46,7 +46,7 @@ async fn a_page_with_the_token_reads_answers_from_anywhere() {
     for uri in ["/v1/search?q=a", "/v1/status", "/v1/entities/label/a/b", "/openapi.json"] {
         let (status, headers) = preflight(&router, uri).await;
         assert_eq!((status, allowed(&headers)), (StatusCode::NO_CONTENT, Some("*")), "{uri}");
-        assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_HEADERS], "authorization", "{uri}");
+        assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_HEADERS], "authorization, last-event-id", "{uri}");
         assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_METHODS], "GET, HEAD", "{uri}");
         assert_eq!(headers[header::ACCESS_CONTROL_MAX_AGE], "7200", "{uri}");
         let bearer = format!("Bearer {TOKEN}");
