@@ -122,7 +122,7 @@ struct VerifiedIndex {
 }
 
 impl VerifiedIndex {
-    /// Damage is reported before what may still take long: it counts, whatever becomes of the pod, and the next sample may miss it.
+    /// Damage is reported before what may still take long: it counts also if the pod is lost, and the next sample may miss it.
     fn report_damage(&self, job: &JobReportArgs) {
         let result = task_result(self);
         if result.figures.damaged.is_some_and(|damaged| damaged > 0) {

@@ -28,7 +28,7 @@ const MAX_STALL: Duration = Duration::from_mins(1);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// How long a stream lasts. Clients connect again: to other replicas, and with a token that is still good.
 const MAX_STREAM_TIME: Duration = Duration::from_hours(1);
-/// What a client is told first: how many milliseconds it waits before it connects again.
+/// What a client receives first: how many milliseconds it waits before it connects again.
 const RETRY_MILLIS: u64 = 2_000;
 
 /// The answer to `request` as events. What fails at once is an answer with a status. `slot` is held until the stream ends.

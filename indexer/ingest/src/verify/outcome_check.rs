@@ -304,7 +304,7 @@ impl OutcomeRun<'_> {
         self.compare(self.check.entries_with(&chosen)).await
     }
 
-    /// The seqs of `count` records, or of all if there are no more.
+    /// The seqs of `count` records, or of fewer if there are no more, or hardly one above the floor.
     async fn draw(&self, count: u64, entropy: &Entropy) -> Result<BTreeSet<u64>, EngineError> {
         let segments = segments_above(self.check.manifest, self.floor);
         let mut chosen = BTreeSet::new();

@@ -569,7 +569,7 @@ async fn a_generation_that_was_replaced_and_deleted_meanwhile_is_no_damage() {
     assert!(summary.replaced > 10, "{summary:?}");
 }
 
-/// A snapshot is dropped, and its list with it, after the verification has read that there is one and before it reads the list.
+/// A pin is dropped, and its list with it, after the verification has read that there is one and before it reads the list.
 #[tokio::test(start_paused = true)]
 async fn a_pin_that_is_dropped_meanwhile_names_no_object_that_is_gone() {
     let world = IngestWorld::new(IngestOptions { batch_records: 3, compaction: false, ..small_batches() }).await;
