@@ -272,7 +272,7 @@ impl VerifyObserver for FindingPrinter {
             print_json(finding)
         } else {
             let (severity, check) = (severity.as_str(), check.as_str());
-            print_line(&format!("{severity:<10}  {check:<9}  {location}: {what}; {effect}; {remedy}"))
+            print_line(&format!("{severity:<10}  {check:<17}  {location}: {what}; {effect}; {remedy}"))
         };
         if let Err(error) = printed {
             tracing::debug!(%error, "a finding was not printed");

@@ -278,7 +278,8 @@ impl ArchiveCheck<'_> {
                 "search and archive contradict the body and the store times that are archived with it".to_owned();
             let remedy =
                 "find out what changed the row and the record, and restore both from a copy of the bucket".to_owned();
-            self.report_damage(self.location.clone(), [what, effect, remedy]);
+            let (severity, check) = (FindingSeverity::Damage, VerifyCheck::ArchivedOutcomes);
+            self.findings.report(severity, check, self.location.clone(), [what, effect, remedy]);
         }
     }
 

@@ -34,6 +34,8 @@ pub enum VerifyCheck {
     Snapshots,
     /// The objects and the rows of the archive.
     Archive,
+    /// The outcomes of the archive's rows, decided again from what stands beside them.
+    ArchivedOutcomes,
     /// The outcomes, decided again.
     Outcomes,
     /// The entries of the log.
@@ -61,6 +63,7 @@ impl VerifyCheck {
             Self::Objects => "objects",
             Self::Snapshots => "snapshots",
             Self::Archive => "archive",
+            Self::ArchivedOutcomes => "archived outcomes",
             Self::Outcomes => "outcomes",
             Self::Log => "log",
             Self::Garbage => "garbage",

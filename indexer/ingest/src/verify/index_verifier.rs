@@ -158,7 +158,9 @@ impl IndexVerifier {
         let findings = FindingLog::new(observer);
         let mut summary = VerifySummary::default();
         self.check(&findings, &mut summary).await?;
-        summary.archive_damage = findings.count_of(FindingSeverity::Damage, VerifyCheck::Archive);
+        let of_archive = [VerifyCheck::Archive, VerifyCheck::ArchivedOutcomes];
+        summary.archive_damage =
+            of_archive.into_iter().map(|check| findings.count_of(FindingSeverity::Damage, check)).sum();
         summary.damage = findings.count(FindingSeverity::Damage);
         summary.unverified = findings.count(FindingSeverity::Unverified);
         summary.notices = findings.count(FindingSeverity::Notice);

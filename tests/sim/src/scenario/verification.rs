@@ -20,9 +20,6 @@ use crate::{
     config::SimConfig, process::SimProcess, simulated_store::SimulatedStore, supervise::ProcessEnd, world::SimWorld,
 };
 
-/// What a verification says of a row whose outcome is another one than that of the body and the times beside it.
-const DECIDED_OTHERWISE: &str = "is not what its row says";
-
 /// Fails the simulation at the first finding of damage.
 struct DamageWatch<'a> {
     simulated_store: &'a SimulatedStore,
@@ -125,8 +122,8 @@ pub(super) async fn verify_now_and_then(
 
 /// Records that are made up are no outcomes of the log's entries, and no rule decides them from what is archived with them.
 fn says_truth(run: &LongRun, finding: &VerifyFinding) -> bool {
-    let is_of_outcomes = matches!(finding.check, VerifyCheck::Outcomes | VerifyCheck::Log)
-        || finding.check == VerifyCheck::Archive && finding.what.contains(DECIDED_OTHERWISE);
+    let is_of_outcomes =
+        matches!(finding.check, VerifyCheck::Outcomes | VerifyCheck::ArchivedOutcomes | VerifyCheck::Log);
     run.is_ingested || !is_of_outcomes
 }
 
