@@ -1,6 +1,6 @@
 //! The errors of an ingest: which ones end it, and which ones are retried.
 
-use tidemark_catalog::{AcquireError, CatalogError, Generation, LogId, PublishError, SwitchError};
+use tidemark_catalog::{AcquireError, CatalogError, Generation, LogCursor, LogId, PublishError, SwitchError};
 use tidemark_crds::Reason;
 use tidemark_store::{ClockError, StoreError, StoreSecond};
 
@@ -123,6 +123,19 @@ pub enum IngestError {
         /// What to do.
         remedy: &'static str,
     },
+    /// A restored index was not audited up to the log's floor: no writer goes on from there unasked.
+    #[error(
+        "the restored index was audited up to {audited} only, and what lies below {floor} may have been cleaned up from the log since: a \
+         correction between them is not found there any more; nothing was changed; restore the index once more, to the latest time \
+         (`tidemark restore --latest`) or another one that was audited up to there, then promote it, or let outcomes stand as they were \
+         seen: `tidemark promote --decide-again`"
+    )]
+    PromotionBelowFloor {
+        /// What lies below it had its last look.
+        audited: LogCursor,
+        /// The log's floor.
+        floor: LogCursor,
+    },
     /// Another generation takes the place of this one.
     #[error(
         "the index is being switched from generation \"{generation}\" to another one; nothing is published here any more; open the index \
@@ -168,6 +181,7 @@ impl IngestError {
             | Self::Switching { .. }
             | Self::OutsideRecoveryWindow { .. }
             | Self::OutcomesLost { .. }
+            | Self::PromotionBelowFloor { .. }
             | Self::SnapshotMissing { .. } => false,
         }
     }
@@ -218,6 +232,7 @@ impl ToCause for IngestError {
             Self::OutsideRecoveryWindow { .. } => FailureCause::of(Reason::OutsideRecoveryWindow),
             Self::SnapshotMissing { .. } => FailureCause::of(Reason::SnapshotMissing),
             Self::OutcomesLost { cause, .. } => cause.clone(),
+            Self::PromotionBelowFloor { .. } => FailureCause::of(Reason::BelowFloor),
             Self::Acquire(_) | Self::EntryStreamBroken => FailureCause::of(Reason::Internal),
         }
     }

@@ -3,8 +3,8 @@
 use std::{convert::Infallible, sync::Arc};
 
 use tidemark_catalog::{
-    CatalogError, Generation, GenerationSwitch, LogCursor, RootChain, StandbyReason, TransactionRejected, WriterLease,
-    heartbeat,
+    CatalogError, Generation, GenerationSwitch, LogCursor, RootChain, RootState, StandbyReason, TransactionRejected,
+    WriterLease, heartbeat,
 };
 use tidemark_store::{Entropy, Store, StoreClock, StoreSecond};
 use tidemark_wal::Log;
@@ -64,9 +64,28 @@ pub struct SwitchReport {
     pub bytes: u64,
     /// What a promotion leaves to the log to decide again.
     pub decided_again: Option<DecideAgainReport>,
+    /// Why a promotion of what was restored is refused, unless it is to decide again.
+    pub unaudited: Option<UnauditedReport>,
     /// Earlier generations of which a promotion found neither chain nor pin, the latest one first: what they alone had recorded the log
     /// decides again.
     pub missing: Vec<Generation>,
+}
+
+/// What was restored has seconds below the log's floor of which corrections may be lost: the log does not show them any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnauditedReport {
+    /// What lies below it had its last look.
+    pub audited: LogCursor,
+    /// The log's floor.
+    pub floor: LogCursor,
+}
+
+impl UnauditedReport {
+    /// Of what holds the log up to `cursor` and had its last look up to `audited`.
+    pub(crate) fn of(root: &RootState, cursor: LogCursor, audited: StoreSecond) -> Option<Self> {
+        let (audited, floor) = (LogCursor(audited), root.floor.as_ref()?.second);
+        (audited < floor.min(cursor)).then_some(Self { audited, floor })
+    }
 }
 
 /// Seconds whose outcomes were recorded and are lost.
@@ -127,14 +146,19 @@ impl GenerationTask {
     /// What the index is now.
     pub(crate) async fn report(&self, switch: &GenerationSwitch) -> Result<SwitchReport, IngestError> {
         let (open, latest) = switch.open_generation().await?;
-        let totals = &latest.state.totals;
+        let (totals, cursor) = (&latest.state.totals, latest.state.cursor);
+        let unaudited = match latest.state.until {
+            Some(_) => UnauditedReport::of(&self.root.state().await?, cursor, latest.state.audited),
+            None => None,
+        };
         Ok(SwitchReport {
             generation: open.generation().clone(),
             manifest: latest.number,
-            cursor: latest.state.cursor,
+            cursor,
             records: totals.records,
             bytes: totals.bytes,
             decided_again: None,
+            unaudited,
             missing: Vec::new(),
         })
     }

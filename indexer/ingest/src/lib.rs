@@ -80,6 +80,7 @@ mod restore_source;
 mod retry;
 mod root_floor;
 mod segment_upload;
+mod settled_operations;
 pub mod snapshot;
 mod standing_copy;
 mod status;
@@ -91,7 +92,7 @@ pub use cause::{FailureCause, ToCause};
 pub use cold_start::{ColdStart, promote_from};
 pub use engine::EngineOpener;
 pub use error::IngestError;
-pub use generation_task::{CopyProgress, DecideAgainReport, GenerationTask, SwitchReport};
+pub use generation_task::{CopyProgress, DecideAgainReport, GenerationTask, SwitchReport, UnauditedReport};
 pub use ingest::LogIngester;
 #[cfg(feature = "mutants")]
 pub use mutants::MUTANT_HOOKS;

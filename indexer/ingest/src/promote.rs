@@ -24,6 +24,7 @@ use crate::{
     record::OperationRecord,
     restore_source::last_second,
     retry::RetryBackoff,
+    settled_operations::{SettledOperations, SettledSource},
     snapshot::{LogArchive, SnapshotError},
     standing_copy::{StandingCopier, StandingOperations},
 };
@@ -221,12 +222,13 @@ impl PromotionRun<'_> {
         let decided_again = self.lost_outcomes(promoted, plan.end())?;
         let PromotedReach { cursor, audited, .. } = promoted.reach;
         // What lies below the floor may be gone from the log: nothing is decided by a hole, and no correction is found there any more.
-        let reach = match self.policy {
-            LostOutcomePolicy::Refuse => cursor.min(LogCursor(audited)),
-            LostOutcomePolicy::DecideAgain => cursor,
-        };
-        self.task.root.state().await?.check_floor(reach).map_err(CatalogError::from)?;
-        Ok(decided_again)
+        let root = self.task.root.state().await?;
+        root.check_floor(cursor).map_err(CatalogError::from)?;
+        let (audited, floor) = (LogCursor(audited), root.floor.map(|floor| floor.second).unwrap_or_default());
+        match self.policy {
+            LostOutcomePolicy::Refuse if audited < floor => Err(IngestError::PromotionBelowFloor { audited, floor }),
+            LostOutcomePolicy::Refuse | LostOutcomePolicy::DecideAgain => Ok(decided_again),
+        }
     }
 
     /// Without a `role` what is added is only read.
@@ -323,15 +325,19 @@ impl PromotedOperations<'_> {
     /// Adds the operations of the seconds of `span`.
     async fn add_span(&mut self, plan: &PromotionPlan, span: &PlannedSpan) -> Result<(), IngestError> {
         let PlannedSpan { source, seconds: from_to, .. } = span;
-        let engine = &self.run.task.engine;
+        let PromotionRun { task, archive, .. } = self.run;
+        let engine = &task.engine;
         match source {
             SpanSource::Generation(place) => {
                 let records = &plan.generations[*place];
                 let seconds = from_to.start.second()..=last_second(from_to.end);
                 let mut operations = if records.is_whole() {
-                    StandingOperations::open(engine, records.last(), &seconds).await?
+                    let settled =
+                        plan.archived().map(|version| SettledSource { archive: *archive, version, log: &task.log });
+                    SettledOperations::open(engine, records.last(), &seconds, settled).await?
                 } else {
-                    StandingOperations::of_segments(engine, records.last(), &records.segments(), &seconds).await?
+                    let segments = records.segments();
+                    StandingOperations::of_segments(engine, records.last(), &segments, &seconds).await?.into()
                 };
                 while let Some(mut chunk) = operations.next_chunk().await? {
                     chunk.retain(|operation| {
@@ -342,7 +348,6 @@ impl PromotedOperations<'_> {
             }
             SpanSource::Archive => {
                 let Some(version) = &plan.archive else { return Ok(()) };
-                let PromotionRun { task, archive, .. } = self.run;
                 let mut operations =
                     ArchivedOperations::new(*archive, version, &task.log, from_to.start..from_to.end, None);
                 while let Some(chunk) = operations.next_chunk().await? {
@@ -414,7 +419,8 @@ fn leave_out(plan: &mut PromotionPlan, span: &PlannedSpan, failure: &IngestError
             }
             is_left_out
         }
-        (SpanSource::Archive, IngestError::Archive(SnapshotError::ArchiveDamaged { .. })) => {
+        // Of a generation the archive has what was settled since.
+        (_, IngestError::Archive(SnapshotError::ArchiveDamaged { .. })) => {
             !std::mem::replace(&mut plan.is_archive_lost, true)
         }
         _ => false,

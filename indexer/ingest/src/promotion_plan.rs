@@ -13,7 +13,7 @@ use std::{
 use tidemark_catalog::{FIRST_SEQ, LogCursor, Manifest, SegmentMeta, SetDigest};
 use tidemark_store::StoreSecond;
 
-use crate::snapshot::ArchiveVersion;
+use crate::{settled_operations::audited_with, snapshot::ArchiveVersion};
 
 /// What one generation has recorded, by all manifests that are known of it.
 #[derive(Clone, Debug)]
@@ -107,14 +107,19 @@ impl PromotionPlan {
         None
     }
 
+    /// The archive, as long as it is not found damaged.
+    pub(crate) fn archived(&self) -> Option<&ArchiveVersion> {
+        self.archive.as_ref().filter(|_| !self.is_archive_lost)
+    }
+
     /// What the sources can give, the best one first.
     fn offers(&self) -> Vec<SourceOffer> {
         let generations = || self.generations.iter().enumerate();
         let whole = |is_pinned_only: bool| {
             let chosen = generations().filter(move |(_, records)| records.is_pinned_only == is_pinned_only);
-            chosen.map(|(place, records)| records.offer(place))
+            chosen.map(|(place, records)| records.offer(place, self.archived()))
         };
-        let archived = self.archive.iter().filter(|_| !self.is_archive_lost).map(SourceOffer::of_archive);
+        let archived = self.archived().into_iter().map(SourceOffer::of_archive);
         let mut offers: Vec<_> = whole(false).chain(archived).chain(whole(true)).collect();
         let parts: Vec<_> = generations().filter_map(|(place, records)| Some((place, records.partial()?))).collect();
         let settled = |part: &Manifest| LogCursor(part.audited);
@@ -204,14 +209,14 @@ impl GenerationRecords {
         lacking
     }
 
-    /// All seconds but those of which records are lacking.
-    fn offer(&self, place: usize) -> SourceOffer {
+    /// All seconds but those of which records are lacking. What of a whole generation `archived` has settled since is taken from there.
+    fn offer(&self, place: usize, archived: Option<&ArchiveVersion>) -> SourceOffer {
         let last = self.last();
         let mut seconds = vec![LogCursor::default()..last.cursor];
         for (_, lacking) in self.lacking() {
             take_away(&mut seconds, &(LogCursor(*lacking.start())..LogCursor(lacking.end().next())));
         }
-        let (horizon, audited) = (last.horizon, last.audited);
+        let (horizon, audited) = (last.horizon, audited_with(last, archived.filter(|_| self.is_whole())));
         SourceOffer { source: SpanSource::Generation(place), seconds, horizon, audited, is_outdated: false }
     }
 

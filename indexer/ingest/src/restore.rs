@@ -15,14 +15,15 @@ use crate::{
     engine::EngineError,
     error::IngestError,
     generation_copy::publish_copy,
-    generation_task::{GenerationTask, SwitchReport, TaskCompanions, give_up_after, log_wait},
+    generation_task::{GenerationTask, SwitchReport, TaskCompanions, UnauditedReport, give_up_after, log_wait},
     mutants,
     record::OperationRecord,
     recorded_operations::RecordedOperations,
     restore_origin::RestoreOrigin,
     restore_source::{RestoreBound, RestorePlace, RestoreSources, RestoreTarget, last_second},
+    settled_operations::{SettledOperations, SettledSource, audited_with},
     snapshot::{ArchiveVersion, LogArchive},
-    standing_copy::{StandingCopier, StandingOperations},
+    standing_copy::StandingCopier,
 };
 
 /// What is restored, and for whom.
@@ -128,6 +129,9 @@ async fn restore_with(
         None => RestoreSources::find((switch.index_url(), switch.pins()), archive, latest.as_ref(), target).await?,
         Some(origin) => sources_in(task, origin, target).await?,
     };
+    if !reaches_floor {
+        warn_of_unaudited(task, &sources).await?;
+    }
     // Only now: it writes a heartbeat, and what is refused changes nothing.
     let companions = task.accompany();
     register(task, &open, owner, sources.end(), origin.is_some()).await?;
@@ -159,6 +163,17 @@ async fn restore_with(
         info!(generation = %open.generation(), "the index was begun meanwhile; what was restored is given up");
     }
     task.report(switch).await
+}
+
+/// Says before anything is written that what is to be restored can only be looked at: a promotion is refused.
+async fn warn_of_unaudited(task: &GenerationTask, sources: &RestoreSources) -> Result<(), IngestError> {
+    let root = task.root.state().await?;
+    let (cursor, audited) = sources.preferring_above_floor(&root).reach()?;
+    if let Some(UnauditedReport { audited, floor }) = UnauditedReport::of(&root, cursor, audited) {
+        warn!(%audited, %floor, "what is restored was not audited up to the log's floor: it can be searched, and is promoted only with \
+            `tidemark promote --decide-again`; restore to another target to promote it without");
+    }
+    Ok(())
 }
 
 /// What there is of the log in `origin`. Refused if it is of another log, or of a copy of this one.
@@ -215,6 +230,8 @@ enum AttemptEnd {
     Damaged(IngestError),
     /// What was made is not audited up to the log's floor as it is by now, and is given up.
     BelowFloor,
+    /// The archive has settled more of what was made meanwhile, and that is given up.
+    Settled,
 }
 
 /// What the operations are read from.
@@ -225,14 +242,14 @@ enum OperationSource {
 
 /// The operations of a source.
 enum OperationReader {
-    Standing(Box<StandingOperations>),
+    Settled(Box<SettledOperations>),
     Archived(Box<ArchivedOperations>),
 }
 
 impl OperationReader {
     async fn next_chunk(&mut self) -> Result<Option<Vec<OperationRecord>>, IngestError> {
         match self {
-            Self::Standing(operations) => Ok(operations.next_chunk().await?),
+            Self::Settled(operations) => operations.next_chunk().await,
             Self::Archived(operations) => operations.next_chunk().await,
         }
     }
@@ -296,14 +313,19 @@ impl RestoreRun<'_> {
                     info!("what was begun is of another snapshot or archive; restoring from the beginning");
                 }
                 AttemptEnd::Damaged(failure) => {
-                    if !sources.leave_out(&place) {
+                    let damaged = sources.damaged_by(&failure, &place);
+                    if !sources.leave_out(&damaged) {
                         return Err(self.lost(failure));
                     }
-                    warn!(error = %failure, ?place, "what the index was restored from is damaged; restoring from what else is recorded");
+                    warn!(error = %failure, place = ?damaged, "what the index was restored from is damaged; restoring from what else is recorded");
                 }
                 AttemptEnd::BelowFloor => {
                     info!("what was restored is not audited up to the log's floor; restoring from what is");
                     sources = self.above_floor(sources).await?;
+                }
+                AttemptEnd::Settled => {
+                    info!("outcomes were archived meanwhile; restoring once more, while the writer waits");
+                    sources.renew_archive(self.archive).await?;
                 }
             }
         }
@@ -339,13 +361,14 @@ impl RestoreRun<'_> {
         let filled = match self.fill(&mut made, place, sources).await {
             Ok(None) => Ok(None),
             Ok(Some((source, bound))) => {
-                self.is_current(place, &source, bound).await.map(|current| Some((current, bound)))
+                let is_current = self.is_current(place, &source, bound).await;
+                is_current.map(|is_current| Some((is_current, source, bound)))
             }
             Err(failure) => Err(failure),
         };
         let ended = match filled {
-            Ok(Some((true, bound))) => Box::pin(self.switch_to(made, bound)).await,
-            Ok(Some((false, _))) => self.discard(made).await.map(|()| AttemptEnd::Corrected),
+            Ok(Some((true, source, bound))) => Box::pin(self.switch_to(made, (place, &source, bound), sources)).await,
+            Ok(Some((false, ..))) => self.discard(made).await.map(|()| AttemptEnd::Corrected),
             Ok(None) => self.discard(made).await.map(|()| AttemptEnd::OtherSource),
             Err(failure) if failure.is_damage() => self.discard(made).await.map(|()| AttemptEnd::Damaged(failure)),
             Err(failure) => Err(failure),
@@ -396,13 +419,18 @@ impl RestoreRun<'_> {
     ) -> Result<Option<(OperationSource, RestoreBound)>, IngestError> {
         let source = self.source_of(&made.manifest().state, place).await?;
         let (bound, horizon, audited) = match &source {
-            OperationSource::Manifest(held) => (sources.bound(last_second(held.cursor)), held.horizon, held.audited),
+            OperationSource::Manifest(held) => {
+                let audited = audited_with(held, sources.archived());
+                (sources.bound(last_second(held.cursor)), held.horizon, audited)
+            }
             // What is archived is settled.
             OperationSource::Archive(version) => {
                 (sources.bound(last_second(version.end)), version.end.second(), version.end.second())
             }
         };
-        let Some(mut copied) = self.copy_operations(made, &source, bound).await? else { return Ok(None) };
+        let Some(mut copied) = self.copy_operations(made, &source, (bound, sources.archived())).await? else {
+            return Ok(None);
+        };
         copied.cursor = bound.cursor();
         copied.horizon = horizon;
         copied.audited = audited.min(bound.cursor().second());
@@ -411,12 +439,13 @@ impl RestoreRun<'_> {
         Ok(Some((source, bound)))
     }
 
-    /// Publishes all operations but the last ones, and gives these. `None` if the generation has others already.
+    /// Publishes all operations but the last ones, and gives these. `None` if the generation has others already. What `archived` has settled
+    /// since a manifest is taken from there.
     async fn copy_operations(
         &self,
         made: &mut WriterLease,
         source: &OperationSource,
-        bound: RestoreBound,
+        (bound, archived): (RestoreBound, Option<&ArchiveVersion>),
     ) -> Result<Option<CopyRequest>, IngestError> {
         let (mut operations, total) = match source {
             OperationSource::Manifest(held) => {
@@ -424,8 +453,10 @@ impl RestoreRun<'_> {
                     Some(origin) => origin.engine()?,
                     None => &self.task.engine,
                 };
-                let standing = StandingOperations::open(engine, held, &bound.seconds()).await?;
-                (OperationReader::Standing(Box::new(standing)), held.next_seq - FIRST_SEQ)
+                let settled =
+                    archived.map(|version| SettledSource { archive: self.archive, version, log: &self.task.log });
+                let operations = SettledOperations::open(engine, held, &bound.seconds(), settled).await?;
+                (OperationReader::Settled(Box::new(operations)), held.next_seq - FIRST_SEQ)
             }
             OperationSource::Archive(version) => {
                 let seconds = LogCursor::default()..LogCursor(bound.second.next()).min(version.end);
@@ -456,21 +487,21 @@ impl RestoreRun<'_> {
                 progress(read);
             }
         }
-        if prefix.left > 0 && self.origin.is_some() {
+        if prefix.left > 0 && prefix.wanted.is_some() {
             return Ok(None);
         }
         copier.flush().await?;
         Ok(Some(copier.take()))
     }
 
-    /// What `made` has of the operations of `source`.
+    /// What `made` has of the operations of `source`. Nothing says which version of an archive those were made from: the operations themselves
+    /// do, but for the index's own archive alone, which goes on after the last of them.
     fn prefix(&self, made: &Manifest, source: &OperationSource) -> RestoredPrefix {
-        let is_whole = self.origin.is_some();
-        let left = match source {
-            OperationSource::Archive(_) if !is_whole => 0,
-            _ => made.next_seq - FIRST_SEQ,
-        };
-        RestoredPrefix { left, passed: SetDigest::default(), wanted: is_whole.then_some(made.totals.digest) }
+        let passed = SetDigest::default();
+        match source {
+            OperationSource::Archive(_) if self.origin.is_none() => RestoredPrefix { left: 0, passed, wanted: None },
+            _ => RestoredPrefix { left: made.next_seq - FIRST_SEQ, passed, wanted: Some(made.totals.digest) },
+        }
     }
 
     /// Whether what was copied from `source` is still all that is recorded up to the target. With the role of the open generation: it stays
@@ -494,15 +525,27 @@ impl RestoreRun<'_> {
         Ok(!corrected?)
     }
 
-    async fn switch_to(&mut self, made: WriterLease, bound: RestoreBound) -> Result<AttemptEnd, IngestError> {
+    async fn switch_to(
+        &mut self,
+        mut made: WriterLease,
+        (place, source, bound): (&RestorePlace, &OperationSource, RestoreBound),
+        sources: &RestoreSources,
+    ) -> Result<AttemptEnd, IngestError> {
         let role = self.take_role().await?;
-        let is_begun = self.scope.leaves(&role.manifest().state);
+        let open = role.manifest().state.clone();
         self.role = Some(role);
-        if is_begun {
+        if self.scope.leaves(&open) {
             return self.discard(made).await.map(|()| AttemptEnd::Begun);
+        }
+        if *place == RestorePlace::Open {
+            take_over_audit(&mut made, source, &open).await?;
         }
         if self.is_below_floor(&made.manifest().state).await? {
             return self.discard(made).await.map(|()| AttemptEnd::BelowFloor);
+        }
+        // With the role, while no writer settles more.
+        if sources.is_settled_since(self.archive, &made.manifest().state).await? {
+            return self.discard(made).await.map(|()| AttemptEnd::Settled);
         }
         let role = self.take_role().await?;
         Box::pin(self.switch.close(role, made, EndReason::Restore { to: bound.second })).await?;
@@ -549,6 +592,20 @@ async fn is_corrected(
         if chunk.is_empty() || chunk.iter().any(|record| bound.includes(record.token)) {
             return Ok(!chunk.is_empty());
         }
+    }
+}
+
+/// What was made from an earlier manifest of the generation of `open`, which has corrected nothing of it since, is audited as far as that
+/// is by now: what an archive took for settled meanwhile is not looked at again.
+async fn take_over_audit(made: &mut WriterLease, source: &OperationSource, open: &Manifest) -> Result<(), IngestError> {
+    let state = &made.manifest().state;
+    let audited = open.audited.min(state.cursor.second());
+    match source {
+        OperationSource::Manifest(held) if held.generation == open.generation && state.audited < audited => {
+            let copied = CopyRequest { audited, ..CopyRequest::after(state) };
+            publish_copy(made, copied).await
+        }
+        OperationSource::Manifest(_) | OperationSource::Archive(_) => Ok(()),
     }
 }
 

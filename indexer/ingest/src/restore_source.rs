@@ -94,6 +94,7 @@ pub(crate) struct RestoreSource {
 
 /// All that an index can be restored from, in the order in which it is asked: the open generation has the newest outcomes, the archive
 /// lacks entries that could not be read.
+#[derive(Clone)]
 pub(crate) struct RestoreSources {
     sources: Vec<RestoreSource>,
     /// The seconds of all of them.
@@ -102,6 +103,8 @@ pub(crate) struct RestoreSources {
     bound: Option<RestoreBound>,
     /// Of what is restored as far as it reaches, those that were audited up to here come first.
     preferred: LogCursor,
+    /// Whether nothing is taken from the archive: it was found damaged, or empty.
+    is_archive_lost: bool,
     target: String,
 }
 
@@ -156,7 +159,8 @@ impl RestoreSources {
         let Some((first, last)) = reach else {
             return Err(damaged.unwrap_or_else(|| IngestError::NothingRecorded { url: url.to_owned() }));
         };
-        let found = Self { reach: *first..=*last, sources, bound, preferred: LogCursor::default(), target: wanted };
+        let (reach, preferred, is_archive_lost) = (*first..=*last, LogCursor::default(), damaged.is_some());
+        let found = Self { reach, sources, bound, preferred, is_archive_lost, target: wanted };
         match (found.choose().map(drop), damaged) {
             (Ok(()), _) => Ok(found),
             (Err(_), Some(damage)) => Err(damage),
@@ -179,10 +183,53 @@ impl RestoreSources {
         })
     }
 
+    /// The version of the archive, if there is one that can be read.
+    pub(crate) fn archived(&self) -> Option<&ArchiveVersion> {
+        self.sources.iter().find_map(|source| match &source.place {
+            RestorePlace::Archive(version) => Some(version),
+            RestorePlace::Open | RestorePlace::Pin(_) => None,
+        })
+    }
+
+    /// What `failure` says is damaged, of a restore from `place`, which may read the archive too.
+    pub(crate) fn damaged_by(&self, failure: &IngestError, place: &RestorePlace) -> RestorePlace {
+        let archived = self.archived().filter(|_| matches!(failure, IngestError::Archive(_)));
+        archived.map_or_else(|| place.clone(), |version| RestorePlace::Archive(version.clone()))
+    }
+
     /// Leaves out a source that is damaged. Gives whether another one reaches to the target.
     pub(crate) fn leave_out(&mut self, place: &RestorePlace) -> bool {
         self.sources.retain(|source| source.place != *place);
+        self.is_archive_lost |= matches!(place, RestorePlace::Archive(_));
         self.choose().is_ok()
+    }
+
+    /// Whether `archive` has settled more by now of what `made` holds, which was made from these sources.
+    pub(crate) async fn is_settled_since(
+        &self,
+        archive: &dyn LogArchive,
+        made: &Manifest,
+    ) -> Result<bool, IngestError> {
+        let audited = LogCursor(made.audited);
+        if self.is_archive_lost || made.cursor <= audited {
+            return Ok(false);
+        }
+        match archive.latest().await.map_err(IngestError::from) {
+            Ok(latest) => Ok(latest.is_some_and(|latest| audited < latest.end)),
+            // It is read where something is taken from it.
+            Err(damage) if damage.is_damage() => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// With the archive as it is by now.
+    pub(crate) async fn renew_archive(&mut self, archive: &dyn LogArchive) -> Result<(), IngestError> {
+        let renewed = archived_source(archive).await?;
+        self.sources.retain(|source| !matches!(source.place, RestorePlace::Archive(_)));
+        // One without a row has nothing to take.
+        self.is_archive_lost |= renewed.is_none();
+        self.sources.extend(renewed);
+        Ok(())
     }
 
     /// Which operations are restored from what reaches up to the second `last`.
@@ -202,9 +249,17 @@ impl RestoreSources {
 
     /// What is restored to the latest time is taken from what was audited up to the log's floor, where there is any: what reaches further is
     /// added by the promotion.
-    pub(crate) fn preferring_above_floor(self, root: &RootState) -> Self {
+    pub(crate) fn preferring_above_floor(&self, root: &RootState) -> Self {
         let floor = root.floor.as_ref().map(|floor| floor.second).unwrap_or_default();
-        Self { preferred: floor, ..self }
+        Self { preferred: floor, ..self.clone() }
+    }
+
+    /// How far what is restored from the chosen source reaches, and up to where it is audited: by that source, or by the archive beside it.
+    pub(crate) fn reach(&self) -> Result<(LogCursor, StoreSecond), IngestError> {
+        let source = self.choose()?;
+        let cursor = self.bound(*source.seconds.end()).cursor();
+        let audited = self.archived().map_or(source.audited, |version| source.audited.max(version.end.second()));
+        Ok((cursor, audited.min(cursor.second())))
     }
 
     /// Every second below it is recorded somewhere.
@@ -309,7 +364,7 @@ mod tests {
         sources.push(source(RestorePlace::Pin("early".to_owned()), 10, 30));
         let bound = bound.map(|at| RestoreBound::at_end_of(second(at)));
         let (reach, preferred) = (second(10)..=second(50), LogCursor::default());
-        RestoreSources { sources, reach, bound, preferred, target: "x".to_owned() }
+        RestoreSources { sources, reach, bound, preferred, is_archive_lost: false, target: "x".to_owned() }
     }
 
     #[test]

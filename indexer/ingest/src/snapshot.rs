@@ -40,5 +40,6 @@ pub use log_archive::{
     ArchiveFault, ArchiveObjects, ArchiveReport, ArchiveVersion, LogArchive, SettledRecord, SettledStream,
 };
 pub use maker::{SnapshotMaker, SnapshotReport, SnapshotRequest};
+pub(crate) use paired_streams::paired;
 pub use progress::{SnapshotProgress, SnapshotStep};
 pub(crate) use settled_records::SettledRecords;

@@ -378,10 +378,12 @@ mod tests {
         use CommandExit::{Failed, Fenced, Unknown};
         let second = StoreSecond::default();
         let outside = IngestError::OutsideRecoveryWindow { target: text(), first: second, last: second };
+        let unaudited = IngestError::PromotionBelowFloor { audited: LogCursor::default(), floor: LogCursor::default() };
         let own = [
             (IngestError::NothingRecorded { url: text() }, REFUSED, Reason::InvalidURL, Failed),
             (outside, REFUSED, Reason::OutsideRecoveryWindow, Failed),
             (IngestError::SnapshotMissing { name: text() }, REFUSED, Reason::SnapshotMissing, Failed),
+            (unaudited, REFUSED, Reason::BelowFloor, Failed),
             (IngestError::Switching { generation: Generation::first() }, FAILED, Reason::GenerationBusy, Fenced),
             (IngestError::EntryStreamBroken, FAILED, Reason::Internal, Failed),
             (PublishError::Fenced { epoch: 1, by: 2 }.into(), FAILED, Reason::Fenced, Fenced),

@@ -8,7 +8,7 @@ use tidemark_catalog::{Generation, RootChain};
 use tidemark_crds::{TaskFigures, TaskResult};
 use tidemark_ingest::{
     CopyProgress, DecideAgainReport, GenerationTask, IngestError, IngestOptions, RestoreOrigin, SwitchReport,
-    snapshot::LogArchive,
+    UnauditedReport, snapshot::LogArchive,
 };
 use tidemark_search::TantivyEngine;
 use tidemark_store::{Entropy, StoreClock};
@@ -64,8 +64,18 @@ struct SwitchLine {
     bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     decided_again: Option<DecideAgainLine>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unaudited: Option<UnauditedLine>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     missing: Vec<String>,
+}
+
+/// What was restored is promoted only where outcomes may stand as they were seen.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct UnauditedLine {
+    audited: String,
+    floor: String,
 }
 
 /// What was recorded, is lost, and is decided again.
@@ -107,6 +117,10 @@ impl GenerationTaskArgs {
                 records: report.records,
                 bytes: report.bytes,
                 decided_again: report.decided_again.as_ref().map(DecideAgainLine::new),
+                unaudited: report.unaudited.as_ref().map(|UnauditedReport { audited, floor }| UnauditedLine {
+                    audited: audited.to_string(),
+                    floor: floor.to_string(),
+                }),
                 missing: report.missing.iter().map(ToString::to_string).collect(),
             });
         }
@@ -156,16 +170,23 @@ async fn run(
 }
 
 fn summary(done: &str, report: &SwitchReport) -> String {
-    let SwitchReport { generation, manifest, cursor, records, bytes, decided_again, missing } = report;
+    let SwitchReport { generation, manifest, cursor, records, bytes, decided_again, unaudited, missing } = report;
     let lost = |DecideAgainReport { first, last, why }: &DecideAgainReport| {
         format!(
             "; outcomes of {first} to {last} were recorded and are lost ({why}): the log decides those seconds again"
         )
     };
     let lost = decided_again.as_ref().map(lost).unwrap_or_default();
+    let refused = |UnauditedReport { audited, floor }: &UnauditedReport| {
+        format!(
+            "; it was audited up to {audited} only, and the log was cleaned up to {floor}: it can be searched, and is promoted only with \
+             `tidemark promote --decide-again`; to promote it without, restore it to another target"
+        )
+    };
+    let unaudited = unaudited.as_ref().map(refused).unwrap_or_default();
     let missing = missing_words(missing);
     format!(
-        "{done}: generation {generation}, manifest {manifest}, {records} records, {bytes} bytes, the log up to {cursor}{lost}{missing}"
+        "{done}: generation {generation}, manifest {manifest}, {records} records, {bytes} bytes, the log up to {cursor}{lost}{unaudited}{missing}"
     )
 }
 
@@ -199,17 +220,31 @@ fn figures(report: &SwitchReport) -> TaskFigures {
 #[cfg(test)]
 mod tests {
     use tidemark_catalog::LogCursor;
+    use tidemark_store::StoreSecond;
 
     use super::*;
+
+    fn report(missing: Vec<Generation>, unaudited: Option<UnauditedReport>) -> SwitchReport {
+        let (generation, cursor) = ("g9".parse().unwrap(), LogCursor::default());
+        SwitchReport { generation, manifest: 1, cursor, records: 2, bytes: 3, decided_again: None, unaudited, missing }
+    }
+
+    #[test]
+    fn a_result_says_that_a_promotion_would_be_refused_and_how_it_is_not() {
+        let second = |second| LogCursor(StoreSecond::from_unix(second));
+        let unaudited = UnauditedReport { audited: second(10), floor: second(70) };
+        let said = summary("the index was restored", &report(Vec::new(), Some(unaudited)));
+        for part in ["audited up to 1970-01-01T00:00:10Z", "cleaned up to 1970-01-01T00:01:10Z", "--decide-again"] {
+            assert!(said.contains(part), "{said}");
+        }
+        assert!(!summary("the index was restored", &report(Vec::new(), None)).contains("--decide-again"));
+    }
 
     #[test]
     fn a_result_names_the_generations_of_which_nothing_is_left() {
         let of = |missing: &[&str]| {
             let missing = missing.iter().map(|name| name.parse().unwrap()).collect();
-            let (generation, cursor) = ("g9".parse().unwrap(), LogCursor::default());
-            let report =
-                SwitchReport { generation, manifest: 1, cursor, records: 2, bytes: 3, decided_again: None, missing };
-            summary("the index was promoted", &report)
+            summary("the index was promoted", &report(missing, None))
         };
         assert!(of(&[]).ends_with("the log up to 1970-01-01T00:00:00Z"), "{}", of(&[]));
         assert!(

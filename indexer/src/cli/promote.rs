@@ -19,7 +19,8 @@ use super::{
 pub(super) struct PromoteCommand {
     /// Let the log decide again what was recorded and is lost: where an object is gone or damaged, and no snapshot and no archive has what
     /// it held. Without this such a promotion is refused. An update whose descriptor was deleted since counts as aborted then, so put the
-    /// object back instead if you can. The result says from which second on.
+    /// object back instead if you can. The result says from which second on. A restored index that was not audited up to the log's floor is
+    /// promoted only with it, too: its outcomes stand as they were seen.
     #[arg(long, env = "TIDEMARK_DECIDE_AGAIN")]
     decide_again: bool,
     #[command(flatten)]

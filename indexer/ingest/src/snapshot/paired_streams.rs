@@ -9,7 +9,7 @@ use futures::{
 
 /// What two streams have of each key, by ascending key: an item of one of them, or one of each. In both, keys ascend and stand once. Ends
 /// with the first error.
-pub(super) fn paired<L, R, K, E>(
+pub(crate) fn paired<L, R, K, E>(
     left: impl Stream<Item = Result<L, E>> + Send,
     right: impl Stream<Item = Result<R, E>> + Send,
     key_of_left: fn(&L) -> K,

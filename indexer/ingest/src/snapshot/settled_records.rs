@@ -118,6 +118,14 @@ impl SettledRecords {
         self.read_slices(self.standing_slices(seconds))
     }
 
+    /// The operations of `seconds` that stand, settled or not, by (token, op).
+    pub(crate) fn standing_records(
+        &self,
+        seconds: Range<StoreSecond>,
+    ) -> impl futures::Stream<Item = Result<OperationRecord, EngineError>> + Send + use<> {
+        self.placed_records(seconds).map_ok(|(_, record)| record)
+    }
+
     fn read_slices<S>(
         &self,
         slices: S,

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use tidemark_catalog::{EndReason, LogCursor, Manifest};
 use tidemark_crds::Reason;
 use tidemark_ingest::{
-    ColdStart, IngestError, IngestOptions, RestoreOrigin, RestoreTarget, ToCause as _, engine::IndexEngine,
-    model_engine::ModelEngine, snapshot::SnapshotRequest,
+    ColdStart, IngestError, IngestOptions, RestoreOrigin, RestoreTarget, ToCause as _, UnauditedReport,
+    engine::IndexEngine, model_engine::ModelEngine, snapshot::SnapshotRequest,
 };
 use tidemark_store::StoreSecond;
 use tidemark_wal::{Outcome, Token};
@@ -354,7 +354,8 @@ async fn an_index_does_not_switch_to_what_is_not_audited_up_to_the_floor_by_then
             begun.await.unwrap()
         };
         let made = world.manifest_of("g2").await.unwrap().closed.map(|end| end.by);
-        assert_eq!(made, Some(EndReason::Abandoned), "{what}");
+        // With the archive what the snapshot had not settled was settled up to there.
+        assert_eq!(made, (!has_archive).then_some(EndReason::Abandoned), "{what}");
         let index = world.manifest().await;
         if has_archive {
             begun.unwrap_or_else(|refused| panic!("{what}: {refused}"));
@@ -371,9 +372,9 @@ async fn an_index_does_not_switch_to_what_is_not_audited_up_to_the_floor_by_then
     }
 }
 
-/// People may restore what is not audited up to the floor, and look at it. No writer goes on from there: the correction would be lost.
-#[tokio::test(start_paused = true)]
-async fn what_is_not_audited_up_to_the_floor_is_restored_by_hand_and_not_promoted() {
+/// An operation was corrected after the snapshot `old`, and archived as it is then. All of the index is lost but that snapshot and the archive,
+/// and the descriptor was deleted: what was recorded is not found in the log any more. Gives the entry, the snapshot's manifest and the floor.
+async fn lost_but_for_an_old_snapshot() -> (IngestWorld, Token, Manifest, LogCursor) {
     let (world, token, old, kept) = corrected_since_snapshot().await;
     world.snapshot_maker().await.0.make(&SnapshotRequest::default()).await.unwrap();
     world.bucket.forget("metadata/bundles/r/b1/bundle.yaml");
@@ -381,19 +382,138 @@ async fn what_is_not_audited_up_to_the_floor_is_restored_by_hand_and_not_promote
     for (key, body) in kept {
         world.bucket.plant(&key, body, world.ago(0));
     }
-    world.restore(None, &RestoreTarget::Snapshot("old".to_owned())).await.unwrap();
+    assert!(!LogCursor(old.audited).covers(token) && floor.covers(token));
+    (world, token, old, floor)
+}
+
+/// Recorded outcomes survive every switch: also one that the archive alone has settled.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_is_restored_with_what_the_archive_has_settled_since() {
+    for target in ["snapshot", "time", "token"] {
+        let (world, token, old, floor) = lost_but_for_an_old_snapshot().await;
+        let to = match target {
+            "snapshot" => RestoreTarget::Snapshot("old".to_owned()),
+            "time" => RestoreTarget::Time(floor.second()),
+            _ => RestoreTarget::Token(token),
+        };
+        let report = world.restore(None, &to).await.unwrap();
+        assert_eq!(world.outcomes().await[&token], [Outcome::Late], "{target}");
+        assert_eq!(report.unaudited, None, "{target}");
+        let restored = world.manifest().await;
+        assert_eq!(LogCursor(restored.audited), floor.min(restored.cursor), "{target}");
+        world.check().await;
+        world.promote().await.unwrap();
+        let promoted = world.manifest().await;
+        assert!(promoted.until.is_none() && floor <= LogCursor(promoted.audited), "{target}");
+        assert_eq!(promoted.cursor, old.cursor, "{target}");
+        assert_eq!(world.outcomes().await[&token], [Outcome::Late], "{target}");
+        world.check().await;
+    }
+}
+
+/// While a restore copies, the writer has its last look at what is copied, and that is archived. A descriptor that comes after that changes
+/// nothing: the restored index would contradict the archive.
+#[tokio::test(start_paused = true)]
+async fn what_was_settled_while_a_restore_copied_stays_as_it_was_archived() {
+    let world = IngestWorld::new(IngestOptions { compaction: false, ..small_batches() }).await;
+    for number in 0..12 {
+        world.append(world.ago(30_000 - number), &EntryDraft::entity(number));
+    }
+    let token = world.append(world.ago(600), &EntryDraft::bundle("b1"));
+    world.append(world.ago(300), &EntryDraft::entity(1));
+    world.run_for(MINUTE).await;
+    let copied = world.manifest().await;
+    assert_eq!(world.outcomes().await[&token], [Outcome::Aborted]);
+    assert!(copied.cursor.covers(token) && !LogCursor(copied.audited).covers(token));
+    world.bucket.hold(Some("g2/segment/"));
+    let meanwhile = async {
+        while !world.pins().await.contains(&"source-of-g2".to_owned()) {
+            world.pass(Duration::from_millis(100)).await;
+        }
+        // Longer than the audit window.
+        world.run_for(Duration::from_hours(4)).await;
+        world.snapshot_maker().await.0.make(&SnapshotRequest::default()).await.unwrap();
+        assert!(world.archive_end().await.covers(token));
+        world.bucket.hold(None);
+    };
+    let to = RestoreTarget::Time(copied.cursor.second().before(Duration::from_secs(1)));
+    let (restored, ()) = tokio::join!(world.restore(None, &to), meanwhile);
+    restored.unwrap();
+    world.describe("b1", world.bucket.now());
+    world.promote().await.unwrap();
+    world.run_for(60 * MINUTE).await;
+    assert_eq!(world.outcomes().await[&token], [Outcome::Aborted]);
+    world.snapshot_maker().await.0.make(&SnapshotRequest::default()).await.unwrap();
+    world.check().await;
+}
+
+/// A process ends somewhere while it restores, and the archive has more by the time the next one goes on: what that makes is of one version.
+#[tokio::test(start_paused = true)]
+async fn a_restore_that_goes_on_beside_a_longer_archive_has_what_that_has_settled() {
+    let (whole, token, old, kept) = corrected_since_snapshot().await;
+    let before = whole.bucket.keys();
+    whole.snapshot_maker().await.0.make(&SnapshotRequest::default()).await.unwrap();
+    let later =
+        whole.bucket.keys().into_iter().filter(|key| key.starts_with("index/archive/") && !before.contains(key));
+    let later: Vec<_> = later.map(|key| (whole.bucket.body(&key), key)).collect();
+    assert!(!later.is_empty(), "the archive was not extended");
+    whole.bucket.forget("metadata/bundles/r/b1/bundle.yaml");
+    whole.lose_index().await;
+    for (key, body) in kept {
+        whole.bucket.plant(&key, body, whole.ago(0));
+    }
+    later.iter().for_each(|(_, key)| whole.bucket.forget(key));
+    let (now, to) = (whole.bucket.now(), RestoreTarget::Snapshot("old".to_owned()));
+    let mut began_within = 0;
+    for manifest in 2..12 {
+        let world = whole.copied_at(now);
+        world.bucket.hold(Some(&format!("g2/manifest/{manifest:020}")));
+        let is_killed = timeout(MINUTE, world.restore(Some("task"), &to)).await.is_err();
+        world.bucket.hold(None);
+        if !is_killed {
+            break;
+        }
+        let begun = world.manifest_of("g2").await.unwrap();
+        began_within += u64::from(begun.next_seq > 1 && begun.next_seq < old.next_seq);
+        for (body, key) in &later {
+            world.bucket.plant(key, body.clone(), world.ago(0));
+        }
+        world.restore(Some("task"), &to).await.unwrap();
+        assert_eq!(world.outcomes().await[&token], [Outcome::Late], "killed before manifest {manifest}");
+        assert_eq!(world.manifest().await.cursor, old.cursor);
+        world.check().await;
+    }
+    assert!(began_within > 1, "no process ended between two publications");
+}
+
+/// People may restore what is not audited up to the floor, and look at it, and are told before that no writer goes on from there: the
+/// correction would be lost.
+#[tokio::test(start_paused = true)]
+async fn what_is_not_audited_up_to_the_floor_is_restored_by_hand_and_not_promoted() {
+    let (world, token, old, floor) = lost_but_for_an_old_snapshot().await;
+    let archived = world.bucket.keys().into_iter().filter(|key| key.starts_with("index/archive/"));
+    let archived: Vec<_> = archived.map(|key| (world.bucket.body(&key), key)).collect();
+    archived.iter().for_each(|(_, key)| world.bucket.forget(key));
+    let report = world.restore(None, &RestoreTarget::Snapshot("old".to_owned())).await.unwrap();
     assert_eq!(world.outcomes().await[&token], [Outcome::Aborted]);
     let restored = world.manifest().await;
     assert!(floor < restored.cursor && LogCursor(restored.audited) < floor);
+    assert_eq!(report.unaudited, Some(UnauditedReport { audited: LogCursor(restored.audited), floor }));
     let refused = world.promote().await.unwrap_err();
+    assert!(matches!(refused, IngestError::PromotionBelowFloor { .. }), "{refused}");
     assert_eq!(refused.to_cause().reason, Reason::BelowFloor, "{refused}");
-    assert!(refused.to_string().contains("tidemark restore --latest"), "{refused}");
+    for way_out in ["tidemark restore --latest", "tidemark promote --decide-again"] {
+        assert!(refused.to_string().contains(way_out), "{refused}");
+    }
     let after = world.manifest().await;
     assert_eq!(
         (after.generation, after.until, after.segments),
         (restored.generation, restored.until, restored.segments)
     );
-    // As it says: the archive, and what the snapshot has recorded after that.
+    // The archive is back. As it says: that, and what the snapshot has recorded after it.
+    for (body, key) in archived {
+        world.bucket.plant(&key, body, world.ago(0));
+    }
     world.restore(None, &RestoreTarget::Latest).await.unwrap();
     assert_eq!(world.manifest().await.cursor, floor);
     world.promote().await.unwrap();

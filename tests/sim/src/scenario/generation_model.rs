@@ -332,7 +332,7 @@ impl GenerationModel {
     }
 
     /// What was restored to an index of its own is what was decided: every operation that is `wanted`, and nothing else. It may be as it was
-    /// before a correction where its source, which the audit had settled below `audited`, is older than that. Where the source is the archive
+    /// before a correction where its source, which was settled below `audited`, is older than that. Where the archive is read
     /// (`passes_over`), entries of the log that no index has are there as unreadable ones.
     pub(super) fn check_restored(
         &self,

@@ -321,9 +321,8 @@ async fn make(world: GenerationWorld, process: SimProcess, name: String) -> Proc
             world.suspend_soon(&process);
         }
         let parts = world.generation_task(&process, task.name);
-        let owner = IndexOwner::Named { name: "sim".to_owned() };
         let ended = match task.restore {
-            Some(target) => restore(&parts, &*archive, &RestoreRequest { target, owner, reaches_floor: false }).await,
+            Some(target) => restore(&parts, &*archive, &restore_request(target)).await,
             None => reindex(&parts).await,
         };
         let is_refused = matches!(
@@ -345,7 +344,8 @@ async fn make(world: GenerationWorld, process: SimProcess, name: String) -> Proc
     }
 }
 
-/// Promotes the index whenever it finds a restored one.
+/// Promotes the index whenever it finds a restored one. What is refused since it was not audited up to the log's floor is restored again, as a
+/// person does whom the message tells so.
 async fn promote_now_and_then(world: GenerationWorld, process: SimProcess) -> ProcessEnd {
     let archive = world.archive(&process).await;
     loop {
@@ -356,9 +356,21 @@ async fn promote_now_and_then(world: GenerationWorld, process: SimProcess) -> Pr
                 world.model().marks.insert("the index was promoted");
             }
             Err(IngestError::Root(CatalogError::Rejected(TransactionRejected::NotRestored { .. }))) => {}
+            Err(IngestError::PromotionBelowFloor { .. }) => {
+                world.model().marks.insert("a promotion below the log's floor was refused");
+                let task = world.generation_task(&process, world.run.entropy().nonce());
+                let latest = RestoreTarget::Latest;
+                if let Err(error) = restore(&task, &*archive, &restore_request(latest)).await {
+                    return ProcessEnd::GaveUp(error.to_string());
+                }
+            }
             Err(error) => return ProcessEnd::GaveUp(error.to_string()),
         }
     }
+}
+
+fn restore_request(target: RestoreTarget) -> RestoreRequest {
+    RestoreRequest { target, owner: IndexOwner::Named { name: "sim".to_owned() }, reaches_floor: false }
 }
 
 /// Makes a snapshot now and then, and so extends the archive.

@@ -53,7 +53,7 @@ impl RecordWriter {
         };
         let entity = format!("entry/e{}", number % ENTITIES);
         let record = self.record(Token::new(second, &self.entropy), second, outcome, &entity)?;
-        self.run.plant_entry(record.token, second, entry_body());
+        let token = record.token;
         let mut marks = RecordMarks::default();
         if record.is_committed() {
             let lookup = self.engine.open(self.manifest()).await?;
@@ -61,7 +61,10 @@ impl RecordWriter {
             marks.outdated.extend(before.into_iter().flatten().map(|before| before.seq));
         }
         let to = LogCursor(second.next());
-        self.add(record, marks, None, to).await
+        self.add(record, marks, None, to).await?;
+        // Not before: of what the log has below its cursor an index of the product has a record.
+        self.run.plant_entry(token, second, entry_body());
+        Ok(())
     }
 
     /// Corrects the first operation that is not settled, if there is one.

@@ -27,8 +27,10 @@ struct TrialSource {
     pins: PinChain,
     /// The seconds of which it has operations.
     seconds: RangeInclusive<StoreSecond>,
-    /// What lies below it was settled.
+    /// What lies below it was settled: by its own audit, or by the archive that is read beside it.
     audited: StoreSecond,
+    /// Whether some of it comes from the archive.
+    reads_archive: bool,
     is_archive: bool,
 }
 
@@ -57,8 +59,10 @@ impl<'a> SnapshotTrials<'a> {
     async fn try_all(&self) -> anyhow::Result<()> {
         let pins = self.pins_in(INDEX);
         let register = pins.register().await?;
+        let archived = self.run.archive(&self.process, &self.log).latest().await?;
+        let end = archived.as_ref().map(|version| version.end.second()).unwrap_or_default();
         for (number, (name, pin, proof)) in register.snapshots().into_iter().enumerate() {
-            let Some(source) = self.snapshot(number, (name, pin, proof), &pins).await? else { continue };
+            let Some(source) = self.snapshot(number, (name, pin, proof), (&pins, end)).await? else { continue };
             if self.restore(&source).await? {
                 self.run.simulated_store.mark("a snapshot was restored");
                 if self.model.lock().open().is_some_and(|open| pin.generation < open.generation) {
@@ -66,13 +70,15 @@ impl<'a> SnapshotTrials<'a> {
                 }
             }
         }
-        let Some(version) = self.run.archive(&self.process, &self.log).latest().await? else { return Ok(()) };
-        let end = version.end.second();
+        if archived.is_none() {
+            return Ok(());
+        }
         let source = TrialSource {
             name: "archive".to_owned(),
             pins: self.pins_in("pins-archive"),
             seconds: StoreSecond::default()..=end.before(Duration::from_secs(1)),
             audited: end,
+            reads_archive: true,
             is_archive: true,
         };
         if self.restore(&source).await? {
@@ -86,12 +92,13 @@ impl<'a> SnapshotTrials<'a> {
         PinChain::open(&self.run.store(bucket, &self.process), &self.log, self.run.entropy())
     }
 
-    /// The snapshot `name`, alone: a restore takes the one that reaches furthest. `None` if it has no operation, or was dropped meanwhile.
+    /// The snapshot `name`, alone: a restore takes the one that reaches furthest. With the archive, which ends at `archived`. `None` if it has
+    /// no operation, or was dropped meanwhile.
     async fn snapshot(
         &self,
         number: usize,
         (name, pin, proof): (&str, &IndexPin, &SnapshotProof),
-        pins: &PinChain,
+        (pins, archived): (&PinChain, StoreSecond),
     ) -> Result<Option<TrialSource>, CatalogError> {
         let Some(first) = proof.first else { return Ok(None) };
         let manifest = pins.read_list(pin).await?;
@@ -105,7 +112,8 @@ impl<'a> SnapshotTrials<'a> {
             name: number.to_string(),
             pins: alone,
             seconds: first..=proof.cursor.second().before(Duration::from_secs(1)),
-            audited: proof.audited,
+            audited: proof.audited.max(archived.min(proof.cursor.second())),
+            reads_archive: proof.audited < archived,
             is_archive: false,
         }))
     }
@@ -155,7 +163,7 @@ impl<'a> SnapshotTrials<'a> {
             return Err(format!("what was to be restored up to {last} reaches up to {:?}", manifest.until));
         }
         let wanted = |token: Token| if is_to_token { token <= last } else { token.second() <= last.second() };
-        let checked = self.model.lock().check_restored(&content, (source.audited, source.is_archive), wanted);
+        let checked = self.model.lock().check_restored(&content, (source.audited, source.reads_archive), wanted);
         checked.map_err(|why| format!("{:?} restored up to {last}: {why}", source.seconds))
     }
 }

@@ -22,3 +22,17 @@ fn a_lost_answer_is_no_proof_about_a_trimmed_slot() {
 fn a_takeover_audits_what_was_written_in_skipped_seconds() {
     holds(SimScenario::Mixed, 499);
 }
+
+/// A restore slept while the writer had its last look at what it had copied, and that was archived. What it made was audited as far as its
+/// copy, so an outcome that the archive took for settled was corrected behind it.
+#[test]
+fn what_was_archived_is_not_corrected_after_a_restore() {
+    holds(SimScenario::Generations, 430);
+}
+
+/// The same left a restored index that was audited up to below the log's floor, which nobody could promote, although the archive had settled
+/// all of it.
+#[test]
+fn a_restored_index_is_audited_as_far_as_the_archive_beside_it() {
+    holds(SimScenario::Generations, 280);
+}
