@@ -433,7 +433,8 @@ impl RestoreRun<'_> {
         };
         copied.cursor = bound.cursor();
         copied.horizon = horizon;
-        copied.audited = audited.min(bound.cursor().second());
+        // A process before this one may have come so far that it took over how far the open generation is audited.
+        copied.audited = audited.min(bound.cursor().second()).max(made.manifest().state.audited);
         copied.until = Some(bound.second);
         publish_copy(made, copied).await?;
         Ok(Some((source, bound)))
