@@ -443,7 +443,6 @@ async fn what_was_settled_while_a_restore_copied_stays_as_it_was_archived() {
     world.promote().await.unwrap();
     world.run_for(60 * MINUTE).await;
     assert_eq!(world.outcomes().await[&token], [Outcome::Aborted]);
-    world.snapshot_maker().await.0.make(&SnapshotRequest::default()).await.unwrap();
     world.check().await;
 }
 
@@ -470,7 +469,8 @@ async fn a_restore_that_goes_on_beside_a_longer_archive_has_what_that_has_settle
         world.bucket.hold(Some(&format!("g2/manifest/{manifest:020}")));
         let is_killed = timeout(MINUTE, world.restore(Some("task"), &to)).await.is_err();
         world.bucket.hold(None);
-        if !is_killed {
+        let has_switched = world.manifest_of("g1").await.is_some_and(|open| open.closed.is_some());
+        if !is_killed || has_switched {
             break;
         }
         let begun = world.manifest_of("g2").await.unwrap();
@@ -483,7 +483,7 @@ async fn a_restore_that_goes_on_beside_a_longer_archive_has_what_that_has_settle
         assert_eq!(world.manifest().await.cursor, old.cursor);
         world.check().await;
     }
-    assert!(began_within > 1, "no process ended between two publications");
+    assert!(began_within > 0, "no process ended between two publications");
 }
 
 /// People may restore what is not audited up to the floor, and look at it, and are told before that no writer goes on from there: the
