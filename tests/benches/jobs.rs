@@ -311,7 +311,7 @@ impl JobsRun {
         let published = async || anyhow::Ok(chain.latest().await?.context("there is a manifest")?.state.totals.records);
         let top_up = async || {
             let total = published().await?;
-            let waiting = self.count + self.appended.get() - total;
+            let waiting = (self.count + self.appended.get()).saturating_sub(total);
             let at = self.server.clock().second();
             (waiting..INGEST_BACKLOG).for_each(|_| self.append(at));
             anyhow::Ok(total)
