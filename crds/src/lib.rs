@@ -58,8 +58,9 @@ pub use self::{
         ArchiveSpec, AuthType, BootstrapSpec, CacheAccessMode, CacheClaimSpec, CacheClaimTemplate, CacheSizeError,
         CacheSpec, CleanupSpec, CleanupStatus, CompactionSpec, CursorStatus, DamageStatus, DeletionPolicy, GcSpec,
         IndexPlace, IndexerRole, IndexerSpec, IndexerStatus, JobsSpec, LogPlace, LogSizeStatus, MetadataPlace,
-        RestoreStatus, RoleSpec, ScheduleStatus, SearchAuth, SearchSpec, SearchStatus, ServiceSpec, ServiceType,
-        SnapshotCopySpec, SnapshotStatus, SnapshotsSpec, VerificationStatus, VerifySpec, Wal, WalSpec, WalStatus,
+        RecoveryWindowStatus, RestoreStatus, RoleSpec, ScheduleStatus, SearchAuth, SearchSpec, SearchStatus,
+        ServiceSpec, ServiceType, SnapshotCopySpec, SnapshotStatus, SnapshotsSpec, VerificationStatus, VerifySpec, Wal,
+        WalSpec, WalStatus,
     },
     wal_task::{
         CleanupTask, PromoteTask, RestoreTarget, SnapshotTask, TASK_COMMANDS, TaskCommand, TaskFailureClass, TaskType,

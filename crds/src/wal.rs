@@ -15,7 +15,7 @@ pub use self::{
     roles::{AuthType, CompactionSpec, IndexerSpec, RoleSpec, SearchAuth, SearchSpec, ServiceSpec, ServiceType},
     spec::{DeletionPolicy, Wal, WalSpec},
     status::{
-        CleanupStatus, CursorStatus, DamageStatus, IndexerRole, IndexerStatus, LogSizeStatus, RestoreStatus,
-        ScheduleStatus, SearchStatus, SnapshotStatus, VerificationStatus, WalStatus,
+        CleanupStatus, CursorStatus, DamageStatus, IndexerRole, IndexerStatus, LogSizeStatus, RecoveryWindowStatus,
+        RestoreStatus, ScheduleStatus, SearchStatus, SnapshotStatus, VerificationStatus, WalStatus,
     },
 };

@@ -1,9 +1,9 @@
 //! What the jobs on a log and its index take, in one run: `snapshot`, `verify`, `cleanup`, `reindex`, `restore` and `promote`, against their raw
-//! limits, and searches and indexing beside a snapshot against the same without one, in turn.
+//! limits, and searches and ingest beside a snapshot against the same without one, in turn.
 //!
 //! `BENCH_JOBS` (100000,1000000) operations, each an entry with a descriptor, on the S3 server of this process. Every job is the
-//! program itself, and the run ends where what it says is not what the log has. Time and memory are those of the program, requests are
-//! counted by the server, bytes are by how much its buckets have grown. For the last part the server's clock goes ahead of the machine's.
+//! program itself, and the run ends where what it says is not what the log has. Time and memory are those of the program: what was resident
+//! at most, and the largest parts of it that no file holds and that show mapped files, looked at every 10 ms. Requests are counted by the server, bytes are by how much its buckets have grown. For the last part the server's clock goes ahead of the machine's.
 
 use std::{cell::Cell, collections::BTreeMap, pin::pin, time::Duration};
 
@@ -16,7 +16,7 @@ use tidemark_ingest::engine::IndexEngine as _;
 use tidemark_search::{EngineOptions, TantivyEngine};
 use tidemark_store::{Entropy, Store, StoreSecond};
 use tidemark_tests::{
-    S3Server, TidemarkProcess,
+    MemoryPeaks, S3Server, TidemarkProcess,
     bench::{compacted, percentile, rate, read_log, tantivy_alone},
     stores,
     workload::{SampleBundle, SampleLog},
@@ -43,6 +43,8 @@ const SEARCH_INTERVAL: Duration = Duration::from_millis(20);
 const MIN_QUIET: Duration = Duration::from_secs(5);
 /// Rounds of a snapshot, then none.
 const ROUNDS: u64 = 2;
+/// Entries that wait to be indexed while ingest is measured: more than are indexed within the 3 s after which a second is sealed.
+const INGEST_BACKLOG: u64 = 30_000;
 const QUERIES: [&str; 4] =
     ["horizon", "%22daily%20prices%22", "genome%20OR%20maps%20OR%20weather", "ticket%20AND%204711"];
 /// A search that finds every operation.
@@ -78,8 +80,8 @@ struct JobFigures {
     requests: u64,
     /// By how much the buckets have grown.
     bytes: u64,
-    /// The largest resident memory of the program.
-    memory: u64,
+    /// Of the program.
+    memory: MemoryPeaks,
 }
 
 /// What a client saw that searches and appends.
@@ -108,8 +110,8 @@ impl JobsRun {
 
     async fn measure(self) -> anyhow::Result<()> {
         println!(
-            "{:<48} {:>10} {:>9} {:>8} {:>11} {:>8} {:>7}",
-            "job", "operations", "seconds", "per s", "requests/op", "bytes/op", "MiB"
+            "{:<48} {:>10} {:>9} {:>8} {:>11} {:>8} {:>7} {:>7} {:>7}",
+            "job", "operations", "seconds", "per s", "requests/op", "bytes/op", "MiB", "no file", "mapped"
         );
         let backfill = self.backfill().await?;
         let plain = self.snapshot().await?;
@@ -119,18 +121,22 @@ impl JobsRun {
         self.restore_from_archive(&cost).await?;
         self.reindex(&cost).await?;
         self.restore().await?;
-        self.search_beside_snapshots().await
+        let mut archived = 0;
+        self.search_beside_snapshots(&mut archived).await?;
+        self.ingest_beside_snapshots(&mut archived).await
     }
 
     async fn backfill(&self) -> anyhow::Result<Duration> {
         let (started, before) = (Instant::now(), self.stored());
         self.server.reset_counts();
         let indexer = TidemarkProcess::serving(&["index", "--no-search"], &self.environment).await?;
+        let mut memory = MemoryPeaks::default();
         while self.cursor(&indexer).await? <= self.last.timestamp() {
+            memory.observe(indexer.memory()?);
             sleep(LOOK).await;
         }
         let (span, requests, bytes) = (started.elapsed(), self.server.requests(), self.stored() - before);
-        let memory = indexer.peak_memory()?;
+        memory.observe(indexer.memory()?);
         print("first backfill, published", self.count, JobFigures { span, requests, bytes, memory }, &[]);
         // Only what had its last look is archived.
         self.until_audited("g1", &indexer, self.last).await?;
@@ -246,28 +252,102 @@ impl JobsRun {
         Ok(())
     }
 
-    /// Of a tenth of the log more each time.
-    async fn search_beside_snapshots(&self) -> anyhow::Result<()> {
-        let (mut beside, mut without) = (LoadFigures::default(), LoadFigures::default());
-        let mut archived = 0;
+    /// A tenth of the log more, which is settled, in an index whose indexer runs.
+    async fn with_new_records(&self) -> anyhow::Result<TidemarkProcess> {
+        self.server.clock().advance(ROUND_INTERVAL);
+        let begin = self.server.clock().second().before(SETTLED_AGE);
+        let end = begin.after(Duration::from_secs(self.count / 10 / RATE));
+        for number in 0..self.count / 10 {
+            self.append(begin.after(Duration::from_secs(number / RATE)));
+        }
+        let indexer = TidemarkProcess::serving(&["index"], &self.environment).await?;
+        self.until_audited("g4", &indexer, end).await?;
+        Ok(indexer)
+    }
+
+    /// Takes a snapshot, which archives what was appended before `settled` and not `archived` yet.
+    async fn snapshot_of_new(&self, beside: &str, settled: u64, archived: u64) -> anyhow::Result<JobFigures> {
+        let (made, figures) = self.run(&["snapshot"]).await?;
+        ensure!(made["archived"] == settled - archived, "{settled} less {archived}: {made}");
+        print(&format!("snapshot beside {beside}, what is new"), settled - archived, figures, &[]);
+        Ok(figures)
+    }
+
+    /// Waits until the index has everything, and ends its indexer.
+    async fn end_with_everything(&self, indexer: TidemarkProcess) -> anyhow::Result<()> {
+        let total = self.count + self.appended.get();
+        indexer.until_answer(EVERYTHING, |answer| answer["total"] == total).await;
+        ensure!(indexer.stop().await?.success(), "the indexer ends well");
+        Ok(())
+    }
+
+    /// Entries that wait for the indexer all the time, beside a snapshot and without one: how many are published in a second.
+    async fn ingest_beside_snapshots(&self, archived: &mut u64) -> anyhow::Result<()> {
+        let (mut beside, mut without) = (Vec::new(), Vec::new());
         for _ in 0..ROUNDS {
-            self.server.clock().advance(ROUND_INTERVAL);
-            let begin = self.server.clock().second().before(SETTLED_AGE);
-            let end = begin.after(Duration::from_secs(self.count / 10 / RATE));
-            for number in 0..self.count / 10 {
-                self.append(begin.after(Duration::from_secs(number / RATE)));
-            }
+            let indexer = self.with_new_records().await?;
             let settled = self.appended.get();
-            let indexer = TidemarkProcess::serving(&["index"], &self.environment).await?;
-            self.until_audited("g4", &indexer, end).await?;
-            let (made, figures) = self.searching(&indexer, &mut beside, self.run(&["snapshot"])).await??;
-            ensure!(made["archived"] == settled - archived, "{settled} less {archived}: {made}");
-            print("snapshot beside searches, what is new", settled - archived, figures, &[]);
-            archived = settled;
-            self.searching(&indexer, &mut without, sleep(figures.span.max(MIN_QUIET))).await?;
-            let total = self.count + self.appended.get();
-            indexer.until_answer(EVERYTHING, |answer| answer["total"] == total).await;
-            ensure!(indexer.stop().await?.success(), "the indexer ends well");
+            let (figures, rate) = self.ingesting(self.snapshot_of_new("ingest", settled, *archived)).await?;
+            let span = figures?.span.max(MIN_QUIET);
+            *archived = settled;
+            beside.push(rate);
+            without.push(self.ingesting(sleep(span)).await?.1);
+            self.end_with_everything(indexer).await?;
+        }
+        for (name, rates) in [("beside a snapshot", beside), ("without", without)] {
+            let rates: Vec<_> = rates.iter().map(|rate| format!("{rate:.0}")).collect();
+            println!(
+                "  ingest {name}: {} entries published a second, {} always waiting",
+                rates.join(" and "),
+                INGEST_BACKLOG
+            );
+        }
+        Ok(())
+    }
+
+    /// Keeps entries waiting until `work` has ended. Gives how many were published in a second meanwhile.
+    async fn ingesting<T>(&self, work: impl Future<Output = T>) -> anyhow::Result<(T, f64)> {
+        let chain = self.chain("g4")?;
+        let published = async || anyhow::Ok(chain.latest().await?.context("there is a manifest")?.state.totals.records);
+        let top_up = async || {
+            let total = published().await?;
+            let waiting = (self.count + self.appended.get()).saturating_sub(total);
+            let at = self.server.clock().second();
+            (waiting..INGEST_BACKLOG).for_each(|_| self.append(at));
+            anyhow::Ok(total)
+        };
+        // The first ones are sealed some seconds after they were written.
+        let before = published().await?;
+        while top_up().await? == before {
+            sleep(LOOK).await;
+        }
+        let (started, first) = (Instant::now(), published().await?);
+        let mut work = pin!(work);
+        let done = loop {
+            let fed = async {
+                top_up().await?;
+                sleep(LOOK).await;
+                anyhow::Ok(())
+            };
+            tokio::select! {
+                done = &mut work => break done,
+                fed = fed => fed?,
+            }
+        };
+        Ok((done, rate(published().await? - first, started.elapsed())))
+    }
+
+    /// Of a tenth of the log more each time.
+    async fn search_beside_snapshots(&self, archived: &mut u64) -> anyhow::Result<()> {
+        let (mut beside, mut without) = (LoadFigures::default(), LoadFigures::default());
+        for _ in 0..ROUNDS {
+            let indexer = self.with_new_records().await?;
+            let settled = self.appended.get();
+            let snapshot = self.snapshot_of_new("searches", settled, *archived);
+            let span = self.searching(&indexer, &mut beside, snapshot).await??.span;
+            *archived = settled;
+            self.searching(&indexer, &mut without, sleep(span.max(MIN_QUIET))).await?;
+            self.end_with_everything(indexer).await?;
         }
         for (name, LoadFigures { searches, lags }) in [("beside a snapshot", beside), ("without", without)] {
             let [p50, p99] = [0.5, 0.99].map(|share| percentile(&searches, share));
@@ -411,11 +491,11 @@ fn print(name: &str, count: u64, figures: JobFigures, against: &[(&str, Duration
     let [requests, bytes] = [requests, bytes].map(|figure| figure as f64 / count as f64);
     let share = |span: &Duration| 100.0 * span.as_secs_f64() / figures.span.as_secs_f64();
     let shares: Vec<_> = against.iter().map(|(what, span)| format!("{:.1} % of {what}", share(span))).collect();
+    let [resident, anonymous, file] = [memory.resident, memory.anonymous, memory.file].map(|bytes| bytes >> 20);
     println!(
-        "{name:<48} {count:>10} {:>9.2} {:>8.0} {requests:>11.3} {bytes:>8.0} {:>7}  {}",
+        "{name:<48} {count:>10} {:>9.2} {:>8.0} {requests:>11.3} {bytes:>8.0} {resident:>7} {anonymous:>7} {file:>7}  {}",
         span.as_secs_f64(),
         rate(count, span),
-        memory >> 20,
         shares.join(", ")
     );
 }

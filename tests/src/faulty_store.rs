@@ -80,7 +80,7 @@ impl FaultyStore {
         match struck.map(|(_, fault)| fault) {
             Some(InjectedFault::Drop) => Err(broken()),
             Some(InjectedFault::Unavailable) => Err(failed("503 Service Unavailable: SlowDown")),
-            Some(InjectedFault::Forbidden) => Err(denied(path)),
+            Some(InjectedFault::Forbidden | InjectedFault::Locked) => Err(denied(path)),
             Some(InjectedFault::Delay(time)) => {
                 tokio::time::sleep(time).await;
                 Ok(None)

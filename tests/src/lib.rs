@@ -46,7 +46,7 @@ pub use gcs::GcsServer;
 pub use local_index::LocalIndex;
 pub use minio::{MinioServer, issue_certificate};
 pub use pipeline::IndexPipeline;
-pub use program::{ProcessMemory, TidemarkProcess, folder_environment};
+pub use program::{MemoryPeaks, ProcessMemory, TidemarkProcess, folder_environment};
 pub use s3::S3Server;
 pub use stores::TestStore;
 pub use tls_front::TlsFront;

@@ -20,6 +20,13 @@ use crate::{
 
 /// How long a server may take to answer. On a loaded machine it has been seen to take 10 s.
 const PATIENCE: Duration = Duration::from_secs(90);
+/// How long a signed URL counts.
+const URL_LIFETIME: Duration = Duration::from_mins(1);
+/// The header by which a new bucket gets object lock.
+const LOCK_HEADER: &str = "x-amz-bucket-object-lock-enabled";
+/// What locks each new object of a bucket.
+const LOCKED_FOR_A_DAY: &str = "<ObjectLockConfiguration><ObjectLockEnabled>Enabled</ObjectLockEnabled><Rule><DefaultRetention>\
+    <Mode>COMPLIANCE</Mode><Days>1</Days></DefaultRetention></Rule></ObjectLockConfiguration>";
 /// Tries at finding a port that stays free until the server has it.
 const TRIES: u32 = 5;
 
@@ -68,18 +75,53 @@ impl MinioServer {
 
     /// Creates an empty bucket.
     pub async fn create_bucket(&self, name: &str) -> anyhow::Result<()> {
-        let bucket = Bucket::new(self.endpoint.parse()?, UrlStyle::Path, name.to_owned(), "us-east-1")?;
-        let credentials = Credentials::new(&self.access_key, &self.secret_key);
-        let url = bucket.create_bucket(&credentials).sign(Duration::from_mins(1));
+        let (bucket, credentials) = (self.bucket(name)?, self.credentials());
+        let url = bucket.create_bucket(&credentials).sign(URL_LIFETIME);
+        let answer = self.client()?.put(url).send().await?;
+        ensure!(answer.status().is_success(), "bucket \"{name}\" was not created: {}", answer.text().await?);
+        Ok(())
+    }
+
+    /// Creates an empty bucket with object lock: what is written to it is locked for a day, and nobody can end that sooner.
+    pub async fn create_locked_bucket(&self, name: &str) -> anyhow::Result<()> {
+        let (bucket, credentials) = (self.bucket(name)?, self.credentials());
+        let mut create = bucket.create_bucket(&credentials);
+        create.headers_mut().insert(LOCK_HEADER, "true");
+        let request = self.client()?.put(create.sign(URL_LIFETIME)).header(LOCK_HEADER, "true");
+        let answer = request.send().await?;
+        ensure!(answer.status().is_success(), "bucket \"{name}\" was not created: {}", answer.text().await?);
+        let mut configure = bucket.put_object(Some(&credentials), "");
+        configure.query_mut().insert("object-lock", "");
+        let answer = self.client()?.put(configure.sign(URL_LIFETIME)).body(LOCKED_FOR_A_DAY).send().await?;
+        ensure!(answer.status().is_success(), "bucket \"{name}\" locks nothing: {}", answer.text().await?);
+        Ok(())
+    }
+
+    /// Deletes one version of an object for good.
+    pub async fn delete_version(&self, bucket: &str, key: &str, version: &str) -> anyhow::Result<()> {
+        let (bucket, credentials) = (self.bucket(bucket)?, self.credentials());
+        let mut delete = bucket.delete_object(Some(&credentials), key);
+        delete.query_mut().insert("versionId", version.to_owned());
+        let answer = self.client()?.delete(delete.sign(URL_LIFETIME)).send().await?;
+        ensure!(answer.status().is_success(), "version {version} of \"{key}\" stays: {}", answer.text().await?);
+        Ok(())
+    }
+
+    fn bucket(&self, name: &str) -> anyhow::Result<Bucket> {
+        Ok(Bucket::new(self.endpoint.parse()?, UrlStyle::Path, name.to_owned(), "us-east-1")?)
+    }
+
+    fn credentials(&self) -> Credentials {
+        Credentials::new(&self.access_key, &self.secret_key)
+    }
+
+    fn client(&self) -> anyhow::Result<reqwest::Client> {
         // A client of its own: a pool of connections must not outlive the runtime of the test that made it.
         let mut client = reqwest::Client::builder().timeout(Duration::from_secs(10));
         if let Some(authority) = &self.authority {
             client = client.tls_certs_only(reqwest::Certificate::from_pem_bundle(authority)?);
         }
-        let client = client.build()?;
-        let answer = client.put(url).send().await?;
-        ensure!(answer.status().is_success(), "bucket \"{name}\" was not created: {}", answer.text().await?);
-        Ok(())
+        Ok(client.build()?)
     }
 
     async fn try_start(program: &Path, certificates: Option<&Path>) -> anyhow::Result<Self> {

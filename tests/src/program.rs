@@ -66,6 +66,28 @@ pub struct ProcessMemory {
     pub resident: u64,
     /// The part of it that no file holds.
     pub anonymous: u64,
+    /// The part of it that shows files: the page cache of what is mapped, which the system takes back when it needs room.
+    pub file: u64,
+}
+
+/// The most memory in bytes that a process was seen to have: each figure at the moment when it was largest.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MemoryPeaks {
+    /// Resident, as the system remembers it.
+    pub resident: u64,
+    /// What no file holds.
+    pub anonymous: u64,
+    /// What shows files.
+    pub file: u64,
+}
+
+impl MemoryPeaks {
+    /// Takes another look into account.
+    pub fn observe(&mut self, ProcessMemory { peak, anonymous, file, .. }: ProcessMemory) {
+        self.resident = self.resident.max(peak);
+        self.anonymous = self.anonymous.max(anonymous);
+        self.file = self.file.max(file);
+    }
 }
 
 impl ProcessMemory {
@@ -76,7 +98,8 @@ impl ProcessMemory {
             let figure = status.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB"));
             anyhow::Ok(figure.with_context(|| format!("the system gives no {name}"))?.trim().parse::<u64>()? << 10)
         };
-        Ok(Self { peak: bytes("VmHWM:")?, resident: bytes("VmRSS:")?, anonymous: bytes("RssAnon:")? })
+        let [peak, resident, anonymous, file] = ["VmHWM:", "VmRSS:", "RssAnon:", "RssFile:"].map(bytes);
+        Ok(Self { peak: peak?, resident: resident?, anonymous: anonymous?, file: file? })
     }
 }
 
@@ -112,18 +135,21 @@ impl TidemarkProcess {
         Ok(command(arguments, environment).await?.output().await?)
     }
 
-    /// Runs a command to its end as [`Self::ended`] does, and gives also the most memory in bytes that it was seen to have had resident.
-    pub async fn measured(arguments: &[&str], environment: &BTreeMap<String, String>) -> anyhow::Result<(Output, u64)> {
+    /// Runs a command to its end as [`Self::ended`] does, and gives also the most memory that it was seen to have.
+    pub async fn measured(
+        arguments: &[&str],
+        environment: &BTreeMap<String, String>,
+    ) -> anyhow::Result<(Output, MemoryPeaks)> {
         let mut command = command(arguments, environment).await?;
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
         let id = child.id().context("it has ended already")?.to_string();
         let mut ended = std::pin::pin!(child.wait_with_output());
-        let mut peak = 0;
+        let mut peaks = MemoryPeaks::default();
         loop {
             match tokio::time::timeout(MEMORY_INTERVAL, &mut ended).await {
-                Ok(ended) => return Ok((ended?, peak)),
+                Ok(ended) => return Ok((ended?, peaks)),
                 // Once it has ended the system gives no figures, until its output was read.
-                Err(_) => peak = ProcessMemory::of(&id).map_or(peak, |memory| memory.peak),
+                Err(_) => ProcessMemory::of(&id).into_iter().for_each(|memory| peaks.observe(memory)),
             }
         }
     }

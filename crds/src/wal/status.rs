@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     schema::{conditions, optional_time, time},
-    task_result::RecoveryWindow,
     wal_task::VerifyTask,
 };
 
@@ -69,7 +68,7 @@ pub struct WalStatus {
     pub indexer: Option<IndexerStatus>,
     /// What the index can be restored to, as the last task that looked found it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub recovery_window: Option<RecoveryWindow>,
+    pub recovery_window: Option<RecoveryWindowStatus>,
     /// The newest snapshot that a task of this WAL has taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_snapshot: Option<SnapshotStatus>,
@@ -158,6 +157,21 @@ pub struct LogSizeStatus {
     pub entries: i64,
     /// Bytes of them, without descriptors.
     pub bytes: i64,
+}
+
+/// The times that an index can be restored to, both included.
+#[derive(Clone, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RecoveryWindowStatus {
+    /// When the task ended that found it, by the cluster's clock.
+    #[schemars(schema_with = "time")]
+    pub time: Time,
+    /// The earliest.
+    #[schemars(schema_with = "time")]
+    pub first: Time,
+    /// The latest.
+    #[schemars(schema_with = "time")]
+    pub last: Time,
 }
 
 /// A restored index.

@@ -33,6 +33,10 @@ pub struct CollectorState {
     pub collector: String,
     /// How many generations from `g1` on are closed: nothing follows the last record of any of them.
     pub ended: u64,
+    /// The generations after them that are not closed, and that a gap parts from them: the index was lost and made again as a later one. Each
+    /// pass lists them.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty", default)]
+    pub beyond: BTreeSet<Generation>,
     /// Store time of the last pass that listed every generation; absent before the first one, and after one that left garbage
     /// waiting: the next one lists them all again.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -117,6 +121,7 @@ impl CollectorState {
             collector: String::new(),
             lists: BTreeMap::new(),
             ended: 0,
+            beyond: BTreeSet::new(),
             full_pass: None,
             ext: StateExtensions::NONE,
         }
@@ -133,8 +138,7 @@ impl CollectorState {
         let ended = if wants_all || is_due {
             (1..=self.ended).map(Generation::numbered).collect()
         } else {
-            let with_lists = self.lists.keys().filter_map(|name| generation_of_list(name));
-            with_lists.filter(|generation| generation.number() <= self.ended).collect()
+            self.lists.keys().filter_map(|name| generation_of_list(name)).collect()
         };
         PassScope { is_full: wants_all || is_due, ended }
     }
@@ -146,6 +150,7 @@ impl CollectorState {
         }
         Ok(Self {
             ended: outcome.ended.max(self.ended),
+            beyond: outcome.beyond.clone(),
             full_pass: outcome.full_pass,
             lists: outcome.lists.clone(),
             ..self.clone()
@@ -153,7 +158,7 @@ impl CollectorState {
     }
 }
 
-/// Which of the closed generations a pass lists; those after them it lists always.
+/// Which of the closed generations a pass lists; those that take publications it lists always, but for those that only a full pass finds.
 ///
 /// A closed generation without garbage needs no look: nothing becomes part of it, and its objects are those that pins name. What
 /// comes afterwards, from a writer that was suspended with an upload on its way or from a pin that is dropped, waits for the
@@ -171,6 +176,8 @@ pub(crate) struct PassScope {
 pub(crate) struct PassOutcome {
     /// How many generations from `g1` on are closed.
     pub(crate) ended: u64,
+    /// Those after them that are open behind a gap.
+    pub(crate) beyond: BTreeSet<Generation>,
     /// The last pass that listed every generation, if none has to be made at once.
     pub(crate) full_pass: Option<StoreSecond>,
     /// What it found unreferenced and left.

@@ -125,7 +125,7 @@ impl GarbageCollector {
         let begun = self.append(|state| Ok(state.begin_pass(collector))).await?;
         let scope = begun.state.scope(begun.time, wants_all);
         self.lists.delete_orphans(&begun.state.lists, begun.time.before(GARBAGE_GRACE)).await?;
-        let open = self.generations_after(begun.state.ended).await?;
+        let open = self.generations_to_list(&begun.state, &scope).await?;
         let generations: BTreeSet<_> = scope.ended.union(&open).cloned().collect();
         let mut before = Vec::new();
         for (name, list) in &begun.state.lists {
@@ -160,21 +160,35 @@ impl GarbageCollector {
         }
     }
 
-    /// The generations after the `ended` ones that have a chain: of an index that was lost and made again as a later one the first ones are
-    /// lacking.
-    async fn generations_after(&self, ended: u64) -> Result<BTreeSet<Generation>, CatalogError> {
+    /// The generations after the `ended` ones that have a chain. An index that was lost and made again as a later one lacks some. What comes
+    /// after those costs a request for each folder to find, so only a full pass looks for it; the others go on from where one was found.
+    async fn generations_to_list(
+        &self,
+        state: &CollectorState,
+        scope: &PassScope,
+    ) -> Result<BTreeSet<Generation>, CatalogError> {
         let mut generations = BTreeSet::new();
-        for generation in (ended + 1..).map(Generation::numbered) {
-            if !IndexChain::has_records(&self.index, &generation).await? {
+        if !scope.is_full {
+            for first in std::iter::once(state.ended + 1).chain(state.beyond.iter().map(Generation::number)) {
+                self.add_successive(first, &mut generations).await?;
+            }
+        }
+        // The next one is gone, or none ever began.
+        if generations.is_empty() {
+            generations = IndexChain::generations_after(&self.index, state.ended).await?;
+        }
+        Ok(generations)
+    }
+
+    /// Adds the generations with a chain from `first` to the next one without.
+    async fn add_successive(&self, first: u64, generations: &mut BTreeSet<Generation>) -> Result<(), CatalogError> {
+        for generation in (first..).map(Generation::numbered) {
+            if generations.contains(&generation) || !IndexChain::has_records(&self.index, &generation).await? {
                 break;
             }
             generations.insert(generation);
         }
-        // The next one is gone, or none ever began.
-        if generations.is_empty() {
-            generations = IndexChain::generations(&self.index).await?.split_off(&Generation::numbered(ended + 1));
-        }
-        Ok(generations)
+        Ok(())
     }
 
     /// Adds what is named now: by the manifests of these generations, and by every log's pins. No manifest names an object of
@@ -320,7 +334,7 @@ impl GarbagePass<'_> {
             _ => None,
         };
         let ended = referenced.ended_after(begun.state.ended);
-        let outcome = PassOutcome { ended, full_pass, lists };
+        let outcome = PassOutcome { ended, beyond: referenced.open_beyond(ended), full_pass, lists };
         let ended = collector.append(|state| state.end_pass(begun.state.epoch, &outcome)).await;
         let names = |lists: &BTreeMap<String, GarbageList>, but: &BTreeMap<String, GarbageList>| -> Vec<String> {
             lists.keys().filter(|name| !but.contains_key(*name)).cloned().collect()

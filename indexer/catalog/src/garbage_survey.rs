@@ -68,7 +68,7 @@ impl GarbageSurvey {
     pub async fn count(&self, mut leak: impl FnMut(&str, u64) + Send) -> Result<GarbageCounts, CatalogError> {
         let (mut counts, candidates) = (GarbageCounts::default(), self.candidates().await?);
         let (mut window, mut held, mut newest) = (SurveyWindow::new(), 0, None);
-        for generation in IndexChain::generations(&self.index).await? {
+        for generation in IndexChain::generations_after(&self.index, 0).await? {
             for kind in [ObjectKind::Segment, ObjectKind::Sidecar] {
                 let mut objects = self.index.list(&format!("{generation}/{}", kind.as_str()), None);
                 while let Some(ObjectInfo { key, size, .. }) = objects.try_next().await? {

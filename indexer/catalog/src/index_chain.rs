@@ -155,9 +155,9 @@ impl IndexChain {
         Ok(index.list(&format!("{generation}/manifest"), None).try_next().await?.is_some())
     }
 
-    /// The generations that have ever had a manifest. Some may be lacking: an index that was lost is made again as a later generation than
-    /// those that are gone.
-    pub(crate) async fn generations(index: &Store) -> Result<BTreeSet<Generation>, StoreError> {
+    /// The generations after the first `passed` ones that have ever had a manifest. Some may be lacking: an index that was lost is made again
+    /// as a later generation than those that are gone.
+    pub(crate) async fn generations_after(index: &Store, passed: u64) -> Result<BTreeSet<Generation>, StoreError> {
         let mut generations = BTreeSet::new();
         let mut objects = index.list("", Some(BEFORE_GENERATIONS));
         while let Some(object) = objects.try_next().await? {
@@ -167,6 +167,7 @@ impl IndexChain {
             let Some((folder, _)) = object.key.split_once('/') else { continue };
             // Of each folder one object alone: there may be many.
             if let Ok(generation) = folder.parse::<Generation>()
+                && generation.number() > passed
                 && Self::has_records(index, &generation).await?
             {
                 generations.insert(generation);

@@ -47,6 +47,14 @@ impl ReferencedObjects {
         (ended + 1..=u64::MAX).take_while(closed).last().unwrap_or(ended)
     }
 
+    /// The generations that are not closed and that no unbroken sequence after the first `ended` ones leads to.
+    pub(crate) fn open_beyond(&self, ended: u64) -> BTreeSet<Generation> {
+        let is_present = |number: &u64| self.generations.contains_key(&Generation::numbered(*number));
+        let reached = (ended + 1..=u64::MAX).take_while(is_present).last().unwrap_or(ended);
+        let open = self.generations.keys().filter(|generation| !self.closed.contains(*generation));
+        open.filter(|generation| generation.number() > reached).cloned().collect()
+    }
+
     /// Whether nothing names this object, and nothing ever will.
     pub(crate) fn is_garbage(&self, generation: &Generation, key: &GarbageKey) -> bool {
         let settled = match self.generations.get(generation) {

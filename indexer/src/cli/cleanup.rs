@@ -215,7 +215,7 @@ fn summary(report: &CleanupReport, dry_run: bool) -> String {
     if deletion.keeps_versions && !dry_run {
         text = format!(
             "{text}; the bucket keeps them as older versions, which take as much room: let a lifecycle rule of the bucket remove noncurrent \
-             versions below the log"
+             versions below the log; one that a lock or a retention holds stays until its end"
         );
     }
     text

@@ -8,6 +8,7 @@ use tidemark_catalog::{SnapshotName, SnapshotProof};
 use tidemark_crds::{RecoveryWindow, TaskFigures, TaskResult};
 use tidemark_ingest::snapshot::{SnapshotError, SnapshotProgress, SnapshotReport, SnapshotRequest, SnapshotStep};
 use tidemark_store::{Entropy, StoreSecond};
+use tidemark_wal::Log;
 use tokio::sync::watch;
 use url::Url;
 
@@ -86,7 +87,8 @@ struct MadeSnapshot {
     report: SnapshotReport,
     /// What can be restored.
     recovery_window: Option<RecoveryWindow>,
-    /// What the log holds, if somebody wants to know.
+    log: Log,
+    /// What the log holds, once it was counted.
     log_size: Option<LogSize>,
 }
 
@@ -94,8 +96,15 @@ impl SnapshotCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let Self { places, name, keep_last, copy_to, no_archive, cache, job } = self;
         let request = SnapshotRequest { name, keep_last, without_archive: no_archive };
-        let made = make(places, cache, &request, copy_to.as_ref(), job.is_wanted()).await;
+        let mut made = make(places, cache, &request, copy_to.as_ref()).await;
         job.report(&task_result(&made));
+        if let Ok(counted) = &mut made
+            && job.is_wanted()
+        {
+            // A long log is listed for minutes: what was made is reported before.
+            counted.log_size = LogSize::count(&counted.log).await;
+            job.report(&task_result(&made));
+        }
         let report = ended(made)?.report;
         if job.output.json {
             return print_json(&output(&report));
@@ -108,13 +117,11 @@ impl SnapshotCommand {
     }
 }
 
-/// Makes it, and counts the log afterwards if `counts`.
 async fn make(
     ExistingIndexArgs { log, index, moved }: ExistingIndexArgs,
     CacheArgs { cache_dir, cache_mib }: CacheArgs,
     request: &SnapshotRequest,
     copy_to: Option<&Url>,
-    counts: bool,
 ) -> Result<MadeSnapshot, SnapshotError> {
     let settings = log.settings();
     if let Some(copy_to) = copy_to
@@ -137,8 +144,7 @@ async fn make(
     }
     drop((shown, folder));
     let recovery_window = recovery_window(&found.pins().register().await?);
-    let log_size = if counts { LogSize::count(&found.log).await } else { None };
-    Ok(MadeSnapshot { report: made, recovery_window, log_size })
+    Ok(MadeSnapshot { report: made, recovery_window, log: found.log, log_size: None })
 }
 
 /// What a step counts.
@@ -197,7 +203,7 @@ fn task_result(made: &Result<MadeSnapshot, SnapshotError>) -> TaskResult {
     }
 }
 
-fn figures(MadeSnapshot { report, recovery_window, log_size }: &MadeSnapshot) -> TaskFigures {
+fn figures(MadeSnapshot { report, recovery_window, log_size, .. }: &MadeSnapshot) -> TaskFigures {
     let SnapshotReport { name, pin, proof, .. } = report;
     TaskFigures {
         generation: Some(pin.generation.to_string()),

@@ -6,7 +6,7 @@ mod wal;
 use std::time::Duration;
 
 pub use log::{FoundEntries, LogComparison, LogOutside, found_by};
-pub use wal::{PATIENCE, TestWal, WalPlan};
+pub use wal::{PATIENCE, SECRET, TestWal, WalPlan};
 
 use super::{Cluster, ClusterBuilder, images};
 

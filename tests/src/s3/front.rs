@@ -63,6 +63,7 @@ pub(super) async fn answer(
         Some(InjectedFault::Drop) => return Err(broken()),
         Some(InjectedFault::Unavailable) => return Ok(refusal(&shared, StatusCode::SERVICE_UNAVAILABLE, "SlowDown")),
         Some(InjectedFault::Forbidden) => return Ok(refusal(&shared, StatusCode::FORBIDDEN, "AccessDenied")),
+        Some(InjectedFault::Locked) => return Ok(refusal(&shared, StatusCode::FORBIDDEN, "ObjectLocked")),
         _ => {}
     }
     let (parts, body) = request.into_parts();

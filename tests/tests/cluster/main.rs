@@ -9,5 +9,6 @@ mod failures;
 mod first_hour;
 mod frozen_job;
 mod harness;
+mod held_store;
 mod refusals;
 mod upgrade;

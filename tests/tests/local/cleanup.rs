@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidemark_catalog::{Generation, IndexChain, IndexOwner, IndexRegistration, LogCursor, Manifest, RootChain};
 use tidemark_crds::{Reason, TaskResult, TaskState};
@@ -247,6 +247,54 @@ async fn what_may_not_be_deleted_stays_and_is_reported_with_a_remedy() {
     let (code, done) = place.clean(&[]).await;
     assert_eq!((code, &done["deleted"], &done["left"]), (Some(0), &SETTLED.into(), &YOUNG.into()), "{done}");
     assert_eq!(place.entries().len() as u64, YOUNG);
+}
+
+/// Of a store that refuses the deletion, as Google's and Azure's do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_lock_holds_is_named_and_goes_after_its_end() {
+    let place = CleanupPlace::snapshotted().await;
+    let all = place.entries();
+    let locked: BTreeSet<String> = all.iter().take(3).cloned().collect();
+    // A store that has no deletion of many at once is asked for each.
+    place.server.inject(FaultRule::always(InjectedFault::Forbidden).on(StoreOperation::DeleteMany));
+    for key in &locked {
+        place.server.inject(FaultRule::always(InjectedFault::Locked).on(StoreOperation::Delete).key(key));
+    }
+    let before = place.contents();
+    let (code, printed) = place.clean(&[]).await;
+    let deleted = SETTLED - locked.len() as u64;
+    assert_eq!(
+        (code, &printed["deleted"], &printed["held"]),
+        (Some(1), &deleted.into(), &json!({"locked": 3})),
+        "{printed}"
+    );
+    let held = printed["heldEntries"].as_array().expect("a list");
+    assert_eq!(
+        held.iter().filter_map(|entry| entry["key"].as_str().map(str::to_owned)).collect::<BTreeSet<_>>(),
+        locked
+    );
+    let says = |entry: &Value, part: &str, words: &str| entry[part].as_str().is_some_and(|said| said.contains(words));
+    assert!(held.iter().all(|entry| says(entry, "why", "the clean-up that follows its end deletes it")), "{printed}");
+    assert!(held.iter().all(|entry| says(entry, "store", "ObjectLocked")), "{printed}");
+    let result = place.result();
+    assert_eq!((result.state, result.reason), (TaskState::Failed, Some(Reason::DeletionRefused)), "{result:?}");
+    let left = place.entries();
+    assert!(left.len() as u64 == YOUNG + 3 && locked.is_subset(&left), "{left:?}");
+    let after = place.contents();
+    let gone: Vec<_> = before.keys().filter(|key| after.get(*key) != before.get(*key)).collect();
+    assert_eq!(gone.len() as u64, deleted, "nothing else has changed: {gone:?}");
+
+    // As a person reads it.
+    let ended = place.run("cleanup", &["--min-age", "1s"]).await;
+    let table = String::from_utf8_lossy(&ended.stdout).into_owned();
+    assert_eq!(ended.status.code(), Some(1), "{table}");
+    for key in &locked {
+        let named = table.lines().any(|line| line.starts_with(key.as_str()) && line.contains("Locked"));
+        assert!(named && error(&ended).contains("a lock, a hold or a retention of the bucket keeps it"), "{table}");
+    }
+    place.server.calm();
+    let (code, printed) = place.clean(&[]).await;
+    assert_eq!((code, &printed["deleted"], &printed["left"]), (Some(0), &3.into(), &YOUNG.into()), "{printed}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

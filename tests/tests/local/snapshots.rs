@@ -6,7 +6,11 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tidemark_crds::{Reason, TaskResult, TaskState};
 use tidemark_store::Entropy;
-use tidemark_tests::{S3Server, TidemarkProcess};
+use tidemark_tests::{
+    S3Server, TidemarkProcess,
+    controller::eventually,
+    faults::{FaultRule, InjectedFault, StoreOperation},
+};
 use tidemark_wal::Token;
 
 /// Entries that are older than the audit window.
@@ -162,6 +166,38 @@ async fn a_snapshot_archives_reports_and_is_listed() {
     let elsewhere = TidemarkProcess::ended(&elsewhere, &place.environment).await.expect("it ends");
     assert!(error(&elsewhere).contains("holds no index of this log"), "{}", error(&elsewhere));
     assert!(indexer.stop().await.expect("it ends").success());
+}
+
+/// A log of many entries is listed for minutes: a pod that is lost meanwhile has told what it made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_snapshot_is_reported_before_the_log_is_counted() {
+    let place = SnapshotPlace::new();
+    let indexer = place.index().await;
+    place.snapshot(&["--name", "first"]).await;
+    assert!(indexer.stop().await.expect("it ends").success());
+    let listing = |fault| FaultRule::always(fault).on(StoreOperation::List).key("log");
+    // As many listings of the log as one makes that reports to nobody, and counts nothing.
+    let (counted, before) =
+        (place.server.inject(listing(InjectedFault::Delay(Duration::ZERO))), place.server.faults_seen());
+    assert!(place.run("snapshot", "s3://log", &["--name", "second"]).await.status.success());
+    let listings = u32::try_from(place.server.faults_seen() - before).expect("some");
+    place.server.lift(counted);
+
+    std::fs::remove_file(place.result_file()).expect("there is a result");
+    let (held, before) =
+        (place.server.inject(listing(InjectedFault::Hold).after(listings)), place.server.faults_seen());
+    let meanwhile = async {
+        let is_held = async || Ok((place.server.faults_seen() > before).then_some(()));
+        eventually("the log is being counted", is_held).await.expect("it is listed");
+        let result = place.result();
+        let figures = &result.figures;
+        assert_eq!((result.state, figures.snapshot.as_deref()), (TaskState::Succeeded, Some("third")), "{result:?}");
+        assert!(figures.recovery_window.is_some() && figures.log_entries.is_none(), "{result:?}");
+        place.server.lift(held);
+    };
+    tokio::join!(place.snapshot(&["--name", "third"]), meanwhile);
+    let result = place.result();
+    assert_eq!((result.state, result.figures.log_entries), (TaskState::Succeeded, Some(SETTLED + YOUNG)), "{result:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

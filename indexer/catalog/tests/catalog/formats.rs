@@ -229,6 +229,7 @@ fn pins_1_and_garbage_1() {
         epoch: 3,
         collector: "pod-uid".to_owned(),
         ended: 2,
+        beyond: ["g5".parse().unwrap()].into(),
         full_pass: Some(second(1_600_000_150)),
         lists: [(format!("g1/{}", "a".repeat(32)), dated), (format!("g2/{}", "b".repeat(32)), undated)].into(),
         ext: extensions(),

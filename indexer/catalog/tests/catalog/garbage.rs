@@ -1,6 +1,6 @@
 //! Pins and the collection of garbage, at every step and against each other.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tidemark_catalog::{
@@ -87,6 +87,14 @@ impl IndexFixture {
             let first = Manifest { epoch: 1, claim: claim.clone(), ..Manifest::new(numbered(number)) };
             self.chain_of(number).chain().append(None, |_| Ok(Some(first.clone()))).await.unwrap();
         }
+    }
+
+    /// All objects of these generations are lost.
+    async fn lose(&self, generations: RangeInclusive<u64>) {
+        let is_lost = |key: &String| generations.clone().any(|number| key.starts_with(&format!("index/g{number}/")));
+        let keys: Vec<_> = self.stage.keys().await.into_iter().filter(is_lost).collect();
+        assert!(keys.len() >= generations.count());
+        self.stage.store().delete(&keys).await.unwrap();
     }
 
     /// As a writer that was suspended with an upload on its way.
@@ -473,8 +481,10 @@ async fn an_hourly_pass_asks_for_the_same_after_one_rebuild_and_after_fifty() {
         assert_eq!(ground.collect().await.deleted, 1);
         ground.wait(HOUR).await;
         let hourly = ground.count(ground.collector().collect("test")).await;
-        // What a day's pass and `tidemark gc` add: two listings for each closed generation.
-        assert_eq!(ground.count(ground.collector().collect_everywhere("test")).await, hourly + 2 * rebuilds);
+        // What a day's pass and `tidemark gc` add: three listings for each closed generation, one of them to find it, and one that finds
+        // no further one.
+        let everywhere = ground.count(ground.collector().collect_everywhere("test")).await;
+        assert_eq!(everywhere, hourly + 3 * rebuilds + 1);
         costs.push(hourly);
     }
     assert_eq!(costs[0], costs[1]);
@@ -1143,10 +1153,7 @@ async fn a_survey_finds_what_a_pass_would_and_writes_nothing() {
 async fn garbage_of_an_index_without_its_first_generations_is_found_and_collected() {
     let ground = IndexFixture::new().await;
     ground.rebuild_up_to(12).await;
-    let lost = |key: &String| (1..=10).any(|number| key.starts_with(&format!("index/g{number}/")));
-    let keys: Vec<_> = ground.stage.keys().await.into_iter().filter(lost).collect();
-    assert!(keys.len() >= 10);
-    ground.stage.store().delete(&keys).await.unwrap();
+    ground.lose(1..=10).await;
     let (garbage, present) = (ground.upload_late(11).await, ground.upload_late(12).await);
     // Objects of others, and those of a generation without a chain.
     let unborn = ground.upload_late(13).await;
@@ -1165,4 +1172,40 @@ async fn garbage_of_an_index_without_its_first_generations_is_found_and_collecte
     for key in others {
         assert!(ground.has(key).await, "{key}");
     }
+}
+
+/// Some of its first generations are there, and those after them are gone.
+#[tokio::test(start_paused = true)]
+async fn garbage_behind_a_gap_between_generations_is_collected() {
+    let ground = IndexFixture::new().await;
+    ground.rebuild_up_to(12).await;
+    ground.lose(4..=10).await;
+    let (closed, open) = (ground.upload_late(11).await, ground.upload_late(12).await);
+    assert_eq!(ground.collect().await.candidates, 1);
+    ground.wait(GARBAGE_GRACE).await;
+    assert_eq!(ground.collect().await.deleted, 1);
+    assert!(!ground.has(&closed).await && ground.has(&open).await);
+
+    // In the next hour the epoch of that upload is over.
+    let raised = |open: Option<&Manifest>| Ok(open.map(|open| Manifest { epoch: open.epoch + 1, ..open.clone() }));
+    ground.chain_of(12).chain().append(None, raised).await.unwrap();
+    ground.wait(HOUR).await;
+    assert_eq!(ground.collect().await.candidates, 1, "the open generation is listed every hour");
+    let known = async || ground.collector().chain().latest().await.unwrap().unwrap().state;
+    assert_eq!((known().await.ended, known().await.beyond), (3, [numbered(12)].into()));
+    // The open generation ends, and the next one begins.
+    let end = GenerationEnd { generation: Some(numbered(13)), by: EndReason::Reindex };
+    let close = |open: Option<&Manifest>| Ok(open.map(|open| Manifest { closed: Some(end.clone()), ..open.clone() }));
+    let closed = ground.chain_of(12).chain().append(None, close).await.unwrap();
+    let first = Manifest { epoch: 2, claim: closed.state.claim, ..Manifest::new(numbered(13)) };
+    ground.chain_of(13).chain().append(None, |_| Ok(Some(first.clone()))).await.unwrap();
+    let late = ground.upload_late(13).await;
+    ground.wait(HOUR).await;
+    assert_eq!(ground.collect().await.candidates, 2);
+    assert_eq!((known().await.ended, known().await.beyond), (3, [numbered(13)].into()));
+    ground.wait(GARBAGE_GRACE - HOUR).await;
+    assert_eq!(ground.collect().await.deleted, 1);
+    ground.wait(HOUR).await;
+    assert_eq!(ground.collect().await.deleted, 1);
+    assert!(!ground.has(&open).await && !ground.has(&late).await);
 }

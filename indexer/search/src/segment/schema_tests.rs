@@ -327,3 +327,36 @@ async fn a_segment_of_the_format_before_is_read_and_rebuilt_by_a_compaction() {
     assert_eq!(next.records(segment, segment.seq.clone()).await.unwrap(), index.records);
     assert!(index.records.iter().all(|record| record.decision.outcome == Outcome::Committed));
 }
+
+#[tokio::test]
+async fn a_reindex_rebuilds_segments_of_the_format_before_and_keeps_seqs_and_answers() {
+    let mut index = TestIndex::registered().await;
+    let mut aborted = batch(1);
+    aborted[2].decision.outcome = Outcome::Aborted;
+    index.publish(aborted).await;
+    // A correction, and a newer state of an entity.
+    let newer = OperationRecord { entity: Some("entry/1/1".to_owned()), ..batch(2).remove(0) };
+    index.publish(vec![batch(1).remove(2), newer]).await;
+    let queries = ["message:same", "message:same outcome:committed", "outcome:aborted", "path:xxx"];
+    let entities = ["entry/1/1", "entry/1/2", "entry/2/0"];
+    let before = index.engine.open_manifest(index.manifest()).await.unwrap();
+    let counts = queries.map(|text| matches(&index.engine, &before, text));
+    let latest = entities.map(|entity| before.latest_commit(entity).unwrap());
+    assert_eq!(before.segments[0].segment.format, FORMAT);
+
+    let next = Arc::new(index.next_version());
+    let made = tidemark_ingest::reindex(&index.generation_task(next.clone())).await.unwrap();
+    let rebuilt = index.chain.sibling(made.generation.clone()).latest().await.unwrap().unwrap().state;
+    assert_eq!((made.generation.to_string(), rebuilt.next_seq), ("g2".to_owned(), index.manifest().next_seq));
+    assert_eq!(rebuilt.totals.counts, index.manifest().totals.counts);
+    let after = next.open_manifest(&rebuilt).await.unwrap();
+    assert!(after.segments.iter().all(|shown| shown.segment.format == NEXT_FORMAT), "{rebuilt:?}");
+    assert_eq!(queries.map(|text| matches(&next, &after, text)), counts);
+    assert_eq!(entities.map(|entity| after.latest_commit(entity).unwrap()), latest);
+    assert_eq!(matches(&next, &after, "pathLength:>=2"), 4, "all of them have the new field");
+    let mut records = Vec::new();
+    for segment in &rebuilt.segments {
+        records.extend(next.records(segment, segment.seq.clone()).await.unwrap());
+    }
+    assert_eq!(records, index.records);
+}

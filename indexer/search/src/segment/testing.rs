@@ -1,6 +1,6 @@
 //! What the tests of the engine and of search share: random histories, and an index that they are published to.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::TryStreamExt as _;
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -9,11 +9,14 @@ use sha2::{Digest, Sha256};
 use tantivy::{Index, Searcher, TantivyDocument};
 use tempfile::TempDir;
 use tidemark_catalog::{
-    CompactionResult, Generation, IndexChain, LogCursor, Manifest, ObjectKind, ObjectName, PublishRequest,
-    RecordCounts, SegmentMeta, SetDigest, SidecarMeta, WriterIdentity, WriterLease,
+    CompactionResult, Generation, IndexChain, IndexOwner, IndexRegistration, LogCursor, Manifest, ObjectKind,
+    ObjectName, PublishRequest, RecordCounts, RootChain, SegmentMeta, SetDigest, SidecarMeta, WriterIdentity,
+    WriterLease,
 };
 use tidemark_store::{Entropy, Store, StoreClock, StoreSecond, UserMetadata};
-use tidemark_wal::{ClientTime, Contributor, Evidence, Log, OperationKind, Outcome, OutcomeDecision, Token};
+use tidemark_wal::{
+    ClientTime, Contributor, Evidence, Log, LogParameters, OperationKind, Outcome, OutcomeDecision, Token,
+};
 
 use super::{
     engine::{EngineOptions, TantivyEngine},
@@ -23,7 +26,7 @@ use super::{
     tokenizers::tokenizers,
 };
 use tidemark_ingest::{
-    EntryBody, OperationRecord,
+    EntryBody, GenerationTask, IngestOptions, OperationRecord,
     engine::{IndexEngine, PackedSegment, RecordMarks, SegmentFile},
 };
 
@@ -229,8 +232,25 @@ impl TestIndex {
     pub(crate) async fn over(store: Store, cache_bytes: u64) -> Self {
         let entropy = Entropy::seeded(1);
         let log = Log::over(Store::memory(), vec![Store::memory()]);
-        let clock = StoreClock::new(log.stores(), "test");
         let chain = IndexChain::open(&store, Generation::first(), entropy.clone());
+        Self::of_chain(log, chain, entropy, cache_bytes).await
+    }
+
+    /// An index that the root of its log knows.
+    pub(crate) async fn registered() -> Self {
+        let (entropy, store) = (Entropy::seeded(1), Store::memory());
+        let log = Log::over(Store::memory(), vec![Store::memory()]);
+        let (root, url) = (RootChain::open(&log, entropy.clone()), store.url().to_string());
+        let owner = IndexOwner::Named { name: "test".to_owned() };
+        let index = IndexRegistration::new(&url, owner, Generation::first());
+        let parameters = LogParameters::with_expiry(Duration::from_secs(1));
+        root.register(None, &parameters, &url, &index, LogCursor::default(), None).await.unwrap();
+        let chain = IndexChain::open(&store, Generation::first(), entropy.clone()).for_log(&root);
+        Self::of_chain(log, chain, entropy, 1 << 30).await
+    }
+
+    async fn of_chain(log: Log, chain: IndexChain, entropy: Entropy, cache_bytes: u64) -> Self {
+        let (store, clock) = (chain.index().clone(), StoreClock::new(log.stores(), "test"));
         let writer_lease =
             chain.acquire(WriterIdentity("test".to_owned()), &clock, &log.entries, |_| {}).await.unwrap();
         let folder = TempDir::new().unwrap();
@@ -385,6 +405,21 @@ fn engine(store: &Store, folder: &TempDir, cache_bytes: u64) -> TantivyEngine {
 }
 
 impl TestIndex {
+    /// What makes a generation of it with this engine.
+    pub(crate) fn generation_task(&self, engine: Arc<TantivyEngine>) -> GenerationTask {
+        GenerationTask {
+            log: self.log.clone(),
+            clock: StoreClock::new(self.log.stores(), "task"),
+            root: RootChain::open(&self.log, self.entropy.clone()),
+            index: self.store.clone(),
+            engine,
+            name: None,
+            options: IngestOptions::default(),
+            entropy: self.entropy.clone(),
+            progress: tokio::sync::watch::Sender::default(),
+        }
+    }
+
     /// Another engine over the same store, of the version of tidemark that writes the next segment format.
     pub(crate) fn next_version(&self) -> TantivyEngine {
         let options = EngineOptions { cache_folder: self.folder.path().to_owned(), cache_bytes: 1 << 30 };

@@ -138,7 +138,7 @@ impl ReportedStatus for WalStatus {
             indexer: self.indexer.clone(),
             epoch: self.epoch,
             generation: self.generation.clone(),
-            recovery_window: self.recovery_window,
+            recovery_window: self.recovery_window.clone(),
             last_snapshot: self.last_snapshot.clone(),
             log_size: self.log_size.clone(),
             last_cleanup: self.last_cleanup.clone(),

@@ -121,11 +121,14 @@ fn failure(
         };
         return failure(class, reason, format!("pod \"{}\" {what}: {message}", pod.name));
     }
-    if let Some(result) = result {
-        return with_result(TaskFailureClass::Failed, Reason::Internal, result);
-    }
+    let done = match result {
+        // A snapshot reports before it counts the log. The next attempt finds what is done.
+        Some(result) if result.state == TaskState::Succeeded => Some(result.message),
+        Some(result) => return with_result(TaskFailureClass::Failed, Reason::Internal, result),
+        None => None,
+    };
     if let Some((pod, exit)) = pod.and_then(|pod| Some((pod, pod.exit.as_ref()?))) {
-        failure(TaskFailureClass::Crashed, Reason::JobCrashed, crashed(pod, exit))
+        failure(TaskFailureClass::Crashed, Reason::JobCrashed, crashed(pod, exit, done.as_deref()))
     } else {
         let why = if end.message.is_empty() { String::new() } else { format!(" ({})", end.message) };
         failure(
@@ -162,12 +165,14 @@ fn has_damage(figures: &TaskFigures) -> bool {
     figures.damaged.is_some_and(|damaged| damaged > 0)
 }
 
-fn crashed(pod: &JobPod, exit: &ContainerExit) -> String {
+/// `done` is what it has reported as done.
+fn crashed(pod: &JobPod, exit: &ContainerExit, done: Option<&str>) -> String {
     let ContainerExit { code, reason, message } = exit;
-    let last = message.lines().rev().find(|line| !line.trim().is_empty());
+    let how = if done.is_some() { "after its work was done" } else { "without a result" };
+    let last = done.or_else(|| message.lines().rev().find(|line| !line.trim().is_empty()));
     let last = last.map_or_else(String::new, |line| format!(": {}", line.trim()));
     let memory = if &**reason == "OOMKilled" { "; raise the memory in \"spec.jobs.resources\" of the WAL" } else { "" };
-    format!("the program of pod \"{}\" ended without a result ({reason}, exit code {code}){last}{memory}", pod.name)
+    format!("the program of pod \"{}\" ended {how} ({reason}, exit code {code}){last}{memory}", pod.name)
 }
 
 fn trouble(pod: &JobPod) -> Option<(Reason, String)> {
@@ -272,7 +277,7 @@ mod tests {
                 (Crashed, Reason::JobCrashed, true),
             ),
             // The exit code counts.
-            (&crash, Some(pod(Some((1, "Error", &good_result)), None)), None, (Failed, Reason::AccessDenied, true)),
+            (&crash, Some(pod(Some((1, "Error", &good_result)), None)), None, (Crashed, Reason::JobCrashed, true)),
             (&crash, None, None, (Crashed, Reason::JobLost, true)),
             (&late, None, Some(Reason::Running), (Deadline, Reason::DeadlineExceeded, false)),
             (&late, None, Some(Reason::PodUnschedulable), (Unschedulable, Reason::DeadlineExceeded, false)),

@@ -165,7 +165,9 @@ fn look_up(key: &NamespacedName, task: &WalTask, owned: &OwnedObjects, controlle
         has_snapshot: status.last_snapshot.is_some_and(|snapshot| snapshot.verified)
             || status.recovery_window.is_some()
             || has_taken_snapshot(key, controller),
-        recovery_window: status.recovery_window,
+        recovery_window: status
+            .recovery_window
+            .map(|known| RecoveryWindow { first: known.first.0, last: known.last.0 }),
         uid,
     }))
 }

@@ -16,7 +16,7 @@ use super::{
 pub const PATIENCE: Duration = Duration::from_mins(4);
 
 /// The Secret with the store's keys in every namespace of a [`TestWal`].
-const SECRET: &str = "store";
+pub const SECRET: &str = "store";
 
 /// A WAL to be made: names, places and the spec, which a test may change before [`WalPlan::apply`].
 #[derive(Clone, Debug)]

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use futures::TryStreamExt as _;
 use kube::{Api, api::ListParams};
 use serde_json::{Value, json};
 use tidemark_catalog::{Generation, IndexChain, LogCursor, RootChain};
@@ -114,6 +115,12 @@ impl<'a> TaskWorld<'a> {
         self.place("/index/url")
     }
 
+    /// The keys of what the archive consists of.
+    pub(crate) async fn archive(&self) -> Vec<String> {
+        let listed = self.index().list("archive/", None).map_ok(|object| object.key).try_collect().await;
+        listed.expect("it is listed")
+    }
+
     fn place(&self, path: &str) -> Store {
         let url = self.plan.spec.pointer(path).and_then(Value::as_str).expect("a place");
         stores::open(url, &self.wal.store.environment())
@@ -157,8 +164,13 @@ fn copy_url(namespace: &str) -> String {
 }
 
 fn copy_storage(copies: &S3Server) -> Value {
+    storage(&copies.endpoint(), COPY_SECRET)
+}
+
+/// A store with its keys in this Secret.
+pub(crate) fn storage(endpoint: &str, secret: &str) -> Value {
     json!({
-        "endpoint": copies.endpoint(), "region": "us-east-1", "allowHTTP": true,
-        "credentials": {"type": "Secret", "secretRef": {"name": COPY_SECRET}},
+        "endpoint": endpoint, "region": "us-east-1", "allowHTTP": true,
+        "credentials": {"type": "Secret", "secretRef": {"name": secret}},
     })
 }

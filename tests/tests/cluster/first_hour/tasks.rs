@@ -3,11 +3,21 @@
 use kube::ResourceExt;
 use serde_json::{Value, json};
 use tidemark_crds::{ConditionType, TaskFailureClass, TaskType, WalTask, WalTaskState, names};
-use tidemark_tests::{Cluster, cluster::product::LogOutside};
+use tidemark_tests::{
+    Cluster,
+    cluster::product::{LogOutside, SECRET},
+};
 use tidemark_wal::Token;
 
-use super::{lost_index, setup::installed, task_world::TaskWorld};
-use crate::frozen_job::FrozenJob;
+use super::{
+    lost_index,
+    setup::installed,
+    task_world::{TaskWorld, storage},
+};
+use crate::{frozen_job::FrozenJob, held_store::HeldStore};
+
+/// The version by which the archive begins: what was written before it is no part of anything.
+const FIRST_VERSION: &str = "/metadata/v1.metadata.json";
 
 /// What has a schedule, each in a time zone: the image has no files of them, the program has them.
 const SCHEDULED: [(&str, TaskType, &str); 4] = [
@@ -65,9 +75,12 @@ async fn by_hand(cluster: &Cluster) {
 /// Nothing by a schedule at first, while a job is killed and the index is built again; then each schedule makes a task in the same minute,
 /// and the clean-up follows the snapshot.
 async fn by_schedule(cluster: &'static Cluster) {
+    let store = cluster.minio().await.expect("the store starts");
+    let way = HeldStore::before(cluster, &store).expect("it listens");
     let changes = json!({
         // What is sealed is settled.
         "log": {"auditWindow": "0s"},
+        "index": {"storage": storage(way.endpoint(), SECRET)},
         "snapshots": {"schedule": ""},
         "cleanup": {"minAge": "1s", "keepSnapshots": 1},
     });
@@ -77,15 +90,12 @@ async fn by_schedule(cluster: &'static Cluster) {
     let writer = log.writer("ada").await.expect("the writer opens");
     let first = log.append(&writer, "orders", "first import").await.expect("it is appended");
     wal.until_ready().await;
-    let settled = async {
-        world.until_settled(&log, &[first].into()).await;
-        assert!(wal.agrees_with(&log).await >= 1);
-    };
-    let by_hand = async {
-        killed_halfway(&world).await;
-        built_again(&world).await
-    };
-    let (generation, ()) = tokio::join!(by_hand, settled);
+    world.until_settled(&log, &[first].into()).await;
+    killed_halfway(&world, &way).await;
+    let generation = built_again(&world).await;
+    // Else no snapshot is due.
+    log.append(&writer, "orders", "after the snapshot").await.expect("it is appended");
+    assert!(wal.agrees_with(&log).await >= 2);
     world.record_keeps().await;
     each_schedule(&world, &log, first).await;
     wal.until("the WAL has the new generation", async |wal| {
@@ -94,19 +104,27 @@ async fn by_schedule(cluster: &'static Cluster) {
     .await;
 }
 
-/// A job that is killed is tried again, and the next task that writes waits for its end.
-async fn killed_halfway(world: &TaskWorld<'static>) {
+/// A snapshot that is killed once it has written data of the archive, which no version names yet, is tried again, and the next task that
+/// writes waits for its end.
+async fn killed_halfway(world: &TaskWorld<'static>, way: &HeldStore) {
     let (wal, tasks) = (&world.wal, world.tasks());
-    let frozen = FrozenJob::watch(world.cluster, "halfway");
+    way.hold(FIRST_VERSION);
     world.make("halfway", "Snapshot").await;
-    let frozen = frozen.await.expect("it does not panic").expect("its job runs");
+    wal.until("the archive's first version is held up", async |_| way.is_holding().then_some(())).await;
+    let written = world.archive().await;
+    assert!(written.iter().any(|key| key.ends_with(".parquet")), "{written:?}");
+    assert!(!written.iter().any(|key| key.contains(FIRST_VERSION)), "{written:?}");
     world.make("next", "GC").await;
+    let frozen = FrozenJob::watch(world.cluster, "halfway").await.expect("it does not panic").expect("its job runs");
     frozen.kill().expect("it is killed");
+    way.lift();
     let failed =
         wal.until("the attempt has failed", async |_| tasks.get("halfway").await.ok()?.status?.failure_class).await;
     assert_eq!(failed, TaskFailureClass::Crashed);
     let halfway = world.succeeded("halfway").await;
     assert_eq!(halfway.attempts, Some(2), "{halfway:#?}");
+    let written = world.archive().await;
+    assert!(written.iter().any(|key| key.contains(FIRST_VERSION)), "{written:?}");
     let next = world.succeeded("next").await;
     assert!(next.start_time >= halfway.completion_time, "one at a time writes: {halfway:#?} {next:#?}");
 }
@@ -122,10 +140,13 @@ async fn each_schedule(world: &TaskWorld<'_>, log: &LogOutside, first: Token) {
     })
     .await;
     wal.until_condition(ConditionType::SnapshotCurrent, "True", "SnapshotCurrent").await;
-    wal.until("the WAL says when it was last verified", async |wal| {
-        wal.status.as_ref()?.last_verification.as_ref().map(|last| assert!(!last.is_damaged(), "{last:?}"))
-    })
-    .await;
+    let verified = wal
+        .until("the WAL says when a snapshot was last restored for a trial", async |wal| {
+            wal.status.as_ref()?.last_verification.clone().filter(|last| last.last_drill.is_some())
+        })
+        .await;
+    println!("by schedule: {verified:?}");
+    assert!(!verified.is_damaged() && verified.drill_damage.is_none(), "{verified:?}");
     let cleaned = wal
         .until("the WAL says what the last clean-up has freed", async |wal| {
             wal.status.as_ref()?.last_cleanup.clone().filter(|last| last.deleted_entries.is_some_and(|count| count > 0))
@@ -154,6 +175,7 @@ async fn schedule(world: &TaskWorld<'_>, cron: &str) {
     let schedules = SCHEDULED.map(|(part, _, zone)| (part.to_owned(), json!({"schedule": cron, "timeZone": zone})));
     let mut spec = Value::Object(schedules.into_iter().collect());
     spec["cleanup"]["enabled"] = json!(true);
+    spec["verify"]["drill"] = json!(true);
     world.wal.patch(&json!({"spec": spec})).await.expect("it is changed");
 }
 

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt as _;
 use tidemark_crds::{
-    CleanupStatus, DamageStatus, LogSizeStatus, RecoveryWindow, RestoreStatus, SnapshotStatus, TaskFigures, TaskType,
-    VerificationStatus, VerifyTask, WalStatus, WalTask, WalTaskState,
+    CleanupStatus, DamageStatus, LogSizeStatus, RecoveryWindowStatus, RestoreStatus, SnapshotStatus, TaskFigures,
+    TaskType, VerificationStatus, VerifyTask, WalStatus, WalTask, WalTaskState,
 };
 
 use super::task_history::{TaskHistory, damaged, ended_at, index_figures, started_at, state};
@@ -37,8 +37,10 @@ pub(crate) fn apply_results(status: &mut WalStatus, tasks: &TaskHistory) {
         status.log_size = Some(counted);
     }
     status.last_verification = last_verification(status.last_verification.as_ref(), tasks);
-    if let Some(window) = recovery_window(tasks) {
-        status.recovery_window = Some(window);
+    if let Some(found) = recovery_window(tasks)
+        && is_newer(found.time.0, status.recovery_window.as_ref().map(|last| &last.time))
+    {
+        status.recovery_window = Some(found);
     }
     status.restored = restored(status.restored.take(), tasks);
 }
@@ -129,14 +131,17 @@ fn snapshot(task: &WalTask, time: Timestamp) -> SnapshotStatus {
     }
 }
 
-/// What the task that looked last found.
-fn recovery_window(tasks: &TaskHistory) -> Option<RecoveryWindow> {
+/// What the task that looked last found, of those that exist.
+fn recovery_window(tasks: &TaskHistory) -> Option<RecoveryWindowStatus> {
     let types = [TaskType::Snapshot, TaskType::Cleanup, TaskType::Verify, TaskType::Restore];
     let found = types.iter().filter_map(|r#type| {
         let mut found = tasks.succeeded(*r#type).filter(|task| !is_dry_run(task));
-        found.find_map(|task| Some((ended_at(task)?, result(task).recovery_window?)))
+        found.find_map(|task| {
+            let (time, window) = (Time(ended_at(task)?), result(task).recovery_window?);
+            Some(RecoveryWindowStatus { time, first: Time(window.first), last: Time(window.last) })
+        })
     });
-    found.max_by_key(|(ended, _)| *ended).map(|(_, window)| window)
+    found.max_by(|one, other| one.time.cmp(&other.time))
 }
 
 /// The size of the log as the task that counted last found it. Also one that found damage, or did not delete all, has counted.

@@ -607,8 +607,8 @@ fn results_become_a_part_of_the_status_and_stay_when_the_tasks_are_gone() {
         (last.name.as_str(), last.time.0, last.verified, last.entries),
         ("s-1", at("2026-11-21T03:10:00Z"), true, Some(100))
     );
-    let window = status.recovery_window.unwrap();
-    assert_eq!((window.first, window.last), (at("2026-11-01T00:00:00Z"), at("2026-11-21T03:00:00Z")));
+    let window = status.recovery_window.clone().unwrap();
+    assert_eq!((window.first.0, window.last.0), (at("2026-11-01T00:00:00Z"), at("2026-11-21T03:00:00Z")));
     let cleanup = status.last_cleanup.clone().unwrap();
     assert_eq!(
         (cleanup.time.0, cleanup.deleted_entries, cleanup.deleted_bytes),
@@ -625,6 +625,35 @@ fn results_become_a_part_of_the_status_and_stay_when_the_tasks_are_gone() {
     let before = status.clone();
     apply_results(&mut status, &TaskHistory::default());
     assert_eq!(status, before);
+}
+
+/// The one that looked last may be the first to go, as one that somebody deletes.
+#[test]
+fn what_can_be_restored_is_what_was_found_last_also_when_only_an_older_task_is_left() {
+    let looked = |r#type, slot: &str, [first, last]: [&str; 2]| {
+        let mut looked = task(r#type, slot, Some("Succeeded"), &figures(100, 1000));
+        looked["status"]["result"] = json!({"snapshot": "s-1", "recoveryWindow": {"first": first, "last": last}});
+        looked
+    };
+    let mut status = WalStatus::default();
+    let mut told = |case: &ScheduleCase| {
+        apply_results(&mut status, &case.history());
+        let known = status.recovery_window.clone().unwrap();
+        (known.first.0, known.last.0)
+    };
+    let [older, newer] =
+        [["2026-11-01T00:00:00Z", "2026-11-20T03:00:00Z"], ["2026-11-01T00:00:00Z", "2026-11-21T03:00:00Z"]];
+    let before = looked(TaskType::Snapshot, "2026-11-20T03:00:00Z", older);
+    let case = ScheduleCase::new().task(before.clone());
+    assert_eq!(told(&case), (at(older[0]), at(older[1])));
+    let case = case.task(looked(TaskType::Snapshot, "2026-11-21T03:00:00Z", newer));
+    assert_eq!(told(&case), (at(newer[0]), at(newer[1])));
+    let case = ScheduleCase::new().task(before);
+    assert_eq!(told(&case), (at(newer[0]), at(newer[1])), "it was not looked since");
+    // A later look that finds less counts: the archive has lost it, or a snapshot has served its time.
+    let less = ["2026-11-19T00:00:00Z", "2026-11-20T09:00:00Z"];
+    let case = case.task(looked(TaskType::Cleanup, "2026-11-22T03:00:00Z", less));
+    assert_eq!(told(&case), (at(less[0]), at(less[1])));
 }
 
 /// Whatever became of the task otherwise, and whether or not it was a rehearsal.
