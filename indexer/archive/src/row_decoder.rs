@@ -91,6 +91,8 @@ impl<'a> RowDecoder<'a> {
             descriptor: if descriptor_body.is_some() { None } else { of.json("descriptor")? }.unwrap_or_default(),
             body,
             descriptor_body,
+            // The archive has it.
+            was_unreadable: false,
         };
         record.parse_bytes();
         Ok(ArchiveRow { generation: of.parsed("generation")?, record, large_descriptor })

@@ -361,7 +361,8 @@ impl LogAuditor {
             }
             // The entries keep their shares of the memory until a segment has the records.
             let records = fetched.iter_mut().flat_map(|entry| std::mem::take(&mut entry.records));
-            let records: Vec<_> = records.filter(|record| is_correction(record, predecessors)).collect();
+            let corrections = records.filter(|record| is_correction(record, predecessors));
+            let records: Vec<_> = corrections.map(|record| with_predecessor(record, predecessors)).collect();
             supersede_predecessors(&mut batch, &records, predecessors);
             publisher.add(&mut batch, records).await?;
         }
@@ -422,6 +423,12 @@ fn is_correction(record: &OperationRecord, predecessors: &PredecessorMap) -> boo
         // An unreadable entry has one record, whatever number of operations it turns out to have.
         None => predecessors.get(&(record.token, 0)).is_some_and(|first| first.outcome == Outcome::Unreadable),
     }
+}
+
+/// What the record that an unreadable entry had says of those that it turns out to have.
+fn with_predecessor(record: OperationRecord, predecessors: &PredecessorMap) -> OperationRecord {
+    let first = predecessors.get(&(record.token, 0));
+    OperationRecord { was_unreadable: first.is_some_and(|first| first.outcome == Outcome::Unreadable), ..record }
 }
 
 fn predecessor(unsettled: &UnsettledOperation) -> PredecessorRecord {

@@ -112,6 +112,10 @@ pub struct OperationRecord {
     /// The body of a malformed entry as text: lossy, and cut at 64 KiB. Not stored beside the entry's body.
     #[serde(default)]
     pub text: Option<String>,
+    /// Whether its entry was judged without being read before: an archive that was past its second by the time it was read lacks it. Every
+    /// copy of the record says so, also where the one that it corrected stays behind.
+    #[serde(default)]
+    pub was_unreadable: bool,
 }
 
 impl OperationRecord {
@@ -246,6 +250,7 @@ impl OperationRecord {
             payload: Value::Null,
             descriptor: descriptor.raw,
             text: None,
+            was_unreadable: false,
         }
     }
 
@@ -353,6 +358,8 @@ struct StoredRecord<'a> {
     descriptor: Option<&'a Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    was_unreadable: bool,
 }
 
 impl<'a> StoredRecord<'a> {
@@ -361,7 +368,7 @@ impl<'a> StoredRecord<'a> {
         let OperationRecord { seq, token, op, kind, decision, entity, repo, bundle, label, context, .. } = record;
         let OperationRecord { diamond, split, path, message, contributors, client_time, size, body, .. } = record;
         let OperationRecord { descriptor_body, leaf_size, count, writer, idempotency_key, reason, .. } = record;
-        let OperationRecord { payload, descriptor, text, files, .. } = record;
+        let OperationRecord { payload, descriptor, text, files, was_unreadable, .. } = record;
         let (body_stands, descriptor_stands) = (body.bytes().is_some(), descriptor_body.is_some());
         Self {
             seq: *seq,
@@ -392,6 +399,7 @@ impl<'a> StoredRecord<'a> {
             payload: Some(payload).filter(|payload| !body_stands && !payload.is_null()),
             descriptor: Some(descriptor).filter(|descriptor| !descriptor_stands && !descriptor.is_null()),
             text: text.as_deref().filter(|_| !body_stands),
+            was_unreadable: *was_unreadable,
         }
     }
 }

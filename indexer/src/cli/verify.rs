@@ -326,10 +326,10 @@ fn print_summary(summary: &VerifySummary, outcomes: OutcomeSelection) -> anyhow:
 fn archive_line(figures: &ArchiveFigures) -> String {
     let ArchiveFigures { version, end, operations, files, bytes, compared, differ, decided, decided_otherwise, .. } =
         figures;
-    let ArchiveFigures { leaks, leak_bytes, .. } = figures;
+    let ArchiveFigures { parsed_otherwise, leaks, leak_bytes, .. } = figures;
     format!(
         "archive     version {version}, the log up to {end}, {operations} operations in {files} files, {bytes} bytes; {compared} compared \
-         with the index, {differ} differ; {decided} below the floor decided again from it, {decided_otherwise} differ; {leaks} leaks, {leak_bytes} bytes"
+         with the index, {differ} differ; {decided} below the floor decided again from it, {decided_otherwise} differ, {parsed_otherwise} entries parsed otherwise; {leaks} leaks, {leak_bytes} bytes"
     )
 }
 

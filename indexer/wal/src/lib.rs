@@ -39,5 +39,5 @@ pub use payload::{
 pub use reader::{
     FileNames, ListedEntry, LogFloorSource, LogReader, MemoryBudget, MemoryShare, ResolvedEntry, ResolvedOperation,
 };
-pub use recorded_facts::{OperationsDiffer, RecordedFacts};
+pub use recorded_facts::{ParsedOtherwise, RecordedFacts, RecordedOperation};
 pub use token::{ParseTokenError, Token};

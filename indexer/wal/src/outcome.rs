@@ -186,11 +186,10 @@ struct OutcomeRule {
 
 impl OutcomeRule {
     fn of(parameters: &LogParameters, token: Token) -> Self {
-        let bound = parameters.commit_bound() + Duration::from_secs(1);
         Self {
             token: token.second(),
-            bound,
-            audit: parameters.audit_window.max(bound),
+            bound: parameters.commit_bound() + Duration::from_secs(1),
+            audit: parameters.last_look(),
             tolerance: mutants::clock_tolerance(parameters.whole_clock_tolerance()),
         }
     }

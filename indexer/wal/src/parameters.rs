@@ -67,6 +67,17 @@ impl LogParameters {
         self.expiry + self.signer_clock_lead + self.request_timeout
     }
 
+    /// How long after its token's second an entry, or after that and the entry a descriptor, may come to count at all: the audit window, and
+    /// never less than what is in time. What comes later is expired.
+    pub(crate) fn last_look(&self) -> Duration {
+        self.audit_window.max(self.commit_bound() + Duration::from_secs(1))
+    }
+
+    /// Whether an entry of this second that came at this store time came after the audit's last look at the second.
+    pub fn is_past_audit(&self, second: StoreSecond, time: StoreSecond) -> bool {
+        time.since(second) > self.last_look()
+    }
+
     /// The clock tolerance in whole seconds, as everything compares it: a fraction would open a bound beyond what the horizon covers.
     pub(crate) fn whole_clock_tolerance(&self) -> Duration {
         Duration::from_secs(self.clock_tolerance.as_secs())

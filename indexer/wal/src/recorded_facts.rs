@@ -18,18 +18,48 @@ pub struct RecordedFacts<'a> {
     pub entry_time: StoreSecond,
     /// Its body.
     pub body: &'a [u8],
-    /// By operation: the descriptor that was seen for it, whether it counted or not.
-    pub seen: Vec<Option<Observation>>,
+    /// Whether the body was read as no payload.
+    pub was_malformed: bool,
+    /// The operations that were read in it.
+    pub operations: Vec<RecordedOperation>,
 }
 
-/// The entry does not have as many operations as were kept of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("its body announces {announced} operations, and {recorded} are recorded")]
-pub struct OperationsDiffer {
-    /// How many its body announces: one if it is malformed.
-    pub announced: usize,
-    /// How many were kept.
-    pub recorded: usize,
+/// What was kept of an operation of an entry.
+#[derive(Clone, Debug)]
+pub struct RecordedOperation {
+    /// The descriptor that the body was read to name.
+    pub descriptor: Option<String>,
+    /// The descriptor that was seen for it, whether it counted or not.
+    pub seen: Option<Observation>,
+}
+
+/// The body says something else to this release than to the one that decided its operations.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParsedOtherwise {
+    /// It is a payload by now, or none any more.
+    #[error("its body was read as {was}, and is {now}", was = payload_word(*.was_malformed), now = payload_word(!.was_malformed))]
+    Payload {
+        /// Whether it was none.
+        was_malformed: bool,
+    },
+    /// It has another number of operations.
+    #[error("its body announces {announced} operations, and {recorded} are recorded")]
+    OperationCount {
+        /// How many its body announces.
+        announced: usize,
+        /// How many were kept.
+        recorded: usize,
+    },
+    /// One of its operations names another descriptor.
+    #[error("its body names another descriptor for operation {op} than is recorded")]
+    Descriptor {
+        /// The first such operation.
+        op: usize,
+    },
+}
+
+fn payload_word(is_malformed: bool) -> &'static str {
+    if is_malformed { "malformed" } else { "a payload" }
 }
 
 impl RecordedFacts<'_> {
@@ -38,17 +68,29 @@ impl RecordedFacts<'_> {
     ///
     /// # Errors
     ///
-    /// Where the facts are not those of this body.
-    pub fn decide(&self, schedule: &ParameterSchedule) -> Result<Outcome, OperationsDiffer> {
-        let recorded = self.seen.len();
-        let intent = parse_payload(self.token, self.body);
-        let announced = intent.as_ref().map_or(1, |intent| intent.ops.len());
-        if announced != recorded {
-            return Err(OperationsDiffer { announced, recorded });
+    /// Where the body says something else than was read in it: then the facts do not decide it.
+    pub fn decide(&self, schedule: &ParameterSchedule) -> Result<Outcome, ParsedOtherwise> {
+        let (was_malformed, recorded) = (self.was_malformed, self.operations.len());
+        let Ok(intent) = parse_payload(self.token, self.body) else {
+            return if was_malformed {
+                Ok(Outcome::Malformed)
+            } else {
+                Err(ParsedOtherwise::Payload { was_malformed })
+            };
+        };
+        if was_malformed {
+            return Err(ParsedOtherwise::Payload { was_malformed });
         }
-        let Ok(intent) = intent else { return Ok(Outcome::Malformed) };
-        let named = intent.ops.iter().zip(&self.seen).filter(|(operation, _)| operation.descriptor.is_some());
-        let seen: Vec<_> = named.map(|(_, seen)| seen.clone()).collect();
+        let announced = intent.ops.len();
+        if announced != recorded {
+            return Err(ParsedOtherwise::OperationCount { announced, recorded });
+        }
+        let mut both = intent.ops.iter().zip(&self.operations);
+        if let Some(op) = both.position(|(announced, recorded)| announced.descriptor != recorded.descriptor) {
+            return Err(ParsedOtherwise::Descriptor { op });
+        }
+        let named = self.operations.iter().filter(|operation| operation.descriptor.is_some());
+        let seen: Vec<_> = named.map(|operation| operation.seen.clone()).collect();
         let parameters = schedule.at(self.token.second());
         Ok(decide_outcome(parameters, self.token, self.entry_time, seen.len(), &seen).outcome)
     }
@@ -62,21 +104,29 @@ mod tests {
     use crate::{outcome::Evidence, parameters::LogParameters};
 
     const AT: u64 = 1_700_000_000;
+    const BUNDLE: &str = "bundles/r/b/bundle.yaml";
 
-    fn decided(body: &str, entry: u64, seen: &[Option<u64>]) -> Result<Outcome, OperationsDiffer> {
-        let observed = |seen: &Option<u64>| {
-            seen.map(|at| Observation {
-                key: "bundles/r/b/bundle.yaml".to_owned(),
+    fn decided(
+        body: &str,
+        entry: u64,
+        (was_malformed, descriptor): (bool, Option<&str>),
+        seen: &[Option<u64>],
+    ) -> Result<Outcome, ParsedOtherwise> {
+        let observed = |seen: &Option<u64>| RecordedOperation {
+            descriptor: descriptor.map(str::to_owned),
+            seen: seen.map(|at| Observation {
+                key: BUNDLE.to_owned(),
                 time: StoreSecond::from_unix(AT + at),
                 digest: String::new(),
                 evidence: Some(Evidence::Bound),
-            })
+            }),
         };
         let facts = RecordedFacts {
             token: Token::from_parts(StoreSecond::from_unix(AT), [7; 16]),
             entry_time: StoreSecond::from_unix(AT + entry),
             body: body.as_bytes(),
-            seen: seen.iter().map(observed).collect(),
+            was_malformed,
+            operations: seen.iter().map(observed).collect(),
         };
         let parameters = LogParameters {
             audit_window: Duration::from_hours(1),
@@ -87,25 +137,36 @@ mod tests {
 
     #[test]
     fn the_rule_decides_from_body_and_recorded_times() {
-        let bundle = "bundles/r/b/bundle.yaml";
         for (body, entry, seen, outcome) in [
             ("hello", 0, None, Outcome::Committed),
             ("hello", 200, None, Outcome::Late),
             ("hello", 4000, None, Outcome::Expired),
-            (bundle, 0, None, Outcome::Aborted),
-            (bundle, 0, Some(3), Outcome::Committed),
-            (bundle, 0, Some(200), Outcome::Late),
+            (BUNDLE, 0, None, Outcome::Aborted),
+            (BUNDLE, 0, Some(3), Outcome::Committed),
+            (BUNDLE, 0, Some(200), Outcome::Late),
             ("", 0, None, Outcome::Malformed),
         ] {
-            assert_eq!(decided(body, entry, &[seen]), Ok(outcome), "{body:?} at {entry}, {seen:?}");
+            let parsed = (body.is_empty(), Some(BUNDLE).filter(|bundle| *bundle == body));
+            assert_eq!(decided(body, entry, parsed, &[seen]), Ok(outcome), "{body:?} at {entry}, {seen:?}");
         }
     }
 
     #[test]
-    fn another_number_of_operations_is_an_error() {
-        for body in ["", "hello"] {
-            assert_eq!(decided(body, 0, &[None, None]), Err(OperationsDiffer { announced: 1, recorded: 2 }));
-            assert_eq!(decided(body, 0, &[]), Err(OperationsDiffer { announced: 1, recorded: 0 }));
+    fn what_another_parser_has_read_is_not_decided() {
+        for recorded in [0, 2] {
+            let differs = ParsedOtherwise::OperationCount { announced: 1, recorded };
+            assert_eq!(decided("hello", 0, (false, None), &vec![None; recorded]), Err(differs));
+        }
+        for (body, was_malformed, said) in [
+            ("", false, "its body was read as a payload, and is malformed"),
+            ("hello", true, "its body was read as malformed, and is a payload"),
+        ] {
+            let differs = decided(body, 0, (was_malformed, None), &[None]).unwrap_err();
+            assert_eq!((&differs, &*differs.to_string()), (&ParsedOtherwise::Payload { was_malformed }, said));
+        }
+        for descriptor in [None, Some("bundles/r/c/bundle.yaml")] {
+            let differs = decided(BUNDLE, 0, (false, descriptor), &[Some(3)]);
+            assert_eq!(differs, Err(ParsedOtherwise::Descriptor { op: 0 }), "{descriptor:?}");
         }
     }
 }

@@ -73,8 +73,7 @@ impl ArchiveComparison<'_> {
             let difference = match (&row, &placed) {
                 (Some(row), Some((_, record))) => self.difference(row, record),
                 (Some(_), None) => Some(ArchiveDifference::NotIndexed),
-                // It was passed over while its entry could not be read, and is in the log.
-                (None, Some((place, _))) if place.was_unreadable => None,
+                (None, Some((place, record))) if self.settled.may_lack(place, record) => None,
                 (None, _) => Some(ArchiveDifference::NotArchived),
             };
             on_pair(key, row.as_ref().map(|row| &row.record), difference);

@@ -44,8 +44,8 @@ pub(super) struct ArchivePart<'a> {
 
 /// Reads the part of the archive from the store, and compares each operation with the index. `on_row` is called for each.
 ///
-/// An operation that is missing is damage, unless its entry could not be read at first: then it was passed over, and is in the log. One
-/// that only the archive has is damage, unless its entry cannot be read so far: the archive was extended from a later manifest then.
+/// An operation that is missing is damage, unless its entry could not be read at first, or came after the audit: then it was passed over, and
+/// is in the log. One that only the archive has is damage, unless its entry cannot be read so far: the archive was extended from a later manifest then.
 ///
 /// # Errors
 ///
@@ -72,6 +72,12 @@ pub(super) async fn prove_archive(
             if written_from <= LogCursor(record.token.second()) {
                 found.insert(record);
             }
+        }
+        if let (None, Some(place)) = (&row, &place)
+            && comparison.misses(place)
+            && settled.may_be_passed_over(place).await?
+        {
+            continue;
         }
         comparison.compare(row.as_ref(), place.as_ref())?;
     }
@@ -117,13 +123,18 @@ impl RowComparison<'_> {
         Err(self.differs(place.token, place.op, None, Some(place.outcome)))
     }
 
+    /// Whether an operation that the archive does not have is the first one that is missing.
+    fn misses(&self, standing: &SettledPlace) -> bool {
+        self.missing.is_none() && !standing.is_unread
+    }
+
     /// Refused unless the operation at `standing` is in the archive with this outcome, or need not be in it.
     fn require_archived(&mut self, standing: &SettledPlace, archived: Option<Outcome>) -> Result<(), SnapshotError> {
-        let SettledPlace { place: RecordPlace { token, op, outcome, .. }, was_unreadable, is_unread } = *standing;
+        let SettledPlace { place: RecordPlace { token, op, outcome, .. }, is_unread, .. } = *standing;
         if is_unread {
             self.unread = Some(token);
         }
-        if is_unread || archived == Some(outcome) || (was_unreadable && archived.is_none()) {
+        if is_unread || archived == Some(outcome) {
             return Ok(());
         }
         if archived.is_none() {

@@ -9,7 +9,7 @@ use tidemark_catalog::{
     SnapshotProof, SnapshotRetention, TransactionRejected,
 };
 use tidemark_store::StoreSecond;
-use tidemark_wal::Log;
+use tidemark_wal::{Log, ParameterSchedule};
 use tokio::sync::watch;
 
 use super::{
@@ -177,11 +177,12 @@ impl SnapshotMaker {
     /// Archives what is settled, reads everything again, and marks the pin.
     async fn prove(&self, name: &str, pin: &IndexPin, without_archive: bool) -> Result<ProvenPin, SnapshotError> {
         let manifest = self.pins.read_list(pin).await?;
-        let settled = SettledRecords::open(&self.engine, &manifest).await?;
+        let parameters = self.root.state().await?.schedule();
+        let settled = SettledRecords::open(&self.engine, &manifest, parameters.clone()).await?;
         let (extension, parameters) = if without_archive {
             (ArchiveExtension::default(), None)
         } else {
-            (self.extend(&manifest, &settled).await?, self.root.state().await?.schedule())
+            (self.extend(&manifest, &settled, parameters.as_ref()).await?, parameters)
         };
         if mutants::is_read_again() {
             self.read_again(&manifest, &extension, &settled).await?;
@@ -193,9 +194,14 @@ impl SnapshotMaker {
     }
 
     /// Adds to the archive what it lacks of the settled operations.
-    async fn extend(&self, manifest: &Manifest, settled: &SettledRecords) -> Result<ArchiveExtension, SnapshotError> {
+    async fn extend(
+        &self,
+        manifest: &Manifest,
+        settled: &SettledRecords,
+        parameters: Option<&ParameterSchedule>,
+    ) -> Result<ArchiveExtension, SnapshotError> {
         let up_to = LogCursor(mutants::archived_up_to(manifest.audited, manifest.cursor.second()));
-        let descriptors = DescriptorSource::new(&self.log, self.root.state().await?.schedule().as_ref());
+        let descriptors = DescriptorSource::new(&self.log, parameters);
         let mut archived = 0;
         for _ in 0..MAX_EXTENSIONS {
             let before = self.archive.latest().await?;

@@ -10,7 +10,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use roaring::RoaringTreemap;
 use tidemark_catalog::{Generation, Manifest, SegmentMeta};
 use tidemark_store::StoreSecond;
-use tidemark_wal::{Outcome, Token};
+use tidemark_wal::{Outcome, ParameterSchedule, Token};
 
 use super::{
     descriptor_source::DescriptorSource,
@@ -37,7 +37,7 @@ const CHUNK_BYTES: u64 = 8 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SettledPlace {
     pub(super) place: RecordPlace,
-    /// Whether its entry could not be read before: then an archive that has the seconds after it may lack it.
+    /// Whether the generation has a record of its entry that says that it could not be read.
     pub(super) was_unreadable: bool,
     /// Whether its entry could not be read so far. A later manifest may have it, and so an archive that was extended from that.
     pub(super) is_unread: bool,
@@ -63,6 +63,8 @@ pub(crate) struct SettledRecords {
     /// By seq.
     segments: Arc<Vec<SegmentMeta>>,
     corrected: Arc<RoaringTreemap>,
+    /// The parameters of the log, if it has any.
+    schedule: Option<Arc<ParameterSchedule>>,
     /// Keeps the segments open.
     _open: Arc<dyn IndexLookup>,
     max_slice_places: usize,
@@ -70,7 +72,11 @@ pub(crate) struct SettledRecords {
 
 impl SettledRecords {
     /// Of `manifest`, whose objects are pinned.
-    pub(crate) async fn open(engine: &Arc<dyn IndexEngine>, manifest: &Manifest) -> Result<Self, EngineError> {
+    pub(crate) async fn open(
+        engine: &Arc<dyn IndexEngine>,
+        manifest: &Manifest,
+        schedule: Option<ParameterSchedule>,
+    ) -> Result<Self, EngineError> {
         let mut corrected = RoaringTreemap::new();
         for sidecar in &manifest.sidecars {
             corrected |= engine.read_marks(sidecar).await?.corrected;
@@ -80,6 +86,7 @@ impl SettledRecords {
             engine: engine.clone(),
             segments: Arc::new(manifest.segments.clone()),
             corrected: Arc::new(corrected),
+            schedule: schedule.map(Arc::new),
             _open: engine.open(manifest).await?,
             max_slice_places: MAX_SLICE_PLACES,
         })
@@ -159,6 +166,22 @@ impl SettledRecords {
             }
         };
         records.map_err(SnapshotError::from).and_then(with_descriptor).boxed()
+    }
+
+    /// Whether an archive that is past its second may lack an operation that stands, which is then in the log: its entry could not be read at
+    /// first, or came after the audit's last look at that second. Of a restored index its audit looks there once more.
+    pub(super) fn may_lack(&self, place: &SettledPlace, record: &OperationRecord) -> bool {
+        let (second, time) = (record.token.second(), record.decision.entry_time);
+        let came_late = || self.schedule.as_ref().is_some_and(|known| known.at(second).is_past_audit(second, time));
+        place.was_unreadable || record.was_unreadable || came_late()
+    }
+
+    /// As [`Self::may_lack`], of an operation whose record was not read.
+    pub(super) async fn may_be_passed_over(&self, standing: &SettledPlace) -> Result<bool, EngineError> {
+        let place = &standing.place;
+        let segment = self.segment_of(place.seq).ok_or_else(|| missing(place))?;
+        let read = self.engine.records(segment, place.seq..place.seq + 1).await?;
+        Ok(self.may_lack(standing, read.first().ok_or_else(|| missing(place))?))
     }
 
     fn settled_slices(
@@ -401,7 +424,7 @@ mod tests {
                 let store = Store::memory();
                 let (manifest, standing) = manifest(&store, &segments).await;
                 let engine: Arc<dyn IndexEngine> = Arc::new(ModelEngine::new(store.clone()));
-                let settled = SettledRecords::open(&engine, &manifest).await.unwrap().with_slices(max_slice_places);
+                let settled = SettledRecords::open(&engine, &manifest, None).await.unwrap().with_slices(max_slice_places);
                 let seconds = second(start)..second(start + length);
                 let unreadable = |token: Token| standing.values()
                     .any(|record| record.token == token && record.decision.outcome == Outcome::Unreadable);

@@ -60,6 +60,8 @@ pub struct ArchiveFigures {
     pub decided: u64,
     /// Those that are archived as something else.
     pub decided_otherwise: u64,
+    /// Entries below the floor that were not decided again: this release reads something else in their bodies than the one that decided them.
+    pub parsed_otherwise: u64,
     /// Objects that no version names and none ever will.
     pub leaks: u64,
     /// Their bytes.
@@ -182,7 +184,7 @@ impl ArchiveCheck<'_> {
     /// Compares rows with the index, of a sample or all that both must have.
     async fn compare(&self, latest: &ArchiveVersion, selection: OutcomeSelection, figures: &mut ArchiveFigures) {
         let end = latest.end.min(LogCursor(self.manifest.audited));
-        let settled = match SettledRecords::open(self.engine, self.manifest).await {
+        let settled = match SettledRecords::open(self.engine, self.manifest, self.schedule.cloned()).await {
             Ok(settled) => settled,
             Err(error) => return self.report_uncompared(&error_chain(&error)),
         };
@@ -269,8 +271,12 @@ impl ArchiveCheck<'_> {
 
     /// Counts and reports what came of an entry below the floor.
     fn judge(&self, verdict: Option<ArchivedVerdict>, figures: &mut ArchiveFigures) {
-        let Some(ArchivedVerdict { token, decided, differ }) = verdict else { return };
+        let Some(ArchivedVerdict { token, decided, differ, parsed_otherwise }) = verdict else { return };
         figures.decided += decided;
+        if let Some(why) = parsed_otherwise {
+            figures.parsed_otherwise += 1;
+            self.report_parsed_otherwise(token, &why);
+        }
         figures.decided_otherwise += differ.len() as u64;
         for (op, why) in differ {
             let what = format!("operation {op} of {token} is not what its row says: {why}");
@@ -281,6 +287,14 @@ impl ArchiveCheck<'_> {
             let (severity, check) = (FindingSeverity::Damage, VerifyCheck::ArchivedOutcomes);
             self.findings.report(severity, check, self.location.clone(), [what, effect, remedy]);
         }
+    }
+
+    fn report_parsed_otherwise(&self, token: Token, why: &str) {
+        let what = format!("the outcome of {token} was not decided again: {why}");
+        let effect = "it stays as it was recorded; whether it is what the rule says is not known".to_owned();
+        let remedy = "nothing is to be done where another release recorded it, whose parser differs; else compare row and record with a copy of the bucket";
+        let parts = [what, effect, remedy.to_owned()];
+        self.findings.report(FindingSeverity::Notice, VerifyCheck::Archive, self.location.clone(), parts);
     }
 
     /// Where the windows of a sample begin, the first one first.

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use tidemark_catalog::LogCursor;
 use tidemark_store::StoreSecond;
-use tidemark_wal::{Observation, Outcome, ParameterSchedule, RecordedFacts, Token};
+use tidemark_wal::{Outcome, ParameterSchedule, RecordedFacts, RecordedOperation, Token};
 
 use crate::record::OperationRecord;
 
@@ -21,8 +21,10 @@ struct EntryRows {
     time: StoreSecond,
     /// `None`: it was too large to be read.
     body: Option<Bytes>,
-    /// By row: the operation, what is archived of its outcome, and the descriptor that was seen.
-    operations: Vec<(u32, Outcome, Option<Observation>)>,
+    /// By row: the operation, and what is archived of its outcome.
+    outcomes: Vec<(u32, Outcome)>,
+    /// By row: what is archived of it besides.
+    operations: Vec<RecordedOperation>,
 }
 
 /// What came of an entry.
@@ -32,6 +34,8 @@ pub(super) struct ArchivedVerdict {
     pub(super) decided: u64,
     /// Those that are archived as something else: the operation, and why.
     pub(super) differ: Vec<(u32, String)>,
+    /// Why none was decided although the archive has the body: this release reads something else in it.
+    pub(super) parsed_otherwise: Option<String>,
 }
 
 impl<'a> ArchivedOutcomes<'a> {
@@ -48,30 +52,33 @@ impl<'a> ArchivedOutcomes<'a> {
                 token: row.token,
                 time: row.decision.entry_time,
                 body: row.body.bytes().map(Bytes::copy_from_slice),
+                outcomes: Vec::new(),
                 operations: Vec::new(),
             });
-            entry.operations.push((row.op, row.decision.outcome, row.decision.observations.first().cloned()));
+            entry.outcomes.push((row.op, row.decision.outcome));
+            let seen = row.decision.observations.first().cloned();
+            entry.operations.push(RecordedOperation { descriptor: row.path.clone(), seen });
         }
         before
     }
 
     /// What came of the last entry.
     pub(super) fn finish(&mut self) -> Option<ArchivedVerdict> {
-        let EntryRows { token, time, body, operations } = self.entry.take()?;
-        let mut verdict = ArchivedVerdict { token, decided: 0, differ: Vec::new() };
+        let EntryRows { token, time, body, outcomes, operations } = self.entry.take()?;
+        let mut verdict = ArchivedVerdict { token, decided: 0, differ: Vec::new(), parsed_otherwise: None };
         let Some(body) = body else { return Some(verdict) };
-        verdict.decided = operations.len() as u64;
-        let seen = operations.iter().map(|(_, _, seen)| seen.clone()).collect();
-        let facts = RecordedFacts { token, entry_time: time, body: &body, seen };
+        let was_malformed = outcomes.iter().any(|(_, outcome)| *outcome == Outcome::Malformed);
+        let facts = RecordedFacts { token, entry_time: time, body: &body, was_malformed, operations };
         match facts.decide(self.schedule) {
             Ok(now) => {
-                let differs = |(op, was, _): &(u32, Outcome, _)| {
+                verdict.decided = outcomes.len() as u64;
+                let differs = |(op, was): &(u32, Outcome)| {
                     let why = || format!("it is archived as {}, and is {}", was.as_str(), now.as_str());
                     (rule_outcome(*was) != now).then(|| (*op, why()))
                 };
-                verdict.differ = operations.iter().filter_map(differs).collect();
+                verdict.differ = outcomes.iter().filter_map(differs).collect();
             }
-            Err(error) => verdict.differ = operations.iter().map(|(op, ..)| (*op, error.to_string())).collect(),
+            Err(error) => verdict.parsed_otherwise = Some(error.to_string()),
         }
         Some(verdict)
     }

@@ -1,6 +1,6 @@
 //! Entries of the log that the index lacks. Those below the log's floor may be gone, and are left out.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tidemark_catalog::{LogCursor, Manifest};
@@ -173,16 +173,15 @@ impl EntrySearch<'_> {
     /// The index has no record of an entry of the log.
     fn report_unknown(&mut self, listed: &ListedEntry) {
         let ListedEntry { token, time, .. } = *listed;
-        let parameters = self.schedule.at(token.second());
-        let window = parameters.audit_window.max(parameters.commit_bound() + Duration::from_secs(1));
-        let (severity, effect, remedy) = if time.since(token.second()) > window {
+        let second = token.second();
+        let (severity, effect, remedy) = if self.schedule.at(second).is_past_audit(second, time) {
             // Whoever decides it by the rule makes it expired.
             (
                 FindingSeverity::Notice,
                 "it came after the audit window, so that no search finds it",
                 "nothing is to be done",
             )
-        } else if token.second() >= self.manifest.audited {
+        } else if second >= self.manifest.audited {
             (FindingSeverity::Notice, "no search finds it yet", "wait for the audit, which publishes it")
         } else {
             self.figures.missing_entries += 1;

@@ -102,7 +102,13 @@ impl<'a> ObjectCheck<'a> {
         for (name, pin) in &register.pins {
             self.figures.pins += 1;
             match self.pins.read_list(pin).await {
-                Ok(manifest) => self.check_pinned(name, pin, &manifest).await,
+                Ok(manifest) => {
+                    self.check_generation(name, pin, &manifest);
+                    // Before it is confirmed a pin holds nothing back: what it names may be gone.
+                    if pin.confirmed {
+                        self.check_pinned(&manifest).await;
+                    }
+                }
                 // It may have been dropped meanwhile, and its list with it.
                 Err(_) if self.is_dropped(name, pin).await => {}
                 Err(error) => {
@@ -122,7 +128,7 @@ impl<'a> ObjectCheck<'a> {
         }
     }
 
-    async fn check_pinned(&mut self, name: &str, pin: &IndexPin, manifest: &Manifest) {
+    fn check_generation(&self, name: &str, pin: &IndexPin, manifest: &Manifest) {
         if manifest.generation != pin.generation {
             let what = format!("the list of snapshot \"{name}\" is of generation {}", manifest.generation);
             let effect = format!("nothing can be restored from it as {}", pin.generation);
@@ -130,6 +136,9 @@ impl<'a> ObjectCheck<'a> {
             let location = self.chain.index().url_of(&pin.list);
             self.findings.report(FindingSeverity::Damage, VerifyCheck::Snapshots, location, parts);
         }
+    }
+
+    async fn check_pinned(&mut self, manifest: &Manifest) {
         for sidecar in &manifest.sidecars {
             if self.checked.insert(sidecar.key.clone()) {
                 self.check_sidecar(VerifyCheck::Snapshots, sidecar, manifest.next_seq).await;
@@ -266,7 +275,7 @@ impl<'a> ObjectCheck<'a> {
         None
     }
 
-    /// Whether the latest manifest or a pin names the object now. Where that cannot be read, it is: what is wrong with it is reported.
+    /// Whether the latest manifest or a pin that counts names the object now. Where that cannot be read, it is: what is wrong with it is reported.
     ///
     /// A generation that the index has left needs none of its objects, whatever its closing record names: a pin may.
     async fn is_named(&self, key: &str) -> bool {
@@ -276,7 +285,7 @@ impl<'a> ObjectCheck<'a> {
             return true;
         }
         let Ok(register) = self.pins.register().await else { return true };
-        for (name, pin) in &register.pins {
+        for (name, pin) in register.pins.iter().filter(|(_, pin)| pin.confirmed) {
             match self.pins.read_list(pin).await {
                 Ok(manifest) if manifest.objects().all(|named| named != key) => {}
                 // It may have been dropped since the register was read, and its list with it.

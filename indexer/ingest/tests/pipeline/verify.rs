@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tidemark_catalog::SegmentMeta;
 use tidemark_store::{Entropy, StoreSecond};
 use tidemark_wal::Token;
+use tokio::time::timeout;
 
 use super::{
     fake_bucket::BadRead,
@@ -606,6 +607,34 @@ async fn a_pin_that_is_dropped_meanwhile_names_no_object_that_is_gone() {
     };
     let (summary, ()) = tokio::join!(verifier.run(&observer), dropping);
     assert_eq!(summary.unwrap().damage, 0, "{:#?}", observer.0.lock());
+}
+
+/// A process that pinned ended before it knew that the index still names all of it: its pin holds nothing back.
+#[tokio::test(start_paused = true)]
+async fn a_pin_that_is_not_confirmed_may_name_objects_that_are_gone() {
+    let world = IngestWorld::new(IngestOptions { batch_records: 3, compaction: false, ..small_batches() }).await;
+    for number in 0..60 {
+        world.append(world.ago(9000 - number), &EntryDraft::entity(number % 5));
+    }
+    world.run_for(MINUTE).await;
+    let world = world.copied_at(world.bucket.now());
+    let before = world.manifest().await;
+    let (maker, _) = world.snapshot_maker().await;
+    // The list and the pin are written; its confirmation is not.
+    world.bucket.die_at_write(Some(3));
+    timeout(MINUTE, maker.pins.pin(&maker.chain, "restore", "a restore")).await.unwrap_err();
+    world.bucket.die_at_write(None);
+    assert!(!maker.pins.register().await.unwrap().pins["restore"].confirmed);
+    world.compact_all(&before).await;
+    for segment in &before.segments {
+        world.bucket.remove(&format!("index/{}", segment.key));
+    }
+    let found = VerifyRun::all(&world).await;
+    assert!(found.is_sound() && found.summary.snapshots == 1, "{:#?}", found.findings);
+    // Its list is read all the same.
+    let list = world.bucket.keys().into_iter().find(|key| key.contains("/list/")).unwrap();
+    world.bucket.plant(&list, "no list", world.ago(0));
+    assert_eq!(VerifyRun::all(&world).await.damaged(), [list]);
 }
 
 #[tokio::test(start_paused = true)]

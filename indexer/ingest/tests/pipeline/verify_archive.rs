@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use tidemark_ingest::{ArchiveFigures, FindingSeverity, OutcomeSelection, VerifyCheck, snapshot::SnapshotRequest};
+use tidemark_ingest::{
+    ArchiveFigures, FindingSeverity, OutcomeSelection, RestoreTarget, VerifyCheck, snapshot::SnapshotRequest,
+};
 use tidemark_store::StoreSecond;
 use tidemark_wal::{Outcome, Token};
 
@@ -164,7 +166,6 @@ async fn below_the_floor_outcomes_are_decided_again_from_the_archive() {
     for (from, to, what) in [
         (r#""outcome":"committed""#, r#""outcome":"late""#, "it is archived as late, and is committed"),
         (r#""outcome":"aborted""#, r#""outcome":"committed""#, "it is archived as committed, and is aborted"),
-        (r#""outcome":"malformed""#, r#""outcome":"committed""#, "it is archived as committed, and is malformed"),
         (r#""outcome":"duplicate""#, r#""outcome":"aborted""#, "it is archived as aborted, and is committed"),
     ] {
         assert!(text.contains(from), "no row has {from}");
@@ -176,6 +177,32 @@ async fn below_the_floor_outcomes_are_decided_again_from_the_archive() {
         let of_rows = archive_damage(&found).len() as u64;
         assert!(of_rows > 0 && found.summary.archive_damage == of_rows + 1, "{from}: {:#?}", found.findings);
     }
+    // What only another parser explains is none.
+    for (from, to, what) in [
+        (r#""outcome":"malformed""#, r#""outcome":"committed""#, "its body was read as a payload, and is malformed"),
+        (r#""outcome":"committed""#, r#""outcome":"malformed""#, "its body was read as malformed, and is a payload"),
+        (
+            r#""path":"bundles/"#,
+            r#""path":"bundle/"#,
+            "its body names another descriptor for operation 0 than is recorded",
+        ),
+    ] {
+        assert!(text.contains(from), "no row has {from}");
+        world.bucket.plant(&file, text.replacen(from, to, 1), world.ago(0));
+        let found = VerifyRun::all(&world).await;
+        let notices = found.of_severity(FindingSeverity::Notice);
+        assert_eq!(notices.iter().filter(|notice| notice.what.ends_with(what)).count(), 1, "{from}: {notices:#?}");
+        assert!(archive_damage(&found).iter().all(|said| !said.contains("is not what its row says")), "{from}");
+        let ArchiveFigures { decided_otherwise, parsed_otherwise, .. } = found.summary.archive.unwrap();
+        assert_eq!((decided_otherwise, parsed_otherwise), (0, 1), "{from}");
+    }
+    // Rows that belong to one entry, of which one is gone.
+    let group = text.lines().position(|row| row.contains(r#""op":1"#)).unwrap();
+    let without: Vec<&str> = text.lines().enumerate().filter(|(at, _)| *at != group).map(|(_, row)| row).collect();
+    world.bucket.plant(&file, without.join("\n"), world.ago(0));
+    let found = VerifyRun::all(&world).await;
+    assert_eq!(found.summary.archive.unwrap().parsed_otherwise, 1, "{:#?}", found.findings);
+    assert!(archive_damage(&found).iter().any(|said| said.contains("is in the index and not in the archive")));
     world.bucket.plant(&file, body, world.ago(0));
     assert!(VerifyRun::all(&world).await.is_sound());
 }
@@ -259,6 +286,28 @@ async fn an_entry_that_could_not_be_read_when_it_was_archived_is_not_missed() {
     let found = VerifyRun::all(&world).await;
     assert!(found.is_sound(), "{:#?}", found.findings);
     assert_eq!(found.summary.archive.unwrap().operations, 30);
+}
+
+/// The record that said that the entry could not be read stays behind in the generation that is replaced.
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_the_archive_passed_over_is_not_missed_after_a_restore() {
+    let world = IngestWorld::new(small_batches()).await;
+    for number in 0..30 {
+        world.append(world.ago(30_000 - number), &EntryDraft::entity(number));
+    }
+    let bad = world.append(world.ago(29_990), &EntryDraft::group(&[70, 71]));
+    world.bucket.spoil(Some((&bad.to_string(), BadRead::Refused)));
+    world.run_for(10 * MINUTE).await;
+    snapshot(&world).await;
+    world.bucket.spoil(None);
+    world.run_for(Duration::from_hours(2)).await;
+    assert_eq!(world.outcomes().await[&bad], [Outcome::Committed; 2]);
+    world.restore(None, &RestoreTarget::Latest).await.unwrap();
+    world.promote().await.unwrap();
+    for selection in selections() {
+        let found = VerifyRun::of(&world, selection).await;
+        assert!(found.is_sound(), "{selection:?}: {:#?}", found.findings);
+    }
 }
 
 /// A verification reads objects for hours before it comes to the archive. Meanwhile an entry that its manifest could not read is decided

@@ -131,6 +131,7 @@ pub(crate) fn plain(token: Token) -> OperationRecord {
         payload: serde_json::Value::Null,
         descriptor: serde_json::Value::Null,
         text: None,
+        was_unreadable: false,
     }
 }
 
