@@ -170,6 +170,7 @@ impl GenerationSwitch {
         on_wait: impl Fn(StandbyReason) + Send + Sync,
     ) -> Result<WriterLease, SwitchError> {
         let mut generation = open.generation().clone();
+        let index = open.latest().await?.and_then(|latest| latest.state.id);
         while let Some(next) = generation.next() {
             let chain = self.chain(next.clone());
             generation = next;
@@ -177,7 +178,8 @@ impl GenerationSwitch {
                 match (&latest.state.closed, &latest.state.building) {
                     (Some(_), _) => continue,
                     (None, Some(task)) if *task == self.task => match &latest.state.replaces {
-                        Some(left) if left < open.generation() => {
+                        // Or the index was lost since, and begun again as another one: it is never closed in favour of this.
+                        Some(left) if left < open.generation() || latest.state.id != index => {
                             self.give_up_left(&chain, left, &on_wait).await?;
                             continue;
                         }

@@ -15,6 +15,18 @@ impl fmt::Display for LogId {
     }
 }
 
+/// Identifies an index, independently of its URL: 32 hexadecimal digits, drawn with the first record of the generation that it begins with. A
+/// generation that takes the place of another one has the same; one that begins after a purge, or after all records were lost, has another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct IndexId(pub String);
+
+impl fmt::Display for IndexId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// The owner of an index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "kind", deny_unknown_fields)]

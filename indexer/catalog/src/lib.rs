@@ -43,7 +43,7 @@ pub use garbage_grace::GARBAGE_GRACE;
 pub use garbage_list::{GarbageList, MAX_LIST_CANDIDATES};
 pub use garbage_survey::{GarbageCounts, GarbageSurvey};
 pub use generation_switch::{GenerationSwitch, ReplacedGenerations, SwitchError};
-pub use identity::{IndexOwner, LogClaim, LogId, LogIdentity, WriterIdentity};
+pub use identity::{IndexId, IndexOwner, LogClaim, LogId, LogIdentity, WriterIdentity};
 pub use index_chain::IndexChain;
 pub use log_cursor::LogCursor;
 pub use manifest::{

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     error::{AcquireError, CatalogError, TransactionRejected},
-    identity::WriterIdentity,
+    identity::{IndexId, WriterIdentity},
     index_chain::IndexChain,
     manifest::{LeaseHolder, Manifest},
     names::Generation,
@@ -359,6 +359,19 @@ impl WriterCandidate<'_> {
         Ok(CandidateStep::Wait(StandbyReason::BackingOff { wait }, wait))
     }
 
+    /// The state before record 1. What takes the place of another generation is of the same index; what is begun as the index itself is a
+    /// new one, also where an index was before that was purged or lost: its records have other seqs.
+    async fn first_state(&self) -> Result<Manifest, CatalogError> {
+        let generation = self.chain.generation().clone();
+        let drawn = || IndexId(self.chain.entropy().nonce());
+        let CandidateRole::Maker { task, open } = &self.role else {
+            return Ok(Manifest::new(generation).of_index(drawn()));
+        };
+        let latest = self.chain.sibling(open.clone()).latest().await?;
+        let id = latest.and_then(|latest| latest.state.id).unwrap_or_else(drawn);
+        Ok(Manifest::building(generation, task).replacing(open).of_index(id))
+    }
+
     /// Publishes the next epoch; `None` if another process did so first.
     async fn take(
         &self,
@@ -371,10 +384,9 @@ impl WriterCandidate<'_> {
         let holder =
             LeaseHolder { identity: self.identity.clone(), heartbeat: self.clock.heartbeat_key(), since: None };
         let saw = seen.as_ref().map_or(0, |latest| latest.state.epoch);
-        let generation = self.chain.generation().clone();
-        let first = match &self.role {
-            CandidateRole::Maker { task, open } => Manifest::building(generation, task).replacing(open),
-            CandidateRole::Writer | CandidateRole::Owner | CandidateRole::Switch => Manifest::new(generation),
+        let first = match &seen {
+            Some(latest) => latest.state.clone(),
+            None => self.first_state().await?,
         };
         let is_finished = self.chain.is_successor();
         let taken = self.chain.chain().append(seen, |state| {

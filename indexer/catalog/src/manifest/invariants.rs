@@ -76,6 +76,10 @@ fn check_transition(before: &Manifest, after: &Manifest) -> Result<(), Invariant
     InvariantViolation::unless(same, "an index holds the records of one log", || {
         format!("{:?} after {:?}", after.claim, before.claim)
     })?;
+    let same = before.id.is_none() || before.id == after.id;
+    InvariantViolation::unless(same, "the id of an index never changes", || {
+        format!("{:?} after {:?}", after.id, before.id)
+    })?;
     never_back("the epoch", &before.epoch, &after.epoch)?;
     never_back("the horizon", &before.horizon, &after.horizon)?;
     never_back("the cursor", &before.cursor, &after.cursor)?;

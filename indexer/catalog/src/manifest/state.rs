@@ -9,7 +9,7 @@ use tidemark_wal::Token;
 use super::record_counts::RecordCounts;
 use crate::{
     digest::SetDigest,
-    identity::{LogClaim, LogId, WriterIdentity},
+    identity::{IndexId, LogClaim, LogId, WriterIdentity},
     log_cursor::LogCursor,
     names::Generation,
 };
@@ -164,6 +164,9 @@ pub enum EndReason {
 pub struct Manifest {
     /// The generation.
     pub generation: Generation,
+    /// The index that it is a generation of. It never changes; absent before the first record.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub id: Option<IndexId>,
     /// Which log's records it holds; absent where a writer knew no log.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub claim: Option<LogClaim>,
@@ -214,6 +217,7 @@ impl Manifest {
     pub fn new(generation: Generation) -> Self {
         Self {
             generation,
+            id: None,
             claim: None,
             epoch: 0,
             holder: None,
@@ -243,6 +247,12 @@ impl Manifest {
     #[must_use]
     pub fn replacing(self, open: &Generation) -> Self {
         Self { replaces: Some(open.clone()), ..self }
+    }
+
+    /// The same, a generation of the index `id`.
+    #[must_use]
+    pub fn of_index(self, id: IndexId) -> Self {
+        Self { id: Some(id), ..self }
     }
 
     /// The same, which no task builds any more: it is the index.

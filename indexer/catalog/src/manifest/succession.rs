@@ -81,6 +81,7 @@ impl Manifest {
     pub fn purge(&self, epoch: u64) -> Result<Self, TransactionRejected> {
         self.check_epoch(epoch)?;
         let ended = Self {
+            id: self.id.clone(),
             claim: self.claim.clone(),
             epoch: self.epoch,
             horizon: self.horizon,
@@ -102,6 +103,7 @@ impl Manifest {
             ("state (it is closed)", successor.closed.is_none()),
             ("generation (it is this one)", successor.generation != self.generation),
             ("log", log(successor) == log(self)),
+            ("index id", successor.id == self.id),
         ] {
             sound.then_some(()).ok_or_else(|| not_a_successor(successor, what))?;
         }

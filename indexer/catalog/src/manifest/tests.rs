@@ -10,7 +10,7 @@ use super::*;
 use crate::{
     digest::{SetDigest, SetElement},
     error::TransactionRejected,
-    identity::WriterIdentity,
+    identity::{IndexId, WriterIdentity},
     log_cursor::LogCursor,
     names::{Generation, ObjectKind, ObjectName},
 };
@@ -86,7 +86,7 @@ struct ManifestWorld {
 
 impl ManifestWorld {
     fn new() -> Self {
-        let state = Manifest::new(Generation::first());
+        let state = Manifest::new(Generation::first()).of_index(index_id());
         Self { state, named: BTreeMap::new(), facts: Vec::new(), entropy: Entropy::seeded(1), now: 1_500_000_000 }
     }
 
@@ -258,6 +258,7 @@ impl ManifestWorld {
             Err(_) => return Ok(()),
         };
         prop_assert!(!matches!(step, ManifestStep::Zombie), "a fenced writer published");
+        prop_assert_eq!(&next.id, &self.state.id, "{:?}", step);
         prop_assert_eq!(next.check_state().and_then(|()| next.check_transition(&self.state)), Ok(()), "{:?}", step);
         next.apply_store_time(StoreSecond::from_unix(self.now));
         if let Some(of) = corrected {
@@ -301,6 +302,10 @@ impl RecordFact {
         let Self { token, outcome, .. } = *self;
         SetDigest::of(&SetElement { token, op: 0, outcome, evidence: Some(Evidence::Bound), body: None })
     }
+}
+
+fn index_id() -> IndexId {
+    IndexId("0123456789abcdef".repeat(2))
 }
 
 fn holder() -> LeaseHolder {
@@ -526,6 +531,19 @@ fn the_end_of_a_generation_says_why() {
 }
 
 #[test]
+fn the_id_of_an_index_is_drawn_once_and_never_changes() {
+    let rule = "the id of an index never changes";
+    let state = world().state;
+    for id in [None, Some(IndexId("f".repeat(32)))] {
+        let other = Manifest { id, ..state.clone() };
+        assert_eq!(other.check_transition(&state).unwrap_err().invariant, rule);
+    }
+    for ended in [state.purge(1), Manifest { building: Some("t".to_owned()), ..state.clone() }.abandon(1)] {
+        assert_eq!(ended.unwrap().id, state.id);
+    }
+}
+
+#[test]
 fn hasty_takeovers_are_counted_until_somebody_publishes() {
     let world = world();
     let state = world.state.take_over(1, holder(), true).unwrap().take_over(2, holder(), true).unwrap();
@@ -570,7 +588,7 @@ fn the_end_of_a_generation_keeps_what_a_later_version_added() {
 
 /// A generation of `state`'s records that a task makes, before anything was copied to it.
 fn made() -> ManifestWorld {
-    let building = Manifest::building("g2".parse().unwrap(), "reindex-1");
+    let building = Manifest::building("g2".parse().unwrap(), "reindex-1").of_index(index_id());
     ManifestWorld { state: building.take_over(0, holder(), false).unwrap(), ..ManifestWorld::new() }
 }
 
@@ -620,6 +638,9 @@ fn a_generation_ends_only_in_favour_of_one_with_all_of_its_records() {
     altered.segments[0].digest = SetDigest::default();
     differs(made.state.copy(1, &altered).unwrap(), "set digest");
     differs(Manifest { cursor: LogCursor::default(), audited: StoreSecond::default(), ..whole.clone() }, "cursor");
+    for id in [None, Some(IndexId("f".repeat(32)))] {
+        differs(Manifest { id, ..whole.clone() }, "index id");
+    }
     let restored = Manifest { until: Some(StoreSecond::from_unix(5)), ..whole.clone() };
     differs(restored.clone(), "time that it was restored to");
     // A restored one takes its place as that, and only to the time that it says.

@@ -4,9 +4,9 @@ use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
 use tidemark_catalog::{
     ArchiveExtent, BodyDigest, CatalogError, CleanupPlan, CleanupState, CollectorState, EndReason, GarbageList,
-    Generation, GenerationEnd, IndexOwner, IndexPin, IndexRegistration, IndexTotals, LeaseHolder, LogClaim, LogCleaner,
-    LogCursor, LogFloor, LogId, Manifest, ParameterSet, PinRegister, ProbeRecord, RecordCounts, RootState, SegmentMeta,
-    SetDigest, SetElement, SidecarMeta, SnapshotProof, WriterIdentity,
+    Generation, GenerationEnd, IndexId, IndexOwner, IndexPin, IndexRegistration, IndexTotals, LeaseHolder, LogClaim,
+    LogCleaner, LogCursor, LogFloor, LogId, Manifest, ParameterSet, PinRegister, ProbeRecord, RecordCounts, RootState,
+    SegmentMeta, SetDigest, SetElement, SidecarMeta, SnapshotProof, WriterIdentity,
 };
 use tidemark_store::{AppendOnlyChain, ChainRecord, ChainState as _, Entropy, StateExtensions, Store, StoreSecond};
 use tidemark_wal::{Evidence, LogParameters, Outcome, Token};
@@ -69,6 +69,7 @@ fn sidecar() -> SidecarMeta {
 fn manifest() -> Manifest {
     let (segments, sidecars) = (vec![segment(1, 1), segment(2, 9)], vec![sidecar()]);
     Manifest {
+        id: Some(IndexId("89abcdef01234567".repeat(2))),
         epoch: 2,
         holder: Some(LeaseHolder {
             identity: WriterIdentity("pod-uid".to_owned()),

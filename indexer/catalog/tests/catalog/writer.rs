@@ -302,7 +302,8 @@ async fn the_open_generation_is_found_through_the_closing_records() {
     let second = IndexChain::open(a.chain.index(), "g2".parse().unwrap(), entropy);
     let next = second.acquire(WriterIdentity("a".to_owned()), &a.clock, &a.log.entries, |_| ()).await.unwrap();
     let pins = PinChain::open(a.chain.index(), &LogId("a".repeat(32)), Entropy::seeded(4));
-    writer.close(&next.manifest().state, &pins, "reindex").await.unwrap();
+    let successor = Manifest { id: writer.manifest().state.id.clone(), ..next.manifest().state.clone() };
+    writer.close(&successor, &pins, "reindex").await.unwrap();
     let found = a.chain.clone().follow().await.unwrap();
     assert_eq!(found.generation().to_string(), "g2");
     assert!(a.chain.acquire(WriterIdentity("b".to_owned()), &a.clock, &a.log.entries, |_| ()).await.is_err());
