@@ -3,7 +3,7 @@
 use tidemark_store::StoreSecond;
 
 use crate::{
-    outcome::{Observation, Outcome, decide_outcome},
+    outcome::{EntryGuard, GuardObservation, Observation, Outcome, decide_outcome},
     parameters::ParameterSchedule,
     payload::parse_payload,
     token::Token,
@@ -20,6 +20,8 @@ pub struct RecordedFacts<'a> {
     pub body: &'a [u8],
     /// By operation: the descriptor that was seen for it, whether it counted or not.
     pub seen: Vec<Option<Observation>>,
+    /// The guard that was seen, if its body names a lock.
+    pub guard: Option<GuardObservation>,
 }
 
 /// The entry does not have as many operations as were kept of it.
@@ -50,7 +52,8 @@ impl RecordedFacts<'_> {
         let named = intent.ops.iter().zip(&self.seen).filter(|(operation, _)| operation.descriptor.is_some());
         let seen: Vec<_> = named.map(|(_, seen)| seen.clone()).collect();
         let parameters = schedule.at(self.token.second());
-        Ok(decide_outcome(parameters, self.token, self.entry_time, seen.len(), &seen).outcome)
+        let guard = intent.lock.as_ref().map_or(EntryGuard::Unguarded, |_| EntryGuard::Guarded(self.guard.as_ref()));
+        Ok(decide_outcome(parameters, self.token, self.entry_time, seen.len(), &seen, guard).outcome)
     }
 }
 
@@ -77,6 +80,7 @@ mod tests {
             entry_time: StoreSecond::from_unix(AT + entry),
             body: body.as_bytes(),
             seen: seen.iter().map(observed).collect(),
+            guard: None,
         };
         let parameters = LogParameters {
             audit_window: Duration::from_hours(1),

@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use tidemark_catalog::LogCursor;
 use tidemark_store::StoreSecond;
-use tidemark_wal::{Observation, Outcome, ParameterSchedule, RecordedFacts, Token};
+use tidemark_wal::{GuardObservation, Observation, Outcome, ParameterSchedule, RecordedFacts, Token};
 
 use crate::record::OperationRecord;
 
@@ -23,6 +23,8 @@ struct EntryRows {
     body: Option<Bytes>,
     /// By row: the operation, what is archived of its outcome, and the descriptor that was seen.
     operations: Vec<(u32, Outcome, Option<Observation>)>,
+    /// The guard that was seen.
+    guard: Option<GuardObservation>,
 }
 
 /// What came of an entry.
@@ -49,6 +51,7 @@ impl<'a> ArchivedOutcomes<'a> {
                 time: row.decision.entry_time,
                 body: row.body.bytes().map(Bytes::copy_from_slice),
                 operations: Vec::new(),
+                guard: row.decision.guard.clone(),
             });
             entry.operations.push((row.op, row.decision.outcome, row.decision.observations.first().cloned()));
         }
@@ -57,12 +60,12 @@ impl<'a> ArchivedOutcomes<'a> {
 
     /// What came of the last entry.
     pub(super) fn finish(&mut self) -> Option<ArchivedVerdict> {
-        let EntryRows { token, time, body, operations } = self.entry.take()?;
+        let EntryRows { token, time, body, operations, guard } = self.entry.take()?;
         let mut verdict = ArchivedVerdict { token, decided: 0, differ: Vec::new() };
         let Some(body) = body else { return Some(verdict) };
         verdict.decided = operations.len() as u64;
         let seen = operations.iter().map(|(_, _, seen)| seen.clone()).collect();
-        let facts = RecordedFacts { token, entry_time: time, body: &body, seen };
+        let facts = RecordedFacts { token, entry_time: time, body: &body, seen, guard };
         match facts.decide(self.schedule) {
             Ok(now) => {
                 let differs = |(op, was, _): &(u32, Outcome, _)| {
@@ -77,10 +80,10 @@ impl<'a> ArchivedOutcomes<'a> {
     }
 }
 
-/// What the outcome was before other entries and locks were looked at.
+/// What the outcome was before other entries were looked at.
 fn rule_outcome(outcome: Outcome) -> Outcome {
     match outcome {
-        Outcome::Duplicate | Outcome::Fenced => Outcome::Committed,
+        Outcome::Duplicate => Outcome::Committed,
         outcome => outcome,
     }
 }
