@@ -50,7 +50,7 @@ const fn optional(name: &'static str, kind: ColumnType, doc: &'static str) -> Ar
 }
 
 /// All columns. The id of each is its place, from 1 on. Part of the format: columns are only added, at the end.
-pub(crate) static COLUMNS: [ArchiveColumn; 35] = [
+pub(crate) static COLUMNS: [ArchiveColumn; 36] = [
     required("token", ColumnType::Text, "the entry's token, a KSUID of 27 base62 digits"),
     required("op", ColumnType::Int, "the operation's place within its entry, from 0"),
     required("time", ColumnType::Time, "the second that the token bears"),
@@ -90,6 +90,11 @@ pub(crate) static COLUMNS: [ArchiveColumn; 35] = [
     optional("entry_sha256", ColumnType::Text, "SHA-256 of the entry's body, if it was read"),
     optional("entry_bytes", ColumnType::Bytes, "the entry's whole body; in the row of its first operation"),
     optional("descriptor_bytes", ColumnType::Bytes, "the descriptor's whole bytes"),
+    optional(
+        "guard",
+        ColumnType::Text,
+        "the guard of an entry under a lock, as JSON: store time, grant, slot, what overtook it",
+    ),
 ];
 
 /// Columns whose values hardly repeat: a dictionary would only cost.

@@ -66,6 +66,7 @@ impl<'a> RowDecoder<'a> {
                 entry_time: of.time("entry_time")?.ok_or("\"entry_time\" is absent")?,
                 completed: of.time("completed_time")?,
                 observations: of.json("observations")?.unwrap_or_default(),
+                guard: of.json("guard")?,
             },
             entity: of.name("entity")?,
             repo: of.name("repo")?,

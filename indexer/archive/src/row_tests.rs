@@ -112,10 +112,17 @@ fn stored_record() -> impl Strategy<Value = OperationRecord> {
     let kinds = [OperationKind::Repo, OperationKind::Label, OperationKind::Entry, OperationKind::Malformed];
     let evidence = option::of(prop::sample::select(vec![Evidence::Bound, Evidence::Timed, Evidence::Inferred]));
     let times = (1_400_000_000u64..5_000_000_000, option::of(0..=u64::from(u32::MAX)));
-    let decision = (outcome, evidence, times, observations()).prop_map(|(outcome, evidence, times, observations)| {
+    let guard = option::of((any::<u32>(), any::<u64>(), any::<u64>(), any::<u32>(), option::of(any::<u64>())));
+    let guard = guard.prop_map(|guard| {
+        guard.map(|(time, grant, slot, until, by)| {
+            json!({"time": time, "grant": grant, "slot": slot, "until": until, "overtakenBy": by})
+        })
+    });
+    let decision = (outcome, evidence, times, observations(), guard);
+    let decision = decision.prop_map(|(outcome, evidence, times, observations, guard)| {
         json!({
             "outcome": outcome, "evidence": evidence, "entryTime": times.0, "completed": times.1,
-            "observations": observations,
+            "observations": observations, "guard": guard,
         })
     });
     let names = prop::collection::vec(option::of(".{0,12}"), 12);

@@ -7,9 +7,9 @@ use serde_json::{Map, Value};
 use tidemark_catalog::{BodyDigest, SetElement};
 use tidemark_store::StoreSecond;
 use tidemark_wal::{
-    ClientTime, Contributor, DatamonDescriptor, DatamonPath, EntryIntent, FileNames, IntentOperation, MalformedInput,
-    MemoryShare, Observation, OperationKind, Outcome, OutcomeDecision, ResolvedEntry, ResolvedOperation, Token,
-    entity_key, parse_datamon_path, parse_payload, read_descriptor, text_bytes, value_bytes,
+    ClientTime, Contributor, DatamonDescriptor, DatamonPath, EntryIntent, FileNames, GuardObservation, IntentOperation,
+    MalformedInput, MemoryShare, Observation, OperationKind, Outcome, OutcomeDecision, ResolvedEntry,
+    ResolvedOperation, Token, entity_key, parse_datamon_path, parse_payload, read_descriptor, text_bytes, value_bytes,
 };
 
 use crate::record_bytes::{EntryBody, ObjectBytes};
@@ -216,7 +216,7 @@ impl OperationRecord {
     fn of_op(token: Token, size: u64, op: ResolvedOperation, number: u32) -> Self {
         let ResolvedOperation { operation, path, decision, descriptor, descriptor_body, files, unreadable } = op;
         let reason = unreadable.map(|why| format!("the descriptor cannot be read: {why}"));
-        let reason = reason.or_else(|| what_is_missing(&operation, &decision).map(str::to_owned));
+        let reason = reason.or_else(|| what_is_missing(&operation, &decision));
         let entity = entity_key(&path);
         let named = named_bundle(&path, &operation, descriptor.as_ref());
         let names = DescriptorNames::of(path);
@@ -258,6 +258,10 @@ impl OperationRecord {
     fn set_intent(&mut self, intent: &EntryIntent, number: usize, common: bool) {
         self.writer.clone_from(&intent.writer);
         self.idempotency_key = intent.key_of(number);
+        let is_unguarded = intent.lock.is_some() && self.decision.guard.is_none();
+        if is_unguarded && self.decision.outcome == Outcome::Aborted {
+            self.reason.get_or_insert_with(|| "its guard was missing when the outcome was decided".to_owned());
+        }
         let own = intent.ops.get(number).map(|op| &op.attributes);
         let attribute = |name: &str| {
             let found = own.and_then(|own| own.get(name)).or_else(|| intent.attributes.get(name));
@@ -406,14 +410,15 @@ impl<'a> StoredRecord<'a> {
 
 /// The decision of a record that has the descriptor's bytes: their digest follows from them.
 fn without_digests(decision: &OutcomeDecision) -> OutcomeDecision {
-    let OutcomeDecision { outcome, evidence, entry_time, completed, ref observations } = *decision;
+    let OutcomeDecision { outcome, evidence, entry_time, completed, ref observations, ref guard } = *decision;
     let seen = observations.iter().map(|Observation { key, time, evidence, digest: _ }| Observation {
         key: key.clone(),
         time: *time,
         evidence: *evidence,
         digest: String::new(),
     });
-    OutcomeDecision { outcome, evidence, entry_time, completed, observations: seen.collect() }
+    let guard = guard.clone();
+    OutcomeDecision { outcome, evidence, entry_time, completed, observations: seen.collect(), guard }
 }
 
 impl<'de> Deserialize<'de> for OperationRecord {
@@ -456,13 +461,26 @@ fn records_bytes(resolved: &ResolvedEntry) -> u64 {
 }
 
 /// Why nothing shows that the operation was completed.
-fn what_is_missing(operation: &IntentOperation, decision: &OutcomeDecision) -> Option<&'static str> {
-    match decision.outcome {
+fn what_is_missing(operation: &IntentOperation, decision: &OutcomeDecision) -> Option<String> {
+    let why = match decision.outcome {
         Outcome::Aborted if operation.descriptor.is_some() && decision.observations.is_empty() => {
-            Some("its descriptor was missing when the outcome was decided")
+            "its descriptor was missing when the outcome was decided"
         }
-        Outcome::Unknown => Some("the label was overwritten since, and its bucket keeps no versions"),
-        _ => None,
+        Outcome::Unknown => "the label was overwritten since, and its bucket keeps no versions",
+        Outcome::Fenced => return decision.guard.as_ref().map(how_fenced),
+        _ => return None,
+    };
+    Some(why.to_owned())
+}
+
+/// What came before the slot of a fenced entry.
+fn how_fenced(guard: &GuardObservation) -> String {
+    let GuardObservation { grant, slot, overtaken_by, .. } = guard;
+    match overtaken_by {
+        Some(by) if by != grant => {
+            format!("grant {grant} of its lock was overtaken by grant {by} before its slot {slot}")
+        }
+        _ => format!("grant {grant} of its lock was released before its slot {slot}"),
     }
 }
 
@@ -601,6 +619,7 @@ pub(crate) mod tests {
             entry_time: token.second(),
             completed: Some(token.second()),
             observations: Vec::new(),
+            guard: None,
         };
         let op = |operation: IntentOperation| ResolvedOperation {
             path: operation.descriptor.as_deref().map_or(DatamonPath::Other, |path| parse_datamon_path(path).unwrap()),

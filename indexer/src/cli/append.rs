@@ -259,7 +259,7 @@ fn draft(value: Map<String, Value>) -> anyhow::Result<EntryDraft> {
     }
     let EntryInput { writer, idempotency_key, attributes, ops } = serde_json::from_value(Value::Object(value))?;
     let ops = ops.into_iter().map(operation).collect::<Result<_, _>>()?;
-    Ok(EntryDraft { writer, idempotency_key, attributes, ops })
+    Ok(EntryDraft { writer, idempotency_key, attributes, ops, ..EntryDraft::default() })
 }
 
 fn operation(op: OperationInput) -> anyhow::Result<DraftOperation> {

@@ -384,6 +384,7 @@ mod tests {
             entry_time: token.second(),
             completed: Some(token.second()),
             observations: Vec::new(),
+            guard: None,
         };
         let op = |operation| ResolvedOperation {
             operation,

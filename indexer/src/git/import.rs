@@ -382,7 +382,13 @@ fn label_draft(repo: &str, tag: &GitTag, newest: Option<&NewestMarker>) -> Resul
 }
 
 fn draft(key: String, attributes: Map<String, Value>, op: DraftOperation) -> EntryDraft {
-    EntryDraft { writer: Some("git".to_owned()), idempotency_key: Some(key), attributes, ops: vec![op] }
+    EntryDraft {
+        writer: Some("git".to_owned()),
+        idempotency_key: Some(key),
+        attributes,
+        ops: vec![op],
+        ..EntryDraft::default()
+    }
 }
 
 fn yaml(name: &str, descriptor: &impl Serialize) -> Result<Bytes, GitImportError> {

@@ -3,6 +3,7 @@
 mod attempt;
 mod batcher;
 mod error;
+mod guard;
 mod labels;
 mod prepared;
 mod retry;

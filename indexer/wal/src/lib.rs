@@ -4,6 +4,7 @@ mod append;
 mod client_time;
 mod datamon;
 mod footprint;
+mod lock;
 mod log;
 mod malformed;
 mod marker;
@@ -25,12 +26,16 @@ pub use append::{
 pub use client_time::{ClientTime, ParseClientTimeError};
 pub use datamon::{Contributor, DatamonDescriptor, DatamonPath, entity_key, parse_datamon_path, read_descriptor};
 pub use footprint::{text_bytes, value_bytes};
+pub use lock::{
+    FencedCommit, GrantRequest, GuardedCommit, HeldLock, InvalidLockName, LockDescription, LockError, LockEvent,
+    LockGrant, LockName, LockRejected, LockState, WriteLocks, guard_key,
+};
 pub use log::Log;
 pub use malformed::MalformedInput;
 pub use marker::{CompletionMarker, marker_key, repo_marker_folder};
 #[cfg(feature = "mutants")]
 pub use mutants::MUTANT_HOOKS;
-pub use outcome::{Evidence, Observation, Outcome, OutcomeDecision};
+pub use outcome::{Evidence, GuardObservation, Observation, Outcome, OutcomeDecision};
 pub use parameters::{DatedParameters, LogParameters, MAX_PARAMETER_AGE, PARAMETER_CHANGE_DELAY, ParameterSchedule};
 pub use payload::{
     EntryIntent, IntentOperation, LockRef, MAX_OPERATIONS, OperationKind, ParseOperationKindError, PayloadFormat,

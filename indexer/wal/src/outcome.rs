@@ -5,11 +5,15 @@
 //! | seen | outcome |
 //! |---|---|
 //! | the entry later than both `s + A` and `s + C + 1` | `expired` |
-//! | the entry earlier than `s - (C + 1)`, or a descriptor absent | `aborted` |
+//! | the entry earlier than `s - (C + 1)` | `aborted` |
+//! | its guard says that its grant was overtaken | `fenced`; `expired` where the guard is later than a descriptor may be |
+//! | a descriptor or the guard absent | `aborted` |
 //! | a label that was overwritten since, where no versions are kept ([`Evidence::Inferred`]) | `unknown` |
 //! | a descriptor later than `A` after the later of `s` and the entry, and later than `s + C + 1` | `expired` |
-//! | the entry or a descriptor later than `s + C + 1` | `late` |
+//! | the entry, a descriptor or the guard later than `s + C + 1`, or a descriptor or the guard later than the guard's `until` | `late` |
 //! | else | `committed` |
+//!
+//! An entry whose intent names a lock has a guard, which counts like a descriptor that is bound. Others have none.
 //!
 //! A descriptor that is older than `s`, or that belongs to another operation, is absent; one that is bound to this operation
 //! may be older by the clock tolerance, since the clocks of two stores, and of two machines of one, differ.
@@ -118,6 +122,32 @@ pub struct Observation {
     pub evidence: Option<Evidence>,
 }
 
+/// The guard of an entry as a reader found it: the entry's own, under the lock and the grant that its intent names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GuardObservation {
+    /// Its store time.
+    pub time: StoreSecond,
+    /// The grant under which the entry was appended.
+    pub grant: u64,
+    /// The slot of its guarded commit in the lock's chain.
+    pub slot: u64,
+    /// The last second in which the entry completes in time.
+    pub until: StoreSecond,
+    /// The newest grant at the slot, where that one, or a release, came before it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub overtaken_by: Option<u64>,
+}
+
+/// What guards an entry.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum EntryGuard<'a> {
+    /// Its intent names no lock.
+    Unguarded,
+    /// Its intent names a lock; `None` if no guard of it was found.
+    Guarded(Option<&'a GuardObservation>),
+}
+
 /// An outcome with everything that it rests on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -135,30 +165,50 @@ pub struct OutcomeDecision {
     /// The descriptors that were found.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub observations: Vec<Observation>,
+    /// The guard that was found, where the entry names a lock.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub guard: Option<GuardObservation>,
 }
 
 /// Decides the outcome of the operations of one entry, which are committed together or not at all.
 ///
 /// `expected` is the number of descriptors that the entry names; `seen` holds one item for each, `None` where nothing was
-/// found. Fewer items than `expected` count as absent. A descriptor without evidence belongs to another operation.
+/// found. Fewer items than `expected` count as absent. A descriptor without evidence belongs to another operation. A guard that is
+/// older than the token is absent.
 pub(crate) fn decide_outcome(
     parameters: &LogParameters,
     token: Token,
     entry_time: StoreSecond,
     expected: usize,
     seen: &[Option<Observation>],
+    guard: EntryGuard<'_>,
 ) -> OutcomeDecision {
     let rule = OutcomeRule::of(parameters, token);
     let own: Vec<&Observation> = seen.iter().flatten().filter(|observation| rule.counts(observation)).collect();
-    let complete = own.len() >= expected;
-    let outcome = mutants::outcome(rule.outcome(entry_time, complete, &own), Outcome::Committed);
+    let guard = rule.counted(guard);
+    let complete = own.len() >= expected && !matches!(guard, EntryGuard::Guarded(None));
+    let outcome = mutants::outcome(rule.outcome(entry_time, complete, &own, guard), Outcome::Committed);
+    let guard = match guard {
+        EntryGuard::Guarded(guard) => guard,
+        EntryGuard::Unguarded => None,
+    };
+    let by_guard = guard.map(|_| Evidence::Bound);
+    let is_known = outcome != Outcome::Unknown && outcome != Outcome::Fenced;
     OutcomeDecision {
         outcome,
-        evidence: complete.then(|| own.iter().filter_map(|observation| observation.evidence).max()).flatten(),
+        evidence: match outcome {
+            Outcome::Fenced => by_guard,
+            _ => complete
+                .then(|| own.iter().filter_map(|observation| observation.evidence).max().max(by_guard))
+                .flatten(),
+        },
         entry_time,
-        completed: (complete && outcome != Outcome::Unknown)
-            .then(|| own.iter().map(|observation| observation.time).fold(entry_time, StoreSecond::max)),
+        completed: (complete && is_known).then(|| {
+            let times = own.iter().map(|observation| observation.time).chain(guard.map(|guard| guard.time));
+            times.fold(entry_time, StoreSecond::max)
+        }),
         observations: seen.iter().flatten().cloned().collect(),
+        guard: guard.cloned(),
     }
 }
 
@@ -207,16 +257,38 @@ impl OutcomeRule {
         observation.time >= oldest
     }
 
-    fn outcome(&self, entry: StoreSecond, complete: bool, own: &[&Observation]) -> Outcome {
+    /// The guard, if it is new enough.
+    fn counted<'a>(&self, guard: EntryGuard<'a>) -> EntryGuard<'a> {
+        match guard {
+            EntryGuard::Guarded(Some(guard)) if guard.time < self.token.before(self.tolerance) => {
+                EntryGuard::Guarded(None)
+            }
+            guard => guard,
+        }
+    }
+
+    fn outcome(&self, entry: StoreSecond, complete: bool, own: &[&Observation], guard: EntryGuard<'_>) -> Outcome {
+        let guard = match guard {
+            EntryGuard::Guarded(guard) => guard,
+            EntryGuard::Unguarded => None,
+        };
+        let times = || own.iter().map(|observation| observation.time).chain(guard.map(|guard| guard.time));
+        let last = guard.map_or(self.last(), |guard| guard.until.min(self.last()));
         if entry.since(self.token) > self.audit {
             Outcome::Expired
-        } else if !complete || self.token.since(entry) > self.bound {
+        } else if self.token.since(entry) > self.bound {
+            Outcome::Aborted
+        } else if let Some(guard) = guard
+            && guard.overtaken_by.is_some()
+        {
+            if self.missed_audit(entry, guard.time) { Outcome::Expired } else { Outcome::Fenced }
+        } else if !complete {
             Outcome::Aborted
         } else if own.iter().any(|observation| observation.evidence == Some(Evidence::Inferred)) {
             Outcome::Unknown
-        } else if own.iter().any(|observation| self.missed_audit(entry, observation.time)) {
+        } else if times().any(|time| self.missed_audit(entry, time)) {
             Outcome::Expired
-        } else if self.late(entry) || own.iter().any(|observation| self.late(observation.time)) {
+        } else if self.late(entry) || times().any(|time| time > last) {
             Outcome::Late
         } else {
             Outcome::Committed
@@ -254,6 +326,17 @@ mod tests {
     }
 
     const AT: u64 = 1_700_000_000;
+
+    /// The outcome of an entry that names no lock.
+    fn decide_outcome(
+        parameters: &LogParameters,
+        token: Token,
+        entry: StoreSecond,
+        expected: usize,
+        seen: &[Option<Observation>],
+    ) -> OutcomeDecision {
+        super::decide_outcome(parameters, token, entry, expected, seen, EntryGuard::Unguarded)
+    }
 
     fn parameters() -> LogParameters {
         LogParameters { audit_window: Duration::from_hours(1), ..LogParameters::with_expiry(Duration::from_secs(40)) }
@@ -367,6 +450,45 @@ mod tests {
         assert_eq!(decision.completed, Some(second(2)));
     }
 
+    fn guard(at: i64, until: i64, overtaken_by: Option<u64>) -> GuardObservation {
+        GuardObservation { time: second(at), grant: 1, slot: 2, until: second(until), overtaken_by }
+    }
+
+    fn guarded(entry: i64, seen: &[Option<Observation>], guard: Option<&GuardObservation>) -> OutcomeDecision {
+        let (entry, guard) = (second(entry), EntryGuard::Guarded(guard));
+        super::decide_outcome(&parameters(), token(), entry, seen.len(), seen, guard)
+    }
+
+    #[test]
+    fn a_guard_is_judged_like_a_descriptor_and_bounds_the_others() {
+        let bundle = |at| [seen(at, BOUND)];
+        for (found, seen, outcome) in [
+            (None, &bundle(3)[..], Outcome::Aborted),
+            (None, &[], Outcome::Aborted),
+            (Some(guard(2, 20, None)), &[], Outcome::Committed),
+            (Some(guard(2, 20, None)), &bundle(20), Outcome::Committed),
+            (Some(guard(2, 20, None)), &bundle(21), Outcome::Late),
+            (Some(guard(21, 20, None)), &[], Outcome::Late),
+            (Some(guard(2, 9000, None)), &bundle(C + 1), Outcome::Committed),
+            (Some(guard(2, 9000, None)), &bundle(C + 2), Outcome::Late),
+            (Some(guard(2, 20, None)), &[None], Outcome::Aborted),
+            (Some(guard(2, 20, None)), &bundle(3601), Outcome::Expired),
+            (Some(guard(-1, 20, None)), &[], Outcome::Committed),
+            (Some(guard(-2, 20, None)), &[], Outcome::Aborted),
+            // Overtaken: whatever else is there, in time or late.
+            (Some(guard(2, 20, Some(3))), &[None], Outcome::Fenced),
+            (Some(guard(2, 20, Some(3))), &bundle(3), Outcome::Fenced),
+            (Some(guard(3000, 3020, Some(3))), &[None], Outcome::Fenced),
+            (Some(guard(3601, 3620, Some(3))), &[None], Outcome::Expired),
+        ] {
+            assert_eq!(guarded(0, seen, found.as_ref()).outcome, outcome, "{found:?} {seen:?}");
+        }
+        assert_eq!(guarded(3601, &[], Some(&guard(2, 20, Some(3)))).outcome, Outcome::Expired);
+        assert_eq!(guarded(-C - 2, &[], Some(&guard(2, 20, Some(3)))).outcome, Outcome::Aborted);
+        let decision = guarded(0, &[], Some(&guard(2, 20, None)));
+        assert_eq!((decision.evidence, decision.completed), (BOUND, Some(second(2))));
+    }
+
     fn observations() -> impl Strategy<Value = Vec<Option<Observation>>> {
         let evidence = prop_oneof![
             Just(None),
@@ -417,6 +539,16 @@ mod tests {
             for one in &seen {
                 prop_assert!(group != Outcome::Committed || outcome(entry, std::slice::from_ref(one)) == Outcome::Committed);
             }
+        }
+
+        /// Under a guard that counts and bounds nothing, an entry is what it would be with one descriptor more.
+        #[test]
+        fn a_guard_counts_as_a_bound_descriptor(entry in -300i64..8000, at in -200i64..8000, observations in observations()) {
+            let found = guard(at, 1_000_000, None);
+            let mut more = observations.clone();
+            more.push(seen(at, BOUND));
+            let decision = guarded(entry, &observations, Some(&found));
+            prop_assert_eq!(decision.outcome, outcome(entry, &more));
         }
 
         #[test]

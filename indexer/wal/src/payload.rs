@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     datamon::{DatamonPath, has_datamon_layout, parse_datamon_path},
+    lock::LockName,
     malformed::MalformedInput,
     mutants,
     token::Token,
@@ -127,8 +128,8 @@ impl From<&DatamonPath> for OperationKind {
 #[serde(rename_all = "camelCase")]
 pub struct LockRef {
     /// Name of the lock.
-    pub name: String,
-    /// Number of the grant that the writer holds.
+    pub name: LockName,
+    /// Number of the grant that the writer holds. Without one, any grant of the lock guards it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grant: Option<u64>,
 }
@@ -611,7 +612,7 @@ mod tests {
         ))
         .unwrap();
         assert_eq!(intent.format, PayloadFormat::Intent);
-        assert_eq!(intent.lock, Some(LockRef { name: "l".to_owned(), grant: Some(7) }));
+        assert_eq!(intent.lock, Some(LockRef { name: "l".parse().unwrap(), grant: Some(7) }));
         assert_eq!(
             intent.ops.iter().map(|op| op.kind).collect::<Vec<_>>(),
             [OperationKind::Bundle, OperationKind::Label, OperationKind::Entry]

@@ -5,6 +5,7 @@ mod descriptor_object;
 mod entry_resolver;
 mod file_lists;
 mod file_names;
+mod guard_reader;
 mod label_index;
 mod label_resolver;
 mod label_versions;

@@ -3,7 +3,7 @@
 use tidemark_store::StoreSecond;
 
 use crate::{
-    outcome::{Observation, Outcome, decide_outcome},
+    outcome::{EntryGuard, GuardObservation, Observation, Outcome, decide_outcome},
     parameters::ParameterSchedule,
     payload::parse_payload,
     token::Token,
@@ -22,6 +22,8 @@ pub struct RecordedFacts<'a> {
     pub was_malformed: bool,
     /// The operations that were read in it.
     pub operations: Vec<RecordedOperation>,
+    /// The guard that was seen, if its body names a lock.
+    pub guard: Option<GuardObservation>,
 }
 
 /// What was kept of an operation of an entry.
@@ -92,7 +94,8 @@ impl RecordedFacts<'_> {
         let named = self.operations.iter().filter(|operation| operation.descriptor.is_some());
         let seen: Vec<_> = named.map(|operation| operation.seen.clone()).collect();
         let parameters = schedule.at(self.token.second());
-        Ok(decide_outcome(parameters, self.token, self.entry_time, seen.len(), &seen).outcome)
+        let guard = intent.lock.as_ref().map_or(EntryGuard::Unguarded, |_| EntryGuard::Guarded(self.guard.as_ref()));
+        Ok(decide_outcome(parameters, self.token, self.entry_time, seen.len(), &seen, guard).outcome)
     }
 }
 
@@ -127,6 +130,7 @@ mod tests {
             body: body.as_bytes(),
             was_malformed,
             operations: seen.iter().map(observed).collect(),
+            guard: None,
         };
         let parameters = LogParameters {
             audit_window: Duration::from_hours(1),

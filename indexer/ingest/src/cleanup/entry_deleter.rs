@@ -3,7 +3,7 @@
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tidemark_catalog::{CleanupChain, CleanupState, LogCursor};
 use tidemark_store::{ChainRecord, Store, StoreError, StoreSecond, error_chain};
-use tidemark_wal::{LogReader, Token};
+use tidemark_wal::{LogReader, Token, guard_key};
 use tokio::sync::watch;
 
 use super::{
@@ -58,6 +58,8 @@ struct DeletionBatch {
 struct ProvenEntry {
     key: String,
     bytes: u64,
+    /// The key of the guard that it may have.
+    guard: Option<String>,
 }
 
 impl<'a> EntryDeleter<'a> {
@@ -146,7 +148,20 @@ impl<'a> EntryDeleter<'a> {
                 _ => deleted.push(entry),
             }
         }
+        self.delete_guards(&deleted).await;
         deleted
+    }
+
+    /// Deletes the guards of entries that are gone: while an entry is there its guard decides it, and what the archive has of it holds the
+    /// guard too. One that stays takes a little room.
+    async fn delete_guards(&self, gone: &[ProvenEntry]) {
+        let guards: Vec<String> = gone.iter().filter_map(|entry| entry.guard.clone()).collect();
+        if guards.is_empty() {
+            return;
+        }
+        for (key, error) in self.log.delete_each(&guards).await {
+            tracing::warn!(key, %error, "the guard of a deleted entry stays; it takes a little room; delete it by hand");
+        }
     }
 
     /// Reads the entries in the log. Those stay that are not what the archive has.
@@ -154,14 +169,15 @@ impl<'a> EntryDeleter<'a> {
         let log = self.log;
         let read = stream::iter(entries).map(|(token, archived)| async move {
             let key = token.to_string();
-            (log.get(&key, archived.size()).await, key, archived)
+            let guard = archived.is_guarded().then(|| guard_key(token));
+            (log.get(&key, archived.size()).await, key, guard, archived)
         });
         let mut read = std::pin::pin!(read.buffered(FETCHES));
         let mut proven = Vec::new();
-        while let Some((object, key, archived)) = read.next().await {
+        while let Some((object, key, guard, archived)) = read.next().await {
             match object {
                 Ok(Some(object)) => match mutants::held_back(archived.difference(&object)) {
-                    None => proven.push(ProvenEntry { key, bytes: object.info.size }),
+                    None => proven.push(ProvenEntry { key, bytes: object.info.size, guard }),
                     Some(reason) => self.hold(key, reason, None),
                 },
                 Ok(None) => self.progress.send_modify(|report| report.gone += 1),

@@ -15,6 +15,8 @@ pub(super) struct ArchivedEntry {
     missing: Option<HoldReason>,
     body: Bytes,
     entry_time: StoreSecond,
+    /// Whether it names a lock, so that it may have a guard.
+    is_guarded: bool,
 }
 
 impl ArchivedEntry {
@@ -26,12 +28,18 @@ impl ArchivedEntry {
             // A copy: the row's bytes may be a part of a larger buffer, which they would hold.
             body: first.and_then(|row| row.body.bytes()).map(Bytes::copy_from_slice).unwrap_or_default(),
             entry_time: first.map(|row| row.decision.entry_time).unwrap_or_default(),
+            is_guarded: first.is_some_and(|row| row.payload.get("lock").is_some()),
         }
     }
 
     /// Why it may not go whatever the log gives; `None`: the archive has all of it.
     pub(super) fn missing(&self) -> Option<HoldReason> {
         self.missing
+    }
+
+    /// Whether it names a lock, so that it may have a guard.
+    pub(super) fn is_guarded(&self) -> bool {
+        self.is_guarded
     }
 
     /// The size of its body.

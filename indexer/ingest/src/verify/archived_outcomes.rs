@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use tidemark_catalog::LogCursor;
 use tidemark_store::StoreSecond;
-use tidemark_wal::{Outcome, ParameterSchedule, RecordedFacts, RecordedOperation, Token};
+use tidemark_wal::{GuardObservation, Outcome, ParameterSchedule, RecordedFacts, RecordedOperation, Token};
 
 use crate::record::OperationRecord;
 
@@ -25,6 +25,8 @@ struct EntryRows {
     outcomes: Vec<(u32, Outcome)>,
     /// By row: what is archived of it besides.
     operations: Vec<RecordedOperation>,
+    /// The guard that was seen.
+    guard: Option<GuardObservation>,
 }
 
 /// What came of an entry.
@@ -54,6 +56,7 @@ impl<'a> ArchivedOutcomes<'a> {
                 body: row.body.bytes().map(Bytes::copy_from_slice),
                 outcomes: Vec::new(),
                 operations: Vec::new(),
+                guard: row.decision.guard.clone(),
             });
             entry.outcomes.push((row.op, row.decision.outcome));
             let seen = row.decision.observations.first().cloned();
@@ -64,11 +67,11 @@ impl<'a> ArchivedOutcomes<'a> {
 
     /// What came of the last entry.
     pub(super) fn finish(&mut self) -> Option<ArchivedVerdict> {
-        let EntryRows { token, time, body, outcomes, operations } = self.entry.take()?;
+        let EntryRows { token, time, body, outcomes, operations, guard } = self.entry.take()?;
         let mut verdict = ArchivedVerdict { token, decided: 0, differ: Vec::new(), parsed_otherwise: None };
         let Some(body) = body else { return Some(verdict) };
         let was_malformed = outcomes.iter().any(|(_, outcome)| *outcome == Outcome::Malformed);
-        let facts = RecordedFacts { token, entry_time: time, body: &body, was_malformed, operations };
+        let facts = RecordedFacts { token, entry_time: time, body: &body, was_malformed, operations, guard };
         match facts.decide(self.schedule) {
             Ok(now) => {
                 verdict.decided = outcomes.len() as u64;
@@ -84,10 +87,10 @@ impl<'a> ArchivedOutcomes<'a> {
     }
 }
 
-/// What the outcome was before other entries and locks were looked at.
+/// What the outcome was before other entries were looked at.
 fn rule_outcome(outcome: Outcome) -> Outcome {
     match outcome {
-        Outcome::Duplicate | Outcome::Fenced => Outcome::Committed,
+        Outcome::Duplicate => Outcome::Committed,
         outcome => outcome,
     }
 }

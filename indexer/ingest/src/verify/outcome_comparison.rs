@@ -83,7 +83,7 @@ impl EntryComparison<'_> {
         match (outcome, now) {
             (outcome, now) if outcome == now => OutcomeVerdict::Agrees,
             // An aborted one was looked for until the end of the audit window.
-            (Outcome::Fenced, Outcome::Committed) | (Outcome::Aborted, Outcome::Expired) => OutcomeVerdict::Agrees,
+            (Outcome::Aborted, Outcome::Expired) => OutcomeVerdict::Agrees,
             (Outcome::Aborted, Outcome::Unknown) => {
                 OutcomeVerdict::Unprovable("the label was moved since, and at its decision it was seen unmoved")
             }
@@ -108,7 +108,10 @@ impl EntryComparison<'_> {
     fn is_seen_otherwise(&self) -> bool {
         let seen = |record: &OperationRecord| record.decision.observations.iter().map(facts_of).collect::<Vec<_>>();
         let same = |recorded: &OperationRecord| {
-            self.found.iter().any(|found| found.op == recorded.op && seen(found) == seen(recorded))
+            let is_same = |found: &OperationRecord| {
+                seen(found) == seen(recorded) && found.decision.guard == recorded.decision.guard
+            };
+            self.found.iter().any(|found| found.op == recorded.op && is_same(found))
         };
         !self.recorded.iter().all(same)
     }

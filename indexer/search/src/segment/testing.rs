@@ -92,6 +92,7 @@ fn decision(token: Token, outcome: Outcome, late: u64) -> OutcomeDecision {
         entry_time: token.second(),
         completed: Some(StoreSecond::from_unix(token.second().unix() + late)),
         observations: Vec::new(),
+        guard: None,
     }
 }
 

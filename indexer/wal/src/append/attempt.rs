@@ -28,6 +28,32 @@ pub(super) enum AttemptOutcome {
     Failed(AppendError),
 }
 
+/// Why an attempt ended before anything was acknowledged.
+pub(super) enum AttemptFailure {
+    /// Another token may succeed.
+    Retry(UnprovenAttempt),
+    /// Another token cannot succeed.
+    Failed(AppendError),
+}
+
+impl From<AttemptFailure> for AttemptOutcome {
+    fn from(failure: AttemptFailure) -> Self {
+        match failure {
+            AttemptFailure::Retry(unproven) => Self::Retry(unproven),
+            AttemptFailure::Failed(error) => Self::Failed(error),
+        }
+    }
+}
+
+impl AttemptFailure {
+    pub(super) fn error(self, prepared: &PreparedEntry) -> AppendError {
+        match self {
+            Self::Retry(unproven) => unproven.error(prepared),
+            Self::Failed(error) => error,
+        }
+    }
+}
+
 /// Why an attempt was not proven.
 #[derive(Debug)]
 pub(super) struct UnprovenAttempt {
@@ -64,9 +90,18 @@ impl AppendSession {
         let [earlier @ .., attempt] = tried else {
             unreachable!("an attempt has a token");
         };
+        let base = match self.lock_slot(prepared).await {
+            Ok(base) => base,
+            Err(error) => return AttemptOutcome::Failed(error),
+        };
         if let Err(unproven) = self.write_entry(attempt, prepared).await {
             return AttemptOutcome::Retry(unproven);
         }
+        let guarded = match self.guard(attempt, prepared, base).await {
+            Ok(guarded) => guarded,
+            Err(failure) => return failure.into(),
+        };
+        let attempt = &guarded;
         let put = self.put_parts(attempt, prepared).await;
         match self.read_back(attempt, Some(prepared)).await {
             Ok(acknowledged) => AttemptOutcome::Acknowledged { token: attempt.token, acknowledged },
@@ -226,7 +261,7 @@ impl AppendSession {
         for store in &self.log.metadata {
             let found = store.get(&foreign.key, 0).await.ok().flatten();
             if let Some(token) = found.and_then(|found| found.metadata.get(TOKEN_FIELD)?.parse().ok()) {
-                return Some(AppendAttempt { token, schedule: attempt.schedule.clone() });
+                return Some(AppendAttempt { token, schedule: attempt.schedule.clone(), guard: None });
             }
         }
         None

@@ -3,11 +3,15 @@
 use std::time::Duration;
 
 use super::source::ParameterSourceError;
-use crate::{outcome::Outcome, token::Token};
+use crate::{
+    lock::{LockError, LockName},
+    outcome::Outcome,
+    token::Token,
+};
 use tidemark_store::{ClockError, StoreError, StoreSecond};
 
-/// Why an append was not acknowledged. Only [`AppendError::Unproven`] and [`AppendError::Occupied`] come after an entry
-/// was written.
+/// Why an append was not acknowledged. Only [`AppendError::Unproven`], [`AppendError::Fenced`] and [`AppendError::Occupied`] come
+/// after an entry was written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppendError {
@@ -38,6 +42,25 @@ pub enum AppendError {
         spread: Duration,
         /// How far they may be apart.
         allowed: Duration,
+    },
+    /// The lock that guards the draft could not be read, or never had the grant.
+    #[error("nothing was appended: {0}")]
+    Lock(#[from] LockError),
+    /// The lock that guards the draft was granted to another holder, or released, before the entry's slot.
+    #[error(
+        "entry \"{token}\" is fenced: grant {grant} of lock \"{lock}\" was {}; the entry and its payload stay for a person to reconcile \
+         (\"tidemark lock show\"); acquire the lock again, read what was committed meanwhile, and append again",
+        if by == grant { "released".to_owned() } else { format!("overtaken by grant {by}") }
+    )]
+    Fenced {
+        /// The entry.
+        token: Token,
+        /// The lock.
+        lock: LockName,
+        /// The grant under which it was appended.
+        grant: u64,
+        /// The newest grant: a later one, or the same if that was released.
+        by: u64,
     },
     /// Another operation's object has the key.
     #[error(

@@ -6,8 +6,11 @@ use serde_json::{Map, Value, json};
 use super::error::AppendError;
 use crate::{
     datamon::{DatamonPath, parse_datamon_path},
+    lock::LockName,
     parameters::LogParameters,
-    payload::{EntryIntent, IntentOperation, OperationKind, PayloadFormat, member_key, parse_payload, write_intent},
+    payload::{
+        EntryIntent, IntentOperation, LockRef, OperationKind, PayloadFormat, member_key, parse_payload, write_intent,
+    },
     reader::{OP_FIELD, TOKEN_FIELD, digest_of},
     token::Token,
 };
@@ -34,6 +37,8 @@ pub struct EntryDraft {
     pub writer: Option<String>,
     /// Makes repeated appends of the same draft count once; a random one when absent.
     pub idempotency_key: Option<String>,
+    /// The write lock that guards it, with the grant that its writer holds: it is committed only if nobody was granted the lock since.
+    pub lock: Option<LockRef>,
     /// Free attributes of the entry.
     pub attributes: Map<String, Value>,
     /// The operations; none means one that the entry itself completes.
@@ -71,7 +76,7 @@ pub enum DraftOperation {
 impl EntryDraft {
     /// Whether the entry itself completes every operation, so that the draft may share an entry with others.
     pub(super) fn is_entry_only(&self) -> bool {
-        self.ops.iter().all(|op| matches!(op, DraftOperation::Entry { .. }))
+        self.lock.is_none() && self.ops.iter().all(|op| matches!(op, DraftOperation::Entry { .. }))
     }
 
     /// How many operations it makes.
@@ -96,6 +101,8 @@ impl EntryDraft {
 #[derive(Clone, Debug)]
 pub(super) struct PreparedEntry {
     pub(super) key: String,
+    /// The lock that guards it, with the grant.
+    pub(super) lock: Option<(LockName, u64)>,
     content: EntryContent,
     pub(super) parts: Vec<CompletionPart>,
 }
@@ -124,6 +131,8 @@ pub(super) enum CompletionTarget {
     Descriptor(String),
     /// A marker in the last metadata store.
     Label { repo: String, label: String },
+    /// The entry's guard, in the log's own store.
+    Guard,
 }
 
 impl PreparedEntry {
@@ -133,23 +142,34 @@ impl PreparedEntry {
             return Self::in_datamons_form(draft, entropy);
         }
         let key = draft.idempotency_key.filter(|key| !key.is_empty()).unwrap_or_else(|| entropy.nonce());
+        let lock = match &draft.lock {
+            None => None,
+            Some(LockRef { name, grant: Some(grant) }) => Some((name.clone(), *grant)),
+            Some(LockRef { name, grant: None }) => {
+                let why = format!("it names lock \"{name}\" without the grant that its writer holds");
+                return Err(AppendError::Invalid { why });
+            }
+        };
         let parts = draft.ops.iter().enumerate().filter_map(|(op, draft)| completion_part(op, draft)).collect();
         let intent = EntryIntent {
             format: PayloadFormat::Intent,
             writer: Some(draft.writer.unwrap_or_else(|| writer.to_owned())),
             idempotency_key: Some(key.clone()),
-            lock: None,
+            lock: draft.lock,
             attributes: draft.attributes,
             ops: draft.ops.into_iter().map(operation).collect(),
             raw: Value::Null,
         };
-        Self::checked(key, &intent, parts)
+        Ok(Self { lock, ..Self::checked(key, &intent, parts)? })
     }
 
     /// A draft as an entry that Datamon's reader reads.
     fn in_datamons_form(draft: EntryDraft, entropy: &Entropy) -> Result<Self, AppendError> {
         let invalid = |why: &str| AppendError::Invalid { why: format!("{why} in Datamon's form") };
-        let EntryDraft { writer, idempotency_key, attributes, mut ops } = draft;
+        let EntryDraft { writer, idempotency_key, lock, attributes, mut ops } = draft;
+        if lock.is_some() {
+            return Err(invalid("an entry has no lock"));
+        }
         if writer.is_some() || idempotency_key.is_some() {
             return Err(invalid("an entry has no writer and no idempotency key"));
         }
@@ -166,7 +186,8 @@ impl PreparedEntry {
                 (path, vec![CompletionPart { op: 0, target, body }])
             }
         };
-        let prepared = Self { key: entropy.nonce(), content: EntryContent::Datamon(payload), parts };
+        let (key, content) = (entropy.nonce(), EntryContent::Datamon(payload));
+        let prepared = Self { key, lock: None, content, parts };
         let any_token = Token::from_bytes([0; Token::BYTES]);
         let body = prepared.body(any_token);
         if body.len() > MAX_DATAMON_BYTES {
@@ -177,7 +198,7 @@ impl PreparedEntry {
         let announced = read.ops.first().and_then(|op| op.descriptor.as_deref());
         let written = prepared.parts.first().and_then(|part| match &part.target {
             CompletionTarget::Descriptor(path) => Some(path.as_str()),
-            CompletionTarget::Label { .. } => None,
+            CompletionTarget::Label { .. } | CompletionTarget::Guard => None,
         });
         if announced != written {
             return Err(invalid("the path is not that of a descriptor"));
@@ -205,7 +226,7 @@ impl PreparedEntry {
     pub(super) fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
         self.parts.iter().filter_map(|part| match &part.target {
             CompletionTarget::Label { repo, label } => Some((repo.as_str(), label.as_str())),
-            CompletionTarget::Descriptor(_) => None,
+            CompletionTarget::Descriptor(_) | CompletionTarget::Guard => None,
         })
     }
 
@@ -229,7 +250,7 @@ impl PreparedEntry {
         let body = Bytes::from(write_intent(intent).to_string());
         let any_token = Token::from_bytes([0; Token::BYTES]);
         parse_payload(any_token, &body).map_err(|malformed| invalid(malformed.reason))?;
-        Ok(Self { key, content: EntryContent::Intent(body), parts })
+        Ok(Self { key, lock: None, content: EntryContent::Intent(body), parts })
     }
 
     /// Refuses what readers would not read under the `parameters` of its token.

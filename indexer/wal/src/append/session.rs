@@ -1,11 +1,12 @@
 //! What all appends of one writer share, and the time and parameters of one attempt.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::sync::Mutex;
 
 use super::{error::AppendError, prepared::PreparedEntry, source::ParameterSource};
 use crate::{
+    lock::{LockChain, LockName},
     log::Log,
     parameters::{LogParameters, MAX_PARAMETER_AGE, ParameterSchedule},
     reader::LogReader,
@@ -29,6 +30,8 @@ pub(super) struct AppendSession {
     cached: Mutex<Option<CachedParameters>>,
     /// The last token of this writer.
     last: parking_lot::Mutex<Option<Token>>,
+    /// The chains of the locks that guarded an entry of this writer: each knows where it ends.
+    locks: parking_lot::Mutex<BTreeMap<LockName, LockChain>>,
 }
 
 /// Parameters that may be relied on for seconds before `until`.
@@ -49,6 +52,17 @@ pub(super) struct StoreTime {
 pub(super) struct AppendAttempt {
     pub(super) token: Token,
     pub(super) schedule: ParameterSchedule,
+    /// Of a guarded entry whose slot was taken, when it ends.
+    pub(super) guard: Option<GuardBounds>,
+}
+
+/// Until when a guarded entry may be completed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct GuardBounds {
+    /// Nothing is put any more after it: the slot's store time + `completeWithin`.
+    pub(super) ends: StoreSecond,
+    /// What is seen complete until then is complete in time.
+    pub(super) until: StoreSecond,
 }
 
 impl AppendSession {
@@ -62,7 +76,14 @@ impl AppendSession {
             source,
             cached: Mutex::default(),
             last: parking_lot::Mutex::default(),
+            locks: parking_lot::Mutex::default(),
         }
+    }
+
+    /// The chain of the lock `name`.
+    pub(super) fn lock_chain(&self, name: &LockName) -> LockChain {
+        let open = || LockChain::open(&self.log.entries, name, &self.entropy);
+        self.locks.lock().entry(name.clone()).or_insert_with(open).clone()
     }
 
     /// Store time and the parameters for a token of it: what is cached while that may be relied on, else a probe of the
@@ -104,7 +125,7 @@ impl AppendSession {
             Some(last) => Token::after(last, now.second, &self.entropy),
         };
         *last = Some(token);
-        Ok(AppendAttempt { token, schedule: now.schedule })
+        Ok(AppendAttempt { token, schedule: now.schedule, guard: None })
     }
 
     /// Has the clock probed before the next token: an estimate may be what was wrong with the last one.
@@ -125,15 +146,17 @@ impl AppendAttempt {
         self.schedule.at(self.token.second())
     }
 
-    /// The second after which nothing is put any more: token + `W`, never rounded up.
+    /// The second after which nothing is put any more: token + `W`, never rounded up, and not after what the guard allows.
     pub(super) fn ends(&self) -> StoreSecond {
         let expiry = self.parameters().expiry.as_secs();
-        self.token.second().after(Duration::from_secs(expiry))
+        let ends = self.token.second().after(Duration::from_secs(expiry));
+        self.guard.map_or(ends, |guard| guard.ends.min(ends))
     }
 
-    /// Whether `time` is not after token + `C`.
+    /// Whether `time` is not after token + `C`, and not after what the guard allows.
     pub(super) fn in_bound(&self, time: StoreSecond) -> bool {
         time.since(self.token.second()) <= self.parameters().commit_bound()
+            && self.guard.is_none_or(|guard| time <= guard.until)
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
     retry::resend_schedule,
     session::{AppendAttempt, AppendSession},
 };
-use crate::marker::marker_key;
+use crate::{lock::guard_key, marker::marker_key};
 use tidemark_store::{Create, SignedPut, Store, StoreError, UrlSigner, UserMetadata, put_signed};
 
 /// One object that completes an operation, for another process to put.
@@ -75,6 +75,7 @@ impl AppendSession {
             CompletionTarget::Label { repo, label } => {
                 (self.log.values(), marker_key(repo, label, attempt.token, part.op))
             }
+            CompletionTarget::Guard => (&self.log.entries, guard_key(attempt.token)),
         };
         let metadata = binding(attempt.token, part.op);
         // Dated by the token, so that neither end of its validity is the local clock's.

@@ -9,7 +9,7 @@ use super::{
     error::AppendError,
     prepared::{EntryDraft, EntryForm, PreparedEntry},
     retry::token_pauses,
-    session::{AppendAttempt, AppendSession},
+    session::{AppendAttempt, AppendSession, GuardBounds},
     source::ParameterSource,
     upload::CompletionUpload,
 };
@@ -65,6 +65,8 @@ pub struct PendingAppend {
     pub ends: StoreSecond,
     /// What must be put, in this order; empty when the entry completes itself.
     pub uploads: Vec<CompletionUpload>,
+    /// What its guard allows, where it has one.
+    guard: Option<GuardBounds>,
 }
 
 impl LogWriter {
@@ -150,8 +152,12 @@ impl LogWriter {
         let mut attempts = 0;
         loop {
             let attempt = session.begin_attempt(&prepared).await?;
+            let base = session.lock_slot(&prepared).await?;
             match session.write_entry(&attempt, &prepared).await {
-                Ok(()) => return self.pending(&attempt, prepared).await,
+                Ok(()) => match session.guard(&attempt, &prepared, base).await {
+                    Ok(attempt) => return self.pending(&attempt, prepared).await,
+                    Err(failure) => return Err(failure.error(&prepared)),
+                },
                 Err(unproven) if attempts >= self.options.attempts || !prepared.counts_once() => {
                     return Err(unproven.error(&prepared));
                 }
@@ -168,13 +174,14 @@ impl LogWriter {
             ends: attempt.ends(),
             uploads: uploads.map_err(|error| UnprovenAttempt::new(attempt, error.to_string()).error(&prepared))?,
             idempotency_key: prepared.key,
+            guard: attempt.guard,
         })
     }
 
     /// Reads back what [`LogWriter::begin`] started and another process completed, and acknowledges it if it is proven.
     pub async fn confirm(&self, pending: &PendingAppend) -> Result<AppendReceipt, AppendError> {
         let schedule = self.session.now().await?.schedule;
-        let attempt = AppendAttempt { token: pending.token, schedule };
+        let attempt = AppendAttempt { token: pending.token, schedule, guard: pending.guard };
         match self.session.read_back(&attempt, None).await {
             Ok(seen) => Ok(AppendReceipt { token: pending.token, op: 0, acknowledged: seen, attempts: 1 }),
             Err(not_visible) => Err(not_visible.unproven.for_key(&pending.idempotency_key)),

@@ -8,15 +8,16 @@ use tokio::sync::Semaphore;
 use super::{
     descriptor_lookup::{DescriptorLookup, DescriptorQuery, DescriptorReader, EntryMemory, MAX_ENTRY_CONTENT_BYTES},
     file_lists::FileListReader,
+    guard_reader::{GuardLookup, GuardReader},
     label_resolver::LabelResolver,
     log_floor::LogFloorSource,
     memory_budget::MemoryShare,
-    resolved_entry::{ResolvedEntry, ResolvedOperation, malformed},
+    resolved_entry::{ResolvedEntry, ResolvedOperation, malformed, unreadable},
 };
 use crate::{
     datamon::{DatamonPath, parse_datamon_path},
     footprint::{parsing_bytes, value_bytes},
-    outcome::{Observation, OutcomeDecision, decide_outcome},
+    outcome::{EntryGuard, Evidence, Observation, OutcomeDecision, decide_outcome},
     parameters::ParameterSchedule,
     payload::{EntryIntent, IntentOperation, PayloadFormat, parse_payload},
     token::Token,
@@ -35,13 +36,19 @@ pub(super) struct EntryResolver {
     descriptors: DescriptorReader,
     labels: LabelResolver,
     file_lists: FileListReader,
+    guards: GuardReader,
     reads_file_names: bool,
 }
 
 impl EntryResolver {
     /// One that reads no names of files.
-    pub(super) fn new(descriptors: DescriptorReader, labels: LabelResolver, file_lists: FileListReader) -> Self {
-        Self { descriptors, labels, file_lists, reads_file_names: false }
+    pub(super) fn new(
+        descriptors: DescriptorReader,
+        labels: LabelResolver,
+        file_lists: FileListReader,
+        guards: GuardReader,
+    ) -> Self {
+        Self { descriptors, labels, file_lists, guards, reads_file_names: false }
     }
 
     pub(super) fn with_file_names(self, wanted: bool) -> Self {
@@ -71,8 +78,24 @@ impl EntryResolver {
             Ok(intent) => intent,
             Err(reason) => return Ok(malformed(token, entry_time, size, Some(body), reason)),
         };
-        let (ops, answered) = self.resolve_ops(token, entry_time, &intent, schedule, memory).await?;
-        let answered = latest([entry.answered].into_iter().chain(answered));
+        let guard = match &intent.lock {
+            None => None,
+            Some(lock) => Some(match self.guards.find(token, lock, memory).await? {
+                GuardLookup::Absent => None,
+                GuardLookup::Found(guard, answered) => Some((guard, answered)),
+                // Without it nothing can be said of the entry.
+                GuardLookup::Refused(why) => return Ok(unreadable(token, &entry.info, why)),
+            }),
+        };
+        let (seen, guard_answered) = match &guard {
+            None => (EntryGuard::Unguarded, None),
+            Some(found) => {
+                let seen = found.as_ref().map(|(guard, _)| guard);
+                (EntryGuard::Guarded(seen), found.as_ref().map(|(_, answered)| *answered))
+            }
+        };
+        let (ops, answered) = self.resolve_ops(token, entry_time, &intent, seen, schedule, memory).await?;
+        let answered = latest([entry.answered].into_iter().chain(guard_answered).chain(answered));
         Ok(ResolvedEntry { token, entry_time, size, body: Some(body), intent: Ok(intent), answered, ops })
     }
 
@@ -81,6 +104,7 @@ impl EntryResolver {
         token: Token,
         entry_time: StoreSecond,
         intent: &EntryIntent,
+        guard: EntryGuard<'_>,
         schedule: &ParameterSchedule,
         memory: &MemoryShare,
     ) -> Result<(Vec<ResolvedOperation>, Vec<Option<StoreSecond>>), StoreError> {
@@ -113,7 +137,7 @@ impl EntryResolver {
             operation.descriptor.as_ref().map(|_| found.observation.clone())
         };
         let seen: Vec<Option<Observation>> = intent.ops.iter().zip(&found).filter_map(named).collect();
-        let group = decide_outcome(parameters, token, entry_time, seen.len(), &seen);
+        let group = decide_outcome(parameters, token, entry_time, seen.len(), &seen, guard);
         let answered = found.iter().filter(|found| found.observation.is_some()).map(|found| found.answered).collect();
         let parts = intent.ops.iter().zip(paths).zip(found);
         let ops = parts.map(|((operation, path), found)| resolved_operation(&group, operation, path, found));
@@ -143,6 +167,7 @@ fn resolved_operation(
     found: DescriptorLookup,
 ) -> ResolvedOperation {
     let own = found.observation.as_ref().and_then(|observation| observation.evidence);
+    let own = own.max(group.guard.as_ref().map(|_| Evidence::Bound));
     let (descriptor, unreadable) = match found.descriptor {
         Some(Ok(descriptor)) => (Some(descriptor), None),
         Some(Err(reason)) => (None, Some(reason)),

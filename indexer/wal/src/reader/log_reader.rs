@@ -8,6 +8,7 @@ use super::{
     descriptor_lookup::DescriptorReader,
     entry_resolver::EntryResolver,
     file_lists::FileListReader,
+    guard_reader::GuardReader,
     label_resolver::LabelResolver,
     label_versions::LabelVersionReader,
     labels::LabelLookahead,
@@ -48,7 +49,8 @@ impl LogReader {
         let versions = LabelVersionReader::new(&objects, &horizon);
         let lookahead = LabelLookahead::new(&log.entries, &objects, &unrecognized, &horizon);
         let labels = LabelResolver::new(log, &descriptors, versions, lookahead);
-        let resolver = EntryResolver::new(descriptors, labels, FileListReader::new(log, &objects));
+        let guards = GuardReader::new(&log.entries, &objects);
+        let resolver = EntryResolver::new(descriptors, labels, FileListReader::new(log, &objects), guards);
         Self { log: log.clone(), listings: MAX_CONCURRENT_LISTINGS, unrecognized, horizon, objects, resolver }
     }
 

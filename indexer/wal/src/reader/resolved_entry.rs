@@ -88,7 +88,8 @@ fn without_intent(
     body: Option<Bytes>,
     reason: MalformedInput,
 ) -> ResolvedEntry {
-    let decision = OutcomeDecision { outcome, evidence: None, entry_time, completed: None, observations: Vec::new() };
+    let decision =
+        OutcomeDecision { outcome, evidence: None, entry_time, completed: None, observations: Vec::new(), guard: None };
     ResolvedEntry {
         token,
         entry_time,

@@ -128,7 +128,8 @@ fn draft(world: &SimWorld, name: &str, number: u64) -> EntryDraft {
     if !padding.is_empty() && world.chance(500) {
         attributes.insert("note".to_owned(), padding.into());
     }
-    EntryDraft { writer: Some(name.to_owned()), idempotency_key: Some(format!("key-{number}")), attributes, ops }
+    let (writer, idempotency_key) = (Some(name.to_owned()), Some(format!("key-{number}")));
+    EntryDraft { writer, idempotency_key, attributes, ops, ..EntryDraft::default() }
 }
 
 /// Makes a draft longer.

@@ -133,6 +133,6 @@ async fn label(writer: &LogWriter, label: &str, bundle: &str) -> Token {
 
 async fn append(writer: &LogWriter, op: DraftOperation) -> Token {
     let attributes = Map::from_iter([("team".to_owned(), "core team".into())]);
-    let draft = EntryDraft { writer: None, idempotency_key: None, attributes, ops: vec![op] };
+    let draft = EntryDraft { attributes, ops: vec![op], ..EntryDraft::default() };
     writer.append(draft).await.expect("an append").token
 }

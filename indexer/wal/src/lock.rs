@@ -1,0 +1,20 @@
+//! Write locks: zero or one holder, and a holder that was overtaken without knowing commits nothing.
+
+mod chain;
+mod client;
+mod error;
+mod guard;
+#[cfg(test)]
+mod history_tests;
+mod name;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use chain::{LockChain, LockSlot};
+pub use client::{HeldLock, LockDescription, WriteLocks};
+pub use error::{LockError, LockRejected};
+pub(crate) use guard::CommitGuard;
+pub use guard::guard_key;
+pub use name::{InvalidLockName, LockName};
+pub use state::{FencedCommit, GrantRequest, GuardedCommit, LockEvent, LockGrant, LockState};

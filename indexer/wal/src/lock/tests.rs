@@ -1,0 +1,352 @@
+//! Locks and guarded appends on a store whose clock and failures the test controls.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use proptest::prelude::*;
+use tidemark_store::{ChainError, ChainState as _, Entropy, StoreClock, StoreSecond};
+use tokio::time::{Instant, sleep};
+
+use super::*;
+use crate::{
+    AppendError, DraftOperation, EntryDraft, Evidence, ListedEntry, LockRef, LogParameters, LogReader, LogWriter,
+    Outcome, ParameterSchedule, ResolvedEntry, Token,
+    testing::{TestStore, WriteFault},
+};
+
+fn parameters() -> LogParameters {
+    LogParameters {
+        request_timeout: Duration::from_secs(5),
+        visibility_delay: Duration::from_secs(2),
+        ..LogParameters::with_expiry(Duration::from_mins(2))
+    }
+}
+
+fn models() -> LockName {
+    "models".parse().unwrap()
+}
+
+fn locks(lab: &TestStore, who: &str) -> WriteLocks {
+    let log = lab.log();
+    WriteLocks::open(&log, StoreClock::new(log.stores(), who), Entropy::seeded(who.bytes().map(u64::from).sum()))
+}
+
+async fn acquire(lab: &TestStore, who: &str) -> HeldLock {
+    locks(lab, who).acquire(&models(), &GrantRequest::of(who), true).await.unwrap()
+}
+
+fn bundle(id: &str) -> DraftOperation {
+    DraftOperation::Descriptor {
+        path: format!("bundles/r/{id}/bundle.yaml"),
+        body: Bytes::from(format!("id: {id}\nmessage: m\n")),
+    }
+}
+
+fn draft(grant: u64, ops: Vec<DraftOperation>) -> EntryDraft {
+    EntryDraft { lock: Some(LockRef { name: models(), grant: Some(grant) }), ops, ..EntryDraft::default() }
+}
+
+async fn entry(lab: &TestStore, token: Token) -> ResolvedEntry {
+    let schedule = ParameterSchedule::constant(parameters());
+    LogReader::new(&lab.log()).lookup(token, &schedule).await.unwrap().unwrap()
+}
+
+async fn outcome(lab: &TestStore, token: Token) -> Outcome {
+    entry(lab, token).await.ops[0].decision.outcome
+}
+
+async fn tokens(lab: &TestStore) -> Vec<Token> {
+    let listed: Vec<ListedEntry> =
+        LogReader::new(&lab.log()).list(StoreSecond::default(), StoreSecond::KSUID_END).try_collect().await.unwrap();
+    listed.into_iter().map(|listed| listed.token).collect()
+}
+
+async fn writer(lab: &TestStore, name: &str) -> LogWriter {
+    lab.writer(name, parameters()).await
+}
+
+fn fenced(result: Result<crate::AppendReceipt, AppendError>) -> (Token, u64) {
+    match result.unwrap_err() {
+        AppendError::Fenced { token, by, .. } => (token, by),
+        error => panic!("{error}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_that_was_overtaken_is_fenced_in_its_own_check_and_for_every_reader() {
+    let lab = TestStore::new();
+    let first = acquire(&lab, "a").await;
+    assert_eq!((first.grant.number, first.last_commit), (1, None));
+    let one = writer(&lab, "a").await;
+    let committed = one.append(draft(1, vec![bundle("b1")])).await.unwrap().token;
+    // It renews nothing, as if it were cut off: the lock expires.
+    let second = acquire(&lab, "b").await;
+    assert_eq!((second.grant.number, second.last_commit.unwrap().token), (3, committed));
+    let (late, by) = fenced(one.append(draft(1, vec![bundle("b2")])).await);
+    assert_eq!(by, 3);
+    let own = writer(&lab, "b").await.append(draft(3, vec![])).await.unwrap().token;
+
+    let of = |token| outcome(&lab, token);
+    assert_eq!(
+        (of(committed).await, of(late).await, of(own).await),
+        (Outcome::Committed, Outcome::Fenced, Outcome::Committed)
+    );
+    let decision = &entry(&lab, late).await.ops[0].decision;
+    let guard = decision.guard.as_ref().unwrap();
+    assert_eq!((guard.grant, guard.slot, guard.overtaken_by), (1, 4, Some(3)));
+    assert_eq!((decision.evidence, decision.completed), (Some(Evidence::Bound), None));
+    // Its descriptor was never put, and it is shown for a person.
+    assert!(lab.log().descriptors().head("bundles/r/b2/bundle.yaml").await.unwrap().is_none());
+    let shown = locks(&lab, "c").describe(&models()).await.unwrap().unwrap();
+    assert_eq!(shown.state.fenced, [FencedCommit { token: late, slot: 4, grant: 1, by: 3 }]);
+    assert_eq!(shown.state.commit.unwrap().token, own);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_slot_decides_and_not_what_the_lock_was_when_the_entry_was_written() {
+    let lab = TestStore::new();
+    acquire(&lab, "a").await;
+    let one = writer(&lab, "a").await;
+    // The writer sleeps after its entry, before its slot: meanwhile another one is granted the lock.
+    lab.trouble("locks/models/00000000000000000002", WriteFault::Slow(Duration::from_secs(40)));
+    let slow = one.append(draft(1, vec![]));
+    let (slow, second) = tokio::join!(slow, async {
+        sleep(Duration::from_secs(1)).await;
+        acquire(&lab, "b").await
+    });
+    assert_eq!(second.grant.number, 2);
+    let (token, by) = fenced(slow);
+    assert_eq!((outcome(&lab, token).await, by), (Outcome::Fenced, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_released_grant_commits_nothing_and_the_next_one_need_not_wait_for_it_to_expire() {
+    let lab = TestStore::new();
+    let held = acquire(&lab, "a").await;
+    let one = writer(&lab, "a").await;
+    let locks = locks(&lab, "a");
+    locks.release(&models(), held.grant.number).await.unwrap();
+    locks.release(&models(), held.grant.number).await.unwrap();
+    let (token, by) = fenced(one.append(draft(1, vec![])).await);
+    assert_eq!((outcome(&lab, token).await, by), (Outcome::Fenced, 1));
+    let rejected = locks.renew(&models(), 1).await.unwrap_err();
+    assert!(matches!(rejected.rejection(), Some(LockRejected::Released { .. })), "{rejected}");
+    let before = Instant::now();
+    let second = acquire(&lab, "b").await;
+    assert_eq!((second.grant.number, before.elapsed()), (4, Duration::ZERO));
+    let overtaken = locks.release(&models(), 1).await.unwrap_err();
+    assert!(matches!(overtaken.rejection(), Some(LockRejected::Overtaken { by: 4, .. })), "{overtaken}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_holder_waits_until_nothing_completes_an_earlier_commit() {
+    let lab = TestStore::new();
+    acquire(&lab, "a").await;
+    // The slot is taken, and the descriptor comes at the end of what the guard allows.
+    lab.trouble("bundles/r/b1", WriteFault::Slow(Duration::from_secs(14)));
+    let one = writer(&lab, "a").await;
+    let write = async { one.append(draft(1, vec![bundle("b1")])).await };
+    let next = async {
+        sleep(Duration::from_secs(1)).await;
+        locks(&lab, "a").release(&models(), 1).await.unwrap();
+        let held = acquire(&lab, "b").await;
+        // Whatever it reads now stays so.
+        let committed = held.last_commit.unwrap().token;
+        (outcome(&lab, committed).await, lab.now(), committed)
+    };
+    let (written, (seen, at, committed)) = tokio::join!(write, next);
+    assert_eq!(written.unwrap().token, committed);
+    let guard = entry(&lab, committed).await.ops[0].decision.guard.clone().unwrap();
+    assert!(at > guard.until, "{at} {}", guard.until);
+    assert_eq!(seen, Outcome::Committed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_completes_after_the_bound_of_its_guard_is_late() {
+    let lab = TestStore::new();
+    acquire(&lab, "a").await;
+    // 10 s, the longest request of 5 s and a second of tolerance.
+    lab.trouble("bundles/r/b1", WriteFault::Slow(Duration::from_secs(17)));
+    let refused = writer(&lab, "a").await.append(draft(1, vec![bundle("b1")])).await.unwrap_err();
+    assert!(matches!(refused, AppendError::Unproven { outcome: Some(Outcome::Late), .. }), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_committed_entry_is_found_behind_commits_that_were_not_completed() {
+    let lab = TestStore::new();
+    acquire(&lab, "a").await;
+    let one = writer(&lab, "a").await;
+    let committed = one.append(draft(1, vec![bundle("b1")])).await.unwrap().token;
+    lab.trouble("bundles/r/b2", WriteFault::Slow(Duration::from_secs(17)));
+    one.append(draft(1, vec![bundle("b2")])).await.unwrap_err();
+    let held = acquire(&lab, "b").await;
+    let newest = held.last_commit.clone().unwrap();
+    assert!(newest.slot == 3 && newest.token != committed, "{newest:?}");
+    let schedule = ParameterSchedule::constant(parameters());
+    let found = locks(&lab, "b").last_committed(&held, &LogReader::new(&lab.log()), &schedule).await.unwrap();
+    assert_eq!(found, Some(committed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_its_guard_an_entry_is_aborted() {
+    let lab = TestStore::new();
+    acquire(&lab, "a").await;
+    let token = writer(&lab, "a").await.append(draft(1, vec![])).await.unwrap().token;
+    let guard = lab.log().entries.get(&guard_key(token), 4096).await.unwrap().unwrap().body.unwrap();
+    lab.log().entries.delete(&[guard_key(token)]).await.unwrap();
+    assert_eq!(outcome(&lab, token).await, Outcome::Aborted);
+    // A guard of another grant is none of it.
+    let other = String::from_utf8(guard.to_vec()).unwrap().replace("\"grant\":1", "\"grant\":2");
+    lab.log().entries.put(&guard_key(token), other.into()).await.unwrap();
+    assert_eq!(outcome(&lab, token).await, Outcome::Aborted);
+    lab.log().entries.put(&guard_key(token), guard).await.unwrap();
+    assert_eq!(outcome(&lab, token).await, Outcome::Committed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_answer_takes_one_slot() {
+    let lab = TestStore::new();
+    lab.trouble("locks/models/00000000000000000001", WriteFault::LostAnswer);
+    let held = acquire(&lab, "a").await;
+    assert_eq!(held.grant.number, 1);
+    lab.trouble("locks/models/00000000000000000002", WriteFault::LostAnswer);
+    lab.trouble("tidemark/guard", WriteFault::LostAnswer);
+    let receipt = writer(&lab, "a").await.append(draft(1, vec![])).await.unwrap();
+    assert_eq!((receipt.attempts, outcome(&lab, receipt.token).await), (1, Outcome::Committed));
+    let shown = locks(&lab, "a").describe(&models()).await.unwrap().unwrap();
+    assert_eq!((shown.state.slot, shown.state.commit.unwrap().token), (2, receipt.token));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewed_lock_is_not_contended_for() {
+    let lab = TestStore::new();
+    let held = acquire(&lab, "a").await;
+    let own = locks(&lab, "a");
+    for _ in 0..12 {
+        sleep(held.renewal_interval()).await;
+        own.renew(&models(), held.grant.number).await.unwrap();
+        let refused = locks(&lab, "b").acquire(&models(), &GrantRequest::of("b"), false).await.unwrap_err();
+        assert!(matches!(&refused, LockError::Held { grant: 1, holder, .. } if holder == "a"), "{refused}");
+    }
+    sleep(Duration::from_secs(32)).await;
+    let taken = locks(&lab, "b").acquire(&models(), &GrantRequest::of("b"), false).await.unwrap();
+    assert_eq!(taken.grant.number, 2);
+    // Heartbeats of earlier grants are gone.
+    let beats: Vec<_> = lab.log().entries.list(".tidemark/locks/models/heartbeat", None).try_collect().await.unwrap();
+    assert_eq!(beats.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grant_that_never_was_appends_nothing() {
+    let lab = TestStore::new();
+    let one = writer(&lab, "a").await;
+    for grant in [1, 2] {
+        let refused = one.append(draft(grant, vec![])).await.unwrap_err();
+        let AppendError::Lock(refused) = refused else { panic!("{refused}") };
+        assert!(matches!(refused.rejection(), Some(LockRejected::NoSuchGrant { .. })), "{refused}");
+        acquire(&lab, &format!("a{grant}")).await;
+        locks(&lab, "a").release(&models(), 1).await.unwrap_or_default();
+    }
+    let nameless = EntryDraft { lock: Some(LockRef { name: models(), grant: None }), ..EntryDraft::default() };
+    assert!(matches!(one.append(nameless).await.unwrap_err(), AppendError::Invalid { .. }));
+    assert_eq!(tokens(&lab).await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_locks_are_listed() {
+    let lab = TestStore::new();
+    let own = locks(&lab, "a");
+    assert_eq!(own.names().await.unwrap(), []);
+    for name in ["b", "a", "a-b", "a0", "B", "a.b"] {
+        own.acquire(&name.parse().unwrap(), &GrantRequest::of("a"), false).await.unwrap();
+    }
+    let names: Vec<String> = own.names().await.unwrap().into_iter().map(String::from).collect();
+    assert_eq!(names, ["B", "a-b", "a.b", "a", "a0", "b"]);
+    assert_eq!(own.describe(&"none".parse().unwrap()).await.unwrap(), None);
+}
+
+/// What trimming takes away decides nothing: the guard says what its slot was.
+#[tokio::test(start_paused = true)]
+async fn a_trimmed_slot_changes_no_outcome() {
+    let lab = TestStore::new();
+    acquire(&lab, "a").await;
+    let one = writer(&lab, "a").await;
+    let committed = one.append(draft(1, vec![])).await.unwrap().token;
+    acquire(&lab, "b").await;
+    let (late, _) = fenced(one.append(draft(1, vec![])).await);
+    writer(&lab, "b").await.append(draft(3, vec![])).await.unwrap();
+    let chain = LockChain::open(&lab.log().entries, &models(), &Entropy::seeded(1));
+    chain.trim_all().await;
+    assert!(chain.read(4).await.unwrap().is_none(), "slot 4 is gone");
+    assert_eq!((outcome(&lab, committed).await, outcome(&lab, late).await), (Outcome::Committed, Outcome::Fenced));
+    // A holder that slept through it all still learns that it was overtaken.
+    let (again, _) = fenced(one.append(draft(1, vec![])).await);
+    assert_eq!(outcome(&lab, again).await, Outcome::Fenced);
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Grant,
+    Release(u64),
+    Commit(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![Just(Step::Grant), (1u64..8).prop_map(Step::Release), (1u64..8).prop_map(Step::Commit)]
+}
+
+/// A commit of grant `grant` after the `events` counts: a naive reading of all slots before it.
+pub(super) fn counts(events: &[LockEvent], grant: u64) -> bool {
+    let own = usize::try_from(grant).unwrap();
+    events.get(own - 1) == Some(&LockEvent::Grant)
+        && !events[own..].iter().any(|event| matches!(event, LockEvent::Grant | LockEvent::Release))
+}
+
+proptest! {
+    #[test]
+    fn a_commit_counts_as_a_naive_fold_of_the_slots_says(steps in prop::collection::vec(step(), 0..40)) {
+        let (mut state, mut events): (Option<LockState>, Vec<LockEvent>) = (None, Vec::new());
+        for (n, step) in steps.into_iter().enumerate() {
+            let before = state.clone();
+            let token = Token::from_bytes([u8::try_from(n).unwrap(); 20]);
+            let next = match step {
+                Step::Grant => {
+                    let judged = before.as_ref().map(|before| before.slot);
+                    Some(LockState::grant(before.as_ref(), &models(), &GrantRequest::of("a"), judged).unwrap())
+                }
+                Step::Release(grant) => before.as_ref().and_then(|before| before.release(grant).ok().flatten()),
+                Step::Commit(grant) => before.as_ref().and_then(|before| before.commit(token, grant, Duration::ZERO).ok()),
+            };
+            let Some(mut next) = next else { continue };
+            next.check_state().unwrap();
+            if let Some(before) = &before {
+                next.check_transition(before).unwrap();
+            }
+            next.apply_store_time(StoreSecond::from_unix(1_700_000_000 + n as u64));
+            if let Step::Commit(grant) = step {
+                prop_assert_eq!(next.fenced_here().is_none(), counts(&events, grant), "{:?} {}", events, grant);
+                prop_assert_eq!(next.fenced_here().is_none(), next.commit.as_ref().is_some_and(|commit| commit.token == token));
+            }
+            prop_assert!(before.and_then(|before| before.commits_until()) <= next.commits_until());
+            events.push(next.event.clone());
+            prop_assert_eq!(next.slot, events.len() as u64);
+            state = Some(next);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grant_that_was_not_judged_expired_is_not_taken() {
+    let lab = TestStore::new();
+    acquire(&lab, "a").await;
+    let chain = LockChain::open(&lab.log().entries, &models(), &Entropy::seeded(1));
+    let request = GrantRequest::of("b");
+    // The holder committed since the slot at which it was judged: it is alive.
+    writer(&lab, "a").await.append(draft(1, vec![])).await.unwrap();
+    for judged in [None, Some(1)] {
+        let refused = chain.grant(None, &request, judged).await.unwrap_err();
+        assert!(matches!(refused, ChainError::Rejected(LockRejected::Held { grant: 1, .. })), "{refused}");
+    }
+    assert_eq!(chain.grant(None, &request, Some(2)).await.unwrap().number, 3);
+}
