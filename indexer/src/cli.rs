@@ -8,6 +8,7 @@ mod check;
 #[cfg(feature = "archive")]
 mod cleanup;
 mod command_line;
+mod consumer_args;
 #[cfg(feature = "demo")]
 mod demo;
 mod dev;
@@ -38,6 +39,7 @@ mod reindex;
 mod restore;
 mod serve;
 mod shutdown;
+mod sink;
 #[cfg(feature = "archive")]
 mod snapshot;
 #[cfg(feature = "archive")]

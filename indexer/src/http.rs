@@ -5,7 +5,7 @@
 //! Every URL that the server writes is relative, so that it may stand behind any path prefix.
 
 mod app;
-mod arguments;
+pub(crate) mod arguments;
 mod auth;
 mod changes;
 mod connections;

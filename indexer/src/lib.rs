@@ -3,6 +3,7 @@
 //! `ARCHITECTURE.md` at the top of the repository says where things are.
 
 pub mod cli;
+pub mod delivery;
 #[cfg(feature = "demo")]
 mod demo;
 #[cfg(feature = "demo")]

@@ -25,6 +25,34 @@ pub enum TransactionRejected {
         /// The epoch in force.
         by: u64,
     },
+    /// Another process holds the consumer.
+    #[error(
+        "consumer \"{name}\" is held by another process since (epoch {epoch} was overtaken by epoch {by}); this one delivers and \
+         acknowledges nothing more; let one process at a time run under that name"
+    )]
+    ConsumerFenced {
+        /// The consumer.
+        name: String,
+        /// The epoch of the process.
+        epoch: u64,
+        /// The epoch in force.
+        by: u64,
+    },
+    /// The folder of a consumer is that of another one.
+    #[error(
+        "the folder \"consumers/{name}\" of the index holds the positions of consumer \"{found}\" of the log \"{found_log}\", and the log is \
+         \"{log}\": it was copied or renamed; nothing is delivered; choose another name"
+    )]
+    AnotherConsumer {
+        /// The consumer.
+        name: String,
+        /// The log of the index.
+        log: LogId,
+        /// The consumer whose positions are there.
+        found: String,
+        /// The log that those are of.
+        found_log: LogId,
+    },
     /// The index has no manifest yet.
     #[error("the index has no manifest yet; there is nothing to change; let its first writer create it")]
     Empty,

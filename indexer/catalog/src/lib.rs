@@ -3,6 +3,8 @@
 mod cleanup_chain;
 mod cleanup_state;
 mod collector_state;
+mod consumer_chain;
+mod consumer_state;
 mod copy_collector;
 mod digest;
 mod error;
@@ -35,6 +37,8 @@ mod writer_lease;
 pub use cleanup_chain::CleanupChain;
 pub use cleanup_state::{CleanupPlan, CleanupState};
 pub use collector_state::{CollectorState, MAX_GARBAGE_CANDIDATES, MAX_GARBAGE_LISTS};
+pub use consumer_chain::{ConsumerChain, ConsumerLease, ConsumerStandby};
+pub use consumer_state::{ConsumerName, ConsumerPosition, ConsumerProgress, ConsumerState, InvalidConsumerName};
 pub use copy_collector::{CopyCollector, CopyGarbage};
 pub use digest::{BodyDigest, SetDigest, SetElement};
 pub use error::{AcquireError, CatalogError, PublishError, PurgeError, TransactionRejected};

@@ -21,7 +21,7 @@ use crate::{
 
 /// How often a candidate reads the heartbeat.
 /// A third of a heartbeat: only readings at most one heartbeat apart count as silence, and an answer may be slow.
-const STANDBY_POLL_INTERVAL: Duration = Duration::from_secs(5);
+pub(crate) const STANDBY_POLL_INTERVAL: Duration = Duration::from_secs(5);
 /// How many hasty take-overs in a row go without a wait.
 const MAX_IMMEDIATE_TAKEOVERS: u32 = 2;
 /// The wait before the first hasty take-over that is not immediate; it doubles with each further one in a row.
@@ -62,7 +62,7 @@ pub enum StandbyReason {
 
 /// Measures for how long a heartbeat stands still.
 #[derive(Debug, Default)]
-struct HeartbeatMonitor {
+pub(crate) struct HeartbeatMonitor {
     epoch: u64,
     last: Option<HeartbeatReading>,
     still: Duration,
@@ -95,7 +95,8 @@ impl HeartbeatMonitor {
         self.last = Some(reading);
     }
 
-    async fn poll(&mut self, epoch: u64, heartbeats: &Store, key: &str) -> Result<(), StoreError> {
+    /// Reads the heartbeat `key` of the holder of `epoch`.
+    pub(crate) async fn poll(&mut self, epoch: u64, heartbeats: &Store, key: &str) -> Result<(), StoreError> {
         let started = Instant::now();
         let heartbeat = heartbeats.head(key).await?.map(|info| (info.time, info.etag));
         self.record(epoch, HeartbeatReading { started, ended: Instant::now(), heartbeat });
@@ -103,7 +104,7 @@ impl HeartbeatMonitor {
     }
 
     /// For how long the heartbeat of the holder of `epoch` has stood still.
-    fn silence_of(&self, epoch: u64) -> Duration {
+    pub(crate) fn silence_of(&self, epoch: u64) -> Duration {
         if self.epoch == epoch { self.still } else { Duration::ZERO }
     }
 }

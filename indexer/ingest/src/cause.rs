@@ -81,6 +81,7 @@ impl ToCause for TransactionRejected {
         match self {
             // Of the floor: another index registered, or was looked at, since it was planned; or it was raised or moved.
             Self::Fenced { .. }
+            | Self::ConsumerFenced { .. }
             | Self::FloorAboveIndex { .. }
             | Self::FloorChanged { .. }
             | Self::IndexIsWritten { .. } => FailureCause::of(Reason::Fenced),
@@ -101,9 +102,10 @@ impl ToCause for TransactionRejected {
             | Self::Unclaimed { url }
             | Self::CopiesOfAnother { url, .. }
             | Self::Overlaps { url, .. } => FailureCause::at(Reason::OwnedByAnother, url),
-            Self::FolderOfAnotherLog { .. } | Self::SecondCleaner { .. } | Self::FloorOfAnotherArchive { .. } => {
-                FailureCause::of(Reason::OwnedByAnother)
-            }
+            Self::FolderOfAnotherLog { .. }
+            | Self::AnotherConsumer { .. }
+            | Self::SecondCleaner { .. }
+            | Self::FloorOfAnotherArchive { .. } => FailureCause::of(Reason::OwnedByAnother),
             Self::Pin { .. } => FailureCause::of(Reason::SpecInvalid),
             Self::PinChanged { .. } => FailureCause::of(Reason::PinChanged),
             _ => FailureCause::of(Reason::Internal),

@@ -6,7 +6,7 @@ use arc_swap::ArcSwapOption;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::StreamExt as _;
 use parking_lot::Mutex;
-use tidemark_catalog::{CatalogError, GARBAGE_GRACE, IndexChain, Manifest};
+use tidemark_catalog::{CatalogError, GARBAGE_GRACE, IndexChain, LogId, Manifest};
 use tidemark_ingest::{FailureCause, engine::EngineError};
 use tidemark_store::ChainRecord;
 use tidemark_wal::{Log, LogReader, MemoryBudget, ParameterSource, Token};
@@ -436,6 +436,12 @@ impl IndexFollower {
         let view = self.served()?;
         let problems = self.problems.lock().values().map(ToString::to_string).collect();
         Some(status::of_view(&view, problems))
+    }
+
+    /// The log whose records the index holds; `None` while no manifest is served, and where the index does not say.
+    pub fn log(&self) -> Option<LogId> {
+        let view = self.view.load();
+        view.as_ref()?.index.manifest.claim.as_ref().map(|claim| claim.log.clone())
     }
 
     pub(crate) fn not_ready(&self) -> String {

@@ -278,7 +278,7 @@ fn cache_mib(text: &str) -> Result<u64, String> {
 }
 
 /// Bytes, as Kubernetes writes quantities.
-fn size(text: &str) -> Result<u64, String> {
+pub(super) fn size(text: &str) -> Result<u64, String> {
     let size = parse_byte_size(text).ok().filter(|size| (1..=MAX_SIZE_BYTES).contains(size));
     size.ok_or_else(|| {
         format!("invalid size \"{text}\": expected a number of bytes from 1 to 1Gi, such as 1048576 or 1Mi")

@@ -1,6 +1,6 @@
-//! `tidemark changes`: what an index records, as lines, from a search service.
+//! `tidemark changes`: what an index records, as lines, from a search service, or under a consumer's name from the index itself.
 
-use std::{path::PathBuf, time::Duration};
+use std::{io::Write as _, path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use backon::{BackoffBuilder as _, ExponentialBuilder};
@@ -8,10 +8,27 @@ use clap::Args;
 use reqwest::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
+use tidemark_catalog::ConsumerName;
+use tidemark_search::api::FeedStart;
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::output::print_line;
+use super::{
+    args::{CacheArgs, StoresArgs},
+    consumer_args::{consumer_name, consumer_stores, feed_start, query_text},
+    exit::CommandExit,
+    failure_verdict::ended,
+    output::print_line,
+    shutdown::stop_on_signal,
+};
+use crate::{
+    delivery::{
+        BatchAnswer, BatchLimits, BreakerOptions, DeliveryOptions, DeliveryRecord, Destination, RecordVerdict,
+        RejectedPolicy, WindowLimits,
+    },
+    service::{ConsumerOptions, cache_options, run_consumer},
+};
 
 /// How long the service may wait for a change before it answers, in seconds.
 const WAIT_SECS: u64 = 20;
@@ -26,19 +43,39 @@ const RETRY_INTERVALS: ExponentialBuilder = ExponentialBuilder::new()
     .with_jitter()
     .without_max_times();
 
+/// Lines are written as they come: a page of the feed at a time.
+const LINES: DeliveryOptions = DeliveryOptions {
+    batch: BatchLimits { operations: 1000, bytes: 1 << 20, delay: Duration::ZERO },
+    window: WindowLimits { operations: 1000, bytes: 4 << 20 },
+    breaker: BreakerOptions { failures: 1, open_for: Duration::from_secs(1) },
+    rejected: RejectedPolicy::Block,
+    follow: true,
+};
+
 /// Print what an index has recorded, one JSON object a line, in the order of publication.
 ///
-/// It asks a running `tidemark serve`, and keeps nothing: each line has its `position`, which `--from` goes on after. A line may come
-/// again after a failure of this command, never of the service.
+/// With --url it asks a running `tidemark serve`, and keeps nothing: each line has its `position`, which `--from` goes on after. A line may
+/// come again after a failure of this command, never of the service. With --name it reads the index itself, and what was written to standard
+/// output and flushed is acknowledged under that name, in the index: a command of the same name that is started later goes on there. Lines of
+/// the last second may come again then.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: tidemark changes --url http://127.0.0.1:7281 --from now --follow\n\
-    Example: tidemark changes --url http://127.0.0.1:7281 --from 2026-11-20 --query 'kind:label repo:models'")]
+    Example: tidemark changes --url http://127.0.0.1:7281 --from 2026-11-20 --query 'kind:label repo:models'\n\
+    Example: tidemark changes --index s3://idx/orders --name audit --follow | tee -a audit.jsonl")]
 pub(super) struct ChangesCommand {
     /// The address of the service.
-    #[arg(long, env = "TIDEMARK_URL", value_name = "URL")]
-    url: Url,
+    #[arg(long, env = "TIDEMARK_URL", value_name = "URL", required_unless_present = "name")]
+    url: Option<Url>,
+    /// The consumer that holds the position: a letter, then letters, digits and hyphens, in lower case. While another process holds it,
+    /// this one waits.
+    #[arg(long, env = "TIDEMARK_NAME", value_name = "NAME", value_parser = consumer_name, requires = "index")]
+    name: Option<ConsumerName>,
+    /// With --name: where the index is, the URL that `tidemark index --index` has.
+    #[arg(long, env = "TIDEMARK_INDEX", value_name = "URL")]
+    index: Option<Url>,
     /// Where to start; before the first record by default. A position: after it. A token or a time: before the first record of an entry
-    /// that is not older. `snapshot:NAME`: after the records of that snapshot. `now`: after all that is published.
+    /// that is not older. `snapshot:NAME`: after the records of that snapshot. `now`: after all that is published. A consumer that exists
+    /// goes on where it is.
     #[arg(long, env = "TIDEMARK_FROM", value_name = "POSITION")]
     from: Option<String>,
     /// Only records that this query finds, in the language of the search.
@@ -47,12 +84,40 @@ pub(super) struct ChangesCommand {
     /// Go on with what is recorded from now on, and ask again while the service does not answer.
     #[arg(long, env = "TIDEMARK_FOLLOW")]
     follow: bool,
-    /// Print each record with its payload and descriptor.
+    /// Print each record with its payload and descriptor. With --name they are always there.
     #[arg(long, env = "TIDEMARK_PAYLOAD")]
     payload: bool,
     /// File that holds the search token. It is read again for each request.
     #[arg(long, env = "TIDEMARK_TOKEN_FILE", value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// With --name: name of this process. After a restart under the same name it continues at once, else after a minute. No two processes
+    /// may share a name.
+    #[arg(long, env = "TIDEMARK_IDENTITY", value_name = "NAME")]
+    identity: Option<String>,
+    #[command(flatten)]
+    stores: StoresArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
+}
+
+/// Standard output as a destination: a record is delivered once its line is written and flushed.
+struct LinesDestination;
+
+#[async_trait::async_trait]
+impl Destination for LinesDestination {
+    async fn deliver(&self, batch: &[DeliveryRecord]) -> BatchAnswer {
+        let lines: String = batch.iter().flat_map(|record| [&*record.json, "\n"]).collect();
+        // Whoever reads it may be slow: that keeps no other task from running.
+        let written = tokio::task::spawn_blocking(move || {
+            let mut out = std::io::stdout().lock();
+            out.write_all(lines.as_bytes()).and_then(|()| out.flush())
+        });
+        match written.await.map_err(std::io::Error::from).flatten() {
+            Ok(()) => BatchAnswer::Answered(vec![RecordVerdict::Delivered; batch.len()]),
+            // Nobody reads any more, and nobody will.
+            Err(error) => BatchAnswer::Ended { why: format!("the lines cannot be written: {error}") },
+        }
+    }
 }
 
 /// What is read of an answer.
@@ -72,11 +137,41 @@ enum ChangesFailure {
 }
 
 impl ChangesCommand {
-    pub(super) async fn run(mut self) -> anyhow::Result<()> {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        match (&self.name, &self.index, &self.url) {
+            (Some(name), Some(index), _) => {
+                let (name, index) = (name.clone(), index.clone());
+                self.consume(name, &index).await
+            }
+            (_, _, Some(url)) => {
+                let url = url.clone();
+                self.ask(&url).await
+            }
+            _ => Err(CommandExit::Usage.with(anyhow!("--name requires --index; nothing is read; name the index"))),
+        }
+    }
+
+    /// Prints what comes after the position of the consumer `name`.
+    async fn consume(self, name: ConsumerName, index: &Url) -> anyhow::Result<()> {
+        let Self { from, query, follow, identity, stores, cache, .. } = self;
+        let usage = |why: String| CommandExit::Usage.with(anyhow!(why));
+        let start = from.map_or(Ok(FeedStart::Earliest), |from| feed_start(&from)).map_err(usage)?;
+        let query = query_text(&query.unwrap_or_default()).map_err(usage)?;
+        let (cache, _temporary) = cache_options(cache.cache_dir, cache.cache_mib << 20)?;
+        let (index, consumers) = consumer_stores(index, &stores.settings());
+        let delivery = DeliveryOptions { follow, ..LINES };
+        let options = ConsumerOptions { index, consumers, cache, name, identity, start, query, delivery };
+        let stop = CancellationToken::new();
+        let _signal = stop_on_signal(stop.clone())?;
+        ended(run_consumer(options, |_| Ok(LinesDestination), &stop).await).map(drop)
+    }
+
+    /// Prints what a service answers.
+    async fn ask(mut self, url: &Url) -> anyhow::Result<()> {
         let client = reqwest::Client::builder().timeout(REQUEST_TIMEOUT).build()?;
         let (mut intervals, mut answered) = (RETRY_INTERVALS.build(), None);
         loop {
-            match self.request(&client, answered).await {
+            match self.request(url, &client, answered).await {
                 Ok(ChangesLines { changes, next, more }) => {
                     answered = Some(Instant::now());
                     intervals = RETRY_INTERVALS.build();
@@ -98,10 +193,11 @@ impl ChangesCommand {
     /// The next changes; `answered` is when the service last gave some.
     async fn request(
         &self,
+        service: &Url,
         client: &reqwest::Client,
         answered: Option<Instant>,
     ) -> Result<ChangesLines, ChangesFailure> {
-        let mut url = self.url.clone();
+        let mut url = service.clone();
         if let Ok(mut path) = url.path_segments_mut() {
             path.pop_if_empty().extend(["v1", "changes"]);
         }
@@ -124,7 +220,7 @@ impl ChangesCommand {
             let read = serde_json::from_str(&body).context("the answer is none of a feed of changes");
             return read.map_err(ChangesFailure::Final);
         }
-        let refusal = anyhow!("\"{}\" answers {status}: {}", self.url, detail(&body));
+        let refusal = anyhow!("\"{service}\" answers {status}: {}", detail(&body));
         let is_replaced =
             status == StatusCode::UNAUTHORIZED && answered.is_some_and(|at| at.elapsed() < TOKEN_ROTATION);
         Err(if is_transient(status) || is_replaced {
@@ -151,6 +247,7 @@ mod tests {
     use std::sync::Arc;
 
     use axum::{Json, Router, extract::RawQuery, http::HeaderMap, routing::get};
+    use clap::FromArgMatches as _;
     use parking_lot::Mutex;
     use serde_json::json;
 
@@ -176,7 +273,11 @@ mod tests {
     }
 
     fn command(url: Url, follow: bool) -> ChangesCommand {
-        ChangesCommand { url, from: None, query: Some("a b".to_owned()), follow, payload: false, token_file: None }
+        let url = url.to_string();
+        let mut arguments = vec!["changes", "--url", &url, "--query", "a b"];
+        arguments.extend(follow.then_some("--follow"));
+        let matches = ChangesCommand::augment_args(clap::Command::new("changes")).get_matches_from(arguments);
+        ChangesCommand::from_arg_matches(&matches).unwrap()
     }
 
     fn page(next: &str, more: bool) -> (u16, Value) {

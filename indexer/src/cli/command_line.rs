@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 #[cfg(feature = "demo")]
 use super::demo;
-use super::{append, args, audit, changes, check, dev, exit::CommandExit, index, log, probe, serve};
+use super::{append, args, audit, changes, check, dev, exit::CommandExit, index, log, probe, serve, sink};
 #[cfg(feature = "archive")]
 use super::{cleanup, gc, promote, reindex, restore, snapshot, snapshots, verify};
 #[cfg(feature = "kubernetes")]
@@ -27,9 +27,9 @@ pub struct CommandLine {
 }
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a store lacks a guarantee that Tidemark needs, \
-4 another process has taken over, or has made what this one was making: run it again (cleanup, gc, index, log floor, reindex, restore, promote, snapshot), \
+4 another process has taken over, or has made what this one was making: run it again (changes --name, cleanup, gc, index, log floor, reindex, restore, promote, sink, snapshot), \
 5 not acknowledged in time (append), \
-6 the outcome of a write is unknown: run it again (cleanup, dev, gc, index, log floor, log set, log unregister, snapshot, reindex, restore, promote), \
+6 the outcome of a write is unknown: run it again (changes --name, cleanup, dev, gc, index, log floor, log set, log unregister, snapshot, reindex, restore, promote, sink), \
 7 entries are left that cannot be read (audit), 8 something is damaged (verify). \
 A second SIGTERM or SIGINT forces a service to exit, with 128 + its number.\n\
 URLs: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, file:///folder. \
@@ -45,7 +45,8 @@ enum CliCommand {
     #[cfg(feature = "demo")]
     Demo(demo::DemoCommand),
     Log(log::LogCommand),
-    Changes(changes::ChangesCommand),
+    Changes(Box<changes::ChangesCommand>),
+    Sink(Box<sink::SinkCommand>),
     Audit(audit::AuditCommand),
     #[cfg(feature = "archive")]
     Gc(gc::GcCommand),
@@ -92,6 +93,7 @@ impl CommandLine {
             CliCommand::Demo(demo) => demo.run().await,
             CliCommand::Log(log) => log.run().await,
             CliCommand::Changes(changes) => changes.run().await,
+            CliCommand::Sink(sink) => Box::pin(sink.run()).await,
             CliCommand::Audit(audit) => Box::pin(audit.run()).await,
             #[cfg(feature = "archive")]
             CliCommand::Gc(gc) => gc.run().await,

@@ -13,7 +13,7 @@ use tidemark_ingest::{
 use tidemark_store::error_chain;
 
 use super::exit::CommandExit;
-use crate::service::ServiceError;
+use crate::service::{ConsumerServiceError, ServiceError};
 
 /// An error that ends a command.
 pub(super) trait CommandError: ToCause + Send + Sync {
@@ -90,6 +90,12 @@ fn is_lasting(reason: Reason) -> bool {
 impl CommandError for ServiceError {
     fn is_unknown(&self) -> bool {
         ServiceError::is_unknown(self)
+    }
+}
+
+impl CommandError for ConsumerServiceError {
+    fn is_unknown(&self) -> bool {
+        ConsumerServiceError::is_unknown(self)
     }
 }
 
@@ -190,6 +196,7 @@ mod tests {
         let (url, owner) = (text, text);
         let lease = vec![
             (Rejected::Fenced { epoch: 1, by: 2 }, FAILED, Reason::Fenced, Fenced),
+            (Rejected::ConsumerFenced { name: text(), epoch: 1, by: 2 }, FAILED, Reason::Fenced, Fenced),
             (Rejected::FloorAboveIndex { index: text(), keeps: cursor, to }, FAILED, Reason::Fenced, Fenced),
             (Rejected::IndexIsWritten { index: text() }, FAILED, Reason::Fenced, Fenced),
             (Rejected::FloorChanged { seen: text(), now: text() }, FAILED, Reason::Fenced, Fenced),
@@ -205,6 +212,10 @@ mod tests {
             (Rejected::OfAnotherLog { url: url(), log: text(), owner: owner() }, Reason::OwnedByAnother),
             (
                 Rejected::FolderOfAnotherLog { folder: "gc", log: LogId(text()), found: LogId(text()) },
+                Reason::OwnedByAnother,
+            ),
+            (
+                Rejected::AnotherConsumer { name: text(), log: LogId(text()), found: text(), found_log: LogId(text()) },
                 Reason::OwnedByAnother,
             ),
             (Rejected::Unclaimed { url: url() }, Reason::OwnedByAnother),

@@ -178,6 +178,13 @@ mod tests {
             TransactionRejected::OwnedByAnother { url: text(), owner: text(), id: text() },
             TransactionRejected::OfAnotherLog { url: text(), log: text(), owner: text() },
             TransactionRejected::FolderOfAnotherLog { folder: "gc", log: LogId(text()), found: LogId(text()) },
+            TransactionRejected::ConsumerFenced { name: text(), epoch: 1, by: 2 },
+            TransactionRejected::AnotherConsumer {
+                name: text(),
+                log: LogId(text()),
+                found: text(),
+                found_log: LogId(text()),
+            },
             TransactionRejected::Unclaimed { url: text() },
             TransactionRejected::CopiesOfAnother { url: text(), index: text(), other: text() },
             TransactionRejected::Overlaps { name: text(), url: text(), other: text(), other_url: text() },

@@ -450,7 +450,7 @@ impl IndexTask {
 }
 
 /// A name for the clock's object: one that comes back uses the same one, and it holds no character that a key must not.
-fn clock_name(identity: &WriterIdentity) -> String {
+pub(super) fn clock_name(identity: &WriterIdentity) -> String {
     let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' };
     let name: String = identity.0.chars().map(safe).collect();
     format!("{:.64}-{:016x}", name, xxhash_rust::xxh3::xxh3_64(identity.0.as_bytes()))

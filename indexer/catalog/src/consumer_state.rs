@@ -1,0 +1,235 @@
+//! What a named consumer of an index's changes has acknowledged: the state of its chain, and its transactions as pure functions.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use tidemark_store::{ChainState, InvariantViolation, StateExtensions, StoreSecond};
+
+use crate::{error::TransactionRejected, identity::LogId, manifest::LeaseHolder, names::Generation};
+
+/// The longest name of a consumer, in characters.
+const MAX_NAME_CHARS: usize = 40;
+
+/// The name of a consumer: a letter, then letters, digits and hyphens, all in lower case, and no hyphen at the end.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ConsumerName(String);
+
+/// Why a text is no name of a consumer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "\"{0}\" names no consumer; nothing was read; use at most {MAX_NAME_CHARS} lower-case letters, digits and hyphens, a letter first and \
+     no hyphen last"
+)]
+pub struct InvalidConsumerName(String);
+
+impl ConsumerName {
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for ConsumerName {
+    type Err = InvalidConsumerName;
+
+    fn from_str(text: &str) -> Result<Self, InvalidConsumerName> {
+        let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let is_name = text.len() <= MAX_NAME_CHARS
+            && text.starts_with(|first: char| first.is_ascii_lowercase())
+            && !text.ends_with('-')
+            && text.bytes().all(is_plain);
+        let shown = || InvalidConsumerName(text.chars().take(80).collect());
+        is_name.then(|| Self(text.to_owned())).ok_or_else(shown)
+    }
+}
+
+impl TryFrom<String> for ConsumerName {
+    type Error = InvalidConsumerName;
+
+    fn try_from(text: String) -> Result<Self, InvalidConsumerName> {
+        text.parse()
+    }
+}
+
+impl From<ConsumerName> for String {
+    fn from(name: ConsumerName) -> Self {
+        name.0
+    }
+}
+
+impl fmt::Display for ConsumerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A place in the changes of an index: after the record `seq` of a generation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConsumerPosition {
+    /// The generation.
+    pub generation: Generation,
+    /// The seq of the last record before the place; 0 before the first one.
+    pub seq: u64,
+}
+
+impl ConsumerPosition {
+    /// Whether this place is `other` or lies behind it. A later generation that keeps positions keeps seqs too.
+    fn is_at_or_after(&self, other: &Self) -> bool {
+        self.generation >= other.generation && self.seq >= other.seq
+    }
+}
+
+impl fmt::Display for ConsumerPosition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.generation, self.seq)
+    }
+}
+
+/// What a consumer has done with the changes up to a place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsumerProgress {
+    /// Every record up to it was delivered, dead-lettered or left out by the filter.
+    pub acknowledged: ConsumerPosition,
+    /// How many records were delivered since the consumer was made.
+    pub delivered: u64,
+    /// How many were put aside as dead letters.
+    pub dead_lettered: u64,
+}
+
+/// The state of a consumer's chain: `<index>/consumers/{name}/`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConsumerState {
+    /// The log whose records the index holds: a folder that was copied from the index of another one is refused.
+    pub log: LogId,
+    /// The consumer: a folder that was copied or renamed is refused.
+    pub name: ConsumerName,
+    /// The number of the process that holds the consumer; a higher one fences every lower one.
+    pub epoch: u64,
+    /// That process; absent once it has released the consumer.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub holder: Option<LeaseHolder>,
+    /// Where the consumer began.
+    pub start: ConsumerPosition,
+    /// Every record up to it was delivered, dead-lettered or left out by the filter.
+    pub acknowledged: ConsumerPosition,
+    /// How many records were delivered. A record that was delivered twice counts once.
+    pub delivered: u64,
+    /// How many were put aside as dead letters.
+    pub dead_lettered: u64,
+    /// What later versions have added.
+    #[serde(skip_serializing_if = "StateExtensions::is_empty", default)]
+    pub ext: StateExtensions,
+}
+
+impl ChainState for ConsumerState {
+    type Rejection = TransactionRejected;
+
+    const FORMAT: u32 = 1;
+
+    fn extensions(&self) -> &StateExtensions {
+        &self.ext
+    }
+
+    fn apply_store_time(&mut self, recorded: StoreSecond) {
+        if let Some(holder) = &mut self.holder {
+            holder.since.get_or_insert(recorded);
+        }
+    }
+
+    fn check_state(&self) -> Result<(), InvariantViolation> {
+        let is_sound = self.acknowledged.is_at_or_after(&self.start);
+        InvariantViolation::unless(is_sound, "a consumer is never before its start", || {
+            format!("{} before {}", self.acknowledged, self.start)
+        })
+    }
+
+    fn check_transition(&self, before: &Self) -> Result<(), InvariantViolation> {
+        let same = (&self.log, &self.name, &self.start) == (&before.log, &before.name, &before.start);
+        InvariantViolation::unless(same, "a consumer keeps its log, its name and its start", || {
+            format!("{self:?} after {before:?}")
+        })?;
+        let is_forward = self.acknowledged.is_at_or_after(&before.acknowledged)
+            && self.epoch >= before.epoch
+            && self.delivered >= before.delivered
+            && self.dead_lettered >= before.dead_lettered;
+        InvariantViolation::unless(is_forward, "nothing of a consumer goes back", || {
+            format!("{self:?} after {before:?}")
+        })?;
+        // A holder that comes is of a higher epoch; one of the same epoch may only go.
+        let keeps = self.epoch > before.epoch || self.holder.is_none() || self.holder == before.holder;
+        InvariantViolation::unless(keeps, "an epoch has one holder", || {
+            format!("{:?} after {:?} in epoch {}", self.holder, before.holder, self.epoch)
+        })
+    }
+}
+
+impl ConsumerState {
+    /// The first state, of a consumer that begins at `start`.
+    pub(crate) fn new(log: LogId, name: ConsumerName, start: ConsumerPosition) -> Self {
+        let acknowledged = start.clone();
+        Self {
+            log,
+            name,
+            epoch: 0,
+            holder: None,
+            start,
+            acknowledged,
+            delivered: 0,
+            dead_lettered: 0,
+            ext: StateExtensions::NONE,
+        }
+    }
+
+    /// What was done so far.
+    pub fn progress(&self) -> ConsumerProgress {
+        let Self { acknowledged, delivered, dead_lettered, .. } = self;
+        ConsumerProgress { acknowledged: acknowledged.clone(), delivered: *delivered, dead_lettered: *dead_lettered }
+    }
+
+    /// Refused unless the state is of this consumer of an index of this log.
+    pub(crate) fn require(&self, log: &LogId, name: &ConsumerName) -> Result<(), TransactionRejected> {
+        if (&self.log, &self.name) == (log, name) {
+            return Ok(());
+        }
+        Err(TransactionRejected::AnotherConsumer {
+            name: name.to_string(),
+            log: log.clone(),
+            found: self.name.to_string(),
+            found_log: self.log.clone(),
+        })
+    }
+
+    /// The next epoch, of `holder`, who saw epoch `saw`. Every earlier holder is fenced.
+    pub(crate) fn claim(&self, saw: u64, holder: LeaseHolder) -> Result<Self, TransactionRejected> {
+        self.require_epoch(saw)?;
+        Ok(Self { epoch: self.epoch.saturating_add(1), holder: Some(holder), ..self.clone() })
+    }
+
+    /// With the progress of the holder of `epoch`; `None` if that is known.
+    pub(crate) fn acknowledge(
+        &self,
+        epoch: u64,
+        progress: &ConsumerProgress,
+    ) -> Result<Option<Self>, TransactionRejected> {
+        self.require_epoch(epoch)?;
+        let ConsumerProgress { acknowledged, delivered, dead_lettered } = progress.clone();
+        let next = Self { acknowledged, delivered, dead_lettered, ..self.clone() };
+        Ok(Some(next).filter(|next| next != self))
+    }
+
+    /// Without a holder, so that the next one need not wait; `None` if that is so.
+    pub(crate) fn release(&self, epoch: u64) -> Result<Option<Self>, TransactionRejected> {
+        self.require_epoch(epoch)?;
+        Ok(self.holder.is_some().then(|| Self { holder: None, ..self.clone() }))
+    }
+
+    fn require_epoch(&self, epoch: u64) -> Result<(), TransactionRejected> {
+        if self.epoch == epoch {
+            return Ok(());
+        }
+        Err(TransactionRejected::ConsumerFenced { name: self.name.to_string(), epoch, by: self.epoch })
+    }
+}

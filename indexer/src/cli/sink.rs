@@ -1,0 +1,154 @@
+//! `tidemark sink`: delivers the changes of an index to a destination, under a consumer's name.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+use tidemark_catalog::ConsumerName;
+use tidemark_search::api::{FeedStart, QueryText};
+use tokio_util::sync::CancellationToken;
+use url::Url;
+
+use super::{
+    args::{CacheArgs, StoresArgs, span},
+    consumer_args::{DeliveryArgs, consumer_name, consumer_stores, feed_start, query_text},
+    failure_verdict::ended,
+    shutdown::stop_on_signal,
+};
+use crate::{
+    delivery::{
+        BatchAnswer, BulkDestination, DeliveryRecord, Destination, HttpDestinationOptions, InvalidDestination,
+        WebhookDestination,
+    },
+    service::{ConsumerContext, ConsumerOptions, cache_options, run_consumer},
+};
+
+/// Deliver the changes of an index to a search server or a webhook, until stopped.
+///
+/// Every record is delivered at least once, in the order of publication. What the destination has taken is acknowledged under --name, in
+/// the index, once a second at most: a sink of the same name that is started later goes on there. Two of one name do not run at once: the
+/// second waits while the first one lives. A destination that is away or full is waited for, however long; nothing is lost meanwhile.
+#[derive(Debug, Args)]
+#[command(after_help = "Example: tidemark sink --index s3://idx/orders --name search --elasticsearch https://os:9200 \
+    --elasticsearch-index orders --authorization-file /etc/sink/authorization\n\
+    Example: tidemark sink --index s3://idx/orders --name hook --webhook https://example.org/hook --secret-file /etc/sink/secret \
+    --query 'kind:label'")]
+pub(super) struct SinkCommand {
+    /// Where the index is: the URL that `tidemark index --index` has.
+    #[arg(long, env = "TIDEMARK_INDEX", value_name = "URL")]
+    index: Url,
+    /// The consumer: a letter, then letters, digits and hyphens, in lower case.
+    #[arg(long, env = "TIDEMARK_NAME", value_name = "NAME", value_parser = consumer_name)]
+    name: ConsumerName,
+    /// The server of a bulk API: Elasticsearch, OpenSearch or Quickwit. A document an operation; a correction replaces it.
+    #[arg(
+        long,
+        env = "TIDEMARK_ELASTICSEARCH",
+        value_name = "URL",
+        requires = "elasticsearch_index",
+        required_unless_present = "webhook",
+        conflicts_with = "webhook"
+    )]
+    elasticsearch: Option<Url>,
+    /// The index there.
+    #[arg(long, env = "TIDEMARK_ELASTICSEARCH_INDEX", value_name = "NAME")]
+    elasticsearch_index: Option<String>,
+    /// A webhook, which gets batches of CloudEvents 1.0 (`application/cloudevents-batch+json`).
+    #[arg(long, env = "TIDEMARK_WEBHOOK", value_name = "URL")]
+    webhook: Option<Url>,
+    /// File with the secret of the webhook: each request has `Tidemark-Signature: t=SECOND,v1=HEX`, the HMAC-SHA256 of the second, a dot
+    /// and the body. It is read again for each request.
+    #[arg(long, env = "TIDEMARK_SECRET_FILE", value_name = "FILE")]
+    secret_file: Option<PathBuf>,
+    /// File with the value of the header `Authorization`, as `ApiKey …` or `Basic …`. It is read again for each request.
+    #[arg(long, env = "TIDEMARK_AUTHORIZATION_FILE", value_name = "FILE")]
+    authorization_file: Option<PathBuf>,
+    /// File with the certificates of the authorities to trust, in PEM, in place of the system's.
+    #[arg(long, env = "TIDEMARK_CA_FILE", value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Send without TLS, also to what is not on loopback.
+    #[arg(long, env = "TIDEMARK_ALLOW_HTTP")]
+    allow_http: bool,
+    /// Send to link-local addresses and those of metadata services too, which are refused else.
+    #[arg(long, env = "TIDEMARK_ALLOW_LINK_LOCAL")]
+    allow_link_local: bool,
+    /// How long a request may take, with its answer.
+    #[arg(long, env = "TIDEMARK_TIMEOUT", value_name = "SPAN", default_value = "30s", value_parser = span)]
+    timeout: Duration,
+    /// Where a new consumer starts; before the first record by default. A position: after it. A token or a time: before the first record
+    /// of an entry that is not older. `snapshot:NAME`: after the records of that snapshot. `now`: after all that is published. A consumer
+    /// that exists goes on where it is.
+    #[arg(long, env = "TIDEMARK_FROM", value_name = "POSITION", value_parser = feed_start)]
+    from: Option<FeedStart>,
+    /// Only records that this query finds, in the language of the search. It may change between two starts.
+    #[arg(long, env = "TIDEMARK_QUERY", value_name = "QUERY", value_parser = query_text)]
+    query: Option<QueryText>,
+    #[command(flatten)]
+    delivery: DeliveryArgs,
+    /// Name of this process. After a restart under the same name it continues at once, else after a minute. No two processes may
+    /// share a name.
+    #[arg(long, env = "TIDEMARK_IDENTITY", value_name = "NAME")]
+    identity: Option<String>,
+    #[command(flatten)]
+    stores: StoresArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
+}
+
+/// Where the records of a sink go.
+enum SinkDestination {
+    Bulk(BulkDestination),
+    Webhook(WebhookDestination),
+}
+
+#[async_trait::async_trait]
+impl Destination for SinkDestination {
+    async fn deliver(&self, batch: &[DeliveryRecord]) -> BatchAnswer {
+        match self {
+            Self::Bulk(bulk) => bulk.deliver(batch).await,
+            Self::Webhook(webhook) => webhook.deliver(batch).await,
+        }
+    }
+}
+
+impl SinkCommand {
+    pub(super) async fn run(self) -> anyhow::Result<()> {
+        let (cache, _temporary) = cache_options(self.cache.cache_dir.clone(), self.cache.cache_mib << 20)?;
+        let (index, consumers) = consumer_stores(&self.index, &self.stores.settings());
+        let options = ConsumerOptions {
+            index,
+            consumers,
+            cache,
+            name: self.name.clone(),
+            identity: self.identity.clone(),
+            start: self.from.clone().unwrap_or(FeedStart::Earliest),
+            query: self.query.clone().unwrap_or_default(),
+            delivery: self.delivery.options(),
+        };
+        let stop = CancellationToken::new();
+        let _signal = stop_on_signal(stop.clone())?;
+        let destination = |context: &ConsumerContext| self.destination(context);
+        ended(run_consumer(options, destination, &stop).await).map(drop)
+    }
+
+    fn destination(&self, context: &ConsumerContext) -> Result<SinkDestination, InvalidDestination> {
+        let http = |url: &Url| HttpDestinationOptions {
+            url: url.clone(),
+            timeout: self.timeout,
+            authorization: self.authorization_file.clone(),
+            authorities: self.ca_file.clone(),
+            allow_http: self.allow_http,
+            allow_link_local: self.allow_link_local,
+        };
+        match (&self.webhook, &self.elasticsearch) {
+            (Some(url), _) => {
+                let (secret, clock) = (self.secret_file.clone(), context.clock.clone());
+                WebhookDestination::new(http(url), &context.log, secret, clock).map(SinkDestination::Webhook)
+            }
+            (None, url) => {
+                let url = url.as_ref().ok_or(InvalidDestination::None)?;
+                let index = self.elasticsearch_index.clone().unwrap_or_default();
+                BulkDestination::new(http(url), index).map(SinkDestination::Bulk)
+            }
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Delivery of an index's changes to somewhere else: every record, in order, with a bound on what is not acknowledged.
+//!
+//! `consumer_run` is one process of a named consumer, `pump` its loop. What decides is in pure parts: the window of what is unacknowledged,
+//! the batches, the breaker. A `source` gives records, a `destination` takes batches, and `position_keeper` records what is acknowledged.
+
+mod ack_window;
+mod address_guard;
+mod batch;
+mod bulk_api;
+mod circuit_breaker;
+mod consumer_run;
+mod dead_letters;
+mod destination;
+mod http_client;
+mod mutants;
+mod position_keeper;
+mod pump;
+mod record;
+mod source;
+mod status;
+mod webhook;
+
+pub use ack_window::WindowLimits;
+pub use batch::BatchLimits;
+pub use bulk_api::BulkDestination;
+pub use circuit_breaker::BreakerOptions;
+pub use consumer_run::{ConsumerError, ConsumerRun};
+pub use destination::{BatchAnswer, Destination, RecordVerdict};
+pub use http_client::{HttpDestinationOptions, InvalidDestination};
+pub use pump::{DeliveryEnd, DeliveryOptions, RejectedPolicy};
+pub use record::DeliveryRecord;
+pub use source::{ChangeSource, SearchSource, SourceError};
+pub use webhook::WebhookDestination;

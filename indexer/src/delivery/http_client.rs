@@ -1,0 +1,203 @@
+//! What the destinations that are asked over HTTP share: the client, its bounds, and what an answer's status means.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use jiff::fmt::rfc2822;
+use reqwest::{
+    Certificate, Client, RequestBuilder, Response, StatusCode,
+    header::{AUTHORIZATION, DATE, HeaderMap, HeaderValue, RETRY_AFTER},
+    redirect::Policy,
+};
+use tidemark_store::error_chain;
+use url::{Host, Url};
+
+use super::{
+    address_guard::{GuardedResolver, check_literal},
+    destination::BatchAnswer,
+};
+
+/// How much of an answer that is no success is kept for people.
+const MAX_DETAIL_BYTES: usize = 512;
+
+/// Where to send records, and how.
+#[derive(Clone, Debug)]
+pub struct HttpDestinationOptions {
+    /// Where.
+    pub url: Url,
+    /// How long a request may take, with its answer.
+    pub timeout: Duration,
+    /// The file with the value of the header `Authorization`; read again for each request.
+    pub authorization: Option<PathBuf>,
+    /// The file with the certificates of the authorities to trust, in place of the system's.
+    pub authorities: Option<PathBuf>,
+    /// Whether a destination that is not on loopback may be asked without TLS.
+    pub allow_http: bool,
+    /// Whether link-local addresses and those of metadata services may be asked.
+    pub allow_link_local: bool,
+}
+
+/// Why nothing can be sent to a destination.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidDestination {
+    /// No destination was named.
+    #[error("no destination was named; nothing is delivered; give --webhook or --elasticsearch")]
+    None,
+    /// The URL is none of a destination.
+    #[error("\"{url}\" is no destination: {why}; nothing is delivered; {remedy}")]
+    Url {
+        /// The URL.
+        url: String,
+        /// Why.
+        why: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A file cannot be used.
+    #[error("\"{path}\" cannot be used: {why}; nothing is delivered; correct the file", path = path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// The client cannot be made.
+    #[error("the HTTP client cannot be made: {0}; nothing is delivered")]
+    Client(String),
+}
+
+/// Sends requests to one destination. It follows no redirects, uses no proxy, and verifies certificates.
+#[derive(Debug)]
+pub(super) struct DestinationClient {
+    client: Client,
+    options: HttpDestinationOptions,
+}
+
+impl DestinationClient {
+    pub(super) fn new(options: HttpDestinationOptions) -> Result<Self, InvalidDestination> {
+        let url = &options.url;
+        let refused = |why: String, remedy| InvalidDestination::Url { url: without_secrets(url), why, remedy };
+        if !url.username().is_empty() || url.password().is_some() {
+            let why = "it holds credentials, which would be logged".to_owned();
+            return Err(refused(why, "put them into a file, and name that with --authorization-file"));
+        }
+        match url.scheme() {
+            "https" => {}
+            "http" if options.allow_http || is_loopback(url) => {}
+            "http" => {
+                let why = "\"http\" would send records and credentials in the clear".to_owned();
+                return Err(refused(why, "use https://, or give --allow-http"));
+            }
+            other => return Err(refused(format!("its scheme is \"{other}\""), "use https://")),
+        }
+        if !options.allow_link_local {
+            check_literal(url).map_err(|error| refused(error.to_string(), "name another destination"))?;
+        }
+        let mut builder = Client::builder().timeout(options.timeout).redirect(Policy::none()).no_proxy();
+        if !options.allow_link_local {
+            builder = builder.dns_resolver(Arc::new(GuardedResolver));
+        }
+        if let Some(path) = &options.authorities {
+            let unusable = |why: String| InvalidDestination::File { path: path.clone(), why };
+            let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
+            let trusted = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(error.to_string()))?;
+            if trusted.is_empty() {
+                return Err(unusable("it holds no certificate in PEM".to_owned()));
+            }
+            builder = builder.tls_certs_only(trusted);
+        }
+        let client = builder.build().map_err(|error| InvalidDestination::Client(error_chain(&error)))?;
+        Ok(Self { client, options })
+    }
+
+    pub(super) fn url(&self) -> &Url {
+        &self.options.url
+    }
+
+    /// A POST to `url`, with the credentials as they are now.
+    pub(super) fn post(&self, url: Url) -> Result<RequestBuilder, BatchAnswer> {
+        let request = self.client.post(url);
+        let Some(path) = &self.options.authorization else { return Ok(request) };
+        let unusable = |why: String| failed(format!("\"{}\" cannot be used as credentials: {why}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|error| unusable(error.to_string()))?;
+        let mut value = HeaderValue::from_str(text.trim()).map_err(|error| unusable(error.to_string()))?;
+        value.set_sensitive(true);
+        Ok(request.header(AUTHORIZATION, value))
+    }
+}
+
+/// Sends a request. A failure says nothing of whether it arrived.
+pub(super) async fn send(request: RequestBuilder) -> Result<Response, BatchAnswer> {
+    request.send().await.map_err(|error| failed(error_chain(&error.without_url())))
+}
+
+/// Reads the body of an answer, at most `limit` bytes of it.
+pub(super) async fn read_body(mut answer: Response, limit: usize) -> Result<Vec<u8>, BatchAnswer> {
+    let mut body = Vec::new();
+    while let Some(part) = answer.chunk().await.map_err(|error| failed(error_chain(&error.without_url())))? {
+        if body.len() + part.len() > limit {
+            return Err(failed(format!("the answer has more than {limit} bytes")));
+        }
+        body.extend_from_slice(&part);
+    }
+    Ok(body)
+}
+
+/// What an answer means that is no success.
+pub(super) async fn refusal(answer: Response) -> BatchAnswer {
+    let (status, retry_after) = (answer.status(), retry_after(answer.headers()));
+    let detail = read_start(answer).await;
+    let why = format!("the destination answers {status}{}{detail}", if detail.is_empty() { "" } else { ": " });
+    match status {
+        // Of the records: others may be taken.
+        StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY => {
+            BatchAnswer::Refused { why }
+        }
+        // Of the destination, its address or its credentials: so are redirects, which are not followed.
+        _ => BatchAnswer::Failed { why, retry_after },
+    }
+}
+
+pub(super) fn failed(why: String) -> BatchAnswer {
+    BatchAnswer::Failed { why, retry_after: None }
+}
+
+/// The first bytes of an answer, on one line.
+async fn read_start(mut answer: Response) -> String {
+    let mut start = Vec::new();
+    while let Ok(Some(part)) = answer.chunk().await {
+        start.extend_from_slice(&part[..part.len().min(MAX_DETAIL_BYTES - start.len())]);
+        if start.len() == MAX_DETAIL_BYTES {
+            break;
+        }
+    }
+    String::from_utf8_lossy(&start).split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// How long a destination wants to be left alone: seconds, or a date, which is compared with that of the answer.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let wanted = text(RETRY_AFTER)?;
+    if let Ok(seconds) = wanted.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let (until, now) = (rfc2822::parse(wanted).ok()?.timestamp(), rfc2822::parse(text(DATE)?).ok()?.timestamp());
+    Some(until.duration_since(now).try_into().unwrap_or_default())
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(v4)) => v4.is_loopback(),
+        Some(Host::Ipv6(v6)) => v6.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+/// The URL as it may be logged.
+fn without_secrets(url: &Url) -> String {
+    let mut shown = url.clone();
+    let _ = shown.set_username("");
+    let _ = shown.set_password(None);
+    shown.set_query(None);
+    shown.to_string()
+}

@@ -1,0 +1,36 @@
+//! Faults that the tests plant in the delivery, to see that they find them. In the product each hook returns what is right.
+
+/// `AckWithoutGaps`: the position moves over what is not acknowledged.
+pub(super) fn moves_over(is_acknowledged: bool) -> bool {
+    is_acknowledged || is_planted("AckWithoutGaps")
+}
+
+/// `AckBeforeDelivery`: a batch is acknowledged before it is delivered.
+pub(super) fn acknowledges_first() -> bool {
+    is_planted("AckBeforeDelivery")
+}
+
+/// `OpenBreakerDrops`: what a destination does not take is dropped.
+pub(super) fn drops_failed() -> bool {
+    is_planted("OpenBreakerDrops")
+}
+
+/// `PartialFailureIsSuccess`: an answer counts for all items of a bulk request, whatever it says of each.
+pub(super) fn counts_each_item() -> bool {
+    !is_planted("PartialFailureIsSuccess")
+}
+
+/// `FencedConsumerClaimsAgain`: a process that lost the consumer takes it back.
+pub(super) fn claims_again() -> bool {
+    is_planted("FencedConsumerClaimsAgain")
+}
+
+/// `FencedConsumerAdvances`: a process that lost the consumer acknowledges all the same.
+pub(super) fn is_fence_ignored() -> bool {
+    is_planted("FencedConsumerAdvances")
+}
+
+/// No fault is planted.
+fn is_planted(_: &str) -> bool {
+    false
+}

@@ -1,0 +1,175 @@
+//! A named consumer of an index's changes, as a process: it reads the index itself, and writes below `consumers/` only.
+
+use std::{sync::Arc, time::Duration};
+
+use tidemark_catalog::{
+    AcquireError, CatalogError, ConsumerChain, ConsumerName, ConsumerPosition, Generation, IndexChain, LogId,
+    WriterIdentity,
+};
+use tidemark_crds::Reason;
+use tidemark_ingest::{FailureCause, ToCause};
+use tidemark_search::{
+    EngineOptions, FollowerOptions, IndexFollower, IndexSearcher, SearchService, TantivyEngine,
+    api::{FeedStart, QueryText},
+};
+use tidemark_store::{Entropy, StoreClock};
+use tokio::time::sleep;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use super::{error::ServiceError, index::clock_name, stores::PodStores};
+use crate::delivery::{
+    ConsumerError, ConsumerRun, DeliveryEnd, DeliveryOptions, Destination, InvalidDestination, SearchSource,
+    SourceError,
+};
+
+/// How often an index that cannot be read yet is looked at.
+const OPEN_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Options of a named consumer.
+#[derive(Debug)]
+pub struct ConsumerOptions {
+    /// The index, to be read.
+    pub index: PodStores,
+    /// The index, to be written below `consumers/`.
+    pub consumers: PodStores,
+    /// The segment cache.
+    pub cache: EngineOptions,
+    /// The consumer.
+    pub name: ConsumerName,
+    /// Who holds it; one that comes back takes over at once, so no two processes may share it. Random if left out.
+    pub identity: Option<String>,
+    /// Where a new consumer begins.
+    pub start: FeedStart,
+    /// Which records it wants.
+    pub query: QueryText,
+    /// How to deliver.
+    pub delivery: DeliveryOptions,
+}
+
+/// What a destination may need to know.
+pub struct ConsumerContext {
+    /// The log of the records.
+    pub log: LogId,
+    /// The clock of the process.
+    pub clock: StoreClock,
+}
+
+/// Why a consumer's process ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConsumerServiceError {
+    /// The stores or the index cannot be opened.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    /// The index cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The destination cannot be used.
+    #[error(transparent)]
+    Destination(#[from] InvalidDestination),
+    /// The consumer ended.
+    #[error(transparent)]
+    Consumer(#[from] ConsumerError),
+}
+
+impl ConsumerServiceError {
+    /// Whether the outcome of a write is unknown: the next process reads it.
+    pub(crate) fn is_unknown(&self) -> bool {
+        match self {
+            Self::Service(error) => error.is_unknown(),
+            Self::Consumer(ConsumerError::Position(error) | ConsumerError::Acquire(AcquireError::Chain(error))) => {
+                matches!(error, CatalogError::Unknown { .. })
+            }
+            _ => false,
+        }
+    }
+}
+
+impl ToCause for ConsumerServiceError {
+    fn to_cause(&self) -> FailureCause {
+        match self {
+            Self::Service(error) => error.to_cause(),
+            Self::Consumer(ConsumerError::Position(error)) => error.to_cause(),
+            Self::Consumer(ConsumerError::Acquire(AcquireError::Chain(error))) => error.to_cause(),
+            Self::Consumer(ConsumerError::Acquire(AcquireError::Clock(error))) => error.to_cause(),
+            Self::Destination(_) => FailureCause::of(Reason::SpecInvalid),
+            Self::Source(_) | Self::Consumer(_) => FailureCause::of(Reason::Internal),
+        }
+    }
+}
+
+/// Runs a named consumer until `stop`, or until everything is delivered where it does not follow. `destination` makes where the records go.
+pub async fn run_consumer<D: Destination>(
+    options: ConsumerOptions,
+    destination: impl FnOnce(&ConsumerContext) -> Result<D, InvalidDestination>,
+    stop: &CancellationToken,
+) -> Result<DeliveryEnd, ConsumerServiceError> {
+    let entropy = Entropy::from_os();
+    let OpenedIndex { follower, searcher } = OpenedIndex::open(&options, &entropy)?;
+    let Some(log) = stop.run_until_cancelled(until_log(&follower)).await else { return Ok(DeliveryEnd::Stopped) };
+    let polled = Arc::clone(&follower);
+    let _polling = AbortOnDropHandle::new(tokio::spawn(async move { polled.run(CancellationToken::new()).await }));
+
+    // Only now: a folder would be made where there is none.
+    let store = options.consumers.open().map_err(ServiceError::from)?.index;
+    let chain = ConsumerChain::open(&store, &log, &options.name, entropy.clone());
+    let identity = WriterIdentity(options.identity.unwrap_or_else(|| entropy.nonce()));
+    let clock = chain.clock(&clock_name(&identity));
+    let context = ConsumerContext { log, clock };
+    let destination = destination(&context)?;
+    let source = SearchSource::new(searcher, options.query);
+    let start = resolve(&source, options.start, options.delivery.follow);
+    let Some(start) = stop.run_until_cancelled(start).await else { return Ok(DeliveryEnd::Stopped) };
+    let run = ConsumerRun {
+        chain: &chain,
+        identity,
+        clock: &context.clock,
+        source: &source,
+        destination: &destination,
+        options: options.delivery,
+        entropy,
+    };
+    Ok(run.run(&start?, stop).await?)
+}
+
+struct OpenedIndex {
+    follower: Arc<IndexFollower>,
+    searcher: Arc<dyn SearchService>,
+}
+
+impl OpenedIndex {
+    fn open(options: &ConsumerOptions, entropy: &Entropy) -> Result<Self, ServiceError> {
+        let index = options.index.open()?.index;
+        let chain = IndexChain::open(&index, Generation::first(), entropy.clone());
+        let engine = Arc::new(TantivyEngine::open(index, &options.cache)?);
+        let follower = IndexFollower::new(engine, chain, None, &FollowerOptions::default())?;
+        let searcher = IndexSearcher::default();
+        searcher.serve(Arc::clone(&follower));
+        Ok(Self { follower, searcher: Arc::new(searcher) })
+    }
+}
+
+/// Waits until the index can be read and says whose records it holds.
+async fn until_log(follower: &IndexFollower) -> LogId {
+    loop {
+        let read = follower.refresh_manifest().await;
+        if let Some(log) = follower.log() {
+            return log;
+        }
+        let why = read.err().map(|error| error.to_string());
+        tracing::warn!(why, "the index cannot be read yet, or does not say for which log it is; looking again");
+        sleep(OPEN_INTERVAL).await;
+    }
+}
+
+async fn resolve(source: &SearchSource, start: FeedStart, waits: bool) -> Result<ConsumerPosition, SourceError> {
+    loop {
+        match source.resolve(start.clone()).await {
+            Err(SourceError::Transient(why)) if waits => {
+                tracing::warn!(why, "where the consumer begins is not known yet; asking again");
+                sleep(OPEN_INTERVAL).await;
+            }
+            resolved => return resolved,
+        }
+    }
+}
