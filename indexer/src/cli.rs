@@ -25,6 +25,8 @@ mod job_report;
 mod kubectl;
 #[cfg(feature = "kubernetes")]
 mod lint;
+mod lock;
+mod lock_run;
 mod log;
 #[cfg(feature = "archive")]
 mod log_floor;

@@ -16,7 +16,8 @@ use serde_json::{Map, Value};
 use tidemark_catalog::RootChain;
 use tidemark_store::{Entropy, StoreSecond};
 use tidemark_wal::{
-    AppendError, AppendReceipt, DraftOperation, EntryDraft, EntryForm, LogWriter, LogWriterOptions, Token,
+    AppendError, AppendReceipt, DraftOperation, EntryDraft, EntryForm, LockName, LockRef, LogWriter, LogWriterOptions,
+    Token,
 };
 
 use super::{
@@ -61,6 +62,13 @@ pub(super) struct AppendCommand {
     /// descriptor or attributes, no writer, no idempotency key, and at most 1024 bytes.
     #[arg(long, env = "TIDEMARK_FORM", value_enum, default_value_t)]
     form: FormName,
+    /// The write lock that guards the entries: each is committed only if nobody else was granted the lock since. An entry that comes too
+    /// late is fenced, and the command ends with code 4.
+    #[arg(long, env = "TIDEMARK_LOCK", value_name = "NAME", requires = "grant")]
+    lock: Option<LockName>,
+    /// The grant of the lock, as `tidemark lock acquire` printed it.
+    #[arg(long, env = "TIDEMARK_GRANT", value_name = "NUMBER", requires = "lock")]
+    grant: Option<u64>,
     #[command(flatten)]
     output: OutputArgs,
     /// A file of JSON objects; `-` is standard input.
@@ -89,9 +97,11 @@ impl From<FormName> for EntryForm {
 
 impl AppendCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let Self { log, writer, form, output, file } = self;
+        let Self { log, writer, form, lock, grant, output, file } = self;
         // Everything is read and checked before anything is written.
-        let drafts = read(&file).map_err(|error| CommandExit::Usage.with(error))?;
+        let mut drafts = read(&file).map_err(|error| CommandExit::Usage.with(error))?;
+        let lock = lock.map(|name| LockRef { name, grant });
+        drafts.iter_mut().for_each(|draft| draft.lock.clone_from(&lock));
         if writer.is_none() {
             require_writers(&drafts).map_err(|error| CommandExit::Usage.with(error))?;
         }
@@ -180,6 +190,7 @@ fn exit(error: AppendError, place: Option<(usize, usize)>) -> anyhow::Error {
     let exit = match &error {
         AppendError::Unproven { .. } => CommandExit::Unacknowledged,
         AppendError::Invalid { .. } => CommandExit::Usage,
+        AppendError::Fenced { .. } => CommandExit::Fenced,
         _ => CommandExit::Failed,
     };
     let mut error = anyhow::Error::from(error);

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 
 #[cfg(feature = "demo")]
 use super::demo;
-use super::{append, args, audit, changes, check, dev, exit::CommandExit, index, log, probe, serve, sink};
+use super::{append, args, audit, changes, check, dev, exit::CommandExit, index, lock, log, probe, serve, sink};
 #[cfg(feature = "archive")]
 use super::{cleanup, gc, promote, reindex, restore, snapshot, snapshots, verify};
 #[cfg(feature = "kubernetes")]
@@ -28,6 +28,7 @@ pub struct CommandLine {
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a store lacks a guarantee that Tidemark needs, \
 4 another process has taken over, or has made what this one was making: run it again (changes --name, cleanup, gc, index, log floor, reindex, restore, promote, sink, snapshot), \
+or a grant was overtaken or released (append, lock), \
 5 not acknowledged in time (append), \
 6 the outcome of a write is unknown: run it again (changes --name, cleanup, dev, gc, index, log floor, log set, log unregister, snapshot, reindex, restore, promote, sink), \
 7 entries are left that cannot be read (audit), 8 something is damaged (verify). \
@@ -45,6 +46,7 @@ enum CliCommand {
     #[cfg(feature = "demo")]
     Demo(demo::DemoCommand),
     Log(log::LogCommand),
+    Lock(lock::LockCommand),
     Changes(Box<changes::ChangesCommand>),
     Sink(Box<sink::SinkCommand>),
     Audit(audit::AuditCommand),
@@ -92,6 +94,7 @@ impl CommandLine {
             #[cfg(feature = "demo")]
             CliCommand::Demo(demo) => demo.run().await,
             CliCommand::Log(log) => log.run().await,
+            CliCommand::Lock(lock) => Box::pin(lock.run()).await,
             CliCommand::Changes(changes) => changes.run().await,
             CliCommand::Sink(sink) => Box::pin(sink.run()).await,
             CliCommand::Audit(audit) => Box::pin(audit.run()).await,

@@ -25,6 +25,8 @@ pub enum CommandExit {
     Unreadable,
     /// 8: what was verified is damaged.
     Damaged,
+    /// The exit code of the command that `lock run` ran.
+    OfCommand(u8),
 }
 
 /// An error with the exit code that it ends the process with. Every other error ends it with [`CommandExit::Failed`].
@@ -67,6 +69,7 @@ impl Termination for CommandExit {
             Self::Unknown => 6,
             Self::Unreadable => 7,
             Self::Damaged => 8,
+            Self::OfCommand(code) => code,
         })
     }
 }

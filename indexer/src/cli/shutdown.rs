@@ -48,6 +48,17 @@ pub(super) fn stop_on_signal(stop: CancellationToken) -> io::Result<AbortOnDropH
     })))
 }
 
+/// Cancels `stop` at the first signal; later ones change nothing.
+pub(super) fn stop_on_first_signal(stop: CancellationToken) -> io::Result<AbortOnDropHandle<()>> {
+    let mut signals = ShutdownSignals::new()?;
+    Ok(AbortOnDropHandle::new(tokio::spawn(async move {
+        signals.next().await;
+        stop.cancel();
+        // Signals are this process's to handle as long as the answer lives.
+        std::future::pending().await
+    })))
+}
+
 /// The result of `start`; none if the process was stopped before.
 pub(super) async fn unless_stopped<T>(
     stop: &CancellationToken,

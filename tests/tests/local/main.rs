@@ -41,6 +41,7 @@ mod garbage;
 mod generations;
 mod hostile;
 mod labels;
+mod locks;
 mod log_command;
 mod memory;
 mod moved;

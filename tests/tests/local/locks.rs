@@ -1,0 +1,187 @@
+//! `tidemark lock` and guarded appends, by the real program on stores in folders.
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    process::{Output, Stdio},
+    time::Duration,
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tidemark_tests::{TidemarkProcess, folder_environment};
+use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
+
+/// How long a command may take.
+const MAX_WAIT: Duration = Duration::from_mins(3);
+
+/// A log in folders, whose longest request is a second.
+struct LockWorld {
+    folder: TempDir,
+    environment: BTreeMap<String, String>,
+}
+
+impl LockWorld {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let environment = folder_environment(folder.path());
+        let world = Self { folder, environment };
+        world.done(&["log", "set", "--expiry", "10s"]).await;
+        world
+    }
+
+    async fn run(&self, words: &[&str]) -> Output {
+        timeout(MAX_WAIT, TidemarkProcess::ended(words, &self.environment)).await.expect("it ends").expect("it runs")
+    }
+
+    async fn done(&self, words: &[&str]) -> String {
+        let output = self.run(words).await;
+        assert!(output.status.success(), "{words:?}: {output:?}");
+        String::from_utf8(output.stdout).expect("text").trim().to_owned()
+    }
+
+    async fn json(&self, words: &[&str]) -> Value {
+        serde_json::from_str(&self.done(words).await).expect("JSON")
+    }
+
+    /// Appends an entry with this note; its token, or the exit code.
+    async fn append(&self, note: &str, grant: &str) -> Result<String, Option<i32>> {
+        let file = self.folder.path().join(format!("{note}.json"));
+        std::fs::write(&file, format!("{{\"note\": \"{note}\"}}")).expect("a file can be written");
+        let file = file.to_str().expect("a path of text");
+        let output = self.run(&["append", "--lock", "models", "--grant", grant, file]).await;
+        let text = String::from_utf8(output.stdout).expect("text").trim().to_owned();
+        if output.status.success() { Ok(text) } else { Err(output.status.code()) }
+    }
+
+    /// Acquires the lock, which others may contend for after 2 s.
+    async fn acquire(&self, holder: &str) -> Value {
+        let spans = ["--ttl", "2s", "--complete-within", "1s", "--json"];
+        self.json(&[&["lock", "acquire", "models", "--holder", holder], &spans[..]].concat()).await
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_that_was_overtaken_is_fenced_and_shown_with_its_payload() {
+    let world = LockWorld::new().await;
+    let first = world.acquire("a").await;
+    assert_eq!((&first["grant"], &first["holder"], first.get("lastCommit")), (&1.into(), &"a".into(), None));
+    let committed = world.append("one", "1").await.expect("it is committed");
+    // The first one is held, and waits for nobody once it has expired.
+    let second = world.acquire("b").await;
+    assert_eq!((&second["grant"], &second["lastCommit"]), (&3.into(), &committed.as_str().into()));
+    assert_eq!(world.append("two", "1").await, Err(Some(4)));
+    let own = world.append("three", "3").await.expect("it is committed");
+
+    let shown = world.json(&["lock", "show", "models", "--json"]).await;
+    assert_eq!(
+        (&shown["held"], &shown["holder"], &shown["lastCommit"]),
+        (&true.into(), &"b".into(), &own.as_str().into())
+    );
+    let fenced = &shown["fenced"][0];
+    assert_eq!((&fenced["grant"], &fenced["overtakenBy"]), (&1.into(), &3.into()));
+    assert!(fenced["payload"].as_str().expect("a text").contains("\"two\""), "{fenced}");
+    let text = world.done(&["lock", "show", "models"]).await;
+    assert!(text.contains("held by b") && text.contains("\"two\""), "{text}");
+
+    // Who renews or releases a grant that is not the newest is told so.
+    for words in [["lock", "renew", "models", "--grant", "1"], ["lock", "release", "models", "--grant", "1"]] {
+        assert_eq!(world.run(&words).await.status.code(), Some(4));
+    }
+    world.done(&["lock", "renew", "models", "--grant", "3"]).await;
+    let listed = world.json(&["lock", "list", "--holder", "b", "--json"]).await;
+    assert_eq!(listed["lock"], "models");
+    assert_eq!(world.done(&["lock", "release", "--holder", "b"]).await, "models");
+    assert_eq!(world.done(&["lock", "list", "--holder", "b"]).await, "");
+    assert!(world.done(&["lock", "list"]).await.contains("released by b"));
+
+    // Every index says the same.
+    let indexer = TidemarkProcess::serving(&["index", "--expiry", "10s"], &world.environment).await.expect("it starts");
+    let token = fenced["token"].as_str().expect("a token");
+    let is_fenced = |entry: &Value| entry["ops"][0]["outcome"] == "fenced";
+    indexer.until_answer(&format!("/v1/entries/{token}"), is_fenced).await;
+    let entry = indexer.get(&format!("/v1/entries/{token}")).await.expect("it answers");
+    let reason = entry["ops"][0]["reason"].as_str().expect("a reason");
+    assert!(reason.contains("grant 1 of its lock was overtaken by grant 3 before its slot 4"), "{reason}");
+    for token in [committed, own] {
+        indexer.until_answer(&format!("/v1/entries/{token}"), |entry| entry["ops"][0]["outcome"] == "committed").await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_runs_under_the_lock_and_is_ended_when_it_is_lost() {
+    let world = LockWorld::new().await;
+    let run = |script: &'static str, holder: &'static str| {
+        let words =
+            ["lock", "run", "models", "--holder", holder, "--ttl", "3s", "--complete-within", "1s", "--", "sh", "-c"];
+        let words = [&words[..], &[script]].concat();
+        let environment = world.environment.clone();
+        async move {
+            timeout(MAX_WAIT, TidemarkProcess::ended(&words, &environment)).await.expect("it ends").expect("it runs")
+        }
+    };
+    // Its environment names the lock and the grant.
+    let output = run("echo $TIDEMARK_LOCK $TIDEMARK_GRANT; exit 7", "a").await;
+    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stdout).trim()), (Some(7), "models 1"));
+    // It was released.
+    let output = run("exit 0", "b").await;
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(world.done(&["lock", "list"]).await.contains("released by b"));
+    // A command that ends by a signal.
+    assert_eq!(run("kill -9 $$", "c").await.status.code(), Some(137));
+    // The lock is lost under it: somebody released it.
+    let (lost, ()) = tokio::join!(run("exec sleep 170", "d"), async {
+        let held = async || world.json(&["lock", "show", "models", "--json"]).await["holder"] == "d";
+        while !held().await {}
+        world.done(&["lock", "release", "--holder", "d"]).await;
+    });
+    assert_eq!(lost.status.code(), Some(4), "{lost:?}");
+    assert!(String::from_utf8_lossy(&lost.stderr).contains("the lock was lost"), "{lost:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_names_and_grants_are_refused_before_anything_is_written() {
+    let world = LockWorld::new().await;
+    let acquire = ["lock", "acquire", "--holder", "a", "../root"];
+    let refused = world.run(&acquire).await;
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    assert_eq!(world.append("one", "1").await, Err(Some(1)));
+    world.done(&["lock", "acquire", "models", "--holder", "a"]).await;
+    let refused = world.run(&["lock", "acquire", "models", "--holder", "b", "--no-wait"]).await;
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("held by \"a\" under grant 1"), "{refused:?}");
+    let log = std::fs::read_dir(world.path().join("log")).expect("a folder");
+    let names = log.map(|found| found.expect("an entry").file_name().into_string().expect("text"));
+    assert_eq!(names.filter(|name| !name.starts_with('.')).collect::<Vec<_>>(), Vec::<String>::new());
+}
+
+/// The recipe of `docs/locks.md`, by several programs at once: nobody's number is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_recipe_counts_with_several_holders() {
+    let document = include_str!("../../../docs/locks.md");
+    let recipe = document.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a recipe");
+    let world = LockWorld::new().await;
+    let indexer = TidemarkProcess::serving(&["index", "--expiry", "10s"], &world.environment).await.expect("it starts");
+    let program = TidemarkProcess::path().await.expect("it is built").parent().expect("a folder");
+    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap_or_default());
+    let count = async |holder: &str| {
+        let mut shell = Command::new("sh");
+        shell.args(["-e", "-s"]).current_dir(world.path()).envs(&world.environment).env("PATH", &path);
+        shell.env("HOLDER", holder).env("SEARCH", indexer.url()).env("TIDEMARK_COMPLETE_WITHIN", "1s");
+        let mut shell = shell.stdin(Stdio::piped()).kill_on_drop(true).spawn().expect("it starts");
+        let mut input = shell.stdin.take().expect("it is piped");
+        input.write_all(recipe.as_bytes()).await.expect("it reads");
+        drop(input);
+        let status = timeout(MAX_WAIT, shell.wait()).await.expect("it ends").expect("it runs");
+        assert!(status.success(), "{holder}: {status}");
+    };
+    tokio::join!(count("a"), count("b"), count("c"));
+    let last = world.json(&["lock", "show", "counter", "--json"]).await["lastCommit"].clone();
+    let last = last.as_str().expect("a token");
+    let entry = indexer.get(&format!("/v1/entries/{last}?min_token={last}&wait=60")).await.expect("it answers");
+    assert_eq!(entry["payload"]["attributes"]["count"], 3, "{entry}");
+}
