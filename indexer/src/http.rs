@@ -15,6 +15,8 @@ mod entries;
 mod event_stream;
 mod export;
 mod extract;
+mod feed_socket;
+mod feed_window;
 mod guard;
 mod health;
 #[cfg(feature = "archive")]
@@ -30,6 +32,7 @@ mod pod_report;
 mod problem;
 mod routes;
 mod search;
+mod sent_checkpoints;
 #[cfg(feature = "archive")]
 mod served_archive;
 mod server;

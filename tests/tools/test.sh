@@ -47,6 +47,7 @@ package_lane() {
     fi
     otherwise="the API against its document (no Python)" step "schemathesis" python_packages schemathesis "the API against its document"
     otherwise="the archive in other readers (no Python)" step "foreign readers" python_packages foreign-readers "the archive in other readers"
+    otherwise="the changes in other clients (no Python)" step "feed clients" python_packages feed-clients "the changes in other clients"
     otherwise="the page in a browser (no Chromium)" step "chromium" tests/tools/chromium.sh
     otherwise="the stores' conformance on azurite (no Node.js)" step "azurite" azurite
     done_with packages

@@ -6,7 +6,7 @@
 //! The JSON names of these types are the public interface. Fields are added, never renamed; a field without a value is
 //! left out, except where a client is better served by an explicit `null` (`next`).
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::Deref, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -372,9 +372,9 @@ pub struct ContributorAnswer {
     pub email: String,
 }
 
-/// One operation.
+/// What hits and changes say of an operation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct SearchHit {
+pub struct OperationFields {
     /// The entry's token.
     #[schema(value_type = String, min_length = 27, max_length = 27)]
     pub token: Token,
@@ -392,13 +392,6 @@ pub struct SearchHit {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(schema_with = evidence_schema)]
     pub evidence: Option<Evidence>,
-    /// Whether the outcome is final (but for corrections within the audit window).
-    pub sealed: bool,
-    /// Whether it is the newest committed operation of its entity.
-    pub current: bool,
-    /// Its number in the order of publication; only sealed operations have one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub seq: Option<u64>,
     /// The entity that it is about, as `bundle/{repo}/{id}`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub entity: Option<String>,
@@ -439,9 +432,24 @@ pub struct SearchHit {
     /// Key that lets the writer retry an operation without doing it twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
-    /// Why the payload is malformed.
+    /// Why the payload is malformed, or the outcome claims nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// One operation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SearchHit {
+    /// The operation, as all answers have it.
+    #[serde(flatten)]
+    pub operation: OperationFields,
+    /// Whether the outcome is final (but for corrections within the audit window).
+    pub sealed: bool,
+    /// Whether it is the newest committed operation of its entity.
+    pub current: bool,
+    /// Its number in the order of publication; only sealed operations have one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seq: Option<u64>,
     /// Its score; only when hits are sorted by relevance.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<f32>,
@@ -451,6 +459,14 @@ pub struct SearchHit {
     /// (`payload.attributes.team`), `contributors`, `repo`, `label`, `context`, `path`, `reason`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub highlights: BTreeMap<String, Vec<String>>,
+}
+
+impl Deref for SearchHit {
+    type Target = OperationFields;
+
+    fn deref(&self) -> &OperationFields {
+        &self.operation
+    }
 }
 
 /// One entry with everything that is known about it.
@@ -484,7 +500,7 @@ pub struct EntryAnswer {
 /// One operation of an entry, with the observations behind its outcome.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EntryOperation {
-    /// The operation.
+    /// The operation, as all answers have it.
     #[serde(flatten)]
     pub hit: SearchHit,
     /// When it was complete: the latest store time of the entry and its descriptors.
@@ -722,9 +738,23 @@ pub struct ChangesAnswer {
     /// The position after every record that is published.
     #[schema(value_type = String)]
     pub end: FeedPosition,
+    /// The verified snapshots within the answer, by their positions: one that is taken, read back and found whole. First the newest one before
+    /// it. The same one may come with many answers, and one may be left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checkpoints: Vec<FeedCheckpoint>,
     /// What was read.
     #[serde(flatten)]
     pub index_version: IndexVersion,
+}
+
+/// A verified snapshot, as a place in the feed of changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FeedCheckpoint {
+    /// The name of the snapshot.
+    pub checkpoint: String,
+    /// The position after its last record.
+    #[schema(value_type = String)]
+    pub position: FeedPosition,
 }
 
 /// One record of the index, as it was published: it says the same whenever it is read.
@@ -738,76 +768,27 @@ pub struct ChangeRecord {
     /// The seq of the earlier record of the same operation that it corrects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaces: Option<u64>,
-    /// The entry's token.
-    #[schema(value_type = String, min_length = 27, max_length = 27)]
-    pub token: Token,
-    /// The token's second: when the writer began the entry, on the store's clock.
-    #[schema(value_type = String, format = DateTime)]
-    pub time: Timestamp,
-    /// repo, bundle, label, context, diamond, split, entry or malformed.
-    pub kind: String,
-    /// The operation's place in its entry, from 0.
-    pub op: u32,
-    /// Its outcome.
-    #[schema(schema_with = outcome_schema)]
-    pub outcome: Outcome,
-    /// How well the outcome is supported.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(schema_with = evidence_schema)]
-    pub evidence: Option<Evidence>,
+    /// The operation, as all answers have it.
+    #[serde(flatten)]
+    pub operation: OperationFields,
     /// When it was complete: the latest store time of the entry and its descriptors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub completed: Option<Timestamp>,
-    /// The entity that it is about, as `bundle/{repo}/{id}`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub entity: Option<String>,
-    /// Name of the repository.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub repo: Option<String>,
-    /// Id of the bundle; for a label the bundle that it points to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bundle: Option<String>,
-    /// Name of the label.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub label: Option<String>,
-    /// Name of the context.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub context: Option<String>,
-    /// Id of the diamond.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub diamond: Option<String>,
-    /// Id of the split.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub split: Option<String>,
-    /// Key of the descriptor in the metadata bucket.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
-    /// Message or description.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub message: Option<String>,
-    /// Its contributors.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub contributors: Vec<ContributorAnswer>,
-    /// The time that the client gave; it is not checked.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub client_time: Option<ClientTime>,
-    /// Who appended the entry.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub writer: Option<String>,
-    /// Key that lets the writer retry an operation without doing it twice.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub idempotency_key: Option<String>,
-    /// Why the payload is malformed, or the outcome claims nothing.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
     /// What the entry says of the operation; only when asked for.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub payload: Value,
     /// Its descriptor; only when asked for.
     #[serde(default, skip_serializing_if = "Value::is_null")]
     pub descriptor: Value,
+}
+
+impl Deref for ChangeRecord {
+    type Target = OperationFields;
+
+    fn deref(&self) -> &OperationFields {
+        &self.operation
+    }
 }
 
 /// The state of the index and of this process.

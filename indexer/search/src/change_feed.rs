@@ -3,24 +3,27 @@
 //! A record never changes, and neither does what is answered of it: it says nothing of what came after it. So a feed may be read in
 //! pages of any size, from any replica and after any compaction, and gives the same.
 
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc};
 
 use serde_json::Value;
 use tantivy::{DocId, TERMINATED, query::Weight};
+use tidemark_catalog::Manifest;
 use tidemark_ingest::{EntryBody, OperationRecord, engine::EngineError};
 use tidemark_wal::Token;
 
 use super::{
     api::{
-        ChangeRecord, ChangesAnswer, ChangesRequest, FeedStart, MAX_CHANGES_BYTES, SearchHit, SearchRequest, instant,
+        ChangeRecord, ChangesAnswer, ChangesRequest, FeedCheckpoint, FeedStart, MAX_CHANGES_BYTES, SearchRequest,
+        instant,
     },
     error::SearchError,
     feed_position::{FeedPosition, last_seq},
-    hits,
+    hits::operation_fields,
     limits::QueryDeadline,
+    phrase_scorer::PhraseBounds,
     query_compiler::{present_second, unusable},
     search_context::SearchContext,
-    searchable_segment::{SearchableSegment, engine_error},
+    searchable_segment::engine_error,
 };
 use crate::segment::{ManifestView, OpenSegment, SegmentReaderView, token_sort_key};
 
@@ -36,13 +39,14 @@ pub(crate) enum PageStart {
     Token(Token),
 }
 
-/// The next changes from `start` on. Blocks.
+/// The next changes from `start` on, with those of the `checkpoints` that go with them. Blocks.
 ///
 /// Ends at the deadline with what it has, if it has come further than `start`.
 pub(crate) fn changes(
     context: &SearchContext,
     request: &ChangesRequest,
     start: PageStart,
+    checkpoints: &[(u64, String)],
     deadline: QueryDeadline,
 ) -> Result<ChangesAnswer, SearchError> {
     let search = SearchRequest { query: request.query.clone(), sealed: Some(true), ..SearchRequest::default() };
@@ -57,10 +61,12 @@ pub(crate) fn changes(
         PageStart::After(seq) => seq,
         PageStart::Token(token) => seq_before(index, &token, deadline)?,
     };
-    let mut page = ChangePage { index, request, deadline, last: after, changes: Vec::new(), bytes: 0 };
+    let lookup = context.lookup(deadline);
+    let bounds = lookup.phrase_bounds();
+    let mut page = ChangePage { index, request, deadline, bounds, last: after, changes: Vec::new(), bytes: 0 };
     // A client may come from a replica that is further ahead: it waits where it stands.
     if after < last_seq(&index.manifest) {
-        page.read(context.unscored(query.as_ref(), deadline)?.as_ref())?;
+        page.read(context.unscored_by(query.as_ref(), &lookup)?.as_ref())?;
     }
     let ChangePage { last, changes, .. } = page;
     Ok(ChangesAnswer {
@@ -68,8 +74,22 @@ pub(crate) fn changes(
         next: FeedPosition::of(&index.manifest, last),
         more: last < last_seq(&index.manifest),
         end: FeedPosition::end(&index.manifest),
+        checkpoints: checkpoints_at(checkpoints, &(after + 1..=last), &index.manifest),
         index_version: context.view.index_version(),
     })
+}
+
+/// The checkpoints of an answer whose records are those of `seqs`: those within it, and the newest one that lies before: it may have been
+/// verified after the client had passed it.
+fn checkpoints_at(checkpoints: &[(u64, String)], seqs: &RangeInclusive<u64>, served: &Manifest) -> Vec<FeedCheckpoint> {
+    let before = checkpoints.partition_point(|(seq, _)| seq < seqs.start());
+    let until = checkpoints.partition_point(|(seq, _)| seq <= seqs.end());
+    let shown = checkpoints.get(before.saturating_sub(1)..until.max(before)).unwrap_or_default();
+    let checkpoint = |(seq, name): &(u64, String)| FeedCheckpoint {
+        checkpoint: name.clone(),
+        position: FeedPosition::of(served, *seq),
+    };
+    shown.iter().map(checkpoint).collect()
 }
 
 /// The seq before the first record whose token is not below `token`.
@@ -104,6 +124,7 @@ struct ChangePage<'a> {
     index: &'a ManifestView,
     request: &'a ChangesRequest,
     deadline: QueryDeadline,
+    bounds: &'a PhraseBounds,
     /// The seq of the last record that was looked at.
     last: u64,
     changes: Vec<ChangeRecord>,
@@ -133,19 +154,32 @@ impl ChangePage<'_> {
     fn read_segment(&mut self, shown: &Arc<SegmentReaderView>, weight: &dyn Weight) -> Result<(), SearchError> {
         self.deadline.check()?;
         let segment = shown.segment.as_ref();
+        let first = segment.doc(self.last.saturating_add(1)).unwrap_or_default();
+        self.bounds.begin(first);
         // The reader of all documents: those too that are corrected by now.
         let mut found = weight.scorer(&segment.reader, 1.0).map_err(|e| unusable(&e))?;
-        let first = segment.doc(self.last.saturating_add(1)).unwrap_or_default();
         let mut doc = if found.doc() < first { found.seek(first) } else { found.doc() };
-        while doc != TERMINATED && !self.is_full() {
-            self.deadline.check()?;
+        // A phrase that met the deadline has ended early: what is found from there on may be wrong.
+        while doc < self.bounds.unread() && !self.is_full() {
             let change = self.change(shown, doc)?;
             self.last = change.seq;
             self.changes.push(change);
             doc = found.advance();
+            self.go_on(segment, doc)?;
         }
-        // A phrase that met the deadline has ended early: the segment is not read.
-        self.deadline.check()
+        self.go_on(segment, doc)
+    }
+
+    /// An error once the time is over, unless the segment is read to its end. `doc` is the next one that the query finds: what lies before
+    /// it is read, up to where a phrase ended early, and the next page does not read it again. So each page moves, however rare matches are.
+    fn go_on(&mut self, segment: &OpenSegment, doc: DocId) -> Result<(), SearchError> {
+        let Err(late) = self.deadline.check() else { return Ok(()) };
+        let unread = doc.min(self.bounds.unread());
+        if unread == TERMINATED {
+            return Ok(());
+        }
+        self.last = self.last.max(segment.seq(unread).saturating_sub(1));
+        Err(late)
     }
 
     fn is_full(&self) -> bool {
@@ -162,7 +196,7 @@ impl ChangePage<'_> {
         self.bytes = self.bytes.saturating_add(record.memory_bytes());
         let replaces = replaced(self.index, segment, doc).map_err(engine_error)?;
         let position = FeedPosition::of(&self.index.manifest, record.seq);
-        Ok(change_record(record, position, replaces, SearchableSegment::Sealed(self.index, shown), doc))
+        Ok(change_record(record, position, replaces))
     }
 }
 
@@ -192,81 +226,20 @@ fn replaced(index: &ManifestView, segment: &OpenSegment, doc: DocId) -> Result<O
 }
 
 /// The change that a record is. What a later record may change of it is left out.
-fn change_record(
-    mut record: OperationRecord,
-    position: FeedPosition,
-    replaces: Option<u64>,
-    segment: SearchableSegment<'_>,
-    doc: DocId,
-) -> ChangeRecord {
+fn change_record(mut record: OperationRecord, position: FeedPosition, replaces: Option<u64>) -> ChangeRecord {
     let (payload, descriptor) = (std::mem::take(&mut record.payload), std::mem::take(&mut record.descriptor));
     let completed = record.decision.completed.map(instant);
-    let SearchHit {
-        token,
-        time,
-        kind,
-        op,
-        outcome,
-        evidence,
-        sealed: _,
-        current: _,
-        seq: _,
-        entity,
-        repo,
-        bundle,
-        label,
-        context,
-        diamond,
-        split,
-        path,
-        message,
-        contributors,
-        client_time,
-        writer,
-        idempotency_key,
-        reason,
-        score: _,
-        highlights: _,
-    } = hits::of_record(record, segment, doc);
-    ChangeRecord {
-        seq: position.seq,
-        position,
-        replaces,
-        token,
-        time,
-        kind,
-        op,
-        outcome,
-        evidence,
-        completed,
-        entity,
-        repo,
-        bundle,
-        label,
-        context,
-        diamond,
-        split,
-        path,
-        message,
-        contributors,
-        client_time,
-        writer,
-        idempotency_key,
-        reason,
-        payload,
-        descriptor,
-    }
+    let operation = operation_fields(record);
+    ChangeRecord { seq: position.seq, position, replaces, operation, completed, payload, descriptor }
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use futures::FutureExt as _;
-    use tantivy::{
-        DocSet, Score, SegmentReader,
-        query::{EnableScoring, Explanation, Scorer},
-    };
+    use tantivy::query::EnableScoring;
+
+    use tidemark_catalog::Generation;
 
     use super::*;
     use crate::{
@@ -282,76 +255,85 @@ mod tests {
 
     const TIME: Duration = Duration::from_secs(10);
 
-    /// The time of the query is over once it goes on from the first document that it finds in a segment.
-    struct LateWeight(Box<dyn Weight>);
-
-    struct LateScorer(Box<dyn Scorer>);
-
-    impl Weight for LateWeight {
-        fn scorer(&self, reader: &SegmentReader, boost: Score) -> tantivy::Result<Box<dyn Scorer>> {
-            Ok(Box::new(LateScorer(self.0.scorer(reader, boost)?)))
-        }
-
-        fn explain(&self, reader: &SegmentReader, doc: DocId) -> tantivy::Result<Explanation> {
-            self.0.explain(reader, doc)
-        }
-    }
-
-    impl DocSet for LateScorer {
-        fn advance(&mut self) -> DocId {
-            // The clock moves when it is asked to for the first time.
-            let _ = tokio::time::advance(TIME).now_or_never();
-            self.0.advance()
-        }
-
-        fn doc(&self) -> DocId {
-            self.0.doc()
-        }
-
-        fn size_hint(&self) -> u32 {
-            self.0.size_hint()
-        }
-    }
-
-    impl Scorer for LateScorer {
-        fn score(&mut self) -> Score {
-            self.0.score()
-        }
-    }
-
     #[tokio::test(start_paused = true)]
-    async fn a_segment_in_which_the_time_is_over_is_not_passed_over() {
+    async fn a_segment_in_which_the_time_is_over_is_gone_on_with_by_the_next_page() {
         let mut index = TestIndex::new().await;
-        let said = |n, message: &str| OperationRecord { message: Some(message.to_owned()), ..plain(token(1, n)) };
-        // More than a phrase compares between two looks at the clock.
-        let mut records: Vec<_> = (0..3000).map(|n| said(n, "tide x gauge")).collect();
-        records[0] = said(0, "tide gauge");
-        records.push(said(3000, "tide gauge"));
-        index.publish(records).await;
-        let view = index.engine.open_manifest(index.manifest()).await.unwrap();
-        let request = ChangesRequest {
-            start: FeedStart::Earliest,
-            query: QueryText::new("message:\"tide gauge\"").unwrap(),
-            limit: PageSize::new(10).unwrap(),
-            payload: false,
-            wait: Duration::ZERO,
+        let said = |n: u32| {
+            let message = if n % 1500 == 0 { "tide gauge" } else { "tide x gauge" };
+            let message = if n % 1700 == 0 { format!("{message} buoy") } else { message.to_owned() };
+            OperationRecord { message: Some(message), ..plain(token(1, n)) }
         };
+        index.publish((0..5000).map(said).collect()).await;
+        let view = index.engine.open_manifest(index.manifest()).await.unwrap();
         let compiler = QueryCompiler::new(&Arc::new(SchemaFields::current()));
         let schema = schema_searcher().unwrap();
-        let weight = |deadline| {
+        // What a page after this seq reads with this deadline: its last seq, the seqs of its changes, and where it begins to read.
+        let read = |query: &str, after, deadline| {
+            let request = ChangesRequest {
+                start: FeedStart::Earliest,
+                query: QueryText::new(query).unwrap(),
+                limit: PageSize::new(1000).unwrap(),
+                payload: false,
+                wait: Duration::ZERO,
+            };
             let query = compiler.parse(request.query.as_str(), 0, deadline).unwrap().query;
             let lookup = TermLookup::new(&view, &Arc::default(), deadline);
-            lookup.wrap(query.as_ref()).weight(EnableScoring::disabled_from_searcher(&schema)).unwrap()
+            let weight = lookup.wrap(query.as_ref()).weight(EnableScoring::disabled_from_searcher(&schema)).unwrap();
+            let (bounds, changes) = (lookup.phrase_bounds(), Vec::new());
+            let mut page =
+                ChangePage { index: &view, request: &request, deadline, bounds, last: after, changes, bytes: 0 };
+            page.read(weight.as_ref()).unwrap();
+            (page.last, page.changes.iter().map(|change| change.seq).collect::<Vec<_>>(), bounds.from())
         };
-        let page =
-            |deadline| ChangePage { index: &view, request: &request, deadline, last: 0, changes: Vec::new(), bytes: 0 };
-        let deadline = QueryDeadline::after(TIME);
-        let mut late = page(deadline);
-        late.read(&LateWeight(weight(deadline))).unwrap();
-        assert_eq!((late.last, late.changes.len()), (1, 1), "the next page goes on after what was found");
-        let deadline = QueryDeadline::after(TIME);
-        let mut whole = page(deadline);
-        whole.read(weight(deadline).as_ref()).unwrap();
-        assert_eq!((whole.last, whole.changes.len(), whole.changes[1].seq), (3001, 2, 3001));
+        let (phrase, both) = ([1, 1501, 3001, 4501], [1, 1501, 1701, 3001, 3401, 4501]);
+        for (query, expected) in [
+            ("message:\"tide gauge\"", &phrase[..]),
+            ("message:\"tide gauge\" OR message:buoy", &both),
+            ("message:buoy -message:\"tide gauge\"", &[1701, 3401]),
+            ("message:buoy message:\"tide gauge\"", &[1]),
+            ("message:\"tide gauge\" OR message:\"gauge buoy\"", &both),
+            ("message:\"x tide\"", &[]),
+        ] {
+            assert_eq!(read(query, 0, QueryDeadline::after(TIME)).1, expected, "{query}");
+            // Four looks at this clock and the time is over: the last one is that after 1024 documents that were compared, or 2048.
+            let (mut last, mut seqs, mut pages) = (0, Vec::new(), 0);
+            while last < 5000 {
+                let (next, found, from) = read(query, last, QueryDeadline::ticking(TIME, TIME / 4));
+                assert!(next > last, "{query}: no progress after {last}");
+                assert_eq!(u64::from(from), last, "{query}: what was read is read again");
+                (last, pages) = (next, pages + 1);
+                seqs.extend(found);
+            }
+            assert_eq!(seqs, expected, "{query}");
+            assert!(pages < 20, "{query}: {pages} pages");
+        }
+    }
+
+    #[test]
+    fn an_answer_has_the_snapshots_within_it_and_the_newest_one_before() {
+        let known: Vec<_> = [(3, "a"), (5, "b"), (5, "c"), (9, "d")].map(|(seq, name)| (seq, name.to_owned())).into();
+        let served = Manifest::new(Generation::first());
+        let at = |seqs: RangeInclusive<u64>| {
+            let shown = checkpoints_at(&known, &seqs, &served);
+            shown
+                .iter()
+                .map(|shown| format!("{}{}", shown.checkpoint, shown.position.seq))
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        // Nothing comes before the first record.
+        for (seqs, shown) in [
+            (1..=2, ""),
+            (1..=3, "a3"),
+            (1..=9, "a3 b5 c5 d9"),
+            (4..=4, "a3"),
+            (4..=5, "a3 b5 c5"),
+            (6..=8, "c5"),
+            (6..=5, "c5"),
+            (10..=99, "d9"),
+        ] {
+            assert_eq!(at(seqs.clone()), shown, "{seqs:?}");
+        }
+        assert!(checkpoints_at(&[], &(1..=9), &served).is_empty());
     }
 }

@@ -8,7 +8,7 @@ use super::{
     api::FeedStart,
     change_feed::PageStart,
     error::SearchError,
-    feed_position::{FeedPosition, last_seq},
+    feed_position::{FeedPosition, ForeignOrigin, last_seq},
 };
 
 /// The place in the generation of `served` that `start` means. `chain` is a chain of the same index.
@@ -40,12 +40,9 @@ async fn end_of_snapshot(chain: &IndexChain, served: &Manifest, name: &str) -> R
 }
 
 /// The seq in the generation of `served` after which `position` lies. A reindex keeps seqs, a restore does not.
-async fn seq_in(chain: &IndexChain, served: &Manifest, position: &FeedPosition) -> Result<u64, SearchError> {
-    if position.is_of_another_log(served) {
-        let detail = format!(
-            "\"{position}\" is a position in the changes of another log; nothing was read; check the address, or start again without it"
-        );
-        return Err(invalid(detail));
+pub(crate) async fn seq_in(chain: &IndexChain, served: &Manifest, position: &FeedPosition) -> Result<u64, SearchError> {
+    if let Some(foreign) = position.foreign_origin(served) {
+        return Err(of_another_index(position, foreign));
     }
     let mut generation = position.generation.clone();
     while generation != served.generation {
@@ -68,6 +65,17 @@ async fn seq_in(chain: &IndexChain, served: &Manifest, position: &FeedPosition) 
         }
     }
     Ok(position.seq)
+}
+
+/// The error for a position that an index gave that is not served here.
+fn of_another_index(position: &FeedPosition, foreign: ForeignOrigin) -> SearchError {
+    let of = match foreign {
+        ForeignOrigin::Log => "of another log",
+        ForeignOrigin::Index => "of another index of this log, or of this one before it was purged or lost",
+    };
+    invalid(format!(
+        "\"{position}\" is a position in the changes {of}; nothing was read; check the address, or start again without it"
+    ))
 }
 
 /// The error for a position in a later generation than the one that is served.
@@ -100,7 +108,7 @@ fn stored(error: &CatalogError) -> SearchError {
 
 #[cfg(test)]
 mod tests {
-    use tidemark_catalog::{Generation, IndexOwner, LogClaim, LogId};
+    use tidemark_catalog::{Generation, IndexId, IndexOwner, LogClaim, LogId};
     use tidemark_store::{Entropy, Store, StoreSecond};
 
     use super::*;
@@ -112,7 +120,7 @@ mod tests {
     fn manifest(name: &str) -> Manifest {
         let owner = IndexOwner::Named { name: "test".to_owned() };
         let claim = LogClaim { log: LogId("log".to_owned()), url: "memory:///".to_owned(), owner };
-        Manifest { claim: Some(claim), ..Manifest::new(generation(name)) }
+        Manifest { claim: Some(claim), ..Manifest::new(generation(name)).of_index(IndexId("index".to_owned())) }
     }
 
     /// An index whose generations ended so, each with the name of its successor.
@@ -164,7 +172,13 @@ mod tests {
         assert!(matches!(lost, SearchError::GenerationChanged { .. }), "{lost}");
         let early = seq(&chain, "g1", "g2:0").await.unwrap_err();
         assert!(matches!(early, SearchError::NotReady { .. }), "{early}");
-        let foreign = seq(&chain, "g1", "g1:0:00000000").await.unwrap_err();
-        assert!(matches!(&foreign, SearchError::Invalid { detail, .. } if detail.contains("another log")), "{foreign}");
+        let own = FeedPosition::first(&manifest("g1")).to_string();
+        let (own_log, zeros) = (&own["g1:0:".len()..][..8], "0".repeat(8));
+        let of_log = format!("g1:0:{zeros}{zeros}");
+        for (position, of) in [(of_log, "another log"), (format!("g1:0:{own_log}{zeros}"), "another index")] {
+            let foreign = seq(&chain, "g1", &position).await.unwrap_err();
+            assert!(matches!(&foreign, SearchError::Invalid { detail, .. } if detail.contains(of)), "{foreign}");
+        }
+        assert_eq!(seq(&chain, "g1", &own).await.unwrap(), 0);
     }
 }

@@ -8,7 +8,7 @@ use tidemark_wal::FileNames;
 use super::{
     api::{
         ContributorAnswer, CorrectedOutcome, EntryAnswer, EntryOperation, FilesAnswer, IndexVersion, ObservationAnswer,
-        SearchHit, instant,
+        OperationFields, SearchHit, instant,
     },
     error::SearchError,
     highlight::HitHighlighter,
@@ -32,17 +32,26 @@ pub(crate) fn hit(
 /// The hit of a record that is document `doc` of `segment`.
 pub(crate) fn of_record(record: OperationRecord, segment: SearchableSegment<'_>, doc: u32) -> SearchHit {
     let sealed = segment.is_sealed();
-    let contributor = |c: tidemark_wal::Contributor| ContributorAnswer { name: c.name, email: c.email };
     SearchHit {
+        sealed,
+        current: segment.is_current(doc),
+        seq: sealed.then_some(record.seq),
+        operation: operation_fields(record),
+        score: None,
+        highlights: BTreeMap::new(),
+    }
+}
+
+/// What every answer says of a record.
+pub(crate) fn operation_fields(record: OperationRecord) -> OperationFields {
+    let contributor = |c: tidemark_wal::Contributor| ContributorAnswer { name: c.name, email: c.email };
+    OperationFields {
         token: record.token,
         time: instant(record.token.second()),
         kind: record.kind.as_str().to_owned(),
         op: record.op,
         outcome: record.decision.outcome,
         evidence: record.decision.evidence,
-        sealed,
-        current: segment.is_current(doc),
-        seq: sealed.then_some(record.seq),
         entity: record.entity,
         repo: record.repo,
         bundle: record.bundle,
@@ -57,8 +66,6 @@ pub(crate) fn of_record(record: OperationRecord, segment: SearchableSegment<'_>,
         writer: record.writer,
         idempotency_key: record.idempotency_key,
         reason: record.reason,
-        score: None,
-        highlights: BTreeMap::new(),
     }
 }
 

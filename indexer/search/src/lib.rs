@@ -20,6 +20,7 @@ mod exact_values;
 mod excludable_phrase;
 mod export;
 mod facets;
+mod feed_checkpoints;
 mod feed_position;
 mod feed_start;
 mod field_names;

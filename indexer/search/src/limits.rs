@@ -40,14 +40,32 @@ impl Default for QueryLimits {
 pub(crate) struct QueryDeadline {
     ends: Instant,
     allowed: Duration,
+    /// By how much the paused clock moves with each check.
+    #[cfg(test)]
+    tick: Duration,
 }
 
 impl QueryDeadline {
     pub(crate) fn after(allowed: Duration) -> Self {
-        Self { ends: Instant::now() + allowed, allowed }
+        Self {
+            ends: Instant::now() + allowed,
+            allowed,
+            #[cfg(test)]
+            tick: Duration::ZERO,
+        }
+    }
+
+    /// A deadline on a paused clock that moves with each check.
+    #[cfg(test)]
+    pub(crate) fn ticking(allowed: Duration, tick: Duration) -> Self {
+        Self { tick, ..Self::after(allowed) }
     }
 
     pub(crate) fn check(&self) -> Result<(), SearchError> {
+        #[cfg(test)]
+        if !self.tick.is_zero() {
+            let _ = futures::FutureExt::now_or_never(tokio::time::advance(self.tick));
+        }
         if Instant::now() >= self.ends {
             return Err(self.error());
         }

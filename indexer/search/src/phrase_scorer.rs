@@ -1,6 +1,11 @@
 //! The documents of one segment in which words stand side by side. Tantivy's own scorer looks the words up in the dictionary of
 //! each segment again, and must not be asked for a document that it has passed.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU32, Ordering},
+};
+
 use tantivy::{
     DocId, DocSet, Score, SeekDangerResult, SegmentReader, TERMINATED, Term,
     fieldnorm::FieldNormReader,
@@ -13,6 +18,42 @@ use super::limits::QueryDeadline;
 
 /// Documents that are compared between two checks of the deadline.
 const DOCS_PER_DEADLINE_CHECK: u32 = 1024;
+
+/// From which document on the phrases of a query are read in a segment, and from which one on they were not read because the time was over.
+#[derive(Debug)]
+pub(crate) struct PhraseBounds {
+    from: AtomicU32,
+    unread: AtomicU32,
+}
+
+impl Default for PhraseBounds {
+    fn default() -> Self {
+        Self { from: AtomicU32::new(0), unread: AtomicU32::new(TERMINATED) }
+    }
+}
+
+impl PhraseBounds {
+    /// The next segment is read from this document on.
+    pub(crate) fn begin(&self, from: DocId) {
+        self.from.store(from, Ordering::Relaxed);
+        self.unread.store(TERMINATED, Ordering::Relaxed);
+    }
+
+    /// Where the scorers of the segment begin.
+    pub(crate) fn from(&self) -> DocId {
+        self.from.load(Ordering::Relaxed)
+    }
+
+    /// The first document that a phrase did not read: what a query finds from it on may be wrong, what it finds before it is not.
+    /// [`TERMINATED`] where every phrase was read to its end.
+    pub(crate) fn unread(&self) -> DocId {
+        self.unread.load(Ordering::Relaxed)
+    }
+
+    fn stop_at(&self, doc: DocId) {
+        self.unread.fetch_min(doc, Ordering::Relaxed);
+    }
+}
 
 /// The documents of a phrase, with the scores that Tantivy gives them.
 pub(crate) struct PhraseScorer {
@@ -28,6 +69,7 @@ pub(crate) struct PhraseScorer {
     weight: Option<(Bm25Weight, FieldNormReader)>,
     /// Once it has passed, there is no further document: the search has to check it before it answers.
     deadline: QueryDeadline,
+    bounds: Arc<PhraseBounds>,
     /// Documents since the deadline was checked.
     unchecked: u32,
 }
@@ -39,6 +81,7 @@ impl PhraseScorer {
         mut words: Vec<(usize, &Term, TermInfo)>,
         weight: Option<Bm25Weight>,
         deadline: QueryDeadline,
+        bounds: Arc<PhraseBounds>,
     ) -> tantivy::Result<Self> {
         words.sort_by_key(|(.., found)| found.doc_freq);
         let end = words.iter().map(|(at, ..)| *at).max().unwrap_or_default();
@@ -54,7 +97,7 @@ impl PhraseScorer {
                 .push((distance, index.read_postings_from_terminfo(&found, IndexRecordOption::WithFreqsAndPositions)?));
         }
         let (ends, word_ends) = (Vec::new(), Vec::new());
-        Ok(Self { words: postings, doc: None, ends, word_ends, weight, deadline, unchecked: 0 })
+        Ok(Self { words: postings, doc: None, ends, word_ends, weight, deadline, bounds, unchecked: 0 })
     }
 
     /// The last document that was compared.
@@ -79,6 +122,7 @@ impl PhraseScorer {
     fn align(&mut self, mut target: DocId) -> DocId {
         loop {
             if self.is_late() {
+                self.bounds.stop_at(target);
                 return TERMINATED;
             }
             let mut farthest = target;

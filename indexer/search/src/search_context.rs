@@ -128,9 +128,22 @@ impl SearchContext {
 
     /// What finds the matches of a query, without scores.
     pub(crate) fn unscored(&self, query: &dyn Query, deadline: QueryDeadline) -> Result<Box<dyn Weight>, SearchError> {
+        self.unscored_by(query, &self.lookup(deadline))
+    }
+
+    /// The look-ups of a query that ends at `deadline`.
+    pub(crate) fn lookup(&self, deadline: QueryDeadline) -> Arc<TermLookup> {
+        TermLookup::new(&self.view.index, &self.terms, deadline)
+    }
+
+    /// As [`Self::unscored`], with these look-ups.
+    pub(crate) fn unscored_by(
+        &self,
+        query: &dyn Query,
+        lookup: &Arc<TermLookup>,
+    ) -> Result<Box<dyn Weight>, SearchError> {
         let scoring = EnableScoring::disabled_from_searcher(&self.schema);
-        let query = TermLookup::new(&self.view.index, &self.terms, deadline).wrap(query);
-        query.weight(scoring).map_err(|e| unusable(&e))
+        lookup.wrap(query).weight(scoring).map_err(|e| unusable(&e))
     }
 
     /// The cursor of the next page. The tail is on the first page only: pages stay on the manifest.

@@ -19,6 +19,7 @@ use super::{
     change_feed,
     error::SearchError,
     export::{self, SearchExport},
+    feed_checkpoints::FeedCheckpoints,
     feed_position::FeedPosition,
     feed_start,
     follower::IndexFollower,
@@ -51,6 +52,7 @@ pub struct IndexSearcher {
     compiler: Arc<QueryCompiler>,
     terms: Arc<TermCache>,
     follower: ArcSwapOption<IndexFollower>,
+    checkpoints: FeedCheckpoints,
 }
 
 impl Default for IndexSearcher {
@@ -69,6 +71,7 @@ impl IndexSearcher {
             compiler: Arc::new(QueryCompiler::new(&Arc::new(SchemaFields::current()))),
             terms: Arc::default(),
             follower: ArcSwapOption::empty(),
+            checkpoints: FeedCheckpoints::default(),
         }
     }
 
@@ -102,6 +105,9 @@ impl IndexSearcher {
         follower: &IndexFollower,
         request: &ChangesRequest,
     ) -> Result<ChangesAnswer, SearchError> {
+        // Before the place is taken: it reads from a store.
+        let served = follower.view()?.index.clone();
+        let checkpoints = self.checkpoints.known(&follower.chain(), &served.manifest).await;
         let place = self.change_pages.clone().acquire_owned().await;
         let place = place.map_err(|error| SearchError::Internal { detail: error.to_string() })?;
         let context = self.context(None, 0).await?;
@@ -110,7 +116,7 @@ impl IndexSearcher {
         let page = move |deadline| {
             // Held for as long as the thread is, also where the client has gone.
             let _place = place;
-            change_feed::changes(&context, &request, start, deadline)
+            change_feed::changes(&context, &request, start, &checkpoints, deadline)
         };
         self.runner.run_in_turn(page).await
     }

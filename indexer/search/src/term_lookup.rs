@@ -19,8 +19,11 @@ use tantivy::{
 };
 
 use super::{
-    excludable_phrase::ExcludablePhraseQuery, limits::QueryDeadline, overlay::tail_index::OverlaySegment,
-    phrase_scorer::PhraseScorer, term_cache::TermCache,
+    excludable_phrase::ExcludablePhraseQuery,
+    limits::QueryDeadline,
+    overlay::tail_index::OverlaySegment,
+    phrase_scorer::{PhraseBounds, PhraseScorer},
+    term_cache::TermCache,
 };
 use crate::segment::{ManifestView, OpenSegment};
 
@@ -29,6 +32,7 @@ pub(crate) struct TermLookup {
     sealed: HashMap<SegmentId, Arc<OpenSegment>>,
     cache: Arc<TermCache>,
     deadline: QueryDeadline,
+    bounds: Arc<PhraseBounds>,
 }
 
 impl std::fmt::Debug for TermLookup {
@@ -41,7 +45,12 @@ impl TermLookup {
     /// Look-ups in `index` for a query that ends at `deadline`.
     pub(crate) fn new(index: &ManifestView, cache: &Arc<TermCache>, deadline: QueryDeadline) -> Arc<Self> {
         let sealed = index.segments.iter().map(|view| (view.reader.segment_id(), view.segment.clone()));
-        Arc::new(Self { sealed: sealed.collect(), cache: cache.clone(), deadline })
+        Arc::new(Self { sealed: sealed.collect(), cache: cache.clone(), deadline, bounds: Arc::default() })
+    }
+
+    /// What the phrases of the query read of the segment that is searched.
+    pub(crate) fn phrase_bounds(&self) -> &Arc<PhraseBounds> {
+        &self.bounds
     }
 
     /// What a segment has of the term, the documents that a correction replaced included.
@@ -71,7 +80,7 @@ impl TermLookup {
             let Some(found) = self.term_info(reader, term)? else { return Ok(None) };
             words.push((*at, term, found));
         }
-        PhraseScorer::open(reader, words, weight, self.deadline).map(Some)
+        PhraseScorer::open(reader, words, weight, self.deadline, self.bounds.clone()).map(Some)
     }
 
     /// The query with its terms looked up here first. It matches and scores as before.
@@ -230,7 +239,7 @@ impl Weight for LookedUpPhraseWeight {
         let LookedUpPhraseQuery { terms, lookup } = &self.phrase;
         let weight = self.weight.as_ref().map(|weight| weight.boost_by(boost));
         let Some(mut phrase) = lookup.phrase(reader, terms, weight)? else { return Ok(Box::new(EmptyScorer)) };
-        phrase.seek(0);
+        phrase.seek(lookup.bounds.from());
         Ok(Box::new(phrase))
     }
 
@@ -310,8 +319,10 @@ mod tests {
             let found = reader.inverted_index(field).unwrap().get_term_info(term).unwrap().unwrap();
             (*at, term, found)
         });
-        let mut phrase = PhraseScorer::open(reader, found.collect(), None, late).unwrap();
+        let bounds = Arc::<PhraseBounds>::default();
+        let mut phrase = PhraseScorer::open(reader, found.collect(), None, late, bounds.clone()).unwrap();
         assert_eq!(phrase.seek(0), TERMINATED);
+        assert!((1..9000).contains(&bounds.unread()), "{}", bounds.unread());
         assert!(phrase.compared() < 9000, "{}", phrase.compared());
         assert_eq!(phrase.seek_danger(8999), SeekDangerResult::SeekLowerBound(TERMINATED));
         // Further ones are not begun.

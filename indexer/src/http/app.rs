@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 #[cfg(feature = "archive")]
 use super::served_archive::ServedArchive;
@@ -12,7 +12,7 @@ use super::{arguments::MinTokenArgs, extract::QueryString, live_descriptors::Liv
 use crate::{metrics::MetricsRegistry, pod_status::PodStatus};
 use tidemark_search::{SearchError, SearchService, api::StatusAnswer};
 
-/// The most requests for changes at once, streams of events included: each may hold three answers in memory, for a client that reads
+/// The most requests for changes at once, streams of events and WebSockets included: each may hold three answers in memory, for a client that reads
 /// slowly.
 pub(super) const MAX_FEEDS: usize = 64;
 
@@ -33,6 +33,7 @@ struct AppInner {
     mode: ServerMode,
     openapi: &'static str,
     feeds: Arc<Semaphore>,
+    streams: TaskTracker,
 }
 
 /// What a server is for.
@@ -54,7 +55,8 @@ impl AppState {
         openapi: &'static str,
     ) -> Self {
         let feeds = Arc::new(Semaphore::new(MAX_FEEDS));
-        let inner = Arc::new(AppInner { search, metrics, stop, pod, mode, openapi, feeds });
+        let inner =
+            Arc::new(AppInner { search, metrics, stop, pod, mode, openapi, feeds, streams: TaskTracker::new() });
         Self {
             inner,
             live: LiveDescriptors::default(),
@@ -108,6 +110,11 @@ impl AppState {
     /// The shutdown signal of the process.
     pub(super) fn stop(&self) -> &CancellationToken {
         &self.inner.stop
+    }
+
+    /// What goes on after its connection was handed over. The server waits for it when it ends.
+    pub(super) fn streams(&self) -> &TaskTracker {
+        &self.inner.streams
     }
 
     /// The place of one more feed of changes, if there is one.

@@ -575,7 +575,10 @@ mod tests {
     fn a_feed_starts_at_a_position_a_token_a_time_a_snapshot_or_now() {
         assert_eq!(feed_start("now"), Some(FeedStart::Latest));
         assert_eq!(feed_start("g1:7"), Some(FeedStart::After("g1:7".parse().unwrap())));
-        assert_eq!(feed_start("g1:7:0123abcd"), Some(FeedStart::After("g1:7:0123abcd".parse().unwrap())));
+        assert_eq!(
+            feed_start("g1:7:0123abcd4567ef89"),
+            Some(FeedStart::After("g1:7:0123abcd4567ef89".parse().unwrap()))
+        );
         assert_eq!(feed_start("2026-11-20"), place("2026-11-20").map(FeedStart::Token));
         assert_eq!(
             feed_start("0ujtsYcgvSTl8PAuAdqWYSMnLOv"),

@@ -1,9 +1,12 @@
-//! `GET /v1/changes`: what was recorded, in the order of publication, as JSON or as a stream of events.
+//! `GET /v1/changes`: what was recorded, in the order of publication, as JSON, as a stream of events or over a WebSocket.
 
 use std::time::Duration;
 
 use axum::{
-    extract::State,
+    extract::{
+        State,
+        ws::{WebSocketUpgrade, rejection::WebSocketUpgradeRejection},
+    },
     http::{HeaderMap, header},
     response::Response,
 };
@@ -24,6 +27,7 @@ use super::{
     arguments::{ChangesLimit, ChangesWait, EventIdText, FeedStartText, QueryArg},
     event_stream::event_stream,
     extract::QueryArgs,
+    feed_socket::feed_socket,
     large_json::large_json,
     problem::{HttpProblem, ProblemDetails},
 };
@@ -103,7 +107,9 @@ impl From<ChangesArgs> for ChangesRequest {
 /// its own, which names in `replaces` the one that it corrects. Go on with `from` set to `next`, or to the `position` of any change: the
 /// service keeps nothing of its clients. With `Accept: text/event-stream` the changes are sent as they are published: an event each, whose
 /// id is its position, so that a client that connects again with `Last-Event-ID` misses none. A stream ends after an hour, when the service
-/// stops, when its client has left an answer untaken for a minute, and after an event `problem`, whose data is the problem. 64 clients are served at once.
+/// stops, when its client has left an answer untaken for a minute, and after an event `problem`, whose data is the problem. A WebSocket
+/// (`Upgrade: websocket`, subprotocol `tidemark.changes.v1`) sends the changes for which its client has granted credits, and the client
+/// acknowledges them. 64 clients are served at once.
 /// After a restore the records have other seqs: earlier positions are answered with 410, and `restart` says where to start.
 #[utoipa::path(
     get,
@@ -111,11 +117,13 @@ impl From<ChangesArgs> for ChangesRequest {
     tag = "changes",
     params(ChangesArgs, ChangesHeaders),
     responses(
+        (status = 101, description = "the connection is a WebSocket of the subprotocol `tidemark.changes.v1`"),
         (status = 200, description = "the changes; with `Accept: text/event-stream` as events", content(
             (ChangesAnswer = "application/json"),
             (String = "text/event-stream"),
         )),
-        (status = 400, description = "`q` is no query of the language, `from` or `Last-Event-ID` is a position of another log or lies in the future, or a parameter is not as its schema says; `parameter` names it", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 400, description = "`q` is no query of the language, `from` or `Last-Event-ID` is a position of another log or index, or lies in the future, or a parameter is not as its schema says; `parameter` names it", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 403, description = "a page of another origin opens a WebSocket", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 410, description = "the position is of a generation that was replaced by one with other seqs; `restart` says where to start", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 414, description = "the query string is too long", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 503, description = "overloaded or not ready", body = ProblemDetails, content_type = "application/problem+json"),
@@ -124,11 +132,16 @@ impl From<ChangesArgs> for ChangesRequest {
 pub(crate) async fn changes(
     State(app): State<AppState>,
     headers: HeaderMap,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
     QueryArgs { args, query, .. }: QueryArgs<ChangesArgs>,
 ) -> Result<Response, HttpProblem> {
     let slot = app.feed_slot()?;
     let mut request = ChangesRequest::from(args);
     let ChangesHeaders { last_event_id: EventIdText(last) } = ChangesHeaders::read(&headers)?;
+    if wants_socket(&headers) {
+        let upgrade = upgrade.map_err(|error| HttpProblem::invalid(header::UPGRADE.as_str(), error.to_string()))?;
+        return feed_socket(app, upgrade, request, query, slot).await;
+    }
     if wants_events(&headers) {
         let goes_on = last.is_some();
         request.start = last.map_or(request.start, FeedStart::After);
@@ -142,6 +155,11 @@ pub(crate) async fn changes(
         None => app.search().changes(ChangesRequest { wait: Duration::ZERO, ..request }).await,
     };
     large_json(answer.map_err(|error| app.problem_of_changes(error, &query))?).await
+}
+
+fn wants_socket(headers: &HeaderMap) -> bool {
+    let named = headers.get_all(header::UPGRADE).iter().filter_map(|value| value.to_str().ok());
+    named.flat_map(|value| value.split(',')).any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
 }
 
 fn wants_events(headers: &HeaderMap) -> bool {

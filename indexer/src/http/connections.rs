@@ -4,6 +4,8 @@
 //! clients that hold connections, half a request header each, displace one another, while a request that is sent at once is
 //! answered: a kubelet's probe among them. Connections whose requests are being answered are displaced last.
 //!
+//! A connection that becomes a WebSocket counts no more: those have bounds of their own.
+//!
 //! Only HTTP/1 is spoken: with one request at a time it is plain what a connection waits for.
 
 use std::{
@@ -113,7 +115,7 @@ pub(super) fn without_delay(listener: TcpListener) -> impl Listener<Io = TcpStre
 
 /// Serves one connection. Returns why it was closed, unless its client did so or the process stops.
 pub(super) async fn serve_connection(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     routes: Router,
     activity: &Arc<ConnectionActivity>,
     limits: ConnectionLimits,
@@ -137,8 +139,9 @@ pub(super) async fn serve_connection(
             Ok::<_, Infallible>(response.map(|body| TrackedBody { body, activity }))
         }
     });
-    let mut serving =
-        pin!(http1::Builder::new().max_buf_size(MAX_BUFFER).serve_connection(TokioIo::new(stream), service));
+    let mut serving = pin!(
+        http1::Builder::new().max_buf_size(MAX_BUFFER).serve_connection(TokioIo::new(stream), service).with_upgrades()
+    );
     let mut overdue = pin!(activity.overdue(limits));
     let mut stopping = false;
     loop {

@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::auth::OPEN_PATHS;
+use super::{auth::OPEN_PATHS, problem::HttpProblem};
 
 /// How long a browser need not ask again, in seconds: what Chromium takes at most.
 const MAX_AGE: u64 = 7_200;
@@ -59,8 +59,22 @@ impl CorsPolicy {
     }
 }
 
+/// Whether a page may open this WebSocket, if it is one that a page opens. A browser lets any page open one, reads what comes whatever the
+/// headers say, and sends stored credentials with it: so only pages of the service itself and of named origins may.
+fn may_open_socket(policy: &CorsPolicy, headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN).filter(|_| headers.contains_key(header::UPGRADE)) else {
+        return true;
+    };
+    let host = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host.as_bytes());
+    let is_own = host.is_some() && host == headers.get(header::HOST).map(HeaderValue::as_bytes);
+    is_own || matches!(policy, CorsPolicy::Origins(origins) if origins.contains(origin))
+}
+
 /// Answers preflights, which bear no token, and marks the answers that a page may read.
 pub(super) async fn share_answers(State(policy): State<CorsPolicy>, request: Request, next: Next) -> Response {
+    if !may_open_socket(&policy, request.headers()) {
+        return HttpProblem::forbidden_origin().into_response();
+    }
     let Some(origin) = policy.allowed_origin(&request) else {
         let mut response = next.run(request).await;
         vary(&policy, response.headers_mut());

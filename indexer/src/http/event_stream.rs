@@ -17,8 +17,8 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 
-use super::{app::AppState, extract::QueryString, problem::HttpProblem};
-use tidemark_search::api::{ChangesAnswer, ChangesRequest, FeedStart, MAX_CHANGES, PageSize};
+use super::{app::AppState, extract::QueryString, problem::HttpProblem, sent_checkpoints::SentCheckpoints};
+use tidemark_search::api::{ChangesAnswer, ChangesRequest, FeedCheckpoint, FeedStart, MAX_CHANGES, PageSize};
 
 /// How many answers wait for a client that reads slowly.
 const ANSWERS_IN_FLIGHT: usize = 1;
@@ -43,7 +43,7 @@ pub(super) async fn event_stream(
     let first = app.search().changes(request.clone()).await;
     let first = first.map_err(|error| app.problem_of_changes(error, &query))?;
     let (sender, receiver) = mpsc::channel(ANSWERS_IN_FLIGHT);
-    let feed = EventFeed { app, request, query, sender };
+    let feed = EventFeed { app, request, query, sender, sent: SentCheckpoints::default() };
     // It ends with the receiver, which the answer owns.
     tokio::spawn(async move {
         feed.send_all(first).await;
@@ -66,6 +66,8 @@ struct EventFeed {
     request: ChangesRequest,
     query: QueryString,
     sender: mpsc::Sender<Bytes>,
+    /// The checkpoints that the client has.
+    sent: SentCheckpoints,
 }
 
 impl EventFeed {
@@ -79,6 +81,7 @@ impl EventFeed {
         loop {
             self.request.start = FeedStart::After(answer.next.clone());
             self.request.wait = KEEP_ALIVE_INTERVAL;
+            self.sent.retain_new(&mut answer);
             // Up to a megabyte.
             let Ok(Some(events)) = spawn_blocking(move || events(&answer)).await else { return };
             if !self.send(events).await {
@@ -117,16 +120,29 @@ impl EventFeed {
 /// that a client sees. `None` if a change cannot be written: its position must not be sent without it.
 fn events(answer: &ChangesAnswer) -> Option<Bytes> {
     let mut text = String::new();
+    let mut checkpoints = answer.checkpoints.iter().peekable();
     for change in &answer.changes {
+        while let Some(checkpoint) = checkpoints.next_if(|checkpoint| checkpoint.position.seq < change.seq) {
+            text.push_str(&checkpoint_event(checkpoint)?);
+        }
         // Plain data, which is always JSON, on one line.
         let written = serde_json::to_string(change);
         let data = written.inspect_err(|error| tracing::error!(%error, "a change cannot be written")).ok()?;
         let _ = write!(text, "id: {}\ndata: {data}\n\n", change.position);
     }
+    for checkpoint in checkpoints {
+        text.push_str(&checkpoint_event(checkpoint)?);
+    }
     if answer.changes.last().is_none_or(|last| last.position != answer.next) {
         let _ = write!(text, ":\nid: {}\n\n", answer.next);
     }
     Some(text.into())
+}
+
+/// It has no id: a client that connects again goes on after the last change, also where the snapshot is an earlier one.
+fn checkpoint_event(checkpoint: &FeedCheckpoint) -> Option<String> {
+    let data = serde_json::to_string(checkpoint).ok()?;
+    Some(format!("event: checkpoint\ndata: {data}\n\n"))
 }
 
 fn problem_event(problem: &HttpProblem) -> Bytes {

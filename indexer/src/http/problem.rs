@@ -117,6 +117,12 @@ impl HttpProblem {
         )
     }
 
+    /// A page of another origin that opens a WebSocket.
+    pub(crate) fn forbidden_origin() -> Self {
+        let detail = "a page of another origin may not open a WebSocket here; name its origin with \"--cors-origin\"";
+        Self::new(StatusCode::FORBIDDEN, "forbidden-origin", "the origin of the page is not allowed", detail)
+    }
+
     /// A query string that is too long.
     pub(crate) fn too_long(limit: usize) -> Self {
         Self::new(

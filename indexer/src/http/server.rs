@@ -170,7 +170,12 @@ impl HttpServer {
     pub async fn run(self, listener: TcpListener) {
         let (stop, drain) = (self.app.stop().clone(), self.options.drain);
         let (limits, metrics) = (self.options.connections, self.app.metrics().clone());
-        let serve = serve_connections(listener, self.router(), limits, metrics, stop.clone());
+        let streams = self.app.streams().clone();
+        let serve = async {
+            serve_connections(listener, self.router(), limits, metrics, stop.clone()).await;
+            streams.close();
+            streams.wait().await;
+        };
         let drained = async {
             stop.cancelled().await;
             tokio::time::sleep(drain).await;

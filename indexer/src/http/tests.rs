@@ -13,6 +13,7 @@ mod hostile;
 mod iceberg;
 mod live;
 mod pages;
+mod socket;
 
 use std::{sync::Arc, time::Duration};
 

@@ -93,6 +93,35 @@ impl FollowingCommand {
     }
 }
 
+/// `curl -N` on the stream of events, as a person runs it: its lines of data come as they are sent.
+struct CurlStream {
+    lines: Lines<BufReader<ChildStdout>>,
+    _child: Child,
+}
+
+impl CurlStream {
+    async fn next(&mut self) -> Value {
+        loop {
+            let line = timeout(MAX_WAIT, self.lines.next_line()).await.expect("a line comes").expect("it is read");
+            if let Some(data) = line.expect("it goes on").strip_prefix("data: ") {
+                return serde_json::from_str(data).expect("JSON");
+            }
+        }
+    }
+}
+
+fn curl(server: &TidemarkProcess) -> CurlStream {
+    let url = format!("{}/v1/changes?q=kind:bundle", server.url());
+    let mut child = Command::new("curl")
+        .args(["-N", "-sS", "--noproxy", "*", "-H", "Accept: text/event-stream", &url])
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("it starts");
+    let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+    CurlStream { lines, _child: child }
+}
+
 /// A search service at `address`, or at any.
 async fn serve(world: &LocalIndex, address: &str) -> TidemarkProcess {
     let server =
@@ -129,6 +158,10 @@ async fn clients_follow_the_changes_over_restarts_and_generations() {
     assert_eq!((&first[0]["outcome"], &first[0]["descriptor"]["message"]), (&"committed".into(), &"m".into()));
     let mut lines = FollowingCommand::start(&server, &["--query", "bundle:b7 OR bundle:since OR bundle:rebuilt"]).await;
     assert_eq!(lines.next().await["bundle"], "b7");
+    let mut curl = curl(&server);
+    for name in &names {
+        assert_eq!(curl.next().await["bundle"], *name);
+    }
     let printed = ["changes", "--url", server.url(), "--from", "g1:25"];
     let printed = TidemarkProcess::output(&printed, &BTreeMap::new()).await.expect("it ends");
     let printed: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
@@ -138,6 +171,7 @@ async fn clients_follow_the_changes_over_restarts_and_generations() {
     server.kill().await.expect("it is killed");
     indexer.kill().await.expect("it is killed");
     assert_eq!(events.next().await, None);
+    drop(curl);
     world.bundle(5, "since");
     let indexer = world.indexer(&[]).await.expect("it starts");
     let server = serve(&world, &address).await;
@@ -159,8 +193,18 @@ async fn clients_follow_the_changes_over_restarts_and_generations() {
     let pinned = server.get("/v1/changes?from=snapshot:daily").await.expect("it answers");
     assert!(pinned["next"].as_str().is_some_and(|next| next.starts_with("g2:32:")), "{pinned}");
 
+    // A position is of the index that gave it: another one of the same log numbers its records for itself.
+    let other = world.beside("other");
+    let other_indexer = other.indexer(&[]).await.expect("it starts");
+    let position =
+        other_indexer.until_answer("/v1/changes", |answer| answer["changes"][0].is_object()).await["next"].clone();
+    let (status, problem) = refusal(&server, &format!("?from={}", position.as_str().expect("text"))).await;
+    assert_eq!((status, &problem["parameter"]), (StatusCode::BAD_REQUEST, &"from".into()), "{problem}");
+    assert!(problem["detail"].as_str().expect("text").contains("of another index of this log"), "{problem}");
+    assert!(other_indexer.stop().await.expect("it ends").success());
+
     // What is no place in these changes.
-    for query in ["?from=g1:1:00000000", "?from=g9:1", "?from=snapshot:never", "?from=2100-01-01"] {
+    for query in ["?from=g1:1:0000000000000000", "?from=g9:1", "?from=snapshot:never", "?from=2100-01-01"] {
         let (status, problem) = refusal(&server, query).await;
         assert_eq!((status, &problem["parameter"]), (StatusCode::BAD_REQUEST, &"from".into()), "{query}: {problem}");
     }

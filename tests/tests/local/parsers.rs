@@ -10,7 +10,7 @@ use std::{
 
 use futures::FutureExt;
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng};
-use tidemark_catalog::{CatalogError, Generation, Manifest};
+use tidemark_catalog::{CatalogError, Generation, IndexId, Manifest};
 use tidemark_store::{AppendOnlyChain, Entropy, Store};
 use tidemark_tests::IndexPipeline;
 use tidemark_wal::{Token, parse_datamon_path, parse_payload, read_descriptor};
@@ -199,7 +199,7 @@ fn paths_and_descriptors() {
 async fn manifests() {
     let (store, generation) = (Store::memory(), Generation::first());
     let chain = AppendOnlyChain::<Manifest>::new(store.clone(), Entropy::seeded(1));
-    let manifest = Manifest::new(generation);
+    let manifest = Manifest::new(generation).of_index(IndexId("0123456789abcdef".repeat(2)));
     let slot = chain.append(None, |_| Ok(Some(manifest.clone()))).await.expect("it is appended");
     let key = format!("{:020}", slot.number);
     let whole = store.get(&key, 1 << 20).await.expect("the store answers").expect("it is there");

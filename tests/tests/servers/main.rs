@@ -1,5 +1,5 @@
 //! Tests that need a real server or program, which they build or install: `MinIO`, `azurite`, an API server with etcd, Helm, Chromium,
-//! schemathesis, Python's readers of tables, Spark, the image. None needs root, but for the installation of Chromium.
+//! schemathesis, Python's readers of tables and clients of the changes, Spark, the image. None needs root, but for the installation of Chromium.
 
 /// Each case of a suite on real servers: `MinIO` and `azurite`.
 macro_rules! on_every_store {
@@ -35,6 +35,7 @@ mod conformance;
 mod controller;
 mod crd;
 mod demo;
+mod feed_clients;
 mod foreign_readers;
 mod guarded_wal;
 mod image;

@@ -5,10 +5,11 @@ use std::{
     time::Duration,
 };
 
+use proptest::prelude::*;
 use tidemark_catalog::{
-    CatalogError, GARBAGE_GRACE, Generation, GenerationSwitch, HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, IndexChain,
-    LogCursor, LogId, Manifest, PinChain, PublishError, StandbyReason, TransactionRejected, WriterIdentity,
-    WriterLease, heartbeat,
+    CatalogError, CopyRequest, EndReason, GARBAGE_GRACE, Generation, GenerationSwitch, HEARTBEAT_INTERVAL,
+    HEARTBEAT_TIMEOUT, IndexChain, LogCursor, LogId, Manifest, PinChain, PublishError, StandbyReason,
+    TransactionRejected, WriterIdentity, WriterLease, heartbeat,
 };
 use tidemark_store::{ChainRecord, Entropy, Store, StoreClock, StoreSecond};
 use tidemark_wal::Log;
@@ -411,6 +412,80 @@ async fn any_number_of_purged_generations_is_stepped_over_with_few_requests() {
     let (found, calls) = follow().await;
     assert_eq!(found, PURGED + 4);
     assert!(calls < 200, "{calls} requests");
+}
+
+/// What happens to an index between two looks at it.
+#[derive(Clone, Copy, Debug)]
+enum IndexChange {
+    TakeOver,
+    Reindex,
+    GiveUp,
+    Purge,
+    /// All objects of the index are gone.
+    Lose,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// Positions of the change feed rest on it: seqs go on with the id, and begin again with another one.
+    #[test]
+    fn an_index_keeps_its_id_until_it_is_begun_again(changes in prop::collection::vec(prop::sample::select(vec![
+        IndexChange::TakeOver, IndexChange::Reindex, IndexChange::GiveUp, IndexChange::Purge, IndexChange::Lose,
+    ]), 1..8)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let stage = ScriptedStore::new();
+            let mut process = IndexProcess::new("a", &stage, owner("0"));
+            let index = stage.store().below("index");
+            let mut seen = Vec::new();
+            for change in std::iter::once(IndexChange::TakeOver).chain(changes) {
+                let began = seen.len();
+                match change {
+                    IndexChange::TakeOver => {}
+                    IndexChange::Purge => {
+                        process.purges().await;
+                        // Its owner is done with it, and the resource was created again.
+                        process = IndexProcess::new(&format!("a{began}"), &stage, owner(&began.to_string()));
+                    }
+                    IndexChange::Lose => {
+                        let keys = stage.keys().await.into_iter().filter(|key| key.starts_with("index/"));
+                        stage.store().delete(&keys.collect::<Vec<_>>()).await.unwrap();
+                    }
+                    IndexChange::Reindex | IndexChange::GiveUp => {
+                        let writer = process.writes().await;
+                        let chain = process.open().await.unwrap().1;
+                        writer.release().await.unwrap();
+                        let id = process.root.id().await.unwrap().unwrap();
+                        let holders = (&process.log.entries, &process.clock);
+                        let task = format!("reindex {began} {}", chain.generation());
+                        let switch = GenerationSwitch::new((&process.root, &id), &index, holders, &task, &Entropy::seeded(began as u64));
+                        let mut made = switch.begin(&chain, |_| ()).await.unwrap();
+                        let held = chain.latest().await.unwrap().unwrap().state;
+                        let (cursor, horizon, audited) = (held.cursor, held.horizon, held.audited);
+                        let copied = CopyRequest { cursor, horizon, audited, ..CopyRequest::after(&made.manifest().state) };
+                        made.copy(copied).await.unwrap();
+                        let open = switch.seize(&chain, |_| ()).await.unwrap();
+                        if matches!(change, IndexChange::Reindex) {
+                            switch.close(open, made, EndReason::Reindex).await.unwrap();
+                        } else {
+                            switch.discard(made, &open).await.unwrap();
+                            open.release().await.unwrap();
+                        }
+                    }
+                }
+                let mut writer = process.writes().await;
+                publish(&mut writer).await.unwrap();
+                let id = writer.manifest().state.id.clone().expect("it is drawn");
+                writer.release().await.unwrap();
+                let is_new = matches!(change, IndexChange::Purge | IndexChange::Lose) || seen.is_empty();
+                prop_assert_eq!(seen.last() == Some(&id), !is_new, "{:?}", change);
+                prop_assert_eq!(seen.contains(&id), !is_new, "{:?}", change);
+                seen.push(id);
+            }
+            Ok(())
+        })?;
+    }
 }
 
 /// The store refuses the record that gives up what another task has left: the writer that was fenced for it goes on at once.

@@ -8,7 +8,10 @@ use tokio::time::timeout;
 
 use super::{QueryWords, SearchCase, TestSearcher, block_on, page, query, searcher};
 use crate::{
-    api::{ChangeRecord, ChangesAnswer, ChangesRequest, FeedStart, MAX_CHANGES_BYTES, SearchRequest, instant},
+    api::{
+        ChangeRecord, ChangesAnswer, ChangesRequest, FeedStart, MAX_CHANGES_BYTES, OperationFields, SearchRequest,
+        instant,
+    },
     error::SearchError,
     searcher::MAX_CHANGE_PAGES,
     segment::testing::{BEGIN, TestIndex, history, plain, token},
@@ -44,7 +47,8 @@ fn naive(index: &TestIndex) -> Vec<SeenChange> {
 
 fn seen(changes: &[ChangeRecord]) -> Vec<SeenChange> {
     let seen = |change: &ChangeRecord| {
-        let ChangeRecord { seq, replaces, token, op, outcome, message, payload, .. } = change.clone();
+        let ChangeRecord { seq, replaces, operation, payload, .. } = change.clone();
+        let OperationFields { token, op, outcome, message, .. } = operation;
         (seq, replaces, token, op, outcome, message, payload)
     };
     changes.iter().map(seen).collect()

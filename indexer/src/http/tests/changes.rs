@@ -138,7 +138,7 @@ async fn the_id_of_the_last_event_is_what_the_document_allows() {
     let pattern = Regex::new(header["schema"]["pattern"].as_str().unwrap()).unwrap();
     let router = router(FakeSearch::with_entries());
     let mut refused = 0;
-    for text in ["", "g1:4", "g1:4:0123abcd", "g1:04", "g1:4:0123ABCD", "g1:4 5", "17", "now", "2026-11-20"] {
+    for text in ["", "g1:4", "g1:4:0123abcd4567ef89", "g1:04", "g1:4:0123abcd", "g1:4 5", "17", "now", "2026-11-20"] {
         // Also where it means nothing: an answer that is no stream.
         let request = Request::builder().uri("/v1/changes").header("Last-Event-ID", text);
         let answer = router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
@@ -155,6 +155,31 @@ async fn what_fails_at_once_is_an_answer_with_a_status() {
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     let bad = get(&router(FakeSearch::with_entries()), "/v1/changes?from=yesterday").await;
     assert_eq!((bad.status.as_u16(), bad.json()["parameter"].as_str()), (400, Some("from")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn verified_snapshots_are_checkpoints_which_have_no_id() {
+    let snapshots = vec![("daily", 2), ("last", 9)];
+    let router = router(FakeSearch { snapshots, ..FakeSearch::with_entries() });
+    let (daily, last) = (r#"{"checkpoint":"daily","position":"g1:2"}"#, r#"{"checkpoint":"last","position":"g1:9"}"#);
+    let answer = get(&router, "/v1/changes?limit=4").await.json();
+    assert_eq!(answer["checkpoints"], serde_json::from_str::<Value>(&format!("[{daily}]")).unwrap());
+    let (_, mut client) = EventClient::open(&router, "/v1/changes", None).await;
+    client.next().await;
+    let mut events = Vec::new();
+    for _ in 0..11 {
+        let event = client.next().await.unwrap();
+        events.push(id(&event).map_or(event.clone(), |id| id["g1:".len()..].to_owned()));
+    }
+    let checkpoint = |data: &str| format!("event: checkpoint\ndata: {data}");
+    let mut expected: Vec<_> = (1..=9).map(|seq| seq.to_string()).collect();
+    expected.insert(2, checkpoint(daily));
+    expected.push(checkpoint(last));
+    assert_eq!(events, expected);
+    // Once on a connection, although each answer has them.
+    for _ in 0..3 {
+        assert_eq!(client.next().await.as_deref(), Some(":\nid: g1:9"));
+    }
 }
 
 #[tokio::test(start_paused = true)]

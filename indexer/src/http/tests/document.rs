@@ -55,7 +55,7 @@ fn texts() -> Vec<String> {
         "attributes.team",
         "now",
         "g1:1234",
-        "g1:0:5f2a91c0",
+        "g1:0:5f2a91c07be0d4a3",
         "g1:01",
         "g0:1",
         "g1:1:5F2A91C0",

@@ -13,9 +13,9 @@ use tidemark_search::{
     SearchError, SearchExport, SearchService,
     api::{
         ChangeRecord, ChangesAnswer, ChangesRequest, ContributorAnswer, CorrectedOutcome, EntityAnswer, EntityRequest,
-        EntryAnswer, EntryOperation, FacetCount, FeedPosition, FeedStart, FilesAnswer, HistogramBucket, IndexVersion,
-        LineageAnswer, LineageEdge, LineageNode, LineageRequest, ObservationAnswer, OutcomeCounts, OverlayStatus,
-        ProcessRole, SearchAnswer, SearchHit, SearchRequest, StatusAnswer,
+        EntryAnswer, EntryOperation, FacetCount, FeedCheckpoint, FeedPosition, FeedStart, FilesAnswer, HistogramBucket,
+        IndexVersion, LineageAnswer, LineageEdge, LineageNode, LineageRequest, ObservationAnswer, OperationFields,
+        OutcomeCounts, OverlayStatus, ProcessRole, SearchAnswer, SearchHit, SearchRequest, StatusAnswer,
     },
 };
 
@@ -35,6 +35,8 @@ pub(super) struct FakeSearch {
     pub(super) export_repeats: usize,
     pub(super) not_ready: bool,
     pub(super) lineage_takes: Duration,
+    /// Verified snapshots, with their seqs, in the order of these.
+    pub(super) snapshots: Vec<(&'static str, u64)>,
 }
 
 impl FakeSearch {
@@ -53,11 +55,10 @@ impl FakeSearch {
         let kinds = ["bundle", "label", "bundle", "repo", "diamond", "context", "split", "entry"];
         let mut hits: Vec<SearchHit> =
             outcomes.iter().zip(kinds).enumerate().map(|(n, (o, k))| hit(n as u64, k, *o)).collect();
-        hits.push(SearchHit {
-            reason: Some("neither YAML nor JSON: control character at byte 3".to_owned()),
-            message: None,
-            ..hit(9, "malformed", Outcome::Malformed)
-        });
+        let mut malformed = hit(9, "malformed", Outcome::Malformed);
+        malformed.operation.reason = Some("neither YAML nor JSON: control character at byte 3".to_owned());
+        malformed.operation.message = None;
+        hits.push(malformed);
         Self {
             hits,
             payload: json!({ "version": 1, "ops": [{ "path": "bundles/models/2/bundle.yaml" }], "ok": true, "n": null }),
@@ -69,8 +70,8 @@ impl FakeSearch {
     pub(super) fn full_of(text: &str) -> Self {
         let of = || Some(text.to_owned());
         let kinds = ["bundle", "label", "repo", "context", "diamond", "split", "entry", "malformed", text];
-        let hits = kinds.iter().enumerate().map(|(n, kind)| SearchHit {
-            kind: (*kind).to_owned(),
+        let operation = |n, kind: &str| OperationFields {
+            kind: kind.to_owned(),
             entity: of(),
             repo: of(),
             bundle: of(),
@@ -84,8 +85,12 @@ impl FakeSearch {
             writer: of(),
             idempotency_key: of(),
             reason: of(),
-            ..hit(n as u64, kind, Outcome::Committed)
-        });
+            ..hit(n, kind, Outcome::Committed).operation
+        };
+        let hits = kinds
+            .iter()
+            .zip(0..)
+            .map(|(kind, n)| SearchHit { operation: operation(n, kind), ..hit(n, kind, Outcome::Committed) });
         Self { hits: hits.collect(), payload: json!({ text: text }), ..Self::default() }
     }
 
@@ -124,16 +129,13 @@ fn at(n: u64) -> Timestamp {
 
 fn hit(n: u64, kind: &str, outcome: Outcome) -> SearchHit {
     let (repo, bundle) = ("models".to_owned(), format!("1h2QBUndle{n}"));
-    SearchHit {
+    let operation = OperationFields {
         token: token(n),
         time: at(n),
         kind: kind.to_owned(),
         op: 0,
         outcome,
         evidence: Some(Evidence::Bound),
-        sealed: outcome != Outcome::Pending,
-        current: outcome == Outcome::Committed,
-        seq: (outcome != Outcome::Pending).then_some(n),
         entity: Some(format!("{kind}/{repo}/{bundle}")),
         repo: Some(repo),
         bundle: Some(bundle),
@@ -154,6 +156,13 @@ fn hit(n: u64, kind: &str, outcome: Outcome) -> SearchHit {
         writer: Some("trainer-3".to_owned()),
         idempotency_key: None,
         reason: None,
+    };
+    let sealed = outcome != Outcome::Pending;
+    SearchHit {
+        operation,
+        sealed,
+        current: outcome == Outcome::Committed,
+        seq: sealed.then_some(n),
         score: None,
         highlights: BTreeMap::new(),
     }
@@ -293,7 +302,13 @@ impl SearchService for FakeSearch {
         let next = changes.last().map_or(position_of(after), |change: &ChangeRecord| change.position.clone());
         let end = self.hits.len() as u64 * (1 + self.export_repeats as u64);
         let more = next.seq < end;
-        Ok(ChangesAnswer { changes, next, more, end: position_of(end), index_version: index_version() })
+        let checkpoints = self
+            .snapshots
+            .iter()
+            .filter(|(_, seq)| *seq <= next.seq)
+            .map(|(name, seq)| FeedCheckpoint { checkpoint: (*name).to_owned(), position: position_of(*seq) });
+        let (checkpoints, end) = (checkpoints.collect(), position_of(end));
+        Ok(ChangesAnswer { changes, next, more, end, checkpoints, index_version: index_version() })
     }
 
     async fn lineage(&self, LineageRequest { repo, bundle, .. }: LineageRequest) -> Result<LineageAnswer, SearchError> {
