@@ -106,6 +106,35 @@ impl ConditionKind for TaskConditionType {
     }
 }
 
+/// What a condition of a sink is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SinkConditionType {
+    /// What is published is delivered, or the sink is suspended.
+    Ready,
+    /// The pod that runs is made of the present spec.
+    Applied,
+    /// The destination takes what it is sent.
+    Delivering,
+    /// The pod is not made of the present spec yet. Only there while that is so, as kstatus wants it.
+    Reconciling,
+    /// The pod is not made of the present spec, and will not be before a user acts. Only there while that is so.
+    Stalled,
+}
+
+impl ConditionKind for SinkConditionType {
+    const ALL: &'static [Self] = &[Self::Ready, Self::Applied, Self::Delivering, Self::Reconciling, Self::Stalled];
+
+    fn type_name(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::Applied => "Applied",
+            Self::Delivering => "Delivering",
+            Self::Reconciling => "Reconciling",
+            Self::Stalled => "Stalled",
+        }
+    }
+}
+
 /// Whether a condition holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ConditionStatus {

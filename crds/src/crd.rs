@@ -5,7 +5,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 };
 use kube::CustomResourceExt;
 
-use crate::{wal::Wal, wal_task::WalTask};
+use crate::{wal::Wal, wal_sink::WalSink, wal_task::WalTask};
 
 /// Annotation of the definition: the release that it belongs to. An operator that finds an older one stays unready.
 pub const CRD_VERSION_ANNOTATION: &str = "tidemark.dev/crd-version";
@@ -24,6 +24,11 @@ pub fn wal_crd() -> CustomResourceDefinition {
 /// The definition of kind `WALTask`.
 pub fn wal_task_crd() -> CustomResourceDefinition {
     definition::<WalTask>()
+}
+
+/// The definition of kind `WALSink`.
+pub fn wal_sink_crd() -> CustomResourceDefinition {
+    definition::<WalSink>()
 }
 
 /// The definition of a kind.

@@ -161,12 +161,14 @@ mod tests {
     fn each_kind_is_named_wherever_the_chart_names_kinds() {
         let rules = chart_rules(KINDS);
         for (wanted, times) in [
-            ("[wals.tidemark.dev, waltasks.tidemark.dev]\n", 1),
+            ("[wals.tidemark.dev, waltasks.tidemark.dev, walsinks.tidemark.dev]\n", 1),
             ("resources: [waltasks]\n  verbs: [get, list, watch, create, delete]\n", 1),
             ("resources: [waltasks/status]\n  verbs: [patch]\n", 1),
             ("resources: [waltasks/finalizers]\n  verbs: [update]\n", 1),
             ("resources: [waltasks]\n  verbs: [get, list, watch]\n", 1),
             ("resources: [waltasks/status]\n  verbs: [get]\n", 1),
+            ("resources: [walsinks]\n  verbs: [get, list, watch]\n", 2),
+            ("resources: [walsinks/status]\n  verbs: [patch]\n", 1),
             ("waltasks/scale", 0),
             ("resources: [wals/scale]\n  verbs: [update, patch]\n", 1),
         ] {

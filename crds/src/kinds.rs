@@ -6,7 +6,7 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 
 use crate::{
-    crd::{crd_yaml, wal_crd, wal_task_crd},
+    crd::{crd_yaml, wal_crd, wal_sink_crd, wal_task_crd},
     names,
 };
 
@@ -21,7 +21,7 @@ pub struct ResourceKind {
     pub version: &'static str,
     /// Its definition.
     pub definition: fn() -> CustomResourceDefinition,
-    /// Fields of its `spec` that hold a role with a pod template.
+    /// Where in its objects a role with a pod template is, such as `spec.indexer`.
     pub pod_roles: &'static [&'static str],
     /// Fields of its `spec` that hold a cron schedule with its time zone.
     pub schedules: &'static [&'static str],
@@ -49,7 +49,7 @@ pub const KINDS: &[ResourceKind] = &[
         plural: "wals",
         version: names::VERSION,
         definition: wal_crd,
-        pod_roles: &["indexer", "search", "jobs"],
+        pod_roles: &["spec.indexer", "spec.search", "spec.jobs"],
         schedules: &["snapshots", "cleanup", "verify", "gc"],
         operator_verbs: &["get", "list", "watch", "patch"],
         operator_reason: "Reads the WALs it serves; a patch sets and removes the purge finalizer.",
@@ -66,6 +66,17 @@ pub const KINDS: &[ResourceKind] = &[
         operator_reason: "Runs the tasks that it is given, makes those that are due, and deletes those that ended long ago.",
         // A task deletes from the log, or takes an index back to an earlier state.
         writers: ResourceWriters::Admins,
+    },
+    ResourceKind {
+        kind: names::SINK_KIND,
+        plural: "walsinks",
+        version: names::VERSION,
+        definition: wal_sink_crd,
+        pod_roles: &["spec"],
+        schedules: &[],
+        operator_verbs: &["get", "list", "watch"],
+        operator_reason: "Reads the sinks whose pods it runs.",
+        writers: ResourceWriters::Editors,
     },
 ];
 
@@ -110,7 +121,8 @@ mod tests {
             assert!(version.subresources.as_ref().is_some_and(|parts| parts.status.is_some()), "{}", kind.kind);
             let schema = serde_json::to_value(&version.schema).unwrap();
             for role in kind.pod_roles {
-                let path = format!("/openAPIV3Schema/properties/spec/properties/{role}/properties/podTemplate");
+                let path = role.replace('.', "/properties/");
+                let path = format!("/openAPIV3Schema/properties/{path}/properties/podTemplate");
                 assert!(schema.pointer(&path).is_some(), "{} has no {path}", kind.kind);
             }
             for part in kind.schedules {

@@ -23,12 +23,15 @@ mod pod_template;
 mod reason;
 #[cfg(feature = "kinds")]
 mod schema;
+mod sink_report;
 #[cfg(feature = "kinds")]
 mod storage;
 mod task_result;
 mod time_span;
 #[cfg(feature = "kinds")]
 mod wal;
+#[cfg(feature = "kinds")]
+mod wal_sink;
 #[cfg(feature = "kinds")]
 mod wal_task;
 mod web_origin;
@@ -37,6 +40,7 @@ pub use self::{
     byte_size::{ByteSize, ByteSizeError, parse_byte_size, parse_quantity_millis},
     pod_report::{PodPhase, PodProblem, PodReport, RestoreProgress, StoreRole},
     reason::Reason,
+    sink_report::{BreakerPhase, FeedPlace, SinkReport},
     task_result::{MAX_RESULT_BYTES, RecoveryWindow, TaskFigures, TaskResult, TaskState},
     time_span::{TimeSpan, TimeSpanError, parse_span},
     web_origin::is_web_origin,
@@ -44,10 +48,10 @@ pub use self::{
 #[cfg(feature = "kinds")]
 pub use self::{
     conditions::{
-        ConditionKind, ConditionStatus, ConditionType, TaskConditionType, condition, is_true, remove_condition,
-        set_condition,
+        ConditionKind, ConditionStatus, ConditionType, SinkConditionType, TaskConditionType, condition, is_true,
+        remove_condition, set_condition,
     },
-    crd::{CRD_VERSION, CRD_VERSION_ANNOTATION, SIZE_LIMIT, wal_crd, wal_crd_yaml, wal_task_crd},
+    crd::{CRD_VERSION, CRD_VERSION_ANNOTATION, SIZE_LIMIT, wal_crd, wal_crd_yaml, wal_sink_crd, wal_task_crd},
     cron_schedule::{CronSchedule, CronScheduleError},
     generated::{GeneratedFile, generated_files},
     kinds::{KINDS, ResourceKind, ResourceWriters},
@@ -61,6 +65,10 @@ pub use self::{
         RecoveryWindowStatus, RestoreStatus, RoleSpec, ScheduleStatus, SearchAuth, SearchSpec, SearchStatus,
         ServiceSpec, ServiceType, SnapshotCopySpec, SnapshotStatus, SnapshotsSpec, VerificationStatus, VerifySpec, Wal,
         WalSpec, WalStatus,
+    },
+    wal_sink::{
+        BulkDestination, RejectedAction, SinkBatch, SinkBreaker, SinkBreakerState, SinkPosition, SinkStart, SinkType,
+        SinkWindow, WalSink, WalSinkSpec, WalSinkStatus, WebhookDestination,
     },
     wal_task::{
         CleanupTask, PromoteTask, RestoreTarget, SnapshotTask, TASK_COMMANDS, TaskCommand, TaskFailureClass, TaskType,

@@ -10,6 +10,8 @@ pub const VERSION: &str = "v1alpha1";
 pub const KIND: &str = "WAL";
 /// The kind of what is done once to a WAL.
 pub const TASK_KIND: &str = "WALTask";
+/// The kind of what delivers the changes of a WAL's index.
+pub const SINK_KIND: &str = "WALSink";
 /// Category that `kubectl get tidemark` lists.
 pub const CATEGORY: &str = "tidemark";
 
@@ -44,6 +46,13 @@ pub const COMPONENT_JOBS: &str = "jobs";
 /// Value of [`LABEL_COMPONENT`] on the ServiceAccount of cleanups.
 pub const COMPONENT_CLEANUP: &str = "cleanup";
 
+/// Label of what belongs to a sink: its name.
+pub const LABEL_SINK: &str = "tidemark.dev/sink";
+/// Label of what belongs to a sink: its UID.
+pub const LABEL_SINK_UID: &str = "tidemark.dev/sink-uid";
+/// Value of [`LABEL_COMPONENT`] on the children of a sink and its pods, and the suffix of their names: none is named like a WAL's.
+pub const COMPONENT_SINK: &str = "sink";
+
 /// Value of [`LABEL_NAME`].
 pub const APP: &str = "tidemark";
 /// Value of [`LABEL_MANAGED_BY`].
@@ -69,6 +78,11 @@ pub const MANAGER_STATUS: &str = "tidemark-operator-wal-status";
 pub const MANAGER_TASK_CHILDREN: &str = "tidemark-operator-waltask";
 /// Field manager of a task's status.
 pub const MANAGER_TASK_STATUS: &str = "tidemark-operator-waltask-status";
+
+/// Field manager of a sink's children.
+pub const MANAGER_SINK_CHILDREN: &str = "tidemark-operator-walsink";
+/// Field manager of a sink's status.
+pub const MANAGER_SINK_STATUS: &str = "tidemark-operator-walsink-status";
 
 /// Name of the port on which a data pod and the Service answer.
 pub const PORT_NAME: &str = "http";
@@ -139,6 +153,19 @@ pub fn cleanup_service_account(wal: &str) -> String {
     format!("{wal}-{COMPONENT_CLEANUP}")
 }
 
+/// Name of the Deployment, ServiceAccount and NetworkPolicy of a sink.
+pub fn sink_child(sink: &str) -> String {
+    format!("{sink}-{COMPONENT_SINK}")
+}
+
+/// Name of a sink's consumer in the index, which has at most 40 characters. A sink that is made again has another one: it begins where
+/// its spec says, and not where the one before was, whose destination may have been another one.
+pub fn sink_consumer(sink: &str, uid: &str) -> String {
+    let sink: String = sink.chars().take(31).collect();
+    let uid: String = uid.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
+    format!("{}-{}", sink.trim_end_matches('-'), uid.to_ascii_lowercase())
+}
+
 /// Name of the task that a schedule of `wal` makes for a slot, which is counted in minutes since 1970: whoever makes it, it is the
 /// same one.
 pub fn scheduled_task(wal: &str, schedule: &str, minute: u64) -> String {
@@ -167,6 +194,8 @@ pub fn owner(cluster_id: &str, namespace: &str, wal: &str, uid: &str) -> String 
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -179,6 +208,26 @@ mod tests {
         assert!(cleanup_service_account(&longest).len() <= 63);
         assert!(job(&"a".repeat(59), 10).len() <= 63);
         assert!(scheduled_task(&longest, "snapshot", 36_u64.pow(6)).len() <= 59);
+    }
+
+    #[test]
+    fn a_sink_that_is_made_again_is_another_consumer() {
+        let uid = "0F8fad5b-d9cb-469f-a165-70867728950e";
+        assert_eq!(sink_consumer("orders-opensearch", uid), "orders-opensearch-0f8fad5b");
+        assert_ne!(sink_consumer("a", uid), sink_consumer("a", "7c9e6679-7425-40de-944b-e07fc1f90ae7"));
+        assert!(sink_child(&"a".repeat(40)).len() <= 63);
+    }
+
+    proptest! {
+        /// As the catalog takes it: what begins the name of a sink, and digits of a UID behind it.
+        #[test]
+        fn the_consumer_of_each_sink_has_a_name_that_the_catalog_takes(
+            sink in "[a-z]([-a-z0-9]{0,38}[a-z0-9])?", uid in "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}",
+        ) {
+            let consumer = sink_consumer(&sink, &uid);
+            prop_assert!(regex::Regex::new(WAL_NAME_PATTERN).unwrap().is_match(&consumer), "{}", consumer);
+            prop_assert!(consumer.ends_with(&uid[..8]));
+        }
     }
 
     #[test]

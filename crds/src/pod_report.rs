@@ -9,7 +9,7 @@ use serde::{
     de::{DeserializeOwned, IntoDeserializer as _, value::StringDeserializer},
 };
 
-use crate::{names::WalComponent, reason::Reason};
+use crate::{names::WalComponent, reason::Reason, sink_report::SinkReport};
 
 /// What a pod does at present.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,6 +136,9 @@ pub struct PodReport {
     /// The time to which the index was restored, while it waits for its promotion.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub restored_to: Option<Timestamp>,
+    /// How far its delivery is, if it is the pod of a sink.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sink: Option<SinkReport>,
     /// What keeps the pod from its work; empty when all is well.
     pub problems: Vec<PodProblem>,
 }

@@ -116,6 +116,13 @@ reasons! {
     JobCrashed,
     /// A job's pod or the Job itself is gone before its result was read.
     JobLost,
+    // The life of a sink.
+    /// The sink delivers what is published.
+    Delivering,
+    /// The destination of a sink fails again and again: for a while nothing is sent.
+    DestinationUnavailable,
+    /// The destination of a sink refuses a record, and nothing after it is delivered.
+    DeliveryBlocked,
     // Snapshots and verifications that a schedule asks for.
     /// The newest verified snapshot is as new as the schedule asks for.
     SnapshotCurrent,

@@ -5,6 +5,7 @@ mod spec;
 mod status;
 mod task_type;
 
+pub(crate) use self::spec::SNAPSHOT_NAME_PATTERN;
 pub use self::{
     spec::{CleanupTask, PromoteTask, RestoreTarget, SnapshotTask, VerifyTask, WalReference, WalTask, WalTaskSpec},
     status::{TaskFailureClass, WalTaskState, WalTaskStatus},

@@ -134,6 +134,7 @@ impl PodStatus {
             writer: None,
             restore: None,
             restored_to: None,
+            sink: None,
             problems: self.problems(&state, ingest.as_ref()),
         };
         match &ingest {

@@ -1,4 +1,4 @@
-//! What exists: the children and pods of every WAL and task, from watches that select objects with Tidemark's labels.
+//! What exists: the children and pods of every WAL, task and sink, from watches that select objects with Tidemark's labels.
 //!
 //! An object is kept as little more than its JSON text, without status and bookkeeping, so that ten thousand WALs fit into a
 //! small pod. Reading costs no request.
@@ -11,6 +11,7 @@ mod namespaced_name;
 mod object_cache;
 mod owned_object;
 mod rollout_status;
+mod sink_pod;
 mod watch;
 
 pub(crate) use self::{
@@ -22,5 +23,6 @@ pub(crate) use self::{
     object_cache::{ObjectCache, OwnedObjects},
     owned_object::{ChildKind, OwnedObject},
     rollout_status::RolloutStatus,
+    sink_pod::SinkPod,
     watch::watch,
 };

@@ -9,6 +9,8 @@ mod run;
 mod test_kind;
 mod unreadable_object;
 pub(crate) mod wal;
+mod wal_sink;
 mod wal_task;
+mod writer_image;
 
 pub(crate) use self::run::run;

@@ -23,6 +23,10 @@ pub(crate) struct OperatorMetrics {
     wals: ConditionGauges,
     tasks: ConditionGauges,
     tasks_ended: Family<TaskLabels, Counter>,
+    sinks: ConditionGauges,
+    sink_lag_operations: Family<SinkLabels, Gauge>,
+    sink_lag: Family<SinkLabels, Gauge>,
+    sink_dead_letters: Family<SinkLabels, Gauge>,
     polls: Family<ResultLabels, Counter>,
     watch_failures: Family<KindLabels, Counter>,
     watch_synced: Family<WatchLabels, Gauge>,
@@ -70,6 +74,21 @@ struct TaskLabels {
     state: &'static str,
 }
 
+/// A sink. Prometheus has a label `namespace` of its own, that of the operator.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SinkLabels {
+    watched_namespace: String,
+    sink: String,
+}
+
+/// How far a sink is behind; `None` where that is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SinkFigures {
+    pub(crate) lag_operations: Option<i64>,
+    pub(crate) lag_seconds: Option<i64>,
+    pub(crate) dead_letters: Option<i64>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ResultLabels {
     result: &'static str,
@@ -111,6 +130,10 @@ impl OperatorMetrics {
             wals: Family::default(),
             tasks: Family::default(),
             tasks_ended: Family::default(),
+            sinks: Family::default(),
+            sink_lag_operations: Family::default(),
+            sink_lag: Family::default(),
+            sink_dead_letters: Family::default(),
             polls: Family::default(),
             watch_failures: Family::default(),
             watch_synced: Family::default(),
@@ -144,6 +167,23 @@ impl OperatorMetrics {
         registry.register("wals", "WALs by condition, its status and its reason", self.wals.clone());
         registry.register("tasks", "tasks by condition, its status and its reason", self.tasks.clone());
         registry.register("tasks_ended", "tasks that ended, by type and state", self.tasks_ended.clone());
+        registry.register("sinks", "sinks by condition, its status and its reason", self.sinks.clone());
+        registry.register(
+            "sink_lag_operations",
+            "records that are published and that a sink has not acknowledged",
+            self.sink_lag_operations.clone(),
+        );
+        registry.register_with_unit(
+            "sink_lag",
+            "how long the oldest of them has been published",
+            Unit::Seconds,
+            self.sink_lag.clone(),
+        );
+        registry.register(
+            "sink_dead_letters",
+            "records that a sink has put aside because the destination will never take them",
+            self.sink_dead_letters.clone(),
+        );
         registry.register("polls", "polls of data pods by result", self.polls.clone());
         registry.register(
             "watch_failures",
@@ -227,6 +267,10 @@ impl OperatorMetrics {
         if !leading {
             self.wals.clear();
             self.tasks.clear();
+            self.sinks.clear();
+            self.sink_lag_operations.clear();
+            self.sink_lag.clear();
+            self.sink_dead_letters.clear();
             self.watch_synced.clear();
             self.upgrades_stalled.set(0);
         }
@@ -247,6 +291,29 @@ impl OperatorMetrics {
         self.tasks.clone()
     }
 
+    /// Sinks by what their conditions say.
+    pub(crate) fn sinks(&self) -> ConditionGauges {
+        self.sinks.clone()
+    }
+
+    /// How far a sink is behind, as far as that is known.
+    pub(crate) fn sink_behind(&self, namespace: &str, sink: &str, figures: SinkFigures) {
+        let labels = SinkLabels { watched_namespace: namespace.to_owned(), sink: sink.to_owned() };
+        let SinkFigures { lag_operations, lag_seconds, dead_letters } = figures;
+        let families = [
+            (&self.sink_lag_operations, lag_operations),
+            (&self.sink_lag, lag_seconds),
+            (&self.sink_dead_letters, dead_letters),
+        ];
+        for (family, value) in families {
+            if let Some(value) = value {
+                family.get_or_create(&labels).set(value);
+            } else {
+                family.remove(&labels);
+            }
+        }
+    }
+
     /// Counts a task that ended.
     pub(crate) fn task_ended(&self, r#type: &'static str, state: &'static str) {
         self.tasks_ended.get_or_create(&TaskLabels { r#type, state }).inc();
@@ -263,6 +330,17 @@ impl OperatorMetrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sink_that_is_gone_or_unknown_has_no_figures() {
+        let metrics = OperatorMetrics::new();
+        let figures = SinkFigures { lag_operations: Some(7), lag_seconds: Some(90), dead_letters: Some(0) };
+        metrics.sink_behind("data", "search", figures);
+        let line = "tidemark_operator_sink_lag_seconds{watched_namespace=\"data\",sink=\"search\"} 90\n";
+        assert!(metrics.encode().unwrap().contains(line), "{}", metrics.encode().unwrap());
+        metrics.sink_behind("data", "search", SinkFigures::default());
+        assert!(!metrics.encode().unwrap().contains("sink=\"search\""));
+    }
 
     /// `increase` of a counter whose first value is 1 is 0: the first failure would be nobody's alert.
     #[test]

@@ -1,4 +1,4 @@
-//! Polls every data pod for its report, and says which WALs to reconcile because of it.
+//! Polls every data pod and every pod of a sink for its report, and says which WALs and sinks to reconcile because of it.
 //!
 //! It runs beside the reconciliation, so that a pod that does not answer delays nothing else. A settled pod is polled once an
 //! interval, one that is not settled every two seconds; both with jitter.
@@ -11,7 +11,7 @@ use std::{
 
 use jiff::Timestamp;
 use parking_lot::RwLock;
-use tidemark_crds::{PodPhase, PodReport};
+use tidemark_crds::{PodPhase, PodReport, SinkReport, names::WalComponent};
 use tokio::{
     sync::Semaphore,
     task::JoinSet,
@@ -20,11 +20,11 @@ use tokio::{
 
 use crate::{
     backoff,
-    cache::{DataPod, ObjectCache},
+    cache::{DataPod, NamespacedName, ObjectCache, SinkPod},
     clock,
     metrics::OperatorMetrics,
     pod_report_client::PodReportClient,
-    reconcile_queues::ReconcileQueues,
+    reconcile_queues::{ReconcileQueues, ReconcileTarget},
 };
 
 /// How often the pods are checked for those that are due.
@@ -186,9 +186,45 @@ impl PollState {
     }
 }
 
+/// A pod that can be polled.
+struct PollTarget {
+    wal: NamespacedName,
+    name: Arc<str>,
+    uid: Box<str>,
+    address: Box<str>,
+    /// What it is for; `None` for a pod of a sink.
+    component: Option<WalComponent>,
+    /// What has to be reconciled when its report changes.
+    target: ReconcileTarget,
+}
+
+impl PollTarget {
+    fn of_data(pod: &DataPod) -> Option<Self> {
+        Some(Self {
+            wal: pod.wal.clone(),
+            name: pod.name.clone(),
+            uid: pod.uid.clone(),
+            address: pod.address.clone()?,
+            component: Some(pod.component),
+            target: pod.target(),
+        })
+    }
+
+    fn of_sink(pod: &SinkPod) -> Option<Self> {
+        Some(Self {
+            wal: pod.wal.clone(),
+            name: pod.name.clone(),
+            uid: pod.uid.clone(),
+            address: pod.address.clone()?,
+            component: None,
+            target: pod.target(),
+        })
+    }
+}
+
 /// A polled pod.
 struct PolledPod {
-    pod: Arc<DataPod>,
+    pod: PollTarget,
     result: PollResult,
 }
 
@@ -217,8 +253,9 @@ impl PodReportPoller {
     ) {
         let now = Instant::now();
         let mut present = HashSet::new();
-        for pod in self.cache.pods() {
-            let Some(address) = pod.address.clone() else { continue };
+        let data_pods = self.cache.pods().into_iter().filter_map(|pod| PollTarget::of_data(&pod));
+        let sink_pods = self.cache.sink_pods().into_iter().filter_map(|pod| PollTarget::of_sink(&pod));
+        for pod in data_pods.chain(sink_pods) {
             present.insert(pod.uid.clone());
             let poll = polls.entry(pod.uid.clone()).or_insert_with(|| PollState::new(now));
             if poll.polling || poll.next > now {
@@ -229,7 +266,7 @@ impl PodReportPoller {
             polling.spawn(async move {
                 // The semaphore is never closed.
                 let _permit = permits.acquire_owned().await;
-                let result = match client.fetch(&address, port).await {
+                let result = match client.fetch(&pod.address, port).await {
                     Ok(process) => own_report(process, &pod).map_err(Some),
                     Err(error) => {
                         tracing::debug!(object = %pod.wal, pod = %pod.name, %error, "a pod did not answer");
@@ -258,23 +295,34 @@ impl PodReportPoller {
         let wait = if is_settled(&after) { self.interval } else { self.interval.min(UNSETTLED_INTERVAL) };
         poll.next = now + backoff::jittered(wait, backoff::random());
         if poll.is_news(before.as_ref(), &after, now) {
-            self.queues.send(pod.target()).await;
+            self.queues.send(pod.target).await;
         }
     }
 }
 
 /// The report, if it is that of the pod: it bears the pod's UID and role.
-fn own_report(process: PodReport, pod: &DataPod) -> Result<PodReport, ForeignReport> {
+fn own_report(process: PodReport, pod: &PollTarget) -> Result<PodReport, ForeignReport> {
     match process.identity.as_deref() {
-        Some(identity) if identity == &*pod.uid && process.kind == pod.component => Ok(process),
+        Some(identity) if identity == &*pod.uid && has_role(&process, pod.component) => Ok(process),
         Some(_) => Err(ForeignReport::Other),
         None => Err(ForeignReport::Unnamed),
+    }
+}
+
+/// Whether the report is that of this role; none is a sink.
+fn has_role(process: &PodReport, component: Option<WalComponent>) -> bool {
+    match component {
+        Some(component) => process.sink.is_none() && process.kind == component,
+        None => process.sink.is_some(),
     }
 }
 
 /// Whether a pod does its work and reports no problem.
 fn is_settled(observation: &PodObservation) -> bool {
     observation.answer().is_some_and(|process| {
+        if let Some(sink) = &process.sink {
+            return process.problems.is_empty() && sink.is_settled();
+        }
         process.problems.is_empty()
             && match process.phase {
                 PodPhase::Serving | PodPhase::Standby => true,
@@ -298,6 +346,7 @@ fn essence(observation: Option<&PodObservation>) -> (PodSilence, Option<ForeignR
         pending_entries: 0,
         entries: 0,
         manifest: process.manifest.min(1),
+        sink: process.sink.as_ref().map(SinkReport::without_counters),
         ..process.clone()
     };
     let silent = observation.map_or(PodSilence::None, PodObservation::silence);
@@ -305,22 +354,25 @@ fn essence(observation: Option<&PodObservation>) -> (PodSilence, Option<ForeignR
     (silent, foreign, observation.and_then(PodObservation::answer).map(bare))
 }
 
-/// Lag, pending entries and entries; none before the first answer.
+/// Lag, pending entries and entries; of a sink lag, acknowledged place and dead letters; none before the first answer.
 type PodCounters = Option<[u64; 3]>;
 
 /// What a status shows beside its conditions. The horizon, and the cursor of an idle log, move with the clock; alone they are
 /// not news.
 fn counters(observation: &PodObservation) -> PodCounters {
     let process = observation.process.as_ref()?;
+    if let Some(sink) = &process.sink {
+        let acknowledged = sink.acknowledged.as_ref().map_or(0, |place| place.seq);
+        return Some([sink.lag_operations, acknowledged, sink.dead_lettered]);
+    }
     Some([process.lag_seconds, process.pending_entries, process.entries])
 }
 
 #[cfg(test)]
 mod tests {
-    use tidemark_crds::names::WalComponent;
+    use tidemark_crds::{BreakerPhase, names};
 
     use super::*;
-    use crate::cache::NamespacedName;
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
@@ -373,20 +425,16 @@ mod tests {
 
     #[test]
     fn a_report_counts_only_with_the_uid_and_the_role_of_the_pod() {
-        let pod = DataPod {
-            wal: NamespacedName::new("data", "orders"),
+        let wal = NamespacedName::new("data", "orders");
+        let polled = |component| PollTarget {
+            wal: wal.clone(),
             name: "orders-indexer-a".into(),
             uid: "u".into(),
-            wal_uid: "w".into(),
-            component: WalComponent::Indexer,
-            image: None,
-            address: Some("10.0.0.1".into()),
-            terminating: false,
-            created: None,
-            restarted: false,
-            trouble: None,
-            eviction: None,
+            address: "10.0.0.1".into(),
+            component,
+            target: ReconcileTarget::new(names::KIND, wal.clone()),
         };
+        let (pod, of_sink) = (polled(Some(WalComponent::Indexer)), polled(None));
         let report = |identity: Option<&str>, kind| PodReport {
             identity: identity.map(str::to_owned),
             kind,
@@ -400,6 +448,10 @@ mod tests {
         ] {
             assert_eq!(own_report(other, &pod), Err(foreign));
         }
+        let says = || PodReport { sink: Some(SinkReport::default()), ..report(Some("u"), WalComponent::Indexer) };
+        assert!(own_report(says(), &of_sink).is_ok());
+        assert_eq!(own_report(says(), &pod), Err(ForeignReport::Other));
+        assert_eq!(own_report(report(Some("u"), WalComponent::Indexer), &of_sink), Err(ForeignReport::Other));
     }
 
     #[test]
@@ -447,5 +499,13 @@ mod tests {
             !is_settled(&observation(PodPhase::Writing, false)) && !is_settled(&observation(PodPhase::Starting, false))
         );
         assert!(!is_settled(&PodObservation::default()));
+        let sink = |breaker| PodObservation {
+            process: Some(Arc::new(PodReport {
+                sink: Some(SinkReport { holding: true, breaker, ..SinkReport::default() }),
+                ..PodReport::default()
+            })),
+            ..PodObservation::default()
+        };
+        assert!(is_settled(&sink(BreakerPhase::Closed)) && !is_settled(&sink(BreakerPhase::Open)));
     }
 }

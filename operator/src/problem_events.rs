@@ -55,6 +55,7 @@ fn is_problem(reason: Reason) -> bool {
         | Reason::WaitingForUpgrade
         | Reason::Running
         | Reason::Succeeded
+        | Reason::Delivering
         | Reason::SnapshotCurrent
         | Reason::Verified
         | Reason::NotScheduled
@@ -111,6 +112,8 @@ fn is_problem(reason: Reason) -> bool {
         | Reason::PodPreempted
         | Reason::JobCrashed
         | Reason::JobLost
+        | Reason::DestinationUnavailable
+        | Reason::DeliveryBlocked
         | Reason::SnapshotOverdue
         | Reason::SnapshotFailed
         | Reason::VerificationOverdue

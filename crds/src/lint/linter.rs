@@ -180,10 +180,11 @@ impl ResourceLinter {
 
     fn pod_templates(&mut self, kind: &ResourceKind, object: &Value) {
         for role in kind.pod_roles {
-            let Value::Object(template) = &object["spec"][*role]["podTemplate"] else { continue };
+            let path = format!("/{}/podTemplate", role.replace('.', "/"));
+            let Some(Value::Object(template)) = object.pointer(&path) else { continue };
             let Err(refused) = PodTemplate(template.clone()).settings() else { continue };
             for refusal in refused {
-                self.find(&format!("spec.{role}.podTemplate.{}", refusal.path), refusal.why);
+                self.find(&format!("{role}.podTemplate.{}", refusal.path), refusal.why);
             }
         }
     }

@@ -11,7 +11,7 @@ use super::{status::WalTaskStatus, task_type::TaskType};
 use crate::{names, schema::optional_time, time_span::TimeSpan};
 
 /// The name of a snapshot: it stands in the names of objects.
-const SNAPSHOT_NAME: &str = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$";
+pub(crate) const SNAPSHOT_NAME_PATTERN: &str = "^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$";
 
 /// What is done to which WAL. It cannot change: another wish is another task.
 #[derive(Clone, Debug, PartialEq, CustomResource, KubeSchema, Serialize, Deserialize)]
@@ -168,7 +168,7 @@ pub struct RestoreTarget {
     pub token: Option<String>,
     /// All operations that the snapshot of this name holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 63), regex(pattern = SNAPSHOT_NAME))]
+    #[schemars(length(max = 63), regex(pattern = SNAPSHOT_NAME_PATTERN))]
     pub snapshot: Option<String>,
     /// As far as the index, its snapshots and its archive reach.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -180,7 +180,7 @@ pub struct RestoreTarget {
 pub struct SnapshotTask {
     /// Its name; left out, one is made of the task's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 63), regex(pattern = SNAPSHOT_NAME))]
+    #[schemars(length(max = 63), regex(pattern = SNAPSHOT_NAME_PATTERN))]
     pub name: Option<String>,
 }
 

@@ -89,8 +89,7 @@ impl DataPod {
         let mut containers = status.into_iter().flat_map(|status| status.container_statuses.iter().flatten());
         let created = metadata.creation_timestamp.as_ref().map(|time| time.0);
         let eviction = status.and_then(|status| eviction(status, created));
-        let running = status.and_then(|status| status.phase.as_deref()) == Some("Running");
-        let address = status.and_then(|status| status.pod_ip.as_deref()).filter(|ip| running && !ip.is_empty());
+        let address = status.and_then(running_address);
         Some(Self {
             wal: NamespacedName::new(metadata.namespace.as_deref()?, labels.get(names::LABEL_WAL)?),
             name: metadata.name.as_deref()?.into(),
@@ -108,7 +107,14 @@ impl DataPod {
     }
 }
 
-fn eviction(status: &core::PodStatus, created: Option<Timestamp>) -> Option<PodEviction> {
+/// Where a pod can be reached, once it runs.
+pub(super) fn running_address(status: &core::PodStatus) -> Option<&str> {
+    let running = status.phase.as_deref() == Some("Running");
+    status.pod_ip.as_deref().filter(|ip| running && !ip.is_empty())
+}
+
+/// How its node removed it, if it did.
+pub(super) fn eviction(status: &core::PodStatus, created: Option<Timestamp>) -> Option<PodEviction> {
     if status.phase.as_deref() != Some("Failed") || status.reason.as_deref() != Some("Evicted") {
         return None;
     }

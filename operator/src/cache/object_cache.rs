@@ -12,6 +12,7 @@ use super::{
     job_pod::JobPod,
     namespaced_name::NamespacedName,
     owned_object::{ChildKind, OwnedObject},
+    sink_pod::SinkPod,
 };
 use crate::{own_writes::OwnWrites, reconcile_queues::ReconcileTarget};
 
@@ -25,6 +26,8 @@ pub(crate) struct OwnedObjects {
     pub(crate) pods: BTreeMap<Arc<str>, Arc<DataPod>>,
     /// Pods of Jobs.
     pub(crate) job_pods: BTreeMap<Arc<str>, Arc<JobPod>>,
+    /// Pods of sinks.
+    pub(crate) sink_pods: BTreeMap<Arc<str>, Arc<SinkPod>>,
 }
 
 impl OwnedObjects {
@@ -68,6 +71,11 @@ impl ObjectCache {
     /// Every data pod.
     pub(crate) fn pods(&self) -> Vec<Arc<DataPod>> {
         self.inner.read().by_wal.values().flat_map(|owned| owned.pods.values().cloned()).collect()
+    }
+
+    /// Every pod of a sink.
+    pub(crate) fn sink_pods(&self) -> Vec<Arc<SinkPod>> {
+        self.inner.read().by_wal.values().flat_map(|owned| owned.sink_pods.values().cloned()).collect()
     }
 
     /// A child with this digest is about to be written; [`ObjectCache::finish_write`] follows.
@@ -132,6 +140,16 @@ impl ObjectCache {
         news
     }
 
+    /// Keeps a pod of a sink, and answers whether it is news.
+    pub(crate) fn put_sink_pod(&self, pod: SinkPod) -> bool {
+        let mut inner = self.inner.write();
+        let object = (None, pod.wal.namespace.clone(), pod.name.clone());
+        let pods = &mut inner.insert(&object, &pod.wal).sink_pods;
+        let news = pods.get(&pod.name).is_none_or(|before| **before != pod);
+        pods.insert(pod.name.clone(), Arc::new(pod));
+        news
+    }
+
     /// Removes a child, and answers what has to be reconciled.
     pub(crate) fn remove_child(&self, kind: ChildKind, namespace: &str, name: &str) -> Vec<ReconcileTarget> {
         self.inner.write().remove(&(Some(kind), namespace.into(), name.into()))
@@ -180,9 +198,12 @@ impl ObjectIndex {
             child.map(|child| child.targets()).unwrap_or_default()
         } else {
             let of_job = owned.job_pods.remove(&object.2).map(|pod| pod.target());
-            owned.pods.remove(&object.2).map(|pod| pod.target()).into_iter().chain(of_job).collect()
+            let of_sink = owned.sink_pods.remove(&object.2).map(|pod| pod.targets()).unwrap_or_default();
+            let of_wal = owned.pods.remove(&object.2).map(|pod| pod.target());
+            of_wal.into_iter().chain(of_job).chain(of_sink).collect()
         };
-        if owned.children.is_empty() && owned.pods.is_empty() && owned.job_pods.is_empty() {
+        let has_pods = !(owned.pods.is_empty() && owned.job_pods.is_empty() && owned.sink_pods.is_empty());
+        if owned.children.is_empty() && !has_pods {
             self.by_wal.remove(&key);
         }
         targets

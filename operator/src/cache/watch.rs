@@ -17,6 +17,7 @@ use super::{
     job_pod::JobPod,
     object_cache::ObjectCache,
     owned_object::{ChildKind, OwnedObject},
+    sink_pod::SinkPod,
 };
 use crate::{
     metrics::OperatorMetrics,
@@ -174,15 +175,18 @@ impl CacheableObject for DynamicObject {
 
 impl CacheableObject for core::Pod {
     fn keep(self, _kind: Option<ChildKind>, cache: &ObjectCache) -> Result<Vec<ReconcileTarget>, String> {
-        let (news, target) = if let Some(pod) = DataPod::read(&self) {
+        let (news, targets) = if let Some(pod) = DataPod::read(&self) {
             let target = pod.target();
-            (cache.put_pod(pod), target)
+            (cache.put_pod(pod), vec![target])
+        } else if let Some(pod) = SinkPod::read(&self) {
+            let targets = pod.targets();
+            (cache.put_sink_pod(pod), targets)
         } else {
-            let pod = JobPod::read(&self).ok_or("it is neither a data pod nor one of a Job")?;
+            let pod = JobPod::read(&self).ok_or("it is neither a data pod nor one of a Job or of a sink")?;
             let target = pod.target();
-            (cache.put_job_pod(pod), target)
+            (cache.put_job_pod(pod), vec![target])
         };
-        Ok(news.then_some(target).into_iter().collect())
+        Ok(if news { targets } else { Vec::new() })
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{kind_controller::run_kind, wal::WalController, wal_task::WalTaskController};
+use super::{kind_controller::run_kind, wal::WalController, wal_sink::WalSinkController, wal_task::WalTaskController};
 use crate::{
     args::RunArgs,
     cache::{self, NamespacedName, ObjectCache},
@@ -72,11 +72,16 @@ pub(crate) async fn run(
 struct ChangedKeys {
     wals: mpsc::Receiver<NamespacedName>,
     tasks: mpsc::Receiver<NamespacedName>,
+    sinks: mpsc::Receiver<NamespacedName>,
 }
 
 impl ChangedKeys {
     fn open(queues: &mut ReconcileQueues, namespace: Option<&str>) -> Self {
-        Self { wals: queues.open(names::KIND, namespace), tasks: queues.open(names::TASK_KIND, namespace) }
+        Self {
+            wals: queues.open(names::KIND, namespace),
+            tasks: queues.open(names::TASK_KIND, namespace),
+            sinks: queues.open(names::SINK_KIND, namespace),
+        }
     }
 }
 
@@ -102,13 +107,16 @@ async fn run_part(
     let context = ReconcileContext { shared: shared.clone(), cache, observations };
     let (wals, tasks, turns) = (store(), store(), WritingTurns::default());
     let listed = watches.listed().boxed().shared();
-    // A task whose WAL is not listed yet would be taken for one without a WAL.
+    // A task or a sink whose WAL is not listed yet would be taken for one without a WAL.
     let wals_listed = wals.0.clone();
     let listed_with_wals = listed.clone().then(async move |()| {
         if wals_listed.wait_until_ready().await.is_err() {
             std::future::pending::<()>().await;
         }
     });
+    let listed_with_wals = listed_with_wals.boxed().shared();
+    let sinks = store();
+    let of_sinks = WalSinkController::new(context.clone(), wals.0.clone());
     let of_tasks =
         WalTaskController::new(context.clone(), tasks.0.clone(), wals.0.clone(), slots.clone(), turns.clone());
     let of_wals = WalController::new(context, slots, turns, tasks.0.clone());
@@ -116,8 +124,11 @@ async fn run_part(
         () = run_kind(of_wals, wals, shared.clone(), namespace, changed.wals, listed) => {
             Err(ControllersError::Task("controller of WALs"))
         }
-        () = run_kind(of_tasks, tasks, shared, namespace, changed.tasks, listed_with_wals) => {
+        () = run_kind(of_tasks, tasks, shared.clone(), namespace, changed.tasks, listed_with_wals.clone()) => {
             Err(ControllersError::Task("controller of tasks"))
+        }
+        () = run_kind(of_sinks, sinks, shared, namespace, changed.sinks, listed_with_wals) => {
+            Err(ControllersError::Task("controller of sinks"))
         }
         () = poller.run() => Err(ControllersError::Task("poller of the data pods")),
         Some(ended) = watches.tasks.join_next() => {

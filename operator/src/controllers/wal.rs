@@ -4,7 +4,7 @@
 
 pub(crate) mod build;
 mod evaluate;
-mod failed_writes;
+pub(crate) mod failed_writes;
 #[cfg(test)]
 mod kstatus;
 mod next_status;

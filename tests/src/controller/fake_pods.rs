@@ -40,7 +40,8 @@ static ADDRESSES: AtomicU32 = AtomicU32::new(0);
 /// 127.64.0.1, without its first byte.
 const FIRST_ADDRESS: u32 = 0x40_0001;
 
-type PodRoles = Arc<Mutex<HashMap<WalComponent, PodRole>>>;
+/// By the value of the label of the component.
+type PodRoles = Arc<Mutex<HashMap<&'static str, PodRole>>>;
 
 /// A kubelet that starts nothing: every pod of a namespace runs at once, on an address of its own, and says what is wanted.
 pub struct FakePods {
@@ -58,7 +59,11 @@ impl FakePods {
         // The port is free on one address of loopback, and each pod has one of its own.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?.local_addr()?.port();
         let parts = PodRoles::default();
-        let defaults = [(WalComponent::Indexer, say::writing(1, 10)), (WalComponent::Search, say::serving())];
+        let defaults = [
+            (WalComponent::Indexer.as_str(), say::writing(1, 10)),
+            (WalComponent::Search.as_str(), say::serving()),
+            (names::COMPONENT_SINK, say::delivering(7)),
+        ];
         for (component, says) in defaults {
             parts.lock().insert(component, PodRole { says: Some(says), ready: true, pending: false });
         }
@@ -77,6 +82,11 @@ impl FakePods {
         self.change(component, |part| part.says = Some(says));
     }
 
+    /// From now on the pods of sinks say this.
+    pub fn say_of_sinks(&self, says: Value) {
+        self.parts.lock().entry(names::COMPONENT_SINK).and_modify(|part| part.says = Some(says));
+    }
+
     /// From now on the pods of this role do not answer.
     pub fn silence(&self, component: WalComponent) {
         self.change(component, |part| part.says = None);
@@ -88,7 +98,7 @@ impl FakePods {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
         for pod in api.list(&kube::api::ListParams::default()).await? {
             let ip = pod.status.as_ref().and_then(|status| status.pod_ip.clone());
-            if let Some(ip) = ip.filter(|_| role(&pod) == Some(component)) {
+            if let Some(ip) = ip.filter(|_| role(&pod) == Some(component.as_str())) {
                 run(&api, &pod, &ip, ready).await?;
             }
         }
@@ -98,8 +108,11 @@ impl FakePods {
     /// The kubelet evicts the pods of this role, with these words.
     pub async fn evict(&self, component: WalComponent, message: &str) -> anyhow::Result<()> {
         let api: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
-        for pod in
-            api.list(&kube::api::ListParams::default()).await?.into_iter().filter(|pod| role(pod) == Some(component))
+        for pod in api
+            .list(&kube::api::ListParams::default())
+            .await?
+            .into_iter()
+            .filter(|pod| role(pod) == Some(component.as_str()))
         {
             let status = json!({"status": {
                 "phase": "Failed", "reason": "Evicted", "message": message,
@@ -130,7 +143,7 @@ impl FakePods {
         for pod in api.list(&kube::api::ListParams::default()).await? {
             // A change by which the watch shows them again.
             let seen = json!({"metadata": {"annotations": {"started": "true"}}});
-            if role(&pod) == Some(component) {
+            if role(&pod) == Some(component.as_str()) {
                 api.patch(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&seen)).await?;
             }
         }
@@ -138,7 +151,7 @@ impl FakePods {
     }
 
     fn change(&self, component: WalComponent, change: impl FnOnce(&mut PodRole)) {
-        self.parts.lock().entry(component).and_modify(change);
+        self.parts.lock().entry(component.as_str()).and_modify(change);
     }
 }
 
@@ -177,6 +190,27 @@ pub mod say {
         json!({"version": "0.1.0", "kind": "search", "phase": "serving", "identity": OWN, "manifest": 1, "problems": []})
     }
 
+    /// A sink that has acknowledged everything up to this seq.
+    pub fn delivering(seq: u64) -> Value {
+        json!({
+            "version": "0.1.0", "identity": OWN, "problems": [],
+            "sink": {
+                "holding": true, "acknowledged": {"generation": "g1", "seq": seq}, "lagOperations": 0, "lagSeconds": 0,
+                "unacknowledged": 0, "delivered": seq, "deadLettered": 0, "breaker": "closed",
+            },
+        })
+    }
+
+    /// A sink whose destination takes nothing.
+    pub fn waiting(seq: u64, lag_seconds: u64, error: &str) -> Value {
+        let mut says = delivering(seq);
+        says["sink"]["breaker"] = json!("open");
+        says["sink"]["lastError"] = json!(error);
+        says["sink"]["lagOperations"] = json!(900);
+        says["sink"]["lagSeconds"] = json!(lag_seconds);
+        says
+    }
+
     /// An indexer that cannot open its storage.
     pub fn problem(reason: &str, message: &str) -> Value {
         json!({
@@ -200,13 +234,13 @@ async fn act(api: Api<Pod>, port: u16, parts: PodRoles) {
     while let Some(pod) = pods.next().await {
         let Ok(pod) = pod else { continue };
         let (Some(uid), Some(component)) = (pod.uid(), role(&pod)) else { continue };
-        if known.contains_key(&uid) || parts.lock().get(&component).is_some_and(|part| part.pending) {
+        if known.contains_key(&uid) || parts.lock().get(component).is_some_and(|part| part.pending) {
             continue;
         }
         let (ip, listener) = listen(port).await;
         known.insert(uid.clone(), ip);
         servers.spawn(serve(listener, uid, component, parts.clone()));
-        let wanted = || parts.lock().get(&component).is_some_and(|part| part.ready);
+        let wanted = || parts.lock().get(component).is_some_and(|part| part.ready);
         let mut ready = wanted();
         loop {
             // A pod that is gone by now needs no status.
@@ -232,10 +266,10 @@ async fn listen(port: u16) -> (Ipv4Addr, TcpListener) {
     }
 }
 
-async fn serve(listener: TcpListener, uid: String, component: WalComponent, parts: PodRoles) {
+async fn serve(listener: TcpListener, uid: String, component: &'static str, parts: PodRoles) {
     let mut answers = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
-        let mut says = parts.lock().get(&component).and_then(|part| part.says.clone());
+        let mut says = parts.lock().get(component).and_then(|part| part.says.clone());
         if let Some(says) = says.as_mut().filter(|says| says["identity"] == say::OWN) {
             says["identity"] = json!(uid);
         }
@@ -268,7 +302,8 @@ async fn run(api: &Api<Pod>, pod: &Pod, ip: &str, ready: bool) -> anyhow::Result
     }
 }
 
-fn role(pod: &Pod) -> Option<WalComponent> {
+fn role(pod: &Pod) -> Option<&'static str> {
     let role = pod.labels().get(names::LABEL_COMPONENT)?;
-    WalComponent::ALL.into_iter().find(|component| component.as_str() == role)
+    let acted = WalComponent::ALL.map(WalComponent::as_str).into_iter().chain([names::COMPONENT_SINK]);
+    acted.into_iter().find(|acted| acted == role)
 }

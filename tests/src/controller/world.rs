@@ -16,7 +16,10 @@ use kube::{
     api::{ListParams, Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use tidemark_crds::{ConditionType, KINDS, Wal, WalTask, WalTaskState, WalTaskStatus, condition, names::WalComponent};
+use tidemark_crds::{
+    ConditionType, KINDS, SinkConditionType, Wal, WalSink, WalSinkStatus, WalTask, WalTaskState, WalTaskStatus,
+    condition, names::WalComponent,
+};
 use tokio::sync::OnceCell;
 
 use super::{FakePods, OperatorOptions, OperatorProcess};
@@ -157,6 +160,36 @@ impl ControllerWorld {
         let found = found.await;
         if found.is_err() {
             let status = self.tasks().get_opt(name).await?.and_then(|task| task.status);
+            return found.with_context(|| format!("{status:#?}"));
+        }
+        found
+    }
+
+    /// Makes a sink of the WAL "orders" for a search server, with more of a spec.
+    pub async fn make_sink(&self, name: &str, spec: &str) -> anyhow::Result<()> {
+        let namespace = &self.namespace;
+        let more = if spec.is_empty() { String::new() } else { format!(", {spec}") };
+        let sink = format!(
+            "{{apiVersion: tidemark.dev/v1alpha1, kind: WALSink, metadata: {{namespace: {namespace}, name: {name}}}, \
+             spec: {{walRef: {{name: orders}}, type: Elasticsearch, elasticsearch: {{url: 'https://os.test:9200', index: orders}}{more}}}}}"
+        );
+        self.server.apply(&sink).await.map(drop)
+    }
+
+    /// Waits until a condition of a sink has this status and reason (`True/Ready`), and gives the status.
+    pub async fn sink_is(&self, name: &str, kind: SinkConditionType, wanted: &str) -> anyhow::Result<WalSinkStatus> {
+        let what = format!("{kind:?} of sink \"{name}\" is {wanted}");
+        let found = eventually(&what, async || {
+            let sink = self.api::<WalSink>().get(name).await?;
+            let status = sink.status.filter(|status| status.observed_generation == sink.metadata.generation);
+            Ok(status.filter(|status| {
+                condition(&status.conditions, kind)
+                    .is_some_and(|found| format!("{}/{}", found.status, found.reason) == wanted)
+            }))
+        });
+        let found = found.await;
+        if found.is_err() {
+            let status = self.api::<WalSink>().get_opt(name).await?.and_then(|sink| sink.status);
             return found.with_context(|| format!("{status:#?}"));
         }
         found

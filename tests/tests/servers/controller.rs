@@ -13,6 +13,7 @@ mod exposure;
 mod quiet;
 mod replicas;
 mod schedules;
+mod sinks;
 mod tasks;
 mod traces;
 mod upgrade;

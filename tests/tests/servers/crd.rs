@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod cases;
+mod sinks;
 mod tasks;
 
 use std::collections::BTreeSet;

@@ -17,12 +17,17 @@ mod search_deployment;
 mod search_pdb;
 mod search_service;
 mod service_accounts;
+pub(crate) mod sink_pod_plan;
 #[cfg(test)]
 mod tests;
 mod volumes;
 
 pub(crate) use self::{
-    children::DesiredChildren, deployment::PROGRESS_DEADLINE_SECS, environment::TOKEN_FILE_VARIABLE,
+    children::DesiredChildren,
+    deployment::PROGRESS_DEADLINE_SECS,
+    environment::{TOKEN_FILE_VARIABLE, span_text},
+    network_policies::ingress_from_operator,
+    service_accounts::role_account,
     volumes::TOKEN_VOLUME,
 };
 pub use self::{

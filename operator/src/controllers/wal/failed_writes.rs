@@ -1,4 +1,4 @@
-//! WALs whose children the API server fails to write, though it answers.
+//! WALs and sinks whose children the API server fails to write, though it answers.
 
 use std::collections::HashMap;
 
@@ -6,10 +6,10 @@ use parking_lot::Mutex;
 
 use crate::cache::NamespacedName;
 
-/// After this many reconciliations in a row a failure is reported as a problem of the WAL: what fails once may be a restart.
+/// After this many reconciliations in a row a failure is reported as a problem of their owner: what fails once may be a restart.
 const MAX_FAILURES: u32 = 3;
 
-/// Counts the failures in a row of each WAL.
+/// Counts the failures in a row of each object of a kind.
 #[derive(Debug, Default)]
 pub(crate) struct FailedWrites {
     counts: Mutex<HashMap<NamespacedName, u32>>,

@@ -64,6 +64,10 @@ impl KindController for WalController {
         }
     }
 
+    fn shown(&self, wal: &Wal) {
+        self.wake_sinks(&NamespacedName::of(wal.meta()));
+    }
+
     fn is_own_write(&self, key: &NamespacedName, shown: &Wal) -> bool {
         self.statuses.is_own_write(key, shown)
     }
@@ -79,6 +83,7 @@ impl KindController for WalController {
 
     fn forget(&self, key: &NamespacedName) {
         self.stop_tasks(key);
+        self.wake_sinks(key);
         self.statuses.forget(key);
         self.tally.forget(key);
         self.stalled.note(key, false);
@@ -147,8 +152,12 @@ async fn reconcile_wal(wal: &Wal, controller: &WalController) -> Result<Action, 
         Ok(_) if unfinalized.is_some() && observed.intent.deleted.is_some() => ReconcileOutcome::default(),
         Ok(validated) => {
             let mut validated = validated.clone();
-            // What a job writes would be left behind. Whoever starts one has the turn until the Job is in the cache.
-            let is_idle = || active_attempts(&context.cache.owned(&observed.key), clock::now()).next().is_none();
+            // What a job or a sink writes would be left behind. Whoever starts a job has the turn until it is in the cache.
+            let is_idle = || {
+                let owned = context.cache.owned(&observed.key);
+                let has_sink = owned.sink_pods.values().any(|pod| !pod.ended);
+                !has_sink && active_attempts(&owned, clock::now()).next().is_none()
+            };
             validated.purging &= !controller.turns.is_taken(&observed.key) && is_idle();
             Box::pin(build_and_roll_out(validated, &observed, upgrade.step, context)).await
         }

@@ -15,13 +15,13 @@ mod validated_stores;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource as _;
-use tidemark_crds::{DeletionPolicy, Wal, names};
+use tidemark_crds::{DeletionPolicy, RoleSpec, Wal, names};
 
 pub(crate) use self::validated_schedules::{ValidatedSchedules, ValidatedSnapshots};
 use self::{
     refusal::RefusalList,
     schedule_rules::schedules,
-    spec_rules::{indexer, jobs, log, search, stores},
+    spec_rules::{indexer, jobs, log, role, search, stores},
 };
 pub use self::{
     refusal::SpecRefusal,
@@ -69,6 +69,13 @@ pub fn validate(wal: &Wal, cluster_id: &str) -> Result<ValidatedWal, Vec<SpecRef
         }
         _ => Err(refusals.0),
     }
+}
+
+/// The role of a resource whose whole spec describes one, or everything that is wrong with it.
+pub(crate) fn validate_role(spec: &RoleSpec) -> Result<ValidatedRole, Vec<SpecRefusal>> {
+    let mut refusals = RefusalList::default();
+    let role = role("spec", spec, &mut refusals);
+    if refusals.0.is_empty() { Ok(role) } else { Err(refusals.0) }
 }
 
 fn identity(wal: &Wal, refusals: &mut RefusalList) -> Option<(String, String, String, OwnerReference)> {

@@ -8,8 +8,12 @@ use tidemark_crds::{Wal, WalTask, names};
 
 use super::{failed_writes::FailedWrites, stalled_upgrades::StalledUpgrades};
 use crate::{
-    cache::NamespacedName, condition_tally::ConditionTally, context::ReconcileContext,
-    reconcile_queues::ReconcileTarget, status_cache::StatusCache, upgrade_slots::UpgradeSlots,
+    cache::{ChildKind, NamespacedName},
+    condition_tally::ConditionTally,
+    context::ReconcileContext,
+    reconcile_queues::ReconcileTarget,
+    status_cache::StatusCache,
+    upgrade_slots::UpgradeSlots,
     writing_turns::WritingTurns,
 };
 
@@ -74,6 +78,18 @@ impl WalController {
             let task = NamespacedName::new(&key.namespace, &job.task);
             // With a full queue the resync finds them.
             self.context.shared.queues.try_send(ReconcileTarget::new(names::TASK_KIND, task));
+        }
+    }
+
+    /// Has the sinks of a WAL reconciled: they follow its spec, what its writer runs, and its end.
+    pub(super) fn wake_sinks(&self, key: &NamespacedName) {
+        let owned = self.context.cache.owned(key);
+        let deployments = owned.children.values().filter(|child| child.kind == ChildKind::Deployment);
+        let owners = deployments.filter_map(|child| child.controller.as_ref());
+        for sink in owners.filter(|owner| &*owner.kind == names::SINK_KIND) {
+            let sink = NamespacedName::new(&key.namespace, &sink.name);
+            // With a full queue the resync finds them.
+            self.context.shared.queues.try_send(ReconcileTarget::new(names::SINK_KIND, sink));
         }
     }
 

@@ -5,21 +5,23 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use kube::{core::ApiResource, runtime::reflector::ObjectRef};
 use tidemark_crds::{
-    PodPhase, RecoveryWindow, TaskType, VerifyTask, Wal, WalTask, WalTaskSpec, WalTaskState, WalTaskStatus,
-    names::{self, WalComponent},
+    RecoveryWindow, TaskType, VerifyTask, Wal, WalTask, WalTaskSpec, WalTaskState, WalTaskStatus, names,
 };
 
 use super::wal_task_controller::WalTaskController;
 use crate::{
     cache::{ActiveAttempt, ChildKind, JobPod, NamespacedName, OwnedObject, OwnedObjects, writing_attempt},
     clock,
-    controllers::wal::{
-        schedule::{
-            task_history::TaskHistory,
-            task_results::{has_results, last_verification},
+    controllers::{
+        wal::{
+            schedule::{
+                task_history::TaskHistory,
+                task_results::{has_results, last_verification},
+            },
+            upgrade,
+            validate::{SpecRefusal, ValidatedWal, validate},
         },
-        upgrade,
-        validate::{SpecRefusal, ValidatedWal, validate},
+        writer_image,
     },
     object_owner::ObjectOwner,
 };
@@ -160,7 +162,8 @@ fn look_up(key: &NamespacedName, task: &WalTask, owned: &OwnedObjects, controlle
             Some(account) if account.is_controlled_by(&uid) && !account.terminating => AccountState::Ready,
             Some(_) => AccountState::Foreign,
         },
-        image: image(&key.name, &uid, owned, controller),
+        image: writer_image::of_writer(&uid, owned, &controller.context.observations)
+            .or_else(|| writer_image::of_indexer(&key.name, &uid, owned)),
         wanted_check: (task.spec.r#type == TaskType::Cleanup).then(|| wanted_check(key, wal, controller)).flatten(),
         has_snapshot: status.last_snapshot.is_some_and(|snapshot| snapshot.verified)
             || status.recovery_window.is_some()
@@ -215,26 +218,6 @@ fn tasks_of<'a>(
         let key = NamespacedName::of(&task.metadata);
         (key.namespace == wal.namespace && *task.spec.wal_ref.name == *wal.name).then(|| (key, task.clone()))
     })
-}
-
-/// What the WAL's writer runs, so that nothing is written that the WAL's pods cannot read; without one, what its Deployment asks for.
-fn image(wal: &str, uid: &str, owned: &OwnedObjects, controller: &WalTaskController) -> Option<String> {
-    let observations = &controller.context.observations;
-    let is_writer = |uid: &str| {
-        let observation = observations.get(uid).unwrap_or_default();
-        observation.answer().is_some_and(|report| report.phase == PodPhase::Writing)
-    };
-    let indexers = owned.pods.values().filter(|pod| {
-        pod.component == WalComponent::Indexer && *pod.wal_uid == *uid && pod.eviction.is_none() && !pod.terminating
-    });
-    let writer = indexers.into_iter().find(|pod| is_writer(&pod.uid)).and_then(|pod| pod.image.as_deref());
-    let deployment = || {
-        let child = owned.child(ChildKind::Deployment, &WalComponent::Indexer.child_name(wal))?;
-        let object = child.object();
-        let image = object.pointer("/spec/template/spec/containers/0/image").and_then(serde_json::Value::as_str)?;
-        child.is_controlled_by(uid).then(|| image.to_owned())
-    };
-    writer.map(str::to_owned).or_else(deployment)
 }
 
 fn others(

@@ -30,7 +30,8 @@ pub(crate) async fn bare() -> &'static Cluster {
     let cluster = cluster().await;
     let remove = ["uninstall", "tidemark", "-n", OPERATOR_NAMESPACE, "--ignore-not-found", "--wait"];
     cluster.helm(remove).await.expect("the chart is gone");
-    let forget = ["delete", "crd", "wals.tidemark.dev", "waltasks.tidemark.dev", "--ignore-not-found"];
+    let forget =
+        ["delete", "crd", "wals.tidemark.dev", "waltasks.tidemark.dev", "walsinks.tidemark.dev", "--ignore-not-found"];
     cluster.kubectl(forget).await.expect("the definition is gone");
     cluster
 }

@@ -11,6 +11,7 @@ use super::setup::{HEALTHY, cluster, pods};
 const OPERATOR: [&str; 18] = [
     "configmaps [create delete get list patch watch]",
     "customresourcedefinitions.apiextensions.k8s.io wals.tidemark.dev [get]",
+    "customresourcedefinitions.apiextensions.k8s.io walsinks.tidemark.dev [get]",
     "customresourcedefinitions.apiextensions.k8s.io waltasks.tidemark.dev [get]",
     "deployments.apps [create delete get list patch watch]",
     "events.events.k8s.io [create]",
@@ -24,6 +25,9 @@ const OPERATOR: [&str; 18] = [
     "wals.tidemark.dev [get list patch watch]",
     "wals.tidemark.dev/finalizers [update]",
     "wals.tidemark.dev/status [patch]",
+    "walsinks.tidemark.dev [get list watch]",
+    "walsinks.tidemark.dev/finalizers [update]",
+    "walsinks.tidemark.dev/status [patch]",
     "waltasks.tidemark.dev [create delete get list watch]",
     "waltasks.tidemark.dev/finalizers [update]",
     "waltasks.tidemark.dev/status [patch]",

@@ -84,9 +84,10 @@ async fn rights(server: &ApiServer, account: &str, namespace: &str) -> Vec<Strin
     rights
 }
 
-const EVERYWHERE: [&str; 17] = [
+const EVERYWHERE: [&str; 21] = [
     "configmaps: create delete get list patch watch",
     "customresourcedefinitions.apiextensions.k8s.io wals.tidemark.dev: get",
+    "customresourcedefinitions.apiextensions.k8s.io walsinks.tidemark.dev: get",
     "customresourcedefinitions.apiextensions.k8s.io waltasks.tidemark.dev: get",
     "deployments.apps: create delete get list patch watch",
     "events.events.k8s.io: create",
@@ -99,6 +100,9 @@ const EVERYWHERE: [&str; 17] = [
     "services: create delete get list patch watch",
     "wals.tidemark.dev/finalizers: update",
     "wals.tidemark.dev/status: patch",
+    "walsinks.tidemark.dev/finalizers: update",
+    "walsinks.tidemark.dev/status: patch",
+    "walsinks.tidemark.dev: get list watch",
     "waltasks.tidemark.dev/finalizers: update",
     "waltasks.tidemark.dev/status: patch",
     "waltasks.tidemark.dev: create delete get list watch",
@@ -144,7 +148,7 @@ async fn each_account_may_do_what_is_listed_here_and_nothing_else() {
     let file = chart.join("ci/namespaced.yaml");
     install(&["--values", file.to_str().unwrap()]);
     assert_eq!(rights(&server, &operator, "team-a").await, with(&[]));
-    assert_eq!(rights(&server, &operator, "default").await, EVERYWHERE[1..3]);
+    assert_eq!(rights(&server, &operator, "default").await, EVERYWHERE[1..4]);
 }
 
 async fn users_get_rights_through_the_roles_of_the_cluster(server: &ApiServer) {
@@ -160,6 +164,9 @@ async fn users_get_rights_through_the_roles_of_the_cluster(server: &ApiServer) {
         ("viewer", "watch", "wals", "yes"),
         ("viewer", "create", "wals", "no"),
         ("nobody", "get", "wals", "no"),
+        ("editor", "create", "walsinks", "yes"),
+        ("viewer", "watch", "walsinks", "yes"),
+        ("viewer", "create", "walsinks", "no"),
         ("administrator", "create", "waltasks", "yes"),
         ("administrator", "create", "wals", "yes"),
         ("editor", "watch", "waltasks", "yes"),

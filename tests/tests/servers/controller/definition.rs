@@ -7,20 +7,25 @@ use kube::{
     core::ApiResource,
 };
 use serde_json::{Value, json};
-use tidemark_crds::{ConditionType, Wal, WalStatus, condition, names::FINALIZER_PURGE, wal_crd, wal_task_crd};
+use tidemark_crds::{
+    ConditionType, Wal, WalStatus, condition, names::FINALIZER_PURGE, wal_crd, wal_sink_crd, wal_task_crd,
+};
 use tidemark_tests::{
     ApiServer,
     controller::{OperatorOptions, OperatorProcess, eventually, wal_yaml},
 };
 
-/// Installs the definition of `WAL` with a change, and that of `WALTask`.
+/// Installs the definition of `WAL` with a change, and those of the other kinds.
 async fn install(server: &ApiServer, change: impl FnOnce(&mut Value)) {
     let mut wal = serde_json::to_value(wal_crd()).expect("it is JSON");
     change(&mut wal);
     let api: Api<CustomResourceDefinition> = Api::all(server.client());
     let params = PatchParams::apply("test").force();
     let tasks = serde_json::to_value(wal_task_crd()).expect("it is JSON");
-    for (name, mut crd) in [("wals.tidemark.dev", wal), ("waltasks.tidemark.dev", tasks)] {
+    let sinks = serde_json::to_value(wal_sink_crd()).expect("it is JSON");
+    for (name, mut crd) in
+        [("wals.tidemark.dev", wal), ("waltasks.tidemark.dev", tasks), ("walsinks.tidemark.dev", sinks)]
+    {
         crd["apiVersion"] = json!("apiextensions.k8s.io/v1");
         crd["kind"] = json!("CustomResourceDefinition");
         api.patch(name, &params, &Patch::Apply(&crd)).await.expect("it is installed");

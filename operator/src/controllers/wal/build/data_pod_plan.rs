@@ -30,9 +30,6 @@ pub(super) fn plan<'a>(
     let role = wal.role(component);
     let stores = wal.stores.of_index();
     let labels = with_identity(wal, &stores, labels(wal, component));
-    // Clouds inject an identity when a pod is made: other annotations reach other pods only.
-    let accounts = &role.service_account_annotations;
-    let digest = (!accounts.is_empty()).then(|| (ANNOTATION_ACCOUNT.to_owned(), compare::digest(&json!(accounts))));
     PodPlan {
         container: component.as_str(),
         image: &platform.image,
@@ -45,7 +42,7 @@ pub(super) fn plan<'a>(
         readiness: Some(http_probe(names::PORT_NAME, "/readyz", 5, 3)),
         lifecycle: None,
         labels,
-        annotations: digest.into_iter().collect(),
+        annotations: account_digest(&role.service_account_annotations),
         service_account: component.child_name(&wal.name),
         restart_policy: None,
         grace_secs,
@@ -53,6 +50,13 @@ pub(super) fn plan<'a>(
         resources: &role.resources,
         user: &role.template,
     }
+}
+
+/// The annotation of a pod that changes with those of its ServiceAccount: clouds inject an identity when a pod is made, so that other
+/// annotations reach other pods only.
+pub(super) fn account_digest(accounts: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let digest = (!accounts.is_empty()).then(|| (ANNOTATION_ACCOUNT.to_owned(), compare::digest(&json!(accounts))));
+    digest.into_iter().collect()
 }
 
 /// The labels of a pod that has these stores, with the one that it needs to get an identity.
@@ -67,7 +71,7 @@ pub(super) fn with_identity(
     labels
 }
 
-fn port() -> ContainerPort {
+pub(super) fn port() -> ContainerPort {
     ContainerPort {
         name: Some(names::PORT_NAME.to_owned()),
         container_port: i32::from(names::CONTAINER_PORT),

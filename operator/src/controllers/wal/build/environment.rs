@@ -36,6 +36,18 @@ pub(super) fn job(wal: &ValidatedWal, stores: &[(StorePlace, &ValidatedStore)], 
     variables
 }
 
+/// The variables of a sink's pod, which has the index only; `further` say where it delivers, and how.
+pub(super) fn sink(
+    wal: &ValidatedWal,
+    of_pod: &[(StorePlace, &ValidatedStore)],
+    of_role: &ValidatedCache,
+    further: Vec<(&'static str, String)>,
+) -> Vec<EnvVar> {
+    let places = [set("TIDEMARK_INDEX", &wal.stores.index.0), set("TIDEMARK_STORES", &stores(of_pod))];
+    let further = further.iter().map(|(name, value)| set(name, value));
+    places.into_iter().chain(process(of_role)).chain(further).collect()
+}
+
 fn places(wal: &ValidatedWal, of_pod: &[(StorePlace, &ValidatedStore)]) -> Vec<EnvVar> {
     let mut variables = vec![
         set("TIDEMARK_LOG", &wal.stores.log.0),
@@ -63,14 +75,14 @@ fn cache(cache: &ValidatedCache) -> [EnvVar; 2] {
 /// The further variables of an indexer.
 pub(super) fn indexer(wal: &ValidatedWal) -> Vec<EnvVar> {
     let mut variables = vec![
-        set("TIDEMARK_EXPIRY", &span(wal.log.expiry)),
-        set("TIDEMARK_SIGNER_CLOCK_LEAD", &span(wal.log.signer_clock_lead)),
-        set("TIDEMARK_REQUEST_TIMEOUT", &span(wal.log.request_timeout)),
-        set("TIDEMARK_VISIBILITY_DELAY", &span(wal.log.visibility_delay)),
-        set("TIDEMARK_AUDIT_WINDOW", &span(wal.log.audit_window)),
+        set("TIDEMARK_EXPIRY", &span_text(wal.log.expiry)),
+        set("TIDEMARK_SIGNER_CLOCK_LEAD", &span_text(wal.log.signer_clock_lead)),
+        set("TIDEMARK_REQUEST_TIMEOUT", &span_text(wal.log.request_timeout)),
+        set("TIDEMARK_VISIBILITY_DELAY", &span_text(wal.log.visibility_delay)),
+        set("TIDEMARK_AUDIT_WINDOW", &span_text(wal.log.audit_window)),
         set("TIDEMARK_MAX_ENTRY_SIZE", &wal.log.max_entry_bytes.to_string()),
         set("TIDEMARK_MAX_DESCRIPTOR_SIZE", &wal.log.max_descriptor_bytes.to_string()),
-        set("TIDEMARK_CLOCK_TOLERANCE", &span(wal.log.clock_tolerance)),
+        set("TIDEMARK_CLOCK_TOLERANCE", &span_text(wal.log.clock_tolerance)),
         set("TIDEMARK_OWNER", &wal.owner),
         set("TIDEMARK_CONTROL_DIR", volumes::CONTROL_FOLDER),
         set("TIDEMARK_NO_SEARCH", "true"),
@@ -130,7 +142,7 @@ fn settings(store: &ValidatedStore) -> Value {
 }
 
 /// One way of writing for each span, so that `60s` and `1m` do not roll the pods.
-fn span(span: Duration) -> String {
+pub(crate) fn span_text(span: Duration) -> String {
     if span.subsec_millis() == 0 { format!("{}s", span.as_secs()) } else { format!("{}ms", span.as_millis()) }
 }
 

@@ -46,7 +46,7 @@ pub(super) fn job_pod_selector(wal: &ValidatedWal) -> BTreeMap<String, String> {
     component_labels(wal, names::COMPONENT_JOBS).into()
 }
 
-fn component_labels(wal: &ValidatedWal, component: &str) -> [(String, String); 3] {
+pub(super) fn component_labels(wal: &ValidatedWal, component: &str) -> [(String, String); 3] {
     [
         (names::LABEL_COMPONENT.to_owned(), component.to_owned()),
         (names::LABEL_INSTANCE.to_owned(), wal.name.clone()),

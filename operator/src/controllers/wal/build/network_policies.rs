@@ -1,5 +1,7 @@
 //! Who may connect to the data pods. What they connect to is not limited: a store may be anywhere.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::{
     api::networking::v1::{
         NetworkPolicy, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec,
@@ -43,18 +45,30 @@ pub(super) fn jobs(wal: &ValidatedWal) -> NetworkPolicy {
 }
 
 fn policy(wal: &ValidatedWal, component: WalComponent, from: Vec<NetworkPolicyPeer>) -> NetworkPolicy {
+    let spec = ingress(selector(wal, component), from);
+    NetworkPolicy { metadata: metadata(wal, component, component.child_name(&wal.name)), spec: Some(spec) }
+}
+
+/// The pods with these labels admit the operator only, on the port of reports.
+pub(crate) fn ingress_from_operator(
+    labels: BTreeMap<String, String>,
+    platform: &PlatformSettings,
+) -> NetworkPolicySpec {
+    ingress(LabelSelector { match_labels: Some(labels), match_expressions: None }, vec![operator(platform)])
+}
+
+fn ingress(pods: LabelSelector, from: Vec<NetworkPolicyPeer>) -> NetworkPolicySpec {
     let port = NetworkPolicyPort {
         port: Some(IntOrString::Int(i32::from(names::CONTAINER_PORT))),
         protocol: Some("TCP".to_owned()),
         ..NetworkPolicyPort::default()
     };
-    let spec = NetworkPolicySpec {
-        pod_selector: Some(selector(wal, component)),
+    NetworkPolicySpec {
+        pod_selector: Some(pods),
         policy_types: Some(vec!["Ingress".to_owned()]),
         ingress: Some(vec![NetworkPolicyIngressRule { from: Some(from), ports: Some(vec![port]) }]),
         egress: None,
-    };
-    NetworkPolicy { metadata: metadata(wal, component, component.child_name(&wal.name)), spec: Some(spec) }
+    }
 }
 
 fn operator(platform: &PlatformSettings) -> NetworkPolicyPeer {

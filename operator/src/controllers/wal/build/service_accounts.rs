@@ -10,21 +10,22 @@ use crate::controllers::wal::validate::ValidatedWal;
 
 pub(super) fn build(wal: &ValidatedWal, component: WalComponent) -> ServiceAccount {
     let annotations = &wal.role(component).service_account_annotations;
-    account(metadata(wal, component, component.child_name(&wal.name)), annotations)
+    role_account(metadata(wal, component, component.child_name(&wal.name)), annotations)
 }
 
 pub(super) fn jobs(wal: &ValidatedWal) -> ServiceAccount {
     let metadata = jobs_metadata(wal, names::COMPONENT_JOBS, names::jobs_service_account(&wal.name));
-    account(metadata, &wal.jobs.role.service_account_annotations)
+    role_account(metadata, &wal.jobs.role.service_account_annotations)
 }
 
 /// Its jobs alone delete from the log.
 pub(super) fn cleanup(wal: &ValidatedWal) -> ServiceAccount {
     let metadata = jobs_metadata(wal, names::COMPONENT_CLEANUP, names::cleanup_service_account(&wal.name));
-    account(metadata, &wal.jobs.cleanup_account_annotations)
+    role_account(metadata, &wal.jobs.cleanup_account_annotations)
 }
 
-fn account(mut metadata: ObjectMeta, annotations: &BTreeMap<String, String>) -> ServiceAccount {
+/// The ServiceAccount of a role: nothing of the cluster's API is asked with it.
+pub(crate) fn role_account(mut metadata: ObjectMeta, annotations: &BTreeMap<String, String>) -> ServiceAccount {
     metadata.annotations = non_empty(annotations.clone());
     ServiceAccount { metadata, automount_service_account_token: Some(false), ..ServiceAccount::default() }
 }

@@ -162,15 +162,15 @@ fn size(path: &str, size: &ByteSize, most: u64, refusals: &mut RefusalList) -> O
 
 fn data_role(wal: &Wal, spec: &RoleSpec, component: WalComponent, refusals: &mut RefusalList) -> ValidatedRole {
     let spec_digest = refusals.read("spec", spec_digest(&wal.spec, component)).unwrap_or_default();
-    ValidatedRole { spec_digest, ..role(component.as_str(), spec, refusals) }
+    ValidatedRole { spec_digest, ..role(&format!("spec.{}", component.as_str()), spec, refusals) }
 }
 
-fn role(name: &str, spec: &RoleSpec, refusals: &mut RefusalList) -> ValidatedRole {
-    let role = format!("spec.{name}");
+/// A role that the spec describes in the field `role`.
+pub(super) fn role(role: &str, spec: &RoleSpec, refusals: &mut RefusalList) -> ValidatedRole {
     let resources = spec.resources.clone().unwrap_or_default();
-    let cache = cache(&role, &spec.cache, refusals);
+    let cache = cache(role, &spec.cache, refusals);
     let template = template(&format!("{role}.podTemplate"), spec.pod_template.as_ref(), refusals);
-    check_disk_limit(&role, &cache, [template.resources.as_ref(), Some(&resources)], refusals);
+    check_disk_limit(role, &cache, [template.resources.as_ref(), Some(&resources)], refusals);
     ValidatedRole {
         resources,
         cache,
@@ -182,7 +182,7 @@ fn role(name: &str, spec: &RoleSpec, refusals: &mut RefusalList) -> ValidatedRol
 
 pub(super) fn jobs(wal: &Wal, refusals: &mut RefusalList) -> Option<ValidatedJobs> {
     let spec = &wal.spec;
-    let role = role(names::COMPONENT_JOBS, &spec.jobs.role, refusals);
+    let role = role(&format!("spec.{}", names::COMPONENT_JOBS), &spec.jobs.role, refusals);
     let own = &spec.cleanup.service_account_annotations;
     let cleanup_account_annotations = if own.is_empty() { &role.service_account_annotations } else { own }.clone();
     Some(ValidatedJobs {
