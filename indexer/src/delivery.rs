@@ -18,6 +18,8 @@ mod pump;
 mod record;
 mod source;
 mod status;
+#[cfg(test)]
+mod tests;
 mod webhook;
 
 pub use ack_window::WindowLimits;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, process::Output, sync::Arc, time::Duration};
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
-use tidemark_catalog::{Generation, IndexChain, RootChain};
+use tidemark_catalog::{ConsumerChain, Generation, IndexChain, RootChain};
 use tidemark_store::{Entropy, StoreSecond};
 use tidemark_wal::{Log, Token};
 
@@ -72,6 +72,14 @@ impl LocalIndex {
     /// A second `ago` before the store's present.
     pub fn ago(&self, ago: u64) -> StoreSecond {
         self.server.clock().second().before(Duration::from_secs(ago))
+    }
+
+    /// A consumer of it, of the log that its root names.
+    pub async fn consumer(&self, name: &str) -> anyhow::Result<ConsumerChain> {
+        let root = self.root().state().await?;
+        let log = root.id.context("the log has an id")?;
+        let index = stores::open(&self.url, &self.environment);
+        Ok(ConsumerChain::open(&index, &log, &name.parse()?, Entropy::seeded(7)))
     }
 
     /// The log's root.

@@ -169,6 +169,11 @@ impl TidemarkProcess {
         Ok(self.child.kill().await?)
     }
 
+    /// Waits until it ends by itself, and gives what it ended with.
+    pub async fn wait(mut self) -> anyhow::Result<ExitStatus> {
+        Ok(self.child.wait().await?)
+    }
+
     /// SIGTERM, and what it ended with.
     pub async fn stop(mut self) -> anyhow::Result<ExitStatus> {
         let id = self.child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);

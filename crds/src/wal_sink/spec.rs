@@ -151,9 +151,9 @@ pub struct WalSinkSpec {
 /// Kinds of destinations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema, Serialize, Deserialize)]
 pub enum SinkType {
-    /// The bulk API of Elasticsearch, OpenSearch or Quickwit: a document an operation, which a correction replaces.
+    /// The bulk API of Elasticsearch, `OpenSearch` or Quickwit: a document an operation, which a correction replaces.
     Elasticsearch,
-    /// An HTTP webhook, which gets batches of CloudEvents 1.0.
+    /// An HTTP webhook, which gets batches of `CloudEvents` 1.0.
     Webhook,
 }
 

@@ -233,3 +233,123 @@ impl ConsumerState {
         Err(TransactionRejected::ConsumerFenced { name: self.name.to_string(), epoch, by: self.epoch })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::identity::WriterIdentity;
+
+    fn name() -> ConsumerName {
+        "orders".parse().unwrap()
+    }
+
+    fn log() -> LogId {
+        LogId("log".to_owned())
+    }
+
+    fn at(generation: u64, seq: u64) -> ConsumerPosition {
+        ConsumerPosition { generation: Generation::numbered(generation), seq }
+    }
+
+    fn holder(identity: &str) -> LeaseHolder {
+        LeaseHolder { identity: WriterIdentity(identity.to_owned()), heartbeat: identity.to_owned(), since: None }
+    }
+
+    /// What a chain makes of a step: refused by an invariant, or dated.
+    fn appended(before: &ConsumerState, mut next: ConsumerState) -> Result<ConsumerState, InvariantViolation> {
+        next.check_state().and_then(|()| next.check_transition(before))?;
+        next.apply_store_time(StoreSecond::from_unix(77));
+        Ok(next)
+    }
+
+    fn claimed(by: &str) -> ConsumerState {
+        let first = ConsumerState::new(log(), name(), at(1, 3));
+        appended(&first, first.claim(0, holder(by)).unwrap()).unwrap()
+    }
+
+    fn progress(generation: u64, seq: u64, delivered: u64) -> ConsumerProgress {
+        ConsumerProgress { acknowledged: at(generation, seq), delivered, dead_lettered: 0 }
+    }
+
+    #[test]
+    fn names_are_those_of_resources() {
+        for text in ["a", "orders-search", "a1", &"a".repeat(MAX_NAME_CHARS)] {
+            assert_eq!(text.parse::<ConsumerName>().unwrap().as_str(), text);
+        }
+        let long = "a".repeat(MAX_NAME_CHARS + 1);
+        for text in ["", "1a", "-a", "a-", "A", "a/b", "a.b", "ä", "a b", &long] {
+            assert!(text.parse::<ConsumerName>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_claim_fences_the_holder_before_it() {
+        let first = claimed("a");
+        let second = appended(&first, first.claim(1, holder("b")).unwrap()).unwrap();
+        let fenced = Err(TransactionRejected::ConsumerFenced { name: "orders".to_owned(), epoch: 1, by: 2 });
+        assert_eq!(second.acknowledge(1, &progress(1, 9, 1)), fenced);
+        assert_eq!(second.release(1), fenced);
+        assert!(first.claim(0, holder("b")).is_err(), "it saw another state");
+        assert_eq!(second.acknowledged, at(1, 3), "a claim moves nothing");
+        let released = appended(&second, second.release(2).unwrap().unwrap()).unwrap();
+        assert_eq!((released.holder.clone(), released.release(2)), (None, Ok(None)));
+    }
+
+    #[test]
+    fn another_consumer_is_refused() {
+        let state = claimed("a");
+        assert_eq!(state.require(&log(), &name()), Ok(()));
+        let (other_log, other_name) = (LogId("b".to_owned()), "other".parse().unwrap());
+        for refused in [state.require(&other_log, &name()), state.require(&log(), &other_name)] {
+            assert!(matches!(refused, Err(TransactionRejected::AnotherConsumer { .. })), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn an_epoch_has_one_holder() {
+        let first = claimed("a");
+        let stolen = ConsumerState { holder: Some(holder("b")), ..first.clone() };
+        assert_eq!(appended(&first, stolen).unwrap_err().invariant, "an epoch has one holder");
+    }
+
+    proptest! {
+        #[test]
+        fn a_position_never_goes_back(steps in prop::collection::vec((1u64..4, 0u64..20, 0u64..20), 1..40)) {
+            let mut state = claimed("a");
+            for (generation, seq, delivered) in steps {
+                let progress = progress(generation, seq, delivered);
+                let Some(next) = state.acknowledge(1, &progress).unwrap() else { continue };
+                let is_forward = generation >= state.acknowledged.generation.number()
+                    && seq >= state.acknowledged.seq
+                    && delivered >= state.delivered;
+                match appended(&state, next) {
+                    Ok(next) => {
+                        prop_assert!(is_forward, "{state:?} {progress:?}");
+                        state = next;
+                    }
+                    Err(_) => prop_assert!(!is_forward, "{state:?} {progress:?}"),
+                }
+            }
+        }
+
+        #[test]
+        fn a_state_reads_as_it_was_written(generation in 1u64..9, seq in 3u64..1 << 40, delivered: u64, held: bool) {
+            let mut state = claimed("a");
+            state = state.acknowledge(1, &progress(generation, seq, delivered)).unwrap().unwrap();
+            if !held {
+                state = state.release(1).unwrap().unwrap();
+            }
+            let text = serde_json::to_string(&state).unwrap();
+            prop_assert_eq!(serde_json::from_str::<ConsumerState>(&text).unwrap(), state);
+        }
+
+        #[test]
+        fn any_text_is_a_name_or_refused(text in "\\PC{0,50}") {
+            if let Ok(name) = text.parse::<ConsumerName>() {
+                prop_assert_eq!(name.as_str(), text);
+            }
+        }
+    }
+}

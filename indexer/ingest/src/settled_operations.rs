@@ -110,7 +110,7 @@ async fn merge(
     let segments =
         manifest.segments.iter().filter(|segment| segment.first.second() < to && from <= segment.last.second());
     let overlapping = Manifest { segments: segments.cloned().collect(), ..manifest.clone() };
-    let held = SettledRecords::open(engine, &overlapping).await?.standing_records(from..to);
+    let held = SettledRecords::open(engine, &overlapping, None).await?.standing_records(from..to);
     let archived = ArchivedOperations::new(archive, version, log, seconds, None);
     let archived = stream::try_unfold(archived, |mut archived: ArchivedOperations| async move {
         let chunk = archived.next_chunk().await?;

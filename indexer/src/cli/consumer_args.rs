@@ -102,3 +102,16 @@ fn count(text: &str) -> Result<usize, String> {
     let count = text.parse().ok().filter(|count| (1..=1_000_000).contains(count));
     count.ok_or_else(|| format!("invalid number \"{text}\": expected one from 1 to 1000000"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_is_read_as_the_service_reads_it() {
+        assert_eq!(feed_start("now"), Ok(FeedStart::Latest));
+        assert_eq!(feed_start("snapshot:daily"), Ok(FeedStart::Snapshot("daily".to_owned())));
+        assert!(feed_start("yesterday").is_err());
+        assert!(count("0").is_err() && count("1000001").is_err());
+    }
+}

@@ -155,3 +155,126 @@ impl AckWindow {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: WindowLimits = WindowLimits { operations: 5, bytes: 100 };
+
+    fn at(seq: u64) -> ConsumerPosition {
+        ConsumerPosition { generation: "g1".parse().unwrap(), seq }
+    }
+
+    fn window() -> AckWindow {
+        AckWindow::new(LIMITS, ConsumerProgress { acknowledged: at(0), delivered: 0, dead_lettered: 0 })
+    }
+
+    fn position(window: &AckWindow) -> u64 {
+        window.progress().acknowledged.seq
+    }
+
+    #[test]
+    fn the_position_waits_for_a_gap_to_close() {
+        let mut window = window();
+        for seq in [1, 2, 5] {
+            window.admit(at(seq), 10);
+        }
+        window.pass(at(9));
+        window.acknowledge(2, RecordEnd::Delivered).unwrap();
+        window.acknowledge(5, RecordEnd::DeadLettered).unwrap();
+        assert_eq!((position(&window), window.operations(), window.progress().delivered), (0, 1, 0));
+        window.acknowledge(1, RecordEnd::Delivered).unwrap();
+        let done = ConsumerProgress { acknowledged: at(9), delivered: 2, dead_lettered: 1 };
+        assert_eq!((window.progress(), window.bytes()), (&done, 0));
+    }
+
+    #[test]
+    fn what_was_never_sent_is_not_acknowledged() {
+        let mut window = window();
+        window.admit(at(3), 10);
+        window.pass(at(7));
+        for seq in [1, 2, 4, 7, 8] {
+            assert!(window.acknowledge(seq, RecordEnd::Delivered).is_err(), "{seq}");
+        }
+        assert_eq!(position(&window), 0);
+        for _ in 0..2 {
+            window.acknowledge(3, RecordEnd::Delivered).unwrap();
+        }
+        assert_eq!((position(&window), window.progress().delivered), (7, 1));
+    }
+
+    #[test]
+    fn a_record_above_the_bound_is_alone() {
+        let mut window = window();
+        assert!(window.has_room(1000));
+        window.admit(at(1), 1000);
+        assert!(!window.has_room(1));
+        window.acknowledge(1, RecordEnd::Delivered).unwrap();
+        window.admit(at(2), 1);
+        assert!(!window.has_room(1000) && window.has_room(99) && !window.has_room(100));
+    }
+
+    #[test]
+    fn a_place_of_a_later_generation_takes_that_of_an_earlier_one() {
+        let mut window = window();
+        let later = ConsumerPosition { generation: "g2".parse().unwrap(), seq: 1 };
+        window.admit(at(1), 1);
+        window.pass(later.clone());
+        window.acknowledge(1, RecordEnd::Delivered).unwrap();
+        assert_eq!(window.progress().acknowledged, later);
+    }
+
+    proptest! {
+        /// Against a model that keeps each record: the position is the place before the first one without an end.
+        #[test]
+        fn the_position_is_the_end_of_the_prefix_without_a_gap(
+            steps in prop::collection::vec((0u8..4, 1u64..6, 1u64..60, any::<prop::sample::Index>()), 1..120),
+        ) {
+            let mut window = window();
+            let (mut last, mut sent) = (0, BTreeMap::<u64, (u64, Option<RecordEnd>)>::new());
+            for (step, skip, bytes, chosen) in steps {
+                match step {
+                    0 | 1 => {
+                        let open: Vec<_> = sent.values().filter(|(_, end)| end.is_none()).collect();
+                        let held: u64 = open.iter().map(|(bytes, _)| bytes).sum();
+                        let has_room = open.is_empty() || (open.len() < 5 && held + bytes <= 100);
+                        prop_assert_eq!(window.has_room(bytes), has_room);
+                        if has_room {
+                            last += skip;
+                            window.admit(at(last), bytes);
+                            sent.insert(last, (bytes, None));
+                        }
+                    }
+                    2 => {
+                        last += skip;
+                        window.pass(at(last));
+                    }
+                    _ if !sent.is_empty() => {
+                        let seq = *chosen.get(&sent.keys().copied().collect::<Vec<_>>());
+                        let end = if bytes % 2 == 0 { RecordEnd::Delivered } else { RecordEnd::DeadLettered };
+                        window.acknowledge(seq, end).unwrap();
+                        sent.get_mut(&seq).unwrap().1.get_or_insert(end);
+                    }
+                    _ => {}
+                }
+                let gap = sent.iter().find(|(_, (_, end))| end.is_none()).map(|(seq, _)| *seq);
+                // Of what was passed, and lies before the gap, the last place counts.
+                match gap {
+                    None => prop_assert_eq!(position(&window), last),
+                    Some(gap) => prop_assert!(position(&window) < gap),
+                }
+                let before = |wanted| sent.iter().filter(|(seq, (_, end))| **seq <= position(&window) && *end == Some(wanted)).count() as u64;
+                prop_assert_eq!(window.progress().delivered, before(RecordEnd::Delivered));
+                prop_assert_eq!(window.progress().dead_lettered, before(RecordEnd::DeadLettered));
+                let ended = sent.range(..=gap.unwrap_or(u64::MAX)).filter(|(_, (_, end))| end.is_some()).count() as u64;
+                prop_assert_eq!(window.progress().delivered + window.progress().dead_lettered, ended, "a gap-free record waits");
+                prop_assert!(window.operations() <= 5 && (window.bytes() <= 100 || window.operations() == 1));
+            }
+        }
+    }
+}

@@ -80,3 +80,62 @@ fn refusal(name: &str, address: IpAddr) -> io::Error {
     let detail = format!("\"{name}\" is at {address}, {kind} address; give --allow-link-local if that is meant");
     io::Error::new(io::ErrorKind::PermissionDenied, detail)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_refused(address: &str) -> bool {
+        refused_kind(address.parse().unwrap()).is_some()
+    }
+
+    #[test]
+    fn addresses_of_links_and_metadata_services_are_refused_however_they_are_written() {
+        for address in [
+            "169.254.169.254",
+            "169.254.0.1",
+            "100.100.100.200",
+            "168.63.129.16",
+            "0.0.0.0",
+            "255.255.255.255",
+            "224.0.0.1",
+            "fe80::1",
+            "::",
+            "ff02::1",
+            "fd00:ec2::254",
+            "::ffff:169.254.169.254",
+            "64:ff9b::a9fe:a9fe",
+            "2002:a9fe:a9fe::1",
+        ] {
+            assert!(is_refused(address), "{address}");
+        }
+        for address in ["127.0.0.1", "::1", "10.0.0.1", "93.184.216.34", "fd00::1", "2001:db8::1", "64:ff9b::a00:1"] {
+            assert!(!is_refused(address), "{address}");
+        }
+    }
+
+    #[test]
+    fn an_address_in_a_url_is_refused_in_every_notation() {
+        for url in [
+            "http://169.254.169.254/",
+            "http://0xa9fea9fe/",
+            "http://2852039166/",
+            "http://[fe80::1]/",
+            "http://[::ffff:a9fe:a9fe]/",
+        ] {
+            assert!(check_literal(&url.parse().unwrap()).is_err(), "{url}");
+        }
+        for url in ["http://localhost/", "http://127.0.0.1/", "http://[::1]/"] {
+            assert!(check_literal(&url.parse().unwrap()).is_ok(), "{url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_leads_only_where_it_may() {
+        let found = GuardedResolver.resolve("localhost".parse().unwrap()).await.ok().expect("loopback may be used");
+        assert!(found.count() > 0);
+        // The system reads an address that no URL parser has seen.
+        let refused = GuardedResolver.resolve("169.254.169.254".parse().unwrap()).await;
+        assert!(refused.err().expect("it is refused").to_string().contains("link-local"));
+    }
+}

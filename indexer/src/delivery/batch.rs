@@ -62,3 +62,59 @@ impl ReadyRecords {
         batch
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tidemark_wal::Token;
+
+    use super::*;
+
+    fn record(seq: u64, bytes: usize) -> DeliveryRecord {
+        DeliveryRecord {
+            position: tidemark_catalog::ConsumerPosition { generation: "g1".parse().unwrap(), seq },
+            token: Token::from_bytes([1; 20]),
+            op: 0,
+            time: jiff::Timestamp::UNIX_EPOCH,
+            entity: None,
+            json: "x".repeat(bytes).into(),
+        }
+    }
+
+    const LIMITS: BatchLimits = BatchLimits { operations: 3, bytes: 100, delay: Duration::from_secs(1) };
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_is_due_when_it_is_full_or_its_first_record_has_waited() {
+        let (mut ready, now) = (ReadyRecords::default(), Instant::now());
+        assert_eq!(ready.due(&LIMITS), None);
+        ready.push(record(1, 10), now);
+        ready.push(record(2, 10), now + Duration::from_millis(500));
+        assert_eq!(ready.due(&LIMITS), Some(now + LIMITS.delay));
+        ready.push(record(3, 10), now + Duration::from_millis(600));
+        assert_eq!(ready.due(&LIMITS), Some(now));
+        ready.push(record(4, 500), now);
+        assert_eq!(ready.take(&LIMITS, now).len(), 3);
+        assert_eq!((ready.due(&LIMITS), ready.take(&LIMITS, now).len()), (Some(now), 1));
+        assert!(ready.is_empty() && ready.due(&LIMITS).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn batches_have_every_record_once_in_order_and_within_the_limits(sizes in prop::collection::vec(1usize..150, 0..60)) {
+            let now = Instant::now();
+            let mut ready = ReadyRecords::default();
+            sizes.iter().zip(1..).for_each(|(bytes, seq)| ready.push(record(seq, *bytes), now));
+            let mut seen = Vec::new();
+            loop {
+                let batch = ready.take(&LIMITS, now);
+                if batch.is_empty() {
+                    break;
+                }
+                let bytes: u64 = batch.iter().map(DeliveryRecord::bytes).sum();
+                prop_assert!(batch.len() <= 3 && (bytes <= 100 || batch.len() == 1));
+                seen.extend(batch.iter().map(DeliveryRecord::seq));
+            }
+            prop_assert_eq!(seen, (1..=sizes.len() as u64).collect::<Vec<_>>());
+        }
+    }
+}

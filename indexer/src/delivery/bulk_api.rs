@@ -143,3 +143,91 @@ fn verdict(item: &BulkItemResult) -> RecordVerdict {
         _ => RecordVerdict::Retry { why },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+    use tidemark_catalog::ConsumerPosition;
+    use tidemark_wal::Token;
+
+    use super::*;
+
+    fn record(seq: u64) -> DeliveryRecord {
+        DeliveryRecord {
+            position: ConsumerPosition { generation: "g1".parse().unwrap(), seq },
+            token: Token::from_bytes([7; 20]),
+            op: u32::try_from(seq).unwrap(),
+            time: jiff::Timestamp::UNIX_EPOCH,
+            entity: None,
+            json: format!("{{\"seq\":{seq}}}").into(),
+        }
+    }
+
+    fn item(seq: u64, status: u16, kind: Option<&str>) -> Value {
+        let error = kind.map(|kind| json!({"type": kind, "reason": "r"}));
+        json!({"index": {"_id": record(seq).operation_id(), "status": status, "error": error}})
+    }
+
+    fn judged(items: Vec<Value>, sent: u64) -> Result<BatchAnswer, String> {
+        let answer: BulkResponse = serde_json::from_value(json!({"errors": true, "items": items})).unwrap();
+        verdicts(&(1..=sent).map(record).collect::<Vec<_>>(), &answer)
+    }
+
+    #[test]
+    fn each_item_has_a_verdict_of_its_own() {
+        let cases = [
+            (201, None, "delivered"),
+            (200, None, "delivered"),
+            (409, Some("version_conflict_engine_exception"), "delivered"),
+            (429, Some("es_rejected_execution_exception"), "retry"),
+            (503, Some("unavailable_shards_exception"), "retry"),
+            (403, Some("cluster_block_exception"), "retry"),
+            (404, Some("index_not_found_exception"), "retry"),
+            (400, Some("index_closed_exception"), "retry"),
+            (400, Some("mapper_parsing_exception"), "rejected"),
+            (400, Some("document_parsing_exception"), "rejected"),
+            (400, Some("illegal_argument_exception"), "rejected"),
+            (200, Some("something"), "retry"),
+            (301, None, "retry"),
+        ];
+        let items = cases.iter().zip(1..).map(|((status, kind, _), seq)| item(seq, *status, *kind)).collect();
+        let BatchAnswer::Answered(verdicts) = judged(items, cases.len() as u64).unwrap() else { panic!() };
+        for ((status, kind, expected), verdict) in cases.iter().zip(verdicts) {
+            let found = match verdict {
+                RecordVerdict::Delivered => "delivered",
+                RecordVerdict::Retry { .. } => "retry",
+                RecordVerdict::Rejected { .. } => "rejected",
+            };
+            assert_eq!(found, *expected, "{status} {kind:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_is_not_about_these_records_counts_for_none() {
+        assert!(judged(vec![item(1, 201, None)], 2).unwrap_err().contains("2 items were sent and 1"));
+        assert!(judged(vec![item(2, 201, None), item(1, 201, None)], 2).unwrap_err().contains("in the place of"));
+        for text in ["{}", "[]", "{\"items\":[{\"create\":{}}]}", "{\"items\":[{\"index\":{\"_id\":\"a\"}}]}"] {
+            assert!(serde_json::from_str::<BulkResponse>(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_document_has_the_operations_id_and_the_seq_as_its_version() {
+        let options = HttpDestinationOptions {
+            url: "https://search.example.org/base/".parse().unwrap(),
+            timeout: std::time::Duration::from_secs(1),
+            authorization: None,
+            authorities: None,
+            allow_http: false,
+            allow_link_local: false,
+        };
+        let bulk = BulkDestination::new(options, "orders".to_owned()).unwrap();
+        assert_eq!(bulk.bulk.path(), "/base/_bulk");
+        let body = bulk.body(&[record(3)]);
+        let (action, document) = body.trim_end().split_once('\n').unwrap();
+        let action: Value = serde_json::from_str(action).unwrap();
+        let expected =
+            json!({"_index": "orders", "_id": record(3).operation_id(), "version": 3, "version_type": "external_gte"});
+        assert_eq!((action["index"].clone(), document), (expected, "{\"seq\":3}"));
+    }
+}

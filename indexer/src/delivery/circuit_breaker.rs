@@ -74,3 +74,57 @@ impl CircuitBreaker {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const OPTIONS: BreakerOptions = BreakerOptions { failures: 3, open_for: Duration::from_secs(30) };
+
+    #[test]
+    fn it_opens_half_opens_and_closes() {
+        let (mut breaker, now) = (CircuitBreaker::new(OPTIONS), Instant::now());
+        breaker.record_failure(now);
+        breaker.record_failure(now);
+        breaker.record_success();
+        breaker.record_failure(now);
+        breaker.record_failure(now);
+        assert_eq!(breaker.state(now), BreakerState::Closed);
+        breaker.record_failure(now);
+        assert_eq!((breaker.state(now), breaker.open_until(now)), (BreakerState::Open, Some(now + OPTIONS.open_for)));
+        let later = now + OPTIONS.open_for;
+        assert_eq!((breaker.state(later), breaker.open_until(later)), (BreakerState::HalfOpen, None));
+        // One failure is enough now, and the next time too.
+        breaker.record_failure(later);
+        assert_eq!(breaker.state(later), BreakerState::Open);
+        let last = later + OPTIONS.open_for;
+        assert_eq!(breaker.state(last), BreakerState::HalfOpen);
+        breaker.record_success();
+        assert_eq!(breaker.state(last), BreakerState::Closed);
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_open_for_no_longer_than_it_should_and_only_after_failures(steps in prop::collection::vec((any::<bool>(), 0u64..40), 1..80)) {
+            let mut breaker = CircuitBreaker::new(OPTIONS);
+            let (mut now, mut in_a_row) = (Instant::now(), 0);
+            for (succeeds, seconds) in steps {
+                now += Duration::from_secs(seconds);
+                if let Some(until) = breaker.open_until(now) {
+                    prop_assert!(in_a_row >= 3 && until - now <= OPTIONS.open_for);
+                    continue;
+                }
+                if succeeds {
+                    breaker.record_success();
+                    in_a_row = 0;
+                } else {
+                    breaker.record_failure(now);
+                    in_a_row += 1;
+                }
+                prop_assert_eq!(breaker.state(now) == BreakerState::Open, in_a_row >= 3);
+            }
+        }
+    }
+}

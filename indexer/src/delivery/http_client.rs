@@ -201,3 +201,65 @@ fn without_secrets(url: &Url) -> String {
     shown.set_query(None);
     shown.to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(url: &str) -> HttpDestinationOptions {
+        HttpDestinationOptions {
+            url: url.parse().unwrap(),
+            timeout: Duration::from_secs(1),
+            authorization: None,
+            authorities: None,
+            allow_http: false,
+            allow_link_local: false,
+        }
+    }
+
+    fn refused(options: HttpDestinationOptions) -> String {
+        DestinationClient::new(options).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_url_that_would_leak_or_lead_astray_is_refused() {
+        for (url, why) in [
+            ("http://example.org/", "in the clear"),
+            ("ftp://example.org/", "scheme is \"ftp\""),
+            ("https://user:hunter2@example.org/", "credentials"),
+            ("https://169.254.169.254/latest", "link-local"),
+        ] {
+            let error = refused(options(url));
+            assert!(error.contains(why) && !error.contains("hunter2"), "{error}");
+        }
+        for url in ["https://example.org/", "http://127.0.0.1:1/", "http://localhost/", "http://[::1]/"] {
+            assert!(DestinationClient::new(options(url)).is_ok(), "{url}");
+        }
+        let allowed = HttpDestinationOptions { allow_http: true, ..options("http://example.org/") };
+        assert!(DestinationClient::new(allowed).is_ok());
+        let allowed = HttpDestinationOptions { allow_link_local: true, ..options("https://169.254.169.254/") };
+        assert!(DestinationClient::new(allowed).is_ok());
+    }
+
+    #[test]
+    fn a_file_without_certificates_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_owned();
+        let error = refused(HttpDestinationOptions { authorities: Some(path), ..options("https://example.org/") });
+        assert!(error.contains("no certificate"), "{error}");
+    }
+
+    #[test]
+    fn a_destination_may_ask_for_seconds_or_for_a_date() {
+        let wanted = |pairs: &[(reqwest::header::HeaderName, &'static str)]| {
+            retry_after(&pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect())
+        };
+        assert_eq!(wanted(&[(RETRY_AFTER, "120")]), Some(Duration::from_mins(2)));
+        let (date, later) = ("Wed, 21 Oct 2015 07:28:00 GMT", "Wed, 21 Oct 2015 07:28:30 GMT");
+        assert_eq!(wanted(&[(RETRY_AFTER, later), (DATE, date)]), Some(Duration::from_secs(30)));
+        assert_eq!(wanted(&[(RETRY_AFTER, date), (DATE, later)]), Some(Duration::ZERO));
+        for absent in [&[][..], &[(RETRY_AFTER, "soon")], &[(RETRY_AFTER, later)], &[(RETRY_AFTER, "-1")]] {
+            assert_eq!(wanted(absent), None, "{absent:?}");
+        }
+    }
+}

@@ -1,5 +1,8 @@
 //! Faults that the tests plant in the delivery, to see that they find them. In the product each hook returns what is right.
 
+#[cfg(test)]
+pub(crate) use planted::{PlantedFault, plant};
+
 /// `AckWithoutGaps`: the position moves over what is not acknowledged.
 pub(super) fn moves_over(is_acknowledged: bool) -> bool {
     is_acknowledged || is_planted("AckWithoutGaps")
@@ -30,7 +33,39 @@ pub(super) fn is_fence_ignored() -> bool {
     is_planted("FencedConsumerAdvances")
 }
 
-/// No fault is planted.
+#[cfg(not(test))]
 fn is_planted(_: &str) -> bool {
     false
+}
+
+#[cfg(test)]
+fn is_planted(name: &str) -> bool {
+    planted::is_planted(name)
+}
+
+#[cfg(test)]
+mod planted {
+    use std::cell::Cell;
+
+    thread_local! {
+        static PLANTED: Cell<Option<&'static str>> = const { Cell::new(None) };
+    }
+
+    /// A fault is planted in this thread until it is dropped.
+    pub(crate) struct PlantedFault;
+
+    pub(crate) fn plant(name: &'static str) -> PlantedFault {
+        PLANTED.set(Some(name));
+        PlantedFault
+    }
+
+    impl Drop for PlantedFault {
+        fn drop(&mut self) {
+            PLANTED.set(None);
+        }
+    }
+
+    pub(super) fn is_planted(name: &str) -> bool {
+        PLANTED.get() == Some(name)
+    }
 }

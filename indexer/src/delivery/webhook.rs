@@ -129,3 +129,39 @@ fn signature(secret: &[u8], second: u64, body: &str) -> String {
     context.update(body.as_bytes());
     format!("t={second},v1={}", hex::encode(context.sign()))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use tidemark_catalog::ConsumerPosition;
+    use tidemark_wal::Token;
+
+    use super::*;
+
+    #[test]
+    fn an_event_names_its_record_and_holds_the_change() {
+        let token = Token::from_bytes([7; 20]);
+        let record = DeliveryRecord {
+            position: ConsumerPosition { generation: "g1".parse().unwrap(), seq: 12 },
+            token,
+            op: 1,
+            time: "2026-11-20T10:00:00Z".parse().unwrap(),
+            entity: Some("label/models/latest".to_owned()),
+            json: "{\"seq\":12}".into(),
+        };
+        let body = events("urn:tidemark:log:a", std::slice::from_ref(&record)).unwrap();
+        let expected = json!([{
+            "specversion": "1.0", "id": format!("{token}-1-12"), "source": "urn:tidemark:log:a", "type": "dev.tidemark.change",
+            "subject": "label/models/latest", "time": "2026-11-20T10:00:00Z", "datacontenttype": "application/json",
+            "sequence": "00000000000000000012", "partitionkey": "label/models/latest", "data": {"seq": 12},
+        }]);
+        assert_eq!(serde_json::from_str::<Value>(&body).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_signature_is_that_of_any_other_implementation() {
+        // printf '1700000000.[]' | openssl dgst -sha256 -hmac secret
+        let expected = "t=1700000000,v1=74f76d8933679a54d6be8c7560a5233b124658241ca5a3b0f09af80d3ea60d78";
+        assert_eq!(signature(b"secret", 1_700_000_000, "[]"), expected);
+    }
+}

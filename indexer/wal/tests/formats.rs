@@ -25,7 +25,7 @@ fn an_intent_of_version_1_is_read() {
         format: PayloadFormat::Intent,
         writer: Some("w".to_owned()),
         idempotency_key: Some("k".to_owned()),
-        lock: Some(LockRef { name: "l".to_owned(), grant: Some(7) }),
+        lock: Some(LockRef { name: "l".parse().unwrap(), grant: Some(7) }),
         attributes: object(serde_json::from_str(r#"{"team": "tide", "share": 2.50}"#).unwrap()),
         ops: vec![
             IntentOperation {

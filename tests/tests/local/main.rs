@@ -52,6 +52,7 @@ mod product_sources;
 mod purge;
 mod readme;
 mod runbooks;
+mod sinks;
 mod snapshots;
 mod task_commands;
 mod unreadable;

@@ -3,10 +3,11 @@
 use proptest::prelude::*;
 use sha2::{Digest as _, Sha256};
 use tidemark_catalog::{
-    ArchiveExtent, BodyDigest, CatalogError, CleanupPlan, CleanupState, CollectorState, EndReason, GarbageList,
-    Generation, GenerationEnd, IndexId, IndexOwner, IndexPin, IndexRegistration, IndexTotals, LeaseHolder, LogClaim,
-    LogCleaner, LogCursor, LogFloor, LogId, Manifest, ParameterSet, PinRegister, ProbeRecord, RecordCounts, RootState,
-    SegmentMeta, SetDigest, SetElement, SidecarMeta, SnapshotProof, WriterIdentity,
+    ArchiveExtent, BodyDigest, CatalogError, CleanupPlan, CleanupState, CollectorState, ConsumerPosition,
+    ConsumerState, EndReason, GarbageList, Generation, GenerationEnd, IndexId, IndexOwner, IndexPin, IndexRegistration,
+    IndexTotals, LeaseHolder, LogClaim, LogCleaner, LogCursor, LogFloor, LogId, Manifest, ParameterSet, PinRegister,
+    ProbeRecord, RecordCounts, RootState, SegmentMeta, SetDigest, SetElement, SidecarMeta, SnapshotProof,
+    WriterIdentity,
 };
 use tidemark_store::{AppendOnlyChain, ChainRecord, ChainState as _, Entropy, StateExtensions, Store, StoreSecond};
 use tidemark_wal::{Evidence, LogParameters, Outcome, Token};
@@ -252,6 +253,28 @@ fn cleanup_1() {
     let log = LogId("0123456789abcdef".repeat(2));
     let state = CleanupState { log, epoch: 3, cleaner: "pod-uid".to_owned(), plan: Some(plan), ext: extensions() };
     golden("cleanup-1.json", include_str!("../formats/cleanup-1.json"), &state);
+}
+
+/// A consumer that is held.
+#[test]
+fn consumer_1() {
+    let at = |seq| ConsumerPosition { generation: Generation::first(), seq };
+    let state = ConsumerState {
+        log: LogId("0123456789abcdef".repeat(2)),
+        name: "orders-search".parse().unwrap(),
+        epoch: 3,
+        holder: Some(LeaseHolder {
+            identity: WriterIdentity("pod-uid".to_owned()),
+            heartbeat: ".tidemark/clock/pod-uid".to_owned(),
+            since: Some(second(1_600_000_000)),
+        }),
+        start: at(7),
+        acknowledged: at(81_244),
+        delivered: 81_230,
+        dead_lettered: 2,
+        ext: extensions(),
+    };
+    golden("consumer-1.json", include_str!("../formats/consumer-1.json"), &state);
 }
 
 /// A root that remembers a purged index.

@@ -1203,7 +1203,7 @@ async fn garbage_behind_a_gap_between_generations_is_collected() {
     ground.wait(HOUR).await;
     assert_eq!(ground.collect().await.candidates, 2);
     assert_eq!((known().await.ended, known().await.beyond), (3, [numbered(13)].into()));
-    ground.wait(GARBAGE_GRACE - HOUR).await;
+    ground.wait(GARBAGE_GRACE.saturating_sub(HOUR)).await;
     assert_eq!(ground.collect().await.deleted, 1);
     ground.wait(HOUR).await;
     assert_eq!(ground.collect().await.deleted, 1);

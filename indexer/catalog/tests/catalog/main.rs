@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod consumers;
 mod formats;
 mod garbage;
 mod logs;

@@ -403,7 +403,8 @@ fn a_destination_that_stays_away_is_told_once() {
     let first = status(good.clone(), away("connection refused"));
     let events =
         |before, after| events_between(before, after).into_iter().map(|event| event.reason).collect::<Vec<_>>();
-    assert_eq!(events(&WalSinkStatus::default(), &good), ["Delivering"]);
+    let begun = WalSinkStatus::default();
+    assert_eq!(events(&begun, &good), ["Delivering"]);
     assert_eq!(events(&good, &first), ["DestinationUnavailable"]);
     let said = condition(&first.conditions, SinkConditionType::Ready).unwrap();
     assert!(

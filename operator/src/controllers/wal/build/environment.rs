@@ -41,7 +41,7 @@ pub(super) fn sink(
     wal: &ValidatedWal,
     of_pod: &[(StorePlace, &ValidatedStore)],
     of_role: &ValidatedCache,
-    further: Vec<(&'static str, String)>,
+    further: &[(&'static str, String)],
 ) -> Vec<EnvVar> {
     let places = [set("TIDEMARK_INDEX", &wal.stores.index.0), set("TIDEMARK_STORES", &stores(of_pod))];
     let further = further.iter().map(|(name, value)| set(name, value));

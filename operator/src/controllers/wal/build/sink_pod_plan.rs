@@ -48,7 +48,7 @@ pub(crate) fn plan<'a>(
         image,
         image_pull_policy: platform.image_pull_policy.as_deref(),
         arguments: vec![names::COMPONENT_SINK.to_owned()],
-        environment: environment::sink(wal, &stores, &role.cache, variables),
+        environment: environment::sink(wal, &stores, &role.cache, &variables),
         ports: vec![port()],
         volumes,
         // A sink that waits, for its destination or for another process of its name, is in order: a restart would not help. One that
