@@ -249,6 +249,7 @@ pub struct SinkStart {
         .message("maxDelay is at most 1m")
         .field_path(".maxDelay")
 )]
+#[allow(clippy::struct_field_names, reason = "each is a maximum, and the resource says so")]
 pub struct SinkBatch {
     /// The most records of a batch.
     #[serde(default = "five_hundred")]

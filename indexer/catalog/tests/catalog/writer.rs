@@ -460,14 +460,14 @@ proptest! {
                         let holders = (&process.log.entries, &process.clock);
                         let task = format!("reindex {began} {}", chain.generation());
                         let switch = GenerationSwitch::new((&process.root, &id), &index, holders, &task, &Entropy::seeded(began as u64));
-                        let mut made = switch.begin(&chain, |_| ()).await.unwrap();
+                        let mut made = Box::pin(switch.begin(&chain, |_| ())).await.unwrap();
                         let held = chain.latest().await.unwrap().unwrap().state;
                         let (cursor, horizon, audited) = (held.cursor, held.horizon, held.audited);
                         let copied = CopyRequest { cursor, horizon, audited, ..CopyRequest::after(&made.manifest().state) };
                         made.copy(copied).await.unwrap();
                         let open = switch.seize(&chain, |_| ()).await.unwrap();
                         if matches!(change, IndexChange::Reindex) {
-                            switch.close(open, made, EndReason::Reindex).await.unwrap();
+                            Box::pin(switch.close(open, made, EndReason::Reindex)).await.unwrap();
                         } else {
                             switch.discard(made, &open).await.unwrap();
                             open.release().await.unwrap();
