@@ -1,5 +1,7 @@
 //! The spec of a `WALSink`, with the rules that the API server checks.
 
+#![allow(clippy::struct_field_names, reason = "each field of a batch is a maximum, and the resource says so")]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -249,7 +251,6 @@ pub struct SinkStart {
         .message("maxDelay is at most 1m")
         .field_path(".maxDelay")
 )]
-#[allow(clippy::struct_field_names, reason = "each is a maximum, and the resource says so")]
 pub struct SinkBatch {
     /// The most records of a batch.
     #[serde(default = "five_hundred")]

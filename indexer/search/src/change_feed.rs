@@ -259,8 +259,8 @@ mod tests {
     async fn a_segment_in_which_the_time_is_over_is_gone_on_with_by_the_next_page() {
         let mut index = TestIndex::new().await;
         let said = |n: u32| {
-            let message = if n % 1500 == 0 { "tide gauge" } else { "tide x gauge" };
-            let message = if n % 1700 == 0 { format!("{message} buoy") } else { message.to_owned() };
+            let message = if n.is_multiple_of(1500) { "tide gauge" } else { "tide x gauge" };
+            let message = if n.is_multiple_of(1700) { format!("{message} buoy") } else { message.to_owned() };
             OperationRecord { message: Some(message), ..plain(token(1, n)) }
         };
         index.publish((0..5000).map(said).collect()).await;
@@ -329,7 +329,7 @@ mod tests {
             (4..=4, "a3"),
             (4..=5, "a3 b5 c5"),
             (6..=8, "c5"),
-            (6..=5, "c5"),
+            (RangeInclusive::new(6, 5), "c5"),
             (10..=99, "d9"),
         ] {
             assert_eq!(at(seqs.clone()), shown, "{seqs:?}");

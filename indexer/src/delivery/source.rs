@@ -81,7 +81,7 @@ impl SearchSource {
 #[async_trait]
 impl ChangeSource for SearchSource {
     async fn page(&self, after: &ConsumerPosition, limit: usize, wait: Duration) -> Result<ChangePage, SourceError> {
-        let after = FeedPosition { generation: after.generation.clone(), seq: after.seq, log: None };
+        let after = FeedPosition { generation: after.generation.clone(), seq: after.seq, origin: None };
         self.request(FeedStart::After(after), limit, wait).await
     }
 }

@@ -128,7 +128,7 @@ impl FeedWindow {
 
     /// Whether it was acknowledged before: an acknowledgement may come twice.
     fn is_settled(&self, position: &FeedPosition) -> bool {
-        let known = self.begin.generation..=self.given.generation.clone();
+        let known = self.begin.generation.clone()..=self.given.generation.clone();
         (self.begin.seq..=self.acknowledged.seq).contains(&position.seq)
             && known.contains(&position.generation)
             && position.origin == self.given.origin

@@ -390,7 +390,7 @@ async fn lost_but_for_an_old_snapshot() -> (IngestWorld, Token, Manifest, LogCur
 #[tokio::test(start_paused = true)]
 async fn a_snapshot_is_restored_with_what_the_archive_has_settled_since() {
     for target in ["snapshot", "time", "token"] {
-        let (world, token, old, floor) = lost_but_for_an_old_snapshot().await;
+        let (world, token, old, floor) = Box::pin(lost_but_for_an_old_snapshot()).await;
         let to = match target {
             "snapshot" => RestoreTarget::Snapshot("old".to_owned()),
             "time" => RestoreTarget::Time(floor.second()),
@@ -461,7 +461,9 @@ async fn a_restore_that_goes_on_beside_a_longer_archive_has_what_that_has_settle
     for (key, body) in kept {
         whole.bucket.plant(&key, body, whole.ago(0));
     }
-    later.iter().for_each(|(_, key)| whole.bucket.forget(key));
+    for (_, key) in &later {
+        whole.bucket.forget(key);
+    }
     let (now, to) = (whole.bucket.now(), RestoreTarget::Snapshot("old".to_owned()));
     let mut began_within = 0;
     for manifest in 2..12 {
@@ -490,10 +492,12 @@ async fn a_restore_that_goes_on_beside_a_longer_archive_has_what_that_has_settle
 /// correction would be lost.
 #[tokio::test(start_paused = true)]
 async fn what_is_not_audited_up_to_the_floor_is_restored_by_hand_and_not_promoted() {
-    let (world, token, old, floor) = lost_but_for_an_old_snapshot().await;
+    let (world, token, old, floor) = Box::pin(lost_but_for_an_old_snapshot()).await;
     let archived = world.bucket.keys().into_iter().filter(|key| key.starts_with("index/archive/"));
     let archived: Vec<_> = archived.map(|key| (world.bucket.body(&key), key)).collect();
-    archived.iter().for_each(|(_, key)| world.bucket.forget(key));
+    for (_, key) in &archived {
+        world.bucket.forget(key);
+    }
     let report = world.restore(None, &RestoreTarget::Snapshot("old".to_owned())).await.unwrap();
     assert_eq!(world.outcomes().await[&token], [Outcome::Aborted]);
     let restored = world.manifest().await;

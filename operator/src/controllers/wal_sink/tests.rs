@@ -333,7 +333,7 @@ fn conditions_say_what_keeps_it_from_delivering() {
     let answering = |sink| with_pod(pod(answers(sink)));
     let applied = "True/Applied";
     let both = |value: &'static str| [value, applied, value];
-    let silent = |failures, seen| PodObservation { failures, seen, ..PodObservation::default() };
+    let silent = |failures, seen| PodObservation { seen, failures, ..PodObservation::default() };
     let troubled = |trouble| {
         let ObservedSinkPod { pod: found, observation } = pod(PodObservation::default());
         with_pod(ObservedSinkPod { pod: Arc::new(SinkPod { trouble: Some(trouble), ..(*found).clone() }), observation })
@@ -344,7 +344,7 @@ fn conditions_say_what_keeps_it_from_delivering() {
     let mut refused = answers(delivering());
     refused.process =
         Some(Arc::new(PodReport { sink: Some(delivering()), problems: vec![problem], ..PodReport::default() }));
-    let cases = [
+    let cases = vec![
         (answering(delivering()), ["True/Ready", applied, "True/Delivering"]),
         (answering(SinkReport { breaker: BreakerPhase::Open, ..delivering() }), both("False/DestinationUnavailable")),
         (
