@@ -2,7 +2,7 @@
 
 {{/* The definitions that the operator compares with its own. */}}
 {{- define "tidemark.kinds.definitions" -}}
-[wals.tidemark.dev, waltasks.tidemark.dev]
+[wals.tidemark.dev, waltasks.tidemark.dev, walsinks.tidemark.dev]
 {{- end -}}
 
 {{/* What the operator may do with the objects of each kind. */}}
@@ -31,6 +31,18 @@
 - apiGroups: [tidemark.dev]
   resources: [waltasks/finalizers]
   verbs: [update]
+# Reads the sinks whose pods it runs.
+- apiGroups: [tidemark.dev]
+  resources: [walsinks]
+  verbs: [get, list, watch]
+# Tells the state of each WALSink.
+- apiGroups: [tidemark.dev]
+  resources: [walsinks/status]
+  verbs: [patch]
+# Makes a WALSink the owner of its children, on clusters that check the right to block the owner's deletion.
+- apiGroups: [tidemark.dev]
+  resources: [walsinks/finalizers]
+  verbs: [update]
 {{- end -}}
 
 {{/* Rights of users who may view the objects of a namespace. */}}
@@ -51,6 +63,14 @@
 - apiGroups: [tidemark.dev]
   resources: [waltasks/status]
   verbs: [get]
+# Sees WALSinks and what became of them. A WALSink holds names of Secrets, never their values.
+- apiGroups: [tidemark.dev]
+  resources: [walsinks]
+  verbs: [get, list, watch]
+# Reads the parts of a WALSink that have an address of their own.
+- apiGroups: [tidemark.dev]
+  resources: [walsinks/status]
+  verbs: [get]
 {{- end -}}
 
 {{/* Rights of users who may edit the objects of a namespace. */}}
@@ -63,6 +83,10 @@
 - apiGroups: [tidemark.dev]
   resources: [wals/scale]
   verbs: [update, patch]
+# Makes, changes and deletes WALSinks.
+- apiGroups: [tidemark.dev]
+  resources: [walsinks]
+  verbs: [create, update, patch, delete, deletecollection]
 {{- end -}}
 
 {{/* Further rights of users who administer a namespace. */}}
