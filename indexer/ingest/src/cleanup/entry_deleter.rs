@@ -148,20 +148,8 @@ impl<'a> EntryDeleter<'a> {
                 _ => deleted.push(entry),
             }
         }
-        self.delete_guards(&deleted).await;
+        delete_guards(self.log, &deleted).await;
         deleted
-    }
-
-    /// Deletes the guards of entries that are gone: while an entry is there its guard decides it, and what the archive has of it holds the
-    /// guard too. One that stays takes a little room.
-    async fn delete_guards(&self, gone: &[ProvenEntry]) {
-        let guards: Vec<String> = gone.iter().filter_map(|entry| entry.guard.clone()).collect();
-        if guards.is_empty() {
-            return;
-        }
-        for (key, error) in self.log.delete_each(&guards).await {
-            tracing::warn!(key, %error, "the guard of a deleted entry stays; it takes a little room; delete it by hand");
-        }
     }
 
     /// Reads the entries in the log. Those stay that are not what the archive has.
@@ -197,6 +185,18 @@ impl<'a> EntryDeleter<'a> {
 
     fn is_stopped(&self) -> bool {
         self.progress.borrow().stopped.is_some()
+    }
+}
+
+/// Deletes the guards of entries that are gone: while an entry is there its guard decides it, and what the archive has of it holds the guard
+/// too. One that stays takes a little room.
+async fn delete_guards(log: &Store, gone: &[ProvenEntry]) {
+    let guards: Vec<String> = gone.iter().filter_map(|entry| entry.guard.clone()).collect();
+    if guards.is_empty() {
+        return;
+    }
+    for (key, error) in log.delete_each(&guards).await {
+        tracing::warn!(key, %error, "the guard of a deleted entry stays; it takes a little room; delete it by hand");
     }
 }
 

@@ -473,8 +473,10 @@ fn is_same(one: &Arc<OperationRecord>, other: &Arc<OperationRecord>) -> bool {
     Arc::ptr_eq(one, other) || is_equal_but_for_seq(one, other)
 }
 
+/// The seq is that of a generation, and so is whether its entry was judged without being read before it was decided.
 fn is_equal_but_for_seq(one: &OperationRecord, other: &OperationRecord) -> bool {
-    one.seq == other.seq && one == other || OperationRecord { seq: other.seq, ..one.clone() } == *other
+    let OperationRecord { seq, was_unreadable, .. } = *other;
+    one.seq == seq && one == other || OperationRecord { seq, was_unreadable, ..one.clone() } == *other
 }
 
 /// Nothing of `before` is lost in `after`.
