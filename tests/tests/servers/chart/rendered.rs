@@ -6,13 +6,15 @@ use tidemark_crds::{KINDS, Reason, ResourceKind};
 use super::helm::{HelmProgram, chart, objects, of_kind, root, values_files};
 
 /// The metrics that the alerts may use, and the file whose code registers each: a scrape would show no more.
-const METRICS: [(&str, &str, &str); 8] = [
+const METRICS: [(&str, &str, &str); 10] = [
     ("tidemark_operator_wals", "operator/src/metrics.rs", "\"wals\""),
     ("tidemark_operator_leader", "operator/src/metrics.rs", "\"leader\""),
     ("tidemark_operator_tasks_ended_total", "operator/src/metrics.rs", "\"tasks_ended\""),
     ("tidemark_operator_purges_abandoned_total", "operator/src/metrics.rs", "\"purges_abandoned\""),
     ("tidemark_operator_watch_synced", "operator/src/metrics.rs", "\"watch_synced\""),
     ("tidemark_operator_upgrades_stalled", "operator/src/metrics.rs", "\"upgrades_stalled\""),
+    ("tidemark_operator_sinks", "operator/src/metrics.rs", "\"sinks\""),
+    ("tidemark_operator_sink_lag_seconds", "operator/src/metrics.rs", "\"sink_lag\""),
     ("tidemark_lag_seconds", "indexer/src/metrics/index.rs", "\"lag\""),
     ("tidemark_writer_role", "indexer/src/metrics/index.rs", "\"writer_role\""),
 ];
