@@ -15,7 +15,7 @@ pub enum CommandExit {
     Usage,
     /// 3: a store does not hold what Tidemark needs.
     StoreUnsupported,
-    /// 4: another process has taken over the index.
+    /// 4: another process has taken over the index, or the consumer; a write lock was overtaken or released.
     Fenced,
     /// 5: an update was not acknowledged in time; it may or may not be complete.
     Unacknowledged,
