@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use parking_lot::{Mutex, MutexGuard};
-use tidemark_crds::{PodPhase, PodProblem, PodReport, RestoreProgress, StoreRole, names::WalComponent};
+use tidemark_crds::{PodPhase, PodProblem, PodReport, RestoreProgress, SinkReport, StoreRole, names::WalComponent};
 use tidemark_ingest::{CopyProgress, FailureCause, IngestRole, IngestStatus, ToCause};
 use tidemark_search::{
     SearchService,
@@ -24,6 +24,7 @@ struct PodStatusInner {
     kind: WalComponent,
     ingest: Option<watch::Receiver<IngestStatus>>,
     search: Option<Arc<dyn SearchService>>,
+    sink: Option<watch::Receiver<SinkReport>>,
     state: Mutex<PodState>,
 }
 
@@ -44,20 +45,26 @@ struct PodState {
 impl PodStatus {
     /// A pod that writes an index and may serve search beside it.
     pub fn indexer(ingest: watch::Receiver<IngestStatus>, search: Option<Arc<dyn SearchService>>) -> Self {
-        Self::new(WalComponent::Indexer, Some(ingest), search)
+        Self::new(WalComponent::Indexer, Some(ingest), search, None)
     }
 
     /// A pod that serves search.
     pub fn search(search: Arc<dyn SearchService>) -> Self {
-        Self::new(WalComponent::Search, None, Some(search))
+        Self::new(WalComponent::Search, None, Some(search), None)
+    }
+
+    /// A pod that reads an index with `search`, and delivers its changes.
+    pub fn sink(sink: watch::Receiver<SinkReport>, search: Arc<dyn SearchService>) -> Self {
+        Self::new(WalComponent::Search, None, Some(search), Some(sink))
     }
 
     fn new(
         kind: WalComponent,
         ingest: Option<watch::Receiver<IngestStatus>>,
         search: Option<Arc<dyn SearchService>>,
+        sink: Option<watch::Receiver<SinkReport>>,
     ) -> Self {
-        Self(Arc::new(PodStatusInner { kind, ingest, search, state: Mutex::default() }))
+        Self(Arc::new(PodStatusInner { kind, ingest, search, sink, state: Mutex::default() }))
     }
 
     /// Sets the role of each store's URL, so that problems name it.
@@ -134,12 +141,16 @@ impl PodStatus {
             writer: None,
             restore: None,
             restored_to: None,
-            sink: None,
+            sink: self.0.sink.as_ref().map(|sink| sink.borrow().clone()),
             problems: self.problems(&state, ingest.as_ref()),
         };
         match &ingest {
             Some(ingest) => report_ingest(&mut report, ingest),
             None => report_search(&mut report, search),
+        }
+        // It waits for the consumer once it can read the index.
+        if report.phase == PodPhase::Serving && report.sink.as_ref().is_some_and(|sink| !sink.holding) {
+            report.phase = PodPhase::Standby;
         }
         report.phase = state.phase.unwrap_or(report.phase);
         let restore = state.restore.as_ref().filter(|_| report.phase == PodPhase::Restoring);
@@ -318,6 +329,15 @@ mod tests {
         }
         pod.clear_problem("opening");
         assert_eq!(pod.report().problems, []);
+    }
+
+    #[test]
+    fn a_sink_reports_its_delivery_from_the_start() {
+        let sink = watch::Sender::new(SinkReport::default());
+        let pod = PodStatus::sink(sink.subscribe(), Arc::new(tidemark_search::IndexSearcher::default()));
+        assert_eq!((pod.report().phase, pod.report().sink), (PodPhase::Starting, Some(SinkReport::default())));
+        sink.send_modify(|report| (report.holding, report.delivered) = (true, 7));
+        assert_eq!(pod.report().sink.map(|sink| (sink.holding, sink.delivered)), Some((true, 7)));
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub use bootstrap::{ParameterChoice, cache_options};
 #[cfg(feature = "archive")]
 pub(crate) use cleanup::{cleanup_executor, floor_mover};
 pub use cold_start::ColdStartOptions;
-pub use consumer::{ConsumerContext, ConsumerOptions, ConsumerServiceError, run_consumer};
+pub use consumer::{ConsumerContext, ConsumerOptions, ConsumerService, ConsumerServiceError};
 pub use dev::{DevOptions, DevService};
 pub use error::ServiceError;
 pub use index::{IndexOptions, IndexService};

@@ -27,7 +27,7 @@ use crate::{
         BatchAnswer, BatchLimits, BreakerOptions, DeliveryOptions, DeliveryRecord, Destination, RecordVerdict,
         RejectedPolicy, WindowLimits,
     },
-    service::{ConsumerOptions, cache_options, run_consumer},
+    service::{ConsumerOptions, ConsumerService, StartupMode, cache_options},
 };
 
 /// How long the service may wait for a change before it answers, in seconds.
@@ -160,10 +160,22 @@ impl ChangesCommand {
         let (cache, _temporary) = cache_options(cache.cache_dir, cache.cache_mib << 20)?;
         let (index, consumers) = consumer_stores(index, &stores.settings());
         let delivery = DeliveryOptions { follow, ..LINES };
-        let options = ConsumerOptions { index, consumers, cache, name, identity, start, query, delivery };
+        let options = ConsumerOptions {
+            index,
+            consumers,
+            cache,
+            name,
+            identity,
+            start,
+            query,
+            delivery,
+            listen: None,
+            startup: StartupMode::FailFast,
+        };
         let stop = CancellationToken::new();
         let _signal = stop_on_signal(stop.clone())?;
-        ended(run_consumer(options, |_| Ok(LinesDestination), &stop).await).map(drop)
+        let service = ConsumerService::start(options).await?;
+        ended(service.run(|_| Ok(LinesDestination), &stop).await).map(drop)
     }
 
     /// Prints what a service answers.

@@ -1,6 +1,6 @@
 //! `tidemark sink`: delivers the changes of an index to a destination, under a consumer's name.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 use tidemark_catalog::ConsumerName;
@@ -9,9 +9,10 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::{
-    args::{CacheArgs, StoresArgs, span},
+    args::{CacheArgs, StartupArgs, StoresArgs, span},
     consumer_args::{DeliveryArgs, consumer_name, consumer_stores, feed_start, query_text},
     failure_verdict::ended,
+    output::print_line,
     shutdown::stop_on_signal,
 };
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
         BatchAnswer, BulkDestination, DeliveryRecord, Destination, HttpDestinationOptions, InvalidDestination,
         WebhookDestination,
     },
-    service::{ConsumerContext, ConsumerOptions, cache_options, run_consumer},
+    service::{ConsumerContext, ConsumerOptions, ConsumerService, cache_options},
 };
 
 /// Deliver the changes of an index to a search server or a webhook, until stopped.
@@ -88,6 +89,11 @@ pub(super) struct SinkCommand {
     /// share a name.
     #[arg(long, env = "TIDEMARK_IDENTITY", value_name = "NAME")]
     identity: Option<String>,
+    /// Listen here and serve health, metrics and `/v1/process`, which says how far the delivery is; port 0 takes a free one and prints it.
+    #[arg(long, env = "TIDEMARK_LISTEN", value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    #[command(flatten)]
+    wait: StartupArgs,
     #[command(flatten)]
     stores: StoresArgs,
     #[command(flatten)]
@@ -123,11 +129,17 @@ impl SinkCommand {
             start: self.from.clone().unwrap_or(FeedStart::Earliest),
             query: self.query.clone().unwrap_or_default(),
             delivery: self.delivery.options(),
+            listen: self.listen,
+            startup: self.wait.startup_mode(),
         };
         let stop = CancellationToken::new();
         let _signal = stop_on_signal(stop.clone())?;
+        let service = ConsumerService::start(options).await?;
+        if let Some(address) = service.address() {
+            print_line(&format!("http://{address}/"))?;
+        }
         let destination = |context: &ConsumerContext| self.destination(context);
-        ended(run_consumer(options, destination, &stop).await).map(drop)
+        ended(service.run(destination, &stop).await).map(drop)
     }
 
     fn destination(&self, context: &ConsumerContext) -> Result<SinkDestination, InvalidDestination> {

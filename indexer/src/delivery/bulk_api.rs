@@ -173,8 +173,8 @@ mod tests {
         verdicts(&(1..=sent).map(record).collect::<Vec<_>>(), &answer)
     }
 
-    #[test]
-    fn each_item_has_a_verdict_of_its_own() {
+    /// The first item whose verdict is not what it should be.
+    fn first_wrong_verdict() -> Option<String> {
         let cases = [
             (201, None, "delivered"),
             (200, None, "delivered"),
@@ -192,14 +192,24 @@ mod tests {
         ];
         let items = cases.iter().zip(1..).map(|((status, kind, _), seq)| item(seq, *status, *kind)).collect();
         let BatchAnswer::Answered(verdicts) = judged(items, cases.len() as u64).unwrap() else { panic!() };
-        for ((status, kind, expected), verdict) in cases.iter().zip(verdicts) {
-            let found = match verdict {
-                RecordVerdict::Delivered => "delivered",
-                RecordVerdict::Retry { .. } => "retry",
-                RecordVerdict::Rejected { .. } => "rejected",
-            };
-            assert_eq!(found, *expected, "{status} {kind:?}");
-        }
+        let found = verdicts.iter().map(|verdict| match verdict {
+            RecordVerdict::Delivered => "delivered",
+            RecordVerdict::Retry { .. } => "retry",
+            RecordVerdict::Rejected { .. } => "rejected",
+        });
+        let wrong = cases.iter().zip(found).find(|((_, _, expected), found)| expected != found);
+        wrong.map(|((status, kind, _), found)| format!("{status} {kind:?} is {found}"))
+    }
+
+    #[test]
+    fn each_item_has_a_verdict_of_its_own() {
+        assert_eq!(first_wrong_verdict(), None);
+    }
+
+    #[test]
+    fn an_answer_that_counts_for_all_items_is_found() {
+        let _planted = mutants::plant("PartialFailureIsSuccess");
+        assert!(first_wrong_verdict().is_some());
     }
 
     #[test]

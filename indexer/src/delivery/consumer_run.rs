@@ -9,7 +9,9 @@ use tidemark_catalog::{
     AcquireError, CatalogError, ConsumerChain, ConsumerLease, ConsumerPosition, ConsumerStandby, TransactionRejected,
     WriterIdentity, heartbeat,
 };
+use tidemark_crds::SinkReport;
 use tidemark_store::{Entropy, StoreClock};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -19,7 +21,7 @@ use super::{
     position_keeper::PositionKeeper,
     pump::{DeliveryEnd, DeliveryError, DeliveryOptions, DeliveryPump},
     source::ChangeSource,
-    status::report_delivery,
+    status::{log_delivery, report_delivery},
 };
 
 /// Why a consumer ended.
@@ -52,6 +54,8 @@ pub struct ConsumerRun<'a> {
     pub options: DeliveryOptions,
     /// Randomness of the pauses.
     pub entropy: Entropy,
+    /// Where it reports how far it is.
+    pub report: &'a watch::Sender<SinkReport>,
 }
 
 impl ConsumerRun<'_> {
@@ -67,7 +71,9 @@ impl ConsumerRun<'_> {
             let on_wait = |standby: ConsumerStandby| log_wait(&standby, is_told.swap(true, Ordering::Relaxed));
             let claim = self.chain.claim(self.identity.clone(), self.clock, start, on_wait);
             let Some(lease) = stop.run_until_cancelled(claim).await else { return Ok(DeliveryEnd::Stopped) };
-            match self.deliver(lease?, stop).await {
+            let ended = self.deliver(lease?, stop).await;
+            self.report.send_modify(|report| report.holding = false);
+            match ended {
                 Err(ConsumerError::Position(CatalogError::Rejected(TransactionRejected::ConsumerFenced {
                     ..
                 }))) if mutants::claims_again() => {}
@@ -84,8 +90,9 @@ impl ConsumerRun<'_> {
         let entropy = self.entropy.clone();
         let pump = DeliveryPump::new(self.source, self.destination, dead_letters, entropy, self.options, done);
         let keeper = PositionKeeper::new(lease, pump.progress());
-        let (mut reporting, mut beating) =
-            (pin!(report_delivery(name.as_str(), pump.status())), pin!(heartbeat(self.clock)));
+        let mut logging = pin!(log_delivery(name.as_str(), pump.status().subscribe()));
+        let mut reporting = pin!(report_delivery(self.source, pump.status(), self.report));
+        let mut beating = pin!(heartbeat(self.clock));
         let ended = CancellationToken::new();
         let (mut pumping, mut keeping) = (pin!(pump.run(stop)), pin!(keeper.run(ended.clone())));
         let delivered = tokio::select! {
@@ -96,6 +103,7 @@ impl ConsumerRun<'_> {
                 return Ok(DeliveryEnd::Stopped);
             }
             delivered = &mut pumping => delivered,
+            never = &mut logging => match never {},
             never = &mut reporting => match never {},
             never = &mut beating => match never {},
         };

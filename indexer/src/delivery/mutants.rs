@@ -1,7 +1,7 @@
 //! Faults that the tests plant in the delivery, to see that they find them. In the product each hook returns what is right.
 
 #[cfg(test)]
-pub(crate) use planted::{PlantedFault, plant};
+pub(crate) use planted::plant;
 
 /// `AckWithoutGaps`: the position moves over what is not acknowledged.
 pub(super) fn moves_over(is_acknowledged: bool) -> bool {

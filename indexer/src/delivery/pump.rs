@@ -121,6 +121,8 @@ pub(crate) struct DeliveryPump<'a> {
     /// Attempts in a row that brought nothing.
     attempts: u32,
     rejected_in_a_row: u32,
+    /// Whether the last failure was one of reading.
+    has_failed_to_read: bool,
 }
 
 impl<'a> DeliveryPump<'a> {
@@ -163,6 +165,7 @@ impl<'a> DeliveryPump<'a> {
             not_before: None,
             attempts: 0,
             rejected_in_a_row: 0,
+            has_failed_to_read: false,
         }
     }
 
@@ -171,9 +174,9 @@ impl<'a> DeliveryPump<'a> {
         self.progress.subscribe()
     }
 
-    /// How far it is, as it changes.
-    pub(crate) fn status(&self) -> watch::Receiver<DeliveryStatus> {
-        self.status.subscribe()
+    /// How far it is, as it changes. Others tell here what is published, while nothing is read.
+    pub(crate) fn status(&self) -> watch::Sender<DeliveryStatus> {
+        self.status.clone()
     }
 
     /// Delivers until everything is, or until `stop`. The future may be dropped: what was not acknowledged comes again.
@@ -281,7 +284,11 @@ impl<'a> DeliveryPump<'a> {
             None => Ok(()),
             Some(Ok(ChangePage { records, next, more, end })) => {
                 self.is_read = !self.options.follow && !more;
-                self.status.send_modify(|status| status.end = end);
+                let is_mended = std::mem::take(&mut self.has_failed_to_read);
+                self.status.send_modify(|status| {
+                    status.end = end;
+                    status.last_error.take_if(|_| is_mended);
+                });
                 self.cursor.clone_from(&next);
                 (self.page, self.page_end) = (records.into(), Some(next));
                 Ok(())
@@ -289,6 +296,7 @@ impl<'a> DeliveryPump<'a> {
             Some(Err(SourceError::Transient(why))) if self.options.follow => {
                 tracing::warn!(why, "no changes were read; asking again");
                 self.note(format!("no changes were read: {why}"));
+                self.has_failed_to_read = true;
                 let _ = stop.run_until_cancelled(sleep(self.entropy.jittered(MIN_RETRY_PAUSE * 4))).await;
                 Ok(())
             }
@@ -428,7 +436,8 @@ impl<'a> DeliveryPump<'a> {
         self.entropy.jittered(doubled.min(MAX_RETRY_PAUSE))
     }
 
-    fn note(&self, why: String) {
+    fn note(&mut self, why: String) {
+        self.has_failed_to_read = false;
         self.status.send_modify(|status| status.last_error = Some(why));
     }
 }

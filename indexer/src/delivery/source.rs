@@ -40,6 +40,9 @@ pub enum SourceError {
 pub trait ChangeSource: Send + Sync {
     /// The records after `after`, at most `limit`; waits for one for as long as `wait`. The future may be dropped.
     async fn page(&self, after: &ConsumerPosition, limit: usize, wait: Duration) -> Result<ChangePage, SourceError>;
+
+    /// The place behind everything that is published. It reads no record.
+    async fn end(&self) -> Result<ConsumerPosition, SourceError>;
 }
 
 /// The feed of a search service.
@@ -83,6 +86,10 @@ impl ChangeSource for SearchSource {
     async fn page(&self, after: &ConsumerPosition, limit: usize, wait: Duration) -> Result<ChangePage, SourceError> {
         let after = FeedPosition { generation: after.generation.clone(), seq: after.seq, origin: None };
         self.request(FeedStart::After(after), limit, wait).await
+    }
+
+    async fn end(&self) -> Result<ConsumerPosition, SourceError> {
+        Ok(self.request(FeedStart::Latest, 1, Duration::ZERO).await?.end)
     }
 }
 

@@ -6,6 +6,7 @@ mod world;
 use std::{collections::BTreeSet, time::Duration};
 
 use tidemark_catalog::{CatalogError, TransactionRejected};
+use tidemark_crds::BreakerPhase;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -102,8 +103,14 @@ async fn two_of_one_name(seed: u64) -> Result<(), String> {
         tokio::time::sleep(Duration::from_mins(5)).await;
         stop.cancel();
     };
-    let (first, second, ()) = tokio::join!(first.run(&stop), later, stopping);
+    let started = Instant::now();
+    let earlier = async { (first.run(&stop).await, started.elapsed()) };
+    let ((first, after), second, ()) = tokio::join!(earlier, later, stopping);
     world.check().await?;
+    // It is acknowledged once a second, and a batch takes one.
+    if after > Duration::from_secs(15) {
+        return Err(format!("the first one has gone on until {after:?}"));
+    }
     match first {
         Err(ConsumerError::Position(CatalogError::Rejected(TransactionRejected::ConsumerFenced { .. }))) => {}
         other => return Err(format!("the first one ended with {other:?}")),
@@ -167,6 +174,17 @@ async fn a_destination_that_is_full_for_days_is_waited_for_and_nothing_is_read_m
         // The breaker's half-open attempts: one in 30 s and their pauses.
         assert!(tries < 3 * 24 * 120 + 10, "{tries} attempts");
         world.check().await.unwrap();
+        let report = world.report();
+        assert_eq!((report.breaker, report.lag_seconds), (BreakerPhase::Open, None), "it was published before");
+        assert!(
+            report.holding && report.unacknowledged > 0 && report.last_error.as_deref() == Some("down"),
+            "{report:?}"
+        );
+        assert_eq!((report.lag_operations, report.delivered), (OPERATIONS, 0), "{report:?}");
+        // What is published meanwhile is seen, though it is not read.
+        world.publish(7);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert_eq!(world.report().lag_operations, OPERATIONS + 7);
         world.set_mood(DestinationMood::Well);
         tokio::time::sleep(Duration::from_mins(10)).await;
         stop.cancel();
@@ -174,6 +192,10 @@ async fn a_destination_that_is_full_for_days_is_waited_for_and_nothing_is_read_m
     let (ended, ()) = tokio::join!(process.run(&stop), script);
     ended.unwrap();
     world.check_all_arrived().await.unwrap();
+    let report = world.report();
+    assert_eq!((report.breaker, report.lag_operations, report.lag_seconds), (BreakerPhase::Closed, 0, Some(0)));
+    assert_eq!((report.holding, report.delivered), (false, OPERATIONS + 7));
+    assert_ne!(report.last_error.as_deref(), Some("down"), "something was delivered since");
 }
 
 #[tokio::test(start_paused = true)]
@@ -186,6 +208,8 @@ async fn poison_blocks_where_it_is_to_block_and_nothing_after_it_is_delivered() 
         tokio::time::sleep(Duration::from_hours(2)).await;
         let poison = world.first_poison();
         assert_eq!(world.acknowledged().await, poison - 1);
+        let blocked = world.report().blocked.unwrap_or_default();
+        assert!(blocked.contains(&format!("record {poison}")), "{blocked}");
         assert_eq!(world.arrived(), (1..poison).collect::<BTreeSet<_>>());
         world.heal();
         tokio::time::sleep(Duration::from_hours(1)).await;

@@ -1,25 +1,40 @@
 //! A named consumer of an index's changes, as a process: it reads the index itself, and writes below `consumers/` only.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use tidemark_catalog::{
     AcquireError, CatalogError, ConsumerChain, ConsumerName, ConsumerPosition, Generation, IndexChain, LogId,
     WriterIdentity,
 };
-use tidemark_crds::Reason;
+use tidemark_crds::{Reason, SinkReport};
 use tidemark_ingest::{FailureCause, ToCause};
 use tidemark_search::{
     EngineOptions, FollowerOptions, IndexFollower, IndexSearcher, SearchService, TantivyEngine,
     api::{FeedStart, QueryText},
 };
 use tidemark_store::{Entropy, StoreClock};
-use tokio::time::sleep;
+use tokio::{net::TcpListener, sync::watch, time::sleep};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::{error::ServiceError, index::clock_name, stores::PodStores};
-use crate::delivery::{
-    ConsumerError, ConsumerRun, DeliveryEnd, DeliveryOptions, Destination, InvalidDestination, SearchSource,
-    SourceError,
+use super::{
+    error::ServiceError,
+    index::clock_name,
+    serve::listen_on,
+    startup_retry::{OPENING, StartupMode, StartupRetry},
+    stores::PodStores,
+};
+use crate::{
+    delivery::{
+        ConsumerError, ConsumerRun, DeliveryEnd, DeliveryOptions, Destination, InvalidDestination, SearchSource,
+        SourceError,
+    },
+    http::{HttpServer, ServerOptions},
+    metrics::MetricsRegistry,
+    pod_status::PodStatus,
 };
 
 /// How often an index that cannot be read yet is looked at.
@@ -44,6 +59,10 @@ pub struct ConsumerOptions {
     pub query: QueryText,
     /// How to deliver.
     pub delivery: DeliveryOptions,
+    /// Where health, metrics and the state of the process are served, if at all; port 0 takes a free one.
+    pub listen: Option<SocketAddr>,
+    /// Whether to wait until the index can be opened.
+    pub startup: StartupMode,
 }
 
 /// What a destination may need to know.
@@ -98,55 +117,111 @@ impl ToCause for ConsumerServiceError {
     }
 }
 
-/// Runs a named consumer until `stop`, or until everything is delivered where it does not follow. `destination` makes where the records go.
-pub async fn run_consumer<D: Destination>(
+/// A named consumer that listens, where it is to.
+pub struct ConsumerService {
     options: ConsumerOptions,
-    destination: impl FnOnce(&ConsumerContext) -> Result<D, InvalidDestination>,
-    stop: &CancellationToken,
-) -> Result<DeliveryEnd, ConsumerServiceError> {
-    let entropy = Entropy::from_os();
-    let OpenedIndex { follower, searcher } = OpenedIndex::open(&options, &entropy)?;
-    let Some(log) = stop.run_until_cancelled(until_log(&follower)).await else { return Ok(DeliveryEnd::Stopped) };
-    let polled = Arc::clone(&follower);
-    let _polling = AbortOnDropHandle::new(tokio::spawn(async move { polled.run(CancellationToken::new()).await }));
-
-    // Only now: a folder would be made where there is none.
-    let store = options.consumers.open().map_err(ServiceError::from)?.index;
-    let chain = ConsumerChain::open(&store, &log, &options.name, entropy.clone());
-    let identity = WriterIdentity(options.identity.unwrap_or_else(|| entropy.nonce()));
-    let clock = chain.clock(&clock_name(&identity));
-    let context = ConsumerContext { log, clock };
-    let destination = destination(&context)?;
-    let source = SearchSource::new(searcher, options.query);
-    let start = resolve(&source, options.start, options.delivery.follow);
-    let Some(start) = stop.run_until_cancelled(start).await else { return Ok(DeliveryEnd::Stopped) };
-    let run = ConsumerRun {
-        chain: &chain,
-        identity,
-        clock: &context.clock,
-        source: &source,
-        destination: &destination,
-        options: options.delivery,
-        entropy,
-    };
-    Ok(run.run(&start?, stop).await?)
+    listener: Option<TcpListener>,
+    searcher: Arc<IndexSearcher>,
+    report: watch::Sender<SinkReport>,
+    pod: PodStatus,
+    entropy: Entropy,
 }
 
-struct OpenedIndex {
-    follower: Arc<IndexFollower>,
-    searcher: Arc<dyn SearchService>,
-}
-
-impl OpenedIndex {
-    fn open(options: &ConsumerOptions, entropy: &Entropy) -> Result<Self, ServiceError> {
-        let index = options.index.open()?.index;
-        let chain = IndexChain::open(&index, Generation::first(), entropy.clone());
-        let engine = Arc::new(TantivyEngine::open(index, &options.cache)?);
-        let follower = IndexFollower::new(engine, chain, None, &FollowerOptions::default())?;
-        let searcher = IndexSearcher::default();
-        searcher.serve(Arc::clone(&follower));
-        Ok(Self { follower, searcher: Arc::new(searcher) })
+impl ConsumerService {
+    /// Listens; nothing is opened before it runs.
+    pub async fn start(options: ConsumerOptions) -> Result<Self, ServiceError> {
+        let listener = match options.listen {
+            Some(address) => Some(listen_on(address).await?),
+            None => None,
+        };
+        let (searcher, report) = (Arc::new(IndexSearcher::default()), watch::Sender::default());
+        let pod = PodStatus::sink(report.subscribe(), Arc::clone(&searcher) as Arc<dyn SearchService>);
+        pod.set_store_roles(options.index.roles());
+        // Before anything is opened: the operator believes no report without it.
+        if let Some(identity) = &options.identity {
+            pod.set_identity(identity);
+        }
+        Ok(Self { options, listener, searcher, report, pod, entropy: Entropy::from_os() })
     }
+
+    /// The address that is listened on.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.listener.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// Delivers until `stop`, or until everything is delivered where it does not follow. `destination` makes where the records go.
+    pub async fn run<D: Destination>(
+        mut self,
+        destination: impl FnOnce(&ConsumerContext) -> Result<D, InvalidDestination>,
+        stop: &CancellationToken,
+    ) -> Result<DeliveryEnd, ConsumerServiceError> {
+        let server = self.listener.take().map(|listener| tokio::spawn(self.server(stop).run(listener)));
+        let _serving = server.map(AbortOnDropHandle::new);
+        let Some(follower) = self.open(stop).await? else { return Ok(DeliveryEnd::Stopped) };
+        self.searcher.serve(Arc::clone(&follower));
+        let Some(log) = stop.run_until_cancelled(until_log(&follower)).await else { return Ok(DeliveryEnd::Stopped) };
+        let _polling =
+            AbortOnDropHandle::new(tokio::spawn(async move { follower.run(CancellationToken::new()).await }));
+        self.deliver(log, destination, stop).await
+    }
+
+    fn server(&self, stop: &CancellationToken) -> HttpServer {
+        let metrics = MetricsRegistry::new();
+        metrics.register(Box::new(self.options.index.requests()));
+        HttpServer::status_only(self.pod.clone(), metrics, ServerOptions::default(), stop.clone())
+    }
+
+    /// The follower of the index, once that can be opened; `None` if it is stopped before.
+    async fn open(&self, stop: &CancellationToken) -> Result<Option<Arc<IndexFollower>>, ServiceError> {
+        let (pod, entropy) = (self.pod.clone(), self.entropy.clone());
+        let retry = StartupRetry { mode: self.options.startup, pod, entropy };
+        let opened = OnceLock::new();
+        let attempt = || async {
+            let follower = open_follower(&self.options, &self.entropy)?;
+            opened.get_or_init(|| follower);
+            Ok(())
+        };
+        retry.until_ok(stop, attempt).await?;
+        self.pod.clear_problem(OPENING);
+        Ok(opened.into_inner())
+    }
+
+    async fn deliver<D: Destination>(
+        self,
+        log: LogId,
+        destination: impl FnOnce(&ConsumerContext) -> Result<D, InvalidDestination>,
+        stop: &CancellationToken,
+    ) -> Result<DeliveryEnd, ConsumerServiceError> {
+        let Self { options, searcher, report, entropy, .. } = self;
+        // Only now: a folder would be made where there is none.
+        let store = options.consumers.open().map_err(ServiceError::from)?.index;
+        let chain = ConsumerChain::open(&store, &log, &options.name, entropy.clone());
+        let identity = WriterIdentity(options.identity.unwrap_or_else(|| entropy.nonce()));
+        let clock = chain.clock(&clock_name(&identity));
+        let context = ConsumerContext { log, clock };
+        let destination = destination(&context)?;
+        let source = SearchSource::new(searcher, options.query);
+        let start = resolve(&source, options.start, options.delivery.follow);
+        let Some(start) = stop.run_until_cancelled(start).await else { return Ok(DeliveryEnd::Stopped) };
+        let run = ConsumerRun {
+            chain: &chain,
+            identity,
+            clock: &context.clock,
+            source: &source,
+            destination: &destination,
+            options: options.delivery,
+            entropy,
+            report: &report,
+        };
+        Ok(run.run(&start?, stop).await?)
+    }
+}
+
+fn open_follower(options: &ConsumerOptions, entropy: &Entropy) -> Result<Arc<IndexFollower>, ServiceError> {
+    let index = options.index.open()?.index;
+    let chain = IndexChain::open(&index, Generation::first(), entropy.clone());
+    let engine = Arc::new(TantivyEngine::open(index, &options.cache)?);
+    Ok(IndexFollower::new(engine, chain, None, &FollowerOptions::default())?)
 }
 
 /// Waits until the index can be read and says whose records it holds.

@@ -10,9 +10,13 @@ use async_trait::async_trait;
 use futures::TryStreamExt as _;
 use parking_lot::Mutex;
 use tidemark_catalog::{ConsumerChain, ConsumerName, ConsumerPosition, Generation, LogId, WriterIdentity};
+use tidemark_crds::SinkReport;
 use tidemark_store::{Entropy, Store, StoreClock};
 use tidemark_wal::Token;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::delivery::{
@@ -98,6 +102,7 @@ pub(super) struct DeliveryWorld {
     reads: AtomicU64,
     tries: AtomicU64,
     last_acknowledged: AtomicU64,
+    report: watch::Sender<SinkReport>,
 }
 
 impl DeliveryWorld {
@@ -113,6 +118,7 @@ impl DeliveryWorld {
             reads: AtomicU64::new(0),
             tries: AtomicU64::new(0),
             last_acknowledged: AtomicU64::new(0),
+            report: watch::Sender::default(),
         }
     }
 
@@ -166,6 +172,11 @@ impl DeliveryWorld {
 
     pub(super) fn reads(&self) -> u64 {
         self.reads.load(Ordering::Relaxed)
+    }
+
+    /// What the present process reports.
+    pub(super) fn report(&self) -> SinkReport {
+        self.report.borrow().clone()
     }
 
     pub(super) fn tries(&self) -> u64 {
@@ -323,6 +334,10 @@ impl ChangeSource for DeliveryWorld {
         let records = (after.seq + 1..=last).map(|seq| self.record(seq)).collect();
         Ok(ChangePage { records, next: at(last.max(after.seq)), more: last < end, end: at(end) })
     }
+
+    async fn end(&self) -> Result<ConsumerPosition, SourceError> {
+        Ok(at(self.published.load(Ordering::Relaxed)))
+    }
 }
 
 #[async_trait]
@@ -401,6 +416,7 @@ impl WorldProcess<'_> {
             destination: self.world,
             options,
             entropy: self.world.entropy.clone(),
+            report: &self.world.report,
         };
         self.world.arrivals.lock().unanswered.clear();
         run.run(&at(0), stop).await
