@@ -3,7 +3,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU32, Ordering},
+    atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
 use tantivy::{
@@ -22,21 +22,29 @@ const DOCS_PER_DEADLINE_CHECK: u32 = 1024;
 /// From which document on the phrases of a query are read in a segment, and from which one on they were not read because the time was over.
 #[derive(Debug)]
 pub(crate) struct PhraseBounds {
+    /// Whether what was not read in time is read later.
+    goes_on: AtomicBool,
     from: AtomicU32,
     unread: AtomicU32,
 }
 
 impl Default for PhraseBounds {
     fn default() -> Self {
-        Self { from: AtomicU32::new(0), unread: AtomicU32::new(TERMINATED) }
+        Self { goes_on: AtomicBool::new(false), from: AtomicU32::new(0), unread: AtomicU32::new(TERMINATED) }
     }
 }
 
 impl PhraseBounds {
-    /// The next segment is read from this document on.
+    /// The next segment is read from this document on, by a reader that comes again for what was not read in time.
     pub(crate) fn begin(&self, from: DocId) {
+        self.goes_on.store(true, Ordering::Relaxed);
         self.from.store(from, Ordering::Relaxed);
         self.unread.store(TERMINATED, Ordering::Relaxed);
+    }
+
+    /// Whether the reader comes again for what was not read in time.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.goes_on.load(Ordering::Relaxed)
     }
 
     /// Where the scorers of the segment begin.

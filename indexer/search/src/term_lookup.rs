@@ -62,19 +62,24 @@ impl TermLookup {
         self.cache.term_info(reader, term)
     }
 
+    /// An error once the deadline has passed: of many phrases each reads postings until its first match. None for a reader that comes
+    /// again: it moves only if every part of its query reads something, and a phrase reads little once it is late.
+    fn check_begin(&self) -> tantivy::Result<()> {
+        if self.bounds.goes_on() { Ok(()) } else { self.deadline.check_scan() }
+    }
+
     fn doc_freq(&self, reader: &SegmentReader, term: &Term) -> tantivy::Result<u64> {
         Ok(self.term_info(reader, term)?.map_or(0, |found| u64::from(found.doc_freq)))
     }
 
-    /// The phrase of these terms with their positions; `None` if the segment lacks one. An error once the deadline has passed: of
-    /// many phrases each reads postings until its first match.
+    /// The phrase of these terms with their positions; `None` if the segment lacks one. An error once [`Self::check_begin`] is one.
     pub(crate) fn phrase(
         &self,
         reader: &SegmentReader,
         terms: &[(usize, Term)],
         weight: Option<Bm25Weight>,
     ) -> tantivy::Result<Option<PhraseScorer>> {
-        self.deadline.check_scan()?;
+        self.check_begin()?;
         let mut words = Vec::new();
         for (at, term) in terms {
             let Some(found) = self.term_info(reader, term)? else { return Ok(None) };
@@ -174,7 +179,7 @@ impl LookedUpWeight {
     /// Whether the segment lacks a term, so that nothing in it matches.
     fn lacks_one(&self, reader: &SegmentReader) -> tantivy::Result<bool> {
         // Tantivy's scorer of a phrase with a distance reads postings until its first match when it is made.
-        self.lookup.deadline.check_scan()?;
+        self.lookup.check_begin()?;
         for term in &self.terms {
             if self.lookup.term_info(reader, term)?.is_none() {
                 return Ok(true);
