@@ -79,7 +79,9 @@ impl LocalIndex {
         let root = self.root().state().await?;
         let log = root.id.context("the log has an id")?;
         let index = stores::open(&self.url, &self.environment);
-        Ok(ConsumerChain::open(&index, &log, &name.parse()?, Entropy::seeded(7)))
+        let chain = IndexChain::open(&index, Generation::first(), Entropy::seeded(7));
+        let id = chain.latest().await?.and_then(|latest| latest.state.id).context("the index has an id")?;
+        Ok(ConsumerChain::open(&index, &log, &id, &name.parse()?, Entropy::seeded(7)))
     }
 
     /// The log's root.

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::{
     consumer_state::{ConsumerName, ConsumerPosition, ConsumerProgress, ConsumerState},
     error::{AcquireError, CatalogError, TransactionRejected},
-    identity::{LogId, WriterIdentity},
+    identity::{IndexId, LogId, WriterIdentity},
     manifest::LeaseHolder,
     takeover::{HeartbeatMonitor, STANDBY_POLL_INTERVAL},
     writer_lease::HEARTBEAT_TIMEOUT,
@@ -27,6 +27,7 @@ const MIN_APPEND_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Clone)]
 pub struct ConsumerChain {
     log: LogId,
+    index: IndexId,
     name: ConsumerName,
     folder: Store,
     beats: Store,
@@ -45,12 +46,12 @@ pub struct ConsumerStandby {
 }
 
 impl ConsumerChain {
-    /// The consumer `name` of the index in the store `index`, which holds records of the log `log`. Touches nothing.
-    pub fn open(index: &Store, log: &LogId, name: &ConsumerName, entropy: Entropy) -> Self {
-        let beats = index.below(CONSUMER_FOLDER);
+    /// The consumer `name` of the index `index` in the store `store`, which holds records of the log `log`. Touches nothing.
+    pub fn open(store: &Store, log: &LogId, index: &IndexId, name: &ConsumerName, entropy: Entropy) -> Self {
+        let beats = store.below(CONSUMER_FOLDER);
         let folder = beats.below(name.as_str());
         let chain = AppendOnlyChain::new(folder.clone(), entropy);
-        Self { log: log.clone(), name: name.clone(), folder, beats, chain }
+        Self { log: log.clone(), index: index.clone(), name: name.clone(), folder, beats, chain }
     }
 
     /// The chain itself.
@@ -71,7 +72,7 @@ impl ConsumerChain {
     /// The latest state; `None` if the consumer was never held. Refused if the folder is another consumer's.
     pub async fn latest(&self) -> Result<Option<ChainRecord<ConsumerState>>, CatalogError> {
         let latest = self.chain.latest().await?;
-        latest.iter().try_for_each(|latest| latest.state.require(&self.log, &self.name))?;
+        latest.iter().try_for_each(|latest| latest.state.require(&self.log, &self.index, &self.name))?;
         Ok(latest)
     }
 
@@ -165,10 +166,10 @@ impl ConsumerChain {
         clock.probe().await?;
         let holder = LeaseHolder { identity: identity.clone(), heartbeat: clock.heartbeat_key(), since: None };
         let saw = seen.as_ref().map_or(0, |latest| latest.state.epoch);
-        let first = ConsumerState::new(self.log.clone(), self.name.clone(), start.clone());
+        let first = ConsumerState::new(self.log.clone(), self.index.clone(), self.name.clone(), start.clone());
         let claimed = self.chain.append(seen, |state| {
             let state = state.unwrap_or(&first);
-            state.require(&self.log, &self.name)?;
+            state.require(&self.log, &self.index, &self.name)?;
             state.claim(saw, holder.clone()).map(Some)
         });
         match claimed.await {

@@ -5,7 +5,12 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use tidemark_store::{ChainState, InvariantViolation, StateExtensions, StoreSecond};
 
-use crate::{error::TransactionRejected, identity::LogId, manifest::LeaseHolder, names::Generation};
+use crate::{
+    error::TransactionRejected,
+    identity::{IndexId, LogId},
+    manifest::LeaseHolder,
+    names::Generation,
+};
 
 /// The longest name of a consumer, in characters.
 const MAX_NAME_CHARS: usize = 40;
@@ -104,6 +109,8 @@ pub struct ConsumerProgress {
 pub struct ConsumerState {
     /// The log whose records the index holds: a folder that was copied from the index of another one is refused.
     pub log: LogId,
+    /// The index: one that was begun again under the same URL numbers its records anew, so its changes are not those that were acknowledged.
+    pub index: IndexId,
     /// The consumer: a folder that was copied or renamed is refused.
     pub name: ConsumerName,
     /// The number of the process that holds the consumer; a higher one fences every lower one.
@@ -147,10 +154,12 @@ impl ChainState for ConsumerState {
     }
 
     fn check_transition(&self, before: &Self) -> Result<(), InvariantViolation> {
-        let same = (&self.log, &self.name, &self.start) == (&before.log, &before.name, &before.start);
-        InvariantViolation::unless(same, "a consumer keeps its log, its name and its start", || {
-            format!("{self:?} after {before:?}")
-        })?;
+        let kept = |state: &Self| (state.log.clone(), state.index.clone(), state.name.clone(), state.start.clone());
+        InvariantViolation::unless(
+            kept(self) == kept(before),
+            "a consumer keeps its log, its index, its name and its start",
+            || format!("{self:?} after {before:?}"),
+        )?;
         let is_forward = self.acknowledged.is_at_or_after(&before.acknowledged)
             && self.epoch >= before.epoch
             && self.delivered >= before.delivered
@@ -168,10 +177,11 @@ impl ChainState for ConsumerState {
 
 impl ConsumerState {
     /// The first state, of a consumer that begins at `start`.
-    pub(crate) fn new(log: LogId, name: ConsumerName, start: ConsumerPosition) -> Self {
+    pub(crate) fn new(log: LogId, index: IndexId, name: ConsumerName, start: ConsumerPosition) -> Self {
         let acknowledged = start.clone();
         Self {
             log,
+            index,
             name,
             epoch: 0,
             holder: None,
@@ -189,17 +199,21 @@ impl ConsumerState {
         ConsumerProgress { acknowledged: acknowledged.clone(), delivered: *delivered, dead_lettered: *dead_lettered }
     }
 
-    /// Refused unless the state is of this consumer of an index of this log.
-    pub(crate) fn require(&self, log: &LogId, name: &ConsumerName) -> Result<(), TransactionRejected> {
-        if (&self.log, &self.name) == (log, name) {
-            return Ok(());
+    /// Refused unless the state is of this consumer of this index of this log.
+    pub(crate) fn require(&self, log: &LogId, index: &IndexId, name: &ConsumerName) -> Result<(), TransactionRejected> {
+        if (&self.log, &self.name) != (log, name) {
+            return Err(TransactionRejected::AnotherConsumer {
+                name: name.to_string(),
+                log: log.clone(),
+                found: self.name.to_string(),
+                found_log: self.log.clone(),
+            });
         }
-        Err(TransactionRejected::AnotherConsumer {
-            name: name.to_string(),
-            log: log.clone(),
-            found: self.name.to_string(),
-            found_log: self.log.clone(),
-        })
+        if self.index != *index {
+            let (index, found) = (index.clone(), self.index.clone());
+            return Err(TransactionRejected::ConsumerOfEarlierIndex { name: name.to_string(), index, found });
+        }
+        Ok(())
     }
 
     /// The next epoch, of `holder`, who saw epoch `saw`. Every earlier holder is fenced.
@@ -249,6 +263,10 @@ mod tests {
         LogId("log".to_owned())
     }
 
+    fn index() -> IndexId {
+        IndexId("index".to_owned())
+    }
+
     fn at(generation: u64, seq: u64) -> ConsumerPosition {
         ConsumerPosition { generation: Generation::numbered(generation), seq }
     }
@@ -265,7 +283,7 @@ mod tests {
     }
 
     fn claimed(by: &str) -> ConsumerState {
-        let first = ConsumerState::new(log(), name(), at(1, 3));
+        let first = ConsumerState::new(log(), index(), name(), at(1, 3));
         appended(&first, first.claim(0, holder(by)).unwrap()).unwrap()
     }
 
@@ -300,11 +318,13 @@ mod tests {
     #[test]
     fn another_consumer_is_refused() {
         let state = claimed("a");
-        assert_eq!(state.require(&log(), &name()), Ok(()));
+        assert_eq!(state.require(&log(), &index(), &name()), Ok(()));
         let (other_log, other_name) = (LogId("b".to_owned()), "other".parse().unwrap());
-        for refused in [state.require(&other_log, &name()), state.require(&log(), &other_name)] {
+        for refused in [state.require(&other_log, &index(), &name()), state.require(&log(), &index(), &other_name)] {
             assert!(matches!(refused, Err(TransactionRejected::AnotherConsumer { .. })), "{refused:?}");
         }
+        let refused = state.require(&log(), &IndexId("begun again".to_owned()), &name());
+        assert!(matches!(refused, Err(TransactionRejected::ConsumerOfEarlierIndex { .. })), "{refused:?}");
     }
 
     #[test]

@@ -2,7 +2,11 @@
 
 use tidemark_store::{ChainError, InvariantViolation};
 
-use crate::{identity::LogId, log_cursor::LogCursor, names::Generation};
+use crate::{
+    identity::{IndexId, LogId},
+    log_cursor::LogCursor,
+    names::Generation,
+};
 
 /// A failure of one of the catalog's chains. Only [`ChainError::Unknown`] leaves open whether something was written.
 pub type CatalogError = ChainError<TransactionRejected>;
@@ -52,6 +56,19 @@ pub enum TransactionRejected {
         found: String,
         /// The log that those are of.
         found_log: LogId,
+    },
+    /// The index was begun again since a consumer of its name acknowledged changes.
+    #[error(
+        "consumer \"{name}\" has acknowledged changes of the index \"{found}\", and the index is \"{index}\": it was begun again, and its records \
+         have other positions; nothing is delivered; choose another name"
+    )]
+    ConsumerOfEarlierIndex {
+        /// The consumer.
+        name: String,
+        /// The id of the index.
+        index: IndexId,
+        /// The id of the index whose changes were acknowledged.
+        found: IndexId,
     },
     /// The index has no manifest yet.
     #[error("the index has no manifest yet; there is nothing to change; let its first writer create it")]

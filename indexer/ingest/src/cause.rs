@@ -104,6 +104,7 @@ impl ToCause for TransactionRejected {
             | Self::Overlaps { url, .. } => FailureCause::at(Reason::OwnedByAnother, url),
             Self::FolderOfAnotherLog { .. }
             | Self::AnotherConsumer { .. }
+            | Self::ConsumerOfEarlierIndex { .. }
             | Self::SecondCleaner { .. }
             | Self::FloorOfAnotherArchive { .. } => FailureCause::of(Reason::OwnedByAnother),
             Self::Pin { .. } => FailureCause::of(Reason::SpecInvalid),

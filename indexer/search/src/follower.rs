@@ -6,7 +6,7 @@ use arc_swap::ArcSwapOption;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::StreamExt as _;
 use parking_lot::Mutex;
-use tidemark_catalog::{CatalogError, GARBAGE_GRACE, IndexChain, LogId, Manifest};
+use tidemark_catalog::{CatalogError, GARBAGE_GRACE, IndexChain, IndexId, LogId, Manifest};
 use tidemark_ingest::{FailureCause, engine::EngineError};
 use tidemark_store::ChainRecord;
 use tidemark_wal::{Log, LogReader, MemoryBudget, ParameterSource, Token};
@@ -438,10 +438,11 @@ impl IndexFollower {
         Some(status::of_view(&view, problems))
     }
 
-    /// The log whose records the index holds; `None` while no manifest is served, and where the index does not say.
-    pub fn log(&self) -> Option<LogId> {
+    /// The index and the log whose records it holds; `None` while no manifest is served, and where the index does not say.
+    pub fn identity(&self) -> Option<(IndexId, LogId)> {
         let view = self.view.load();
-        view.as_ref()?.index.manifest.claim.as_ref().map(|claim| claim.log.clone())
+        let manifest = &view.as_ref()?.index.manifest;
+        Some((manifest.id.clone()?, manifest.claim.as_ref()?.log.clone()))
     }
 
     pub(crate) fn not_ready(&self) -> String {

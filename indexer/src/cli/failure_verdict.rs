@@ -131,7 +131,7 @@ impl CommandError for DrillError {
 mod tests {
     use std::io;
 
-    use tidemark_catalog::{AcquireError, Generation, LogCursor, LogId, PublishError, TransactionRejected};
+    use tidemark_catalog::{AcquireError, Generation, IndexId, LogCursor, LogId, PublishError, TransactionRejected};
     use tidemark_ingest::{FailureCause, IngestError, VerifyError, engine::EngineError};
     use tidemark_store::{ClockError, InvariantViolation, StoreError, StoreSecond};
     use tidemark_wal::Token;
@@ -216,6 +216,10 @@ mod tests {
             ),
             (
                 Rejected::AnotherConsumer { name: text(), log: LogId(text()), found: text(), found_log: LogId(text()) },
+                Reason::OwnedByAnother,
+            ),
+            (
+                Rejected::ConsumerOfEarlierIndex { name: text(), index: IndexId(text()), found: IndexId(text()) },
                 Reason::OwnedByAnother,
             ),
             (Rejected::Unclaimed { url: url() }, Reason::OwnedByAnother),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use tidemark_catalog::{
-    AcquireError, CatalogError, ConsumerChain, ConsumerName, ConsumerPosition, Generation, IndexChain, LogId,
+    AcquireError, CatalogError, ConsumerChain, ConsumerName, ConsumerPosition, Generation, IndexChain, IndexId, LogId,
     WriterIdentity,
 };
 use tidemark_crds::{Reason, SinkReport};
@@ -159,10 +159,12 @@ impl ConsumerService {
         let _serving = server.map(AbortOnDropHandle::new);
         let Some(follower) = self.open(stop).await? else { return Ok(DeliveryEnd::Stopped) };
         self.searcher.serve(Arc::clone(&follower));
-        let Some(log) = stop.run_until_cancelled(until_log(&follower)).await else { return Ok(DeliveryEnd::Stopped) };
+        let Some(identity) = stop.run_until_cancelled(until_identity(&follower)).await else {
+            return Ok(DeliveryEnd::Stopped);
+        };
         let _polling =
             AbortOnDropHandle::new(tokio::spawn(async move { follower.run(CancellationToken::new()).await }));
-        self.deliver(log, destination, stop).await
+        self.deliver(identity, destination, stop).await
     }
 
     fn server(&self, stop: &CancellationToken) -> HttpServer {
@@ -188,14 +190,14 @@ impl ConsumerService {
 
     async fn deliver<D: Destination>(
         self,
-        log: LogId,
+        (index, log): (IndexId, LogId),
         destination: impl FnOnce(&ConsumerContext) -> Result<D, InvalidDestination>,
         stop: &CancellationToken,
     ) -> Result<DeliveryEnd, ConsumerServiceError> {
         let Self { options, searcher, report, entropy, .. } = self;
         // Only now: a folder would be made where there is none.
         let store = options.consumers.open().map_err(ServiceError::from)?.index;
-        let chain = ConsumerChain::open(&store, &log, &options.name, entropy.clone());
+        let chain = ConsumerChain::open(&store, &log, &index, &options.name, entropy.clone());
         let identity = WriterIdentity(options.identity.unwrap_or_else(|| entropy.nonce()));
         let clock = chain.clock(&clock_name(&identity));
         let context = ConsumerContext { log, clock };
@@ -224,12 +226,12 @@ fn open_follower(options: &ConsumerOptions, entropy: &Entropy) -> Result<Arc<Ind
     Ok(IndexFollower::new(engine, chain, None, &FollowerOptions::default())?)
 }
 
-/// Waits until the index can be read and says whose records it holds.
-async fn until_log(follower: &IndexFollower) -> LogId {
+/// Waits until the index can be read and says which one it is, and whose records it holds.
+async fn until_identity(follower: &IndexFollower) -> (IndexId, LogId) {
     loop {
         let read = follower.refresh_manifest().await;
-        if let Some(log) = follower.log() {
-            return log;
+        if let Some(identity) = follower.identity() {
+            return identity;
         }
         let why = read.err().map(|error| error.to_string());
         tracing::warn!(why, "the index cannot be read yet, or does not say for which log it is; looking again");

@@ -116,7 +116,7 @@ impl ToCause for ServiceError {
 mod tests {
     use std::collections::BTreeSet;
 
-    use tidemark_catalog::{AcquireError, Generation, LogCursor, LogId, PublishError, TransactionRejected};
+    use tidemark_catalog::{AcquireError, Generation, IndexId, LogCursor, LogId, PublishError, TransactionRejected};
     use tidemark_store::{ClockError, InvariantViolation, StoreSecond};
 
     use super::*;
@@ -184,6 +184,11 @@ mod tests {
                 log: LogId(text()),
                 found: text(),
                 found_log: LogId(text()),
+            },
+            TransactionRejected::ConsumerOfEarlierIndex {
+                name: text(),
+                index: IndexId(text()),
+                found: IndexId(text()),
             },
             TransactionRejected::Unclaimed { url: text() },
             TransactionRejected::CopiesOfAnother { url: text(), index: text(), other: text() },

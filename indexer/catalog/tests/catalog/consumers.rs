@@ -4,7 +4,7 @@ use std::{sync::Mutex, time::Duration};
 
 use tidemark_catalog::{
     CatalogError, ConsumerChain, ConsumerLease, ConsumerPosition, ConsumerProgress, ConsumerStandby, Generation,
-    HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, LogId, TransactionRejected, WriterIdentity, heartbeat,
+    HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, IndexId, LogId, TransactionRejected, WriterIdentity, heartbeat,
 };
 use tidemark_store::{Entropy, RECORD_RETENTION, StoreClock};
 use tokio::time::{Instant, sleep, timeout};
@@ -22,13 +22,13 @@ struct ConsumerProcess {
 
 impl ConsumerProcess {
     fn new(name: &str, stage: &ScriptedStore) -> Self {
-        Self::of_log("log", name, &stage.calm())
+        Self::of_index("log", "index", name, &stage.calm())
     }
 
-    fn of_log(log: &str, name: &str, stage: &ScriptedStore) -> Self {
+    fn of_index(log: &str, index: &str, name: &str, stage: &ScriptedStore) -> Self {
         let entropy = Entropy::seeded(name.bytes().map(u64::from).sum());
-        let (log, consumer) = (LogId(log.to_owned()), "orders".parse().unwrap());
-        let chain = ConsumerChain::open(&stage.store().below("index"), &log, &consumer, entropy);
+        let (log, index, consumer) = (LogId(log.to_owned()), IndexId(index.to_owned()), "orders".parse().unwrap());
+        let chain = ConsumerChain::open(&stage.store().below("index"), &log, &index, &consumer, entropy);
         let clock = chain.clock(name);
         Self { name: name.to_owned(), chain, clock }
     }
@@ -148,20 +148,25 @@ async fn a_position_that_goes_back_is_refused_before_it_is_written() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_folder_of_another_log_is_refused() {
+async fn the_folder_of_another_log_or_of_an_index_begun_again_is_refused() {
     let stage = ScriptedStore::new();
-    ConsumerProcess::new("a", &stage).claim().await.release().await.unwrap();
-    let foreign = ConsumerProcess::of_log("other", "b", &stage.calm());
-    let claim = foreign.chain.claim(WriterIdentity("b".to_owned()), &foreign.clock, &at(0), |_| ()).await;
-    let error = claim.err().expect("it is refused").to_string();
-    assert!(error.contains("copied or renamed"), "{error}");
-    assert!(foreign.chain.latest().await.is_err());
+    let mut lease = ConsumerProcess::new("a", &stage).claim().await;
+    lease.acknowledge(&progress(9)).await.unwrap();
+    lease.release().await.unwrap();
+    for (log, index, said) in [("other", "index", "copied or renamed"), ("log", "again", "begun again")] {
+        let foreign = ConsumerProcess::of_index(log, index, "b", &stage.calm());
+        let claim = foreign.chain.claim(WriterIdentity("b".to_owned()), &foreign.clock, &at(0), |_| ()).await;
+        let error = claim.err().expect("it is refused").to_string();
+        assert!(error.contains(said), "{error}");
+        assert!(foreign.chain.latest().await.is_err());
+    }
+    assert_eq!(ConsumerProcess::new("b", &stage).claim().await.state().acknowledged.seq, 9);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_lost_changes_nothing() {
     let stage = ScriptedStore::new();
-    let a = ConsumerProcess::of_log("log", "a", &stage);
+    let a = ConsumerProcess::of_index("log", "index", "a", &stage);
     let mut lease = a.claim().await;
     for seq in 1..=6 {
         stage.disturb(StoreCall::Put, "consumers/orders", 0, 1, CallFault::LoseAnswer);

@@ -261,6 +261,7 @@ fn consumer_1() {
     let at = |seq| ConsumerPosition { generation: Generation::first(), seq };
     let state = ConsumerState {
         log: LogId("0123456789abcdef".repeat(2)),
+        index: IndexId("89abcdef01234567".repeat(2)),
         name: "orders-search".parse().unwrap(),
         epoch: 3,
         holder: Some(LeaseHolder {

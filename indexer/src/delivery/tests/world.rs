@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use futures::TryStreamExt as _;
 use parking_lot::Mutex;
-use tidemark_catalog::{ConsumerChain, ConsumerName, ConsumerPosition, Generation, LogId, WriterIdentity};
+use tidemark_catalog::{ConsumerChain, ConsumerName, ConsumerPosition, Generation, IndexId, LogId, WriterIdentity};
 use tidemark_crds::SinkReport;
 use tidemark_store::{Entropy, Store, StoreClock};
 use tidemark_wal::Token;
@@ -124,7 +124,8 @@ impl DeliveryWorld {
 
     fn chain(&self) -> ConsumerChain {
         let name: ConsumerName = "orders".parse().unwrap();
-        ConsumerChain::open(&self.store, &LogId("log".to_owned()), &name, self.entropy.clone())
+        let (log, index) = (LogId("log".to_owned()), IndexId("index".to_owned()));
+        ConsumerChain::open(&self.store, &log, &index, &name, self.entropy.clone())
     }
 
     /// A process that delivers for the consumer.
