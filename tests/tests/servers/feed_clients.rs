@@ -35,6 +35,7 @@ async fn serve(world: &LocalIndex, address: &str, documents: u64) -> TidemarkPro
 async fn a_python_client_acknowledges_every_change_over_a_restart_of_the_service() {
     let Some(python) = python().await else { return };
     let world = LocalIndex::new().expect("the server starts");
+    let to = world.ago(600).to_string();
     for number in 0..40 {
         world.bundle(900 - number, &format!("b{number}"));
     }
@@ -71,6 +72,11 @@ async fn a_python_client_acknowledges_every_change_over_a_restart_of_the_service
         end.starts_with("4409 ") && end.contains(":160:") && end.ends_with("was never sent on this connection"),
         "{end}"
     );
+    // A restore ends the connection in the middle, and says where to begin.
+    assert_eq!(line().await, "waits");
+    world.done("restore", &["--to-time", &to]).await.expect("it ends");
+    let end = line().await;
+    assert!(end.starts_with("4410 410 ?") && end.contains("from="), "{end}");
     assert!(client.wait().await.expect("it ends").success());
     assert!(server.stop().await.expect("it ends").success());
     assert!(indexer.stop().await.expect("it ends").success());
