@@ -60,6 +60,8 @@ pub(super) struct UnprovenAttempt {
     token: Token,
     outcome: Option<Outcome>,
     why: String,
+    /// Whether its slot counts, so that its guard, which commits it, may be there.
+    is_guarded: bool,
 }
 
 /// What a read-back found that does not prove the attempt.
@@ -70,7 +72,18 @@ pub(super) struct NotVisible {
 
 impl UnprovenAttempt {
     pub(super) fn new(attempt: &AppendAttempt, why: impl Into<String>) -> Self {
-        Self { token: attempt.token, outcome: None, why: why.into() }
+        Self { token: attempt.token, outcome: None, why: why.into(), is_guarded: attempt.guard.is_some() }
+    }
+
+    /// Whether the entry, which a lock guards, may be committed all the same.
+    pub(super) fn may_be_guarded(&self) -> bool {
+        self.is_guarded
+    }
+
+    /// The error of this attempt, where a later one failed for good: the earlier entry may be committed, and that comes first.
+    pub(super) fn error_before(self, later: &AppendError, prepared: &PreparedEntry) -> AppendError {
+        let why = format!("{}; a later attempt failed: {later}", self.why);
+        Self { why, ..self }.error(prepared)
     }
 
     pub(super) fn error(self, prepared: &PreparedEntry) -> AppendError {
@@ -78,7 +91,7 @@ impl UnprovenAttempt {
     }
 
     pub(super) fn for_key(self, idempotency_key: &str) -> AppendError {
-        let Self { token, outcome, why } = self;
+        let Self { token, outcome, why, .. } = self;
         let idempotency_key = idempotency_key.to_owned();
         AppendError::Unproven { token, outcome, idempotency_key, why }
     }
@@ -195,7 +208,10 @@ impl AppendSession {
             return Err(what_is_missing(found));
         }
         let seen = self.seen_at(found).await?;
-        if mutants::seen_in_time(attempt.in_bound(seen)) {
+        // Also where it is an earlier attempt's: what its guard allows stands in the guard.
+        let guard = found.ops.first().and_then(|op| op.decision.guard.as_ref());
+        let in_guard = guard.is_none_or(|guard| seen <= guard.until);
+        if mutants::seen_in_time(attempt.in_bound(seen) && in_guard) {
             return Ok(seen);
         }
         Err(format!("it was seen only at {seen}, after the commit bound"))

@@ -80,7 +80,7 @@ pub enum AppendError {
          \"{idempotency_key}\", under which it counts once"
     )]
     Unproven {
-        /// The newest token.
+        /// The newest token, or the one of an earlier attempt that may be committed.
         token: Token,
         /// The outcome at the last read-back, if there was one.
         outcome: Option<Outcome>,

@@ -33,7 +33,9 @@ impl AppendSession {
         let (lock, grant, token) = (lock.clone(), *grant, attempt.token);
         let parameters = attempt.parameters();
         let margin = parameters.request_timeout + parameters.whole_clock_tolerance();
-        let slot = self.lock_chain(&lock).commit(base, token, grant, margin).await.map_err(|error| match error {
+        // The next holder waits until what comes at the end of that is visible, too.
+        let visible = margin + parameters.visibility_delay;
+        let slot = self.lock_chain(&lock).commit(base, token, grant, visible).await.map_err(|error| match error {
             // It may have its slot. The entry has no guard, so that it counts for nothing; the next token has a slot of its own.
             ChainError::Unknown { .. } => {
                 AttemptFailure::Failed(UnprovenAttempt::new(attempt, error.to_string()).error(prepared))
@@ -43,10 +45,10 @@ impl AppendSession {
         // Whatever the chain said before the slot was taken.
         let overtaken_by = slot.state.fenced_here().map(|fenced| fenced.by);
         let within = Duration::from_secs(slot.state.grant.complete_within_seconds);
-        let bounds = GuardBounds { ends: slot.time.after(within), until: slot.time.after(within + margin) };
+        let bounds = GuardBounds { ends: slot.time.after(within) };
+        let until = slot.time.after(within + margin);
         let attempt = AppendAttempt { guard: Some(bounds), ..attempt.clone() };
-        let guard =
-            CommitGuard { token, lock: lock.clone(), grant, slot: slot.number, until: bounds.until, overtaken_by };
+        let guard = CommitGuard { token, lock: lock.clone(), grant, slot: slot.number, until, overtaken_by };
         let part = CompletionPart { op: 0, target: CompletionTarget::Guard, body: guard.body() };
         let put = self.put(&attempt, &part).await;
         if let Some(by) = overtaken_by {

@@ -61,8 +61,6 @@ pub(super) struct AppendAttempt {
 pub(super) struct GuardBounds {
     /// Nothing is put any more after it: the slot's store time + `completeWithin`.
     pub(super) ends: StoreSecond,
-    /// What is seen complete until then is complete in time.
-    pub(super) until: StoreSecond,
 }
 
 impl AppendSession {
@@ -153,10 +151,9 @@ impl AppendAttempt {
         self.guard.map_or(ends, |guard| guard.ends.min(ends))
     }
 
-    /// Whether `time` is not after token + `C`, and not after what the guard allows.
+    /// Whether `time` is not after token + `C`.
     pub(super) fn in_bound(&self, time: StoreSecond) -> bool {
         time.since(self.token.second()) <= self.parameters().commit_bound()
-            && self.guard.is_none_or(|guard| time <= guard.until)
     }
 }
 

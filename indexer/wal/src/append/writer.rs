@@ -130,10 +130,18 @@ impl LogWriter {
                     session.refresh_labels(token, prepared, &schedule).await;
                     return Ok(AppendReceipt { token, op: 0, acknowledged, attempts });
                 }
+                AttemptOutcome::Failed(error @ (AppendError::Lock(_) | AppendError::Fenced { .. })) => {
+                    let earlier = unproven.filter(UnprovenAttempt::may_be_guarded);
+                    return Err(match earlier {
+                        Some(earlier) => earlier.error_before(&error, prepared),
+                        None => error,
+                    });
+                }
                 AttemptOutcome::Failed(error) => return Err(error),
                 AttemptOutcome::Retry(why) if attempts >= self.options.attempts || !prepared.counts_once() => {
                     return Err(why.error(prepared));
                 }
+                AttemptOutcome::Retry(_) if unproven.as_ref().is_some_and(UnprovenAttempt::may_be_guarded) => {}
                 AttemptOutcome::Retry(why) => unproven = Some(why),
             }
             self.pause(&mut pauses).await;

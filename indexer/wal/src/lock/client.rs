@@ -180,7 +180,7 @@ impl WriteLocks {
         Ok(grant.since.max(heartbeat.map(|heartbeat| heartbeat.time)).unwrap_or(slot.time))
     }
 
-    /// Waits until nothing can complete what was committed before the grant, and renews it meanwhile.
+    /// Waits until what completes an earlier commit is visible, so that no reader sees more of it later, and renews the grant meanwhile.
     async fn await_earlier_commits(&self, held: &HeldLock, until: Option<StoreSecond>) -> Result<(), LockError> {
         let Some(until) = until else { return Ok(()) };
         let mut renewed = Instant::now();

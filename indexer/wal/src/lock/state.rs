@@ -66,7 +66,7 @@ pub struct GuardedCommit {
     pub slot: u64,
     /// Seconds from its slot's store time to `until`.
     pub within_seconds: u64,
-    /// Nothing completes it later; absent in its own slot.
+    /// What completes it is visible by then; absent in its own slot.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub until: Option<StoreSecond>,
 }
@@ -120,7 +120,7 @@ pub struct LockState {
     /// The newest commit that counts.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub commit: Option<GuardedCommit>,
-    /// Nothing completes an earlier commit later.
+    /// What completes an earlier commit is visible by then.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub earlier_until: Option<StoreSecond>,
     /// The newest commits that do not count.
@@ -132,7 +132,7 @@ pub struct LockState {
 }
 
 impl LockState {
-    /// Nothing completes any commit of the slots so far later than this; `None` if there was none.
+    /// What completes any commit of the slots so far is visible by then; `None` if there was none.
     pub fn commits_until(&self) -> Option<StoreSecond> {
         self.earlier_until.max(self.commit.as_ref().and_then(|commit| commit.until))
     }
@@ -196,7 +196,7 @@ impl LockState {
         }
     }
 
-    /// The guarded commit of `token` under `grant`: it takes the slot whether it counts or not. Nothing completes it later than `margin`
+    /// The guarded commit of `token` under `grant`: it takes the slot whether it counts or not. What completes it is visible by `margin`
     /// after its grant allows.
     pub(crate) fn commit(&self, token: Token, grant: u64, margin: Duration) -> Result<Self, LockRejected> {
         let mut next = Self { event: LockEvent::Commit { token, grant }, ..self.next() };

@@ -10,9 +10,9 @@ use tokio::time::{Instant, sleep};
 
 use super::*;
 use crate::{
-    AppendError, DraftOperation, EntryDraft, Evidence, ListedEntry, LockRef, LogParameters, LogReader, LogWriter,
-    Outcome, ParameterSchedule, ResolvedEntry, Token,
-    testing::{TestStore, WriteFault},
+    AppendError, AppendReceipt, DraftOperation, EntryDraft, Evidence, ListedEntry, LockRef, LogParameters, LogReader,
+    LogWriter, Outcome, ParameterSchedule, ResolvedEntry, Token,
+    testing::{ReadFault, TestStore, WriteFault},
 };
 
 fn parameters() -> LogParameters {
@@ -66,7 +66,7 @@ async fn writer(lab: &TestStore, name: &str) -> LogWriter {
     lab.writer(name, parameters()).await
 }
 
-fn fenced(result: Result<crate::AppendReceipt, AppendError>) -> (Token, u64) {
+fn fenced(result: Result<AppendReceipt, AppendError>) -> (Token, u64) {
     match result.unwrap_err() {
         AppendError::Fenced { token, by, .. } => (token, by),
         error => panic!("{error}"),
@@ -158,7 +158,8 @@ async fn a_new_holder_waits_until_nothing_completes_an_earlier_commit() {
     let (written, (seen, at, committed)) = tokio::join!(write, next);
     assert_eq!(written.unwrap().token, committed);
     let guard = entry(&lab, committed).await.ops[0].decision.guard.clone().unwrap();
-    assert!(at > guard.until, "{at} {}", guard.until);
+    // What was put at the end of the bound is visible by now.
+    assert!(at > guard.until.after(parameters().visibility_delay), "{at} {}", guard.until);
     assert_eq!(seen, Outcome::Committed);
 }
 
@@ -349,4 +350,87 @@ async fn a_grant_that_was_not_judged_expired_is_not_taken() {
         assert!(matches!(refused, ChainError::Rejected(LockRejected::Held { grant: 1, .. })), "{refused}");
     }
     assert_eq!(chain.grant(None, &request, Some(2)).await.unwrap().number, 3);
+}
+
+/// Waits until so many guards are there.
+async fn guards(lab: &TestStore, count: usize) {
+    loop {
+        let listed: Vec<_> = lab.log().entries.list(".tidemark/guard", None).try_collect().await.unwrap();
+        if listed.len() >= count {
+            return;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// Appends while its read-backs fail, and does `meanwhile` once the first attempt has its guard.
+async fn append_unseen(
+    lab: &TestStore,
+    ops: Vec<DraftOperation>,
+    meanwhile: impl Future<Output = ()>,
+) -> Result<AppendReceipt, AppendError> {
+    acquire(lab, "a").await;
+    lab.refuse("log/2", ReadFault::Unavailable);
+    let one = writer(lab, "a").await;
+    let meanwhile = async {
+        guards(lab, 1).await;
+        meanwhile.await;
+    };
+    tokio::join!(one.append(draft(1, ops)), meanwhile).0
+}
+
+fn unproven(result: Result<AppendReceipt, AppendError>) -> (Token, String) {
+    match result.unwrap_err() {
+        AppendError::Unproven { token, why, .. } => (token, why),
+        error => panic!("{error}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unproven_commit_is_not_reported_as_fenced_or_as_nothing() {
+    // The lock is released before the second attempt.
+    let lab = TestStore::new();
+    let release = async { locks(&lab, "a").release(&models(), 1).await.unwrap() };
+    let (token, why) = unproven(append_unseen(&lab, vec![], release).await);
+    lab.grant_all();
+    assert_eq!((tokens(&lab).await[0], outcome(&lab, token).await), (token, Outcome::Committed));
+    assert!(why.contains("was released"), "{why}");
+
+    // The lock cannot be read before the second attempt.
+    let lab = TestStore::new();
+    let (token, why) =
+        unproven(append_unseen(&lab, vec![], async { lab.refuse("locks/models", ReadFault::Unavailable) }).await);
+    lab.grant_all();
+    assert_eq!((tokens(&lab).await, outcome(&lab, token).await), (vec![token], Outcome::Committed));
+    assert!(why.contains("nothing was appended"), "{why}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_without_a_guard_leaves_a_later_one_fenced() {
+    let lab = TestStore::new();
+    acquire(&lab, "a").await;
+    // The first attempt ends before its slot: its entry comes after the commit bound.
+    lab.trouble("log/2", WriteFault::Slow(Duration::from_mins(3)));
+    let one = writer(&lab, "a").await;
+    let (own, released) = (locks(&lab, "a"), models());
+    let (written, released) = tokio::join!(one.append(draft(1, vec![])), own.release(&released, 1));
+    released.unwrap();
+    let (token, by) = fenced(written);
+    assert_eq!((tokens(&lab).await[1], outcome(&lab, token).await, by), (token, Outcome::Fenced, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_earlier_attempt_is_not_acknowledged_after_its_guards_bound() {
+    let lab = TestStore::new();
+    let meanwhile = async {
+        // The next entry comes after what the first guard allows.
+        lab.trouble("log/2", WriteFault::Slow(Duration::from_secs(20)));
+        while tokens(&lab).await.len() < 2 {
+            sleep(Duration::from_secs(1)).await;
+        }
+        lab.grant_all();
+    };
+    let (token, why) = unproven(append_unseen(&lab, vec![bundle("b1")], meanwhile).await);
+    assert_eq!((tokens(&lab).await[0], outcome(&lab, token).await), (token, Outcome::Committed));
+    assert!(why.contains("seen only at"), "{why}");
 }
