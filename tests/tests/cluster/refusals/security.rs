@@ -8,7 +8,7 @@ use tidemark_tests::cluster::{Cluster, product::OPERATOR_NAMESPACE};
 use super::setup::{HEALTHY, cluster, pods};
 
 /// What the operator may do with objects of each namespace, without what every account may.
-const OPERATOR: [&str; 18] = [
+const OPERATOR: [&str; 22] = [
     "configmaps [create delete get list patch watch]",
     "customresourcedefinitions.apiextensions.k8s.io wals.tidemark.dev [get]",
     "customresourcedefinitions.apiextensions.k8s.io walsinks.tidemark.dev [get]",
