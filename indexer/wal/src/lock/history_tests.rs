@@ -119,9 +119,10 @@ async fn acquire_at_once(locks: &WriteLocks, chain: &LockChain, request: &GrantR
             sleep(Duration::from_millis(100)).await;
         }
     };
+    let lock = name();
     tokio::select! {
         grant = granted => grant,
-        held = locks.acquire(&name(), request, true) => Ok(held?.grant.number),
+        held = locks.acquire(&lock, request, true) => Ok(held?.grant.number),
     }
 }
 
