@@ -18,6 +18,7 @@ mod failure_verdict;
 mod gc;
 #[cfg(feature = "archive")]
 mod generation_task;
+mod grant_args;
 mod index;
 #[cfg(feature = "archive")]
 mod job_report;

@@ -52,7 +52,7 @@ pub enum InjectedFault {
     Unavailable,
     /// 403, nothing is applied.
     Forbidden,
-    /// 403 in the words of a store that a lock of the object binds; nothing is applied.
+    /// 403 in the words of a store that a lock of the object binds; nothing is applied. Of a deletion of many it is the answer for this object alone.
     Locked,
     /// It is applied; the answer's body is cut in half, with the headers of the whole.
     Truncate,

@@ -101,7 +101,9 @@ impl AppendCommand {
         // Everything is read and checked before anything is written.
         let mut drafts = read(&file).map_err(|error| CommandExit::Usage.with(error))?;
         let lock = lock.map(|name| LockRef { name, grant });
-        drafts.iter_mut().for_each(|draft| draft.lock.clone_from(&lock));
+        for draft in &mut drafts {
+            draft.lock.clone_from(&lock);
+        }
         if writer.is_none() {
             require_writers(&drafts).map_err(|error| CommandExit::Usage.with(error))?;
         }

@@ -141,7 +141,7 @@ impl ChangesCommand {
         match (&self.name, &self.index, &self.url) {
             (Some(name), Some(index), _) => {
                 let (name, index) = (name.clone(), index.clone());
-                self.consume(name, &index).await
+                Box::pin(self.consume(name, &index)).await
             }
             (_, _, Some(url)) => {
                 let url = url.clone();
@@ -175,7 +175,7 @@ impl ChangesCommand {
         let stop = CancellationToken::new();
         let _signal = stop_on_signal(stop.clone())?;
         let service = ConsumerService::start(options).await?;
-        ended(service.run(|_| Ok(LinesDestination), &stop).await).map(drop)
+        ended(Box::pin(service.run(|_| Ok(LinesDestination), &stop)).await).map(drop)
     }
 
     /// Prints what a service answers.
@@ -284,7 +284,7 @@ mod tests {
         (url, asked)
     }
 
-    fn command(url: Url, follow: bool) -> ChangesCommand {
+    fn command(url: &Url, follow: bool) -> ChangesCommand {
         let url = url.to_string();
         let mut arguments = vec!["changes", "--url", &url, "--query", "a b"];
         arguments.extend(follow.then_some("--follow"));
@@ -301,8 +301,8 @@ mod tests {
         let token = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(token.path(), "secret\n").unwrap();
         let (url, asked) = service(vec![page("g1:1", true), page("g1:2", false)]).await;
-        let command = ChangesCommand { token_file: Some(token.path().to_owned()), ..command(url, false) };
-        command.run().await.unwrap();
+        let command = ChangesCommand { token_file: Some(token.path().to_owned()), ..command(&url, false) };
+        Box::pin(command.run()).await.unwrap();
         let expected = ["wait=0&limit=1000&payload=false&q=a+b", "wait=0&limit=1000&payload=false&from=g1%3A1&q=a+b"];
         assert_eq!(*asked.lock(), expected.map(|query| format!("{query} Bearer secret")));
     }
@@ -312,7 +312,7 @@ mod tests {
         let failure = (503, json!({"detail": "busy"}));
         let gone = (410, json!({"detail": "restored since"}));
         let (url, asked) = service(vec![failure.clone(), page("g1:1", false), failure.clone(), gone]).await;
-        let error = command(url, true).run().await.unwrap_err().to_string();
+        let error = Box::pin(command(&url, true).run()).await.unwrap_err().to_string();
         assert!(error.contains("410") && error.contains("restored since"), "{error}");
         let from: Vec<bool> = asked.lock().iter().map(|query| query.contains("from=g1%3A1")).collect();
         assert_eq!(from, [false, false, true, true]);
@@ -320,7 +320,8 @@ mod tests {
         let waits: Vec<bool> = asked.lock().iter().map(|query| query.starts_with("wait=20&")).collect();
         assert_eq!(waits, [false, false, true, true]);
         let (url, asked) = service(vec![failure]).await;
-        assert!(command(url, false).run().await.unwrap_err().to_string().contains("busy"));
+        let error = Box::pin(command(&url, false).run()).await.unwrap_err();
+        assert!(error.to_string().contains("busy"));
         assert_eq!(asked.lock().len(), 1);
     }
 
@@ -329,11 +330,11 @@ mod tests {
         let refused = (401, json!({"detail": "no valid token"}));
         let gone = (410, json!({"detail": "restored since"}));
         let (url, asked) = service(vec![page("g1:1", false), refused.clone(), page("g1:2", false), gone]).await;
-        let error = command(url, true).run().await.unwrap_err().to_string();
+        let error = Box::pin(command(&url, true).run()).await.unwrap_err().to_string();
         assert!(error.contains("410"), "{error}");
         assert_eq!(asked.lock().len(), 4);
         let (url, asked) = service(vec![refused]).await;
-        let error = command(url, true).run().await.unwrap_err().to_string();
+        let error = Box::pin(command(&url, true).run()).await.unwrap_err().to_string();
         assert!(error.contains("401") && asked.lock().len() == 1, "{error}");
     }
 }

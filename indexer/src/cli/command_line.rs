@@ -95,7 +95,7 @@ impl CommandLine {
             CliCommand::Demo(demo) => demo.run().await,
             CliCommand::Log(log) => log.run().await,
             CliCommand::Lock(lock) => Box::pin(lock.run()).await,
-            CliCommand::Changes(changes) => changes.run().await,
+            CliCommand::Changes(changes) => Box::pin(changes.run()).await,
             CliCommand::Sink(sink) => Box::pin(sink.run()).await,
             CliCommand::Audit(audit) => Box::pin(audit.run()).await,
             #[cfg(feature = "archive")]

@@ -1,21 +1,17 @@
 //! `tidemark lock`: the write locks of a log, for people and scripts.
 
-use std::time::Duration;
-
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use tidemark_catalog::RootChain;
-use tidemark_store::{ChainError, Entropy, Store, StoreClock, StoreSecond};
+use tidemark_store::{Entropy, Store, StoreSecond};
 use tidemark_wal::{
-    FencedCommit, GrantRequest, GuardedCommit, HeldLock, LockDescription, LockError, LockGrant, LockName, Log,
-    LogReader, ParameterSource as _, Token, WriteLocks,
+    FencedCommit, GuardedCommit, HeldLock, LockDescription, LockGrant, LockName, LogReader, ParameterSource as _, Token,
 };
 
 use super::{
-    args::{LogArgs, OutputArgs, span},
-    exit::CommandExit,
+    args::{LogArgs, OutputArgs},
+    grant_args::{GrantArgs, lock_exit, open_locks},
     lock_run::LockRunCommand,
-    log::CLOCK_NAME,
     output::{print_json, print_line},
 };
 
@@ -47,41 +43,6 @@ enum LockSubcommand {
     Show(LockShowCommand),
     List(LockListCommand),
     Run(LockRunCommand),
-}
-
-/// Who acquires a lock, and how.
-#[derive(Debug, Args)]
-pub(super) struct GrantArgs {
-    /// Who holds the lock: the name that others see, and by which it is found.
-    #[arg(long, env = "TIDEMARK_HOLDER", value_name = "NAME")]
-    holder: String,
-    /// What it is held for, for people.
-    #[arg(long, env = "TIDEMARK_PURPOSE", value_name = "TEXT")]
-    purpose: Option<String>,
-    /// How long the lock is held without a renewal before others may acquire it.
-    #[arg(long, env = "TIDEMARK_TTL", value_name = "SPAN", default_value = "30s", value_parser = span)]
-    ttl: Duration,
-    /// How long after its slot in the lock's chain an entry may still be completed. The next holder waits for so long, and for the longest
-    /// request.
-    #[arg(long, env = "TIDEMARK_COMPLETE_WITHIN", value_name = "SPAN", default_value = "10s", value_parser = span)]
-    complete_within: Duration,
-    /// Fail at once if somebody holds the lock. Else the command waits for it.
-    #[arg(long, env = "TIDEMARK_NO_WAIT")]
-    no_wait: bool,
-}
-
-impl GrantArgs {
-    /// Acquires the lock.
-    pub(super) async fn acquire(&self, locks: &WriteLocks, name: &LockName) -> anyhow::Result<HeldLock> {
-        let Self { holder, purpose, ttl, complete_within, no_wait } = self;
-        if ttl.is_zero() || complete_within.is_zero() {
-            let why = "--ttl and --complete-within are spans of a second or more; nothing was acquired";
-            return Err(CommandExit::Usage.with(anyhow::anyhow!(why)));
-        }
-        let (holder, purpose) = (holder.clone(), purpose.clone());
-        let request = GrantRequest { holder, purpose, ttl: *ttl, complete_within: *complete_within };
-        locks.acquire(name, &request, !no_wait).await.map_err(lock_exit)
-    }
 }
 
 /// Acquire a lock, and print its grant.
@@ -264,21 +225,6 @@ impl LockListCommand {
         }
         Ok(())
     }
-}
-
-/// The locks of `log`.
-pub(super) fn open_locks(log: &Log) -> WriteLocks {
-    WriteLocks::open(log, StoreClock::new(log.stores(), CLOCK_NAME), Entropy::from_os())
-}
-
-/// The error with its exit code.
-pub(super) fn lock_exit(error: LockError) -> anyhow::Error {
-    let exit = match &error {
-        LockError::Chain(ChainError::Rejected(_)) => CommandExit::Fenced,
-        LockError::Chain(ChainError::Unknown { .. }) => CommandExit::Unknown,
-        _ => CommandExit::Failed,
-    };
-    exit.with(error)
 }
 
 /// What the entry says, as text; `None` where the log has it no more.

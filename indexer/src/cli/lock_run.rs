@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     args::LogArgs,
     exit::CommandExit,
-    lock::{GrantArgs, lock_exit, open_locks},
+    grant_args::{GrantArgs, lock_exit, open_locks},
     shutdown::stop_on_first_signal,
 };
 
@@ -24,7 +24,7 @@ const TERMINATION_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Run a command while the lock is held.
 ///
-/// Acquires the lock, runs the command with TIDEMARK_LOCK and TIDEMARK_GRANT in its environment, so that `tidemark append` in it is
+/// Acquires the lock, runs the command with `TIDEMARK_LOCK` and `TIDEMARK_GRANT` in its environment, so that `tidemark append` in it is
 /// guarded, renews the lock meanwhile, and releases it when the command ends. Ends with the exit code of the command, or 128 and the number of
 /// the signal that ended it.
 ///

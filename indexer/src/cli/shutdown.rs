@@ -55,7 +55,7 @@ pub(super) fn stop_on_first_signal(stop: CancellationToken) -> io::Result<AbortO
         signals.next().await;
         stop.cancel();
         // Signals are this process's to handle as long as the answer lives.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     })))
 }
 

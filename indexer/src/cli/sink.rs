@@ -40,7 +40,7 @@ pub(super) struct SinkCommand {
     /// The consumer: a letter, then letters, digits and hyphens, in lower case.
     #[arg(long, env = "TIDEMARK_NAME", value_name = "NAME", value_parser = consumer_name)]
     name: ConsumerName,
-    /// The server of a bulk API: Elasticsearch, OpenSearch or Quickwit. A document an operation; a correction replaces it.
+    /// The server of a bulk API: Elasticsearch, `OpenSearch` or Quickwit. A document an operation; a correction replaces it.
     #[arg(
         long,
         env = "TIDEMARK_ELASTICSEARCH",
@@ -53,7 +53,7 @@ pub(super) struct SinkCommand {
     /// The index there.
     #[arg(long, env = "TIDEMARK_ELASTICSEARCH_INDEX", value_name = "NAME")]
     elasticsearch_index: Option<String>,
-    /// A webhook, which gets batches of CloudEvents 1.0 (`application/cloudevents-batch+json`).
+    /// A webhook, which gets batches of `CloudEvents` 1.0 (`application/cloudevents-batch+json`).
     #[arg(long, env = "TIDEMARK_WEBHOOK", value_name = "URL")]
     webhook: Option<Url>,
     /// File with the secret of the webhook: each request has `Tidemark-Signature: t=SECOND,v1=HEX`, the HMAC-SHA256 of the second, a dot
@@ -139,7 +139,7 @@ impl SinkCommand {
             print_line(&format!("http://{address}/"))?;
         }
         let destination = |context: &ConsumerContext| self.destination(context);
-        ended(service.run(destination, &stop).await).map(drop)
+        ended(Box::pin(service.run(destination, &stop)).await).map(drop)
     }
 
     fn destination(&self, context: &ConsumerContext) -> Result<SinkDestination, InvalidDestination> {

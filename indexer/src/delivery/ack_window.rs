@@ -15,6 +15,10 @@ pub struct WindowLimits {
     pub bytes: u64,
 }
 
+/// The most places that are kept behind a record without an end: a position of some hundred bytes each. While a record is put off, what lies
+/// behind it is delivered up to here, and is delivered again if the process ends meanwhile.
+const MAX_PLACES: usize = 65_536;
+
 /// What became of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RecordEnd {
@@ -71,12 +75,13 @@ impl AckWindow {
     /// Whether a record of `bytes` may be admitted now.
     pub(crate) fn has_room(&self, bytes: u64) -> bool {
         let fits = self.bytes.saturating_add(bytes) <= self.limits.bytes;
-        self.operations == 0 || (self.operations < self.limits.operations && fits)
+        self.operations == 0 || (self.operations < self.limits.operations && fits && self.places.len() < MAX_PLACES)
     }
 
     /// How many more records may be admitted, if they are small.
     pub(crate) fn room(&self) -> u64 {
-        self.limits.operations.max(1).saturating_sub(self.operations)
+        let remembered = MAX_PLACES.saturating_sub(self.places.len()) as u64;
+        self.limits.operations.max(1).saturating_sub(self.operations).min(remembered)
     }
 
     /// Adds a record, which is unacknowledged from now on. It lies behind all others, and there is room for it.
@@ -90,7 +95,10 @@ impl AckWindow {
     /// There is nothing to deliver up to `position`.
     pub(crate) fn pass(&mut self, position: ConsumerPosition) {
         if position.seq > self.last().seq {
-            self.places.push_back(WindowPlace { position, bytes: None, end: None });
+            match self.places.back_mut() {
+                Some(WindowPlace { position: last, bytes: None, .. }) => *last = position,
+                _ => self.places.push_back(WindowPlace { position, bytes: None, end: None }),
+            }
         } else if position.seq == self.last().seq {
             // The same place, named in a later generation that keeps seqs.
             *self.last_mut() = position;
@@ -227,6 +235,25 @@ mod tests {
         window.pass(later.clone());
         window.acknowledge(1, RecordEnd::Delivered).unwrap();
         assert_eq!(window.progress().acknowledged, later);
+    }
+
+    #[test]
+    fn what_is_acknowledged_behind_a_gap_is_remembered_within_a_bound() {
+        let mut window = window();
+        window.admit(at(1), 1);
+        let mut seq = 1;
+        while window.has_room(1) && seq < 10 * MAX_PLACES as u64 {
+            seq += 1;
+            window.admit(at(seq), 1);
+            window.acknowledge(seq, RecordEnd::Delivered).unwrap();
+            for _ in 0..3 {
+                seq += 1;
+                window.pass(at(seq));
+            }
+        }
+        assert!(!window.has_room(1) && window.room() == 0 && window.places.len() <= MAX_PLACES + 1);
+        window.acknowledge(1, RecordEnd::Delivered).unwrap();
+        assert!(position(&window) == seq && window.has_room(1) && window.room() == LIMITS.operations);
     }
 
     proptest! {

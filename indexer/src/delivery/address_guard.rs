@@ -132,7 +132,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_leads_only_where_it_may() {
-        let found = GuardedResolver.resolve("localhost".parse().unwrap()).await.ok().expect("loopback may be used");
+        let found = GuardedResolver.resolve("localhost".parse().unwrap()).await.expect("loopback may be used");
         assert!(found.count() > 0);
         // The system reads an address that no URL parser has seen.
         let refused = GuardedResolver.resolve("169.254.169.254".parse().unwrap()).await;

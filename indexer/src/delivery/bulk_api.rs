@@ -1,4 +1,4 @@
-//! The bulk API of Elasticsearch, OpenSearch and Quickwit: a document an operation, judged item by item.
+//! The bulk API of Elasticsearch, `OpenSearch` and Quickwit: a document an operation, judged item by item.
 //!
 //! The id of a document is the operation's, and its version the record's seq, compared by the destination (`external_gte`): a record that
 //! is delivered again changes nothing, and an older one never overwrites the correction that came after it.
@@ -168,7 +168,7 @@ mod tests {
         json!({"index": {"_id": record(seq).operation_id(), "status": status, "error": error}})
     }
 
-    fn judged(items: Vec<Value>, sent: u64) -> Result<BatchAnswer, String> {
+    fn judged(items: &[Value], sent: u64) -> Result<BatchAnswer, String> {
         let answer: BulkResponse = serde_json::from_value(json!({"errors": true, "items": items})).unwrap();
         verdicts(&(1..=sent).map(record).collect::<Vec<_>>(), &answer)
     }
@@ -190,8 +190,8 @@ mod tests {
             (200, Some("something"), "retry"),
             (301, None, "retry"),
         ];
-        let items = cases.iter().zip(1..).map(|((status, kind, _), seq)| item(seq, *status, *kind)).collect();
-        let BatchAnswer::Answered(verdicts) = judged(items, cases.len() as u64).unwrap() else { panic!() };
+        let items = cases.iter().zip(1..).map(|((status, kind, _), seq)| item(seq, *status, *kind)).collect::<Vec<_>>();
+        let BatchAnswer::Answered(verdicts) = judged(&items, cases.len() as u64).unwrap() else { panic!() };
         let found = verdicts.iter().map(|verdict| match verdict {
             RecordVerdict::Delivered => "delivered",
             RecordVerdict::Retry { .. } => "retry",
@@ -214,8 +214,8 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_not_about_these_records_counts_for_none() {
-        assert!(judged(vec![item(1, 201, None)], 2).unwrap_err().contains("2 items were sent and 1"));
-        assert!(judged(vec![item(2, 201, None), item(1, 201, None)], 2).unwrap_err().contains("in the place of"));
+        assert!(judged(&[item(1, 201, None)], 2).unwrap_err().contains("2 items were sent and 1"));
+        assert!(judged(&[item(2, 201, None), item(1, 201, None)], 2).unwrap_err().contains("in the place of"));
         for text in ["{}", "[]", "{\"items\":[{\"create\":{}}]}", "{\"items\":[{\"index\":{\"_id\":\"a\"}}]}"] {
             assert!(serde_json::from_str::<BulkResponse>(text).is_err(), "{text}");
         }

@@ -54,15 +54,11 @@ impl PositionKeeper {
             }
         }
         let last = self.progress.borrow_and_update().clone();
-        match timeout(LAST_ACKNOWLEDGEMENT_TIMEOUT, self.lease.acknowledge(&last)).await {
-            Ok(stored) => {
-                stored?;
-            }
-            Err(_) => {
-                tracing::warn!("the last position was not stored in time; what it acknowledges is delivered again");
-                return Ok(());
-            }
-        }
+        let Ok(stored) = timeout(LAST_ACKNOWLEDGEMENT_TIMEOUT, self.lease.acknowledge(&last)).await else {
+            tracing::warn!("the last position was not stored in time; what it acknowledges is delivered again");
+            return Ok(());
+        };
+        stored?;
         self.lease.release().await
     }
 

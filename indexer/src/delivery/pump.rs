@@ -362,7 +362,9 @@ impl<'a> DeliveryPump<'a> {
             return Ok(());
         }
         for record in batch {
-            self.reject(record, &why).await?;
+            if let Some(blocked) = self.reject(record, &why, false).await? {
+                self.outgoing.push_front(vec![blocked]);
+            }
         }
         Ok(())
     }
@@ -380,9 +382,8 @@ impl<'a> DeliveryPump<'a> {
             (self.attempts, self.rejected_in_a_row) = (0, 0);
             self.status.send_modify(|status| (status.blocked, status.last_error) = (None, None));
         }
-        let mut pause = None;
-        // From the back, so that what is put in front of the others is in order.
-        for (record, verdict) in batch.into_iter().zip(verdicts).rev() {
+        let (mut pause, mut blocked) = (None, Vec::new());
+        for (record, verdict) in batch.into_iter().zip(verdicts) {
             match verdict {
                 RecordVerdict::Delivered => self.window.acknowledge(record.seq(), RecordEnd::Delivered)?,
                 RecordVerdict::Retry { why } => {
@@ -390,23 +391,34 @@ impl<'a> DeliveryPump<'a> {
                     self.note(why);
                     self.retries.insert(record.seq(), (now + pause, record));
                 }
-                RecordVerdict::Rejected { why } => self.reject(record, &why).await?,
+                RecordVerdict::Rejected { why } => blocked.extend(self.reject(record, &why, delivers).await?),
             }
+        }
+        // From the back, so that they are in order in front of the others.
+        for record in blocked.into_iter().rev() {
+            self.outgoing.push_front(vec![record]);
         }
         Ok(())
     }
 
-    /// The destination will never take this record.
-    async fn reject(&mut self, record: DeliveryRecord, why: &str) -> Result<(), DeliveryError> {
-        let is_poison =
-            self.options.rejected == RejectedPolicy::DeadLetter && self.rejected_in_a_row < MAX_REJECTED_IN_A_ROW;
+    /// The destination will never take this record. Gives it back if it holds up all others. A destination that rejects everything is broken,
+    /// and no record is poison; one that `delivers` others in the same answer is not.
+    async fn reject(
+        &mut self,
+        record: DeliveryRecord,
+        why: &str,
+        delivers: bool,
+    ) -> Result<Option<DeliveryRecord>, DeliveryError> {
+        let is_poison = self.options.rejected == RejectedPolicy::DeadLetter
+            && (delivers || self.rejected_in_a_row < MAX_REJECTED_IN_A_ROW);
         let put_aside = if is_poison { Some(self.dead_letters.put(&record, why).await) } else { None };
         match put_aside {
             Some(Ok(())) => {
                 tracing::warn!(seq = record.seq(), token = %record.token, why, "the destination rejects a record; it was put aside");
-                self.rejected_in_a_row += 1;
+                self.rejected_in_a_row += u32::from(!delivers);
                 self.attempts = 0;
                 self.window.acknowledge(record.seq(), RecordEnd::DeadLettered)?;
+                Ok(None)
             }
             blocked => {
                 let why = match blocked {
@@ -416,10 +428,9 @@ impl<'a> DeliveryPump<'a> {
                 tracing::warn!(why, "a record holds up all others; it is sent again");
                 self.status.send_modify(|status| status.blocked = Some(why));
                 self.not_before = Some(Instant::now() + self.next_pause());
-                self.outgoing.push_front(vec![record]);
+                Ok(Some(record))
             }
         }
-        Ok(())
     }
 
     fn acknowledge(&mut self, batch: &[DeliveryRecord]) -> Result<(), DeliveryError> {

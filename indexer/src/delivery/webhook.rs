@@ -1,4 +1,4 @@
-//! A webhook: batches of CloudEvents 1.0, signed.
+//! A webhook: batches of `CloudEvents` 1.0, signed.
 //!
 //! An event's `source` and `id` tell a record from every other one, so that one that comes again is recognised. Any answer of 200 to 299
 //! takes the whole batch, whatever its body says.

@@ -12,7 +12,7 @@ use super::{arguments::MinTokenArgs, extract::QueryString, live_descriptors::Liv
 use crate::{metrics::MetricsRegistry, pod_status::PodStatus};
 use tidemark_search::{SearchError, SearchService, api::StatusAnswer};
 
-/// The most requests for changes at once, streams of events and WebSockets included: each may hold three answers in memory, for a client that reads
+/// The most requests for changes at once, streams of events and sockets included: each may hold three answers in memory, for a client that reads
 /// slowly.
 pub(super) const MAX_FEEDS: usize = 64;
 

@@ -108,8 +108,9 @@ impl ToCause for ConsumerServiceError {
     fn to_cause(&self) -> FailureCause {
         match self {
             Self::Service(error) => error.to_cause(),
-            Self::Consumer(ConsumerError::Position(error)) => error.to_cause(),
-            Self::Consumer(ConsumerError::Acquire(AcquireError::Chain(error))) => error.to_cause(),
+            Self::Consumer(ConsumerError::Position(error) | ConsumerError::Acquire(AcquireError::Chain(error))) => {
+                error.to_cause()
+            }
             Self::Consumer(ConsumerError::Acquire(AcquireError::Clock(error))) => error.to_cause(),
             Self::Destination(_) => FailureCause::of(Reason::SpecInvalid),
             Self::Source(_) | Self::Consumer(_) => FailureCause::of(Reason::Internal),
@@ -159,7 +160,7 @@ impl ConsumerService {
         let _serving = server.map(AbortOnDropHandle::new);
         let Some(follower) = self.open(stop).await? else { return Ok(DeliveryEnd::Stopped) };
         self.searcher.serve(Arc::clone(&follower));
-        let Some(identity) = stop.run_until_cancelled(until_identity(&follower)).await else {
+        let Some(identity) = Box::pin(stop.run_until_cancelled(until_identity(&follower))).await else {
             return Ok(DeliveryEnd::Stopped);
         };
         let _polling =
@@ -203,7 +204,13 @@ impl ConsumerService {
         let context = ConsumerContext { log, clock };
         let destination = destination(&context)?;
         let source = SearchSource::new(searcher, options.query);
-        let start = resolve(&source, options.start, options.delivery.follow);
+        // Where a consumer began may be gone since: a snapshot is dropped, and nobody needs the place any more.
+        let start = async {
+            match chain.latest().await.map_err(ConsumerError::from)? {
+                Some(begun) => Ok(begun.state.progress().acknowledged),
+                None => Ok::<_, ConsumerServiceError>(resolve(&source, options.start, options.delivery.follow).await?),
+            }
+        };
         let Some(start) = stop.run_until_cancelled(start).await else { return Ok(DeliveryEnd::Stopped) };
         let run = ConsumerRun {
             chain: &chain,

@@ -20,6 +20,8 @@ use s3s::{
     s3_error,
 };
 
+use crate::faults::{InjectedFault, StoreOperation};
+
 use super::{
     S3State,
     objects::{S3Refusal, StoredObject, WriteCondition},
@@ -181,14 +183,19 @@ impl S3 for S3Api {
     async fn delete_objects(&self, req: S3Request<DeleteObjectsInput>) -> S3Result<S3Response<DeleteObjectsOutput>> {
         let DeleteObjectsInput { bucket, delete, .. } = req.input;
         let mut buckets = self.0.buckets();
-        let mut deleted = Vec::new();
+        let (mut deleted, mut errors) = (Vec::new(), Vec::new());
         for object in delete.objects {
+            let struck = self.0.faults().strike(StoreOperation::Delete, &format!("{bucket}/{}", object.key));
+            if let Some((_, InjectedFault::Locked)) = struck {
+                errors.push(locked(object.key));
+                continue;
+            }
             if !buckets.remove(&bucket, &object.key) {
                 return Err(refused(S3Refusal::NoBucket));
             }
             deleted.push(DeletedObject { key: Some(object.key), ..Default::default() });
         }
-        Ok(S3Response::new(DeleteObjectsOutput { deleted: Some(deleted), ..Default::default() }))
+        Ok(S3Response::new(DeleteObjectsOutput { deleted: Some(deleted), errors: Some(errors), ..Default::default() }))
     }
 
     async fn create_multipart_upload(
@@ -251,6 +258,16 @@ fn condition(if_match: Option<&ETagCondition>, if_none_match: Option<&ETagCondit
             None => Err(s3_error!(NotImplemented, "If-Match: * is not implemented")),
         },
         _ => Err(s3_error!(NotImplemented, "this combination of conditions is not implemented")),
+    }
+}
+
+/// The answer for an object that a lock keeps, beside others that are deleted.
+fn locked(key: String) -> s3s::dto::Error {
+    s3s::dto::Error {
+        code: Some("ObjectLocked".to_owned()),
+        key: Some(key),
+        message: Some("a lock keeps the object".to_owned()),
+        ..Default::default()
     }
 }
 

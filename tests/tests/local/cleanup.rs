@@ -255,8 +255,6 @@ async fn what_a_lock_holds_is_named_and_goes_after_its_end() {
     let place = CleanupPlace::snapshotted().await;
     let all = place.entries();
     let locked: BTreeSet<String> = all.iter().take(3).cloned().collect();
-    // A store that has no deletion of many at once is asked for each.
-    place.server.inject(FaultRule::always(InjectedFault::Forbidden).on(StoreOperation::DeleteMany));
     for key in &locked {
         place.server.inject(FaultRule::always(InjectedFault::Locked).on(StoreOperation::Delete).key(key));
     }

@@ -182,6 +182,6 @@ async fn the_recipe_counts_with_several_holders() {
     tokio::join!(count("a"), count("b"), count("c"));
     let last = world.json(&["lock", "show", "counter", "--json"]).await["lastCommit"].clone();
     let last = last.as_str().expect("a token");
-    let entry = indexer.get(&format!("/v1/entries/{last}?min_token={last}&wait=60")).await.expect("it answers");
+    let entry = indexer.get(&format!("/v1/entries/{last}?min_token={last}&wait=20")).await.expect("it answers");
     assert_eq!(entry["payload"]["attributes"]["count"], 3, "{entry}");
 }

@@ -35,6 +35,9 @@ pub(super) const OPERATIONS: u64 = 240;
 /// The bounds on what is unacknowledged.
 const WINDOW: WindowLimits = WindowLimits { operations: 40, bytes: 2000 };
 const BATCH: BatchLimits = BatchLimits { operations: 12, bytes: 700, delay: Duration::from_millis(200) };
+/// Bounds that hold all records at once.
+const WIDE_WINDOW: WindowLimits = WindowLimits { operations: OPERATIONS, bytes: 1 << 20 };
+const WIDE_BATCH: BatchLimits = BatchLimits { operations: 240, bytes: 1 << 20, delay: Duration::from_secs(5) };
 /// One record in so many is poison.
 const POISON: u64 = 29;
 
@@ -46,6 +49,14 @@ pub(super) struct WorldOptions {
     /// Whether some records are never taken.
     pub(super) poison: bool,
     pub(super) rejected: RejectedPolicy,
+    /// Whether window and batch hold all records at once.
+    pub(super) is_wide: bool,
+}
+
+impl WorldOptions {
+    fn window(&self) -> WindowLimits {
+        if self.is_wide { WIDE_WINDOW } else { WINDOW }
+    }
 }
 
 /// How the destination is.
@@ -66,6 +77,8 @@ pub(super) enum DestinationMood {
     Silent,
     /// Rejects each record.
     RejectsAll,
+    /// Takes each third record, and rejects the others.
+    RejectsMost,
 }
 
 const MOODS: [DestinationMood; 7] = [
@@ -167,7 +180,7 @@ impl DeliveryWorld {
         self.options.poison && !*self.is_healed.lock() && seq.is_multiple_of(POISON)
     }
 
-    pub(super) fn first_poison(&self) -> u64 {
+    pub(super) fn first_poison() -> u64 {
         POISON
     }
 
@@ -232,7 +245,7 @@ impl DeliveryWorld {
             return Err(format!("the position went back from {before} to {acknowledged}"));
         }
         let mut done = self.dead_letter_seqs().await;
-        let rejects_all = *self.mood.lock() == DestinationMood::RejectsAll;
+        let rejects_all = matches!(*self.mood.lock(), DestinationMood::RejectsAll | DestinationMood::RejectsMost);
         if let Some(wrong) = done.iter().find(|seq| !rejects_all && !self.is_poison(**seq)) {
             return Err(format!("record {wrong} was put aside, and is no poison"));
         }
@@ -263,7 +276,7 @@ impl DeliveryWorld {
         Ok(())
     }
 
-    fn record(&self, seq: u64) -> DeliveryRecord {
+    fn record(seq: u64) -> DeliveryRecord {
         let mut token = [0; 20];
         token[12..].copy_from_slice(&seq.to_be_bytes());
         DeliveryRecord {
@@ -292,7 +305,8 @@ impl DeliveryWorld {
         let mut arrivals = self.arrivals.lock();
         arrivals.unanswered.extend(batch.iter().map(|record| (record.seq(), record.bytes())));
         let (operations, bytes) = (arrivals.unanswered.len() as u64, arrivals.unanswered.values().sum::<u64>());
-        let is_within = operations <= WINDOW.operations && (bytes <= WINDOW.bytes || operations == 1);
+        let window = self.options.window();
+        let is_within = operations <= window.operations && (bytes <= window.bytes || operations == 1);
         arrivals.is_above_bounds |= !is_within;
     }
 
@@ -306,7 +320,9 @@ impl DeliveryWorld {
         if let BatchAnswer::Answered(verdicts) = &answer {
             let ended =
                 batch.iter().zip(verdicts).filter(|(_, verdict)| !matches!(verdict, RecordVerdict::Retry { .. }));
-            ended.for_each(|(record, _)| drop(arrivals.unanswered.remove(&record.seq())));
+            for (record, _) in ended {
+                arrivals.unanswered.remove(&record.seq());
+            }
         }
         answer
     }
@@ -332,7 +348,7 @@ impl ChangeSource for DeliveryWorld {
         let end = self.published.load(Ordering::Relaxed);
         let limit = (limit as u64).min(1 + self.number(30));
         let last = end.min(after.seq + limit);
-        let records = (after.seq + 1..=last).map(|seq| self.record(seq)).collect();
+        let records = (after.seq + 1..=last).map(Self::record).collect();
         Ok(ChangePage { records, next: at(last.max(after.seq)), more: last < end, end: at(end) })
     }
 
@@ -370,7 +386,9 @@ impl DeliveryWorld {
             if batch.iter().any(|record| self.is_poison(record.seq())) {
                 return BatchAnswer::Refused { why: "poison".to_owned() };
             }
-            batch.iter().for_each(|record| self.arrive(record));
+            for record in batch {
+                self.arrive(record);
+            }
             return match mood {
                 DestinationMood::Mute => failed("the answer is lost"),
                 DestinationMood::Choosy if self.number(2) == 0 => failed("not now"),
@@ -378,7 +396,8 @@ impl DeliveryWorld {
             };
         }
         let verdicts = batch.iter().map(|record| {
-            if self.is_poison(record.seq()) {
+            let is_rejected = mood == DestinationMood::RejectsMost && !record.seq().is_multiple_of(3);
+            if is_rejected || self.is_poison(record.seq()) {
                 return RecordVerdict::Rejected { why: "poison".to_owned() };
             }
             if mood == DestinationMood::Choosy && self.number(3) == 0 {
@@ -403,8 +422,8 @@ pub(super) struct WorldProcess<'a> {
 impl WorldProcess<'_> {
     pub(super) async fn run(&self, stop: &CancellationToken) -> Result<DeliveryEnd, ConsumerError> {
         let options = DeliveryOptions {
-            batch: BATCH,
-            window: WINDOW,
+            batch: if self.world.options.is_wide { WIDE_BATCH } else { BATCH },
+            window: self.world.options.window(),
             breaker: BreakerOptions { failures: 3, open_for: Duration::from_secs(30) },
             rejected: self.world.options.rejected,
             follow: true,

@@ -391,7 +391,7 @@ async fn an_unproven_commit_is_not_reported_as_fenced_or_as_nothing() {
     // The lock is released before the second attempt.
     let lab = TestStore::new();
     let release = async { locks(&lab, "a").release(&models(), 1).await.unwrap() };
-    let (token, why) = unproven(append_unseen(&lab, vec![], release).await);
+    let (token, why) = unproven(Box::pin(append_unseen(&lab, vec![], release)).await);
     lab.grant_all();
     assert_eq!((tokens(&lab).await[0], outcome(&lab, token).await), (token, Outcome::Committed));
     assert!(why.contains("was released"), "{why}");
