@@ -98,14 +98,14 @@ async fn two_of_one_name(seed: u64) -> Result<(), String> {
     let (first, second) = (world.process("sink"), world.process("sink"));
     let later = async {
         tokio::time::sleep(Duration::from_secs(3)).await;
-        second.run(&stop).await
+        Box::pin(second.run(&stop)).await
     };
     let stopping = async {
         tokio::time::sleep(Duration::from_mins(5)).await;
         stop.cancel();
     };
     let started = Instant::now();
-    let earlier = async { (first.run(&stop).await, started.elapsed()) };
+    let earlier = async { (Box::pin(first.run(&stop)).await, started.elapsed()) };
     let ((first, after), second, ()) = tokio::join!(earlier, later, stopping);
     world.check().await?;
     // It is acknowledged once a second, and a batch takes one.

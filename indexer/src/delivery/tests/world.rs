@@ -54,7 +54,7 @@ pub(super) struct WorldOptions {
 }
 
 impl WorldOptions {
-    fn window(&self) -> WindowLimits {
+    fn window(self) -> WindowLimits {
         if self.is_wide { WIDE_WINDOW } else { WINDOW }
     }
 }
