@@ -52,9 +52,14 @@ impl HoldReason {
     pub(super) fn of_failed_deletion(error: &StoreError) -> Self {
         match error {
             StoreError::Denied { why, .. } | StoreError::ReadOnly { why, .. } | StoreError::Refused { why, .. } => {
-                let why = why.to_lowercase();
-                if LOCK_WORDS.iter().any(|word| why.contains(word)) { Self::Locked } else { Self::Denied }
+                if is_locked(why) {
+                    Self::Locked
+                } else {
+                    Self::Denied
+                }
             }
+            // S3 answers a deletion of many object by object, not with a status.
+            StoreError::Failed { why, .. } if is_locked(why) => Self::Locked,
             _ => Self::NotDeleted,
         }
     }
@@ -97,6 +102,11 @@ impl HoldReason {
             Self::Unknown => "whether it was deleted is not known; run the clean-up again",
         }
     }
+}
+
+fn is_locked(why: &str) -> bool {
+    let why = why.to_lowercase();
+    LOCK_WORDS.iter().any(|word| why.contains(word))
 }
 
 #[cfg(test)]
