@@ -95,7 +95,7 @@ const BULK_INDEX: &str = "^[A-Za-z0-9][A-Za-z0-9._-]*$";
         .message("walRef cannot change: the position is one in the changes of this WAL; make another sink")
         .field_path(".walRef"),
     validation = Rule::new("self.type == oldSelf.type")
-        .message("type cannot change: another destination begins anew; make another sink")
+        .message("type cannot change: another destination begins from the start; make another sink")
         .field_path(".type"),
     validation = Rule::new("self.start == oldSelf.start")
         .message("start cannot change: a sink that has begun goes on where it is; make another sink")

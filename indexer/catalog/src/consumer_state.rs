@@ -109,7 +109,7 @@ pub struct ConsumerProgress {
 pub struct ConsumerState {
     /// The log whose records the index holds: a folder that was copied from the index of another one is refused.
     pub log: LogId,
-    /// The index: one that was begun again under the same URL numbers its records anew, so its changes are not those that were acknowledged.
+    /// The index: one that was begun again under the same URL numbers its records from 1, so its changes are not those that were acknowledged.
     pub index: IndexId,
     /// The consumer: a folder that was copied or renamed is refused.
     pub name: ConsumerName,

@@ -13,7 +13,7 @@ use super::{circuit_breaker::BreakerState, source::ChangeSource};
 
 /// How often progress is logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
-/// How often the report is made anew.
+/// How often the report is made.
 const REPORT_INTERVAL: Duration = Duration::from_secs(2);
 /// How many moments of publication are remembered.
 const MAX_PUBLICATIONS: usize = 512;
@@ -81,7 +81,7 @@ pub(crate) async fn report_delivery(
     status: watch::Sender<DeliveryStatus>,
     report: &watch::Sender<SinkReport>,
 ) -> Infallible {
-    let mut publications = Publications::default();
+    let mut publications = PublicationTimes::default();
     loop {
         // While the index cannot be read the last known end stands.
         if let Ok(end) = source.end().await {
@@ -126,7 +126,7 @@ fn sink_report(status: DeliveryStatus, lag_seconds: Option<u64>) -> SinkReport {
 
 /// When what is not acknowledged was published, as far as this process has seen it.
 #[derive(Debug, Default)]
-struct Publications {
+struct PublicationTimes {
     /// Ends of what was published, each with the moment when it was seen first; none for what was there before.
     seen: VecDeque<(u64, Option<Instant>)>,
     /// The last of them.
@@ -135,7 +135,7 @@ struct Publications {
     span: Duration,
 }
 
-impl Publications {
+impl PublicationTimes {
     /// Everything up to `end` is published at `now`.
     fn observe(&mut self, end: u64, now: Instant) {
         if self.end.is_some_and(|known| end <= known) {
@@ -178,7 +178,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_lag_is_counted_from_the_publication_where_that_was_seen() {
-        let (mut publications, start) = (Publications::default(), Instant::now());
+        let (mut publications, start) = (PublicationTimes::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         publications.observe(10, at(0));
         assert_eq!(publications.lag_seconds(7, at(5)), None, "it was there before");
@@ -193,7 +193,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_remembered_is_bounded_and_the_lag_stays_near() {
-        let (mut publications, start) = (Publications::default(), Instant::now());
+        let (mut publications, start) = (PublicationTimes::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         for end in 0..10_000 {
             publications.observe(end, at(2 * end));

@@ -216,9 +216,9 @@ async fn an_operation_that_the_index_lost_is_found() {
     // An entry of a second of its own, as if the index had lost it.
     let line = text.lines().next().unwrap();
     let mut row: serde_json::Value = serde_json::from_str(line).unwrap();
-    let token: tidemark_wal::Token = row["record"]["token"].as_str().unwrap().parse().unwrap();
+    let token: Token = row["record"]["token"].as_str().unwrap().parse().unwrap();
     let earlier = token.second().before(Duration::from_secs(3));
-    row["record"]["token"] = tidemark_wal::Token::from_parts(earlier, [9; 16]).to_string().into();
+    row["record"]["token"] = Token::from_parts(earlier, [9; 16]).to_string().into();
     world.bucket.plant(&file, format!("{row}\n{text}"), world.ago(0));
     for selection in selections().take(1) {
         let found = VerifyRun::of(&world, selection).await;
@@ -271,8 +271,8 @@ async fn a_version_that_a_snapshot_rests_on_is_missed() {
     assert!(VerifyRun::all(&world).await.is_sound());
 }
 
-#[tokio::test(start_paused = true)]
-async fn an_entry_that_could_not_be_read_when_it_was_archived_is_not_missed() {
+/// Thirty entries in the archive, and one that could not be read when it was made, and can be since.
+async fn passed_over_by_the_archive() -> (IngestWorld, Token) {
     let world = IngestWorld::new(small_batches()).await;
     for number in 0..30 {
         world.append(world.ago(30_000 - number), &EntryDraft::entity(number));
@@ -283,6 +283,12 @@ async fn an_entry_that_could_not_be_read_when_it_was_archived_is_not_missed() {
     snapshot(&world).await;
     world.bucket.spoil(None);
     world.run_for(Duration::from_hours(2)).await;
+    (world, bad)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_could_not_be_read_when_it_was_archived_is_not_missed() {
+    let (world, _) = passed_over_by_the_archive().await;
     let found = VerifyRun::all(&world).await;
     assert!(found.is_sound(), "{:#?}", found.findings);
     assert_eq!(found.summary.archive.unwrap().operations, 30);
@@ -291,16 +297,7 @@ async fn an_entry_that_could_not_be_read_when_it_was_archived_is_not_missed() {
 /// The record that said that the entry could not be read stays behind in the generation that is replaced.
 #[tokio::test(start_paused = true)]
 async fn an_entry_that_the_archive_passed_over_is_not_missed_after_a_restore() {
-    let world = IngestWorld::new(small_batches()).await;
-    for number in 0..30 {
-        world.append(world.ago(30_000 - number), &EntryDraft::entity(number));
-    }
-    let bad = world.append(world.ago(29_990), &EntryDraft::group(&[70, 71]));
-    world.bucket.spoil(Some((&bad.to_string(), BadRead::Refused)));
-    world.run_for(10 * MINUTE).await;
-    snapshot(&world).await;
-    world.bucket.spoil(None);
-    world.run_for(Duration::from_hours(2)).await;
+    let (world, bad) = passed_over_by_the_archive().await;
     assert_eq!(world.outcomes().await[&bad], [Outcome::Committed; 2]);
     world.restore(None, &RestoreTarget::Latest).await.unwrap();
     world.promote().await.unwrap();
@@ -345,7 +342,7 @@ async fn an_entry_that_the_manifest_could_not_read_may_be_in_the_archive() {
     // What only the archive has of another entry is damage all the same.
     let file = data_file(&world);
     let text = String::from_utf8(world.bucket.remove(&file).to_vec()).unwrap();
-    let other = tidemark_wal::Token::from_parts(bad.second(), [255; 16]).to_string();
+    let other = Token::from_parts(bad.second(), [255; 16]).to_string();
     world.bucket.plant(&file, text.replace(&bad.to_string(), &other), world.ago(0));
     let found = VerifyRun::all(&world).await;
     let only_archived =

@@ -73,9 +73,9 @@ impl WriteLocks {
         let slot = loop {
             let judged = match &base {
                 Some(slot) if slot.state.is_held() => match self.expiry(slot).await? {
-                    Expiry::Passed => Some(slot.number),
-                    Expiry::At(until) if !waits => return Err(held(slot, until)),
-                    Expiry::At(_) => {
+                    GrantExpiry::Passed => Some(slot.number),
+                    GrantExpiry::At(until) if !waits => return Err(held(slot, until)),
+                    GrantExpiry::At(_) => {
                         sleep(POLL_INTERVAL).await;
                         base = Some(chain.poll(slot.clone()).await?);
                         continue;
@@ -165,13 +165,13 @@ impl WriteLocks {
     }
 
     /// When others may contend for the lock, which is held. Only a probe shows that this has passed.
-    async fn expiry(&self, slot: &LockSlot) -> Result<Expiry, LockError> {
+    async fn expiry(&self, slot: &LockSlot) -> Result<GrantExpiry, LockError> {
         let ttl = Duration::from_secs(slot.state.grant.ttl_seconds);
         let until = self.last_renewal(slot).await?.after(ttl);
         if self.clock.rough_estimate().is_some_and(|now| now <= until) {
-            return Ok(Expiry::At(until));
+            return Ok(GrantExpiry::At(until));
         }
-        Ok(if self.clock.probe().await?.now > until { Expiry::Passed } else { Expiry::At(until) })
+        Ok(if self.clock.probe().await?.now > until { GrantExpiry::Passed } else { GrantExpiry::At(until) })
     }
 
     async fn last_renewal(&self, slot: &LockSlot) -> Result<StoreSecond, StoreError> {
@@ -212,7 +212,7 @@ impl WriteLocks {
 }
 
 /// Whether others may contend.
-enum Expiry {
+enum GrantExpiry {
     Passed,
     /// Not before this second has passed.
     At(StoreSecond),

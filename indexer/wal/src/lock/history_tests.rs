@@ -23,7 +23,7 @@ use crate::{
 
 /// What a client does in one turn.
 #[derive(Clone, Debug)]
-struct Turn {
+struct ClientTurn {
     /// Seconds before it acquires the lock, and before each append: longer than the time to live now and then.
     pauses: Vec<u64>,
     /// Whether its entries have descriptors.
@@ -37,7 +37,7 @@ type PlantedFault = (&'static str, WriteFault);
 /// What a client does wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ClientFault {
-    /// It looks whether it holds the lock, and commits later whoever holds it then.
+    /// It looks whether it holds the lock, and commits later even if another one holds it then.
     LockCheckedBeforeCommit,
     /// It takes its grant for enough, and does not wait for what an earlier holder may still complete.
     NewHolderActsAtOnce,
@@ -46,10 +46,10 @@ enum ClientFault {
 /// How an assertion says that the committed entries do not count 1, 2, 3, …
 const MISCOUNT: &str = "a number stands twice or is left out";
 
-fn turn() -> impl Strategy<Value = Turn> {
+fn turn() -> impl Strategy<Value = ClientTurn> {
     let pause = prop_oneof![3 => 0u64..3, 1 => 5u64..40];
     (prop::collection::vec(pause, 1..5), any::<bool>(), any::<bool>())
-        .prop_map(|(pauses, has_descriptors, releases)| Turn { pauses, has_descriptors, releases })
+        .prop_map(|(pauses, has_descriptors, releases)| ClientTurn { pauses, has_descriptors, releases })
 }
 
 fn fault() -> impl Strategy<Value = PlantedFault> {
@@ -62,7 +62,7 @@ fn fault() -> impl Strategy<Value = PlantedFault> {
     (keys, fault)
 }
 
-fn history() -> impl Strategy<Value = (Vec<Vec<Turn>>, Vec<PlantedFault>)> {
+fn history() -> impl Strategy<Value = (Vec<Vec<ClientTurn>>, Vec<PlantedFault>)> {
     let clients = prop::collection::vec(prop::collection::vec(turn(), 1..4), 2..4);
     (clients, prop::collection::vec(fault(), 0..8))
 }
@@ -130,7 +130,7 @@ async fn acquire_at_once(locks: &WriteLocks, chain: &LockChain, request: &GrantR
 async fn count(
     log: Log,
     who: String,
-    turns: Vec<Turn>,
+    turns: Vec<ClientTurn>,
     acknowledged: Arc<Mutex<Vec<Token>>>,
     fault: Option<ClientFault>,
 ) {
@@ -140,7 +140,7 @@ async fn count(
     let options = LogWriterOptions::named(who.clone());
     let writer =
         LogWriter::open(log.clone(), Arc::new(schedule()), options, Entropy::seeded(seed + 1000)).await.unwrap();
-    for (turn, Turn { pauses, has_descriptors, releases }) in turns.into_iter().enumerate() {
+    for (turn, ClientTurn { pauses, has_descriptors, releases }) in turns.into_iter().enumerate() {
         let request = GrantRequest {
             ttl: Duration::from_secs(10),
             complete_within: Duration::from_secs(4),
@@ -183,7 +183,7 @@ async fn count(
 }
 
 async fn history_is_linearizable(
-    clients: Vec<Vec<Turn>>,
+    clients: Vec<Vec<ClientTurn>>,
     faults: Vec<PlantedFault>,
     client_fault: Option<ClientFault>,
 ) {
@@ -193,7 +193,7 @@ async fn history_is_linearizable(
     }
     let acknowledged = Arc::default();
     let clients = clients.into_iter().enumerate();
-    let count = |(n, turns): (usize, Vec<Turn>)| {
+    let count = |(n, turns): (usize, Vec<ClientTurn>)| {
         count(lab.log(), format!("c{n}"), turns, Arc::clone(&acknowledged), client_fault)
     };
     join_all(clients.map(count)).await;
@@ -228,7 +228,7 @@ async fn check_guards(log: &Store) {
     }
 }
 
-fn run_history(clients: Vec<Vec<Turn>>, faults: Vec<PlantedFault>, client_fault: Option<ClientFault>) {
+fn run_history(clients: Vec<Vec<ClientTurn>>, faults: Vec<PlantedFault>, client_fault: Option<ClientFault>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(history_is_linearizable(clients, faults, client_fault));
 }

@@ -1,4 +1,4 @@
-//! What `tidemark sink` is told, as variables: the one place that knows their names. Those of the index and of the process are in the plan of
+//! The settings of `tidemark sink`, as variables: the one place that knows their names. Those of the index and of the process are in the plan of
 //! the pod.
 
 use tidemark_crds::RejectedAction;
