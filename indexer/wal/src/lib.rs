@@ -20,7 +20,7 @@ mod token;
 mod yaml;
 
 pub use append::{
-    AppendBatcher, AppendError, AppendReceipt, CompletionUpload, DraftOperation, EntryDraft, EntryForm, FlushPolicy,
+    AppendBatcher, AppendError, AppendReceipt, CompletionUpload, ConfirmError, DraftOperation, EntryDraft, EntryForm, FlushPolicy,
     LogWriter, LogWriterOptions, ParameterSource, ParameterSourceError, PendingAppend,
 };
 pub use client_time::{ClientTime, ParseClientTimeError};
