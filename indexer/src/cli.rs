@@ -1,6 +1,7 @@
 //! The command line: a clap struct a concern, a file a command.
 
 mod append;
+mod append_serve;
 mod args;
 mod audit;
 mod changes;

@@ -5,6 +5,7 @@
 //! Every URL that the server writes is relative, so that it may stand behind any path prefix.
 
 mod app;
+mod append_service;
 pub(crate) mod arguments;
 mod auth;
 mod changes;
@@ -40,6 +41,9 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+pub use append_service::{
+    AppendEndpoint, AppendLimits, AppendListenError, AppendListener, AppendServer, InvalidAppendEndpoint,
+};
 #[cfg(test)]
 pub(crate) use auth::TokenFileError;
 pub use connections::ConnectionLimits;

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod delivery;
 #[cfg(feature = "demo")]
 mod demo;
+mod draft_input;
 #[cfg(feature = "demo")]
 pub mod git;
 pub mod http;

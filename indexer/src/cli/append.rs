@@ -1,32 +1,33 @@
-//! `tidemark append`: entries and what completes them, from a file or standard input.
+//! `tidemark append`: entries and what completes them, from a file or standard input, or from other programs over HTTP.
 
 use std::{
-    collections::BTreeSet,
     io::{IsTerminal as _, Read as _},
     path::PathBuf,
     sync::Arc,
 };
 
 use anyhow::Context as _;
-use bytes::Bytes;
 use clap::{Args, ValueEnum};
 use futures::{StreamExt as _, stream};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value};
 use tidemark_catalog::RootChain;
 use tidemark_store::{Entropy, StoreSecond};
 use tidemark_wal::{
-    AppendError, AppendReceipt, DraftOperation, EntryDraft, EntryForm, LockName, LockRef, LogWriter, LogWriterOptions,
-    Token,
+    AppendError, AppendReceipt, EntryDraft, EntryForm, LockName, LockRef, LogWriter, LogWriterOptions, Token,
 };
 
 use super::{
+    append_serve::AppendServeArgs,
     args::{LogArgs, OutputArgs},
     exit::CommandExit,
     failure_verdict::ended,
     output::{ProgressReporter, print_json, print_line},
 };
-use crate::service::verify_log_contract;
+use crate::{
+    draft_input::{entry_draft, independent_runs, keyed_without_writer},
+    service::verify_log_contract,
+};
 
 /// Entries that are appended at once, as long as they have nothing in common.
 const CONCURRENCY: usize = 16;
@@ -46,11 +47,16 @@ const CONCURRENCY: usize = 16;
 /// Entries that name different things are appended several at once; those that share a descriptor, a label, a bundle or a
 /// key, in the order of FILE. Tokens are printed in the order of FILE. The first to write to a store verifies its
 /// contract, as `tidemark check` does.
+///
+/// With --serve it reads no FILE and appends what programs of this machine send: `POST /v1/append` takes one such object, or an array of them,
+/// and answers when it is committed. So a program in any language writes correctly without knowing the protocol or having credentials.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: echo '{\"ops\": [{\"path\": \"bundles/r/b1/bundle.yaml\", \"body\": {\"id\": \"b1\"}}]}' | \
     tidemark append --log file:///tmp/t/log --metadata file:///tmp/t/metadata -\n\
-    Prints the token of each entry once it is acknowledged: from then on every index has it as committed."
+    Prints the token of each entry once it is acknowledged: from then on every index has it as committed.\n\
+    Example: tidemark append --log file:///tmp/t/log --metadata file:///tmp/t/metadata --serve 127.0.0.1:7285 --writer orders\n\
+    Then: curl --json '{\"ops\": [], \"idempotencyKey\": \"order-7\", \"attributes\": {\"paid\": true}}' http://127.0.0.1:7285/v1/append"
 )]
 pub(super) struct AppendCommand {
     #[command(flatten)]
@@ -62,7 +68,7 @@ pub(super) struct AppendCommand {
     /// descriptor or attributes, no writer, no idempotency key, and at most 1024 bytes.
     #[arg(long, env = "TIDEMARK_FORM", value_enum, default_value_t)]
     form: FormName,
-    /// The write lock that guards the entries: each is committed only if nobody else was granted the lock since. An entry that comes too
+    /// The write lock that guards the entries, but for those that name one themselves: each is committed only if nobody else was granted the lock since. An entry that comes too
     /// late is fenced, and the command ends with code 4.
     #[arg(long, env = "TIDEMARK_LOCK", value_name = "NAME", requires = "grant")]
     lock: Option<LockName>,
@@ -71,9 +77,11 @@ pub(super) struct AppendCommand {
     grant: Option<u64>,
     #[command(flatten)]
     output: OutputArgs,
+    #[command(flatten)]
+    serve: AppendServeArgs,
     /// A file of JSON objects; `-` is standard input.
-    #[arg(value_name = "FILE")]
-    file: PathBuf,
+    #[arg(value_name = "FILE", required_unless_present = "serve", conflicts_with = "serve")]
+    file: Option<PathBuf>,
 }
 
 /// A form of entries.
@@ -97,48 +105,72 @@ impl From<FormName> for EntryForm {
 
 impl AppendCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let Self { log, writer, form, lock, grant, output, file } = self;
-        // Everything is read and checked before anything is written.
-        let mut drafts = read(&file).map_err(|error| CommandExit::Usage.with(error))?;
+        let Self { log, writer, form, lock, grant, output, serve, file } = self;
         let lock = lock.map(|name| LockRef { name, grant });
-        for draft in &mut drafts {
-            draft.lock.clone_from(&lock);
-        }
-        if writer.is_none() {
-            require_writers(&drafts).map_err(|error| CommandExit::Usage.with(error))?;
-        }
+        // Everything is read and checked before anything is written.
+        let drafts = match &file {
+            Some(file) => drafts_to_append(file, lock.as_ref(), writer.is_some())
+                .map_err(|error| CommandExit::Usage.with(error))?,
+            None => Vec::new(),
+        };
         let stores = log.open()?;
         let entropy = Entropy::from_os();
         let root = Arc::new(RootChain::open(&stores, entropy.clone()));
+        let has_name = writer.is_some();
         let writer = writer.unwrap_or_else(|| format!("append-{}", entropy.nonce()));
-        let options = LogWriterOptions { form: form.into(), ..LogWriterOptions::named(writer) };
+        let mut options = LogWriterOptions { form: form.into(), ..LogWriterOptions::named(writer) };
+        if file.is_none() {
+            // Several services may write in one name, for as long as they like.
+            options.clock = format!("append-{}", entropy.nonce());
+        }
         let opened = LogWriter::open(stores.clone(), root.clone(), options, entropy.clone()).await;
         let writer = opened.map_err(|error| exit(error, None))?;
         // After the writer was opened: a log without parameters is not worth proving fit.
         ended(verify_log_contract(&root, &stores, &entropy).await)?;
-        let total = drafts.len();
-        let shown = total > CONCURRENCY && !std::io::stdout().is_terminal();
-        let progress = shown.then(|| ProgressReporter::new("entries"));
-        let mut done = 0;
-        for run in runs(drafts) {
-            let mut receipts = stream::iter(run).map(|draft| writer.append(draft)).buffered(CONCURRENCY);
-            while let Some(receipt) = receipts.next().await {
-                print(&receipt.map_err(|error| exit(error, Some((done + 1, total))))?, output)?;
-                done += 1;
-                if let Some(progress) = &progress {
-                    progress.report(done as u64, total as u64);
-                }
-            }
+        match file {
+            Some(_) => append_drafts(&writer, drafts, output).await,
+            None => serve.run(writer, has_name, lock).await,
         }
-        Ok(())
     }
 }
 
-/// Refused if an entry has a key that counts for no writer: the key of a random one would count for this run only, and that of a
-/// common one would collide with the keys of others.
+/// The drafts of a file, which are refused as a whole if one has a fault.
+fn drafts_to_append(
+    file: &std::path::Path,
+    lock: Option<&LockRef>,
+    has_writer: bool,
+) -> anyhow::Result<Vec<EntryDraft>> {
+    let mut drafts = read(file)?;
+    for draft in &mut drafts {
+        draft.lock = draft.lock.take().or_else(|| lock.cloned());
+    }
+    if !has_writer {
+        require_writers(&drafts)?;
+    }
+    Ok(drafts)
+}
+
+async fn append_drafts(writer: &LogWriter, drafts: Vec<EntryDraft>, output: OutputArgs) -> anyhow::Result<()> {
+    let total = drafts.len();
+    let shown = total > CONCURRENCY && !std::io::stdout().is_terminal();
+    let progress = shown.then(|| ProgressReporter::new("entries"));
+    let mut done = 0;
+    for run in independent_runs(drafts) {
+        let mut receipts = stream::iter(run).map(|draft| writer.append(draft)).buffered(CONCURRENCY);
+        while let Some(receipt) = receipts.next().await {
+            print(&receipt.map_err(|error| exit(error, Some((done + 1, total))))?, output)?;
+            done += 1;
+            if let Some(progress) = &progress {
+                progress.report(done as u64, total as u64);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Refused if an entry has a key that counts for no writer.
 fn require_writers(drafts: &[EntryDraft]) -> anyhow::Result<()> {
-    let nobodys = drafts.iter().position(|draft| draft.idempotency_key.is_some() && draft.writer.is_none());
-    match nobodys {
+    match keyed_without_writer(drafts) {
         None => Ok(()),
         Some(index) => anyhow::bail!(
             "entry {} has an idempotency key and no writer, and keys count per writer; nothing was appended; give --writer, \
@@ -146,37 +178,6 @@ fn require_writers(drafts: &[EntryDraft]) -> anyhow::Result<()> {
             index + 1
         ),
     }
-}
-
-/// The drafts in order, in runs that may be appended at once: within a run no two name the same thing, so that a label's
-/// moves keep their order, a bundle comes before its label, and the first of a repeated key is the one that counts.
-fn runs(drafts: Vec<EntryDraft>) -> Vec<Vec<EntryDraft>> {
-    let mut runs = Vec::new();
-    let mut run = Vec::new();
-    let mut named = BTreeSet::new();
-    for draft in drafts {
-        let names = names(&draft);
-        if names.iter().any(|name| named.contains(name)) {
-            runs.push(std::mem::take(&mut run));
-            named.clear();
-        }
-        named.extend(names);
-        run.push(draft);
-    }
-    runs.push(run);
-    runs
-}
-
-/// What a draft writes or relies on.
-fn names(draft: &EntryDraft) -> Vec<String> {
-    let of_ops = draft.ops.iter().flat_map(|op| match op {
-        DraftOperation::Descriptor { path, .. } => vec![path.clone()],
-        DraftOperation::Label { repo, label, bundle, .. } => {
-            vec![format!("labels/{repo}/{label}/label.yaml"), format!("bundles/{repo}/{bundle}/bundle.yaml")]
-        }
-        DraftOperation::Entry { .. } => Vec::new(),
-    });
-    of_ops.chain(draft.idempotency_key.iter().map(|key| format!("key {key}"))).collect()
 }
 
 fn print(receipt: &AppendReceipt, output: OutputArgs) -> anyhow::Result<()> {
@@ -217,27 +218,6 @@ fn rfc_3339<S: serde::Serializer>(second: &StoreSecond, serializer: S) -> Result
     serializer.collect_str(second)
 }
 
-/// One object of the file.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct EntryInput {
-    #[serde(default)]
-    writer: Option<String>,
-    #[serde(default)]
-    idempotency_key: Option<String>,
-    #[serde(default)]
-    attributes: Map<String, Value>,
-    ops: Vec<OperationInput>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged, deny_unknown_fields)]
-enum OperationInput {
-    Descriptor { path: String, body: Value },
-    Label { repo: String, label: String, bundle: String },
-    Entry { attributes: Map<String, Value> },
-}
-
 fn read(file: &std::path::Path) -> anyhow::Result<Vec<EntryDraft>> {
     let mut text = String::new();
     if file == std::path::Path::new("-") {
@@ -256,7 +236,8 @@ fn parse(text: &str) -> anyhow::Result<Vec<EntryDraft>> {
     for (index, value) in serde_json::Deserializer::from_str(text).into_iter::<Map<String, Value>>().enumerate() {
         let number = index + 1;
         let value = value.with_context(|| format!("entry {number} is not a JSON object; nothing was appended"))?;
-        let draft = draft(value).with_context(|| format!("entry {number} cannot be appended; nothing was appended"))?;
+        let draft =
+            entry_draft(value).with_context(|| format!("entry {number} cannot be appended; nothing was appended"))?;
         drafts.push(draft);
     }
     anyhow::ensure!(
@@ -266,35 +247,10 @@ fn parse(text: &str) -> anyhow::Result<Vec<EntryDraft>> {
     Ok(drafts)
 }
 
-fn draft(value: Map<String, Value>) -> anyhow::Result<EntryDraft> {
-    if !value.contains_key("ops") {
-        return Ok(EntryDraft { attributes: value, ..EntryDraft::default() });
-    }
-    let EntryInput { writer, idempotency_key, attributes, ops } = serde_json::from_value(Value::Object(value))?;
-    let ops = ops.into_iter().map(operation).collect::<Result<_, _>>()?;
-    Ok(EntryDraft { writer, idempotency_key, attributes, ops, ..EntryDraft::default() })
-}
-
-fn operation(op: OperationInput) -> anyhow::Result<DraftOperation> {
-    Ok(match op {
-        OperationInput::Descriptor { path, body: Value::String(text) } => {
-            DraftOperation::Descriptor { path, body: Bytes::from(text) }
-        }
-        OperationInput::Descriptor { path, body } => DraftOperation::Descriptor { path, body: yaml(&body)? },
-        OperationInput::Label { repo, label, bundle } => {
-            let body = yaml(&serde_json::json!({"name": label, "id": bundle}))?;
-            DraftOperation::Label { repo, label, bundle, body }
-        }
-        OperationInput::Entry { attributes } => DraftOperation::Entry { attributes },
-    })
-}
-
-fn yaml(value: &Value) -> anyhow::Result<Bytes> {
-    Ok(Bytes::from(serde_norway::to_string(value)?))
-}
-
 #[cfg(test)]
 mod tests {
+    use tidemark_wal::DraftOperation;
+
     use super::*;
 
     #[test]
@@ -321,17 +277,6 @@ mod tests {
         assert_eq!(refusal(r#"{}{"ops": []}{"writer": "team-a", "idempotencyKey": "k", "ops": []}"#), None);
         let refused = refusal(r#"{}{"idempotencyKey": "k", "ops": []}"#).unwrap();
         assert!(refused.starts_with("entry 2 ") && refused.contains("--writer"), "{refused}");
-    }
-
-    #[test]
-    fn what_shares_a_name_is_appended_in_order() {
-        let label = |bundle| format!(r#"{{"ops": [{{"repo": "r", "label": "l", "bundle": "{bundle}"}}]}}"#);
-        let bundle = |id| format!(r#"{{"ops": [{{"path": "bundles/r/{id}/bundle.yaml", "body": {{}}}}]}}"#);
-        let key = r#"{"idempotencyKey": "k", "ops": []}"#.to_owned();
-        let lengths = |texts: &[String]| runs(parse(&texts.concat()).unwrap()).iter().map(Vec::len).collect::<Vec<_>>();
-        assert_eq!(lengths(&[bundle("a"), bundle("b"), key.clone(), "{}{}".to_owned()]), [5]);
-        assert_eq!(lengths(&[label("a"), label("b"), bundle("c"), label("c")]), [1, 2, 1]);
-        assert_eq!(lengths(&[key.clone(), bundle("a"), key]), [2, 1]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::FromRef;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -34,6 +35,12 @@ struct AppInner {
     openapi: &'static str,
     feeds: Arc<Semaphore>,
     streams: TaskTracker,
+}
+
+impl FromRef<AppState> for MetricsRegistry {
+    fn from_ref(app: &AppState) -> Self {
+        app.metrics().clone()
+    }
 }
 
 /// What a server is for.

@@ -76,13 +76,12 @@ impl Default for ConnectionLimits {
 /// Answers the connections of a listener by `routes`, until `stop`; then answers the requests that are open. Dropping the
 /// future closes every connection.
 pub(super) async fn serve_connections(
-    listener: TcpListener,
+    mut listener: impl Listener,
     routes: Router,
     limits: ConnectionLimits,
     metrics: MetricsRegistry,
     stop: CancellationToken,
 ) {
-    let mut listener = without_delay(listener);
     let closing = CancellationToken::new();
     let _close_on_drop = closing.clone().drop_guard();
     let open = Arc::new(OpenConnections { max: limits.max_connections, ..OpenConnections::default() });

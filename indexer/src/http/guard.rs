@@ -10,7 +10,8 @@ use axum::{
 };
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{app::AppState, extract::decoding_error, problem::HttpProblem};
+use super::{extract::decoding_error, problem::HttpProblem};
+use crate::metrics::MetricsRegistry;
 
 /// The page loads nothing from elsewhere and runs no inline script or style.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
@@ -75,13 +76,13 @@ fn no_store_by_default(headers: &mut HeaderMap) {
 }
 
 /// Counts a request and logs it: failures of ours as warnings, the others for those who look closely.
-pub(crate) async fn record_request(State(app): State<AppState>, request: Request, next: Next) -> Response {
+pub(crate) async fn record_request(State(metrics): State<MetricsRegistry>, request: Request, next: Next) -> Response {
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let started = tokio::time::Instant::now();
     let response = next.run(request).await;
     let (status, millis) = (response.status(), started.elapsed().as_millis());
-    app.metrics().requested(&route, status.as_u16());
+    metrics.requested(&route, status.as_u16());
     if status == StatusCode::INTERNAL_SERVER_ERROR {
         tracing::warn!(%method, route, status = status.as_u16(), millis, "request failed");
     } else {

@@ -6,7 +6,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{app::AppState, problem::HttpProblem};
+use super::problem::HttpProblem;
+use crate::metrics::MetricsRegistry;
 
 /// Content type of the text form.
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -18,8 +19,8 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
     tag = "health",
     responses((status = 200, description = "the figures", body = String, content_type = "application/openmetrics-text"))
 )]
-pub(crate) async fn metrics(State(app): State<AppState>) -> Response {
-    match app.metrics().encode() {
+pub(crate) async fn metrics(State(metrics): State<MetricsRegistry>) -> Response {
+    match metrics.encode() {
         Ok(text) => ([(header::CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
         Err(error) => {
             tracing::error!(%error, "failed to write the metrics");

@@ -43,7 +43,7 @@ pub(crate) struct ProblemDetails {
     pub(crate) watermark: Option<Timestamp>,
     /// Seconds after which a retry may succeed.
     #[serde(skip)]
-    retry_after: Option<u64>,
+    pub(crate) retry_after: Option<u64>,
 }
 
 /// Why a request is not answered as asked. Boxed, so that results stay small.
@@ -62,7 +62,7 @@ impl Deref for HttpProblem {
 pub(crate) const MEDIA_TYPE: &str = "application/problem+json";
 
 impl HttpProblem {
-    fn new(status: StatusCode, kind: &str, title: &str, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(status: StatusCode, kind: &str, title: &str, detail: impl Into<String>) -> Self {
         Self(Box::new(ProblemDetails {
             kind: format!("urn:tidemark:problem:{kind}"),
             title: title.to_owned(),
@@ -107,13 +107,13 @@ impl HttpProblem {
         Self::new(StatusCode::BAD_REQUEST, "unreadable-path", title, format!("the path {why}"))
     }
 
-    /// A method that a resource does not have.
-    pub(crate) fn method_not_allowed(method: &Method) -> Self {
+    /// A method that a resource does not have; `offered` names those that there are.
+    pub(crate) fn method_not_allowed(method: &Method, offered: &str) -> Self {
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "method-not-allowed",
             "the method is not allowed here",
-            format!("\"{method}\" is not offered at this address; use GET or HEAD"),
+            format!("\"{method}\" is not offered at this address; use {offered}"),
         )
     }
 
@@ -222,7 +222,8 @@ impl HttpProblem {
         self
     }
 
-    fn retry_after(mut self, seconds: u64) -> Self {
+    /// Says after how many seconds a retry may succeed.
+    pub(crate) fn retry_after(mut self, seconds: u64) -> Self {
         self.0.retry_after = Some(seconds);
         self
     }

@@ -15,7 +15,7 @@ use tower_http::{catch_panic::CatchPanicLayer, compression::CompressionLayer, li
 use super::{
     app::{AppState, ServerMode},
     auth::{self, TokenAuth},
-    connections::{ConnectionLimits, serve_connections},
+    connections::{ConnectionLimits, serve_connections, without_delay},
     cors::{self, CorsPolicy},
     guard::{self, RequestLimits},
     live_descriptors::LiveDescriptors,
@@ -160,7 +160,7 @@ impl HttpServer {
         let routes = routes.layer(from_fn(iceberg::use_iceberg_form));
         routes
             .layer(from_fn(guard::add_security_headers))
-            .layer(from_fn_with_state(self.app.clone(), guard::record_request))
+            .layer(from_fn_with_state(self.app.metrics().clone(), guard::record_request))
             .layer(CompressionLayer::new())
             .layer(RequestBodyLimitLayer::new(MAX_BODY))
             .with_state(self.app.clone())
@@ -172,7 +172,7 @@ impl HttpServer {
         let (limits, metrics) = (self.options.connections, self.app.metrics().clone());
         let streams = self.app.streams().clone();
         let serve = async {
-            serve_connections(listener, self.router(), limits, metrics, stop.clone()).await;
+            serve_connections(without_delay(listener), self.router(), limits, metrics, stop.clone()).await;
             streams.close();
             streams.wait().await;
         };
@@ -195,5 +195,5 @@ async fn no_such_route(uri: Uri) -> HttpProblem {
 }
 
 async fn method_not_allowed(method: Method) -> HttpProblem {
-    HttpProblem::method_not_allowed(&method)
+    HttpProblem::method_not_allowed(&method, "GET or HEAD")
 }

@@ -15,7 +15,7 @@ use super::{index::IndexCollector, pod::PodCollector};
 use crate::pod_status::PodStatus;
 
 /// Bounds of duration histograms: 1 ms to 16 s.
-const DURATIONS: [f64; 13] =
+pub(super) const DURATIONS: [f64; 13] =
     [0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.256, 0.512, 1.024, 4.096, 16.384];
 
 /// The figures of one process.
@@ -76,6 +76,11 @@ impl MetricsRegistry {
     /// Adds metrics of another part of the process, collected at each scrape. Their names get the prefix `tidemark_`.
     pub fn register(&self, collector: Box<dyn Collector>) {
         self.registry.lock().register_collector(collector);
+    }
+
+    /// Registers figures that another part of the process counts.
+    pub(super) fn with_registry<T>(&self, register: impl FnOnce(&mut Registry) -> T) -> T {
+        register(&mut self.registry.lock())
     }
 
     /// Adds the figures of the served index.

@@ -15,7 +15,7 @@ mod upload;
 mod writer;
 
 pub use batcher::{AppendBatcher, FlushPolicy};
-pub use error::AppendError;
+pub use error::{AppendError, ConfirmError};
 pub use prepared::{DraftOperation, EntryDraft, EntryForm};
 pub use source::{ParameterSource, ParameterSourceError};
 pub use upload::CompletionUpload;

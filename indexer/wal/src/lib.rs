@@ -20,8 +20,8 @@ mod token;
 mod yaml;
 
 pub use append::{
-    AppendBatcher, AppendError, AppendReceipt, CompletionUpload, DraftOperation, EntryDraft, EntryForm, FlushPolicy,
-    LogWriter, LogWriterOptions, ParameterSource, ParameterSourceError, PendingAppend,
+    AppendBatcher, AppendError, AppendReceipt, CompletionUpload, ConfirmError, DraftOperation, EntryDraft, EntryForm,
+    FlushPolicy, LogWriter, LogWriterOptions, ParameterSource, ParameterSourceError, PendingAppend,
 };
 pub use client_time::{ClientTime, ParseClientTimeError};
 pub use datamon::{Contributor, DatamonDescriptor, DatamonPath, entity_key, parse_datamon_path, read_descriptor};

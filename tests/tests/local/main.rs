@@ -24,6 +24,7 @@ macro_rules! on_every_store {
 #[path = "../shared/append.rs"]
 mod append;
 mod append_faults;
+mod append_service;
 mod bad_input;
 mod changes;
 mod check;

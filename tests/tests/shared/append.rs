@@ -7,8 +7,8 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use tidemark_store::{Entropy, StoreSecond, put_signed};
 use tidemark_tests::TestStore;
 use tidemark_wal::{
-    AppendError, DraftOperation, EntryDraft, Evidence, ListedEntry, Log, LogParameters, LogReader, LogWriter,
-    LogWriterOptions, Outcome, ParameterSchedule, ResolvedEntry,
+    AppendError, ConfirmError, DraftOperation, EntryDraft, Evidence, ListedEntry, Log, LogParameters, LogReader,
+    LogWriter, LogWriterOptions, Outcome, ParameterSchedule, ResolvedEntry,
 };
 
 on_every_store![
@@ -111,7 +111,7 @@ async fn of_two_that_want_one_name_one_gets_it(at: &TestStore) {
 async fn an_update_begun_here_is_completed_elsewhere(at: &TestStore) {
     let writer = writer(at, "w").await;
     let begun = writer.begin(draft([bundle("b"), label("b")])).await.expect("the entry is written");
-    assert!(matches!(writer.confirm(&begun).await, Err(AppendError::Unproven { .. })));
+    assert!(matches!(writer.confirm(begun.token).await, Err(ConfirmError::Unproven { .. })));
     let client = reqwest::Client::new();
     for upload in &begun.uploads {
         assert_eq!(upload.signed.is_some(), at.signs());
@@ -124,5 +124,8 @@ async fn an_update_begun_here_is_completed_elsewhere(at: &TestStore) {
         assert!(first.await.expect("it answers").created());
         assert!(!second.await.expect("it answers").created());
     }
-    assert_eq!(writer.confirm(&begun).await.expect("it is proven").token, begun.token);
+    // By another process, which also updates the label.
+    let another = self::writer(at, "another").await;
+    assert_eq!(another.confirm(begun.token).await.expect("it is proven").token, begun.token);
+    assert_eq!(label_value(at).await, "name: best\nid: b\n");
 }

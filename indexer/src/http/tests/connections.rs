@@ -202,7 +202,7 @@ async fn listen(
     let address = listener.local_addr().unwrap();
     let long = Duration::from_hours(1);
     let limits = ConnectionLimits { header_timeout: long, idle_timeout: long, send_timeout: long, ..LIMITS };
-    let serving = serve_connections(listener, routes, limits, metrics, CancellationToken::new());
+    let serving = serve_connections(without_delay(listener), routes, limits, metrics, CancellationToken::new());
     (address, tokio_util::task::AbortOnDropHandle::new(tokio::spawn(serving)))
 }
 

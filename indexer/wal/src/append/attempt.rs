@@ -87,12 +87,8 @@ impl UnprovenAttempt {
     }
 
     pub(super) fn error(self, prepared: &PreparedEntry) -> AppendError {
-        self.for_key(&prepared.key)
-    }
-
-    pub(super) fn for_key(self, idempotency_key: &str) -> AppendError {
         let Self { token, outcome, why, .. } = self;
-        let idempotency_key = idempotency_key.to_owned();
+        let idempotency_key = prepared.key.clone();
         AppendError::Unproven { token, outcome, idempotency_key, why }
     }
 }
@@ -116,7 +112,7 @@ impl AppendSession {
         };
         let attempt = &guarded;
         let put = self.put_parts(attempt, prepared).await;
-        match self.read_back(attempt, Some(prepared)).await {
+        match self.read_back(attempt, prepared).await {
             Ok(acknowledged) => AttemptOutcome::Acknowledged { token: attempt.token, acknowledged },
             Err(mut not_visible) => {
                 if let Err(unproven) = put {
@@ -180,7 +176,7 @@ impl AppendSession {
     pub(super) async fn read_back(
         &self,
         attempt: &AppendAttempt,
-        prepared: Option<&PreparedEntry>,
+        prepared: &PreparedEntry,
     ) -> Result<StoreSecond, NotVisible> {
         let not_visible = |unproven| NotVisible { unproven, observations: Vec::new() };
         let found = match self.reader.lookup(attempt.token, &attempt.schedule).await {
@@ -188,7 +184,7 @@ impl AppendSession {
             Ok(None) => return Err(not_visible(UnprovenAttempt::new(attempt, "the entry is absent"))),
             Err(error) => return Err(not_visible(UnprovenAttempt::new(attempt, error.to_string()))),
         };
-        if prepared.is_some_and(|prepared| found.body != Some(prepared.body(attempt.token))) {
+        if found.body != Some(prepared.body(attempt.token)) {
             return Err(not_visible(UnprovenAttempt::new(attempt, "the entry is another draft's")));
         }
         let outcome = found.ops.first().map(|op| op.decision.outcome);
@@ -198,7 +194,8 @@ impl AppendSession {
         })
     }
 
-    async fn check_visibility(
+    /// The same of an entry that was read: store time at which it was seen, or what is missing.
+    pub(super) async fn check_visibility(
         &self,
         attempt: &AppendAttempt,
         found: &ResolvedEntry,
@@ -256,7 +253,7 @@ impl AppendSession {
         let named = self.named_by(foreign, attempt).await;
         let mut complete = None;
         for attempt in earlier.iter().rev().chain(&named) {
-            match self.read_back(attempt, Some(prepared)).await {
+            match self.read_back(attempt, prepared).await {
                 Ok(acknowledged) => return AttemptOutcome::Acknowledged { token: attempt.token, acknowledged },
                 Err(NotVisible { unproven, .. })
                     if matches!(unproven.outcome, Some(Outcome::Committed | Outcome::Late)) =>

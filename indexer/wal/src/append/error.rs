@@ -10,6 +10,34 @@ use crate::{
 };
 use tidemark_store::{ClockError, StoreError, StoreSecond};
 
+/// Why an entry that another process completes was not acknowledged.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfirmError {
+    /// There is no such entry.
+    #[error("the log has no entry \"{token}\"; nothing was confirmed; take the token that the append gave")]
+    Absent {
+        /// Its token.
+        token: Token,
+    },
+    /// It is not proven that the entry is committed.
+    #[error(
+        "entry \"{token}\" is not proven to be committed: {why}; confirm it again, look it up, or append again with its idempotency key, under \
+         which it counts once"
+    )]
+    Unproven {
+        /// Its token.
+        token: Token,
+        /// The outcome at the read-back, if there was one.
+        outcome: Option<Outcome>,
+        /// What is missing for the proof.
+        why: String,
+    },
+    /// Store time or the log's parameters could not be read.
+    #[error("nothing was confirmed: {0}")]
+    Time(String),
+}
+
 /// Why an append was not acknowledged. Only [`AppendError::Unproven`], [`AppendError::Fenced`] and [`AppendError::Occupied`] come
 /// after an entry was written.
 #[derive(Debug, thiserror::Error)]

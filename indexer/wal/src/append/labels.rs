@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 
 use super::{
-    prepared::{CompletionTarget, PreparedEntry, binding},
+    prepared::{PreparedEntry, binding},
     session::AppendSession,
 };
 use crate::{
@@ -48,11 +48,8 @@ impl AppendSession {
     }
 
     /// Updates the keys of the labels that `token` moved. They are caches: after a failure the next writer updates them.
-    pub(super) async fn refresh_labels(&self, token: Token, prepared: &PreparedEntry, schedule: &ParameterSchedule) {
-        for part in &prepared.parts {
-            let CompletionTarget::Label { repo, label } = &part.target else {
-                continue;
-            };
+    pub(super) async fn refresh_labels(&self, token: Token, moved: Vec<(&str, &str)>, schedule: &ParameterSchedule) {
+        for (repo, label) in moved {
             if let Err(error) = self.refresh_label(repo, label, token, schedule).await {
                 tracing::warn!(%repo, %label, %token, %error, "label.yaml was not rewritten; the next writer of the label rewrites it");
             }

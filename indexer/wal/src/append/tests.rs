@@ -8,7 +8,7 @@ use serde_json::Map;
 
 use super::*;
 use crate::{
-    Evidence, ListedEntry, LogParameters, LogReader, Outcome, ParameterSchedule, ResolvedEntry,
+    Evidence, ListedEntry, LogParameters, LogReader, Outcome, ParameterSchedule, ResolvedEntry, Token,
     testing::{OPENED, TestStore, WriteFault},
 };
 use tidemark_store::{Entropy, StoreSecond};
@@ -365,15 +365,20 @@ async fn what_is_begun_can_be_completed_elsewhere() {
     let pending = writer.begin(draft([bundle("b"), label("b")])).await.unwrap();
     assert_eq!(pending.ends, OPENED.after(Duration::from_secs(20)));
     assert!(matches!(
-        writer.confirm(&pending).await,
-        Err(AppendError::Unproven { outcome: Some(Outcome::Aborted), .. })
+        writer.confirm(pending.token).await,
+        Err(ConfirmError::Unproven { outcome: Some(Outcome::Aborted), .. })
     ));
     for upload in &pending.uploads {
         let created = upload.store.create(&upload.key, upload.body.clone(), &upload.metadata).await;
         assert!(matches!(created, tidemark_store::Create::Committed));
     }
-    let receipt = writer.confirm(&pending).await.unwrap();
+    // The label's key does not follow before.
+    assert_eq!(label_value(&lab).await, None);
+    let receipt = writer.confirm(pending.token).await.unwrap();
     assert_eq!(receipt.token, pending.token);
+    assert_eq!(label_value(&lab).await.as_deref(), Some("name: v1\nid: b\n"));
+    let absent = Token::from_bytes([1; Token::BYTES]);
+    assert!(matches!(writer.confirm(absent).await, Err(ConfirmError::Absent { .. })));
 }
 
 #[tokio::test(start_paused = true)]

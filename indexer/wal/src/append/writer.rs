@@ -6,21 +6,23 @@ use futures::future::try_join_all;
 
 use super::{
     attempt::{AttemptOutcome, UnprovenAttempt},
-    error::AppendError,
+    error::{AppendError, ConfirmError},
     prepared::{EntryDraft, EntryForm, PreparedEntry},
     retry::token_pauses,
-    session::{AppendAttempt, AppendSession, GuardBounds},
+    session::{AppendAttempt, AppendSession},
     source::ParameterSource,
     upload::CompletionUpload,
 };
-use crate::{log::Log, token::Token};
-use tidemark_store::{Entropy, StoreSecond};
+use crate::{datamon::DatamonPath, log::Log, token::Token};
+use tidemark_store::{Entropy, StoreSecond, UrlSigner};
 
 /// How a writer behaves.
 #[derive(Clone, Debug)]
 pub struct LogWriterOptions {
-    /// Name of the writer: its clock object, and `writer` of drafts that name none. One process, one name.
+    /// Name of the writer: `writer` of drafts that name none. Processes that share it share its idempotency keys.
     pub name: String,
+    /// Name of the clock object. One process, one name.
+    pub clock: String,
     /// How many tokens one append may take before it gives up.
     pub attempts: u32,
     /// The form of its entries.
@@ -28,9 +30,10 @@ pub struct LogWriterOptions {
 }
 
 impl LogWriterOptions {
-    /// The defaults for a writer of this name.
+    /// The defaults for the only process of a writer of this name, which its clock object has too.
     pub fn named(name: impl Into<String>) -> Self {
-        Self { name: name.into(), attempts: 4, form: EntryForm::default() }
+        let name = name.into();
+        Self { clock: name.clone(), name, attempts: 4, form: EntryForm::default() }
     }
 }
 
@@ -65,8 +68,6 @@ pub struct PendingAppend {
     pub ends: StoreSecond,
     /// What must be put, in this order; empty when the entry completes itself.
     pub uploads: Vec<CompletionUpload>,
-    /// What its guard allows, where it has one.
-    guard: Option<GuardBounds>,
 }
 
 impl LogWriter {
@@ -77,7 +78,7 @@ impl LogWriter {
         options: LogWriterOptions,
         entropy: Entropy,
     ) -> Result<Self, AppendError> {
-        let session = AppendSession::new(log, source, &options.name, entropy);
+        let session = AppendSession::new(log, source, &options.clock, entropy);
         session.now().await?;
         Ok(Self { session: Arc::new(session), options: Arc::new(options) })
     }
@@ -127,7 +128,7 @@ impl LogWriter {
             let attempts = u32::try_from(tried.len()).unwrap_or(u32::MAX);
             match session.attempt(&tried, prepared).await {
                 AttemptOutcome::Acknowledged { token, acknowledged } => {
-                    session.refresh_labels(token, prepared, &schedule).await;
+                    session.refresh_labels(token, prepared.labels().collect(), &schedule).await;
                     return Ok(AppendReceipt { token, op: 0, acknowledged, attempts });
                 }
                 AttemptOutcome::Failed(error @ (AppendError::Lock(_) | AppendError::Fenced { .. })) => {
@@ -182,18 +183,32 @@ impl LogWriter {
             ends: attempt.ends(),
             uploads: uploads.map_err(|error| UnprovenAttempt::new(attempt, error.to_string()).error(&prepared))?,
             idempotency_key: prepared.key,
-            guard: attempt.guard,
         })
     }
 
-    /// Reads back what [`LogWriter::begin`] started and another process completed, and acknowledges it if it is proven.
-    pub async fn confirm(&self, pending: &PendingAppend) -> Result<AppendReceipt, AppendError> {
-        let schedule = self.session.now().await?.schedule;
-        let attempt = AppendAttempt { token: pending.token, schedule, guard: pending.guard };
-        match self.session.read_back(&attempt, None).await {
-            Ok(seen) => Ok(AppendReceipt { token: pending.token, op: 0, acknowledged: seen, attempts: 1 }),
-            Err(not_visible) => Err(not_visible.unproven.for_key(&pending.idempotency_key)),
-        }
+    /// Reads back an entry that [`LogWriter::begin`] wrote, of whichever writer, and another process completed. Acknowledges it if it is
+    /// proven, and then updates the labels that it moved.
+    pub async fn confirm(&self, token: Token) -> Result<AppendReceipt, ConfirmError> {
+        let session = &self.session;
+        let now = session.now().await.map_err(|error| ConfirmError::Time(error.to_string()))?;
+        let attempt = AppendAttempt { token, schedule: now.schedule, guard: None };
+        let unproven = |outcome, why| ConfirmError::Unproven { token, outcome, why };
+        let found = session.reader.lookup(token, &attempt.schedule).await;
+        let found = found.map_err(|error| unproven(None, error.to_string()))?.ok_or(ConfirmError::Absent { token })?;
+        let outcome = found.ops.first().map(|op| op.decision.outcome);
+        let seen = session.check_visibility(&attempt, &found, outcome).await.map_err(|why| unproven(outcome, why))?;
+        let moved = found.ops.iter().filter_map(|op| match &op.path {
+            DatamonPath::Label { repo, label } => Some((repo.as_str(), label.as_str())),
+            _ => None,
+        });
+        session.refresh_labels(token, moved.collect(), &attempt.schedule).await;
+        Ok(AppendReceipt { token, op: 0, acknowledged: seen, attempts: 1 })
+    }
+
+    /// Whether another process can complete what [`LogWriter::begin`] writes with nothing but a URL.
+    pub fn has_signed_urls(&self) -> bool {
+        let Log { metadata, .. } = &self.session.log;
+        metadata.iter().all(|store| UrlSigner::of(store).has_urls())
     }
 
     /// Waits before the next token, and has the clock probed for it.

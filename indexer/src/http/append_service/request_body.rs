@@ -1,0 +1,105 @@
+//! The body of a request: how it is bounded while it is read, and the drafts in it.
+
+use std::time::Duration;
+
+use axum::{
+    body::{Body, to_bytes},
+    http::{HeaderMap, StatusCode, header},
+};
+use serde_json::{Map, Value};
+use tidemark_wal::EntryDraft;
+use tokio::time::timeout;
+use utoipa::ToSchema;
+
+use crate::{
+    draft_input::{EntryInput, entry_draft, keyed_without_writer},
+    http::problem::HttpProblem,
+};
+
+/// The longest time that a client may take to send a body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The drafts of a request.
+#[derive(Debug, PartialEq)]
+pub(super) struct RequestedDrafts {
+    /// In their order, at least one.
+    pub(super) drafts: Vec<EntryDraft>,
+    /// Whether they came as an array, and are answered as one.
+    pub(super) is_batch: bool,
+}
+
+/// One draft, or several in an array.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "it describes the body; which is read by hand, so that an error names the entry at fault")]
+pub(super) enum AppendBody {
+    /// A draft.
+    One(EntryInput),
+    /// Drafts, which are appended at once as long as they have nothing in common.
+    Batch(Vec<EntryInput>),
+}
+
+/// How many bytes the body has, as its client says. Pages in a browser cannot send JSON to another origin without asking first, and
+/// nothing answers them.
+pub(super) fn declared_size(headers: &HeaderMap) -> Result<u64, HttpProblem> {
+    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if !media_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
+        let detail = "send the entries as \"Content-Type: application/json\"; nothing was appended";
+        let title = "the body has another media type";
+        return Err(HttpProblem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", title, detail));
+    }
+    let size = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    size.ok_or_else(|| {
+        let detail = "send the size of the body as \"Content-Length\", not in chunks; nothing was appended";
+        HttpProblem::new(StatusCode::LENGTH_REQUIRED, "length-required", "the size of the body is not known", detail)
+    })
+}
+
+/// Reads a body of `size` bytes.
+pub(super) async fn read_body(body: Body, size: u64) -> Result<Vec<u8>, HttpProblem> {
+    let limit = usize::try_from(size).unwrap_or(usize::MAX);
+    match timeout(BODY_TIMEOUT, to_bytes(body, limit)).await {
+        Ok(Ok(bytes)) => Ok(bytes.into()),
+        Ok(Err(error)) => Err(invalid(format!("the body cannot be read: {error}; nothing was appended"))),
+        Err(_) => {
+            let detail = format!(
+                "the body did not arrive within {} s; nothing was appended; send it again",
+                BODY_TIMEOUT.as_secs()
+            );
+            Err(HttpProblem::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "the body did not arrive in time", detail))
+        }
+    }
+}
+
+/// The drafts that a body holds. Of several, all are checked before any is appended.
+pub(super) fn read_drafts(body: &[u8], has_writer_name: bool) -> Result<RequestedDrafts, HttpProblem> {
+    let unreadable = |error: serde_json::Error| {
+        invalid(format!("the body is neither a JSON object nor an array of objects: {error}; nothing was appended"))
+    };
+    let is_batch = body.trim_ascii_start().starts_with(b"[");
+    let values: Vec<Map<String, Value>> = if is_batch {
+        serde_json::from_slice(body).map_err(unreadable)?
+    } else {
+        vec![serde_json::from_slice(body).map_err(unreadable)?]
+    };
+    if values.is_empty() {
+        return Err(invalid("the array holds no entry; nothing was appended".to_owned()));
+    }
+    let mut drafts = Vec::with_capacity(values.len());
+    for (index, value) in values.into_iter().enumerate() {
+        let draft = entry_draft(value);
+        drafts.push(draft.map_err(|why| invalid(format!("entry {}: {why}; nothing was appended", index + 1)))?);
+    }
+    match keyed_without_writer(&drafts) {
+        Some(index) if !has_writer_name => Err(invalid(format!(
+            "entry {} has an idempotency key and no writer, and keys count per writer; nothing was appended; name its \"writer\", or start \
+             the service with --writer",
+            index + 1
+        ))),
+        _ => Ok(RequestedDrafts { drafts, is_batch }),
+    }
+}
+
+fn invalid(detail: String) -> HttpProblem {
+    HttpProblem::new(StatusCode::BAD_REQUEST, "invalid-draft", "the entries cannot be appended", detail)
+}
