@@ -43,6 +43,7 @@ mod restore;
 mod serve;
 mod shutdown;
 mod sink;
+mod sink_verify;
 #[cfg(feature = "archive")]
 mod snapshot;
 #[cfg(feature = "archive")]
