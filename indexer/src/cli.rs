@@ -44,6 +44,7 @@ mod restore;
 mod serve;
 mod shutdown;
 mod sink;
+mod sink_verify;
 #[cfg(feature = "archive")]
 mod snapshot;
 #[cfg(feature = "archive")]

@@ -2,15 +2,19 @@
 //!
 //! `consumer_run` is one process of a named consumer, `pump` its loop. What decides is in pure parts: the window of what is unacknowledged,
 //! the batches, the breaker. A `source` gives records, a `destination` takes batches, and `position_keeper` records what is acknowledged.
+//! `document_comparison` says afterwards whether `bulk_documents`, read back, are what the index says.
 
 mod ack_window;
 mod address_guard;
 mod batch;
 mod bulk_api;
+mod bulk_documents;
+mod canonical_json;
 mod circuit_breaker;
 mod consumer_run;
 mod dead_letters;
 mod destination;
+mod document_comparison;
 mod http_client;
 mod mutants;
 mod position_keeper;
@@ -25,9 +29,13 @@ mod webhook;
 pub use ack_window::WindowLimits;
 pub use batch::BatchLimits;
 pub use bulk_api::BulkDestination;
+pub use bulk_documents::{BulkDocuments, DocumentsError};
 pub use circuit_breaker::BreakerOptions;
 pub use consumer_run::{ConsumerError, ConsumerRun};
+pub(crate) use dead_letters::DeadLetters;
 pub use destination::{BatchAnswer, Destination, RecordVerdict};
+pub use document_comparison::{ComparisonCounts, DocumentFault, DocumentFinding};
+pub(crate) use document_comparison::{DocumentComparison, ExpectedRecords, MAX_TOLD};
 pub use http_client::{HttpDestinationOptions, InvalidDestination};
 pub use pump::{DeliveryEnd, DeliveryOptions, RejectedPolicy};
 pub use record::DeliveryRecord;

@@ -20,6 +20,7 @@ mod origin;
 mod parameter_difference;
 mod purge_request;
 mod serve;
+mod sink_verification;
 #[cfg(feature = "archive")]
 mod snapshot;
 #[cfg(feature = "archive")]
@@ -44,6 +45,7 @@ pub(crate) use log_size::LogSize;
 #[cfg(feature = "archive")]
 pub(crate) use origin::open_origin;
 pub use serve::{ServeOptions, ServeService};
+pub use sink_verification::{SinkVerification, SinkVerificationError, VerifiedSink};
 #[cfg(feature = "archive")]
 pub(crate) use snapshot::{SnapshotService, log_archive, recovery_window};
 pub use startup_retry::StartupMode;

@@ -1,4 +1,4 @@
-//! A destination of `tidemark sink` in this process: a webhook at `/hook`, and the bulk API of a search server below any other path.
+//! A destination of `tidemark sink` in this process: a webhook at `/hook`, and the bulk API of a search server, with scrolls, below any other path.
 
 use std::{
     collections::BTreeMap,
@@ -46,6 +46,15 @@ pub struct PeerRequest {
     pub body: String,
 }
 
+/// Documents that are given out page by page.
+#[derive(Default)]
+struct DocumentScroll {
+    left: Vec<Value>,
+    size: usize,
+    /// Shards that do not answer.
+    failed_shards: u64,
+}
+
 struct PeerState {
     choose: Mutex<ChooseAnswer>,
     judge: Mutex<JudgeDocument>,
@@ -55,6 +64,7 @@ struct PeerState {
     events: Mutex<Vec<Value>>,
     /// Documents by id, each with its version.
     documents: Mutex<BTreeMap<String, (u64, Value)>>,
+    scroll: Mutex<DocumentScroll>,
     arrived: watch::Sender<usize>,
 }
 
@@ -74,6 +84,7 @@ impl SinkPeer {
             requests: Mutex::default(),
             events: Mutex::default(),
             documents: Mutex::default(),
+            scroll: Mutex::default(),
             arrived: watch::Sender::new(0),
         });
         let answering = Arc::clone(&state);
@@ -111,6 +122,16 @@ impl SinkPeer {
         self.state.documents.lock().clone()
     }
 
+    /// Changes the documents that are held, as somebody else may do it.
+    pub fn alter_documents(&self, alter: impl FnOnce(&mut BTreeMap<String, (u64, Value)>)) {
+        alter(&mut self.state.documents.lock());
+    }
+
+    /// From now on so many shards do not answer a scroll.
+    pub fn fail_shards(&self, count: u64) {
+        self.state.scroll.lock().failed_shards = count;
+    }
+
     /// Waits until `count` requests have come.
     pub async fn until_requests(&self, count: usize) {
         // The sender is in the state, which lives as long.
@@ -133,11 +154,10 @@ async fn answer(state: Arc<PeerState>, request: Request<Incoming>) -> io::Result
     let body = String::from_utf8(body.to_vec()).map_err(io::Error::other)?;
     let number = state.count.fetch_add(1, Ordering::SeqCst);
     let chosen = (state.choose.lock())(number, body.len());
-    let is_hook = parts.uri.path() == "/hook";
+    let path = parts.uri.path().to_owned();
     state.requests.lock().push(PeerRequest { headers: parts.headers, body: body.clone() });
     let taken = match &chosen {
-        PeerAnswer::Take | PeerAnswer::LoseAnswer | PeerAnswer::Garbage if is_hook => state.take_events(&body)?,
-        PeerAnswer::Take | PeerAnswer::LoseAnswer | PeerAnswer::Garbage => state.take_documents(&body)?,
+        PeerAnswer::Take | PeerAnswer::LoseAnswer | PeerAnswer::Garbage => state.take(&path, &body)?,
         PeerAnswer::Refuse(..) | PeerAnswer::Hang => Value::Null,
     };
     state.arrived.send_modify(|arrived| *arrived += 1);
@@ -160,6 +180,37 @@ fn response(status: u16, header: Option<(&str, String)>, body: String) -> io::Re
 }
 
 impl PeerState {
+    /// Does what the request wants, and gives the answer.
+    fn take(&self, path: &str, body: &str) -> io::Result<Value> {
+        match path.rsplit('/').next() {
+            Some("hook") => self.take_events(body),
+            Some("_refresh") => Ok(json!({})),
+            Some("_search") => self.begin_scroll(body),
+            Some("scroll") => Ok(self.next_page()),
+            _ => self.take_documents(body),
+        }
+    }
+
+    fn begin_scroll(&self, body: &str) -> io::Result<Value> {
+        let wanted: Value = serde_json::from_str(body)?;
+        let documents = self.documents.lock();
+        let hit = |(id, (version, document)): (&String, &(u64, Value))| json!({"_id": id, "_version": version, "_source": document});
+        let mut scroll = self.scroll.lock();
+        // In no order that the client knows.
+        scroll.left = documents.iter().map(hit).rev().collect();
+        scroll.size = wanted["size"].as_u64().and_then(|size| usize::try_from(size).ok()).unwrap_or(10);
+        drop((documents, scroll));
+        Ok(self.next_page())
+    }
+
+    fn next_page(&self) -> Value {
+        let mut scroll = self.scroll.lock();
+        let size = scroll.size.min(scroll.left.len());
+        let hits: Vec<_> = scroll.left.drain(..size).collect();
+        let shards = json!({"total": 3, "failed": scroll.failed_shards});
+        json!({"_scroll_id": "s", "timed_out": false, "_shards": shards, "hits": {"hits": hits}})
+    }
+
     fn take_events(&self, body: &str) -> io::Result<Value> {
         self.events.lock().extend(serde_json::from_str::<Vec<Value>>(body)?);
         Ok(Value::Null)

@@ -2,7 +2,7 @@
 # Installs the Python packages of tests/tools/FAMILY/requirements.txt, with its versions and digests, into an environment in the cache, and
 # prints that environment's folder. Two runs at once wait for each other. Progress goes to standard error.
 #
-# usage: python.sh FAMILY        (schemathesis, foreign-readers, feed-clients)
+# usage: python.sh FAMILY        (schemathesis, foreign-readers, feed-clients, sink-clients)
 # exit code 3: there is no Python that can make an environment, and none can be installed here; 4: the registry does not answer
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/apt.sh"

@@ -38,6 +38,14 @@ python_packages() {
     return "$code"
 }
 
+# The same of OpenSearch, from Maven's.
+opensearch() {
+    local code=0
+    tests/tools/maven.sh opensearch || code=$?
+    [ "$code" -ne 4 ] || { CI='' skip "sinks to a real OpenSearch (no answer of a registry)"; return 0; }
+    return "$code"
+}
+
 # The lane of Debian's packages: one step at a time, since apt-get does not wait for the lock on its lists.
 package_lane() {
     if [ "$(id -u)" -ne 0 ]; then
@@ -48,6 +56,8 @@ package_lane() {
     otherwise="the API against its document (no Python)" step "schemathesis" python_packages schemathesis "the API against its document"
     otherwise="the archive in other readers (no Python)" step "foreign readers" python_packages foreign-readers "the archive in other readers"
     otherwise="the changes in other clients (no Python)" step "feed clients" python_packages feed-clients "the changes in other clients"
+    otherwise="sinks to clients of Python (no Python)" step "sink clients" python_packages sink-clients "sinks to clients of Python"
+    otherwise="sinks to a real OpenSearch (no Java)" step "opensearch" opensearch
     otherwise="the page in a browser (no Chromium)" step "chromium" tests/tools/chromium.sh
     otherwise="the stores' conformance on azurite (no Node.js)" step "azurite" azurite
     done_with packages

@@ -3,7 +3,7 @@
 //! Safety rests on the epoch, as that of the index's writer does: a claim appends the next one, and nothing of a lower epoch is
 //! appended afterwards. Heartbeats only say when to contend.
 
-use std::time::Duration;
+use std::{convert::Infallible, time::Duration};
 
 use futures::TryStreamExt as _;
 use tidemark_store::{AppendOnlyChain, ChainRecord, Entropy, Store, StoreClock, StoreError};
@@ -22,6 +22,27 @@ use crate::{
 const CONSUMER_FOLDER: &str = "consumers";
 /// The least time between two records of what a holder has acknowledged.
 const MIN_APPEND_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often the heartbeats of processes that are gone are looked for.
+const HEARTBEAT_CLEANUP_INTERVAL: Duration = Duration::from_hours(1);
+
+/// Deletes the heartbeats in the folder of `clock` whose processes are gone: at once and then every hour, until dropped. A process that lives moves
+/// its own every few seconds; one that was not moved for a day is deleted.
+pub async fn clean_heartbeats(clock: &StoreClock, entropy: &Entropy) -> Infallible {
+    let mut is_told = false;
+    loop {
+        match clock.delete_abandoned().await {
+            Ok(_) => is_told = false,
+            Err(error) if is_told => tracing::debug!(%error, "heartbeats of processes that are gone were not deleted"),
+            Err(error) => {
+                // A right that is missing is one warning.
+                is_told = true;
+                tracing::warn!(%error, "heartbeats of processes that are gone were not deleted; they take room; each hour they are tried again");
+            }
+        }
+        sleep(entropy.jittered(HEARTBEAT_CLEANUP_INTERVAL)).await;
+    }
+}
 
 /// The chain of one consumer. Cheap to clone.
 #[derive(Clone)]

@@ -37,7 +37,7 @@ mod writer_lease;
 pub use cleanup_chain::CleanupChain;
 pub use cleanup_state::{CleanupPlan, CleanupState};
 pub use collector_state::{CollectorState, MAX_GARBAGE_CANDIDATES, MAX_GARBAGE_LISTS};
-pub use consumer_chain::{ConsumerChain, ConsumerLease, ConsumerStandby};
+pub use consumer_chain::{ConsumerChain, ConsumerLease, ConsumerStandby, clean_heartbeats};
 pub use consumer_state::{ConsumerName, ConsumerPosition, ConsumerProgress, ConsumerState, InvalidConsumerName};
 pub use copy_collector::{CopyCollector, CopyGarbage};
 pub use digest::{BodyDigest, SetDigest, SetElement};

@@ -31,7 +31,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a store
 or a grant was overtaken or released (append, lock), \
 5 not acknowledged in time (append), \
 6 the outcome of a write is unknown: run it again (changes --name, cleanup, dev, gc, index, log floor, log set, log unregister, snapshot, reindex, restore, promote, sink), \
-7 entries are left that cannot be read (audit), 8 something is damaged (verify). \
+7 entries are left that cannot be read (audit), 8 something is damaged (verify), or lost or altered at a destination (sink verify). \
 A second SIGTERM or SIGINT forces a service to exit, with 128 + its number.\n\
 URLs: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, file:///folder. \
 Credentials are found as each store's own tools find them, the environment first.\n\

@@ -1,6 +1,6 @@
 //! Arguments of commands that hold a named consumer.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum};
 use serde::{Deserialize as _, de::IntoDeserializer as _, de::value};
@@ -10,7 +10,7 @@ use url::Url;
 
 use super::args::{size, span};
 use crate::{
-    delivery::{BatchLimits, BreakerOptions, DeliveryOptions, RejectedPolicy, WindowLimits},
+    delivery::{BatchLimits, BreakerOptions, DeliveryOptions, HttpDestinationOptions, RejectedPolicy, WindowLimits},
     http::arguments::FeedStartText,
     service::{AccessMode, PodStores, StoresSettings},
 };
@@ -44,6 +44,39 @@ pub(super) struct DeliveryArgs {
     /// How long. Then one batch is tried, whose answer decides.
     #[arg(long, env = "TIDEMARK_BREAKER_OPEN_FOR", value_name = "SPAN", default_value = "30s", value_parser = span)]
     breaker_open_for: Duration,
+}
+
+/// How a destination is asked over HTTP.
+#[derive(Clone, Debug, Args)]
+pub(super) struct HttpDestinationArgs {
+    /// File with the value of the header `Authorization`, as `ApiKey …` or `Basic …`. It is read again for each request.
+    #[arg(long, env = "TIDEMARK_AUTHORIZATION_FILE", value_name = "FILE")]
+    authorization_file: Option<PathBuf>,
+    /// File with the certificates of the authorities to trust, in PEM, in place of the system's.
+    #[arg(long, env = "TIDEMARK_CA_FILE", value_name = "FILE")]
+    ca_file: Option<PathBuf>,
+    /// Send without TLS, also to what is not on loopback.
+    #[arg(long, env = "TIDEMARK_ALLOW_HTTP")]
+    allow_http: bool,
+    /// Send to link-local addresses and those of metadata services too, which are refused else.
+    #[arg(long, env = "TIDEMARK_ALLOW_LINK_LOCAL")]
+    allow_link_local: bool,
+    /// How long a request may take, with its answer.
+    #[arg(long, env = "TIDEMARK_TIMEOUT", value_name = "SPAN", default_value = "30s", value_parser = span)]
+    timeout: Duration,
+}
+
+impl HttpDestinationArgs {
+    pub(super) fn options(&self, url: &Url) -> HttpDestinationOptions {
+        HttpDestinationOptions {
+            url: url.clone(),
+            timeout: self.timeout,
+            authorization: self.authorization_file.clone(),
+            authorities: self.ca_file.clone(),
+            allow_http: self.allow_http,
+            allow_link_local: self.allow_link_local,
+        }
+    }
 }
 
 /// [`RejectedPolicy`] on the command line.

@@ -13,7 +13,7 @@ use tidemark_ingest::{
 use tidemark_store::error_chain;
 
 use super::exit::CommandExit;
-use crate::service::{ConsumerServiceError, ServiceError};
+use crate::service::{ConsumerServiceError, ServiceError, SinkVerificationError};
 
 /// An error that ends a command.
 pub(super) trait CommandError: ToCause + Send + Sync {
@@ -98,6 +98,9 @@ impl CommandError for ConsumerServiceError {
         ConsumerServiceError::is_unknown(self)
     }
 }
+
+// It writes nothing.
+impl CommandError for SinkVerificationError {}
 
 impl CommandError for SnapshotError {
     fn is_unknown(&self) -> bool {

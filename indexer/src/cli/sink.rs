@@ -1,25 +1,24 @@
 //! `tidemark sink`: delivers the changes of an index to a destination, under a consumer's name.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use tidemark_catalog::ConsumerName;
 use tidemark_search::api::{FeedStart, QueryText};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::{
-    args::{CacheArgs, StartupArgs, StoresArgs, span},
-    consumer_args::{DeliveryArgs, consumer_name, consumer_stores, feed_start, query_text},
+    args::{CacheArgs, StartupArgs, StoresArgs},
+    consumer_args::{DeliveryArgs, HttpDestinationArgs, consumer_name, consumer_stores, feed_start, query_text},
+    exit::CommandExit,
     failure_verdict::ended,
     output::print_line,
     shutdown::stop_on_signal,
+    sink_verify::SinkVerifyCommand,
 };
 use crate::{
-    delivery::{
-        BatchAnswer, BulkDestination, DeliveryRecord, Destination, HttpDestinationOptions, InvalidDestination,
-        WebhookDestination,
-    },
+    delivery::{BatchAnswer, BulkDestination, DeliveryRecord, Destination, InvalidDestination, WebhookDestination},
     service::{ConsumerContext, ConsumerOptions, ConsumerService, cache_options},
 };
 
@@ -29,17 +28,36 @@ use crate::{
 /// the index, once a second at most: a sink of the same name that is started later goes on there. Two of one name do not run at once: the
 /// second waits while the first one lives. A destination that is away or full is waited for, however long; nothing is lost meanwhile.
 #[derive(Debug, Args)]
-#[command(after_help = "Example: tidemark sink --index s3://idx/orders --name search --elasticsearch https://os:9200 \
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "Example: tidemark sink --index s3://idx/orders --name search --elasticsearch https://os:9200 \
     --elasticsearch-index orders --authorization-file /etc/sink/authorization\n\
     Example: tidemark sink --index s3://idx/orders --name hook --webhook https://example.org/hook --secret-file /etc/sink/secret \
-    --query 'kind:label'")]
+    --query 'kind:label'\n\
+    Example: tidemark sink verify --index s3://idx/orders --name search --elasticsearch https://os:9200 --elasticsearch-index orders"
+)]
 pub(super) struct SinkCommand {
+    #[command(subcommand)]
+    command: Option<SinkSubcommand>,
+    #[command(flatten)]
+    run: SinkRunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum SinkSubcommand {
+    Verify(Box<SinkVerifyCommand>),
+}
+
+#[derive(Debug, Args)]
+struct SinkRunArgs {
     /// Where the index is: the URL that `tidemark index --index` has.
-    #[arg(long, env = "TIDEMARK_INDEX", value_name = "URL")]
-    index: Url,
+    // Required, and optional where it is read, since a subcommand has its own.
+    #[arg(long, env = "TIDEMARK_INDEX", value_name = "URL", required = true)]
+    index: Option<Url>,
     /// The consumer: a letter, then letters, digits and hyphens, in lower case.
-    #[arg(long, env = "TIDEMARK_NAME", value_name = "NAME", value_parser = consumer_name)]
-    name: ConsumerName,
+    #[arg(long, env = "TIDEMARK_NAME", value_name = "NAME", value_parser = consumer_name, required = true)]
+    name: Option<ConsumerName>,
     /// The server of a bulk API: Elasticsearch, `OpenSearch` or Quickwit. A document an operation; a correction replaces it.
     #[arg(
         long,
@@ -60,21 +78,8 @@ pub(super) struct SinkCommand {
     /// and the body. It is read again for each request.
     #[arg(long, env = "TIDEMARK_SECRET_FILE", value_name = "FILE")]
     secret_file: Option<PathBuf>,
-    /// File with the value of the header `Authorization`, as `ApiKey …` or `Basic …`. It is read again for each request.
-    #[arg(long, env = "TIDEMARK_AUTHORIZATION_FILE", value_name = "FILE")]
-    authorization_file: Option<PathBuf>,
-    /// File with the certificates of the authorities to trust, in PEM, in place of the system's.
-    #[arg(long, env = "TIDEMARK_CA_FILE", value_name = "FILE")]
-    ca_file: Option<PathBuf>,
-    /// Send without TLS, also to what is not on loopback.
-    #[arg(long, env = "TIDEMARK_ALLOW_HTTP")]
-    allow_http: bool,
-    /// Send to link-local addresses and those of metadata services too, which are refused else.
-    #[arg(long, env = "TIDEMARK_ALLOW_LINK_LOCAL")]
-    allow_link_local: bool,
-    /// How long a request may take, with its answer.
-    #[arg(long, env = "TIDEMARK_TIMEOUT", value_name = "SPAN", default_value = "30s", value_parser = span)]
-    timeout: Duration,
+    #[command(flatten)]
+    http: HttpDestinationArgs,
     /// Where a new consumer starts; before the first record by default. A position: after it. A token or a time: before the first record
     /// of an entry that is not older. `snapshot:NAME`: after the records of that snapshot. `now`: after all that is published. A consumer
     /// that exists goes on where it is.
@@ -118,13 +123,24 @@ impl Destination for SinkDestination {
 
 impl SinkCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
+        let SinkCommand { command, run } = self;
+        match (command, &run.index, &run.name) {
+            (Some(SinkSubcommand::Verify(verify)), ..) => verify.run().await,
+            (None, Some(index), Some(name)) => run.run(index, name).await,
+            (None, ..) => Err(CommandExit::Usage.with(InvalidDestination::None)),
+        }
+    }
+}
+
+impl SinkRunArgs {
+    async fn run(&self, index: &Url, name: &ConsumerName) -> anyhow::Result<()> {
         let (cache, _temporary) = cache_options(self.cache.cache_dir.clone(), self.cache.cache_mib << 20)?;
-        let (index, consumers) = consumer_stores(&self.index, &self.stores.settings());
+        let (index, consumers) = consumer_stores(index, &self.stores.settings());
         let options = ConsumerOptions {
             index,
             consumers,
             cache,
-            name: self.name.clone(),
+            name: name.clone(),
             identity: self.identity.clone(),
             start: self.from.clone().unwrap_or(FeedStart::Earliest),
             query: self.query.clone().unwrap_or_default(),
@@ -143,23 +159,16 @@ impl SinkCommand {
     }
 
     fn destination(&self, context: &ConsumerContext) -> Result<SinkDestination, InvalidDestination> {
-        let http = |url: &Url| HttpDestinationOptions {
-            url: url.clone(),
-            timeout: self.timeout,
-            authorization: self.authorization_file.clone(),
-            authorities: self.ca_file.clone(),
-            allow_http: self.allow_http,
-            allow_link_local: self.allow_link_local,
-        };
         match (&self.webhook, &self.elasticsearch) {
             (Some(url), _) => {
                 let (secret, clock) = (self.secret_file.clone(), context.clock.clone());
-                WebhookDestination::new(http(url), &context.log, secret, clock).map(SinkDestination::Webhook)
+                WebhookDestination::new(self.http.options(url), &context.log, secret, clock)
+                    .map(SinkDestination::Webhook)
             }
             (None, url) => {
                 let url = url.as_ref().ok_or(InvalidDestination::None)?;
                 let index = self.elasticsearch_index.clone().unwrap_or_default();
-                BulkDestination::new(http(url), index).map(SinkDestination::Bulk)
+                BulkDestination::new(self.http.options(url), index).map(SinkDestination::Bulk)
             }
         }
     }

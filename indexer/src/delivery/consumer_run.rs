@@ -7,7 +7,7 @@ use std::{
 
 use tidemark_catalog::{
     AcquireError, CatalogError, ConsumerChain, ConsumerLease, ConsumerPosition, ConsumerStandby, TransactionRejected,
-    WriterIdentity, heartbeat,
+    WriterIdentity, clean_heartbeats, heartbeat,
 };
 use tidemark_crds::SinkReport;
 use tidemark_store::{Entropy, StoreClock};
@@ -93,6 +93,7 @@ impl ConsumerRun<'_> {
         let mut logging = pin!(log_delivery(name.as_str(), pump.status().subscribe()));
         let mut reporting = pin!(report_delivery(self.source, pump.status(), self.report));
         let mut beating = pin!(heartbeat(self.clock));
+        let mut cleaning = pin!(clean_heartbeats(self.clock, &self.entropy));
         let ended = CancellationToken::new();
         let (mut pumping, mut keeping) = (pin!(pump.run(stop)), pin!(keeper.run(ended.clone())));
         let delivered = tokio::select! {
@@ -106,9 +107,15 @@ impl ConsumerRun<'_> {
             never = &mut logging => match never {},
             never = &mut reporting => match never {},
             never = &mut beating => match never {},
+            never = &mut cleaning => match never {},
         };
         ended.cancel();
-        keeping.await?;
+        // A run may be over at once, again and again: it cleans up while its last position is stored, which takes a second.
+        tokio::select! {
+            biased;
+            kept = &mut keeping => kept?,
+            never = &mut cleaning => match never {},
+        }
         Ok(delivered?)
     }
 }

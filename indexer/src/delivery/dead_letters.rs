@@ -1,6 +1,9 @@
 //! Records that a destination will never take, put aside.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
+use futures::TryStreamExt as _;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tidemark_store::{Create, Store, StoreError, UserMetadata};
@@ -41,5 +44,15 @@ impl DeadLetters {
             Create::Committed | Create::Lost => Ok(()),
             Create::Unknown(error) => Err(error),
         }
+    }
+
+    /// The seqs of those that are there, of every generation: a consumer goes on in another one only where that keeps seqs.
+    pub(crate) async fn seqs(&self) -> Result<BTreeSet<u64>, StoreError> {
+        let (mut seqs, mut objects) = (BTreeSet::new(), self.folder.list("", None));
+        while let Some(object) = objects.try_next().await? {
+            let name = object.key.rsplit('/').next().unwrap_or_default();
+            seqs.extend(name.strip_suffix(".json").and_then(|seq| seq.parse::<u64>().ok()));
+        }
+        Ok(seqs)
     }
 }

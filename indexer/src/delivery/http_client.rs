@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::fmt::rfc2822;
 use reqwest::{
-    Certificate, Client, RequestBuilder, Response, StatusCode,
+    Certificate, Client, Method, RequestBuilder, Response, StatusCode,
     header::{AUTHORIZATION, DATE, HeaderMap, HeaderValue, RETRY_AFTER},
     redirect::Policy,
 };
@@ -115,7 +115,12 @@ impl DestinationClient {
 
     /// A POST to `url`, with the credentials as they are now.
     pub(super) fn post(&self, url: Url) -> Result<RequestBuilder, BatchAnswer> {
-        let request = self.client.post(url);
+        self.request(Method::POST, url)
+    }
+
+    /// A request to `url`, with the credentials as they are now.
+    pub(super) fn request(&self, method: Method, url: Url) -> Result<RequestBuilder, BatchAnswer> {
+        let request = self.client.request(method, url);
         let Some(path) = &self.options.authorization else { return Ok(request) };
         let unusable = |why: String| failed(format!("\"{}\" cannot be used as credentials: {why}", path.display()));
         let text = std::fs::read_to_string(path).map_err(|error| unusable(error.to_string()))?;
@@ -130,16 +135,22 @@ pub(super) async fn send(request: RequestBuilder) -> Result<Response, BatchAnswe
     request.send().await.map_err(|error| failed(error_chain(&error.without_url())))
 }
 
-/// Reads the body of an answer, at most `limit` bytes of it.
-pub(super) async fn read_body(mut answer: Response, limit: usize) -> Result<Vec<u8>, BatchAnswer> {
+/// Reads the body of an answer; one of more than `limit` bytes is a failure.
+pub(super) async fn read_body(answer: Response, limit: usize) -> Result<Vec<u8>, BatchAnswer> {
+    let read = read_within(answer, limit).await?;
+    read.ok_or_else(|| failed(format!("the answer has more than {limit} bytes")))
+}
+
+/// Reads the body of an answer; `None` if it has more than `limit` bytes.
+pub(super) async fn read_within(mut answer: Response, limit: usize) -> Result<Option<Vec<u8>>, BatchAnswer> {
     let mut body = Vec::new();
     while let Some(part) = answer.chunk().await.map_err(|error| failed(error_chain(&error.without_url())))? {
         if body.len() + part.len() > limit {
-            return Err(failed(format!("the answer has more than {limit} bytes")));
+            return Ok(None);
         }
         body.extend_from_slice(&part);
     }
-    Ok(body)
+    Ok(Some(body))
 }
 
 /// What an answer means that is no success.

@@ -5,7 +5,7 @@
 //! are overtaken by others.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
@@ -115,6 +115,8 @@ pub(crate) struct DeliveryPump<'a> {
     outgoing: VecDeque<Vec<DeliveryRecord>>,
     /// Records that the destination does not take for the moment, by seq.
     retries: BTreeMap<u64, (Instant, DeliveryRecord)>,
+    /// Records that hold up all others, by seq: they were rejected, and could not be put aside.
+    blocking: BTreeSet<u64>,
     breaker: CircuitBreaker,
     /// Nothing is sent before.
     not_before: Option<Instant>,
@@ -161,6 +163,7 @@ impl<'a> DeliveryPump<'a> {
             ready: ReadyRecords::default(),
             outgoing: VecDeque::new(),
             retries: BTreeMap::new(),
+            blocking: BTreeSet::new(),
             breaker: CircuitBreaker::new(options.breaker),
             not_before: None,
             attempts: 0,
@@ -385,11 +388,19 @@ impl<'a> DeliveryPump<'a> {
         let (mut pause, mut blocked) = (None, Vec::new());
         for (record, verdict) in batch.into_iter().zip(verdicts) {
             match verdict {
-                RecordVerdict::Delivered => self.window.acknowledge(record.seq(), RecordEnd::Delivered)?,
+                RecordVerdict::Delivered => {
+                    self.blocking.remove(&record.seq());
+                    self.window.acknowledge(record.seq(), RecordEnd::Delivered)?;
+                }
                 RecordVerdict::Retry { why } => {
-                    let pause = *pause.get_or_insert_with(|| self.next_pause());
+                    let due = now + *pause.get_or_insert_with(|| self.next_pause());
                     self.note(why);
-                    self.retries.insert(record.seq(), (now + pause, record));
+                    if self.blocking.contains(&record.seq()) {
+                        self.not_before = Some(due);
+                        blocked.push(record);
+                    } else {
+                        self.retries.insert(record.seq(), (due, record));
+                    }
                 }
                 RecordVerdict::Rejected { why } => blocked.extend(self.reject(record, &why, delivers).await?),
             }
@@ -401,7 +412,7 @@ impl<'a> DeliveryPump<'a> {
         Ok(())
     }
 
-    /// The destination will never take this record. Gives it back if it holds up all others. A destination that rejects everything is broken,
+    /// The destination will never take this record. Gives it back if it holds up all others, until it is taken or put aside. A destination that rejects everything is broken,
     /// and no record is poison; one that `delivers` others in the same answer is not.
     async fn reject(
         &mut self,
@@ -417,6 +428,7 @@ impl<'a> DeliveryPump<'a> {
                 tracing::warn!(seq = record.seq(), token = %record.token, why, "the destination rejects a record; it was put aside");
                 self.rejected_in_a_row += u32::from(!delivers);
                 self.attempts = 0;
+                self.blocking.remove(&record.seq());
                 self.window.acknowledge(record.seq(), RecordEnd::DeadLettered)?;
                 Ok(None)
             }
@@ -427,6 +439,7 @@ impl<'a> DeliveryPump<'a> {
                 };
                 tracing::warn!(why, "a record holds up all others; it is sent again");
                 self.status.send_modify(|status| status.blocked = Some(why));
+                self.blocking.insert(record.seq());
                 self.not_before = Some(Instant::now() + self.next_pause());
                 Ok(Some(record))
             }

@@ -7,6 +7,8 @@ use tidemark_catalog::ConsumerPosition;
 use tidemark_search::api::{ChangeRecord, FeedPosition};
 use tidemark_wal::Token;
 
+use super::canonical_json::DocumentDigest;
+
 /// A change as it is delivered. A clone shares its text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeliveryRecord {
@@ -45,6 +47,11 @@ impl DeliveryRecord {
     /// What it counts against bounds in bytes.
     pub fn bytes(&self) -> u64 {
         self.json.len() as u64
+    }
+
+    /// The digest of what its document should be.
+    pub(crate) fn digest(&self) -> serde_json::Result<DocumentDigest> {
+        DocumentDigest::of_change(&self.json)
     }
 
     /// What names its operation: all records of one operation have it, a correction too.

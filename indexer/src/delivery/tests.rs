@@ -222,6 +222,32 @@ async fn poison_blocks_where_it_is_to_block_and_nothing_after_it_is_delivered() 
     world.check().await.unwrap();
 }
 
+/// A bulk API takes what is in one batch with the poison, and nothing else, though it puts the poison off now and then.
+#[tokio::test(start_paused = true)]
+async fn poison_that_is_put_off_meanwhile_still_blocks() {
+    let world = DeliveryWorld::new(7, WorldOptions { poison: true, rejected: RejectedPolicy::Block, ..PER_ITEM });
+    world.set_mood(DestinationMood::Fickle);
+    let stop = CancellationToken::new();
+    let process = world.process("sink");
+    let script = async {
+        tokio::time::sleep(Duration::from_hours(2)).await;
+        assert!(world.tries() > 20, "{} attempts", world.tries());
+        let last = world.arrived().last().copied().unwrap_or_default();
+        assert!(
+            last < DeliveryWorld::first_poison() + DeliveryWorld::batch_operations(),
+            "record {last} has overtaken"
+        );
+        assert_eq!(world.acknowledged().await, DeliveryWorld::first_poison() - 1);
+        world.heal();
+        tokio::time::sleep(Duration::from_hours(1)).await;
+        stop.cancel();
+    };
+    let (ended, ()) = tokio::join!(process.run(&stop), script);
+    ended.unwrap();
+    assert_eq!(world.arrived(), (1..=OPERATIONS).collect::<BTreeSet<_>>());
+    world.check().await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_sink_that_is_stopped_has_stored_what_it_has_delivered() {
     let world = DeliveryWorld::new(4, ORDERED);

@@ -180,7 +180,7 @@ impl ConsumerService {
         let retry = StartupRetry { mode: self.options.startup, pod, entropy };
         let opened = OnceLock::new();
         let attempt = || async {
-            let follower = open_follower(&self.options, &self.entropy)?;
+            let follower = open_follower(&self.options.index, &self.options.cache, &self.entropy)?;
             opened.get_or_init(|| follower);
             Ok(())
         };
@@ -226,10 +226,15 @@ impl ConsumerService {
     }
 }
 
-fn open_follower(options: &ConsumerOptions, entropy: &Entropy) -> Result<Arc<IndexFollower>, ServiceError> {
-    let index = options.index.open()?.index;
+/// Follows the index `index`, to read its changes.
+pub(super) fn open_follower(
+    index: &PodStores,
+    cache: &EngineOptions,
+    entropy: &Entropy,
+) -> Result<Arc<IndexFollower>, ServiceError> {
+    let index = index.open()?.index;
     let chain = IndexChain::open(&index, Generation::first(), entropy.clone());
-    let engine = Arc::new(TantivyEngine::open(index, &options.cache)?);
+    let engine = Arc::new(TantivyEngine::open(index, cache)?);
     Ok(IndexFollower::new(engine, chain, None, &FollowerOptions::default())?)
 }
 

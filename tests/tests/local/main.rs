@@ -53,6 +53,8 @@ mod product_sources;
 mod purge;
 mod readme;
 mod runbooks;
+mod sink_restarts;
+mod sink_verify;
 mod sinks;
 mod snapshots;
 mod task_commands;

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_mins(2);
 const SECRET: &str = "hunter2";
 
 /// An index with `count` bundles, all of them recorded.
-async fn recorded(count: u64) -> (LocalIndex, TidemarkProcess) {
+pub(crate) async fn recorded(count: u64) -> (LocalIndex, TidemarkProcess) {
     let world = LocalIndex::new().expect("the server starts");
     for number in 0..count {
         world.bundle(1 + 2 * count - number, &format!("b{number}"));
@@ -32,21 +32,21 @@ async fn recorded(count: u64) -> (LocalIndex, TidemarkProcess) {
 }
 
 /// A sink that is started again at once under its identity.
-async fn sink(world: &LocalIndex, identity: &str, more: &[&str]) -> TidemarkProcess {
+pub(crate) async fn sink(world: &LocalIndex, identity: &str, more: &[&str]) -> TidemarkProcess {
     let common = ["sink", "--name", "orders", "--identity", identity, "--batch-delay", "50ms"];
     TidemarkProcess::begun(&[&common, more].concat(), &world.environment).await.expect("it starts")
 }
 
-async fn state(chain: &ConsumerChain) -> Option<ConsumerState> {
+pub(crate) async fn state(chain: &ConsumerChain) -> Option<ConsumerState> {
     chain.latest().await.expect("it can be read").map(|latest| latest.state)
 }
 
-async fn acknowledged(chain: &ConsumerChain) -> u64 {
+pub(crate) async fn acknowledged(chain: &ConsumerChain) -> u64 {
     state(chain).await.map_or(0, |state| state.acknowledged.seq)
 }
 
 /// Waits until the sink has acknowledged `seq`.
-async fn until_acknowledged(sink: &TidemarkProcess, chain: &ConsumerChain, seq: u64) {
+pub(crate) async fn until_acknowledged(sink: &TidemarkProcess, chain: &ConsumerChain, seq: u64) {
     let is_there = async || match acknowledged(chain).await {
         acknowledged if acknowledged == seq => Ok(()),
         acknowledged => Err(format!("{acknowledged} of {seq}")),

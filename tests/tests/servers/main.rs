@@ -1,5 +1,6 @@
 //! Tests that need a real server or program, which they build or install: `MinIO`, `azurite`, an API server with etcd, Helm, Chromium,
-//! schemathesis, Python's readers of tables and clients of the changes, Spark, the image. None needs root, but for the installation of Chromium.
+//! schemathesis, Python's readers of tables and clients of the changes, Spark, `OpenSearch` and its
+//! Python client, the image. None needs root, but for the installation of Chromium.
 
 /// Each case of a suite on real servers: `MinIO` and `azurite`.
 macro_rules! on_every_store {
@@ -45,4 +46,5 @@ mod page;
 mod pod;
 mod restart;
 mod rights;
+mod sink_peers;
 mod sql_recipes;

@@ -351,7 +351,7 @@ async fn python_and_duckdb_come_to_what_search_says() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "fetches Spark, 900 MiB; 'make long' runs it"]
 async fn spark_comes_to_what_search_says() {
-    let Some(jars) = installed("spark.sh", &[]).await else { return };
+    let Some(jars) = installed("maven.sh", &["spark"]).await else { return };
     let place = RecipePlace::new().await;
     let figures = place.figures().await;
     let stand_in = root().join("tests/tools/spark");

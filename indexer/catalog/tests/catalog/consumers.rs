@@ -4,7 +4,8 @@ use std::{sync::Mutex, time::Duration};
 
 use tidemark_catalog::{
     CatalogError, ConsumerChain, ConsumerLease, ConsumerPosition, ConsumerProgress, ConsumerStandby, Generation,
-    HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, IndexId, LogId, TransactionRejected, WriterIdentity, heartbeat,
+    HEARTBEAT_INTERVAL, HEARTBEAT_TIMEOUT, IndexId, LogId, TransactionRejected, WriterIdentity, clean_heartbeats,
+    heartbeat,
 };
 use tidemark_store::{Entropy, RECORD_RETENTION, StoreClock};
 use tokio::time::{Instant, sleep, timeout};
@@ -193,4 +194,73 @@ async fn of_many_candidates_one_holds_it_and_what_others_acknowledge_is_refused(
     }
     assert_eq!((advanced, fenced), (1, 7));
     assert_eq!(processes[0].acknowledged().await, 8);
+}
+
+/// The names of the processes whose heartbeats are there.
+async fn heartbeats(stage: &ScriptedStore) -> Vec<String> {
+    let keys = stage.keys().await;
+    let names = keys.iter().filter_map(|key| key.strip_prefix("index/consumers/.tidemark/clock/"));
+    names.map(str::to_owned).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn heartbeats_that_stood_still_for_a_day_are_deleted_and_those_of_living_processes_never() {
+    let stage = ScriptedStore::new();
+    let (holder, other) = (ConsumerProcess::new("holder", &stage), ConsumerProcess::new("other", &stage));
+    let lease = holder.claim().await;
+    let living = tokio::spawn({
+        let (own, other, entropy) = (holder.clock.clone(), other.clock.clone(), Entropy::seeded(1));
+        async move { tokio::join!(heartbeat(&own), clean_heartbeats(&own, &entropy), heartbeat(&other)) }
+    });
+    for hour in 0..60 {
+        ConsumerProcess::new(&format!("dead-{hour:02}"), &stage).clock.write_heartbeat().await.unwrap();
+        sleep(Duration::from_hours(1)).await;
+        let left = heartbeats(&stage).await;
+        assert!(left.contains(&"holder".to_owned()) && left.contains(&"other".to_owned()), "hour {hour}: {left:?}");
+        // Those of a day, of the hour until the next look, and of those that live.
+        assert!(left.len() <= 24 + 1 + 1 + 2, "hour {hour}: {left:?}");
+    }
+    assert!(!heartbeats(&stage).await.contains(&"dead-30".to_owned()));
+    living.abort();
+    lease.release().await.unwrap();
+}
+
+/// A crash at any call of a clean-up leaves what the next process deletes, and that one holds the consumer all the same.
+#[tokio::test(start_paused = true)]
+async fn a_process_that_ends_at_any_call_of_its_clean_up_leaves_the_rest_to_the_next_one() {
+    for call in 0.. {
+        let stage = ScriptedStore::new();
+        for dead in ["dead-1", "dead-2"] {
+            ConsumerProcess::new(dead, &stage).clock.write_heartbeat().await.unwrap();
+        }
+        sleep(Duration::from_hours(25)).await;
+        let dying = stage.calm();
+        dying.disturb(StoreCall::Any, "", call, 1, CallFault::EndAfter);
+        let clock = ConsumerProcess::of_index("log", "index", "dying", &dying).clock;
+        let _ = timeout(Duration::from_mins(10), clean_heartbeats(&clock, &Entropy::seeded(call))).await;
+        let is_cut_off = dying.calls() == call + 1;
+        let next = ConsumerProcess::new("next", &stage);
+        let lease = next.claim().await;
+        let _ = timeout(Duration::from_mins(10), clean_heartbeats(&next.clock, &Entropy::seeded(call))).await;
+        assert!(!heartbeats(&stage).await.iter().any(|name| name.starts_with("dead")), "at call {call}");
+        lease.release().await.unwrap();
+        if !is_cut_off {
+            assert!(call >= 4, "only {call} calls");
+            break;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clean_up_without_the_right_to_delete_goes_on_and_takes_nothing_from_the_holder() {
+    let stage = ScriptedStore::new();
+    ConsumerProcess::new("dead", &stage).clock.write_heartbeat().await.unwrap();
+    sleep(Duration::from_hours(25)).await;
+    stage.disturb(StoreCall::Delete, "", 0, u64::MAX, CallFault::Forbid);
+    let clock = ConsumerProcess::of_index("log", "index", "a", &stage).clock;
+    assert!(timeout(Duration::from_hours(5), clean_heartbeats(&clock, &Entropy::seeded(1))).await.is_err());
+    assert!(heartbeats(&stage).await.contains(&"dead".to_owned()));
+    stage.peace();
+    let _ = timeout(Duration::from_hours(2), clean_heartbeats(&clock, &Entropy::seeded(1))).await;
+    assert!(!heartbeats(&stage).await.contains(&"dead".to_owned()));
 }

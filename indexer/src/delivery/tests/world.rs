@@ -79,6 +79,8 @@ pub(super) enum DestinationMood {
     RejectsAll,
     /// Takes each third record, and rejects the others.
     RejectsMost,
+    /// Rejects poison, and puts it off, by turns.
+    Fickle,
 }
 
 const MOODS: [DestinationMood; 7] = [
@@ -182,6 +184,11 @@ impl DeliveryWorld {
 
     pub(super) fn first_poison() -> u64 {
         POISON
+    }
+
+    /// The most records of a batch.
+    pub(super) fn batch_operations() -> u64 {
+        BATCH.operations as u64
     }
 
     pub(super) fn reads(&self) -> u64 {
@@ -397,6 +404,9 @@ impl DeliveryWorld {
         }
         let verdicts = batch.iter().map(|record| {
             let is_rejected = mood == DestinationMood::RejectsMost && !record.seq().is_multiple_of(3);
+            if mood == DestinationMood::Fickle && self.is_poison(record.seq()) && self.tries().is_multiple_of(2) {
+                return RecordVerdict::Retry { why: "busy".to_owned() };
+            }
             if is_rejected || self.is_poison(record.seq()) {
                 return RecordVerdict::Rejected { why: "poison".to_owned() };
             }
