@@ -59,7 +59,7 @@ async fn assert_same(before: &IndexContents, world: &IngestWorld) {
     assert!(before.marks.outdated.is_subset(&after.marks.outdated));
 }
 
-async fn appended_is_indexed(world: &IngestWorld, step: u64) {
+pub(crate) async fn appended_is_indexed(world: &IngestWorld, step: u64) {
     let token = world.append(world.bucket.now(), &EntryDraft::entity(77));
     world.pass(5 * MINUTE).await;
     assert!(is_indexed(world, token).await, "ingest stands still after step {step}");
@@ -538,7 +538,7 @@ async fn give_up_silent(world: &IngestWorld) -> Vec<String> {
 }
 
 /// Processes of one task end until they have made a part of `generation`, and the index has not switched to it.
-async fn makes_a_part<T>(world: &IngestWorld, generation: &str, make: impl AsyncFn() -> T) {
+pub(crate) async fn makes_a_part<T>(world: &IngestWorld, generation: &str, make: impl AsyncFn() -> T) {
     for requests in (10..).step_by(5) {
         world.bucket.die_at(Some(world.bucket.requests() + requests));
         assert!(timeout(3 * MINUTE, make()).await.is_err(), "it comes to its end with {requests} requests");

@@ -17,6 +17,7 @@ mod generations;
 mod history;
 mod large_second;
 mod lost_index;
+mod restored_audit;
 mod second_store;
 mod snapshots;
 mod verify;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tidemark_catalog::LogCursor;
 use tidemark_ingest::{
     ArchiveFigures, FindingSeverity, OutcomeSelection, RestoreTarget, VerifyCheck, snapshot::SnapshotRequest,
 };
@@ -304,6 +305,62 @@ async fn an_entry_that_the_archive_passed_over_is_not_missed_after_a_restore() {
     for selection in selections() {
         let found = VerifyRun::of(&world, selection).await;
         assert!(found.is_sound(), "{selection:?}: {:#?}", found.findings);
+    }
+}
+
+/// An index whose seconds were audited and archived after a snapshot of it was copied is restored from that copy: its audit looks there once
+/// more, and finds what came meanwhile.
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_came_after_the_last_look_is_not_missed_in_the_archive() {
+    let world = IngestWorld::new(small_batches()).await;
+    for number in 0..30 {
+        world.append(world.ago(300 - number), &EntryDraft::entity(number));
+    }
+    let second = world.ago(310);
+    world.run_for(3 * MINUTE).await;
+    world.copy_snapshot("daily").await;
+    world.run_for(Duration::from_hours(3)).await;
+    snapshot(&world).await;
+    assert!(LogCursor(second) < world.archive_end().await);
+    let late = world.append_at(second, world.ago(0), &EntryDraft::group(&[70, 71]));
+    world.run_for(Duration::from_hours(1)).await;
+    assert!(!world.outcomes().await.contains_key(&late), "the audit was through with its second");
+    world.restore_from_copies(None, &RestoreTarget::Latest).await.unwrap();
+    assert!(world.manifest().await.audited <= second);
+    world.promote().await.unwrap();
+    world.run_for(Duration::from_hours(1)).await;
+    assert_eq!(world.outcomes().await[&late], [Outcome::Expired; 2]);
+    for selection in selections() {
+        let found = VerifyRun::of(&world, selection).await;
+        assert!(found.is_sound(), "{selection:?}: {:#?}", found.findings);
+    }
+    let whole = VerifyRun::all(&world).await.summary.archive.unwrap();
+    assert_eq!((whole.operations, whole.compared), (30, 32));
+}
+
+/// By a second: what came in time for the last look is missed where its row is gone.
+#[tokio::test(start_paused = true)]
+async fn only_what_came_after_the_last_look_may_be_missing_in_the_archive() {
+    let world = IngestWorld::new(small_batches()).await;
+    for number in 0..30 {
+        world.append(world.ago(30_000 - number), &EntryDraft::entity(number));
+    }
+    let window = Duration::from_hours(2);
+    let [last, late] = [window, window + Duration::from_secs(1)]
+        .map(|after| world.append_at(world.ago(29_980), world.ago(29_980).after(after), &EntryDraft::entity(40)));
+    world.run_for(10 * MINUTE).await;
+    snapshot(&world).await;
+    let file = data_file(&world);
+    let body = world.bucket.body(&file);
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    for (token, is_missed) in [(last, true), (late, false)] {
+        let token = token.to_string();
+        let left: Vec<&str> = text.lines().filter(|row| !row.contains(&token)).collect();
+        assert_eq!(left.len(), 31, "{token}");
+        world.bucket.plant(&file, left.join("\n"), world.ago(0));
+        let found = VerifyRun::all(&world).await;
+        let missed = archive_damage(&found).iter().any(|said| said.contains("is in the index and not in the archive"));
+        assert_eq!(missed, is_missed, "{token}: {:#?}", found.findings);
     }
 }
 

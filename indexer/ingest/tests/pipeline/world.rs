@@ -563,6 +563,9 @@ impl IngestWorld {
 
     /// Adds operations to the index as if they had been published long ago, a second apart up to `end`: of 50 entities, each with a
     /// key of its own. The log has none of their entries. Gives their tokens.
+    ///
+    /// They are drawn for themselves: whatever the number of operations, what is drawn afterwards is the same, and so is when each pass of the
+    /// ingest is made.
     pub(crate) async fn plant_history(
         &self,
         end: StoreSecond,
@@ -571,10 +574,10 @@ impl IngestWorld {
     ) -> Vec<Token> {
         let (manifest, engine) = (self.manifest().await, self.engine());
         let (mut builder, mut stats) = (engine.builder().unwrap(), RecordStats::default());
-        let (first_seq, mut tokens) = (manifest.next_seq, Vec::new());
+        let (first_seq, mut tokens, entropy) = (manifest.next_seq, Vec::new(), Entropy::seeded(count));
         for number in 0..count {
             let second = end.before(Duration::from_secs(count - number));
-            let token = Token::new(second, &self.entropy);
+            let token = Token::new(second, &entropy);
             let record = json!({
                 "seq": first_seq + number, "token": token, "op": 0, "kind": "entry", "size": 14,
                 "decision": {"outcome": outcome(number), "entryTime": second},
