@@ -111,6 +111,16 @@ impl SinkPeer {
         self.state.documents.lock().clone()
     }
 
+    /// How many events and documents are held.
+    pub fn taken(&self) -> usize {
+        self.state.taken()
+    }
+
+    /// Waits until `count` events and documents are held.
+    pub async fn until_taken(&self, count: usize) {
+        let _ = self.state.arrived.subscribe().wait_for(|_| self.state.taken() >= count).await;
+    }
+
     /// Waits until `count` requests have come.
     pub async fn until_requests(&self, count: usize) {
         // The sender is in the state, which lives as long.
@@ -160,6 +170,10 @@ fn response(status: u16, header: Option<(&str, String)>, body: String) -> io::Re
 }
 
 impl PeerState {
+    fn taken(&self) -> usize {
+        self.events.lock().len() + self.documents.lock().len()
+    }
+
     fn take_events(&self, body: &str) -> io::Result<Value> {
         self.events.lock().extend(serde_json::from_str::<Vec<Value>>(body)?);
         Ok(Value::Null)
