@@ -1,18 +1,19 @@
 //! Appends a second and their latency, of one writer and of 64 clients of one, batched and not, guarded by a lock and not, against plain PUTs of the same entries
-//! to the same store, in one run; then batches under several flush policies.
+//! to the same store, in one run; by clients of `tidemark append --serve`; then batches under several flush policies.
 //!
 //! Each case runs for `BENCH_APPEND_SECONDS` (4), on a real `MinIO` and on the S3 server of this process, which counts the requests (`BENCH_APPEND_MINIO=0`
 //! leaves the first out). Clients wait for the answer of one append before the next.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
-use serde_json::{Map, Value};
+use reqwest::StatusCode;
+use serde_json::{Map, Value, json};
 use tidemark_catalog::RootChain;
 use tidemark_store::{Create, Entropy, Store, StoreClock, UserMetadata};
 use tidemark_tests::{
-    MinioServer, S3Server,
+    MinioServer, S3Server, TidemarkProcess,
     bench::{LoadFigures, load, number},
     stores,
 };
@@ -41,22 +42,21 @@ async fn main() -> anyhow::Result<()> {
         for bucket in ["log", "meta", "raw"] {
             minio.create_bucket(bucket).await?;
         }
-        let environment = minio.environment();
         println!("== MinIO");
-        AppendRun::new(|bucket| stores::open(&format!("s3://{bucket}"), &environment), None).await?.measure().await?;
+        AppendRun::new(minio.environment(), None).await?.measure().await?;
     }
     let server = S3Server::start()?;
     for bucket in ["log", "meta", "raw"] {
         server.create_bucket(bucket);
     }
-    let environment = server.environment();
     println!("== the S3 server of this process");
-    let open = |bucket: &str| stores::open(&format!("s3://{bucket}"), &environment);
-    AppendRun::new(open, Some(&server)).await?.measure().await
+    AppendRun::new(server.environment(), Some(&server)).await?.measure().await
 }
 
 /// A log and its writer.
 struct AppendRun<'a> {
+    /// What a program needs to find the log.
+    environment: BTreeMap<String, String>,
     log: Log,
     /// Where plain PUTs go.
     raw: Store,
@@ -67,14 +67,18 @@ struct AppendRun<'a> {
 }
 
 impl<'a> AppendRun<'a> {
-    async fn new(open: impl Fn(&str) -> Store, server: Option<&'a S3Server>) -> anyhow::Result<Self> {
+    async fn new(mut environment: BTreeMap<String, String>, server: Option<&'a S3Server>) -> anyhow::Result<Self> {
+        let open = |bucket: &str| stores::open(&format!("s3://{bucket}"), &environment);
+        let raw = open("raw");
         let log = Log::over(open("log"), vec![open("meta")]);
         let entropy = Entropy::from_os();
         let root = Arc::new(RootChain::open(&log, entropy.clone()));
         root.ensure(&LogParameters::with_expiry(EXPIRY)).await?;
         let writer = LogWriter::open(log.clone(), root, LogWriterOptions::named("bench"), entropy).await?;
         let span = Duration::from_secs(number("BENCH_APPEND_SECONDS", 4));
-        Ok(Self { log, raw: open("raw"), writer, server, span })
+        let places = [("TIDEMARK_LOG", "s3://log"), ("TIDEMARK_METADATA", "s3://meta")];
+        environment.extend(places.map(|(name, url)| (name.to_owned(), url.to_owned())));
+        Ok(Self { environment, log, raw, writer, server, span })
     }
 
     async fn measure(&self) -> anyhow::Result<()> {
@@ -88,7 +92,7 @@ impl<'a> AppendRun<'a> {
             self.appends(clients, &plain).await?;
         }
         self.guarded().await?;
-        // `tidemark append --serve` belongs here: clients of its socket, one and 64, single and in batches, against the same plain PUTs.
+        self.served().await?;
         self.policies().await
     }
 
@@ -128,6 +132,27 @@ impl<'a> AppendRun<'a> {
             append(writer.clone(), EntryDraft { lock, ..record(n) })
         };
         self.case("append guarded by a lock, clients 1", 1, Some(&plain), guarded).await?;
+        Ok(())
+    }
+
+    /// Clients of `tidemark append --serve`, each with its own connection: a draft a request, a draft that may share an entry, ten drafts.
+    async fn served(&self) -> anyhow::Result<()> {
+        if !TidemarkProcess::output(&["append", "--help"], &self.environment).await?.contains("--serve") {
+            println!("append --serve: this program has none");
+            return Ok(());
+        }
+        let arguments = ["append", "--serve", "127.0.0.1:0", "--writer", "served"];
+        let service = TidemarkProcess::serving(&arguments, &self.environment).await?;
+        for (clients, query, drafts) in
+            [(1, "", 1), (CLIENTS, "", 1), (CLIENTS, "?share=true", 1), (1, "", 10), (CLIENTS / 8, "", 10)]
+        {
+            let (client, url) = (reqwest::Client::new(), format!("{}/v1/append{query}", service.url()));
+            let post = move |n| post(client.clone(), url.clone(), n, drafts);
+            let name = format!("append --serve{query}, drafts a request {drafts}, clients {clients}");
+            self.case(&name, clients, None, post).await?;
+        }
+        println!("append --serve: {} MiB resident at most", service.peak_memory()? >> 20);
+        ensure!(service.stop().await?.success(), "the service ends well");
         Ok(())
     }
 
@@ -205,6 +230,15 @@ async fn append(writer: LogWriter, draft: EntryDraft) -> anyhow::Result<()> {
 
 async fn append_batched(batcher: AppendBatcher, draft: EntryDraft) -> anyhow::Result<()> {
     batcher.append(draft).await?;
+    Ok(())
+}
+
+async fn post(client: reqwest::Client, url: String, n: u64, drafts: u64) -> anyhow::Result<()> {
+    let draft = json!({"attributes": {"run": n}, "ops": []});
+    let body = if drafts == 1 { draft } else { (0..drafts).map(|_| draft.clone()).collect() };
+    let answer = client.post(url).json(&body).send().await?;
+    let (status, text) = (answer.status(), answer.text().await?);
+    ensure!(status == StatusCode::OK, "{status}: {text}");
     Ok(())
 }
 

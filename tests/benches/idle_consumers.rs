@@ -27,7 +27,7 @@ use tokio::{
 
 const RECORDS: u64 = 500;
 /// How long everything is left alone before it is measured: what polls for changes does so more and more slowly.
-const SETTLE: Duration = Duration::from_secs(20);
+const SETTLE: Duration = Duration::from_secs(15);
 /// How often a WebSocket shows that it lives; the service ends it after a minute of silence.
 const PONG_INTERVAL: Duration = Duration::from_secs(20);
 /// A pong without content, with a mask of zeros.
@@ -57,7 +57,7 @@ enum WaitKind {
     LongPoll,
 }
 
-/// Clients that wait, that were refused, and that were closed.
+/// Clients that the service took, that it refused, and whose connection it ended.
 #[derive(Debug, Default)]
 struct ClientCounts {
     held: AtomicU64,
@@ -76,7 +76,10 @@ async fn clients(world: &LocalIndex) -> anyhow::Result<()> {
         for _ in 0..wanted {
             waiting.spawn(wait(kind, client.clone(), serving.url().to_owned(), Arc::clone(&counts)));
         }
-        let started = || counts.held.load(Ordering::Relaxed) + counts.refused.load(Ordering::Relaxed);
+        let started = || {
+            let ClientCounts { held, refused, closed } = &*counts;
+            [held, refused, closed].iter().map(|count| count.load(Ordering::Relaxed)).sum::<u64>()
+        };
         serving
             .until("connected", async || if started() >= wanted { Ok(()) } else { Err(format!("{counts:?}")) })
             .await;
