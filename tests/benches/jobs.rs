@@ -3,7 +3,8 @@
 //!
 //! `BENCH_JOBS` (100000,1000000) operations, each an entry with a descriptor, on the S3 server of this process. Every job is the
 //! program itself, and the run ends where what it says is not what the log has. Time and memory are those of the program: what was resident
-//! at most, and the largest parts of it that no file holds and that show mapped files, looked at every 10 ms. Requests are counted by the server, bytes are by how much its buckets have grown. For the last part the server's clock goes ahead of the machine's.
+//! at most, and the largest parts of it that no file holds and that show mapped files, looked at every 10 ms. Requests are counted by the server, bytes are by how much its buckets have grown. For the last part the server's clock goes ahead of the machine's,
+//! and `BENCH_INGEST_BACKLOG` (30 000) entries always wait for the indexer.
 
 use std::{cell::Cell, collections::BTreeMap, pin::pin, time::Duration};
 
@@ -17,7 +18,7 @@ use tidemark_search::{EngineOptions, TantivyEngine};
 use tidemark_store::{Entropy, Store, StoreSecond};
 use tidemark_tests::{
     MemoryPeaks, S3Server, TidemarkProcess,
-    bench::{compacted, percentile, rate, read_log, tantivy_alone},
+    bench::{compacted, number, percentile, rate, read_log, tantivy_alone},
     stores,
     workload::{SampleBundle, SampleLog},
 };
@@ -43,8 +44,6 @@ const SEARCH_INTERVAL: Duration = Duration::from_millis(20);
 const MIN_QUIET: Duration = Duration::from_secs(5);
 /// Rounds of a snapshot, then none.
 const ROUNDS: u64 = 2;
-/// Entries that wait to be indexed while ingest is measured: more than are indexed within the 3 s after which a second is sealed.
-const INGEST_BACKLOG: u64 = 30_000;
 const QUERIES: [&str; 4] =
     ["horizon", "%22daily%20prices%22", "genome%20OR%20maps%20OR%20weather", "ticket%20AND%204711"];
 /// A search that finds every operation.
@@ -299,7 +298,7 @@ impl JobsRun {
             println!(
                 "  ingest {name}: {} entries published a second, {} always waiting",
                 rates.join(" and "),
-                INGEST_BACKLOG
+                backlog()
             );
         }
         Ok(())
@@ -313,7 +312,7 @@ impl JobsRun {
             let total = published().await?;
             let waiting = (self.count + self.appended.get()).saturating_sub(total);
             let at = self.server.clock().second();
-            (waiting..INGEST_BACKLOG).for_each(|_| self.append(at));
+            (waiting..backlog()).for_each(|_| self.append(at));
             anyhow::Ok(total)
         };
         // The first ones are sealed some seconds after they were written.
@@ -483,6 +482,11 @@ impl JobsRun {
         print("  Tantivy alone, the same records", fed, JobFigures { span, ..JobFigures::default() }, &[]);
         Ok(span)
     }
+}
+
+/// Entries that wait to be indexed while ingest is measured: more than are indexed within the 3 s after which a second is sealed.
+fn backlog() -> u64 {
+    number("BENCH_INGEST_BACKLOG", 30_000)
 }
 
 /// One line of the table, with the share of the rate of what it is compared with.

@@ -1,6 +1,14 @@
 //! What the benchmarks share: an indexer to run to the end of a log, and figures to print.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -110,6 +118,55 @@ pub async fn tantivy_alone(engine: &TantivyEngine, records: &[OperationRecord]) 
     let packed = builder.finish().await?;
     anyhow::ensure!(packed.documents == records.len() as u64, "{} documents", packed.documents);
     Ok(started.elapsed())
+}
+
+/// What clients did that work one beside the other.
+#[derive(Clone, Debug)]
+pub struct LoadFigures {
+    /// How long each thing took.
+    pub latencies: Vec<Duration>,
+    /// How long all of it took.
+    pub span: Duration,
+}
+
+impl LoadFigures {
+    /// Things a second.
+    pub fn rate(&self) -> f64 {
+        rate(self.latencies.len() as u64, self.span)
+    }
+}
+
+impl fmt::Display for LoadFigures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [p50, p99] = [0.5, 0.99].map(|share| 1000.0 * percentile(&self.latencies, share).as_secs_f64());
+        write!(f, "{:>8.0} a second, p50 {p50:>8.2} ms, p99 {p99:>8.2} ms", self.rate())
+    }
+}
+
+/// Lets `clients` do one thing after the other, each by itself, and begin none after `span`. `act` gets numbers from 0, each once.
+pub async fn load<A, F>(clients: u64, span: Duration, act: A) -> anyhow::Result<LoadFigures>
+where
+    A: Fn(u64) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = anyhow::Result<()>> + Send,
+{
+    let (started, next) = (Instant::now(), Arc::new(AtomicU64::new(0)));
+    let running = (0..clients).map(|_| {
+        let (act, next) = (act.clone(), Arc::clone(&next));
+        tokio::spawn(async move {
+            let mut latencies = Vec::new();
+            while started.elapsed() < span {
+                let begun = Instant::now();
+                act(next.fetch_add(1, Ordering::Relaxed)).await?;
+                latencies.push(begun.elapsed());
+            }
+            anyhow::Ok(latencies)
+        })
+    });
+    let mut latencies = Vec::new();
+    for client in running.collect::<Vec<_>>() {
+        latencies.extend(client.await??);
+    }
+    Ok(LoadFigures { latencies, span: started.elapsed() })
 }
 
 /// `count` a second over `span`.

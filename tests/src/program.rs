@@ -226,6 +226,16 @@ impl TidemarkProcess {
         ProcessMemory::of(&id.to_string()).with_context(|| format!("it has ended; its log: {}", self.log()))
     }
 
+    /// The processor time that it has used so far, by the system's hundredths of a second.
+    pub fn processor_time(&self) -> anyhow::Result<Duration> {
+        let id = self.child.id().context("it has ended already")?;
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
+        // Behind the name, which may hold anything: the 14th and the 15th field.
+        let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+        let hundredths: u64 = fields.map(str::parse::<u64>).sum::<Result<_, _>>()?;
+        Ok(Duration::from_millis(10 * hundredths))
+    }
+
     /// What it has logged so far.
     pub fn log(&self) -> String {
         read(&self.log)

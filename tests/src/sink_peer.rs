@@ -132,6 +132,16 @@ impl SinkPeer {
         self.state.scroll.lock().failed_shards = count;
     }
 
+    /// How many events and documents are held.
+    pub fn taken(&self) -> usize {
+        self.state.taken()
+    }
+
+    /// Waits until `count` events and documents are held.
+    pub async fn until_taken(&self, count: usize) {
+        let _ = self.state.arrived.subscribe().wait_for(|_| self.state.taken() >= count).await;
+    }
+
     /// Waits until `count` requests have come.
     pub async fn until_requests(&self, count: usize) {
         // The sender is in the state, which lives as long.
@@ -209,6 +219,10 @@ impl PeerState {
         let hits: Vec<_> = scroll.left.drain(..size).collect();
         let shards = json!({"total": 3, "failed": scroll.failed_shards});
         json!({"_scroll_id": "s", "timed_out": false, "_shards": shards, "hits": {"hits": hits}})
+    }
+
+    fn taken(&self) -> usize {
+        self.events.lock().len() + self.documents.lock().len()
     }
 
     fn take_events(&self, body: &str) -> io::Result<Value> {
