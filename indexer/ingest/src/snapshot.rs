@@ -9,6 +9,7 @@
 //! | `archive_comparison` | an archive and an index, operation by operation |
 //! | `archive_coverage` | whether one archive holds what another one does |
 //! | `object_proof`, `archive_proof` | what is read again before a pin is marked as verified |
+//! | `row_content` | all that a row of an archive says, beside what the index says |
 //! | `paired_streams` | two streams in the same order, item by item |
 //! | `pin_renewal` | keeps the pin of what a process works on |
 //! | `descriptor_source` | the bytes of descriptors that are too large for records |
@@ -30,6 +31,7 @@ mod object_proof;
 mod paired_streams;
 mod pin_renewal;
 mod progress;
+mod row_content;
 mod settled_records;
 
 pub(crate) use archive_comparison::{ArchiveComparison, ArchiveDifference, ArchiveWindow};

@@ -10,6 +10,7 @@ use super::{
     error::SnapshotError,
     log_archive::{ArchiveVersion, LogArchive, SettledRecord},
     paired_streams::paired,
+    row_content::difference,
     settled_records::{PlacedRecord, SettledRecords},
 };
 use crate::{engine::EngineError, record::OperationRecord};
@@ -71,7 +72,9 @@ impl ArchiveComparison<'_> {
                 continue;
             }
             let difference = match (&row, &placed) {
-                (Some(row), Some((_, record))) => self.difference(row, record),
+                (Some(row), Some((_, record))) => {
+                    difference(row, record, self.settled.generation()).map(ArchiveDifference::Differs)
+                }
                 (Some(_), None) => Some(ArchiveDifference::NotIndexed),
                 (None, Some((place, record))) if self.settled.may_lack(place, record) => None,
                 (None, _) => Some(ArchiveDifference::NotArchived),
@@ -97,20 +100,5 @@ impl ArchiveComparison<'_> {
             }
         }
         Ok(ArchiveWindow { seconds: seconds.start..end, operations })
-    }
-
-    /// What never changes of a settled operation. What is parsed follows from the bytes, and may be parsed otherwise by a later release.
-    fn difference(&self, row: &SettledRecord, record: &OperationRecord) -> Option<ArchiveDifference> {
-        let (archived, generation) = (&row.record, &row.generation);
-        let is_same_seq = generation != self.settled.generation() || archived.seq == record.seq;
-        [
-            ("outcome", archived.decision.outcome == record.decision.outcome),
-            ("body", archived.body == record.body && archived.size == record.size),
-            ("evidence or store times", archived.decision == record.decision),
-            ("descriptor", archived.descriptor_body == record.descriptor_body),
-            ("seq", is_same_seq),
-        ]
-        .into_iter()
-        .find_map(|(what, is_same)| (!is_same).then_some(ArchiveDifference::Differs(what)))
     }
 }

@@ -95,7 +95,7 @@ pub enum SnapshotError {
     /// The index has decided otherwise what an earlier generation has archived: it was made again from the log, and what outcomes were
     /// decided by may be gone since.
     #[error(
-        "generation {archived_by} archived other outcomes than generation {generation} of the index has: {what}; the snapshot is not \
+        "generation {archived_by} archived other outcomes, bytes or times than generation {generation} of the index has: {what}; the snapshot is not \
          verified, and the log must not be cleaned up by this archive; move the folder \"archive\" away from below the index's URL, which \
          keeps what it holds, so that the next snapshot begins another one, or make snapshots with --no-archive"
     )]

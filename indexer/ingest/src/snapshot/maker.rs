@@ -217,10 +217,10 @@ impl SnapshotMaker {
             let written = Arc::new(Mutex::new(RowSums::default()));
             match self.extend_once((settled, &descriptors), from..up_to, manifest, &written).await {
                 Ok(version) => {
-                    let written = *written.lock();
+                    let written = written.lock().clone();
                     archived += written.operations;
-                    // If not, another process has extended it first: what is there is compared with the index as a whole.
-                    if has_grown_by(written, before.as_ref(), &version) && version.end == up_to {
+                    // If not, another process has extended it first: what is there is compared with the index row by row.
+                    if has_grown_by(&written, before.as_ref(), &version) && version.end == up_to {
                         return Ok(ArchiveExtension { version: Some(version), written_from: from, written, archived });
                     }
                 }
@@ -242,11 +242,11 @@ impl SnapshotMaker {
         let (up_to, seconds) = (seconds.end, seconds.start.second()..seconds.end.second());
         let (sums, progress, total) = (written.clone(), self.progress.clone(), settled.estimate(&seconds));
         self.report(SnapshotStep::Archiving, 0, total);
-        let rows = settled.records(seconds, descriptors.clone()).inspect(move |row| {
-            let Ok(row) = row else { return };
-            let mut sums = sums.lock();
-            sums.insert(&row.record);
+        let rows = settled.records(seconds, descriptors.clone()).map(move |row| {
+            let (row, mut sums) = (row?, sums.lock());
+            sums.insert(&row)?;
             progress.send_replace(SnapshotProgress { step: SnapshotStep::Archiving, done: sums.operations, total });
+            Ok(row)
         });
         self.archive.extend(rows.boxed(), up_to, &manifest.generation).await
     }
@@ -269,7 +269,7 @@ impl SnapshotMaker {
             from: proven.min(extension.written_from),
             written_from: extension.written_from,
             to: LogCursor(mutants::archived_up_to(manifest.audited, manifest.cursor.second())),
-            written: extension.written,
+            written: extension.written.clone(),
         };
         let total = settled.estimate(&(part.from.second()..part.to.second()));
         self.report(SnapshotStep::ReadingArchive, 0, total);
@@ -301,7 +301,7 @@ impl SnapshotMaker {
 }
 
 /// Whether the archive has grown by exactly what was written.
-fn has_grown_by(written: RowSums, before: Option<&ArchiveVersion>, after: &ArchiveVersion) -> bool {
+fn has_grown_by(written: &RowSums, before: Option<&ArchiveVersion>, after: &ArchiveVersion) -> bool {
     let (operations, digest) = before.map(|before| (before.operations, before.digest)).unwrap_or_default();
     after.operations.checked_sub(operations) == Some(written.operations)
         && after.digest.without(&digest) == written.digest

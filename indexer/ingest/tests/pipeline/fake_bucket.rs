@@ -39,6 +39,7 @@ struct BucketState {
     /// Puts and deletions.
     writes: u64,
     dies_at_write: Option<u64>,
+    loses_answer_of: Option<u64>,
     held: Option<String>,
     fails: Option<String>,
     hidden: Option<String>,
@@ -95,6 +96,7 @@ impl FakeBucket {
             dies_at: None,
             writes: 0,
             dies_at_write: None,
+            loses_answer_of: None,
             held: None,
             fails: None,
             hidden: None,
@@ -160,6 +162,11 @@ impl FakeBucket {
         self.state().dies_at_write = write;
     }
 
+    /// The write with this number is done, and its answer is lost.
+    pub(crate) fn lose_answer_of_write(&self, write: Option<u64>) {
+        self.state().loses_answer_of = write;
+    }
+
     /// Requests for keys that contain `part` wait from now on; `None`: they go on.
     pub(crate) fn hold(&self, part: Option<&str>) {
         self.state().held = part.map(str::to_owned);
@@ -206,6 +213,11 @@ impl FakeBucket {
 
     pub(crate) fn requests(&self) -> u64 {
         self.state().requests
+    }
+
+    /// How many puts and deletions there were.
+    pub(crate) fn writes(&self) -> u64 {
+        self.state().writes
     }
 
     /// How many pages of listings were asked for.
@@ -318,7 +330,15 @@ impl BucketState {
             Some(BadDeletion::Fails) => return Err(failure(&key)),
             Some(BadDeletion::Unanswered) | None => drop(self.objects.remove(&key)),
         }
-        if bad.is_some() { Err(failure(&key)) } else { Ok(location) }
+        if bad.is_some() {
+            return Err(failure(&key));
+        }
+        self.answer(&key).map(|()| location)
+    }
+
+    /// The answer to the write of `key` that was done just now, unless it is lost.
+    fn answer(&self, key: &str) -> Result<()> {
+        if self.loses_answer_of == Some(self.writes) { Err(failure(key)) } else { Ok(()) }
     }
 
     fn now(&self) -> StoreSecond {
@@ -354,7 +374,8 @@ impl ObjectStore for FakeBucket {
         }
         let kept = BucketObject { body: payload.into(), time: state.now(), attributes: opts.attributes };
         state.written_bytes += kept.body.len() as u64;
-        state.objects.insert(key, kept);
+        state.objects.insert(key.clone(), kept);
+        state.answer(&key)?;
         Ok(PutResult { e_tag: None, version: None, extensions: opts.extensions })
     }
 

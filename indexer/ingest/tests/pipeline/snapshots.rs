@@ -3,10 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     num::NonZeroUsize,
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
 use futures::TryStreamExt as _;
+use serde_json::{Value, json};
 use tidemark_catalog::{
     CatalogError, Generation, IndexPin, LogCursor, SNAPSHOT_OWNER, SnapshotRetention, TransactionRejected,
 };
@@ -24,6 +26,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     MINUTE,
+    edited_archive::edited,
     fake_bucket::BadRead,
     world::{EntryDraft, IngestWorld, small_batches},
 };
@@ -71,6 +74,9 @@ async fn audited_world() -> IngestWorld {
     }
     for number in 0..12 {
         world.append(world.ago(28_000 - number), &EntryDraft::bundle(&format!("b{number}")));
+        if number % 3 == 0 {
+            world.describe(&format!("b{number}"), world.ago(28_000 - number));
+        }
     }
     world.plant_others();
     for number in 0..20 {
@@ -302,6 +308,30 @@ async fn a_snapshot_goes_on_after_a_crash_at_any_request() {
     assert!(ended > 20, "{ended} requests only");
 }
 
+/// The answer to any of its writes is lost: it finds what it has written, or another run goes on, and everything is archived once.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_goes_on_after_a_lost_answer_to_any_write() {
+    let base = audited_world().await;
+    let wanted = settled(&base).await;
+    for write in 1.. {
+        let world = base.copied_at(base.bucket.now());
+        let (maker, _) = world.snapshot_maker().await;
+        let lost = world.bucket.writes() + write;
+        world.bucket.lose_answer_of_write(Some(lost));
+        let made = maker.make(&named("daily")).await;
+        let is_over = world.bucket.writes() < lost;
+        if made.is_err() {
+            world.snapshot_maker().await.0.make(&named("daily")).await.unwrap();
+        }
+        assert_eq!(archived(&world).await, wanted, "write {write}");
+        assert_eq!(maker.pins.register().await.unwrap().snapshots().len(), 1, "write {write}");
+        if is_over {
+            assert!(write > 4, "{write} writes only");
+            break;
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn two_snapshots_at_once_archive_everything_once() {
     let world = audited_world().await;
@@ -385,6 +415,87 @@ async fn a_snapshot_with_an_archive_that_lacks_operations_is_not_verified() {
     }
     world.bucket.plant(&data, body, world.ago(0));
     maker.make(&request).await.unwrap();
+}
+
+/// `text`, rows of a model of an archive, with another value at `place` of the first row that has one there.
+fn with_other(text: &str, place: &str) -> String {
+    let mut found = false;
+    let edited = text.lines().map(|line| {
+        let mut row: Value = serde_json::from_str(line).unwrap();
+        if let Some(value) = row.pointer_mut(place).filter(|value| !value.is_null() && !found) {
+            found = true;
+            *value = value.as_u64().map_or_else(|| other_text(value), |number| json!(number + 1));
+        }
+        row.to_string() + "\n"
+    });
+    let edited: String = edited.collect();
+    assert!(found, "no row has {place}");
+    edited
+}
+
+fn other_text(value: &Value) -> Value {
+    match value.as_str() {
+        Some("bound" | "timed") => json!("inferred"),
+        _ => json!("other"),
+    }
+}
+
+/// What a row says beside its outcome: where, and what it is called.
+const ROW_PARTS: [(&str, &str); 11] = [
+    ("/record/body", "body"),
+    ("/record/size", "body"),
+    ("/record/decision/entryTime", "evidence or store times"),
+    ("/record/decision/completed", "evidence or store times"),
+    ("/record/decision/evidence", "evidence or store times"),
+    ("/record/decision/observations/0/time", "evidence or store times"),
+    ("/record/decision/observations/0/key", "evidence or store times"),
+    ("/record/descriptorBody", "evidence or store times"),
+    ("/record/seq", "seq"),
+    ("/record/entity", "names"),
+    ("/record/message", "names"),
+];
+
+/// An earlier run ended when it had archived, and has left a row that says something else than the index: the snapshot that goes on does
+/// not trust it.
+#[tokio::test(start_paused = true)]
+async fn a_row_of_an_earlier_run_with_other_bytes_or_times_is_not_trusted() {
+    let world = audited_world().await;
+    let (maker, request) = (archived_and_not_verified(&world, "daily").await, named("daily"));
+    let data = data_file(&world, "index");
+    let body = world.bucket.remove(&data);
+    let text = String::from_utf8(body.to_vec()).unwrap();
+    for (place, called) in ROW_PARTS {
+        world.bucket.plant(&data, with_other(&text, place), world.ago(0));
+        let refused = maker.make(&request).await.expect_err(place);
+        assert!(matches!(refused, SnapshotError::ArchiveDamaged { .. }), "{place}: {refused}");
+        assert!(refused.to_string().contains(&format!("has another {called} there")), "{place}: {refused}");
+        assert!(maker.pins.register().await.unwrap().snapshots().is_empty(), "{place}");
+    }
+    world.bucket.plant(&data, body, world.ago(0));
+    maker.make(&request).await.unwrap();
+}
+
+/// What the same run has written is compared with what is read of it, all that a row says.
+#[tokio::test(start_paused = true)]
+async fn a_row_that_is_read_with_other_bytes_or_times_than_were_written_is_not_trusted() {
+    for (place, _) in ROW_PARTS {
+        let world = audited_world().await;
+        let (mut maker, _) = world.snapshot_maker().await;
+        let found = AtomicBool::new(false);
+        maker.archive = edited(&maker.archive, move |mut row| {
+            let mut value = serde_json::to_value(&row.record).unwrap();
+            let record = value.pointer_mut(place.strip_prefix("/record").unwrap()).filter(|value| !value.is_null());
+            if let Some(value) = record.filter(|_| !found.swap(true, Ordering::Relaxed)) {
+                *value = value.as_u64().map_or_else(|| other_text(value), |number| json!(number + 1));
+            }
+            row.record = serde_json::from_value(value).unwrap();
+            Some(Ok(row))
+        });
+        let refused = maker.make(&named("daily")).await.expect_err(place);
+        assert!(matches!(refused, SnapshotError::ArchiveDamaged { .. }), "{place}: {refused}");
+        assert!(refused.to_string().contains("were written"), "{place}: {refused}");
+        assert!(maker.pins.register().await.unwrap().snapshots().is_empty(), "{place}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
