@@ -11,17 +11,17 @@ use super::{args::span, exit::CommandExit, log::CLOCK_NAME};
 /// Who acquires a lock, and how.
 #[derive(Debug, Args)]
 pub(super) struct GrantArgs {
-    /// Who holds the lock: the name that others see, and by which it is found.
+    /// Who holds the lock: the name that others see, and by which it is found. At most 200 characters.
     #[arg(long, env = "TIDEMARK_HOLDER", value_name = "NAME")]
     holder: String,
-    /// What it is held for, for people.
+    /// What it is held for, for people. At most 1000 characters.
     #[arg(long, env = "TIDEMARK_PURPOSE", value_name = "TEXT")]
     purpose: Option<String>,
-    /// How long the lock is held without a renewal before others may acquire it.
+    /// How long the lock is held without a renewal before others may acquire it: 1 s to 168 h.
     #[arg(long, env = "TIDEMARK_TTL", value_name = "SPAN", default_value = "30s", value_parser = span)]
     ttl: Duration,
     /// How long after its slot in the lock's chain an entry may still be completed. The next holder waits for so long, and for the longest
-    /// request.
+    /// request. 1 s to 1 h, and never longer than the log's own bound.
     #[arg(long, env = "TIDEMARK_COMPLETE_WITHIN", value_name = "SPAN", default_value = "10s", value_parser = span)]
     complete_within: Duration,
     /// Fail at once if somebody holds the lock. Else the command waits for it.
@@ -33,10 +33,6 @@ impl GrantArgs {
     /// Acquires the lock.
     pub(super) async fn acquire(&self, locks: &WriteLocks, name: &LockName) -> anyhow::Result<HeldLock> {
         let Self { holder, purpose, ttl, complete_within, no_wait } = self;
-        if ttl.is_zero() || complete_within.is_zero() {
-            let why = "--ttl and --complete-within are spans of a second or more; nothing was acquired";
-            return Err(CommandExit::Usage.with(anyhow::anyhow!(why)));
-        }
         let (holder, purpose) = (holder.clone(), purpose.clone());
         let request = GrantRequest { holder, purpose, ttl: *ttl, complete_within: *complete_within };
         locks.acquire(name, &request, !no_wait).await.map_err(lock_exit)
@@ -53,6 +49,7 @@ pub(super) fn lock_exit(error: LockError) -> anyhow::Error {
     let exit = match &error {
         LockError::Chain(ChainError::Rejected(_)) => CommandExit::Fenced,
         LockError::Chain(ChainError::Unknown { .. }) => CommandExit::Unknown,
+        LockError::Invalid { .. } => CommandExit::Usage,
         _ => CommandExit::Failed,
     };
     exit.with(error)

@@ -6,6 +6,7 @@ mod error;
 mod guard;
 #[cfg(test)]
 mod history_tests;
+mod limits;
 mod name;
 mod state;
 #[cfg(test)]
@@ -16,5 +17,7 @@ pub use client::{HeldLock, LockDescription, WriteLocks};
 pub use error::{LockError, LockRejected};
 pub(crate) use guard::CommitGuard;
 pub use guard::guard_key;
+pub use limits::InvalidGrant;
 pub use name::{InvalidLockName, LockName};
+pub(crate) use state::CommitSpan;
 pub use state::{FencedCommit, GrantRequest, GuardedCommit, LockEvent, LockGrant, LockState};

@@ -53,6 +53,18 @@ mutant_hooks! {
         _ => tolerance,
     }
 
+    /// `LockCheckedBeforeCommit`: what a lock was before the slot of a commit was taken decides whether it counts.
+    pub(crate) fn overtaken_by(at_slot: Option<u64>, before: Option<u64>) -> Option<u64> {
+        LockCheckedBeforeCommit => before,
+        _ => at_slot,
+    }
+
+    /// `NewHolderActsAtOnce`: a new holder does not wait for what an earlier one may still complete.
+    pub(crate) fn earlier_commits(until: Option<StoreSecond>) -> Option<StoreSecond> {
+        NewHolderActsAtOnce => None,
+        _ => until,
+    }
+
     /// `LabelOfLaterEntry`: what a label holds is taken for each of several entries that may have written it.
     pub(crate) fn later_entries<T>(entries: Vec<T>) -> Vec<T> {
         LabelOfLaterEntry => Vec::new(),

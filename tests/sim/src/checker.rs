@@ -16,7 +16,7 @@ use tidemark_wal::{Evidence, Observation, Outcome, Token};
 
 use crate::{
     chain_record::{boundary_number, manifest_number, record_state},
-    model::{LOG, LogModel, META},
+    model::{LOCKS, LOG, LogModel, META},
     refusals::StoreRefusals,
     simulated_store::{StoreChange, StoreEvent},
 };
@@ -126,6 +126,11 @@ impl InvariantChecker {
         committed.filter_map(|(place, _)| op(place)).filter(all_decided).collect()
     }
 
+    /// What the newest manifest has for the first operation of the entry.
+    pub(crate) fn recorded_outcome(&self, token: Token) -> Option<Outcome> {
+        self.recorded_outcomes.get(&(token, 0)).map(|(_, outcome)| *outcome)
+    }
+
     /// Manifest `number`.
     pub fn manifest(&self, number: u64) -> Option<&Manifest> {
         self.manifests.get(&number)
@@ -159,6 +164,10 @@ impl InvariantChecker {
             return self.observe_index(event);
         }
         if event.bucket == LOG && event.change == StoreChange::Deleted {
+            // Heartbeats, and slots that are trimmed.
+            if event.key.starts_with(LOCKS) {
+                return Ok(());
+            }
             return Err(format!("\"{}\" of the log was deleted by {}", event.key, event.by));
         }
         for token in self.model.observe(event)? {
@@ -511,7 +520,8 @@ impl InvariantChecker {
         }
         for ((token, op), real) in self.model.outcomes(manifest.audited) {
             let recorded = |op| self.recorded_outcomes.get(&(token, op)).map(|(_, outcome)| *outcome);
-            let missed = real == Outcome::Late && matches!(recorded(op), None | Some(Outcome::Aborted));
+            let missed = matches!(real, Outcome::Late | Outcome::Fenced)
+                && matches!(recorded(op), None | Some(Outcome::Aborted));
             if missed && recorded(0) != Some(Outcome::Unreadable) {
                 return Err(format!(
                     "{token} op {op} is {:?} in the index and {real:?} in the model, although it is audited up to {}",
@@ -665,7 +675,7 @@ fn is_allowed(recorded: Outcome, real: Outcome) -> bool {
     match real {
         // Which of them it is depends on when the label was read.
         Outcome::Unknown => matches!(recorded, Outcome::Committed | Outcome::Aborted | Outcome::Unknown),
-        Outcome::Late | Outcome::Expired => recorded == real || recorded == Outcome::Aborted,
+        Outcome::Late | Outcome::Expired | Outcome::Fenced => recorded == real || recorded == Outcome::Aborted,
         _ => recorded == real,
     }
 }

@@ -118,6 +118,8 @@ const GROUPS_AND_ENTRIES: std::ops::RangeInclusive<u64> = 7..=9;
 const LOWERED_WINDOW: Duration = Duration::from_mins(1);
 /// How old a record of a chain is when it is lost, at least; longer than any process sleeps meanwhile.
 pub(crate) const MIN_LOST_AGE: Duration = Duration::from_secs(90);
+/// The longest pause of a holder of a lock, milliseconds: several of them take turns meanwhile.
+const MAX_PAUSE_OF_HOLDER: u64 = 60_000;
 /// The longest pause in a run that loses records, milliseconds.
 const MAX_PAUSE_AT_LOSS: u64 = 40_000;
 
@@ -260,6 +262,19 @@ impl SimConfig {
             }
             _ => {}
         }
+        config.fit_parameters();
+        config
+    }
+
+    /// Indexers beside holders of a write lock, and no other writers.
+    pub fn locks(seed: u64) -> Self {
+        let mut config = Self::passing_faults(seed);
+        (config.writers, config.stray_writers, config.deleter) = (0, 0, false);
+        (config.parameter_changes, config.trim_age) = (Vec::new(), None);
+        config.fault_burst = Duration::from_mins(4);
+        config.parameters.audit_window = Duration::from_mins(1);
+        let pause = &mut config.fault_schedule.pause_duration;
+        *pause = *pause.start()..=(*pause.end()).min(MAX_PAUSE_OF_HOLDER);
         config.fit_parameters();
         config
     }

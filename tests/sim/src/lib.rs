@@ -7,6 +7,7 @@ mod config;
 mod fault_injecting_store;
 mod fault_schedule;
 mod limited_disk_engine;
+mod lock_history;
 mod model;
 mod mutants;
 mod process;

@@ -20,7 +20,7 @@ struct SimArgs {
     /// Prints the trace while the seed runs.
     #[arg(long)]
     trace: bool,
-    /// The scenario: chain, cleanup, garbage, generations, mixed, purge or snapshots.
+    /// The scenario: chain, cleanup, garbage, generations, locks, mixed, purge or snapshots.
     #[arg(long, default_value = "mixed")]
     scenario: String,
     /// Turns this mutant on, as in `NoBoundaryCheck`.

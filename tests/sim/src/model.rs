@@ -6,12 +6,14 @@ use std::{
     time::Duration,
 };
 
+use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tidemark_catalog::{BodyDigest, LogCursor};
 use tidemark_store::StoreSecond;
 use tidemark_wal::{
-    EntryIntent, IntentOperation, LogParameters, MalformedInput, OperationKind, Outcome, PayloadFormat, Token,
+    EntryIntent, IntentOperation, LockName, LockRef, LogParameters, MalformedInput, OperationKind, Outcome,
+    PayloadFormat, Token,
 };
 
 use crate::chain_record::record_state;
@@ -23,6 +25,10 @@ pub(crate) const LOG: &str = "log";
 pub(crate) const META: &str = "meta";
 /// Labels and their markers.
 pub(crate) const VMETA: &str = "vmeta";
+
+/// The folders of locks and of guards in the log.
+pub(crate) const LOCKS: &str = ".tidemark/locks/";
+pub(crate) const GUARDS: &str = ".tidemark/guard/";
 
 /// An entry that was written.
 #[derive(Clone, Debug)]
@@ -41,6 +47,16 @@ struct ObjectVersion {
     time: StoreSecond,
     metadata: ObjectMetadata,
     digest: String,
+}
+
+/// What a guard says, as far as an outcome depends on it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WrittenGuard {
+    lock: LockName,
+    grant: u64,
+    until: StoreSecond,
+    overtaken_by: Option<u64>,
 }
 
 /// Which operation of a log a descriptor may belong to.
@@ -62,6 +78,8 @@ pub struct LogModel {
     /// The log's floor.
     pub floor: Option<LogCursor>,
     versions: BTreeMap<String, Vec<ObjectVersion>>,
+    /// The guards of entries, each with its store time.
+    guards: BTreeMap<Token, (StoreSecond, WrittenGuard)>,
 }
 
 impl ObjectVersion {
@@ -81,7 +99,13 @@ impl ObjectVersion {
 impl LogModel {
     /// The model of an empty log.
     pub fn new() -> Self {
-        Self { sets: Vec::new(), entries: BTreeMap::new(), floor: None, versions: BTreeMap::new() }
+        Self {
+            sets: Vec::new(),
+            entries: BTreeMap::new(),
+            floor: None,
+            versions: BTreeMap::new(),
+            guards: BTreeMap::new(),
+        }
     }
 
     /// Adds an event. Returns the tokens whose outcome it may change.
@@ -97,6 +121,9 @@ impl LogModel {
         if event.key.starts_with(".tidemark/root/") {
             self.root(event);
         }
+        if let Some(token) = event.key.strip_prefix(GUARDS).and_then(|token| token.parse().ok()) {
+            return self.guard(token, event);
+        }
         let Ok(token) = event.key.parse::<Token>() else { return Ok(Vec::new()) };
         if event.change != StoreChange::Created {
             return Err(format!("entry {token} was {:?}", event.change));
@@ -108,6 +135,22 @@ impl LogModel {
         };
         self.entries.insert(token, entry);
         Ok(vec![token])
+    }
+
+    fn guard(&mut self, token: Token, event: &StoreEvent) -> Result<Vec<Token>, String> {
+        if event.change != StoreChange::Created {
+            return Err(format!("the guard of {token} was {:?}", event.change));
+        }
+        let guard = serde_json::from_slice(&event.object.body).map_err(|error| format!("{}: {error}", event.key))?;
+        self.guards.insert(token, (StoreSecond::from_unix(event.object.stamp / 1000), guard));
+        Ok(vec![token])
+    }
+
+    /// The guard of the entry, under the lock and the grant that it names.
+    fn guard_of(&self, token: Token, lock: &LockRef, oldest: StoreSecond) -> Option<&(StoreSecond, WrittenGuard)> {
+        self.guards.get(&token).filter(|(time, guard)| {
+            *time >= oldest && guard.lock == lock.name && lock.grant.is_none_or(|grant| grant == guard.grant)
+        })
     }
 
     /// Adds the set of parameters that a record of the root chain has beyond those of the record before.
@@ -217,12 +260,24 @@ impl LogModel {
         let ops = intent.ops.iter().enumerate();
         let oldest = token.second().before(Duration::from_secs(parameters.clock_tolerance.as_secs()));
         let at = |number| OperationPlace { token, number, oldest };
-        let times: Option<Vec<StoreSecond>> = ops.map(|(n, op)| self.completion(&at(n), intent.format, op)).collect();
-        let Some(times) = times else { return Some(Outcome::Aborted) };
+        let guard = intent.lock.as_ref().map(|lock| self.guard_of(token, lock, oldest));
         let from = entry.time.max(token.second());
-        Some(if times.iter().any(|time| late(*time) && time.since(from) > audit) {
+        let is_unseen = |time: StoreSecond| late(time) && time.since(from) > audit;
+        let guard = match guard {
+            Some(None) => return Some(Outcome::Aborted),
+            Some(Some((time, WrittenGuard { overtaken_by: Some(_), .. }))) => {
+                return Some(if is_unseen(*time) { Outcome::Expired } else { Outcome::Fenced });
+            }
+            Some(guard) => guard,
+            None => None,
+        };
+        let times: Option<Vec<StoreSecond>> = ops.map(|(n, op)| self.completion(&at(n), intent.format, op)).collect();
+        let Some(mut times) = times else { return Some(Outcome::Aborted) };
+        times.extend(guard.map(|(time, _)| *time));
+        let is_late = |time: StoreSecond| late(time) || guard.is_some_and(|(_, guard)| time > guard.until);
+        Some(if times.iter().any(|time| is_unseen(*time)) {
             Outcome::Expired
-        } else if late(entry.time) || times.iter().any(|time| late(*time)) {
+        } else if late(entry.time) || times.iter().any(|time| is_late(*time)) {
             Outcome::Late
         } else {
             Outcome::Committed

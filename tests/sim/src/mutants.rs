@@ -157,6 +157,15 @@ mutants! {
     /// The archive has two commit points: its current version is the one that a hint names, which is written after the record of the chain, and
     /// a record that the hint does not name is taken for that of an attempt that failed (archive).
     HintTakenForTable,
+    /// What a lock was before the slot of a commit was taken decides whether the commit counts (`tidemark-wal`).
+    LockCheckedBeforeCommit,
+    /// A new holder of a lock acts before what an earlier one may still complete is past its bound (`tidemark-wal`).
+    NewHolderActsAtOnce,
+    /// A slot of a lock is deleted while a writer may still take it for its own: the boundary is not raised (process, in
+    /// `scenario/lock_clients.rs`).
+    LockSlotTrimmedUnjudged,
+    /// A writer that was fenced acquires the lock again and goes on with what it knew (process, in `scenario/lock_clients.rs`).
+    FencedWriterGoesOn,
     /// A trim takes every record of a chain for old: what a reader that slept for minutes looks for is gone (store).
     TrimmedPastReader,
 }
@@ -165,7 +174,12 @@ mutants! {
 pub const ENGINE_MUTANTS: [Mutant; 3] =
     [Mutant::OutcomeDecidedAgain, Mutant::UnverifiedCompactionInput, Mutant::FullDiskCutsSegment];
 /// The mutants whose body is in a process of a scenario: `scenario/`.
-pub const PROCESS_MUTANTS: [Mutant; 2] = [Mutant::PurgeBeforeClosing, Mutant::LowerEpochAdopted];
+pub const PROCESS_MUTANTS: [Mutant; 4] = [
+    Mutant::PurgeBeforeClosing,
+    Mutant::LowerEpochAdopted,
+    Mutant::LockSlotTrimmedUnjudged,
+    Mutant::FencedWriterGoesOn,
+];
 /// The names of the mutants whose body is in a crate: `indexer/{store,wal,catalog,ingest}/src/mutants.rs`.
 pub const CRATE_MUTANTS: [&[&str]; 4] = [
     tidemark_store::mutants::MUTANT_HOOKS,

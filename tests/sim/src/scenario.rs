@@ -10,6 +10,8 @@ pub mod garbage;
 mod generation_model;
 pub mod generations;
 pub mod indexers;
+mod lock_clients;
+pub mod locks;
 mod long_run;
 pub mod maintenance;
 pub mod mixed;
@@ -43,6 +45,8 @@ pub enum SimScenario {
     Garbage,
     /// An index that tasks rebuild, over days.
     Generations,
+    /// Holders of one write lock.
+    Locks,
     /// A whole log.
     Mixed,
     /// An index that is purged while another log competes for its prefix.
@@ -53,8 +57,16 @@ pub enum SimScenario {
 
 impl SimScenario {
     /// Every scenario.
-    pub const ALL: [Self; 7] =
-        [Self::Chain, Self::Cleanup, Self::Garbage, Self::Generations, Self::Mixed, Self::Purge, Self::Snapshots];
+    pub const ALL: [Self; 8] = [
+        Self::Chain,
+        Self::Cleanup,
+        Self::Garbage,
+        Self::Generations,
+        Self::Locks,
+        Self::Mixed,
+        Self::Purge,
+        Self::Snapshots,
+    ];
 
     /// The scenario of this name.
     pub fn named(name: &str) -> Option<Self> {
@@ -68,6 +80,7 @@ impl SimScenario {
             Self::Cleanup => "cleanup",
             Self::Garbage => "garbage",
             Self::Generations => "generations",
+            Self::Locks => "locks",
             Self::Mixed => "mixed",
             Self::Purge => "purge",
             Self::Snapshots => "snapshots",
@@ -91,6 +104,10 @@ impl SimScenario {
             | Mutant::AbandonedUnfenced
             | Mutant::RestoreDecidesAgain
             | Mutant::PromotedWithoutOutcomes => Self::Generations,
+            Mutant::LockCheckedBeforeCommit
+            | Mutant::NewHolderActsAtOnce
+            | Mutant::LockSlotTrimmedUnjudged
+            | Mutant::FencedWriterGoesOn => Self::Locks,
             Mutant::PurgeBeforeClosing
             | Mutant::PurgeByPrefix
             | Mutant::PurgeDropsFence
@@ -121,6 +138,7 @@ impl SimScenario {
             (Self::Cleanup, _) => run_seed(seed, mutant, echo, cleanups::run),
             (Self::Garbage, _) => run_seed(seed, mutant, echo, garbage::run),
             (Self::Generations, _) => run_seed(seed, mutant, echo, generations::run),
+            (Self::Locks, _) => run_seed(seed, mutant, echo, locks::run),
             (Self::Purge, _) => run_seed(seed, mutant, echo, purge::run),
             (Self::Snapshots, _) => run_seed(seed, mutant, echo, snapshots::run),
             (Self::Mixed, None) => {

@@ -122,6 +122,8 @@ pub(crate) struct SimulatedStoreState {
     pub(crate) fault_schedule: FaultSchedule,
     pub(crate) buckets: BTreeMap<String, BTreeMap<String, StoredObject>>,
     offsets: BTreeMap<String, u64>,
+    /// How far all clocks were set ahead.
+    clock_jump: u64,
     events: Vec<StoreEvent>,
     pub(crate) trace: SimTrace,
     next_tag: u64,
@@ -157,6 +159,7 @@ impl SimulatedStore {
                 fault_schedule,
                 buckets: BTreeMap::new(),
                 offsets: BTreeMap::new(),
+                clock_jump: 0,
                 events: Vec::new(),
                 trace: SimTrace::new(echo),
                 next_tag: 0,
@@ -358,6 +361,13 @@ impl SimulatedStore {
         now + self.state().offset(bucket)
     }
 
+    /// Sets the clocks of all buckets ahead, by so many milliseconds.
+    pub(crate) fn jump_clock(&self, by: u64) {
+        self.note(&format!("the clock of the stores jumps by {by} ms"));
+        self.mark("the clock of the stores jumped");
+        self.state().clock_jump += by;
+    }
+
     /// Whether the store accepts a write that arrives now.
     pub(crate) fn admits(&self, bucket: &str, key: &str, metadata: &ObjectMetadata) -> bool {
         let clock = self.clock(bucket);
@@ -451,6 +461,10 @@ impl SimulatedStore {
 impl SimulatedStoreState {
     /// How far the clock of the front-end that takes the call is ahead of true time. Half of the calls reach the usual one.
     fn offset(&mut self, bucket: &str) -> u64 {
+        self.clock_jump + self.spread_offset(bucket)
+    }
+
+    fn spread_offset(&mut self, bucket: &str) -> u64 {
         let spread = 0..=self.fault_schedule.clock_spread;
         if spread == (0..=0) {
             return 0;

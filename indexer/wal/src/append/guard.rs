@@ -8,7 +8,11 @@ use super::{
     prepared::{CompletionPart, CompletionTarget, PreparedEntry},
     session::{AppendAttempt, AppendSession, GuardBounds},
 };
-use crate::lock::{CommitGuard, LockError, LockSlot};
+use crate::{
+    lock::{CommitGuard, CommitSpan, LockError, LockSlot},
+    mutants,
+    outcome::last_in_time,
+};
 use tidemark_store::ChainError;
 
 impl AppendSession {
@@ -33,9 +37,13 @@ impl AppendSession {
         let (lock, grant, token) = (lock.clone(), *grant, attempt.token);
         let parameters = attempt.parameters();
         let margin = parameters.request_timeout + parameters.whole_clock_tolerance();
-        // The next holder waits until what comes at the end of that is visible, too.
-        let visible = margin + parameters.visibility_delay;
-        let slot = self.lock_chain(&lock).commit(base, token, grant, visible).await.map_err(|error| match error {
+        // The next holder waits until what comes at the end of that is visible, too, and never for what the outcome rule takes for late: the
+        // slot comes after the entry, by a clock that may be behind that of the token by the tolerance.
+        let last = last_in_time(parameters, token);
+        let limit = last.since(token.second()) + parameters.whole_clock_tolerance();
+        let span = CommitSpan { margin, limit, visible: parameters.visibility_delay };
+        let before = base.state.require_held(grant).is_err().then_some(base.state.grant.number);
+        let slot = self.lock_chain(&lock).commit(base, token, grant, span).await.map_err(|error| match error {
             // It may have its slot. The entry has no guard, so that it counts for nothing; the next token has a slot of its own.
             ChainError::Unknown { .. } => {
                 AttemptFailure::Failed(UnprovenAttempt::new(attempt, error.to_string()).error(prepared))
@@ -43,10 +51,10 @@ impl AppendSession {
             error => AttemptFailure::Retry(UnprovenAttempt::new(attempt, error.to_string())),
         })?;
         // Whatever the chain said before the slot was taken.
-        let overtaken_by = slot.state.fenced_here().map(|fenced| fenced.by);
+        let overtaken_by = mutants::overtaken_by(slot.state.fenced_here().map(|fenced| fenced.by), before);
         let within = Duration::from_secs(slot.state.grant.complete_within_seconds);
         let bounds = GuardBounds { ends: slot.time.after(within) };
-        let until = slot.time.after(within + margin);
+        let until = slot.time.after(within + margin).min(last);
         let attempt = AppendAttempt { guard: Some(bounds), ..attempt.clone() };
         let guard = CommitGuard { token, lock: lock.clone(), grant, slot: slot.number, until, overtaken_by };
         let part = CompletionPart { op: 0, target: CompletionTarget::Guard, body: guard.body() };

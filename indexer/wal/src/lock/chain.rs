@@ -1,7 +1,5 @@
 //! The chain of one lock: `<log>/.tidemark/locks/{name}/`.
 
-use std::time::Duration;
-
 #[cfg(test)]
 use tidemark_store::StoreSecond;
 use tidemark_store::{AppendOnlyChain, ChainError, ChainRecord, Entropy, Store};
@@ -9,7 +7,7 @@ use tidemark_store::{AppendOnlyChain, ChainError, ChainRecord, Entropy, Store};
 use super::{
     error::LockRejected,
     name::LockName,
-    state::{GrantRequest, LockState},
+    state::{CommitSpan, GrantRequest, LockState},
 };
 use crate::token::Token;
 
@@ -71,11 +69,10 @@ impl LockChain {
         base: LockSlot,
         token: Token,
         grant: u64,
-        margin: Duration,
+        span: CommitSpan,
     ) -> Result<LockSlot, LockChainError> {
-        let commit = |state: Option<&LockState>| {
-            state.ok_or_else(|| self.no_such(grant))?.commit(token, grant, margin).map(Some)
-        };
+        let commit =
+            |state: Option<&LockState>| state.ok_or_else(|| self.no_such(grant))?.commit(token, grant, span).map(Some);
         self.chain.append(Some(base), commit).await
     }
 

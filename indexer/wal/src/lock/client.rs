@@ -13,7 +13,7 @@ use super::{
     name::LockName,
     state::{GrantRequest, GuardedCommit, LockGrant, LockState},
 };
-use crate::{log::Log, outcome::Outcome, parameters::ParameterSchedule, reader::LogReader, token::Token};
+use crate::{log::Log, mutants, outcome::Outcome, parameters::ParameterSchedule, reader::LogReader, token::Token};
 
 /// How often who waits for a lock looks at it.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -68,6 +68,7 @@ impl WriteLocks {
     /// Returns only when nothing can complete what an earlier holder committed any more. The lock is renewed until then; afterwards the
     /// caller renews it.
     pub async fn acquire(&self, name: &LockName, request: &GrantRequest, waits: bool) -> Result<HeldLock, LockError> {
+        request.check().map_err(|why| LockError::Invalid { lock: name.clone(), why })?;
         let chain = self.chain(name);
         let mut base = chain.latest().await?;
         let slot = loop {
@@ -94,7 +95,7 @@ impl WriteLocks {
         if let Err(error) = self.delete_heartbeats_before(name, held.grant.number).await {
             tracing::debug!(%error, %name, "heartbeats of earlier grants stay");
         }
-        self.await_earlier_commits(&held, slot.state.commits_until()).await?;
+        self.await_earlier_commits(&held, mutants::earlier_commits(slot.state.commits_until())).await?;
         Ok(held)
     }
 

@@ -2,7 +2,7 @@
 
 use tidemark_store::{ChainError, ClockError, StoreError, StoreSecond};
 
-use super::name::LockName;
+use super::{limits::InvalidGrant, name::LockName};
 
 /// Why a step of a lock does not apply to what its chain holds.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +68,14 @@ pub enum LockError {
     /// The store's clock could not be read.
     #[error(transparent)]
     Clock(#[from] ClockError),
+    /// The grant that was asked for is beyond a limit.
+    #[error("lock \"{lock}\" was not acquired: {why}")]
+    Invalid {
+        /// The lock.
+        lock: LockName,
+        /// What is wrong with the grant.
+        why: InvalidGrant,
+    },
     /// Another holder has it, and the caller does not wait.
     #[error(
         "lock \"{lock}\" is held by \"{holder}\" under grant {grant}{}; nothing was acquired; wait for it, or have it released",

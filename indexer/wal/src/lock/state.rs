@@ -5,7 +5,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tidemark_store::{ChainState, InvariantViolation, StateExtensions, StoreSecond};
 
-use super::{error::LockRejected, name::LockName};
+use super::{
+    error::LockRejected,
+    limits::{GrantTerms, InvalidGrant, MAX_COMMIT_SECONDS, whole_seconds},
+    name::LockName,
+};
 use crate::token::Token;
 
 /// Fenced commits that a state names: the newest ones.
@@ -33,6 +37,33 @@ impl GrantRequest {
     /// A request of `holder` with the defaults.
     pub fn of(holder: impl Into<String>) -> Self {
         Self { holder: holder.into(), purpose: None, ttl: Self::TTL, complete_within: Self::COMPLETE_WITHIN }
+    }
+
+    /// Refused where a holder, a purpose or a span is beyond its limit.
+    pub fn check(&self) -> Result<(), InvalidGrant> {
+        let Self { holder, purpose, ttl, complete_within } = self;
+        let (ttl_seconds, complete_within_seconds) = (whole_seconds(*ttl), whole_seconds(*complete_within));
+        GrantTerms { holder, purpose: purpose.as_deref(), ttl_seconds, complete_within_seconds }.check()
+    }
+}
+
+/// By when a guarded commit is complete and visible, as far as the log's parameters say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CommitSpan {
+    /// How long what is put at the end of what the grant allows takes until it is there.
+    pub(crate) margin: Duration,
+    /// Nothing completes it in time later than this after its slot, whatever the grant allows.
+    pub(crate) limit: Duration,
+    /// How long after that it is visible.
+    pub(crate) visible: Duration,
+}
+
+impl CommitSpan {
+    /// Seconds from the slot's store time until a commit that may be completed within so many seconds is visible.
+    fn seconds(self, complete_within_seconds: u64) -> u64 {
+        let Self { margin, limit, visible } = self;
+        let complete = complete_within_seconds.saturating_add(whole_seconds(margin)).min(whole_seconds(limit));
+        complete.saturating_add(whole_seconds(visible))
     }
 }
 
@@ -196,9 +227,8 @@ impl LockState {
         }
     }
 
-    /// The guarded commit of `token` under `grant`: it takes the slot whether it counts or not. What completes it is visible by `margin`
-    /// after its grant allows.
-    pub(crate) fn commit(&self, token: Token, grant: u64, margin: Duration) -> Result<Self, LockRejected> {
+    /// The guarded commit of `token` under `grant`: it takes the slot whether it counts or not.
+    pub(crate) fn commit(&self, token: Token, grant: u64, span: CommitSpan) -> Result<Self, LockRejected> {
         let mut next = Self { event: LockEvent::Commit { token, grant }, ..self.next() };
         match self.require_held(grant) {
             Err(rejected @ LockRejected::NoSuchGrant { .. }) => return Err(rejected),
@@ -208,7 +238,7 @@ impl LockState {
             }
             Ok(()) => {
                 next.earlier_until = self.commits_until();
-                let within_seconds = self.grant.complete_within_seconds.saturating_add(whole_seconds(margin));
+                let within_seconds = span.seconds(self.grant.complete_within_seconds);
                 next.commit = Some(GuardedCommit { token, slot: next.slot, within_seconds, until: None });
             }
         }
@@ -257,6 +287,15 @@ impl ChainState for LockState {
         InvariantViolation::unless((1..=self.slot).contains(&newest), "nothing is of a later slot", || {
             format!("slot {newest} in slot {}", self.slot)
         })?;
+        let LockGrant { holder, purpose, ttl_seconds, complete_within_seconds, .. } = &self.grant;
+        let (ttl_seconds, complete_within_seconds) = (*ttl_seconds, *complete_within_seconds);
+        GrantTerms { holder, purpose: purpose.as_deref(), ttl_seconds, complete_within_seconds }.check().or_else(
+            |invalid| InvariantViolation::unless(false, "a grant is within its limits", || invalid.to_string()),
+        )?;
+        let within = self.commit.as_ref().map_or(0, |commit| commit.within_seconds);
+        InvariantViolation::unless(within <= MAX_COMMIT_SECONDS, "a commit is completed within its limit", || {
+            format!("{within} s, more than {MAX_COMMIT_SECONDS}")
+        })?;
         let is_own = (self.event == LockEvent::Grant) == (self.grant.number == self.slot);
         InvariantViolation::unless(is_own, "a grant has the number of its slot", || {
             format!("{:?} of grant {} in slot {}", self.event, self.grant.number, self.slot)
@@ -278,8 +317,4 @@ impl ChainState for LockState {
             format!("{bound:?} after {earlier:?}")
         })
     }
-}
-
-fn whole_seconds(span: Duration) -> u64 {
-    span.as_secs() + u64::from(span.subsec_nanos() > 0)
 }

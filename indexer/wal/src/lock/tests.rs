@@ -308,6 +308,7 @@ proptest! {
     #[test]
     fn a_commit_counts_as_a_naive_fold_of_the_slots_says(steps in prop::collection::vec(step(), 0..40)) {
         let (mut state, mut events): (Option<LockState>, Vec<LockEvent>) = (None, Vec::new());
+        let at_once = CommitSpan { margin: Duration::ZERO, limit: Duration::MAX, visible: Duration::ZERO };
         for (n, step) in steps.into_iter().enumerate() {
             let before = state.clone();
             let token = Token::from_bytes([u8::try_from(n).unwrap(); 20]);
@@ -317,7 +318,7 @@ proptest! {
                     Some(LockState::grant(before.as_ref(), &models(), &GrantRequest::of("a"), judged).unwrap())
                 }
                 Step::Release(grant) => before.as_ref().and_then(|before| before.release(grant).ok().flatten()),
-                Step::Commit(grant) => before.as_ref().and_then(|before| before.commit(token, grant, Duration::ZERO).ok()),
+                Step::Commit(grant) => before.as_ref().and_then(|before| before.commit(token, grant, at_once).ok()),
             };
             let Some(mut next) = next else { continue };
             next.check_state().unwrap();

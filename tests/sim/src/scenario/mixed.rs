@@ -17,9 +17,13 @@ use crate::{
 
 /// Runs a log: a burst of faults, a recovery that is long enough for every audit, and a last check.
 pub async fn run(seed: u64, config: SimConfig, echo: bool) -> SimulatedStore {
-    let world = SimWorld::new(seed, config, echo);
+    run_world(&SimWorld::new(seed, config, echo)).await
+}
+
+/// The same, of a world that may have processes of its own.
+pub(super) async fn run_world(world: &SimWorld) -> SimulatedStore {
     world.simulated_store.note(&format!("{:?}", world.config));
-    start_processes(&world);
+    start_processes(world);
     world.simulated_store.run_for(world.config.fault_burst).await;
     world.simulated_store.put_back();
     world.simulated_store.refusals().lift();
@@ -34,18 +38,18 @@ pub async fn run(seed: u64, config: SimConfig, echo: bool) -> SimulatedStore {
         };
     });
     world.simulated_store.note("the fault burst ends");
-    world.simulated_store.run_for(recovery_duration(&world)).await;
+    world.simulated_store.run_for(recovery_duration(world)).await;
     if world.config.tantivy.is_some()
-        && let Err(error) = read_index(&world).await
+        && let Err(error) = read_index(world).await
     {
         world.simulated_store.fail(format!("the index cannot be read: {error}"));
     }
     if world.simulated_store.failure().is_none() {
-        let horizon = world.true_second().before(longest_delay(&world));
+        let horizon = world.true_second().before(longest_delay(world));
         world.check(|checker| checker.check_final_state(horizon));
     }
     if world.simulated_store.failure().is_none() {
-        verification::verify_all(&world).await;
+        verification::verify_all(world).await;
     }
     for mark in world.checker().marks.clone() {
         world.simulated_store.mark(mark);

@@ -118,5 +118,9 @@ caught! {
     a_floor_raised_beside_an_index_of_unknown_needs: UnknownKeepsIgnored,
     a_floor_raised_beside_an_index_that_registers: FloorBesideRegistration,
     a_table_whose_version_a_hint_names: HintTakenForTable,
+    a_lock_checked_before_instead_of_at_the_commit: LockCheckedBeforeCommit,
+    a_new_holder_that_acts_before_an_earlier_commit_is_past_its_bound: NewHolderActsAtOnce,
+    a_lock_slot_trimmed_before_its_entry_is_judged: LockSlotTrimmedUnjudged,
+    a_fenced_writer_that_goes_on_by_itself: FencedWriterGoesOn,
     a_trim_past_a_sleeping_reader: TrimmedPastReader,
 }

@@ -91,6 +91,26 @@ fn five_hundred_seeds_of_pins_and_garbage_hold() {
 }
 
 #[test]
+fn five_hundred_histories_of_a_lock_are_linearizable() {
+    let reports = all_seeds_hold(SimScenario::Locks);
+    for rare in [
+        "a guarded append was committed",
+        "a guarded append was fenced",
+        "a renewal or release came too late",
+        "a lock was released",
+        "slots of the lock were trimmed",
+        "the clock of the stores jumped",
+        "indexed Committed",
+        "indexed Fenced",
+        "indexed Aborted",
+        "indexed Late",
+    ] {
+        let seeds = reports.iter().filter(|report| report.marks.contains(rare)).count();
+        assert!(seeds > 0, "\"{rare}\" never happened");
+    }
+}
+
+#[test]
 fn five_hundred_seeds_of_generations_hold() {
     let reports = all_seeds_hold(SimScenario::Generations);
     for rare in [
