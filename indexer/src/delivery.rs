@@ -1,7 +1,8 @@
 //! Delivery of an index's changes to somewhere else: every record, in order, with a bound on what is not acknowledged.
 //!
 //! `consumer_run` is one process of a named consumer, `pump` its loop. What decides is in pure parts: the window of what is unacknowledged,
-//! the batches, the breaker. A `source` gives records, a `destination` takes batches, and `position_keeper` records what is acknowledged.
+//! the batches, the breaker. A `source` gives records, a `destination` takes batches, and `position_keeper` records what is acknowledged. An
+//! `entity_dispatcher` stands in place of the pump where workers attach, at a `worker_socket`.
 
 mod ack_window;
 mod address_guard;
@@ -11,6 +12,8 @@ mod circuit_breaker;
 mod consumer_run;
 mod dead_letters;
 mod destination;
+mod entity_dispatcher;
+mod entity_queues;
 mod http_client;
 mod mutants;
 mod position_keeper;
@@ -21,15 +24,17 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod webhook;
+mod worker_socket;
 
 pub use ack_window::WindowLimits;
 pub use batch::BatchLimits;
 pub use bulk_api::BulkDestination;
 pub use circuit_breaker::BreakerOptions;
 pub use consumer_run::{ConsumerError, ConsumerRun};
-pub use destination::{BatchAnswer, Destination, RecordVerdict};
+pub use destination::{BatchAnswer, DeliveryTarget, Destination, RecordVerdict};
 pub use http_client::{HttpDestinationOptions, InvalidDestination};
 pub use pump::{DeliveryEnd, DeliveryOptions, RejectedPolicy};
 pub use record::DeliveryRecord;
 pub use source::{ChangeSource, SearchSource, SourceError};
 pub use webhook::WebhookDestination;
+pub use worker_socket::WorkerSocket;

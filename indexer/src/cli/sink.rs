@@ -17,8 +17,7 @@ use super::{
 };
 use crate::{
     delivery::{
-        BatchAnswer, BulkDestination, DeliveryRecord, Destination, HttpDestinationOptions, InvalidDestination,
-        WebhookDestination,
+        BulkDestination, DeliveryTarget, Destination, HttpDestinationOptions, InvalidDestination, WebhookDestination,
     },
     service::{ConsumerContext, ConsumerOptions, ConsumerService, cache_options},
 };
@@ -100,22 +99,6 @@ pub(super) struct SinkCommand {
     cache: CacheArgs,
 }
 
-/// Where the records of a sink go.
-enum SinkDestination {
-    Bulk(BulkDestination),
-    Webhook(WebhookDestination),
-}
-
-#[async_trait::async_trait]
-impl Destination for SinkDestination {
-    async fn deliver(&self, batch: &[DeliveryRecord]) -> BatchAnswer {
-        match self {
-            Self::Bulk(bulk) => bulk.deliver(batch).await,
-            Self::Webhook(webhook) => webhook.deliver(batch).await,
-        }
-    }
-}
-
 impl SinkCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let (cache, _temporary) = cache_options(self.cache.cache_dir.clone(), self.cache.cache_mib << 20)?;
@@ -142,7 +125,7 @@ impl SinkCommand {
         ended(Box::pin(service.run(destination, &stop)).await).map(drop)
     }
 
-    fn destination(&self, context: &ConsumerContext) -> Result<SinkDestination, InvalidDestination> {
+    fn destination(&self, context: &ConsumerContext) -> Result<DeliveryTarget<'static>, InvalidDestination> {
         let http = |url: &Url| HttpDestinationOptions {
             url: url.clone(),
             timeout: self.timeout,
@@ -151,16 +134,16 @@ impl SinkCommand {
             allow_http: self.allow_http,
             allow_link_local: self.allow_link_local,
         };
-        match (&self.webhook, &self.elasticsearch) {
+        let destination: Box<dyn Destination> = match (&self.webhook, &self.elasticsearch) {
             (Some(url), _) => {
                 let (secret, clock) = (self.secret_file.clone(), context.clock.clone());
-                WebhookDestination::new(http(url), &context.log, secret, clock).map(SinkDestination::Webhook)
+                Box::new(WebhookDestination::new(http(url), &context.log, secret, clock)?)
             }
             (None, url) => {
                 let url = url.as_ref().ok_or(InvalidDestination::None)?;
-                let index = self.elasticsearch_index.clone().unwrap_or_default();
-                BulkDestination::new(http(url), index).map(SinkDestination::Bulk)
+                Box::new(BulkDestination::new(http(url), self.elasticsearch_index.clone().unwrap_or_default())?)
             }
-        }
+        };
+        Ok(DeliveryTarget::Destination(destination))
     }
 }
