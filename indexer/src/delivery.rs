@@ -24,6 +24,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod webhook;
+mod websocket;
 mod worker_socket;
 
 pub use ack_window::WindowLimits;
@@ -37,4 +38,5 @@ pub use pump::{DeliveryEnd, DeliveryOptions, RejectedPolicy};
 pub use record::DeliveryRecord;
 pub use source::{ChangeSource, SearchSource, SourceError};
 pub use webhook::WebhookDestination;
+pub use websocket::WebSocketDestination;
 pub use worker_socket::WorkerSocket;

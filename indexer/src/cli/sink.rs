@@ -17,12 +17,13 @@ use super::{
 };
 use crate::{
     delivery::{
-        BulkDestination, DeliveryTarget, Destination, HttpDestinationOptions, InvalidDestination, WebhookDestination,
+        BulkDestination, DeliveryTarget, Destination, HttpDestinationOptions, InvalidDestination, WebSocketDestination,
+        WebhookDestination,
     },
     service::{ConsumerContext, ConsumerOptions, ConsumerService, cache_options},
 };
 
-/// Deliver the changes of an index to a search server or a webhook, until stopped.
+/// Deliver the changes of an index to a search server, a webhook or a WebSocket, until stopped.
 ///
 /// Every record is delivered at least once, in the order of publication. What the destination has taken is acknowledged under --name, in
 /// the index, once a second at most: a sink of the same name that is started later goes on there. Two of one name do not run at once: the
@@ -31,7 +32,8 @@ use crate::{
 #[command(after_help = "Example: tidemark sink --index s3://idx/orders --name search --elasticsearch https://os:9200 \
     --elasticsearch-index orders --authorization-file /etc/sink/authorization\n\
     Example: tidemark sink --index s3://idx/orders --name hook --webhook https://example.org/hook --secret-file /etc/sink/secret \
-    --query 'kind:label'")]
+    --query 'kind:label'\n\
+    Example: tidemark sink --index s3://idx/orders --name live --websocket wss://example.org/changes")]
 pub(super) struct SinkCommand {
     /// Where the index is: the URL that `tidemark index --index` has.
     #[arg(long, env = "TIDEMARK_INDEX", value_name = "URL")]
@@ -45,16 +47,19 @@ pub(super) struct SinkCommand {
         env = "TIDEMARK_ELASTICSEARCH",
         value_name = "URL",
         requires = "elasticsearch_index",
-        required_unless_present = "webhook",
-        conflicts_with = "webhook"
+        required_unless_present_any = ["webhook", "websocket"],
+        conflicts_with_all = ["webhook", "websocket"]
     )]
     elasticsearch: Option<Url>,
     /// The index there.
     #[arg(long, env = "TIDEMARK_ELASTICSEARCH_INDEX", value_name = "NAME")]
     elasticsearch_index: Option<String>,
     /// A webhook, which gets batches of `CloudEvents` 1.0 (`application/cloudevents-batch+json`).
-    #[arg(long, env = "TIDEMARK_WEBHOOK", value_name = "URL")]
+    #[arg(long, env = "TIDEMARK_WEBHOOK", value_name = "URL", conflicts_with = "websocket")]
     webhook: Option<Url>,
+    /// A receiver that speaks `tidemark.sink.v1` over a WebSocket, as `wss://…`: it says how many changes it takes, and acknowledges them.
+    #[arg(long, env = "TIDEMARK_WEBSOCKET", value_name = "URL")]
+    websocket: Option<Url>,
     /// File with the secret of the webhook: each request has `Tidemark-Signature: t=SECOND,v1=HEX`, the HMAC-SHA256 of the second, a dot
     /// and the body. It is read again for each request.
     #[arg(long, env = "TIDEMARK_SECRET_FILE", value_name = "FILE")]
@@ -71,7 +76,7 @@ pub(super) struct SinkCommand {
     /// Send to link-local addresses and those of metadata services too, which are refused else.
     #[arg(long, env = "TIDEMARK_ALLOW_LINK_LOCAL")]
     allow_link_local: bool,
-    /// How long a request may take, with its answer.
+    /// How long a request may take, with its answer; over a WebSocket how long it may take until something is acknowledged.
     #[arg(long, env = "TIDEMARK_TIMEOUT", value_name = "SPAN", default_value = "30s", value_parser = span)]
     timeout: Duration,
     /// Where a new consumer starts; before the first record by default. A position: after it. A token or a time: before the first record
@@ -134,12 +139,13 @@ impl SinkCommand {
             allow_http: self.allow_http,
             allow_link_local: self.allow_link_local,
         };
-        let destination: Box<dyn Destination> = match (&self.webhook, &self.elasticsearch) {
-            (Some(url), _) => {
+        let destination: Box<dyn Destination> = match (&self.webhook, &self.websocket, &self.elasticsearch) {
+            (Some(url), _, _) => {
                 let (secret, clock) = (self.secret_file.clone(), context.clock.clone());
                 Box::new(WebhookDestination::new(http(url), &context.log, secret, clock)?)
             }
-            (None, url) => {
+            (None, Some(url), _) => Box::new(WebSocketDestination::new(http(url))?),
+            (None, None, url) => {
                 let url = url.as_ref().ok_or(InvalidDestination::None)?;
                 Box::new(BulkDestination::new(http(url), self.elasticsearch_index.clone().unwrap_or_default())?)
             }
