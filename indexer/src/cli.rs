@@ -13,6 +13,7 @@ mod consumer_args;
 #[cfg(feature = "demo")]
 mod demo;
 mod dev;
+mod dispatch_args;
 mod exit;
 mod failure_verdict;
 #[cfg(feature = "archive")]

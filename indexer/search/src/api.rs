@@ -570,6 +570,22 @@ pub struct EntityRequest {
     pub cursor: Option<String>,
 }
 
+/// One operation in the history of an entity.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct HistoryStep {
+    /// The operation, as all answers have it.
+    #[serde(flatten)]
+    pub hit: SearchHit,
+    /// What it did, as its attribute `action` says: `received`, `started`, `completed`, `failed`, `retried`, or what else the writer calls it. The
+    /// attribute is the operation's own, or that of the payload where the operation is the first one of its entry.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
+    /// How many seconds after the committed operation before it, by the times of both. Absent where this one is not committed, where there is
+    /// none before it, and, for the last one of a page, where the next page does not begin with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_since_previous: Option<u64>,
+}
+
 /// An entity and its history.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EntityAnswer {
@@ -584,7 +600,7 @@ pub struct EntityAnswer {
     /// How many operations its history has.
     pub total: u64,
     /// Its operations of every outcome, the newest first.
-    pub history: Vec<SearchHit>,
+    pub history: Vec<HistoryStep>,
     /// What was searched.
     #[serde(flatten)]
     pub index_version: IndexVersion,

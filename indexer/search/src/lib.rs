@@ -28,6 +28,7 @@ mod follower;
 mod foreign_syntax;
 mod highlight;
 mod histogram;
+mod history;
 mod hits;
 mod limits;
 mod lineage;

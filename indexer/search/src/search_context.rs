@@ -10,11 +10,12 @@ use tidemark_ingest::engine::EngineError;
 use tidemark_wal::Token;
 
 use super::{
-    api::{EntityAnswer, EntityRequest, EntryAnswer, SearchAnswer, SearchHit, SearchRequest, SortOrder},
+    api::{EntityAnswer, EntityRequest, EntryAnswer, PageSize, SearchAnswer, SearchHit, SearchRequest, SortOrder},
     error::SearchError,
     facets::FacetCounter,
     highlight::HitHighlighter,
     histogram::MatchHistogram,
+    history,
     hits::{self, EntryRecord},
     limits::QueryDeadline,
     match_collector::{MatchSource, QueryMatches, collect, is_scored},
@@ -76,24 +77,30 @@ impl SearchContext {
     }
 
     pub(crate) fn entity(&self, request: &EntityRequest, deadline: QueryDeadline) -> Result<EntityAnswer, SearchError> {
+        let page = request.size.get();
         let search = SearchRequest {
-            size: request.size.into(),
+            // One more: the last duration of the page begins with it.
+            size: PageSize::new(page + 1).unwrap_or(request.size.into()),
             sort: SortOrder::Newest,
             facets: Vec::new(),
             histogram: false,
             ..SearchRequest::default()
         };
         let query = self.compiler.entity(&request.key);
-        let matches = self.run(query.as_ref(), &search, deadline)?;
+        let mut matches = self.run(query.as_ref(), &search, deadline)?;
         if matches.total == 0 {
             return Err(SearchError::NotFound { what: format!("entity \"{}\"", request.key) });
         }
+        let mut history = history::steps_of(&matches.best)?;
+        history.truncate(page);
+        let behind = matches.best.drain(page.min(matches.best.len())..);
+        matches.more |= behind.filter(|candidate| candidate.segment.is_sealed()).count() > 0;
         Ok(EntityAnswer {
             entity: request.key.clone(),
             current: self.current(&request.key)?,
             present: None,
             total: matches.total,
-            history: hits_of(&matches.best, None, deadline)?,
+            history,
             index_version: self.view.index_version(),
             next: self.next(&matches),
         })

@@ -465,12 +465,53 @@ async fn a_correction_replaces_what_it_corrects() {
     searcher.refresh_manifest().await.unwrap();
     let entity = searcher.entity(request).await.unwrap();
     assert_eq!((entity.total, entity.history.len()), (1, 1));
-    assert_eq!(entity.current.as_ref(), entity.history.first());
-    assert!(entity.history[0].current);
+    assert_eq!(entity.current.as_ref(), entity.history.first().map(|step| &step.hit));
+    assert!(entity.history[0].hit.current);
     let entry = searcher.entry(aborted.token).await.unwrap();
     assert_eq!(entry.ops.len(), 1);
     assert_eq!(entry.ops[0].corrected[0].outcome, Outcome::Aborted);
     assert_eq!(searcher.status().unwrap().entries.aborted, 0);
+}
+
+#[tokio::test]
+async fn a_history_says_what_each_operation_did_and_how_long_after_the_one_before() {
+    let mut index = TestIndex::new().await;
+    let searcher = searcher(&index, false);
+    let step = |second: u64, action: &str, outcome| {
+        let payload = serde_json::json!({ "attributes": { "action": action } });
+        let mut record = OperationRecord { entity: Some("entry/job/7".to_owned()), payload, ..plain(token(second, 1)) };
+        record.decision.outcome = outcome;
+        record
+    };
+    let life = [
+        step(1, "received", Outcome::Committed),
+        step(5, "started", Outcome::Committed),
+        step(7, "failed", Outcome::Aborted),
+        step(65, "completed", Outcome::Committed),
+    ];
+    index.publish(life.to_vec()).await;
+    searcher.refresh_manifest().await.unwrap();
+    let expected = [("completed", Some(60)), ("failed", None), ("started", Some(4)), ("received", None)];
+    for size in 1..=5 {
+        let (mut cursor, mut found, mut pages) = (None, Vec::new(), 0);
+        loop {
+            let request = EntityRequest { key: "entry/job/7".to_owned(), size: page(size), cursor };
+            let answer = searcher.entity(request).await.unwrap();
+            assert!(answer.total == 4 && answer.history.len() <= size);
+            let steps = answer.history.iter();
+            found.extend(steps.map(|step| (step.action.clone().unwrap(), step.seconds_since_previous)));
+            (cursor, pages) = (answer.next, pages + 1);
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(pages, 4_usize.div_ceil(size), "pages of {size}");
+        // On pages of one the step before the last committed one is aborted, and what lies behind it is not looked for.
+        let known = |(action, seconds): (&'static str, Option<u64>)| {
+            (action.to_owned(), seconds.filter(|_| size > 1 || action != "completed"))
+        };
+        assert_eq!(found, expected.map(known), "pages of {size}");
+    }
 }
 
 /// Tokens that differ in their last bytes only.

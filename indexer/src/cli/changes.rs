@@ -17,6 +17,7 @@ use url::Url;
 use super::{
     args::{CacheArgs, StoresArgs},
     consumer_args::{consumer_name, consumer_stores, feed_start, query_text},
+    dispatch_args::DispatchArgs,
     exit::CommandExit,
     failure_verdict::ended,
     output::print_line,
@@ -24,8 +25,8 @@ use super::{
 };
 use crate::{
     delivery::{
-        BatchAnswer, BatchLimits, BreakerOptions, DeliveryOptions, DeliveryRecord, Destination, RecordVerdict,
-        RejectedPolicy, WindowLimits,
+        BatchAnswer, BatchLimits, BreakerOptions, DeliveryOptions, DeliveryRecord, DeliveryTarget, Destination,
+        RecordVerdict, RejectedPolicy, WindowLimits,
     },
     service::{ConsumerOptions, ConsumerService, StartupMode, cache_options},
 };
@@ -52,16 +53,20 @@ const LINES: DeliveryOptions = DeliveryOptions {
     follow: true,
 };
 
+/// What may be with workers or wait for them: records of one entity wait for each other, and are not to keep those of others back.
+const WORK_WINDOW: WindowLimits = WindowLimits { operations: 10_000, bytes: 64 << 20 };
+
 /// Print what an index has recorded, one JSON object a line, in the order of publication.
 ///
 /// With --url it asks a running `tidemark serve`, and keeps nothing: each line has its `position`, which `--from` goes on after. A line may
 /// come again after a failure of this command, never of the service. With --name it reads the index itself, and what was written to standard
 /// output and flushed is acknowledged under that name, in the index: a command of the same name that is started later goes on there. Lines of
-/// the last second may come again then.
+/// the last second may come again then. With --by records go to workers instead, and what these have done is acknowledged.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: tidemark changes --url http://127.0.0.1:7281 --from now --follow\n\
     Example: tidemark changes --url http://127.0.0.1:7281 --from 2026-11-20 --query 'kind:label repo:models'\n\
-    Example: tidemark changes --index s3://idx/orders --name audit --follow | tee -a audit.jsonl")]
+    Example: tidemark changes --index s3://idx/orders --name audit --follow | tee -a audit.jsonl\n\
+    Example: tidemark changes --index s3://idx/orders --name work --follow --by entity --workers work.sock")]
 pub(super) struct ChangesCommand {
     /// The address of the service.
     #[arg(long, env = "TIDEMARK_URL", value_name = "URL", required_unless_present = "name")]
@@ -94,6 +99,8 @@ pub(super) struct ChangesCommand {
     /// may share a name.
     #[arg(long, env = "TIDEMARK_IDENTITY", value_name = "NAME")]
     identity: Option<String>,
+    #[command(flatten)]
+    dispatch: DispatchArgs,
     #[command(flatten)]
     stores: StoresArgs,
     #[command(flatten)]
@@ -153,13 +160,15 @@ impl ChangesCommand {
 
     /// Prints what comes after the position of the consumer `name`.
     async fn consume(self, name: ConsumerName, index: &Url) -> anyhow::Result<()> {
-        let Self { from, query, follow, identity, stores, cache, .. } = self;
+        let Self { from, query, follow, identity, dispatch, stores, cache, .. } = self;
         let usage = |why: String| CommandExit::Usage.with(anyhow!(why));
         let start = from.map_or(Ok(FeedStart::Earliest), |from| feed_start(&from)).map_err(usage)?;
         let query = query_text(&query.unwrap_or_default()).map_err(usage)?;
         let (cache, _temporary) = cache_options(cache.cache_dir, cache.cache_mib << 20)?;
         let (index, consumers) = consumer_stores(index, &stores.settings());
-        let delivery = DeliveryOptions { follow, ..LINES };
+        let socket = dispatch.socket();
+        let window = if socket.is_some() { WORK_WINDOW } else { LINES.window };
+        let delivery = DeliveryOptions { follow, window, ..LINES };
         let options = ConsumerOptions {
             index,
             consumers,
@@ -175,7 +184,9 @@ impl ChangesCommand {
         let stop = CancellationToken::new();
         let _signal = stop_on_signal(stop.clone())?;
         let service = ConsumerService::start(options).await?;
-        ended(Box::pin(service.run(|_| Ok(LinesDestination), &stop)).await).map(drop)
+        let lines = || DeliveryTarget::Destination(Box::new(LinesDestination));
+        let target = socket.map_or_else(lines, DeliveryTarget::Workers);
+        ended(Box::pin(service.run(|_| Ok(target), &stop)).await).map(drop)
     }
 
     /// Prints what a service answers.

@@ -18,11 +18,13 @@ use super::{
     sink_verify::SinkVerifyCommand,
 };
 use crate::{
-    delivery::{BatchAnswer, BulkDestination, DeliveryRecord, Destination, InvalidDestination, WebhookDestination},
+    delivery::{
+        BulkDestination, DeliveryTarget, Destination, InvalidDestination, WebSocketDestination, WebhookDestination,
+    },
     service::{ConsumerContext, ConsumerOptions, ConsumerService, cache_options},
 };
 
-/// Deliver the changes of an index to a search server or a webhook, until stopped.
+/// Deliver the changes of an index to a search server, a webhook or a WebSocket, until stopped.
 ///
 /// Every record is delivered at least once, in the order of publication. What the destination has taken is acknowledged under --name, in
 /// the index, once a second at most: a sink of the same name that is started later goes on there. Two of one name do not run at once: the
@@ -35,6 +37,7 @@ use crate::{
     --elasticsearch-index orders --authorization-file /etc/sink/authorization\n\
     Example: tidemark sink --index s3://idx/orders --name hook --webhook https://example.org/hook --secret-file /etc/sink/secret \
     --query 'kind:label'\n\
+    Example: tidemark sink --index s3://idx/orders --name live --websocket wss://example.org/changes\n\
     Example: tidemark sink verify --index s3://idx/orders --name search --elasticsearch https://os:9200 --elasticsearch-index orders"
 )]
 pub(super) struct SinkCommand {
@@ -64,16 +67,19 @@ struct SinkRunArgs {
         env = "TIDEMARK_ELASTICSEARCH",
         value_name = "URL",
         requires = "elasticsearch_index",
-        required_unless_present = "webhook",
-        conflicts_with = "webhook"
+        required_unless_present_any = ["webhook", "websocket"],
+        conflicts_with_all = ["webhook", "websocket"]
     )]
     elasticsearch: Option<Url>,
     /// The index there.
     #[arg(long, env = "TIDEMARK_ELASTICSEARCH_INDEX", value_name = "NAME")]
     elasticsearch_index: Option<String>,
     /// A webhook, which gets batches of `CloudEvents` 1.0 (`application/cloudevents-batch+json`).
-    #[arg(long, env = "TIDEMARK_WEBHOOK", value_name = "URL")]
+    #[arg(long, env = "TIDEMARK_WEBHOOK", value_name = "URL", conflicts_with = "websocket")]
     webhook: Option<Url>,
+    /// A receiver that speaks `tidemark.sink.v1` over a WebSocket, as `wss://…`: it says how many changes it takes, and acknowledges them.
+    #[arg(long, env = "TIDEMARK_WEBSOCKET", value_name = "URL")]
+    websocket: Option<Url>,
     /// File with the secret of the webhook: each request has `Tidemark-Signature: t=SECOND,v1=HEX`, the HMAC-SHA256 of the second, a dot
     /// and the body. It is read again for each request.
     #[arg(long, env = "TIDEMARK_SECRET_FILE", value_name = "FILE")]
@@ -103,22 +109,6 @@ struct SinkRunArgs {
     stores: StoresArgs,
     #[command(flatten)]
     cache: CacheArgs,
-}
-
-/// Where the records of a sink go.
-enum SinkDestination {
-    Bulk(BulkDestination),
-    Webhook(WebhookDestination),
-}
-
-#[async_trait::async_trait]
-impl Destination for SinkDestination {
-    async fn deliver(&self, batch: &[DeliveryRecord]) -> BatchAnswer {
-        match self {
-            Self::Bulk(bulk) => bulk.deliver(batch).await,
-            Self::Webhook(webhook) => webhook.deliver(batch).await,
-        }
-    }
 }
 
 impl SinkCommand {
@@ -158,18 +148,19 @@ impl SinkRunArgs {
         ended(Box::pin(service.run(destination, &stop)).await).map(drop)
     }
 
-    fn destination(&self, context: &ConsumerContext) -> Result<SinkDestination, InvalidDestination> {
-        match (&self.webhook, &self.elasticsearch) {
-            (Some(url), _) => {
+    fn destination(&self, context: &ConsumerContext) -> Result<DeliveryTarget<'static>, InvalidDestination> {
+        let destination: Box<dyn Destination> = match (&self.webhook, &self.websocket, &self.elasticsearch) {
+            (Some(url), _, _) => {
                 let (secret, clock) = (self.secret_file.clone(), context.clock.clone());
-                WebhookDestination::new(self.http.options(url), &context.log, secret, clock)
-                    .map(SinkDestination::Webhook)
+                Box::new(WebhookDestination::new(self.http.options(url), &context.log, secret, clock)?)
             }
-            (None, url) => {
+            (None, Some(url), _) => Box::new(WebSocketDestination::new(self.http.options(url))?),
+            (None, None, url) => {
                 let url = url.as_ref().ok_or(InvalidDestination::None)?;
                 let index = self.elasticsearch_index.clone().unwrap_or_default();
-                BulkDestination::new(self.http.options(url), index).map(SinkDestination::Bulk)
+                Box::new(BulkDestination::new(self.http.options(url), index)?)
             }
-        }
+        };
+        Ok(DeliveryTarget::Destination(destination))
     }
 }

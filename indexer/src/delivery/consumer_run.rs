@@ -5,6 +5,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
+use futures::FutureExt as _;
 use tidemark_catalog::{
     AcquireError, CatalogError, ConsumerChain, ConsumerLease, ConsumerPosition, ConsumerStandby, TransactionRejected,
     WriterIdentity, clean_heartbeats, heartbeat,
@@ -16,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     dead_letters::DeadLetters,
-    destination::Destination,
+    destination::DeliveryTarget,
+    entity_dispatcher::EntityDispatcher,
     mutants,
     position_keeper::PositionKeeper,
     pump::{DeliveryEnd, DeliveryError, DeliveryOptions, DeliveryPump},
@@ -49,7 +51,7 @@ pub struct ConsumerRun<'a> {
     /// Where records come from.
     pub source: &'a dyn ChangeSource,
     /// Where they go.
-    pub destination: &'a dyn Destination,
+    pub target: &'a DeliveryTarget<'a>,
     /// How.
     pub options: DeliveryOptions,
     /// Randomness of the pauses.
@@ -86,16 +88,25 @@ impl ConsumerRun<'_> {
         let (epoch, done) = (lease.state().epoch, lease.state().progress());
         let name = lease.state().name.clone();
         tracing::info!(consumer = %name, epoch, acknowledged = %done.acknowledged, "the consumer is held");
-        let dead_letters = DeadLetters::new(self.chain.folder());
-        let entropy = self.entropy.clone();
-        let pump = DeliveryPump::new(self.source, self.destination, dead_letters, entropy, self.options, done);
-        let keeper = PositionKeeper::new(lease, pump.progress());
-        let mut logging = pin!(log_delivery(name.as_str(), pump.status().subscribe()));
-        let mut reporting = pin!(report_delivery(self.source, pump.status(), self.report));
+        let (progress, status, delivering) = match self.target {
+            DeliveryTarget::Destination(destination) => {
+                let (dead_letters, entropy) = (DeadLetters::new(self.chain.folder()), self.entropy.clone());
+                let pump =
+                    DeliveryPump::new(self.source, destination.as_ref(), dead_letters, entropy, self.options, done);
+                (pump.progress(), pump.status(), pump.run(stop).boxed())
+            }
+            DeliveryTarget::Workers(socket) => {
+                let dispatcher = EntityDispatcher::new(self.source, socket, self.options, done);
+                (dispatcher.progress(), dispatcher.status(), dispatcher.run(stop).boxed())
+            }
+        };
+        let keeper = PositionKeeper::new(lease, progress);
+        let mut logging = pin!(log_delivery(name.as_str(), status.subscribe()));
+        let mut reporting = pin!(report_delivery(self.source, status, self.report));
         let mut beating = pin!(heartbeat(self.clock));
         let mut cleaning = pin!(clean_heartbeats(self.clock, &self.entropy));
         let ended = CancellationToken::new();
-        let (mut pumping, mut keeping) = (pin!(pump.run(stop)), pin!(keeper.run(ended.clone())));
+        let (mut pumping, mut keeping) = (delivering, pin!(keeper.run(ended.clone())));
         let delivered = tokio::select! {
             biased;
             // It ends first only with an error. Then nothing more is sent.

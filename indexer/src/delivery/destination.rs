@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::record::DeliveryRecord;
+use super::{record::DeliveryRecord, worker_socket::WorkerSocket};
 
 /// What became of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,4 +52,19 @@ pub enum RecordVerdict {
 pub trait Destination: Send + Sync {
     /// Delivers a batch, which is not empty. The future may be dropped: then the batch may have arrived, or a part of it, and comes again.
     async fn deliver(&self, batch: &[DeliveryRecord]) -> BatchAnswer;
+}
+
+#[async_trait]
+impl<T: Destination + ?Sized> Destination for &T {
+    async fn deliver(&self, batch: &[DeliveryRecord]) -> BatchAnswer {
+        (**self).deliver(batch).await
+    }
+}
+
+/// Who takes the records of a consumer.
+pub enum DeliveryTarget<'a> {
+    /// A destination, batch by batch.
+    Destination(Box<dyn Destination + 'a>),
+    /// Workers, of each entity one record at a time.
+    Workers(WorkerSocket),
 }

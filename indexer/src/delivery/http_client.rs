@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::fmt::rfc2822;
 use reqwest::{
-    Certificate, Client, Method, RequestBuilder, Response, StatusCode,
+    Certificate, Client, ClientBuilder, Method, RequestBuilder, Response, StatusCode,
     header::{AUTHORIZATION, DATE, HeaderMap, HeaderValue, RETRY_AFTER},
     redirect::Policy,
 };
@@ -40,7 +40,7 @@ pub struct HttpDestinationOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidDestination {
     /// No destination was named.
-    #[error("no destination was named; nothing is delivered; give --webhook or --elasticsearch")]
+    #[error("no destination was named; nothing is delivered; give --webhook, --elasticsearch or --websocket")]
     None,
     /// The URL is none of a destination.
     #[error("\"{url}\" is no destination: {why}; nothing is delivered; {remedy}")]
@@ -65,6 +65,13 @@ pub enum InvalidDestination {
     Client(String),
 }
 
+impl InvalidDestination {
+    /// The URL is none of a destination.
+    pub(super) fn url(url: &Url, why: String, remedy: &'static str) -> Self {
+        Self::Url { url: without_secrets(url), why, remedy }
+    }
+}
+
 /// Sends requests to one destination. It follows no redirects, uses no proxy, and verifies certificates.
 #[derive(Debug)]
 pub(super) struct DestinationClient {
@@ -74,8 +81,17 @@ pub(super) struct DestinationClient {
 
 impl DestinationClient {
     pub(super) fn new(options: HttpDestinationOptions) -> Result<Self, InvalidDestination> {
+        Self::with(options, Client::builder())
+    }
+
+    /// One whose connections may become those of another protocol.
+    pub(super) fn for_upgrades(options: HttpDestinationOptions) -> Result<Self, InvalidDestination> {
+        Self::with(options, Client::builder().http1_only())
+    }
+
+    fn with(options: HttpDestinationOptions, builder: ClientBuilder) -> Result<Self, InvalidDestination> {
         let url = &options.url;
-        let refused = |why: String, remedy| InvalidDestination::Url { url: without_secrets(url), why, remedy };
+        let refused = |why: String, remedy| InvalidDestination::url(url, why, remedy);
         if !url.username().is_empty() || url.password().is_some() {
             let why = "it holds credentials, which would be logged".to_owned();
             return Err(refused(why, "put them into a file, and name that with --authorization-file"));
@@ -92,7 +108,7 @@ impl DestinationClient {
         if !options.allow_link_local {
             check_literal(url).map_err(|error| refused(error.to_string(), "name another destination"))?;
         }
-        let mut builder = Client::builder().timeout(options.timeout).redirect(Policy::none()).no_proxy();
+        let mut builder = builder.timeout(options.timeout).redirect(Policy::none()).no_proxy();
         if !options.allow_link_local {
             builder = builder.dns_resolver(Arc::new(GuardedResolver));
         }
@@ -113,9 +129,19 @@ impl DestinationClient {
         &self.options.url
     }
 
+    /// How long a request may take, with its answer.
+    pub(super) fn timeout(&self) -> Duration {
+        self.options.timeout
+    }
+
     /// A POST to `url`, with the credentials as they are now.
     pub(super) fn post(&self, url: Url) -> Result<RequestBuilder, BatchAnswer> {
         self.request(Method::POST, url)
+    }
+
+    /// A GET of `url`, with the credentials as they are now.
+    pub(super) fn get(&self, url: Url) -> Result<RequestBuilder, BatchAnswer> {
+        self.request(Method::GET, url)
     }
 
     /// A request to `url`, with the credentials as they are now.

@@ -33,6 +33,16 @@ pub(super) fn is_fence_ignored() -> bool {
     is_planted("FencedConsumerAdvances")
 }
 
+/// `DispatchIgnoresEntities`: a record is handed out while an earlier one of its entity is not done.
+pub(super) fn ignores_entities() -> bool {
+    is_planted("DispatchIgnoresEntities")
+}
+
+/// `GoneWorkerKeepsRecords`: what a worker had that is gone is handed to nobody.
+pub(super) fn forgets_workers() -> bool {
+    is_planted("GoneWorkerKeepsRecords")
+}
+
 #[cfg(not(test))]
 fn is_planted(_: &str) -> bool {
     false

@@ -154,7 +154,7 @@ struct FeedSocket {
     has_position: bool,
     /// When something was heard of the client.
     heard: Instant,
-    /// Since when it has something to acknowledge and acknowledged nothing.
+    /// Since when it has something to acknowledge and acknowledged nothing of it.
     awaited: Option<Instant>,
 }
 
@@ -279,7 +279,7 @@ impl FeedSocket {
             Message::Ping(_) | Message::Pong(_) | Message::Close(_) => return Ok(()),
         };
         let said = serde_json::from_str(&text).map_err(|error| SocketEnd::Misunderstood(error.to_string()))?;
-        let before = self.window.acknowledged().clone();
+        let (before, unacknowledged) = (self.window.acknowledged().clone(), self.window.unacknowledged());
         match said {
             ClientMessage::Credits(credits) if credits > MAX_CREDITS => {
                 return Err(SocketEnd::Misunderstood(format!("{credits} credits are more than {MAX_CREDITS}")));
@@ -293,7 +293,10 @@ impl FeedSocket {
                 positions.iter().try_for_each(|position| self.window.acknowledge_one(position))?;
             }
         }
-        self.awaited = self.window.is_awaited().then(Instant::now);
+        // One that comes again is none: it does not keep the connection.
+        if self.window.unacknowledged() < unacknowledged {
+            self.awaited = (self.window.unacknowledged() > 0).then(Instant::now);
+        }
         let acknowledged = self.window.acknowledged();
         if *acknowledged == before {
             return Ok(());

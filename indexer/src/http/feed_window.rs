@@ -67,9 +67,9 @@ impl FeedWindow {
         fits && self.room() > 0
     }
 
-    /// Whether the client has something to acknowledge.
-    pub(super) fn is_awaited(&self) -> bool {
-        self.unacknowledged > 0
+    /// How many changes the client has to acknowledge.
+    pub(super) fn unacknowledged(&self) -> usize {
+        self.unacknowledged
     }
 
     /// Up to where everything is acknowledged. It never goes back.
@@ -270,7 +270,7 @@ mod tests {
                 let (count, sum) = model.unacknowledged();
                 prop_assert_eq!((window.unacknowledged, window.bytes), (count, sum));
                 prop_assert!(count <= 12 && (count < 2 || sum <= MAX_UNACKNOWLEDGED_BYTES), "{} changes, {} bytes", count, sum);
-                prop_assert_eq!(window.is_awaited(), count > 0);
+                prop_assert_eq!(window.unacknowledged(), count);
                 prop_assert!(window.acknowledged().seq >= before, "from {} back to {}", before, window.acknowledged());
                 prop_assert_eq!(window.acknowledged().seq, model.prefix());
             }
@@ -305,7 +305,7 @@ mod tests {
         {
             window.acknowledge_one(&position(text)).unwrap();
         }
-        assert_eq!((window.acknowledged().seq, window.is_awaited()), (7, false));
+        assert_eq!((window.acknowledged().seq, window.unacknowledged()), (7, 0));
     }
 
     #[test]

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     delivery::{
-        ConsumerError, ConsumerRun, DeliveryEnd, DeliveryOptions, Destination, InvalidDestination, SearchSource,
+        ConsumerError, ConsumerRun, DeliveryEnd, DeliveryOptions, DeliveryTarget, InvalidDestination, SearchSource,
         SourceError,
     },
     http::{HttpServer, ServerOptions},
@@ -150,10 +150,10 @@ impl ConsumerService {
         self.listener.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
-    /// Delivers until `stop`, or until everything is delivered where it does not follow. `destination` makes where the records go.
-    pub async fn run<D: Destination>(
+    /// Delivers until `stop`, or until everything is delivered where it does not follow. `target` makes where the records go.
+    pub async fn run(
         mut self,
-        destination: impl FnOnce(&ConsumerContext) -> Result<D, InvalidDestination>,
+        target: impl FnOnce(&ConsumerContext) -> Result<DeliveryTarget<'static>, InvalidDestination>,
         stop: &CancellationToken,
     ) -> Result<DeliveryEnd, ConsumerServiceError> {
         let server = self.listener.take().map(|listener| tokio::spawn(self.server(stop).run(listener)));
@@ -165,7 +165,7 @@ impl ConsumerService {
         };
         let _polling =
             AbortOnDropHandle::new(tokio::spawn(async move { follower.run(CancellationToken::new()).await }));
-        self.deliver(identity, destination, stop).await
+        self.deliver(identity, target, stop).await
     }
 
     fn server(&self, stop: &CancellationToken) -> HttpServer {
@@ -189,10 +189,10 @@ impl ConsumerService {
         Ok(opened.into_inner())
     }
 
-    async fn deliver<D: Destination>(
+    async fn deliver(
         self,
         (index, log): (IndexId, LogId),
-        destination: impl FnOnce(&ConsumerContext) -> Result<D, InvalidDestination>,
+        target: impl FnOnce(&ConsumerContext) -> Result<DeliveryTarget<'static>, InvalidDestination>,
         stop: &CancellationToken,
     ) -> Result<DeliveryEnd, ConsumerServiceError> {
         let Self { options, searcher, report, entropy, .. } = self;
@@ -202,7 +202,7 @@ impl ConsumerService {
         let identity = WriterIdentity(options.identity.unwrap_or_else(|| entropy.nonce()));
         let clock = chain.clock(&clock_name(&identity));
         let context = ConsumerContext { log, clock };
-        let destination = destination(&context)?;
+        let target = target(&context)?;
         let source = SearchSource::new(searcher, options.query);
         // Where a consumer began may be gone since: a snapshot is dropped, and nobody needs the place any more.
         let start = async {
@@ -217,7 +217,7 @@ impl ConsumerService {
             identity,
             clock: &context.clock,
             source: &source,
-            destination: &destination,
+            target: &target,
             options: options.delivery,
             entropy,
             report: &report,

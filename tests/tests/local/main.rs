@@ -36,6 +36,7 @@ mod copies;
 mod dependencies;
 mod dev_git;
 mod docs;
+mod entity_workers;
 mod file_circles;
 mod files;
 mod garbage;

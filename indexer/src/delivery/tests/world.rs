@@ -24,7 +24,7 @@ use crate::delivery::{
     batch::BatchLimits,
     circuit_breaker::BreakerOptions,
     consumer_run::{ConsumerError, ConsumerRun},
-    destination::{BatchAnswer, Destination, RecordVerdict},
+    destination::{BatchAnswer, DeliveryTarget, Destination, RecordVerdict},
     pump::{DeliveryEnd, DeliveryOptions, RejectedPolicy},
     record::DeliveryRecord,
     source::{ChangePage, ChangeSource, SourceError},
@@ -438,12 +438,13 @@ impl WorldProcess<'_> {
             rejected: self.world.options.rejected,
             follow: true,
         };
+        let target = DeliveryTarget::Destination(Box::new(self.world));
         let run = ConsumerRun {
             chain: &self.chain,
             identity: self.identity.clone(),
             clock: &self.clock,
             source: self.world,
-            destination: self.world,
+            target: &target,
             options,
             entropy: self.world.entropy.clone(),
             report: &self.world.report,

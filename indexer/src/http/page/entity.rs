@@ -21,7 +21,7 @@ pub(crate) fn render(entity: &EntityAnswer, lineage: Option<&Result<LineageAnswe
             }
             (standing(entity))
             @if let Some(lineage) = lineage { (relatives::render(lineage)) }
-            ol.hits.timeline { @for operation in &entity.history { (hit::item(operation, &everywhere)) } }
+            ol.hits.timeline { @for step in &entity.history { (hit::step(step, &everywhere)) } }
             @if let Some(next) = &entity.next {
                 nav.paging aria-label="Pages of the history" {
                     a.button #next rel="next" href=(page(&entity.entity, next)) { "Older →" }

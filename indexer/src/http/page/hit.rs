@@ -6,7 +6,7 @@ use maud::{Markup, PreEscaped, html};
 use tidemark_wal::{ClientTime, Outcome};
 
 use super::{format, search_url::SearchUrl};
-use tidemark_search::api::{ContributorAnswer, SearchHit};
+use tidemark_search::api::{ContributorAnswer, HistoryStep, SearchHit};
 
 /// People named in a list, at most.
 const MAX_PEOPLE: usize = 3;
@@ -19,6 +19,15 @@ const MAX_TIME_GAP_SECS: i64 = 600;
 
 /// An operation as an item of a list.
 pub(crate) fn item(hit: &SearchHit, search_url: &SearchUrl) -> Markup {
+    listed(hit, search_url, None)
+}
+
+/// An operation as an item of the history of its entity.
+pub(crate) fn step(step: &HistoryStep, search_url: &SearchUrl) -> Markup {
+    listed(&step.hit, search_url, Some(step))
+}
+
+fn listed(hit: &SearchHit, search_url: &SearchUrl, step: Option<&HistoryStep>) -> Markup {
     let (title, rest) = titled(hit);
     html! {
         li.hit data-token=(hit.token) data-outcome=(hit.outcome.as_str()) {
@@ -27,6 +36,7 @@ pub(crate) fn item(hit: &SearchHit, search_url: &SearchUrl) -> Markup {
                 a.title href=(href(hit)) { (title) }
                 (marks(hit))
             }
+            @if let Some(step) = step { (progress(step)) }
             @if let Some(rest) = rest { p.excerpt { (rest) } }
             (found_elsewhere(hit))
             p.meta { (meta(hit, search_url)) }
@@ -47,6 +57,20 @@ fn titled(hit: &SearchHit) -> (Markup, Option<Markup>) {
     }
     let rest = if after.contains("<mark>") { Some(marked(after)) } else { rest.map(plain) };
     (marked(first), rest)
+}
+
+/// What a step of a history did, and how long after the one before it.
+fn progress(step: &HistoryStep) -> Markup {
+    html! {
+        @if step.action.is_some() || step.seconds_since_previous.is_some() {
+            p.step {
+                @if let Some(action) = &step.action { span.action { (action) } }
+                @if let Some(seconds) = step.seconds_since_previous {
+                    span.after title="since the committed operation before it" { "after " (format::span(seconds)) }
+                }
+            }
+        }
+    }
 }
 
 /// Where else the words that were searched stand.

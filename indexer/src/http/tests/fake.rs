@@ -14,8 +14,9 @@ use tidemark_search::{
     api::{
         ChangeRecord, ChangesAnswer, ChangesRequest, ContributorAnswer, CorrectedOutcome, EntityAnswer, EntityRequest,
         EntryAnswer, EntryOperation, FacetCount, FeedCheckpoint, FeedPosition, FeedStart, FilesAnswer, HistogramBucket,
-        IndexVersion, LineageAnswer, LineageEdge, LineageNode, LineageRequest, ObservationAnswer, OperationFields,
-        OutcomeCounts, OverlayStatus, ProcessRole, SearchAnswer, SearchHit, SearchRequest, StatusAnswer,
+        HistoryStep, IndexVersion, LineageAnswer, LineageEdge, LineageNode, LineageRequest, ObservationAnswer,
+        OperationFields, OutcomeCounts, OverlayStatus, ProcessRole, SearchAnswer, SearchHit, SearchRequest,
+        StatusAnswer,
     },
 };
 
@@ -40,6 +41,16 @@ pub(super) struct FakeSearch {
 }
 
 impl FakeSearch {
+    /// The hits as steps, of which the newest one has an action and a duration.
+    fn history(&self) -> Vec<HistoryStep> {
+        let step = |(place, hit): (usize, &SearchHit)| HistoryStep {
+            hit: hit.clone(),
+            action: (place == 0).then(|| "retried & done".to_owned()),
+            seconds_since_previous: (place == 0).then_some(330),
+        };
+        self.hits.iter().enumerate().map(step).collect()
+    }
+
     /// A service with entries of every kind and outcome.
     pub(super) fn with_entries() -> Self {
         let outcomes = [
@@ -266,7 +277,7 @@ impl SearchService for FakeSearch {
             current: self.hits.first().cloned(),
             present: None,
             total: self.hits.len() as u64,
-            history: self.hits.clone(),
+            history: self.history(),
             index_version: index_version(),
             next: None,
         })

@@ -186,5 +186,9 @@ async fn a_bundle_is_shown_with_its_parents_and_children() {
     let page = get(&router, "/entity?key=bundle%2Fmodels%2Fb").await.text;
     assert!(page.contains("<code>lost</code>") && page.contains("is not in the index"));
     assert!(page.contains("href=\"entity?key=bundle%2Fmodels%2Fchild\""));
-    assert!(!get(&router, "/entity?key=label%2Fmodels%2Fv1").await.text.contains("Parents"));
+    let label = get(&router, "/entity?key=label%2Fmodels%2Fv1").await.text;
+    assert!(!label.contains("Parents"));
+    for part in ["<span class=\"action\">retried &amp; done</span>", "after 5 min</span>"] {
+        assert_eq!(label.matches(part).count(), 1, "{part}");
+    }
 }

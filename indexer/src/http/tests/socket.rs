@@ -230,6 +230,28 @@ async fn a_client_that_acknowledges_nothing_loses_its_place() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_client_that_repeats_an_old_acknowledgement_loses_its_place() {
+    let router = router(FakeSearch::with_entries());
+    for repeated in [json!({"ack": "g1:2"}), json!({"ack_each": ["g1:1", "g1:2"]}), json!({"ack_each": []})] {
+        let mut client = SocketClient::open(&router, "/v1/changes").await;
+        client.say(json!({"credits": 3})).await;
+        assert_eq!((client.change().await, client.change().await, client.change().await), (1, 2, 3));
+        client.say(json!({"ack": "g1:2"})).await;
+        assert_eq!(client.hear().await.unwrap(), json!({"acknowledged": "g1:2"}));
+        assert_eq!((client.change().await, client.change().await), (4, 5));
+        let began = Instant::now();
+        let (code, reason) = loop {
+            if let Ok(heard) = timeout(Duration::from_secs(20), client.hear()).await {
+                break heard.unwrap_err();
+            }
+            assert!(began.elapsed() < Duration::from_mins(10), "{repeated}");
+            client.say(repeated.clone()).await;
+        };
+        assert_eq!((code, began.elapsed().as_secs()), (4408, 300), "{repeated}: {reason}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_of_which_nothing_is_heard_loses_its_place() {
     let router = router(FakeSearch { export_repeats: 1000, ..FakeSearch::with_entries() });
     // One that is not read answers no ping. Of what comes late the end is only that of the connection.
