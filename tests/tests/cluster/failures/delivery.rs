@@ -1,6 +1,6 @@
 //! A sink of the WAL, and its destination: a Deployment in the cluster, in front of this process, which keeps what arrived.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use k8s_openapi::api::{core::v1::Pod, events::v1::Event};
 use kube::{
@@ -9,7 +9,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use tidemark_crds::{SinkConditionType, WalSink, WalSinkStatus, condition};
-use tidemark_tests::{SinkPeer, cluster::images};
+use tidemark_tests::{SinkPeer, TidemarkProcess, cluster::images};
 
 use super::{
     pods::PodSnapshot,
@@ -96,6 +96,20 @@ impl SinkDelivery {
         assert!(claimed <= arrived, "{what}: it claims {claimed} records, and {arrived} have arrived: {status:?}");
         println!("sink: {what}: {}", told(&status));
         status
+    }
+
+    /// What `kubectl tidemark sinks` prints.
+    pub(crate) async fn listed(&self) -> String {
+        let cluster = self.world.cluster;
+        let kubectl = cluster.kubectl_command().command();
+        let text = |path: &Path| path.display().to_string();
+        let settings = [
+            ("TIDEMARK_KUBECTL", text(Path::new(kubectl.get_program()))),
+            ("TIDEMARK_KUBECONFIG", text(cluster.kubeconfig())),
+            ("TIDEMARK_NAMESPACE", WAL.to_owned()),
+        ];
+        let environment: BTreeMap<_, _> = settings.map(|(name, value)| (name.to_owned(), value)).into();
+        TidemarkProcess::output(&["kubectl", "sinks", WAL], &environment).await.expect("it lists the sinks")
     }
 
     /// Its one pod that stays.
