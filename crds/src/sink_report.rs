@@ -62,12 +62,20 @@ impl SinkReport {
     #[must_use]
     pub fn without_counters(&self) -> Self {
         let Self { holding, breaker, blocked, .. } = self.clone();
-        Self { holding, breaker, blocked, ..Self::default() }
+        let last_error = self.is_doubtful().then(String::new);
+        Self { holding, breaker, blocked, last_error, ..Self::default() }
     }
 
     /// Whether it delivers, and nothing keeps it from that.
     pub fn is_settled(&self) -> bool {
-        self.holding && self.breaker == BreakerPhase::Closed && self.blocked.is_none()
+        self.holding && self.breaker == BreakerPhase::Closed && self.blocked.is_none() && !self.is_doubtful()
+    }
+
+    /// Whether nothing shows that the destination takes what it is sent: the last attempt failed, which need not open the breaker, or
+    /// something is on its way and nothing was ever answered.
+    pub fn is_doubtful(&self) -> bool {
+        let is_untried = self.delivered == 0 && self.dead_lettered == 0 && self.unacknowledged > 0;
+        self.last_error.is_some() || is_untried
     }
 }
 
@@ -89,8 +97,13 @@ mod tests {
 
     #[test]
     fn counters_and_the_words_of_a_failure_are_no_change_of_what_it_does() {
-        let counted = SinkReport { delivered: 7, last_error: Some("refused".to_owned()), ..SinkReport::default() };
+        let counted = SinkReport { delivered: 7, unacknowledged: 3, ..SinkReport::default() };
         assert_eq!(counted.without_counters(), SinkReport::default());
+        let failed = |why: &str| SinkReport { last_error: Some(why.to_owned()), ..counted.clone() }.without_counters();
+        assert_eq!(failed("refused"), failed("reset"));
+        assert_ne!(failed("refused"), counted.without_counters(), "whether one failed is one");
+        let untried = SinkReport { delivered: 0, ..counted.clone() };
+        assert!(untried.is_doubtful() && !counted.is_doubtful() && !SinkReport::default().is_doubtful());
         let blocked = SinkReport { blocked: Some("item 4".to_owned()), ..SinkReport::default() };
         assert_ne!(blocked.without_counters(), SinkReport::default());
     }

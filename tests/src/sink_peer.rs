@@ -77,6 +77,11 @@ pub struct SinkPeer {
 impl SinkPeer {
     /// Starts one that takes everything.
     pub fn start() -> anyhow::Result<Self> {
+        Self::on(TcpListener::bind("127.0.0.1:0")?)
+    }
+
+    /// Starts one behind a listener, such as one inside a cluster's network.
+    pub fn on(listener: TcpListener) -> anyhow::Result<Self> {
         let state = Arc::new(PeerState {
             choose: Mutex::new(Box::new(|_, _| PeerAnswer::Take)),
             judge: Mutex::new(Box::new(|_| None)),
@@ -89,7 +94,7 @@ impl SinkPeer {
         });
         let answering = Arc::clone(&state);
         let answer = move |request| answer(Arc::clone(&answering), request);
-        Ok(Self { server: InProcessServer::start(TcpListener::bind("127.0.0.1:0")?, "peer", answer)?, state })
+        Ok(Self { server: InProcessServer::start(listener, "peer", answer)?, state })
     }
 
     /// Its URL, without a trailing slash.

@@ -14,7 +14,7 @@ begin_steps
 # its module that none names, last. Groups of a module cost a cluster each: split one where that ends sooner.
 groups=(
     "first_hour::quiet first_hour::tasks"
-    "failures::the_store failures::no_operator failures::the_leading failures::etcd"
+    "failures::the_store failures::no_operator failures::the_leading failures::etcd failures::a_sinks"
     "failures"
     "first_hour::readme first_hour::wishes"
     "upgrade"

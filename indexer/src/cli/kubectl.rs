@@ -9,6 +9,7 @@ mod redact;
 mod report;
 mod restore;
 mod search;
+mod sinks;
 mod snapshot;
 mod status;
 mod task_object;
@@ -62,6 +63,7 @@ enum KubectlSubcommand {
     Report(report::WalReportCommand),
     Snapshot(snapshot::WalSnapshotCommand),
     Tasks(tasks::WalTasksCommand),
+    Sinks(sinks::WalSinksCommand),
     Restore(restore::WalRestoreCommand),
     Promote(restore::WalPromoteCommand),
 }
@@ -78,6 +80,7 @@ impl KubectlCommand {
             KubectlSubcommand::Report(report) => report.run(&client).await,
             KubectlSubcommand::Snapshot(snapshot) => snapshot.run(&client).await,
             KubectlSubcommand::Tasks(tasks) => tasks.run(&client).await,
+            KubectlSubcommand::Sinks(sinks) => sinks.run(&client).await,
             KubectlSubcommand::Restore(restore) => restore.run(&client).await,
             KubectlSubcommand::Promote(promote) => promote.run(&client).await,
         }

@@ -14,10 +14,13 @@ use kube::{
     },
 };
 use serde_json::{Value, json};
-use tidemark_crds::{WalTask, names};
+use tidemark_crds::{Wal, WalTask, names};
 use tokio::{sync::Semaphore, task::JoinSet, time::sleep};
 
-use super::wal::build::PlatformSettings;
+use super::{
+    kind_controller::{KindController, run_kind},
+    wal::{WalController, build::PlatformSettings},
+};
 use crate::{
     cache::{self, NamespacedName, ObjectCache},
     context::{LeaderContext, OperatorSettings, ReconcileContext},
@@ -27,10 +30,21 @@ use crate::{
     pod_report_poller::PodObservations,
     reconcile_queues::{ReconcileQueues, ReconcileTarget},
     relisting_watcher::relisting_watcher,
+    upgrade_slots::UpgradeSlots,
+    writing_turns::WritingTurns,
 };
 
 /// Completes when everything that exists is listed.
 pub(crate) type ListedFuture = Shared<futures::future::BoxFuture<'static, ()>>;
+
+/// What the controller of a kind whose objects name WALs is made of.
+pub(crate) struct ControllerParts<C: KindController> {
+    pub(crate) context: ReconcileContext,
+    pub(crate) wals: Store<DeserializeGuard<Wal>>,
+    pub(crate) objects: Store<DeserializeGuard<C::Object>>,
+    pub(crate) slots: Arc<UpgradeSlots>,
+    pub(crate) turns: WritingTurns,
+}
 
 /// The namespace "data" of a cluster, and what works in it.
 pub(crate) struct FakeWorld {
@@ -80,6 +94,40 @@ impl FakeWorld {
                 _ = watches.tasks.join_next() => {}
             }
         });
+    }
+
+    /// Runs the controller of WALs, of which one is upgraded at a time, and beside it that of another kind, once the WALs are listed.
+    /// `make` gives the latter, and the tasks that the former knows. Gives what they know of children and pods.
+    pub(crate) fn run_beside_wals<C: KindController>(
+        &mut self,
+        kind: &'static str,
+        settings: OperatorSettings,
+        make: impl FnOnce(&mut Self, &ControllerParts<C>) -> (C, Store<DeserializeGuard<WalTask>>),
+    ) -> ObjectCache {
+        let mut queues = ReconcileQueues::default();
+        let [changed_wals, changed] = [names::KIND, kind].map(|kind| queues.open(kind, None));
+        let context = self.context(queues, settings);
+        let cache = context.cache.clone();
+        let (wals, objects) = (store(), store());
+        let parts = ControllerParts {
+            context: context.clone(),
+            wals: wals.0.clone(),
+            objects: objects.0.clone(),
+            slots: Arc::new(UpgradeSlots::new(1, 1)),
+            turns: WritingTurns::default(),
+        };
+        let (controller, tasks) = make(self, &parts);
+        let of_wals = WalController::new(context.clone(), parts.slots, parts.turns, tasks);
+        self.run(context, async |shared, listed| {
+            let listed_wals = wals.0.clone();
+            let then = async move |()| drop(listed_wals.wait_until_ready().await);
+            let listed_too = futures::FutureExt::then(listed.clone(), then);
+            tokio::join!(
+                run_kind(of_wals, wals, shared.clone(), None, changed_wals, listed),
+                run_kind(controller, objects, shared, None, changed, listed_too),
+            );
+        });
+        cache
     }
 
     /// The tasks that exist, and each change of one as a reason to reconcile its WAL. No controller runs them.
@@ -149,6 +197,14 @@ pub(crate) fn settings() -> OperatorSettings {
         purge_timeout: Duration::from_mins(10),
         concurrency: 2,
     }
+}
+
+/// Those of an operator whose release is approved for every WAL.
+pub(crate) fn approving_settings() -> OperatorSettings {
+    let settings = settings();
+    // The server in memory deletes at a time of its own.
+    let purge_timeout = Duration::from_hours(1_000_000);
+    OperatorSettings { upgrade_approved: settings.release.clone(), purge_timeout, ..settings }
 }
 
 pub(crate) fn wal_spec() -> Value {

@@ -6,17 +6,22 @@
 
 use std::time::Duration;
 
+use delivery::{SinkDelivery, acknowledged, since};
+use holders::{ConvincedHolder, FENCED, LOCK, NodeProgram};
 use kube::{Api, api::DeleteParams};
 use pods::{INDEXER, OPERATOR};
 use scenario::{FailureBounds, FailureScenario};
 use serde_json::json;
-use tidemark_crds::{TaskFailureClass, WalTask, WalTaskState};
+use tidemark_crds::{SinkBreakerState, SinkConditionType, TaskFailureClass, WalTask, WalTaskState};
 use tidemark_tests::cluster::{NetworkCut, product::OPERATOR_NAMESPACE};
+use tidemark_wal::Outcome;
 use tokio::time::Instant;
 use world::{WAL, until, world};
 
 use crate::frozen_job::FrozenJob;
 
+mod delivery;
+mod holders;
 mod pods;
 mod scenario;
 mod searching;
@@ -227,5 +232,152 @@ async fn etcd_is_restarted() {
     world.cluster.start_etcd().await.expect("it starts again");
     world.operator_works().await;
     // A node whose kubelet is heard later than the other's may count as lost, and its pods are replaced.
+    scenario.end(resumed, FailureBounds { least_epochs: 0, most_epochs: 1, restarts: 2 }).await;
+}
+
+/// A sink as a real pod: first without a destination, then with one that is scaled to zero and back while operator and indexer are
+/// replaced, and at last on a node that is cut off. What arrived equals the log, and the status says the truth at each stage.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root and containerd; 'make cluster-test' runs it"]
+async fn a_sinks_destination_goes_and_comes_back_and_its_node_is_cut_off() {
+    use SinkConditionType::{Delivering, Ready};
+    const AWAY: &str = "False/DestinationUnavailable";
+    let world = world().await;
+    let mut scenario = FailureScenario::begin(world, "sink").await;
+    let sink = SinkDelivery::begin(world).await;
+    let waiting = sink.is(Ready, AWAY).await;
+    assert_eq!((acknowledged(&waiting), sink.arrived()), (0, 0));
+    assert!(waiting.last_error.is_some() && waiting.breaker != Some(SinkBreakerState::Closed), "{waiting:?}");
+    assert!(waiting.lag_operations.is_some_and(|lag| lag > 0), "all that is published waits: {waiting:?}");
+
+    let pod = sink.pod().await;
+    sink.deploy_destination(3 - pod.node).await;
+    let delivering = sink.is(Ready, "True/Ready").await;
+    assert_eq!((delivering.breaker, &delivering.last_error), (Some(SinkBreakerState::Closed), &None));
+    assert_eq!(delivering.pod.as_deref(), Some(pod.name.as_str()));
+
+    sink.scale_destination(0).await;
+    let away = sink.is(Ready, AWAY).await;
+    assert!(away.last_error.is_some(), "{away:?}");
+    let arrived = sink.arrived();
+    scenario.fails_now();
+    world.operators_are_replaced().await;
+    let (indexer, epoch) = (scenario.indexer.name.clone(), scenario.first.state.epoch);
+    world.cluster.kubectl(["delete", "pod", &indexer, "-n", WAL, "--wait=false"]).await.expect("it is deleted");
+    until("another writer", async || (world.latest().await.state.epoch > epoch).then_some(())).await;
+    world.indexing_goes_on().await;
+    let resumed = scenario.elapsed();
+    world.operator_works().await;
+    let longer = sink
+        .status("its lag grows while the destination is away", |status| status.lag_operations > away.lag_operations)
+        .await;
+    assert_eq!(
+        since(&longer, Delivering),
+        since(&away, Delivering),
+        "it was away all the time, also for the new operator"
+    );
+    assert_eq!(
+        (acknowledged(&longer), sink.arrived()),
+        (arrived, arrived),
+        "nothing arrives and nothing is acknowledged"
+    );
+
+    let listed = sink.listed().await;
+    println!("$ kubectl tidemark sinks {WAL}\n{listed}");
+    assert!(listed.contains("DestinationUnavailable") && listed.contains("the destination takes nothing"), "{listed}");
+
+    sink.scale_destination(1).await;
+    sink.is(Ready, "True/Ready").await;
+    let before = sink.pod().await;
+    assert_eq!(before.uid, pod.uid, "the same pod has waited");
+    world.cluster.cut(before.node, NetworkCut::Everything).expect("it is cut");
+    sink.is(Ready, "False/Standby").await;
+    let arrived = sink.arrived();
+    let after = sink.is(Ready, "True/Ready").await;
+    assert_ne!(after.pod.as_deref(), Some(before.name.as_str()), "another pod delivers");
+    until("more arrives", async || (sink.arrived() > arrived).then_some(())).await;
+    world.cluster.heal(before.node).expect("it is healed");
+    until("the pod that was cut off is gone", async || {
+        let pods = world.pods(WAL, "tidemark.dev/sink").await.ok()?;
+        pods.iter().all(|pod| pod.uid != before.uid).then_some(())
+    })
+    .await;
+
+    let slot = world.indexing_goes_on().await;
+    let all = sink.all_below(slot.state.next_seq).await;
+    let compared = world.compare_with(&slot, "the destination", all.outcomes).await;
+    println!(
+        "sink: {} records, {} came again; {} entries compared",
+        slot.state.next_seq - 1,
+        all.repeated,
+        compared.entries
+    );
+    let caught_up =
+        sink.status("it has acknowledged everything", |status| acknowledged(status) + 1 >= slot.state.next_seq).await;
+    assert_eq!((caught_up.breaker, caught_up.last_error), (Some(SinkBreakerState::Closed), None));
+    let events = sink.events().await;
+    println!("sink: events {events:?}");
+    // Before anything was tried it may have been called delivering.
+    let told = events.iter().map(String::as_str).skip_while(|event| *event == "Delivering");
+    let told: Vec<_> = told.filter(|event| *event != "PodNotAnswering").collect();
+    let away_and_back = ["DestinationUnavailable", "Delivering"];
+    assert_eq!(
+        told,
+        [&away_and_back[..], &away_and_back[..], &["Delivering"]].concat(),
+        "away twice, then on another node"
+    );
+    sink.end().await;
+    // The indexer's pod was deleted, and its node may have been the one that was cut off.
+    scenario.end(resumed, FailureBounds { least_epochs: 1, most_epochs: 2, restarts: 2 }).await;
+}
+
+/// Both are convinced that they hold the lock, renew it and append under it: the one does not hear that the other was granted it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs root and containerd; 'make cluster-test' runs it"]
+async fn two_nodes_that_are_cut_apart_hold_one_lock() {
+    let world = world().await;
+    let mut scenario = FailureScenario::begin(world, "two holders of a lock").await;
+    let node = 3 - scenario.indexer.node;
+    let (one, other) = (NodeProgram::on(world, node).await, NodeProgram::on(world, scenario.indexer.node).await);
+    let first = ConvincedHolder::start(&one, one.acquire("one", &[]).await.expect("it is granted"));
+    assert_eq!(other.acquire("other", &["--no-wait"]).await, Err(1), "it is held");
+    until("the first holder commits", async || (first.ended_with(0) >= 3).then_some(())).await;
+
+    scenario.fails_now();
+    world.cluster.cut(node, NetworkCut::Everything).expect("it is cut");
+    let second = ConvincedHolder::start(&other, other.acquire("other", &[]).await.expect("it is granted"));
+    println!("lock: handed over {:.1} s after the cut", scenario.elapsed().as_secs_f64());
+    until("the second holder commits", async || (second.ended_with(0) >= 2).then_some(())).await;
+    world.cluster.heal(node).expect("it is healed");
+    until("the first holder is fenced", async || (first.ended_with(FENCED) >= 3).then_some(())).await;
+    let committed = second.ended_with(0);
+    until("the second one commits", async || (second.ended_with(0) > committed + 1).then_some(())).await;
+    let grants = [first.grant, second.grant];
+    let codes = [first.stop().await, second.stop().await];
+    let resumed = scenario.elapsed();
+
+    let slot = world.indexing_goes_on().await;
+    let entries = world.guarded(&slot, LOCK).await;
+    let count =
+        |grant, outcome| entries.iter().filter(|entry| (entry.grant, entry.outcome) == (grant, outcome)).count();
+    println!("lock: exit codes {codes:?}; in the log {entries:?}");
+    let ended = |holder: usize, wanted| codes[holder].iter().filter(|code| **code == wanted).count();
+    assert!(codes[1].iter().all(|code| *code == 0), "every append of the second holder is committed: {codes:?}");
+    assert_eq!(count(grants[1], Outcome::Committed), codes[1].len());
+    assert_eq!(
+        count(grants[0], Outcome::Committed),
+        ended(0, 0),
+        "what was acknowledged is committed, and nothing else is"
+    );
+    // What the cut ended half-way may be fenced as well.
+    assert!(count(grants[0], Outcome::Fenced) >= ended(0, FENCED), "{entries:?}");
+    let is_committed =
+        |grant| move |entry: &truth::GuardedEntry| entry.grant == grant && entry.outcome == Outcome::Committed;
+    let last_of_first = entries.iter().rposition(is_committed(grants[0]));
+    assert!(
+        last_of_first < entries.iter().position(is_committed(grants[1])),
+        "not one of them after the other's first: {entries:?}"
+    );
+    // The index and every search say the same of each entry.
     scenario.end(resumed, FailureBounds { least_epochs: 0, most_epochs: 1, restarts: 2 }).await;
 }

@@ -59,6 +59,12 @@ impl WalObject {
         self.client.list(&["get", "pods", "--selector", &selector]).await
     }
 
+    /// The pods of its sinks.
+    pub(super) async fn sink_pods(&self) -> anyhow::Result<Vec<Value>> {
+        let selector = format!("{},{}", self.selector(), names::LABEL_SINK);
+        self.client.list(&["get", "pods", "--selector", &selector]).await
+    }
+
     /// The selector of everything that the operator created for this WAL.
     pub(super) fn selector(&self) -> String {
         format!("app.kubernetes.io/name=tidemark,app.kubernetes.io/instance={}", self.name)

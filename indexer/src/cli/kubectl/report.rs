@@ -13,7 +13,9 @@ use serde_json::Value;
 use super::{
     client::KubectlClient,
     objects::{PodReportResult, RESOURCE, WalObject, text},
-    redact, status,
+    redact,
+    sinks::sinks_of,
+    status,
     task_object::tasks_of,
 };
 use crate::cli::output::print_line;
@@ -33,7 +35,7 @@ const CHILDREN: [&str; 9] = [
     "jobs.batch",
 ];
 const README: &str = "A report of `kubectl tidemark report` for a bug report.\n\
-It holds the WAL, its children, its Events, and the log and the report of each pod.\n\
+It holds the WAL, its tasks and sinks, its children, its Events, and the log and the report of each pod.\n\
 No Secret was read. Values of environment variables, annotations and ConfigMaps that Tidemark does not know,\n\
 credentials in URLs and headers, keys and tokens are replaced by \"(redacted)\".\n\
 Names of buckets, namespaces, Secrets and hosts are in it, and what your entries' names say: read it before you share it.\n";
@@ -85,6 +87,7 @@ async fn collect<W: Write>(wal: &WalObject, bundle: &mut ReportArchive<W>) -> an
         bundle.add_objects(&format!("children/{kind}.yaml"), children)?;
     }
     bundle.add_objects("tasks.yaml", tasks_of(client, &wal.name).await)?;
+    bundle.add_objects("sinks.yaml", sinks_of(client, &wal.name).await)?;
     match wal.task_pods().await {
         Err(error) => bundle.failed("pods of tasks", &error),
         Ok(pods) => {
@@ -93,11 +96,13 @@ async fn collect<W: Write>(wal: &WalObject, bundle: &mut ReportArchive<W>) -> an
             }
         }
     }
-    match wal.pods().await {
-        Err(error) => bundle.failed("pods", &error),
-        Ok(pods) => {
-            for (pod, process) in wal.processes(pods).await {
-                collect_pod(wal, bundle, pod, process).await?;
+    for (what, pods) in [("pods", wal.pods().await), ("pods of sinks", wal.sink_pods().await)] {
+        match pods {
+            Err(error) => bundle.failed(what, &error),
+            Ok(pods) => {
+                for (pod, process) in wal.processes(pods).await {
+                    collect_pod(wal, bundle, pod, process).await?;
+                }
             }
         }
     }

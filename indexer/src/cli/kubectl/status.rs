@@ -8,13 +8,14 @@ use super::{
     objects::{
         PodReportResult, RESOURCE, WalObject, conditions, display_value, event_time, readiness, table, text, waiting,
     },
+    sinks::{sink_table, sinks_of},
 };
 use crate::cli::output::print_line;
 
 /// How many Events are shown.
 const MAX_EVENTS: usize = 12;
 
-/// Show the state of WALs: conditions, lag, pods and what they report, the last Events.
+/// Show the state of WALs: conditions, lag, pods and what they report, sinks, the last Events.
 #[derive(Debug, Args)]
 #[command(after_help = "Example: kubectl tidemark status orders -n data")]
 pub(super) struct WalStatusCommand {
@@ -81,6 +82,7 @@ pub(super) async fn describe(wal: &WalObject) -> anyhow::Result<Vec<String>> {
     let pods = wal.processes(wal.pods().await?).await;
     lines.extend(section("Pods", table(&pods.iter().map(|(pod, process)| pod_row(pod, process)).collect::<Vec<_>>())));
     lines.extend(section("Problems", problems(&pods)));
+    lines.extend(section("Sinks", sinks(wal).await));
     let events = wal.events().await?;
     let last = events.iter().rev().take(MAX_EVENTS).rev().map(event_row).collect::<Vec<_>>();
     lines.extend(section("Events", table(&last)));
@@ -88,12 +90,21 @@ pub(super) async fn describe(wal: &WalObject) -> anyhow::Result<Vec<String>> {
 }
 
 fn section(title: &str, lines: Vec<String>) -> Vec<String> {
-    if lines.is_empty() && title == "Problems" {
+    if lines.is_empty() && ["Problems", "Sinks"].contains(&title) {
         return Vec::new();
     }
     let lines = if lines.is_empty() { vec!["none".to_owned()] } else { lines };
     let lines = lines.into_iter().map(|line| format!("  {line}"));
     [String::new(), title.to_owned()].into_iter().chain(lines).collect()
+}
+
+/// Its sinks. Whoever may not list them sees the rest.
+async fn sinks(wal: &WalObject) -> Vec<String> {
+    match sinks_of(&wal.client, &wal.name).await {
+        Ok(sinks) if sinks.is_empty() => Vec::new(),
+        Ok(sinks) => sink_table(&sinks, false),
+        Err(error) => vec![format!("not listed: {error:#}")],
+    }
 }
 
 fn reported_conditions(wal: &Value) -> Vec<String> {

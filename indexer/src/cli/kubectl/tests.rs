@@ -18,6 +18,7 @@ use super::{
     report,
     restore::{WalPromoteCommand, WalRestoreCommand, WalRestoreTarget, window_line},
     search::{TokenArgs, WalSearchCommand},
+    sinks::WalSinksCommand,
     snapshot::WalSnapshotCommand,
     status::{describe, overview},
     task_object::{TaskStartArgs, wait},
@@ -87,6 +88,26 @@ fn tasks() -> Vec<Value> {
     vec![task("Running", "Job \"orders-snapshot-x-1\" runs"), scheduled, other]
 }
 
+/// Two sinks of the WAL, of which one waits, and one of another WAL that has no status yet.
+fn sinks() -> Vec<Value> {
+    let ready = |status: &str, reason: &str, message: &str| json!([{"type": "Ready", "status": status, "reason": reason, "message": message}]);
+    let waiting = "the destination takes nothing: HTTP 429; the sink waits";
+    vec![
+        json!({
+            "metadata": {"name": "search", "namespace": "data"},
+            "spec": {"walRef": {"name": "orders"}, "type": "Elasticsearch", "elasticsearch": {"url": "https://u:planted-proxy@os:9200"}},
+            "status": {"acknowledged": {"generation": "g1", "seq": 81244}, "lagOperations": 7, "lagSeconds": 3, "breaker": "Closed",
+                "conditions": ready("True", "Ready", "what is published is delivered")},
+        }),
+        json!({
+            "metadata": {"name": "hook", "namespace": "data"}, "spec": {"walRef": {"name": "orders"}, "type": "Webhook"},
+            "status": {"acknowledged": {"generation": "g1", "seq": 12}, "lagOperations": 9000, "breaker": "Open",
+                "conditions": ready("False", "DestinationUnavailable", waiting)},
+        }),
+        json!({"metadata": {"name": "new", "namespace": "data"}, "spec": {"walRef": {"name": "bills"}, "type": "Webhook"}}),
+    ]
+}
+
 /// A cluster of one WAL, as a `kubectl` shows it.
 struct FakeKubectl {
     folder: TempDir,
@@ -111,6 +132,8 @@ impl FakeKubectl {
             ("maps.json", json!({"items": [map]}).to_string()),
             ("none.json", json!({"items": []}).to_string()),
             ("tasks.json", json!({"items": tasks()}).to_string()),
+            ("sinks.json", json!({"items": sinks()}).to_string()),
+            ("sink-pods.json", json!({"items": [pod("search-sink-1", "sink", true)]}).to_string()),
             ("polls", "\n".to_owned()),
             ("task-1.json", task("", "").to_string()),
             ("task-2.json", task("Running", "Job \"orders-snapshot-x-1\" runs").to_string()),
@@ -130,7 +153,9 @@ impl FakeKubectl {
              *'create --filename=-'*) cat > created.json; cat task-1.json ;;\n\
              *'get waltasks.tidemark.dev orders-snapshot-x'*) n=$(wc -l < polls); echo >> polls; cat task-$n.json ;;\n\
              *'get waltasks.tidemark.dev'*) cat tasks.json ;;\n\
+             *'get walsinks.tidemark.dev'*) cat sinks.json ;;\n\
              *'get pods --all-namespaces'*) cat none.json ;;\n\
+             *'get pods'*tidemark.dev/sink*) cat sink-pods.json ;;\n\
              *'get pods'*) cat pods.json ;;\n\
              *'get events'*) cat events.json ;;\n\
              *'get configmaps'*) cat maps.json ;;\n\
@@ -223,6 +248,7 @@ async fn the_status_tells_the_story() {
         "orders-indexer-1   Running   ready   2 restarts   starting",
         "orders-search-1: BucketMissing (log): bucket \"wal\" is missing; nothing is indexed; make it",
         "2026-11-20T10:00:00Z   Warning   BucketMissing",
+        "hook     orders   Webhook         DestinationUnavailable",
     ] {
         assert!(told.contains(wanted), "\"{wanted}\" is not in\n{told}");
     }
@@ -343,6 +369,8 @@ async fn a_report_holds_what_helps_and_no_secret() {
     for wanted in [
         "== tidemark-report-orders/wal.yaml",
         "== tidemark-report-orders/pods/orders-indexer-1/log.txt",
+        "== tidemark-report-orders/pods/search-sink-1/log.txt",
+        "== tidemark-report-orders/sinks.yaml",
         "== tidemark-report-orders/children/configmaps.yaml",
         "published manifest 17",
         "\"phase\": \"writing\"",
@@ -382,6 +410,42 @@ async fn tasks_are_listed_oldest_first() {
         none[0].contains("no tasks of WAL \"absent\"") && none[0].contains("kubectl tidemark snapshot"),
         "{none:?}"
     );
+}
+
+#[tokio::test]
+async fn sinks_are_listed_with_what_keeps_them_from_delivering() {
+    let fake = FakeKubectl::new(healthy(), None).await;
+    let of = |wal: Option<&str>, all_namespaces| WalSinksCommand { wal: wal.map(str::to_owned), all_namespaces };
+    let lines = of(Some("orders"), false).lines(&fake.client).await.unwrap();
+    assert_eq!(
+        lines,
+        [
+            "NAME     WAL      TYPE            PHASE                    ACKNOWLEDGED   LAG     BREAKER   WHY",
+            "search   orders   Elasticsearch   Ready                    81244          7, 3s   Closed",
+            "hook     orders   Webhook         DestinationUnavailable   12             9000    Open      \
+             the destination takes nothing: HTTP 429; the sink waits",
+        ]
+    );
+    let all = of(None, true).lines(&fake.client).await.unwrap();
+    let cells: Vec<_> = all[3].split_whitespace().collect();
+    assert_eq!(cells, ["data", "new", "bills", "Webhook", "-", "-", "-", "-"]);
+    assert!(fake.calls().contains("--context=kind get walsinks.tidemark.dev --all-namespaces"), "{}", fake.calls());
+    let none = of(Some("absent"), false).lines(&fake.client).await.unwrap();
+    assert_eq!(none, ["no sinks of WAL \"absent\"; see how one is made: kubectl explain walsink.spec"]);
+}
+
+/// Whoever may not list them, and an older cluster that does not know the kind.
+#[tokio::test]
+async fn a_status_without_the_right_to_list_sinks_says_so_and_shows_the_rest() {
+    let fake = FakeKubectl::new(healthy(), None).await;
+    let program = fake.folder.path().join("kubectl");
+    let script = std::fs::read_to_string(&program).unwrap();
+    let refused = script.replace("cat sinks.json", "{ echo 'walsinks is forbidden' >&2; exit 1; }");
+    std::fs::write(fake.folder.path().join("refusing"), refused).unwrap();
+    let install = ["-m", "755", "refusing", "kubectl"];
+    assert!(Command::new("install").args(install).current_dir(fake.folder.path()).status().unwrap().success());
+    let told = describe(&fake.wal().await).await.unwrap().join("\n");
+    assert!(told.contains("walsinks is forbidden") && told.contains("orders-indexer-1   Running   ready"), "{told}");
 }
 
 #[tokio::test]

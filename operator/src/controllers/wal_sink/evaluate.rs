@@ -152,6 +152,7 @@ fn reported(observed: &ObservedSink, seen: &ObservedSinkPod, report: &PodReport,
         });
     }
     match sink.breaker {
+        BreakerPhase::Closed if sink.is_doubtful() => doubtful(observed, sink),
         BreakerPhase::Closed => ConditionValue::yes(Reason::Delivering, "the destination takes what it is sent"),
         BreakerPhase::HalfOpen | BreakerPhase::Open => steady(observed, Reason::DestinationUnavailable, || {
             let why = sink.last_error.as_deref().unwrap_or("it fails");
@@ -161,6 +162,14 @@ fn reported(observed: &ObservedSink, seen: &ObservedSinkPod, report: &PodReport,
             )
         }),
     }
+}
+
+/// Until the breaker opens, or something is delivered, it is as it was before.
+fn doubtful(observed: &ObservedSink, sink: &SinkReport) -> ConditionValue {
+    before(observed).filter(|before| is_of_a_report(before.reason)).unwrap_or_else(|| {
+        let why = sink.last_error.as_deref().unwrap_or("nothing was answered yet");
+        ConditionValue::unknown(Reason::Starting, format!("the destination has taken nothing yet: {why}"))
+    })
 }
 
 /// A value with the words that it had when it began: each attempt may fail with others, and each change is a write.

@@ -11,7 +11,6 @@ use k8s_openapi::{
 use kube::{
     ResourceExt as _,
     api::{DeleteParams, ListParams, Patch, PatchParams},
-    runtime::reflector::store,
 };
 use serde_json::{Value, json};
 use tidemark_crds::{
@@ -29,16 +28,13 @@ use super::{
 };
 use crate::{
     cache::{NamespacedName, ObjectCache, PodTrouble, RolloutStatus, SinkPod},
+    context::OperatorSettings,
     controllers::{
-        fake_world::{FakeWorld, eventually, settings, wal_spec},
-        kind_controller::run_kind,
-        wal::{WalController, validate::validate as validate_wal},
+        fake_world::{FakeWorld, approving_settings, eventually, settings, settled, wal_spec},
+        wal::validate::validate as validate_wal,
     },
     pod_report_poller::{MAX_UNANSWERED, PodObservation},
-    reconcile_queues::ReconcileQueues,
     status_writer::ReportedStatus as _,
-    upgrade_slots::UpgradeSlots,
-    writing_turns::WritingTurns,
 };
 
 const NOW: i64 = 1_800_000_000;
@@ -352,6 +348,20 @@ fn conditions_say_what_keeps_it_from_delivering() {
             both("False/DestinationUnavailable"),
         ),
         (answering(SinkReport { blocked: Some("item 3".to_owned()), ..delivering() }), both("False/DeliveryBlocked")),
+        (answering(SinkReport { delivered: 0, ..delivering() }), both("Unknown/Starting")),
+        (
+            answering(SinkReport {
+                delivered: 0,
+                unacknowledged: 0,
+                last_error: Some("no".to_owned()),
+                ..delivering()
+            }),
+            both("Unknown/Starting"),
+        ),
+        (
+            answering(SinkReport { delivered: 0, unacknowledged: 0, ..delivering() }),
+            ["True/Ready", applied, "True/Delivering"],
+        ),
         (answering(SinkReport { holding: false, ..delivering() }), both("False/Standby")),
         (with_pod(pod(refused)), both("False/AccessDenied")),
         (with_pod(pod(PodObservation::default())), both("Unknown/Starting")),
@@ -416,6 +426,13 @@ fn a_destination_that_stays_away_is_told_once() {
     assert_eq!(first.without_counters(), second.without_counters(), "it is written once a minute");
     assert_eq!(second.last_error.as_deref(), Some("503 at 10:00:01"));
     assert_eq!(events(&first, &second), [""; 0]);
+    // An attempt that fails neither ends nor begins what was said, as long as the breaker is closed.
+    let failed = SinkReport { last_error: Some("HTTP 502".to_owned()), ..delivering() };
+    let still_away = status(second.clone(), failed.clone());
+    assert_eq!(events(&second, &still_away), [""; 0]);
+    assert_eq!(condition(&still_away.conditions, SinkConditionType::Ready).unwrap().message, said.message);
+    let still_good = status(good.clone(), failed);
+    assert_eq!((events(&good, &still_good), still_good.last_error.as_deref()), (Vec::new(), Some("HTTP 502")));
     let again = status(second.clone(), delivering());
     assert_eq!(events(&second, &again), ["Delivering"]);
     assert_eq!(again.last_error, None);
@@ -450,37 +467,31 @@ struct SinkWorld {
 impl SinkWorld {
     fn start() -> Self {
         let mut world = FakeWorld::new();
-        let cache = Self::run(&mut world);
+        let cache = Self::run(&mut world, approving_settings());
         Self { world, cache }
     }
 
-    fn restart(&mut self) {
+    /// Another operator takes over: the one before is gone, and with it everything that it knew.
+    fn restart_with(&mut self, settings: OperatorSettings) {
         self.world.stop();
-        self.cache = Self::run(&mut self.world);
+        self.cache = Self::run(&mut self.world, settings);
     }
 
-    fn run(world: &mut FakeWorld) -> ObjectCache {
-        let mut queues = ReconcileQueues::default();
-        let [wals, sinks] = [names::KIND, names::SINK_KIND].map(|kind| queues.open(kind, None));
-        let mut settings = settings();
-        settings.upgrade_approved.clone_from(&settings.release);
-        let context = world.context(queues, settings);
-        let cache = context.cache.clone();
-        let (slots, turns) = (Arc::new(UpgradeSlots::new(1, 1)), WritingTurns::default());
-        let (wal_store, sink_store) = (store(), store());
-        let tasks = world.follow_tasks(&context);
-        let of_sinks = WalSinkController::new(context.clone(), wal_store.0.clone());
-        let of_wals = WalController::new(context.clone(), slots, turns, tasks);
-        world.run(context, async |shared, listed| {
-            let listed_wals = wal_store.0.clone();
-            let then = async move |()| drop(listed_wals.wait_until_ready().await);
-            let listed_too = futures::FutureExt::then(listed.clone(), then);
-            tokio::join!(
-                run_kind(of_wals, wal_store, shared.clone(), None, wals, listed),
-                run_kind(of_sinks, sink_store, shared, None, sinks, listed_too),
-            );
-        });
-        cache
+    fn run(world: &mut FakeWorld, settings: OperatorSettings) -> ObjectCache {
+        world.run_beside_wals::<WalSinkController>(names::SINK_KIND, settings, |world, parts| {
+            let controller = WalSinkController::new(parts.context.clone(), parts.wals.clone());
+            (controller, world.follow_tasks(&parts.context))
+        })
+    }
+
+    /// What the pods of each Deployment run.
+    async fn images(&self) -> Vec<(String, String)> {
+        let deployments = self.world.api::<Deployment>().list(&ListParams::default()).await.unwrap().items;
+        let image = |deployment: &Deployment| {
+            let spec = deployment.spec.as_ref()?.template.spec.as_ref()?;
+            Some((deployment.name_any(), spec.containers.first()?.image.clone()?))
+        };
+        deployments.iter().filter_map(image).collect()
     }
 
     async fn replicas(&self) -> Option<i32> {
@@ -553,7 +564,7 @@ async fn an_operator_that_is_started_again_writes_nothing_and_a_change_of_the_wa
     };
     let before = version(&world).await;
     let count = world.world.reconciled("walsink");
-    world.restart();
+    world.restart_with(approving_settings());
     eventually("it looks at the sink again", async || (world.world.reconciled("walsink") > count).then_some(())).await;
     assert_eq!(version(&world).await, before);
     assert_eq!(world.cache.sink_pods().len(), 0);
@@ -565,4 +576,37 @@ async fn an_operator_that_is_started_again_writes_nothing_and_a_change_of_the_wa
         variable(&deployment, "TIDEMARK_STORES").filter(|stores| stores.contains("elsewhere"))
     })
     .await;
+}
+
+/// Which WALs may be upgraded is decided by slots; sinks have none. Each follows the writer of its WAL.
+#[tokio::test(start_paused = true)]
+async fn a_new_release_changes_the_pod_of_no_sink_before_the_writer_of_its_wal() {
+    let mut world = SinkWorld::start();
+    for (wal, sink) in [("bills", "archive"), ("orders", "search")] {
+        world.world.make::<Wal>(wal, wal_spec()).await;
+        world.world.make::<WalSink>(sink, with(bulk(), &json!({"walRef": {"name": wal}}))).await;
+    }
+    eventually("all Deployments are there", async || (world.images().await.len() == 6).then_some(())).await;
+    assert!(world.images().await.iter().all(|(_, image)| image == "i"));
+
+    let mut next = approving_settings();
+    next.platform.image = "next".to_owned();
+    next.release = "abcdef0123".to_owned();
+    next.upgrade_approved.clone_from(&next.release);
+    let count = world.world.reconciled("walsink");
+    world.restart_with(next);
+    let upgraded = async || {
+        let images = world.images().await.into_iter();
+        images.filter_map(|(name, image)| (image == "next").then_some(name)).collect::<Vec<_>>()
+    };
+    eventually("the release reaches a WAL", async || (!upgraded().await.is_empty()).then_some(())).await;
+    eventually("the operator looks at both sinks", async || {
+        (world.world.reconciled("walsink") >= count + 2).then_some(())
+    })
+    .await;
+    settled(|| world.world.server.writes()).await;
+    // One WAL has the slot; nothing says yet what its writer runs.
+    let upgraded = upgraded().await;
+    let are_of = |wal: &str| upgraded.iter().all(|name| name.starts_with(wal));
+    assert!(are_of("bills-") || are_of("orders-"), "{upgraded:?}");
 }

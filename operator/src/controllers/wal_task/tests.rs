@@ -8,7 +8,6 @@ use k8s_openapi::api::{batch::v1::Job, core::v1::Pod, events::v1::Event};
 use kube::{
     Resource, ResourceExt as _,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
-    runtime::reflector::store,
 };
 use serde_json::{Value, json};
 use tidemark_crds::{
@@ -26,13 +25,9 @@ use super::{
 use crate::{
     cache::{ActiveAttempt, ChildKind, NamespacedName, ObjectCache, OwnedObject},
     controllers::{
-        fake_world::{FakeWorld, eventually, settings, wal_spec},
-        kind_controller::run_kind,
-        wal::{WalController, validate::validate},
+        fake_world::{ControllerParts, FakeWorld, approving_settings, eventually, settings, wal_spec},
+        wal::validate::validate,
     },
-    reconcile_queues::ReconcileQueues,
-    upgrade_slots::UpgradeSlots,
-    writing_turns::WritingTurns,
 };
 
 const NOW: i64 = 1_800_000_000;
@@ -656,34 +651,12 @@ impl TaskWorld {
     }
 
     fn run(world: &mut FakeWorld) -> ObjectCache {
-        let mut queues = ReconcileQueues::default();
-        let [wals, tasks] = [names::KIND, names::TASK_KIND].map(|kind| queues.open(kind, None));
-        let mut settings = settings();
-        settings.upgrade_approved.clone_from(&settings.release);
-        // The server in memory deletes at a time of its own.
-        settings.purge_timeout = std::time::Duration::from_hours(1_000_000);
-        let context = world.context(queues, settings);
-        let cache = context.cache.clone();
-        let (slots, turns) = (Arc::new(UpgradeSlots::new(1, 1)), WritingTurns::default());
-        let (wal_store, task_store) = (store(), store());
-        let of_tasks = WalTaskController::new(
-            context.clone(),
-            task_store.0.clone(),
-            wal_store.0.clone(),
-            slots.clone(),
-            turns.clone(),
-        );
-        let of_wals = WalController::new(context.clone(), slots, turns, task_store.0.clone());
-        world.run(context, async |shared, listed| {
-            let listed_wals = wal_store.0.clone();
-            let then = async move |()| drop(listed_wals.wait_until_ready().await);
-            let listed_too = futures::FutureExt::then(listed.clone(), then);
-            tokio::join!(
-                run_kind(of_wals, wal_store, shared.clone(), None, wals, listed),
-                run_kind(of_tasks, task_store, shared, None, tasks, listed_too),
-            );
-        });
-        cache
+        world.run_beside_wals::<WalTaskController>(names::TASK_KIND, approving_settings(), |_, parts| {
+            let ControllerParts { context, wals, objects: tasks, slots, turns } = parts;
+            let controller =
+                WalTaskController::new(context.clone(), tasks.clone(), wals.clone(), slots.clone(), turns.clone());
+            (controller, tasks.clone())
+        })
     }
 
     async fn make(&self, name: &str, more: Value) {

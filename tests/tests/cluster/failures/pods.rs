@@ -86,6 +86,14 @@ impl FailureWorld {
         .await;
     }
 
+    /// Deletes every operator pod, and waits until another one leads.
+    pub(crate) async fn operators_are_replaced(&self) {
+        let leader = until("one operator leads", async || self.leader().await).await;
+        let delete = ["delete", "pods", "-n", OPERATOR_NAMESPACE, "-l", OPERATOR];
+        self.cluster.kubectl(delete).await.expect("they are deleted");
+        until("another one leads", async || self.leader().await.filter(|name| *name != leader)).await;
+    }
+
     /// What the containers of an indexer pod have logged.
     pub(crate) fn logged_by(&self, pod: &PodSnapshot) -> String {
         let PodSnapshot { name, uid, node, .. } = pod;

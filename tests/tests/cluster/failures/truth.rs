@@ -12,7 +12,7 @@ use tidemark_search::EngineOptions;
 use tidemark_search::TantivyEngine;
 use tidemark_store::{ChainRecord, Entropy, StoreSecond};
 use tidemark_tests::stores;
-use tidemark_wal::{Log, LogReader, Outcome, ParameterSource as _, ResolvedEntry};
+use tidemark_wal::{Log, LogReader, Outcome, ParameterSchedule, ParameterSource as _, ResolvedEntry};
 
 use super::world::{FailureWorld, LOG, METADATA, until};
 
@@ -21,6 +21,13 @@ use super::world::{FailureWorld, LOG, METADATA, until};
 pub(crate) struct LogComparison {
     /// Entries below the cursor, in the log and in the index.
     pub(crate) entries: usize,
+}
+
+/// An entry that was appended under a lock.
+#[derive(Debug)]
+pub(crate) struct GuardedEntry {
+    pub(crate) grant: u64,
+    pub(crate) outcome: Outcome,
 }
 
 /// What the buckets say of one entry.
@@ -32,25 +39,55 @@ struct LoggedEntry {
 
 impl FailureWorld {
     /// Compares the log with the index up to the cursor of `slot`: the same tokens with the same outcomes, each operation
-    /// exactly once. The log is read and judged from its buckets, without the index; the index from its segments. An entry
-    /// that came after the horizon had passed its token, such as one whose PUT was under way when the store went down, is
-    /// for the audit to find, a minute after the fact: the index may not have it yet.
+    /// exactly once. The log is read and judged from its buckets, without the index; the index from its segments.
     pub(crate) async fn compare(&self, slot: &ChainRecord<Manifest>) -> LogComparison {
-        let indexed = indexed(&self.chain(), &slot.state).await;
-        let mut logged = self.logged(slot).await;
-        logged.retain(|token, entry| !entry.came_behind_the_horizon || indexed.contains_key(token));
-        let logged: BTreeMap<_, _> = logged.into_iter().map(|(token, entry)| (token, entry.outcome)).collect();
-        let (here, there): (BTreeSet<_>, BTreeSet<_>) = (logged.keys().collect(), indexed.keys().collect());
-        let missing: Vec<_> = here.difference(&there).collect();
-        let unknown: Vec<_> = there.difference(&here).collect();
-        assert!(missing.is_empty(), "the index misses {missing:?}, which the log has below {}", slot.state.cursor);
-        assert!(unknown.is_empty(), "the index has {unknown:?}, which the log has not");
-        assert_eq!(indexed, logged, "outcomes in index and log");
-        LogComparison { entries: indexed.len() }
+        self.compare_with(slot, "the index", indexed(&self.chain(), &slot.state).await).await
     }
 
-    /// Every entry below the cursor, from the buckets alone.
+    /// Compares the log up to the cursor of `slot` with the outcomes that `copy` has. An entry that came after the horizon had
+    /// passed its token, such as one whose PUT was under way when the store went down, is for the audit to find, a minute after
+    /// the fact: the index may not have it yet.
+    pub(crate) async fn compare_with(
+        &self,
+        slot: &ChainRecord<Manifest>,
+        copy: &str,
+        outcomes: BTreeMap<String, String>,
+    ) -> LogComparison {
+        let mut logged = self.logged(slot).await;
+        logged.retain(|token, entry| !entry.came_behind_the_horizon || outcomes.contains_key(token));
+        let logged: BTreeMap<_, _> = logged.into_iter().map(|(token, entry)| (token, entry.outcome)).collect();
+        let (here, there): (BTreeSet<_>, BTreeSet<_>) = (logged.keys().collect(), outcomes.keys().collect());
+        let missing: Vec<_> = here.difference(&there).collect();
+        let unknown: Vec<_> = there.difference(&here).collect();
+        assert!(missing.is_empty(), "{copy} misses {missing:?}, which the log has below {}", slot.state.cursor);
+        assert!(unknown.is_empty(), "{copy} has {unknown:?}, which the log has not");
+        assert_eq!(outcomes, logged, "outcomes in {copy} and in the log");
+        LogComparison { entries: outcomes.len() }
+    }
+
+    /// Every entry below the cursor that names this lock, in the order of the tokens, from the buckets alone.
+    pub(crate) async fn guarded(&self, slot: &ChainRecord<Manifest>, lock: &str) -> Vec<GuardedEntry> {
+        let (entries, _) = self.entries(slot).await;
+        let guarded = entries.iter().filter_map(|entry| {
+            let named = entry.intent.as_ref().ok()?.lock.as_ref().filter(|named| named.name.as_str() == lock)?;
+            Some(GuardedEntry { grant: named.grant?, outcome: outcome_of(entry) })
+        });
+        guarded.collect()
+    }
+
+    /// Every entry below the cursor, as it is judged.
     async fn logged(&self, slot: &ChainRecord<Manifest>) -> BTreeMap<String, LoggedEntry> {
+        let (entries, schedule) = self.entries(slot).await;
+        let judged = |entry: &ResolvedEntry| {
+            let delay = schedule.at(entry.token.second()).horizon_delay();
+            let came_behind_the_horizon = entry.entry_time.since(entry.token.second()) >= delay;
+            (entry.token.to_string(), LoggedEntry { outcome: text_of(outcome_of(entry)), came_behind_the_horizon })
+        };
+        entries.iter().map(judged).collect()
+    }
+
+    /// Every entry below the cursor in the order of the tokens, from the buckets alone.
+    async fn entries(&self, slot: &ChainRecord<Manifest>) -> (Vec<ResolvedEntry>, ParameterSchedule) {
         let environment = self.store.environment();
         let log = Log::over(stores::open(LOG, &environment), vec![stores::open(METADATA, &environment)]);
         let schedule = RootChain::open(&log, Entropy::from_os()).schedule().await.expect("the log has parameters");
@@ -60,15 +97,12 @@ impl FailureWorld {
             let (reader, schedule) = (reader.clone(), schedule.clone());
             async move { reader.fetch(&listed.expect("it is listed"), &schedule).await.expect("it is read") }
         });
-        let entries: Vec<_> = entries.buffered(16).collect().await;
-        let judged = |entry: &ResolvedEntry| {
-            let outcome = entry.ops.first().map_or(Outcome::Malformed, |op| op.decision.outcome);
-            let delay = schedule.at(entry.token.second()).horizon_delay();
-            let came_behind_the_horizon = entry.entry_time.since(entry.token.second()) >= delay;
-            (entry.token.to_string(), LoggedEntry { outcome: text_of(outcome), came_behind_the_horizon })
-        };
-        entries.iter().map(judged).collect()
+        (entries.buffered(16).collect().await, schedule)
     }
+}
+
+fn outcome_of(entry: &ResolvedEntry) -> Outcome {
+    entry.ops.first().map_or(Outcome::Malformed, |op| op.decision.outcome)
 }
 
 fn text_of(outcome: Outcome) -> String {
