@@ -130,3 +130,43 @@ fn yaml(value: &Value) -> Result<Bytes, InvalidDraftInput> {
     let text = serde_norway::to_string(value).map_err(|error| InvalidDraftInput(error.to_string()))?;
     Ok(Bytes::from(text))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn draft(value: Value) -> EntryDraft {
+        let Value::Object(value) = value else { panic!("{value} is no object") };
+        entry_draft(value).unwrap()
+    }
+
+    #[test]
+    fn a_lock_comes_with_the_draft_and_an_unknown_field_is_refused() {
+        let guarded = draft(json!({"ops": [], "lock": {"name": "models", "grant": 3}}));
+        assert_eq!(guarded.lock.map(|lock| (lock.name.to_string(), lock.grant)), Some(("models".to_owned(), Some(3))));
+        let Value::Object(typo) = json!({"ops": [], "idempotencykey": "k"}) else { unreachable!() };
+        assert!(entry_draft(typo).unwrap_err().to_string().contains("idempotencykey"));
+    }
+
+    #[test]
+    fn a_key_needs_a_writer() {
+        let drafts = [json!({}), json!({"writer": "team-a", "idempotencyKey": "k", "ops": []})].map(draft);
+        assert_eq!(keyed_without_writer(&drafts), None);
+        let drafts = [json!({}), json!({"idempotencyKey": "k", "ops": []})].map(draft);
+        assert_eq!(keyed_without_writer(&drafts), Some(1));
+    }
+
+    #[test]
+    fn what_shares_a_name_is_appended_in_order() {
+        let label = |bundle: &str| draft(json!({"ops": [{"repo": "r", "label": "l", "bundle": bundle}]}));
+        let bundle = |id: &str| draft(json!({"ops": [{"path": format!("bundles/r/{id}/bundle.yaml"), "body": {}}]}));
+        let key = || draft(json!({"idempotencyKey": "k", "ops": []}));
+        let free = || draft(json!({}));
+        let lengths = |drafts: Vec<EntryDraft>| independent_runs(drafts).iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(lengths(vec![bundle("a"), bundle("b"), key(), free(), free()]), [5]);
+        assert_eq!(lengths(vec![label("a"), label("b"), bundle("c"), label("c")]), [1, 2, 1]);
+        assert_eq!(lengths(vec![key(), bundle("a"), key()]), [2, 1]);
+    }
+}

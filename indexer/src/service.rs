@@ -3,6 +3,8 @@
 //! Each service opens its stores, starts its tasks and supervises them: a task that ends on its own ends the process,
 //! and a stop signal ends them in order.
 
+#[cfg(all(test, feature = "archive"))]
+mod archive_drill_tests;
 mod bootstrap;
 #[cfg(feature = "archive")]
 mod cleanup;

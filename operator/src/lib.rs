@@ -39,6 +39,7 @@ mod status_cache;
 mod status_writer;
 pub mod telemetry;
 mod upgrade_slots;
+mod wal_figures;
 mod writing_turns;
 
 pub use controllers::wal::{

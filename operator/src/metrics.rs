@@ -10,6 +10,8 @@ use prometheus_client::{
 };
 use tidemark_crds::{TASK_COMMANDS, TaskType, WalTaskState};
 
+use crate::wal_figures::WalFigures;
+
 /// Bounds of duration histograms: 1 ms to 16 s.
 const DURATIONS: [f64; 9] = [0.001, 0.004, 0.016, 0.064, 0.256, 0.512, 1.024, 4.096, 16.384];
 
@@ -21,6 +23,7 @@ pub(crate) struct OperatorMetrics {
     reconcile_duration: Family<ControllerLabels, Histogram>,
     api_requests: Family<ApiRequestLabels, Counter>,
     wals: ConditionGauges,
+    wal_figures: WalFigures,
     tasks: ConditionGauges,
     tasks_ended: Family<TaskLabels, Counter>,
     sinks: ConditionGauges,
@@ -128,6 +131,7 @@ impl OperatorMetrics {
             reconcile_duration: Family::new_with_constructor(|| Histogram::new(DURATIONS)),
             api_requests: Family::default(),
             wals: Family::default(),
+            wal_figures: WalFigures::default(),
             tasks: Family::default(),
             tasks_ended: Family::default(),
             sinks: Family::default(),
@@ -165,6 +169,7 @@ impl OperatorMetrics {
         );
         registry.register("api_requests", "requests to the API server by verb and class", self.api_requests.clone());
         registry.register("wals", "WALs by condition, its status and its reason", self.wals.clone());
+        self.wal_figures.register(&mut registry);
         registry.register("tasks", "tasks by condition, its status and its reason", self.tasks.clone());
         registry.register("tasks_ended", "tasks that ended, by type and state", self.tasks_ended.clone());
         registry.register("sinks", "sinks by condition, its status and its reason", self.sinks.clone());
@@ -266,6 +271,7 @@ impl OperatorMetrics {
         self.leader.set(i64::from(leading));
         if !leading {
             self.wals.clear();
+            self.wal_figures.clear();
             self.tasks.clear();
             self.sinks.clear();
             self.sink_lag_operations.clear();
@@ -284,6 +290,11 @@ impl OperatorMetrics {
     /// WALs by what their conditions say.
     pub(crate) fn wals(&self) -> ConditionGauges {
         self.wals.clone()
+    }
+
+    /// What protects each WAL.
+    pub(crate) fn wal_figures(&self) -> &WalFigures {
+        &self.wal_figures
     }
 
     /// Tasks by what their conditions say.

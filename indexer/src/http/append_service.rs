@@ -11,6 +11,8 @@ mod handlers;
 mod openapi;
 mod request_body;
 mod server;
+#[cfg(test)]
+mod tests;
 
 pub use admission::AppendLimits;
 pub use endpoint::{AppendEndpoint, AppendListenError, AppendListener, InvalidAppendEndpoint};

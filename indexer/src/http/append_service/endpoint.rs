@@ -198,3 +198,47 @@ impl Drop for SocketFile {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_and_sockets_are_endpoints() {
+        let read = |text: &str| text.parse::<AppendEndpoint>();
+        assert_eq!(read("127.0.0.1:0"), Ok(AppendEndpoint::Loopback(([127, 0, 0, 1], 0).into())));
+        assert!(matches!(read("[::1]:7285"), Ok(AppendEndpoint::Loopback(_))));
+        assert_eq!(read("unix:/run/a.sock"), Ok(AppendEndpoint::Socket("/run/a.sock".into())));
+        for text in ["0.0.0.0:7285", "[::]:7285", "10.0.0.1:1", "[::ffff:10.0.0.1]:1"] {
+            assert!(matches!(read(text), Err(InvalidAppendEndpoint::NotLoopback(_))), "{text}");
+        }
+        for text in ["", "unix:", "localhost", "7285", "/run/a.sock"] {
+            assert!(matches!(read(text), Err(InvalidAppendEndpoint::Unreadable(_))), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_private_and_replaced_only_if_nobody_listens() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("append.sock");
+        let endpoint = AppendEndpoint::Socket(path.clone());
+        let first = endpoint.listen().await.unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, SOCKET_MODE);
+        assert!(matches!(endpoint.listen().await, Err(AppendListenError::InUse { .. })));
+        drop(first);
+        assert!(!path.exists());
+        // What a process leaves that was killed.
+        drop(StdUnixListener::bind(&path).unwrap());
+        let second = endpoint.listen().await.unwrap();
+        assert!(UnixStream::connect(&path).is_ok());
+        drop(second);
+        // Another program listens, which knows no lock.
+        let other = StdUnixListener::bind(&path).unwrap();
+        assert!(matches!(endpoint.listen().await, Err(AppendListenError::InUse { .. })));
+        drop(other);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "text").unwrap();
+        assert!(matches!(endpoint.listen().await, Err(AppendListenError::NotASocket { .. })));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "text");
+    }
+}

@@ -103,3 +103,45 @@ pub(super) fn read_drafts(body: &[u8], has_writer_name: bool) -> Result<Requeste
 fn invalid(detail: String) -> HttpProblem {
     HttpProblem::new(StatusCode::BAD_REQUEST, "invalid-draft", "the entries cannot be appended", detail)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(body: &str) -> HttpProblem {
+        read_drafts(body.as_bytes(), false).unwrap_err()
+    }
+
+    #[test]
+    fn an_object_is_one_draft_and_an_array_several() {
+        let read = |body: &str| {
+            let read = read_drafts(body.as_bytes(), false).unwrap();
+            (read.drafts.len(), read.is_batch)
+        };
+        assert_eq!(read(r#" {"free": true}"#), (1, false));
+        assert_eq!(read(r#" [{"free": true}, {"ops": []}]"#), (2, true));
+        assert_eq!(read("[{}]"), (1, true));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_and_refuses_everything() {
+        for (body, named) in [
+            ("", "neither a JSON object"),
+            ("7", "neither a JSON object"),
+            ("[]", "no entry"),
+            (r#"[{}, {"ops": [{"path": 1}]}]"#, "entry 2: "),
+            (r#"[{}, {"ops": [], "idempotencyKey": "k"}]"#, "entry 2 has an idempotency key and no writer"),
+        ] {
+            let refused = refusal(body);
+            assert!(refused.detail.contains(named) && refused.detail.contains("nothing was appended"), "{refused:?}");
+            assert_eq!(refused.status, 400);
+        }
+        assert!(read_drafts(br#"{"ops": [], "idempotencyKey": "k"}"#, true).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_never_ends_is_given_up() {
+        let body = Body::from_stream(futures::stream::pending::<Result<&[u8], std::io::Error>>());
+        assert_eq!(read_body(body, 5).await.unwrap_err().status, 408);
+    }
+}

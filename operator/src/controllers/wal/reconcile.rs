@@ -86,6 +86,7 @@ impl KindController for WalController {
         self.wake_sinks(key);
         self.statuses.forget(key);
         self.tally.forget(key);
+        self.context.shared.metrics.wal_figures().forget(key);
         self.stalled.note(key, false);
         self.failed_writes.note(key, false);
         self.failed_finalizers.note(key, false);
@@ -540,6 +541,7 @@ async fn report(
         shared.events.publish(&wal.object_ref(&()), &events).await;
     }
     controller.tally.count(&observed.key, &after.conditions);
+    shared.metrics.wal_figures().show(&observed.key, &after);
     controller.stalled.note(&observed.key, upgrade::is_stalled(&after.conditions));
     upgrade.status_written(&observed.key, controller).await;
     Ok(if let WriteTiming::After(wait) = timing { Some(wait) } else { None })

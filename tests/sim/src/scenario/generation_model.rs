@@ -13,7 +13,10 @@ use tidemark_ingest::{OperationRecord, model_engine::parse_records};
 use tidemark_store::StoreSecond;
 use tidemark_wal::{Outcome, Token};
 
-use super::archive_ledger::{ArchiveGrowth, ArchiveLedger};
+use super::{
+    archive_ledger::{ArchiveGrowth, ArchiveLedger},
+    long_run::parameters,
+};
 use crate::{
     chain_record::record_state,
     simulated_store::{StoreChange, StoreEvent, StoredObject},
@@ -332,8 +335,9 @@ impl GenerationModel {
     }
 
     /// What was restored to an index of its own is what was decided: every operation that is `wanted`, and nothing else. It may be as it was
-    /// before a correction where its source, which was settled below `audited`, is older than that. Where the archive is read
-    /// (`passes_over`), entries of the log that no index has are there as unreadable ones.
+    /// before a correction where its source, which was settled below `audited`, is older than that, and lack what came too late to be sealed; what
+    /// could not be read may be decided whenever it can be, in seconds that are settled too. Where the archive is read (`passes_over`), entries of
+    /// the log that no index has are there as unreadable ones.
     pub(super) fn check_restored(
         &self,
         content: &IndexContent,
@@ -353,13 +357,17 @@ impl GenerationModel {
                 None if passes_over && is == Outcome::Unreadable => continue,
                 was => was.map(|decided| decided.decision.outcome),
             };
-            let is_earlier = place.0.second() >= audited || self.ever_set_back.contains(place);
+            let is_open = place.0.second() >= audited || is == Outcome::Unreadable;
+            let is_earlier = is_open || self.ever_set_back.contains(place);
             if self.uncorrected.get(place).is_none_or(|earlier| !is_same(earlier, record)) || !is_earlier {
                 return Err(format!("{} op {} was decided as {was:?} and is restored as {is:?}", place.0, place.1));
             }
         }
-        let mut decided = self.decided.keys().filter(|(token, _)| wanted(*token));
-        if let Some((token, op)) = decided.find(|place| !standing.contains_key(*place)) {
+        let mut decided = self.decided.iter().filter(|((token, _), _)| wanted(*token));
+        let may_lack = |record: &OperationRecord| record.token.second() >= audited && came_late(record);
+        if let Some(((token, op), _)) =
+            decided.find(|(place, record)| !standing.contains_key(*place) && !may_lack(record))
+        {
             return Err(format!("{token} op {op} was decided, and is not restored"));
         }
         content.check_current()
@@ -466,6 +474,11 @@ fn nth_of<T>(mut items: impl Iterator<Item = T> + Clone, number: u64) -> Option<
 /// that what is restored from one has judged it again.
 fn is_correction(was: Outcome, is: Outcome) -> bool {
     was == Outcome::Unreadable || was == Outcome::Aborted && matches!(is, Outcome::Late | Outcome::Expired)
+}
+
+/// Whether the entry of an operation came too late to be there when its second was sealed: the audit may have found it.
+fn came_late(record: &OperationRecord) -> bool {
+    record.decision.entry_time.since(record.token.second()) > parameters().commit_bound()
 }
 
 /// Whether both say the same of an operation.
@@ -601,6 +614,46 @@ mod tests {
         let mut outdated = content([late, committed]);
         outdated.outdated.insert(2);
         model.check_restored(&outdated, (second(10), false), up_to(6)).unwrap_err();
+    }
+
+    #[test]
+    fn only_a_source_that_was_not_settled_lacks_an_entry_that_came_late() {
+        let bound = parameters().commit_bound().as_secs();
+        let check = |lateness: u64, audited| {
+            let mut late = record(3, 4, Outcome::Late);
+            late.decision.entry_time = second(4 + lateness);
+            let mut model = corrected();
+            let (late, committed) = (vec![late], record(2, 6, Outcome::Committed));
+            let held = content([record(1, 5, Outcome::Late), committed.clone()].into_iter().chain(late));
+            model.check_open(&manifest(1, 3), &held, false).unwrap();
+            let restored = content([record(1, 5, Outcome::Late), committed]);
+            model.check_restored(&restored, (second(audited), false), |_| true)
+        };
+        check(bound + 1, 4).unwrap();
+        for (lateness, audited) in [(bound, 4), (bound + 1, 5), (0, 4)] {
+            let refused = check(lateness, audited).unwrap_err();
+            assert!(refused.contains("was decided, and is not restored"), "{lateness}, {audited}: {refused}");
+        }
+    }
+
+    #[test]
+    fn an_entry_that_could_not_be_read_is_restored_as_it_was_from_what_is_older() {
+        let mut model = corrected();
+        let held =
+            |outcome| content([record(1, 5, Outcome::Late), record(2, 6, Outcome::Committed), record(3, 4, outcome)]);
+        for outcome in [Outcome::Unreadable, Outcome::Aborted] {
+            model.check_open(&manifest(1, 3), &held(outcome), false).unwrap();
+        }
+        let check =
+            |model: &GenerationModel, outcome| model.check_restored(&held(outcome), (second(10), false), |_| true);
+        check(&model, Outcome::Unreadable).unwrap();
+        model.check_open(&manifest(1, 3), &held(Outcome::Expired), false).unwrap();
+        let refused = check(&model, Outcome::Aborted).unwrap_err();
+        assert!(
+            refused.contains("was decided as Some(Expired) and is restored as Some(Aborted)")
+                || refused.contains("is restored as Aborted"),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -41,9 +41,8 @@ use crate::{
 /// At most: long enough that a process that is paused at the beginning goes on, and that the writers of a quiet index write.
 const RECOVERY_DURATION: Duration = Duration::from_hours(5 * 24);
 
-/// From this seed on the product's own ingest writes the index. No test runs these seeds yet: the model is stricter than the product in some of
-/// them.
-const INGESTED_SEEDS: u64 = 1_000_000;
+/// From this seed on the product's own ingest writes the index, on a log that two clients write.
+pub const INGESTED_SEEDS: u64 = 1_000_000;
 
 #[derive(Clone)]
 struct GenerationWorld {

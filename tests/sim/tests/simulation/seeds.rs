@@ -2,10 +2,14 @@
 
 use std::{collections::BTreeSet, io::Write as _, ops::Range, thread::available_parallelism};
 
-use tidemark_sim::{SeedReport, SimScenario, first_failure, run_seeds, totals_of};
+use tidemark_sim::{
+    SeedReport, SimScenario, first_failure, run_seeds, scenario::generations::INGESTED_SEEDS, totals_of,
+};
 
 /// How many seeds of each scenario are run.
 const SEEDS: u64 = 500;
+/// How many seeds of `generations` are run with the product's own ingest: one takes twice as long.
+const SEEDS_WITH_INGEST: u64 = 160;
 
 fn all_hold(scenario: SimScenario, seeds: Range<u64>) -> Vec<SeedReport> {
     let threads = available_parallelism().map_or(2, usize::from);
@@ -17,9 +21,10 @@ fn all_hold(scenario: SimScenario, seeds: Range<u64>) -> Vec<SeedReport> {
 }
 
 /// Holds in all seeds, and says what happened in them, although the test passes: `println!` would be captured.
-fn all_seeds_hold(scenario: SimScenario) -> Vec<SeedReport> {
-    let reports = all_hold(scenario, 0..SEEDS);
-    let totals = format!("{}: {}\n", scenario.name(), totals_of(&reports));
+fn all_seeds_hold(scenario: SimScenario, seeds: Range<u64>) -> Vec<SeedReport> {
+    let from = seeds.start;
+    let reports = all_hold(scenario, seeds);
+    let totals = format!("{} from {from} on: {}\n", scenario.name(), totals_of(&reports));
     std::io::stdout().write_all(totals.as_bytes()).expect("the terminal takes it");
     let happened = |count: fn(&SeedReport) -> u64| reports.iter().filter(|report| count(report) > 0).count();
     assert_eq!(happened(|report| report.totals.steps), reports.len(), "a seed that does nothing");
@@ -30,7 +35,7 @@ fn all_seeds_hold(scenario: SimScenario) -> Vec<SeedReport> {
 
 #[test]
 fn five_hundred_seeds_of_a_whole_log_hold() {
-    let reports = all_seeds_hold(SimScenario::Mixed);
+    let reports = all_seeds_hold(SimScenario::Mixed, 0..SEEDS);
     // If nothing rare happens in any seed, the seeds prove nothing.
     for rare in [
         "indexed Committed",
@@ -72,12 +77,12 @@ fn five_hundred_seeds_of_a_whole_log_hold() {
 
 #[test]
 fn five_hundred_seeds_of_a_chain_hold() {
-    all_seeds_hold(SimScenario::Chain);
+    all_seeds_hold(SimScenario::Chain, 0..SEEDS);
 }
 
 #[test]
 fn five_hundred_seeds_of_pins_and_garbage_hold() {
-    let reports = all_seeds_hold(SimScenario::Garbage);
+    let reports = all_seeds_hold(SimScenario::Garbage, 0..SEEDS);
     for rare in [
         "garbage was deleted",
         "a pin counts",
@@ -112,7 +117,7 @@ fn five_hundred_histories_of_a_lock_are_linearizable() {
 
 #[test]
 fn five_hundred_seeds_of_generations_hold() {
-    let reports = all_seeds_hold(SimScenario::Generations);
+    let reports = all_seeds_hold(SimScenario::Generations, 0..SEEDS);
     for rare in [
         "the index switched",
         "the index was restored",
@@ -138,9 +143,41 @@ fn five_hundred_seeds_of_generations_hold() {
     }
 }
 
+/// What jobs make of an index that is decided from a log, and verifications compare with that.
+#[test]
+fn a_hundred_and_sixty_seeds_of_the_products_ingest_beside_all_jobs_hold() {
+    let reports = all_seeds_hold(SimScenario::Generations, INGESTED_SEEDS..INGESTED_SEEDS + SEEDS_WITH_INGEST);
+    for rare in [
+        "the index switched",
+        "the index was restored",
+        "a damaged index was restored",
+        "the index was promoted",
+        "a generation was given up",
+        "a task was overtaken or refused",
+        "garbage was deleted",
+        "the archive was extended",
+        "an entry was judged unreadable",
+        "an unreadable entry was passed over",
+        "an outcome was corrected",
+        "the floor was raised",
+        "an entry was deleted",
+        "an entry could not be deleted",
+        "a clean-up was fenced",
+        "a snapshot was restored",
+        "a snapshot of a replaced generation was restored",
+        "a snapshot was restored to a second below the floor",
+        "the archive alone was restored",
+        "the archive was verified",
+        "verified meanwhile",
+    ] {
+        let seeds = reports.iter().filter(|report| report.marks.contains(rare)).count();
+        assert!(seeds > 0, "\"{rare}\" never happened");
+    }
+}
+
 #[test]
 fn five_hundred_seeds_of_a_purge_hold() {
-    let reports = all_seeds_hold(SimScenario::Purge);
+    let reports = all_seeds_hold(SimScenario::Purge, 0..SEEDS);
     for rare in [
         "purged",
         "purged by another process before",
@@ -158,7 +195,7 @@ fn five_hundred_seeds_of_a_purge_hold() {
 
 #[test]
 fn five_hundred_seeds_of_snapshots_hold() {
-    let reports = all_seeds_hold(SimScenario::Snapshots);
+    let reports = all_seeds_hold(SimScenario::Snapshots, 0..SEEDS);
     for rare in [
         "a snapshot was verified",
         "a snapshot was dropped",
@@ -175,7 +212,7 @@ fn five_hundred_seeds_of_snapshots_hold() {
 
 #[test]
 fn five_hundred_seeds_of_cleanups_hold() {
-    let reports = all_seeds_hold(SimScenario::Cleanup);
+    let reports = all_seeds_hold(SimScenario::Cleanup, 0..SEEDS);
     for rare in [
         "an entry was deleted",
         "the floor was raised",

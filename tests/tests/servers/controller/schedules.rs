@@ -78,7 +78,7 @@ async fn missed_slots_are_one_task_whose_success_is_told_by_the_wal() {
     // What the operator knew is lost, also of the slot.
     operator.kill();
     forget(&world).await;
-    let _operator = world.operator().await.expect("it starts");
+    let operator = world.operator().await.expect("it starts");
     let window = json!({"first": "2026-11-01T00:00:00Z", "last": "2026-11-21T10:00:00Z"});
     let result = json!({"state": "succeeded", "message": "done", "snapshot": "s-1", "recoveryWindow": window});
     finish(&world, &task.name_any(), result).await.expect("it ends");
@@ -89,6 +89,12 @@ async fn missed_slots_are_one_task_whose_success_is_told_by_the_wal() {
     assert_eq!(told.last_snapshot.as_ref().map(|last| (last.name.as_str(), last.entries)), Some(("s-1", Some(10))));
     assert!(told.recovery_window.is_some());
     world.has_event("orders", "SnapshotTaken").await.expect("it is reported");
+    eventually("the metrics tell it", async || {
+        let first = operator.metric("tidemark_operator_wal_recovery_window_start_seconds", &["wal=\"orders\""]).await;
+        Ok(first.ok().filter(|first| (*first - 1_793_491_200.0).abs() < 0.5))
+    })
+    .await
+    .expect("they do");
 
     // Nothing has changed since: a slot passes without a task.
     world.api::<WalTask>().delete(&task.name_any(), &DeleteParams::background()).await.expect("it is deleted");
