@@ -204,7 +204,14 @@ impl ConnectionActivity {
     }
 
     fn enter(&self, phase: ConnectionPhase) {
-        self.phase.send_replace((phase, Instant::now()));
+        self.phase.send_if_modified(|(known, since)| {
+            // Each news wakes the connection, which then asks for the next part of the answer: that there is still none is no news.
+            let is_news = *known != phase || phase != ConnectionPhase::Answering;
+            if is_news {
+                (*known, *since) = (phase, Instant::now());
+            }
+            is_news
+        });
     }
 
     /// Bytes were read: after an answer they begin the next request.

@@ -1,14 +1,27 @@
 //! Connections of clients that are slow, idle or many. Time is paused: it passes only while everybody waits.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::Poll,
+    time::Duration,
+};
 
-use axum::{Router, body::Body, routing::get, serve::Listener as _};
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    routing::get,
+    serve::Listener as _,
+};
 use futures::StreamExt as _;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, duplex},
     net::{TcpListener, TcpStream},
     sync::{Notify, mpsc},
-    task::JoinHandle,
+    task::{JoinHandle, yield_now},
     time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
@@ -71,6 +84,29 @@ async fn answers_are_sent_without_delay() {
     let ((stream, _), client) = tokio::join!(listener.accept(), TcpStream::connect(address));
     assert!(stream.nodelay().unwrap());
     drop(client.unwrap());
+}
+
+/// A client that waits for an event costs nothing: its connection asks for the next part once, and then waits for it.
+#[tokio::test]
+async fn an_answer_that_waits_for_its_next_part_is_not_polled_meanwhile() {
+    let polls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&polls);
+    let events = move || {
+        let mut parts = vec![Bytes::from("first")];
+        Body::from_stream(futures::stream::poll_fn(move |_| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            parts.pop().map_or(Poll::Pending, |part| Poll::Ready(Some(Ok::<_, Infallible>(part))))
+        }))
+    };
+    let routes = Router::new().route("/", get(move || async move { events() }));
+    let (mut client, _served) = connect(routes, CancellationToken::new());
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    answer(&mut client, "first\r\n").await;
+    for _ in 0..1000 {
+        yield_now().await;
+    }
+    let polls = polls.load(Ordering::Relaxed);
+    assert!((1..10).contains(&polls), "{polls}");
 }
 
 #[tokio::test(start_paused = true)]

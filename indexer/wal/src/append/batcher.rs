@@ -107,13 +107,13 @@ impl AppendBatcher {
             if members.fits(&draft, policy) {
                 let (sender, receiver) = oneshot::channel();
                 members.waiting.push(sender);
-                members.push(draft);
+                batch.add(&mut members, draft, policy);
                 return BatchSlot::Member(receiver);
             }
             batch.full.notify_one();
         }
         let batch = Arc::new(OpenBatch::default());
-        batch.members.lock().push(draft);
+        batch.add(&mut batch.members.lock(), draft, policy);
         *open = Some(batch.clone());
         BatchSlot::Leader(batch)
     }
@@ -142,7 +142,21 @@ impl AppendBatcher {
     }
 }
 
+impl OpenBatch {
+    /// Adds a draft to its members. One that fills the batch is the last that is waited for.
+    fn add(&self, members: &mut BatchMembers, draft: EntryDraft, policy: &FlushPolicy) {
+        members.push(draft);
+        if members.is_full(policy) {
+            self.full.notify_one();
+        }
+    }
+}
+
 impl BatchMembers {
+    fn is_full(&self, policy: &FlushPolicy) -> bool {
+        self.operations >= policy.operations || self.bytes >= policy.bytes
+    }
+
     fn fits(&self, draft: &EntryDraft, policy: &FlushPolicy) -> bool {
         self.operations + draft.operations() <= policy.operations && self.bytes + draft.weight() <= policy.bytes
     }

@@ -414,6 +414,21 @@ async fn drafts_share_an_entry() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_is_full_waits_for_no_more() {
+    let lab = TestStore::new();
+    let (operations, wait) = (4, Duration::from_mins(5));
+    let policy = FlushPolicy { operations, wait, ..FlushPolicy::default() };
+    let batcher = AppendBatcher::new(lab.writer("w", parameters()).await, policy);
+    let started = tokio::time::Instant::now();
+    let one = || batcher.append(EntryDraft { ops: vec![record()], ..EntryDraft::default() });
+    futures::future::try_join_all((0..operations).map(|_| one())).await.unwrap();
+    assert_eq!(entries(&lab).await.len(), 1);
+    let many = EntryDraft { ops: vec![record(); operations], ..EntryDraft::default() };
+    batcher.append(many).await.unwrap();
+    assert!(started.elapsed() < wait, "it took {:?}", started.elapsed());
+}
+
 /// The shared entry lands and its answer never comes: appended alone, the draft bears the key that it had.
 #[tokio::test(start_paused = true)]
 async fn a_draft_with_an_empty_key_counts_once_however_often_it_is_written() {
