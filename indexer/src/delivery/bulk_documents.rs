@@ -210,21 +210,21 @@ mod tests {
 
     /// Fifty documents of about 100 bytes, in pages as they are asked for.
     #[derive(Default)]
-    struct Pages {
+    struct ScrollPages {
         left: Vec<Value>,
         size: usize,
         sizes: Vec<usize>,
     }
 
-    type Shared = Arc<Mutex<Pages>>;
+    type SharedPages = Arc<Mutex<ScrollPages>>;
 
-    fn page(pages: &mut Pages) -> Json<Value> {
+    fn page(pages: &mut ScrollPages) -> Json<Value> {
         let count = pages.size.min(pages.left.len());
         let hits: Vec<_> = pages.left.drain(..count).collect();
         Json(json!({"_scroll_id": "s", "timed_out": false, "_shards": {"failed": 0}, "hits": {"hits": hits}}))
     }
 
-    async fn first(State(pages): State<Shared>, Json(wanted): Json<Value>) -> Json<Value> {
+    async fn first(State(pages): State<SharedPages>, Json(wanted): Json<Value>) -> Json<Value> {
         let mut pages = pages.lock();
         let document =
             |number| json!({"_id": format!("d{number}"), "_version": 1, "_source": {"text": "x".repeat(60)}});
@@ -235,13 +235,13 @@ mod tests {
         page(&mut pages)
     }
 
-    async fn next(State(pages): State<Shared>) -> Json<Value> {
+    async fn next(State(pages): State<SharedPages>) -> Json<Value> {
         page(&mut pages.lock())
     }
 
     /// What is read where an answer may have so many bytes, and which sizes were asked for.
     async fn read(max_page_bytes: usize) -> (Result<u64, String>, Vec<usize>) {
-        let pages = Shared::default();
+        let pages = SharedPages::default();
         let routes = Router::new()
             .route("/orders/_refresh", post(|| async { "{}" }))
             .route("/orders/_search", post(first))

@@ -358,12 +358,12 @@ mod tests {
         format!("{}-0", token(number))
     }
 
-    struct Comparison {
+    struct FilledComparison {
         both: DocumentComparison,
         _folder: tempfile::TempDir,
     }
 
-    impl Comparison {
+    impl FilledComparison {
         fn new() -> Self {
             let folder = tempfile::tempdir().unwrap();
             Self { both: DocumentComparison::new(folder.path()).unwrap(), _folder: folder }
@@ -396,7 +396,7 @@ mod tests {
 
     #[test]
     fn what_is_as_it_should_be_is_no_finding() {
-        let mut both = Comparison::new();
+        let mut both = FilledComparison::new();
         for number in 1..=20 {
             both.record(number, number);
         }
@@ -420,7 +420,7 @@ mod tests {
 
     #[test]
     fn each_fault_is_told_for_what_it_is() {
-        let mut both = Comparison::new();
+        let mut both = FilledComparison::new();
         for seq in 3..=9 {
             both.record(seq, seq);
         }
@@ -459,7 +459,7 @@ mod tests {
     #[test]
     fn one_lost_one_altered_and_one_surplus_document_of_a_million_are_found() {
         const COUNT: u64 = 1_000_000;
-        let mut both = Comparison::new();
+        let mut both = FilledComparison::new();
         for number in 3..COUNT {
             both.record(number, number);
             match number {
@@ -479,7 +479,7 @@ mod tests {
 
     #[test]
     fn findings_beyond_a_thousand_are_counted() {
-        let mut both = Comparison::new();
+        let mut both = FilledComparison::new();
         for number in 0..1500 {
             both.both.add_document(&format!("x{number}"), 1, digest(1)).unwrap();
             both.record(number + 10, number + 10);
