@@ -4,7 +4,7 @@
 //! `BENCH_JOBS` (100000,1000000) operations, each an entry with a descriptor, on the S3 server of this process. Every job is the
 //! program itself, and the run ends where what it says is not what the log has. Time and memory are those of the program: what was resident
 //! at most, and the largest parts of it that no file holds and that show mapped files, looked at every 10 ms. Requests are counted by the server, bytes are by how much its buckets have grown. For the last part the server's clock goes ahead of the machine's,
-//! and `BENCH_INGEST_BACKLOG` (30 000) entries always wait for the indexer.
+//! and `BENCH_INGEST_BACKLOG` (30 000) entries always wait for the indexer. `BENCH_JOBS_NEW` (a tenth) operations are appended in each of its rounds.
 
 use std::{cell::Cell, collections::BTreeMap, pin::pin, time::Duration};
 
@@ -251,12 +251,13 @@ impl JobsRun {
         Ok(())
     }
 
-    /// A tenth of the log more, which is settled, in an index whose indexer runs.
+    /// A tenth of the log more, or `BENCH_JOBS_NEW`, which is settled, in an index whose indexer runs.
     async fn with_new_records(&self) -> anyhow::Result<TidemarkProcess> {
         self.server.clock().advance(ROUND_INTERVAL);
         let begin = self.server.clock().second().before(SETTLED_AGE);
-        let end = begin.after(Duration::from_secs(self.count / 10 / RATE));
-        for number in 0..self.count / 10 {
+        let new = number("BENCH_JOBS_NEW", self.count / 10);
+        let end = begin.after(Duration::from_secs(new / RATE));
+        for number in 0..new {
             self.append(begin.after(Duration::from_secs(number / RATE)));
         }
         let indexer = TidemarkProcess::serving(&["index"], &self.environment).await?;
@@ -294,46 +295,41 @@ impl JobsRun {
             self.end_with_everything(indexer).await?;
         }
         for (name, rates) in [("beside a snapshot", beside), ("without", without)] {
-            let rates: Vec<_> = rates.iter().map(|rate| format!("{rate:.0}")).collect();
-            println!(
-                "  ingest {name}: {} entries published a second, {} always waiting",
-                rates.join(" and "),
-                backlog()
-            );
+            println!("  ingest {name}: {}, {} always waiting", rates.join(" and "), backlog());
         }
         Ok(())
     }
 
-    /// Keeps entries waiting until `work` has ended. Gives how many were published in a second meanwhile.
-    async fn ingesting<T>(&self, work: impl Future<Output = T>) -> anyhow::Result<(T, f64)> {
+    /// Keeps entries waiting until `work` has ended. Gives how many were published in a second, from the first publication meanwhile to the last.
+    async fn ingesting<T>(&self, work: impl Future<Output = T>) -> anyhow::Result<(T, String)> {
         let chain = self.chain("g4")?;
-        let published = async || anyhow::Ok(chain.latest().await?.context("there is a manifest")?.state.totals.records);
         let top_up = async || {
-            let total = published().await?;
+            let total = chain.latest().await?.context("there is a manifest")?.state.totals.records;
             let waiting = (self.count + self.appended.get()).saturating_sub(total);
+            // Some in each second: one second is published as a whole.
+            let missing = backlog().saturating_sub(waiting).min(backlog() / 10);
             let at = self.server.clock().second();
-            (waiting..backlog()).for_each(|_| self.append(at));
+            (0..missing).for_each(|_| self.append(at));
+            sleep(LOOK).await;
             anyhow::Ok(total)
         };
         // The first ones are sealed some seconds after they were written.
-        let before = published().await?;
-        while top_up().await? == before {
-            sleep(LOOK).await;
-        }
-        let (started, first) = (Instant::now(), published().await?);
-        let mut work = pin!(work);
+        let before = top_up().await?;
+        while top_up().await? == before {}
+        let (mut seen, mut work) = (Vec::new(), pin!(work));
         let done = loop {
-            let fed = async {
-                top_up().await?;
-                sleep(LOOK).await;
-                anyhow::Ok(())
-            };
             tokio::select! {
                 done = &mut work => break done,
-                fed = fed => fed?,
+                total = top_up() => {
+                    let total = total?;
+                    if seen.last().is_none_or(|(_, known)| *known < total) {
+                        seen.push((Instant::now(), total));
+                    }
+                }
             }
         };
-        Ok((done, rate(published().await? - first, started.elapsed())))
+        let [(first, from), .., (last, to)] = seen[..] else { return Ok((done, "too short to tell".to_owned())) };
+        Ok((done, format!("{:.0} entries a second in {} publications", rate(to - from, last - first), seen.len() - 1)))
     }
 
     /// Of a tenth of the log more each time.
