@@ -72,9 +72,9 @@ impl SinkReport {
     }
 
     /// Whether nothing shows that the destination takes what it is sent: the last attempt failed, which need not open the breaker, or
-    /// something is on its way and nothing was ever answered.
+    /// there is something to send and nothing was ever answered.
     pub fn is_doubtful(&self) -> bool {
-        let is_untried = self.delivered == 0 && self.dead_lettered == 0 && self.unacknowledged > 0;
+        let is_untried = self.delivered == 0 && self.dead_lettered == 0 && self.lag_operations > 0;
         self.last_error.is_some() || is_untried
     }
 }
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn counters_and_the_words_of_a_failure_are_no_change_of_what_it_does() {
-        let counted = SinkReport { delivered: 7, unacknowledged: 3, ..SinkReport::default() };
+        let counted = SinkReport { delivered: 7, lag_operations: 3, ..SinkReport::default() };
         assert_eq!(counted.without_counters(), SinkReport::default());
         let failed = |why: &str| SinkReport { last_error: Some(why.to_owned()), ..counted.clone() }.without_counters();
         assert_eq!(failed("refused"), failed("reset"));

@@ -215,4 +215,24 @@ mod tests {
             prop_assert_eq!(first_fault(&steps), Ok(()));
         }
     }
+
+    /// What a run over fixed steps finds.
+    fn fault_of_all() -> Result<(), String> {
+        let steps = (0..60).flat_map(|n: u64| {
+            let (entity, gone) = (u8::try_from(n % 3).unwrap(), QueueStep::Gone(n % 7));
+            let handed = [QueueStep::HandOut(1), QueueStep::HandOut(2), gone];
+            let done = [QueueStep::Acknowledge(1, 0), QueueStep::Acknowledge(2, 0)];
+            [QueueStep::Push(entity), QueueStep::Push(entity)].into_iter().chain(handed).chain(done)
+        });
+        first_fault(&steps.filter(|step| !matches!(step, QueueStep::Gone(0 | 4..))).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn planted_faults_of_the_dispatch_are_found() {
+        assert_eq!(fault_of_all(), Ok(()));
+        for name in ["DispatchIgnoresEntities", "GoneWorkerKeepsRecords"] {
+            let _planted = mutants::plant(name);
+            assert!(fault_of_all().is_err(), "{name}");
+        }
+    }
 }

@@ -107,6 +107,17 @@ async fn a_holder_that_was_overtaken_is_fenced_and_shown_with_its_payload() {
     let entry = indexer.get(&format!("/v1/entries/{token}")).await.expect("it answers");
     let reason = entry["ops"][0]["reason"].as_str().expect("a reason");
     assert!(reason.contains("grant 1 of its lock was overtaken by grant 3 before its slot 4"), "{reason}");
+    // A search finds it by outcome and lock, and its page shows a person the reason, the payload and what can be done.
+    let search = "/v1/search?q=outcome:fenced%20payload.lock.name:models";
+    let found =
+        indexer.until_answer(search, |found| found["hits"].as_array().is_some_and(|hits| !hits.is_empty())).await;
+    let hits = found["hits"].as_array().expect("a list");
+    assert_eq!((hits.len(), &hits[0]["token"], &hits[0]["reason"]), (1, &token.into(), &reason.into()), "{found}");
+    let page = reqwest::get(format!("{}/entry?token={token}", indexer.url())).await.expect("it answers");
+    let page = page.text().await.expect("text");
+    for part in [reason, "two", "models", "append it again under a grant that holds"] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
     for token in [committed, own] {
         indexer.until_answer(&format!("/v1/entries/{token}"), |entry| entry["ops"][0]["outcome"] == "committed").await;
     }
@@ -150,6 +161,17 @@ async fn wrong_names_and_grants_are_refused_before_anything_is_written() {
     let refused = world.run(&acquire).await;
     assert_eq!(refused.status.code(), Some(2), "{refused:?}");
     assert_eq!(world.append("one", "1").await, Err(Some(1)));
+    let long = "h".repeat(201);
+    for absurd in [
+        ["--holder", "a", "--ttl", "169h"],
+        ["--holder", "a", "--complete-within", "61m"],
+        ["--holder", &long, "--ttl", "1m"],
+        ["--holder", "", "--ttl", "1m"],
+    ] {
+        let refused = world.run(&[&["lock", "acquire", "models"], &absurd[..]].concat()).await;
+        assert_eq!(refused.status.code(), Some(2), "{absurd:?}: {refused:?}");
+    }
+    assert_eq!(world.done(&["lock", "list"]).await, "");
     world.done(&["lock", "acquire", "models", "--holder", "a"]).await;
     let refused = world.run(&["lock", "acquire", "models", "--holder", "b", "--no-wait"]).await;
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");

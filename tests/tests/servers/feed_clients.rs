@@ -1,12 +1,16 @@
 //! The changes of an index as programs of others follow them: Python's `websockets`, and the recipe of `docs/changes.md` for a new node.
 
-use std::{path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
 
 use serde_json::Value;
 use tidemark_tests::{LocalIndex, TidemarkProcess, optional_script, root};
 use tokio::{
-    io::{AsyncBufReadExt as _, BufReader},
-    process::Command,
+    io::{AsyncBufReadExt as _, BufReader, Lines},
+    process::{Child, ChildStdout, Command},
     time::timeout,
 };
 
@@ -43,20 +47,11 @@ async fn a_python_client_acknowledges_every_change_over_a_restart_of_the_service
     indexer.until_answer("/v1/status", |status| status["entries"]["committed"] == 40).await;
     let server = serve(&world, "127.0.0.1:0", 40).await;
     let address = server.url().trim_start_matches("http://").to_owned();
-    let mut client = Command::new(python)
-        .arg(root().join("tests/tools/feed-clients/follow.py"))
-        .args([format!("ws://{address}/v1/changes"), "7".to_owned(), "60".to_owned()])
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .expect("it starts");
-    let mut lines = BufReader::new(client.stdout.take().expect("it is piped")).lines();
-    let mut line = async || {
-        let line = timeout(MAX_WAIT, lines.next_line()).await.expect("a line comes").expect("it is read");
-        line.expect("it goes on")
-    };
+    let script = root().join("tests/tools/feed-clients/follow.py");
+    let url = format!("ws://{address}/v1/changes");
+    let mut client = PythonProgram::start(&python, &[script.to_str().expect("a path"), &url, "7", "60"]);
     for seq in 1..=40 {
-        assert_eq!(line().await, seq.to_string());
+        assert_eq!(client.line().await.expect("it goes on"), seq.to_string());
     }
     // What it has not acknowledged comes again, and it goes on by itself.
     server.kill().await.expect("it is killed");
@@ -65,30 +60,134 @@ async fn a_python_client_acknowledges_every_change_over_a_restart_of_the_service
     }
     let server = serve(&world, &address, 40).await;
     for seq in 41..=60 {
-        assert_eq!(line().await, seq.to_string());
+        assert_eq!(client.line().await.expect("it goes on"), seq.to_string());
     }
-    let end = line().await;
+    let end = client.line().await.expect("it goes on");
     assert!(
         end.starts_with("4409 ") && end.contains(":160:") && end.ends_with("was never sent on this connection"),
         "{end}"
     );
     // A restore ends the connection in the middle, and says where to begin.
-    assert_eq!(line().await, "waits");
+    assert_eq!(client.line().await.expect("it goes on"), "waits");
     world.done("restore", &["--to-time", &to]).await.expect("it ends");
-    let end = line().await;
+    let end = client.line().await.expect("it goes on");
     assert!(end.starts_with("4410 410 ?") && end.contains("from="), "{end}");
-    assert!(client.wait().await.expect("it ends").success());
+    assert!(client.child.wait().await.expect("it ends").success());
     assert!(server.stop().await.expect("it ends").success());
     assert!(indexer.stop().await.expect("it ends").success());
 }
 
-/// The shell blocks of the recipe, as they stand.
-fn recipe() -> Vec<String> {
+/// The blocks of a section of the document, as they stand.
+fn blocks(heading: &str, language: &str) -> Vec<String> {
     let text = std::fs::read_to_string(root().join("docs/changes.md")).expect("the document is there");
-    let (_, section) = text.split_once("## A new node").expect("the section is there");
+    let (_, section) = text.split_once(heading).expect("the section is there");
     let section = section.split_once("\n## ").map_or(section, |(section, _)| section);
-    let blocks = section.split("```sh\n").skip(1);
+    let fence = format!("```{language}\n");
+    let blocks = section.split(&fence).skip(1);
     blocks.map(|block| block.split_once("```").expect("the block ends").0.to_owned()).collect()
+}
+
+/// A program of Python whose lines are read.
+struct PythonProgram {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl PythonProgram {
+    fn start(python: &Path, arguments: &[&str]) -> Self {
+        let mut command = Command::new(python);
+        let mut child = command.args(arguments).stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("it starts");
+        let lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        Self { child, lines }
+    }
+
+    /// The next line; `None` at the end of the program.
+    async fn line(&mut self) -> Option<String> {
+        timeout(MAX_WAIT, self.lines.next_line()).await.expect("a line comes").expect("it is read")
+    }
+
+    async fn kill(mut self) {
+        self.child.kill().await.expect("it is killed");
+    }
+}
+
+/// A log with so many bundles, all of them recorded.
+async fn recorded(count: u64) -> (LocalIndex, TidemarkProcess) {
+    let world = LocalIndex::new().expect("the server starts");
+    for number in 0..count {
+        world.bundle(900 - number, &format!("b{number}"));
+    }
+    let indexer = world.indexer(&[]).await.expect("it starts");
+    indexer.until_answer("/v1/status", |status| status["entries"]["committed"] == count).await;
+    (world, indexer)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_python_server_receives_every_change_of_a_sink_over_its_own_restart() {
+    let Some(python) = python().await else { return };
+    let (world, indexer) = recorded(40).await;
+    let script = root().join("tests/tools/feed-clients/receive.py");
+    let script = script.to_str().expect("a path");
+    let mut receiver = PythonProgram::start(&python, &[script, "0", "7"]);
+    let port = receiver.line().await.expect("its port");
+    let url = format!("ws://127.0.0.1:{port}/changes");
+    let arguments = ["sink", "--name", "live", "--websocket", &url, "--batch-delay", "50ms", "--timeout", "5s"];
+    let sink = TidemarkProcess::begun(&arguments, &world.environment).await.expect("it starts");
+    for seq in 1..=40 {
+        assert_eq!(receiver.line().await, Some(seq.to_string()));
+    }
+    // Another one gets what this one has not acknowledged, and everything after it.
+    receiver.kill().await;
+    for number in 0..20 {
+        world.bundle(0, &format!("c{number}"));
+    }
+    let mut receiver = PythonProgram::start(&python, &[script, &port, "3"]);
+    assert_eq!(receiver.line().await, Some(port));
+    let first: u64 = receiver.line().await.expect("a change").parse().expect("a seq");
+    assert!((1..=41).contains(&first), "{first} came first");
+    for seq in first + 1..=60 {
+        assert_eq!(receiver.line().await, Some(seq.to_string()));
+    }
+    let chain = world.consumer("live").await.expect("the log has an id");
+    let acknowledged = async || match chain.latest().await {
+        Ok(Some(latest)) if latest.state.acknowledged.seq == 60 => Ok(latest.state.delivered),
+        other => Err(format!("{:?}", other.map(|latest| latest.map(|latest| latest.state.acknowledged)))),
+    };
+    assert_eq!(sink.until("acknowledged", acknowledged).await, 60);
+    assert!(sink.stop().await.expect("it ends").success());
+    assert!(indexer.stop().await.expect("it ends").success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_worker_of_the_document_does_what_a_killed_one_has_left() {
+    let Some(python) = python().await else { return };
+    let (world, indexer) = recorded(12).await;
+    let [script] = blocks("## Workers, one entity at a time", "python").try_into().expect("one block");
+    let folder = tempfile::tempdir().expect("a folder");
+    let (path, socket) = (folder.path().join("worker.py"), folder.path().join("work.sock"));
+    let hanging = folder.path().join("hanging.py");
+    std::fs::write(&path, &script).expect("it is written");
+    // As the one of the document, but that it never ends its work.
+    let hangs = script.replace("# the work", "; import time; time.sleep(1000)");
+    std::fs::write(&hanging, hangs).expect("it is written");
+    let [path, hanging, socket] = [&path, &hanging, &socket].map(|path| path.to_str().expect("a path"));
+    let arguments = ["changes", "--name", "work", "--by", "entity", "--workers", socket];
+    let dispatcher = TidemarkProcess::begun(&arguments, &world.environment).await.expect("it starts");
+    let listens = async || if Path::new(socket).exists() { Ok(()) } else { Err("no socket".to_owned()) };
+    dispatcher.until("a socket", listens).await;
+    let mut first = PythonProgram::start(&python, &[hanging, socket]);
+    assert_eq!(first.line().await.as_deref(), Some("1 bundle/repo/b0"));
+    let mut second = PythonProgram::start(&python, &[path, socket]);
+    assert_eq!(second.line().await.as_deref(), Some("2 bundle/repo/b1"));
+    first.kill().await;
+    let mut seqs = Vec::new();
+    while let Some(line) = second.line().await {
+        seqs.push(line.split_once(' ').expect("a seq").0.parse::<u64>().expect("a seq"));
+    }
+    seqs.sort_unstable();
+    assert_eq!(seqs, [vec![1], (3..=12).collect()].concat());
+    assert!(dispatcher.wait().await.expect("it ends").success());
+    assert!(indexer.stop().await.expect("it ends").success());
 }
 
 /// A record without what an export and a change say of it each for itself.
@@ -130,7 +229,7 @@ async fn a_new_node_has_a_copy_that_equals_the_index() {
         assert!(ended.status.success(), "{script}{}", String::from_utf8_lossy(&ended.stderr));
         String::from_utf8(ended.stdout).expect("text")
     };
-    let [copy, follow, stands] = recipe().try_into().expect("three blocks");
+    let [copy, follow, stands] = blocks("## A new node", "sh").try_into().expect("three blocks");
     run(&copy).await;
 
     // Meanwhile: a new entry, and a descriptor of an old one that was stored in time and is visible late. The next writer looks at what is

@@ -5,7 +5,10 @@ use std::{net::SocketAddr, ops::RangeInclusive, sync::Arc};
 use serde_json::{Value, json};
 use tidemark_store::Entropy;
 use tidemark_wal::Token;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
 use tokio_tungstenite::{
     accept_hdr_async,
     tungstenite::{
@@ -281,10 +284,31 @@ async fn a_change_that_the_receiver_finds_too_big_is_refused_and_nothing_else() 
 }
 
 #[tokio::test]
-async fn a_server_of_another_protocol_is_waited_for() {
+async fn what_is_no_receiver_is_waited_for() {
     let ((listener, destination), batch) = (listen().await, batch(1..=1));
     let (_socket, answer) = tokio::join!(accept_speaking(&listener, "chat"), destination.deliver(&batch));
     assert!(matches!(answer, BatchAnswer::Failed { .. }), "{answer:?}");
+    for (status, expected) in
+        [("400 Bad Request", "400"), ("101 Switching Protocols", "not that of a WebSocket"), ("307 Elsewhere", "307")]
+    {
+        let refusing = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = Vec::<u8>::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                assert!(stream.read_buf(&mut request).await.unwrap() > 0);
+            }
+            let fields = match status.split_once(' ') {
+                Some(("101", _)) => "connection: upgrade\r\nupgrade: websocket",
+                _ => "connection: close\r\ncontent-length: 0\r\nlocation: http://127.0.0.1:1/",
+            };
+            stream.write_all(format!("HTTP/1.1 {status}\r\n{fields}\r\n\r\n").as_bytes()).await.unwrap();
+            stream
+        };
+        let (_stream, answer) = tokio::join!(refusing, destination.deliver(&batch));
+        assert!(matches!(&answer, BatchAnswer::Failed { why, .. } if why.contains(expected)), "{status}: {answer:?}");
+    }
+    drop(listener);
+    assert!(matches!(destination.deliver(&batch).await, BatchAnswer::Failed { .. }));
 }
 
 #[test]

@@ -77,7 +77,10 @@ pub(crate) const fn meaning(outcome: Outcome) -> &'static str {
         Outcome::Aborted => "a descriptor that it names was never stored",
         Outcome::Malformed => "the payload is not valid; it is kept and can be searched as text",
         Outcome::Duplicate => "an earlier operation of the same writer has the same idempotency key",
-        Outcome::Fenced => "another client had taken the lock before",
+        Outcome::Fenced => {
+            "the grant of its lock had been overtaken or released, so that nothing it announced was stored; to apply its payload after all, \
+             append it again under a grant that holds"
+        }
         Outcome::Expired => "it arrived after the audit window",
         Outcome::Unreadable => "the store refuses to return the entry; it is decided once it can be read",
         Outcome::Unknown => {

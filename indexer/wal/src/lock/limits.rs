@@ -88,3 +88,35 @@ pub(super) fn whole_seconds(span: Duration) -> u64 {
 fn is_readable(text: &str, max_chars: usize) -> bool {
     text.chars().count() <= max_chars && !text.chars().any(char::is_control)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_beyond_a_limit_is_refused_and_the_limit_is_not() {
+        let (longest, too_long) = ("ä".repeat(200), "ä".repeat(201));
+        let (purpose, too_much) = ("p".repeat(1000), "p".repeat(1001));
+        let terms = |holder, purpose, ttl_seconds, complete_within_seconds| {
+            GrantTerms { holder, purpose, ttl_seconds, complete_within_seconds }.check()
+        };
+        for (holder, purpose) in [("a", None), (longest.as_str(), Some(purpose.as_str())), ("a b", Some(""))] {
+            for (ttl, within) in [(1, 1), (604_800, 3600)] {
+                assert_eq!(terms(holder, purpose, ttl, within), Ok(()));
+            }
+        }
+        for holder in ["", &too_long, "a\nb", "\u{1b}[2J"] {
+            assert!(matches!(terms(holder, None, 1, 1), Err(InvalidGrant::Holder { .. })), "{holder:?}");
+        }
+        for purpose in [&too_much, "a\u{0}"] {
+            assert!(matches!(terms("a", Some(purpose), 1, 1), Err(InvalidGrant::Purpose { .. })));
+        }
+        for seconds in [0, 604_801, u64::MAX] {
+            assert_eq!(terms("a", None, seconds, 1), Err(InvalidGrant::TimeToLive { seconds }));
+        }
+        for seconds in [0, 3601, u64::MAX] {
+            assert_eq!(terms("a", None, 1, seconds), Err(InvalidGrant::CompleteWithin { seconds }));
+        }
+        assert_eq!((whole_seconds(Duration::from_millis(1)), whole_seconds(Duration::MAX)), (1, u64::MAX));
+    }
+}

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use proptest::prelude::*;
+use sha2::{Digest as _, Sha256};
 use tidemark_store::{ChainError, ChainState as _, Entropy, StoreClock, StoreSecond};
 use tokio::time::{Instant, sleep};
 
@@ -434,4 +435,92 @@ async fn an_earlier_attempt_is_not_acknowledged_after_its_guards_bound() {
     let (token, why) = unproven(append_unseen(&lab, vec![bundle("b1")], meanwhile).await);
     assert_eq!((tokens(&lab).await[0], outcome(&lab, token).await), (token, Outcome::Committed));
     assert!(why.contains("seen only at"), "{why}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grant_beyond_its_limits_is_refused_and_nothing_is_written() {
+    let lab = TestStore::new();
+    let week = Duration::from_hours(7 * 24);
+    let requests = [
+        GrantRequest::of(""),
+        GrantRequest::of("a\nb"),
+        GrantRequest::of("a".repeat(201)),
+        GrantRequest { purpose: Some("p".repeat(1001)), ..GrantRequest::of("a") },
+        GrantRequest { ttl: Duration::ZERO, ..GrantRequest::of("a") },
+        GrantRequest { ttl: week + Duration::from_millis(1), ..GrantRequest::of("a") },
+        GrantRequest { ttl: Duration::MAX, ..GrantRequest::of("a") },
+        GrantRequest { complete_within: Duration::ZERO, ..GrantRequest::of("a") },
+        GrantRequest { complete_within: Duration::MAX, ..GrantRequest::of("a") },
+    ];
+    for request in requests {
+        let refused = locks(&lab, "a").acquire(&models(), &request, true).await.unwrap_err();
+        assert!(matches!(refused, LockError::Invalid { .. }), "{request:?}: {refused}");
+    }
+    assert_eq!(locks(&lab, "a").describe(&models()).await.unwrap(), None);
+    let longest =
+        GrantRequest { ttl: week, complete_within: Duration::from_hours(1), ..GrantRequest::of("a".repeat(200)) };
+    locks(&lab, "a").acquire(&models(), &longest, true).await.unwrap();
+}
+
+/// Changes the first record of the lock's chain to what another program may have written.
+async fn write_foreign(lab: &TestStore, change: impl FnOnce(&mut serde_json::Value)) {
+    let key = ".tidemark/locks/models/00000000000000000001";
+    let log = lab.log().entries;
+    let body = log.get(key, 1 << 20).await.unwrap().unwrap().body.unwrap();
+    let mut lines = body.split(|byte| *byte == b'\n').map(|line| serde_json::from_slice(line).unwrap_or_default());
+    let (mut header, mut state): (serde_json::Value, serde_json::Value) =
+        (lines.next().unwrap(), lines.next().unwrap());
+    change(&mut state);
+    header["checksum"] = hex::encode(Sha256::digest(state.to_string())).into();
+    log.put(key, format!("{header}\n{state}\n").into()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_foreign_record_beyond_the_limits_is_refused_and_nothing_waits_for_it() {
+    let commit = serde_json::json!({"token": Token::from_bytes([1; 20]), "slot": 1, "withinSeconds": u64::MAX});
+    for (place, value) in [
+        ("/grant/holder", "h".repeat(201).into()),
+        ("/grant/purpose", "\u{7}".into()),
+        ("/grant/ttlSeconds", u64::MAX.into()),
+        ("/grant/completeWithinSeconds", u64::MAX.into()),
+        ("/commit", commit),
+    ] {
+        let lab = TestStore::new();
+        let purposeful = GrantRequest { purpose: Some("p".to_owned()), ..GrantRequest::of("a") };
+        locks(&lab, "a").acquire(&models(), &purposeful, true).await.unwrap();
+        write_foreign(&lab, |state| {
+            state["commit"] = serde_json::Value::Null;
+            *state.pointer_mut(place).unwrap() = value;
+        })
+        .await;
+        for error in [
+            locks(&lab, "b").describe(&models()).await.unwrap_err(),
+            locks(&lab, "b").acquire(&models(), &GrantRequest::of("b"), true).await.unwrap_err(),
+        ] {
+            assert!(
+                matches!(&error, LockError::Chain(ChainError::Corrupt { why, .. }) if why.contains("limit")),
+                "{error}"
+            );
+        }
+        assert!(matches!(writer(&lab, "a").await.append(draft(1, vec![])).await, Err(AppendError::Lock(_))));
+    }
+}
+
+/// However long a grant allows, a commit of it completes by the log's own bound, and nobody waits for longer.
+#[tokio::test(start_paused = true)]
+async fn no_commit_is_waited_for_beyond_the_bound_of_the_log() {
+    let lab = TestStore::new();
+    let request = GrantRequest { complete_within: Duration::from_hours(1), ..GrantRequest::of("a") };
+    let own = locks(&lab, "a");
+    own.acquire(&models(), &request, true).await.unwrap();
+    let token = writer(&lab, "a").await.append(draft(1, vec![])).await.unwrap().token;
+    own.release(&models(), 1).await.unwrap();
+    let bound = parameters().commit_bound() + Duration::from_secs(1);
+    let guard = entry(&lab, token).await.ops[0].decision.guard.clone().unwrap();
+    assert_eq!(guard.until, token.second().after(bound));
+    let before = Instant::now();
+    acquire(&lab, "b").await;
+    let waited = before.elapsed();
+    let longest = bound + parameters().visibility_delay + Duration::from_secs(3);
+    assert!(bound < waited && waited <= longest, "{waited:?}, and the bound is {bound:?}");
 }

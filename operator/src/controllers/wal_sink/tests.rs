@@ -352,14 +352,14 @@ fn conditions_say_what_keeps_it_from_delivering() {
         (
             answering(SinkReport {
                 delivered: 0,
-                unacknowledged: 0,
+                lag_operations: 0,
                 last_error: Some("no".to_owned()),
                 ..delivering()
             }),
             both("Unknown/Starting"),
         ),
         (
-            answering(SinkReport { delivered: 0, unacknowledged: 0, ..delivering() }),
+            answering(SinkReport { delivered: 0, lag_operations: 0, ..delivering() }),
             ["True/Ready", applied, "True/Delivering"],
         ),
         (answering(SinkReport { holding: false, ..delivering() }), both("False/Standby")),
