@@ -168,7 +168,7 @@ impl ChangesCommand {
         let (index, consumers) = consumer_stores(index, &stores.settings());
         let socket = dispatch.socket();
         let window = if socket.is_some() { WORK_WINDOW } else { LINES.window };
-        let delivery = DeliveryOptions { follow, window, ..LINES };
+        let delivery = DeliveryOptions { window, follow, ..LINES };
         let options = ConsumerOptions {
             index,
             consumers,

@@ -37,7 +37,7 @@ fn write_canonical(value: &Value, out: &mut String) -> serde_json::Result<()> {
         }
         // Escapes what the RFC escapes, and in the same way.
         Value::String(text) => out.push_str(&serde_json::to_string(text)?),
-        Value::Array(items) => write_list(out, ['[', ']'], items, |item, out| write_canonical(item, out))?,
+        Value::Array(items) => write_list(out, ['[', ']'], items, write_canonical)?,
         Value::Object(fields) => {
             let members = in_order(fields);
             write_list(out, ['{', '}'], members, |(name, value), out| {

@@ -215,7 +215,7 @@ impl SnapshotMaker {
                 });
             }
             let written = Arc::new(Mutex::new(RowSums::default()));
-            match self.extend_once((settled, &descriptors), from..up_to, manifest, &written).await {
+            match Box::pin(self.extend_once((settled, &descriptors), from..up_to, manifest, &written)).await {
                 Ok(version) => {
                     let written = written.lock().clone();
                     archived += written.operations;
@@ -273,7 +273,8 @@ impl SnapshotMaker {
         };
         let total = settled.estimate(&(part.from.second()..part.to.second()));
         self.report(SnapshotStep::ReadingArchive, 0, total);
-        prove_archive(&*self.archive, &part, settled, || self.advance(1)).await
+        // In a box, as what archives is: every future that makes a snapshot holds it.
+        Box::pin(prove_archive(&*self.archive, &part, settled, || self.advance(1))).await
     }
 
     /// Drops the snapshots that have served their time.
