@@ -97,7 +97,7 @@ fn five_hundred_seeds_of_pins_and_garbage_hold() {
 
 #[test]
 fn five_hundred_histories_of_a_lock_are_linearizable() {
-    let reports = all_seeds_hold(SimScenario::Locks);
+    let reports = all_seeds_hold(SimScenario::Locks, 0..SEEDS);
     for rare in [
         "a guarded append was committed",
         "a guarded append was fenced",
