@@ -54,6 +54,8 @@ struct TestStoreState {
     versions: BTreeMap<Path, Vec<StoredVersion>>,
     /// Parts of keys that are not given, with what is refused too.
     refused: Vec<(String, ReadFault)>,
+    /// A part of keys that nobody can read any more once they were read so often.
+    unreadable_later: Option<(String, usize)>,
     /// How often versions are refused from now on, of keys that contain a text.
     refused_versions: VersionFaults,
     refused_versions_of: String,
@@ -164,6 +166,7 @@ impl TestStore {
             troubles: Vec::new(),
             versions: BTreeMap::new(),
             refused: Vec::new(),
+            unreadable_later: None,
             refused_versions: VersionFaults::default(),
             refused_versions_of: String::new(),
             refused_versions_by_number: None,
@@ -262,6 +265,21 @@ impl TestStore {
     /// Refuses to give objects whose key contains `key`.
     pub(crate) fn refuse(&self, key: &str, fault: ReadFault) {
         self.state().refused.push((key.to_owned(), fault));
+    }
+
+    /// Answers no request for keys that contain `key` after so many.
+    pub(crate) fn silence_after(&self, key: &str, requests: usize) {
+        self.state().unreadable_later = Some((key.to_owned(), requests));
+    }
+
+    fn is_silent(&self, location: &Path) -> bool {
+        let mut state = self.state();
+        let of = |(key, _): &&mut (String, usize)| location.as_ref().contains(key.as_str());
+        state.unreadable_later.as_mut().filter(of).is_some_and(|(_, left)| {
+            let is_silent = *left == 0;
+            *left = left.saturating_sub(1);
+            is_silent
+        })
     }
 
     /// Gives everything that was refused by [`Self::refuse`].
@@ -414,6 +432,9 @@ impl ObjectStore for TestStore {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.state().requests.gets += 1;
+        if self.is_silent(location) {
+            return Err(Self::silent());
+        }
         if let Some(refusal) = self.refusal(location, options.head) {
             return Err(refusal);
         }

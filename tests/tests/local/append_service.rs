@@ -246,7 +246,7 @@ async fn a_full_service_answers_429_and_finishes_what_it_began() {
     let mut client = TcpStream::connect(&address).await.expect("it connects");
     let body = bundle("gone").to_string();
     let head = format!(
-        "POST /v1/append HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+        "POST /v1/append HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     client.write_all(format!("{head}{body}").as_bytes()).await.expect("it reads");

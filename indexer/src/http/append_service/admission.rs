@@ -1,4 +1,4 @@
-//! How much is appended at once. What is beyond a bound is refused with 429 before it is read.
+//! How much is appended at once. What is beyond a bound is refused with 429: entries before any is begun, bytes as they come.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ const RETRY_AFTER: u64 = 1;
 pub struct AppendLimits {
     /// Entries that are appended at once.
     pub entries: u32,
-    /// Bytes of the requests that are read or worked on at once; a single request may have as many.
+    /// Bytes of the requests that were read and are worked on at once; a single request may have as many.
     pub bytes: u32,
 }
 
@@ -33,18 +33,23 @@ impl AppendAdmission {
         Self { limits, entries: places(limits.entries), bytes: places(limits.bytes) }
     }
 
-    /// The places of a request of so many bytes.
+    /// The places of so many bytes of one request. Whoever only announces a large body takes none from others.
     pub(super) fn admit_bytes(&self, bytes: u64) -> Result<OwnedSemaphorePermit, HttpProblem> {
+        let wanted = self.check_size(bytes)?;
+        let places = Arc::clone(&self.bytes).try_acquire_many_owned(wanted);
+        places.map_err(|_| full(&format!("requests of {} bytes are in flight or would be", self.limits.bytes)))
+    }
+
+    /// Refuses a request of more bytes than there are places.
+    pub(super) fn check_size(&self, bytes: u64) -> Result<u32, HttpProblem> {
         let limit = self.limits.bytes;
-        let wanted = u32::try_from(bytes).ok().filter(|bytes| *bytes <= limit).ok_or_else(|| {
+        u32::try_from(bytes).ok().filter(|bytes| *bytes <= limit).ok_or_else(|| {
             let detail = format!(
                 "the request has {bytes} bytes, more than the {limit} that this service takes at once; nothing was appended; send fewer \
                  entries, or raise --max-in-flight-size"
             );
             HttpProblem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "the request is too large", detail)
-        })?;
-        let places = Arc::clone(&self.bytes).try_acquire_many_owned(wanted);
-        places.map_err(|_| full(&format!("requests of {limit} bytes are in flight or would be")))
+        })
     }
 
     /// The places of so many entries.

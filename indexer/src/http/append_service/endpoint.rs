@@ -1,23 +1,18 @@
 //! Where the service listens: an address of loopback, or a Unix socket that its owner alone may use.
 
 use std::{
-    fs::{self, File, Permissions, TryLockError},
     io,
     net::SocketAddr,
-    os::unix::{
-        fs::{FileTypeExt as _, PermissionsExt as _},
-        net::{UnixListener as StdUnixListener, UnixStream},
-    },
     path::{Path, PathBuf},
     str::FromStr,
 };
 
 use tokio::net::{TcpListener, UnixListener};
 
+use crate::private_socket::{PrivateSocketError, SocketFile, listen_privately};
+
 /// What the name of a socket begins with.
 const SOCKET_SCHEME: &str = "unix:";
-/// Read and write for the owner alone.
-const SOCKET_MODE: u32 = 0o600;
 
 /// Where the service is to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,13 +78,6 @@ pub(super) enum BoundListener {
     Socket(UnixListener),
 }
 
-/// The file of a socket: removed when it is dropped. The lock beside it says whose it is.
-#[derive(Debug)]
-pub(super) struct SocketFile {
-    path: PathBuf,
-    _lock: File,
-}
-
 impl FromStr for AppendEndpoint {
     type Err = InvalidAppendEndpoint;
 
@@ -135,52 +123,14 @@ impl AppendListener {
 
 fn listen_on_socket(path: &Path) -> Result<AppendListener, AppendListenError> {
     let endpoint = format!("{SOCKET_SCHEME}{}", path.display());
-    let failed = |source| refused(&endpoint, source);
-    // Of two processes that find a socket which nobody listens on, one replaces it.
-    let lock = lock_beside(path).map_err(failed)?;
-    let Some(lock) = lock.filter(|_| !is_listened_on(path)) else {
-        return Err(AppendListenError::InUse { endpoint });
-    };
-    if fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
-        return Err(AppendListenError::NotASocket { path: path.to_owned() });
+    match listen_privately(path) {
+        Ok((bound, socket)) => {
+            Ok(AppendListener { bound: BoundListener::Socket(bound), endpoint, socket: Some(socket) })
+        }
+        Err(PrivateSocketError::InUse) => Err(AppendListenError::InUse { endpoint }),
+        Err(PrivateSocketError::NotASocket) => Err(AppendListenError::NotASocket { path: path.to_owned() }),
+        Err(PrivateSocketError::Refused(source)) => Err(refused(&endpoint, source)),
     }
-    let bound = bind_privately(path).map_err(failed)?;
-    let socket = Some(SocketFile { path: path.to_owned(), _lock: lock });
-    Ok(AppendListener { bound: BoundListener::Socket(bound), endpoint, socket })
-}
-
-/// The lock on the file beside the socket; `None` if another process holds it.
-fn lock_beside(path: &Path) -> io::Result<Option<File>> {
-    let file = File::options().create(true).append(true).open(with_suffix(path, ".lock"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(error),
-    }
-}
-
-fn is_listened_on(path: &Path) -> bool {
-    UnixStream::connect(path).is_ok()
-}
-
-/// Binds under another name, which gets the permissions before it becomes `path`: nobody else can connect in between.
-fn bind_privately(path: &Path) -> io::Result<UnixListener> {
-    let unfinished = with_suffix(path, ".new");
-    match fs::remove_file(&unfinished) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = StdUnixListener::bind(&unfinished)?;
-    fs::set_permissions(&unfinished, Permissions::from_mode(SOCKET_MODE))?;
-    listener.set_nonblocking(true)?;
-    fs::rename(&unfinished, path)?;
-    UnixListener::from_std(listener)
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
 }
 
 fn refused(endpoint: &str, source: io::Error) -> AppendListenError {
@@ -189,14 +139,6 @@ fn refused(endpoint: &str, source: io::Error) -> AppendListenError {
         return AppendListenError::InUse { endpoint };
     }
     AppendListenError::Refused { endpoint, source }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_file(&self.path) {
-            tracing::debug!(%error, path = %self.path.display(), "the socket stays; the next process replaces it");
-        }
-    }
 }
 
 #[cfg(test)]
@@ -218,27 +160,15 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_socket_is_private_and_replaced_only_if_nobody_listens() {
+    async fn a_socket_is_listened_on_once_and_a_file_is_none() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("append.sock");
         let endpoint = AppendEndpoint::Socket(path.clone());
         let first = endpoint.listen().await.unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, SOCKET_MODE);
         assert!(matches!(endpoint.listen().await, Err(AppendListenError::InUse { .. })));
         drop(first);
-        assert!(!path.exists());
-        // What a process leaves that was killed.
-        drop(StdUnixListener::bind(&path).unwrap());
-        let second = endpoint.listen().await.unwrap();
-        assert!(UnixStream::connect(&path).is_ok());
-        drop(second);
-        // Another program listens, which knows no lock.
-        let other = StdUnixListener::bind(&path).unwrap();
-        assert!(matches!(endpoint.listen().await, Err(AppendListenError::InUse { .. })));
-        drop(other);
-        fs::remove_file(&path).unwrap();
-        fs::write(&path, "text").unwrap();
+        std::fs::write(&path, "text").unwrap();
         assert!(matches!(endpoint.listen().await, Err(AppendListenError::NotASocket { .. })));
-        assert_eq!(fs::read_to_string(&path).unwrap(), "text");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "text");
     }
 }

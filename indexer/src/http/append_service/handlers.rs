@@ -90,8 +90,7 @@ pub(super) async fn append(
         return Err(HttpProblem::invalid("complete", detail));
     }
     let size = declared_size(request.headers())?;
-    let bytes = app.admission.admit_bytes(size)?;
-    let body = read_body(request.into_body(), size).await?;
+    let (body, bytes) = read_body(request.into_body(), size, &app.admission).await?;
     let has_writer_name = app.has_writer_name;
     // Megabytes of JSON keep no other request waiting.
     let read = tokio::task::spawn_blocking(move || read_drafts(&body, has_writer_name)).await;

@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use axum::{
-    body::{Body, to_bytes},
+    body::Body,
     http::{HeaderMap, StatusCode, header},
 };
+use futures::TryStreamExt as _;
 use serde_json::{Map, Value};
 use tidemark_wal::EntryDraft;
-use tokio::time::timeout;
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use utoipa::ToSchema;
 
+use super::admission::AppendAdmission;
 use crate::{
     draft_input::{EntryInput, entry_draft, keyed_without_writer},
     http::problem::HttpProblem,
@@ -55,12 +57,15 @@ pub(super) fn declared_size(headers: &HeaderMap) -> Result<u64, HttpProblem> {
     })
 }
 
-/// Reads a body of `size` bytes.
-pub(super) async fn read_body(body: Body, size: u64) -> Result<Vec<u8>, HttpProblem> {
-    let limit = usize::try_from(size).unwrap_or(usize::MAX);
-    match timeout(BODY_TIMEOUT, to_bytes(body, limit)).await {
-        Ok(Ok(bytes)) => Ok(bytes.into()),
-        Ok(Err(error)) => Err(invalid(format!("the body cannot be read: {error}; nothing was appended"))),
+/// Reads a body of `size` bytes, which take their places as they come.
+pub(super) async fn read_body(
+    body: Body,
+    size: u64,
+    admission: &AppendAdmission,
+) -> Result<(Vec<u8>, OwnedSemaphorePermit), HttpProblem> {
+    admission.check_size(size)?;
+    match timeout(BODY_TIMEOUT, read_chunks(body, size, admission)).await {
+        Ok(read) => read,
         Err(_) => {
             let detail = format!(
                 "the body did not arrive within {} s; nothing was appended; send it again",
@@ -69,6 +74,24 @@ pub(super) async fn read_body(body: Body, size: u64) -> Result<Vec<u8>, HttpProb
             Err(HttpProblem::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "the body did not arrive in time", detail))
         }
     }
+}
+
+async fn read_chunks(
+    body: Body,
+    size: u64,
+    admission: &AppendAdmission,
+) -> Result<(Vec<u8>, OwnedSemaphorePermit), HttpProblem> {
+    let unreadable = |why: String| invalid(format!("the body cannot be read: {why}; nothing was appended"));
+    let (mut read, mut places) = (Vec::new(), admission.admit_bytes(0)?);
+    let mut chunks = body.into_data_stream();
+    while let Some(chunk) = chunks.try_next().await.map_err(|error| unreadable(error.to_string()))? {
+        places.merge(admission.admit_bytes(chunk.len() as u64)?);
+        read.extend_from_slice(&chunk);
+        if read.len() as u64 > size {
+            return Err(unreadable(format!("it has more than the {size} bytes that it announced")));
+        }
+    }
+    Ok((read, places))
 }
 
 /// The drafts that a body holds. Of several, all are checked before any is appended.
@@ -106,7 +129,7 @@ fn invalid(detail: String) -> HttpProblem {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::AppendLimits, *};
 
     fn refusal(body: &str) -> HttpProblem {
         read_drafts(body.as_bytes(), false).unwrap_err()
@@ -142,6 +165,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_never_ends_is_given_up() {
         let body = Body::from_stream(futures::stream::pending::<Result<&[u8], std::io::Error>>());
-        assert_eq!(read_body(body, 5).await.unwrap_err().status, 408);
+        let admission = AppendAdmission::new(AppendLimits { entries: 1, bytes: 10 });
+        assert_eq!(read_body(body, 5, &admission).await.unwrap_err().status, 408);
     }
 }

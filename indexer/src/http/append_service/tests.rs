@@ -18,17 +18,24 @@ use super::{AppendLimits, AppendServer};
 const LIMITS: AppendLimits = AppendLimits { entries: 4, bytes: 1000 };
 const BUNDLE: &str = r#"{"ops": [{"path": "bundles/r/b/bundle.yaml", "body": {"id": "b"}}]}"#;
 
+/// As a client of an address asks for it.
+const HOST: &str = "127.0.0.1:7285";
+
+fn get(uri: &str) -> Request<Body> {
+    Request::get(uri).header(header::HOST, HOST).body(Body::empty()).unwrap()
+}
+
 async fn service(limits: AppendLimits) -> Router {
     let log = Log::over(Store::memory(), vec![Store::memory()]);
     let parameters = Arc::new(ParameterSchedule::constant(LogParameters::with_expiry(Duration::from_mins(10))));
     let options = LogWriterOptions::named("w");
     let writer = LogWriter::open(log, parameters, options, Entropy::seeded(1)).await.unwrap();
-    AppendServer::new(writer, true, None, limits, CancellationToken::new()).router()
+    AppendServer::new(writer, true, None, limits, CancellationToken::new()).router(true)
 }
 
 fn request(uri: &str, body: impl Into<String>) -> Request<Body> {
     let body = body.into();
-    let request = Request::post(uri).header(header::CONTENT_TYPE, "application/json");
+    let request = Request::post(uri).header(header::CONTENT_TYPE, "application/json").header(header::HOST, HOST);
     request.header(header::CONTENT_LENGTH, body.len()).body(Body::from(body)).unwrap()
 }
 
@@ -99,8 +106,14 @@ async fn what_cannot_be_appended_is_refused_before_anything_is_written() {
         request
     };
     let without_length = Request::post("/v1/append").header(header::CONTENT_TYPE, "application/json");
+    let without_length = without_length.header(header::HOST, HOST);
     let cases = [
         (post(header::ORIGIN, "https://example.org"), 403, "forbidden-origin"),
+        (post(header::HOST, "example.org:7285"), 403, "forbidden-host"),
+        (post(header::HOST, "127.0.0.1.example.org"), 403, "forbidden-host"),
+        (post(header::HOST, "10.0.0.1:7285"), 403, "forbidden-host"),
+        (post(header::HOST, ""), 403, "forbidden-host"),
+        (Request::get("/metrics").body(Body::empty()).unwrap(), 403, "forbidden-host"),
         (post(header::CONTENT_TYPE, "text/plain"), 415, "unsupported-media-type"),
         (without_length.body(Body::from(BUNDLE)).unwrap(), 411, "length-required"),
         (request("/v1/append", "x".repeat(1001)), 413, "too-large"),
@@ -112,7 +125,7 @@ async fn what_cannot_be_appended_is_refused_before_anything_is_written() {
         (request("/v1/append/x/confirm", ""), 400, "invalid-parameter"),
         (request(&format!("/v1/append/{}/confirm", "0".repeat(27)), ""), 404, "no-such-entry"),
         (request("/v1/appends", BUNDLE), 404, "no-such-route"),
-        (Request::get("/v1/append").body(Body::empty()).unwrap(), 405, "method-not-allowed"),
+        (get("/v1/append"), 405, "method-not-allowed"),
     ];
     for (request, wanted, kind) in cases {
         let (status, media_type, _, problem) = send(&router, request).await;
@@ -121,6 +134,11 @@ async fn what_cannot_be_appended_is_refused_before_anything_is_written() {
     }
     // Nobody has the name.
     assert_eq!(append(&router, BUNDLE).await.0, 200);
+    for host in ["localhost", "LocalHost:7285", "[::1]:7285", "127.0.0.1"] {
+        let mut asked = get("/readyz");
+        asked.headers_mut().insert(header::HOST, host.parse().unwrap());
+        assert_eq!(send(&router, asked).await.0, 200, "{host}");
+    }
 }
 
 #[tokio::test]
@@ -128,10 +146,15 @@ async fn requests_beyond_the_bytes_in_flight_wait_elsewhere() {
     let router = service(AppendLimits { bytes: 20, ..LIMITS }).await;
     let (sender, chunks) = futures::channel::mpsc::unbounded::<Result<Bytes, std::io::Error>>();
     let slow = Request::post("/v1/append").header(header::CONTENT_TYPE, "application/json");
-    let slow = slow.header(header::CONTENT_LENGTH, 19).body(Body::from_stream(chunks)).unwrap();
+    let slow =
+        slow.header(header::HOST, HOST).header(header::CONTENT_LENGTH, 19).body(Body::from_stream(chunks)).unwrap();
     let reading = tokio::spawn(router.clone().oneshot(slow));
+    tokio::task::yield_now().await;
+    // Whoever has announced a body and sent none of it keeps nobody out.
+    assert_eq!(append(&router, "{}").await.0, 200);
+    sender.unbounded_send(Ok(Bytes::from_static(b"nineteen bytes long"))).unwrap();
     let in_flight = async || {
-        let (_, _, _, text) = send(&router, Request::get("/metrics").body(Body::empty()).unwrap()).await;
+        let (_, _, _, text) = send(&router, get("/metrics")).await;
         text.as_str().unwrap().contains("tidemark_append_in_flight_bytes 19")
     };
     while !in_flight().await {
@@ -139,7 +162,6 @@ async fn requests_beyond_the_bytes_in_flight_wait_elsewhere() {
     }
     let (status, _, retry, problem) = send(&router, request("/v1/append", "{}")).await;
     assert_eq!((status, retry.as_deref()), (429, Some("1")), "{problem}");
-    sender.unbounded_send(Ok(Bytes::from_static(b"nineteen bytes long"))).unwrap();
     drop(sender);
     assert_eq!(reading.await.unwrap().unwrap().status(), StatusCode::BAD_REQUEST);
     assert_eq!(append(&router, "{}").await.0, 200);
@@ -150,7 +172,7 @@ async fn the_document_names_every_address_and_figures_are_counted() {
     let router = service(LIMITS).await;
     append(&router, "{}").await;
     append(&router, r#"{"ops": [{"path": "../x", "body": ""}]}"#).await;
-    let get = async |uri: &str| send(&router, Request::get(uri).body(Body::empty()).unwrap()).await;
+    let get = async |uri: &str| send(&router, get(uri)).await;
     let (_, _, _, document) = get("/openapi.json").await;
     let paths: Vec<&str> = document["paths"].as_object().unwrap().keys().map(String::as_str).collect();
     let wanted = ["/healthz", "/metrics", "/openapi.json", "/readyz", "/v1/append", "/v1/append/{token}/confirm"];

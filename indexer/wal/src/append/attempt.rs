@@ -68,6 +68,17 @@ pub(super) struct UnprovenAttempt {
 pub(super) struct NotVisible {
     pub(super) unproven: UnprovenAttempt,
     observations: Vec<Observation>,
+    /// Whether the entry was read and is another draft's.
+    is_of_another_draft: bool,
+}
+
+impl NotVisible {
+    /// Whether what was read shows that the entry is not committed and never will be: it is another draft's, or one of its names is
+    /// another entry's.
+    fn is_ruled_out(&self) -> bool {
+        let is_complete = matches!(self.unproven.outcome, Some(Outcome::Committed | Outcome::Late));
+        self.is_of_another_draft || !is_complete && self.observations.iter().any(|seen| seen.evidence.is_none())
+    }
 }
 
 impl UnprovenAttempt {
@@ -78,6 +89,33 @@ impl UnprovenAttempt {
     /// Whether the entry, which a lock guards, may be committed all the same.
     pub(super) fn may_be_guarded(&self) -> bool {
         self.is_guarded
+    }
+
+    /// Which of two attempts of one append its caller has to hear of: the one that is likelier to be committed, else the later one.
+    pub(super) fn or(self, later: Self) -> Self {
+        if self.likelihood() <= later.likelihood() {
+            return later;
+        }
+        let why = format!("{}; a later attempt: {}", self.why, later.why);
+        Self { why, ..self }
+    }
+
+    /// The same where there may be no earlier one.
+    pub(super) fn after(self, earlier: Option<Self>) -> Self {
+        match earlier {
+            Some(earlier) => earlier.or(self),
+            None => self,
+        }
+    }
+
+    /// Whether nothing rules out that the entry is committed.
+    pub(super) fn may_be_committed(&self) -> bool {
+        !matches!(self.outcome, Some(Outcome::Late | Outcome::Fenced))
+    }
+
+    /// A guarded entry without its guard counts for nothing.
+    fn likelihood(&self) -> (bool, bool, bool) {
+        (self.is_guarded, self.may_be_committed(), self.outcome == Some(Outcome::Committed))
     }
 
     /// The error of this attempt, where a later one failed for good: the earlier entry may be committed, and that comes first.
@@ -178,19 +216,25 @@ impl AppendSession {
         attempt: &AppendAttempt,
         prepared: &PreparedEntry,
     ) -> Result<StoreSecond, NotVisible> {
-        let not_visible = |unproven| NotVisible { unproven, observations: Vec::new() };
+        let not_visible = |unproven| NotVisible { unproven, observations: Vec::new(), is_of_another_draft: false };
         let found = match self.reader.lookup(attempt.token, &attempt.schedule).await {
             Ok(Some(found)) => found,
             Ok(None) => return Err(not_visible(UnprovenAttempt::new(attempt, "the entry is absent"))),
             Err(error) => return Err(not_visible(UnprovenAttempt::new(attempt, error.to_string()))),
         };
-        if found.body != Some(prepared.body(attempt.token)) {
-            return Err(not_visible(UnprovenAttempt::new(attempt, "the entry is another draft's")));
+        match &found.body {
+            None => return Err(not_visible(UnprovenAttempt::new(attempt, "the entry cannot be read"))),
+            Some(body) if *body != prepared.body(attempt.token) => {
+                let unproven = UnprovenAttempt::new(attempt, "the entry is another draft's");
+                return Err(NotVisible { is_of_another_draft: true, ..not_visible(unproven) });
+            }
+            Some(_) => {}
         }
         let outcome = found.ops.first().map(|op| op.decision.outcome);
         self.check_visibility(attempt, &found, outcome).await.map_err(|why| NotVisible {
             unproven: UnprovenAttempt { outcome, ..UnprovenAttempt::new(attempt, why) },
             observations: found.ops.into_iter().flat_map(|op| op.decision.observations).collect(),
+            is_of_another_draft: false,
         })
     }
 
@@ -231,7 +275,7 @@ impl AppendSession {
         prepared: &PreparedEntry,
         not_visible: NotVisible,
     ) -> AttemptOutcome {
-        let NotVisible { unproven, observations } = not_visible;
+        let NotVisible { unproven, observations, .. } = not_visible;
         let foreign = observations
             .iter()
             .find(|seen| seen.evidence.is_none() || !is_in_time_for(attempt.parameters(), attempt.token, seen));
@@ -242,7 +286,8 @@ impl AppendSession {
         }
     }
 
-    /// A key that is not this entry's may be an earlier one's of the same draft, also one that this process forgot.
+    /// A key that is not this entry's may be an earlier one's of the same draft, also one that this process forgot. It is another
+    /// update's only if each of those was read and is ruled out.
     async fn occupied(
         &self,
         earlier: &[AppendAttempt],
@@ -250,34 +295,38 @@ impl AppendSession {
         prepared: &PreparedEntry,
         foreign: &Observation,
     ) -> AttemptOutcome {
-        let named = self.named_by(foreign, attempt).await;
-        let mut complete = None;
+        let named = match self.named_by(foreign, attempt).await {
+            Ok(named) => named,
+            Err(why) => return AttemptOutcome::Failed(UnprovenAttempt::new(attempt, why).error(prepared)),
+        };
+        let mut open: Option<UnprovenAttempt> = None;
         for attempt in earlier.iter().rev().chain(&named) {
             match self.read_back(attempt, prepared).await {
                 Ok(acknowledged) => return AttemptOutcome::Acknowledged { token: attempt.token, acknowledged },
-                Err(NotVisible { unproven, .. })
-                    if matches!(unproven.outcome, Some(Outcome::Committed | Outcome::Late)) =>
-                {
-                    complete = Some(unproven);
-                }
-                Err(_) => {}
+                Err(not_visible) if not_visible.is_ruled_out() => {}
+                Err(NotVisible { unproven, .. }) => open = Some(unproven.after(open)),
             }
         }
         let (key, since, token) = (foreign.key.clone(), foreign.time, attempt.token);
         AttemptOutcome::Failed(
-            complete.map_or(AppendError::Occupied { key, since, token }, |unproven| unproven.error(prepared)),
+            open.map_or(AppendError::Occupied { key, since, token }, |unproven| unproven.error(prepared)),
         )
     }
 
-    /// The entry that the metadata of the object names, where it names one.
-    async fn named_by(&self, foreign: &Observation, attempt: &AppendAttempt) -> Option<AppendAttempt> {
+    /// The entry that the metadata of the object names, where it names one; or why that is not known.
+    async fn named_by(&self, foreign: &Observation, attempt: &AppendAttempt) -> Result<Option<AppendAttempt>, String> {
+        let mut failed = None;
         for store in &self.log.metadata {
-            let found = store.get(&foreign.key, 0).await.ok().flatten();
-            if let Some(token) = found.and_then(|found| found.metadata.get(TOKEN_FIELD)?.parse().ok()) {
-                return Some(AppendAttempt { token, schedule: attempt.schedule.clone(), guard: None });
+            match store.get(&foreign.key, 0).await {
+                Ok(found) => {
+                    if let Some(token) = found.and_then(|found| found.metadata.get(TOKEN_FIELD)?.parse().ok()) {
+                        return Ok(Some(AppendAttempt { token, schedule: attempt.schedule.clone(), guard: None }));
+                    }
+                }
+                Err(error) => failed = Some(format!("whose \"{}\" is cannot be read: {error}", foreign.key)),
             }
         }
-        None
+        failed.map_or(Ok(None), Err)
     }
 }
 

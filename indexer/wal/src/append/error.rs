@@ -118,3 +118,10 @@ pub enum AppendError {
         why: String,
     },
 }
+
+impl AppendError {
+    /// Whether it says that the entry may be committed.
+    pub(super) fn leaves_open(&self) -> bool {
+        matches!(self, Self::Unproven { outcome, .. } if !matches!(outcome, Some(Outcome::Late | Outcome::Fenced)))
+    }
+}

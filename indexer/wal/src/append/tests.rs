@@ -9,7 +9,7 @@ use serde_json::Map;
 use super::*;
 use crate::{
     Evidence, ListedEntry, LogParameters, LogReader, Outcome, ParameterSchedule, ResolvedEntry, Token,
-    testing::{OPENED, TestStore, WriteFault},
+    testing::{OPENED, ReadFault, TestStore, WriteFault},
 };
 use tidemark_store::{Entropy, StoreSecond};
 
@@ -218,6 +218,50 @@ async fn a_forgotten_try_is_found_by_its_descriptor() {
     let refused = lab.writer("w", parameters()).await.append(draft([bundle("b")])).await.unwrap_err();
     let AppendError::Unproven { token, outcome, .. } = refused else { panic!("{refused}") };
     assert_eq!((token, outcome), (first.token, Some(Outcome::Committed)));
+}
+
+/// Of a committed update nobody says that another has its name because a store was silent for a moment, or the entry is gone.
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_is_not_anothers() {
+    for requests in 0..8 {
+        let lab = TestStore::new();
+        lab.writer("w", parameters()).await.append(draft([bundle("b")])).await.unwrap();
+        let again = lab.writer("w", parameters()).await;
+        lab.silence_after("bundle.yaml", requests);
+        let refused = again.append(draft([bundle("b")])).await.err();
+        assert!(matches!(refused, None | Some(AppendError::Unproven { .. })), "{requests} requests: {refused:?}");
+    }
+    let lab = TestStore::new();
+    let first = lab.writer("w", parameters()).await.append(draft([bundle("b")])).await.unwrap().token;
+    let again = lab.writer("w", parameters()).await;
+    for fault in [ReadFault::Unavailable, ReadFault::Body] {
+        lab.refuse(&first.to_string(), fault);
+        let refused = again.append(draft([bundle("b")])).await.unwrap_err();
+        assert!(matches!(refused, AppendError::Unproven { outcome: None, .. }), "{fault:?}: {refused}");
+        lab.grant_all();
+    }
+    lab.log().entries.delete(&[first.to_string()]).await.unwrap();
+    let refused = again.append(draft([bundle("b")])).await.unwrap_err();
+    assert!(matches!(refused, AppendError::Unproven { token, outcome: None, .. } if token == first), "{refused}");
+}
+
+/// The first entry's fate is not known; that the last one came late decides nothing about it.
+#[tokio::test(start_paused = true)]
+async fn a_late_attempt_does_not_hide_an_unknown_one() {
+    let lab = TestStore::new();
+    let expiry = Duration::from_secs(5);
+    let writer = lab.writer("w", LogParameters { expiry, ..parameters() }).await;
+    for _ in 0..6 {
+        lab.trouble("log/", WriteFault::LostWrite);
+    }
+    for _ in 0..3 {
+        lab.trouble("done/r/v1", WriteFault::Slow(Duration::from_mins(1)));
+    }
+    let refused = writer.append(draft([label("b")])).await.unwrap_err();
+    let AppendError::Unproven { outcome, ref why, .. } = refused else { panic!("{refused}") };
+    assert_eq!(outcome, None, "{refused}");
+    assert!(why.contains("whether the entry was written is unknown"), "{why}");
+    assert_eq!(entries(&lab).await.last().unwrap().ops[0].decision.outcome, Outcome::Late);
 }
 
 #[tokio::test(start_paused = true)]

@@ -138,12 +138,18 @@ impl LogWriter {
                         None => error,
                     });
                 }
-                AttemptOutcome::Failed(error) => return Err(error),
-                AttemptOutcome::Retry(why) if attempts >= self.options.attempts || !prepared.counts_once() => {
-                    return Err(why.error(prepared));
+                // Each earlier attempt was read, and is ruled out.
+                AttemptOutcome::Failed(error @ AppendError::Occupied { .. }) => return Err(error),
+                AttemptOutcome::Failed(error) => {
+                    return Err(match unproven.filter(UnprovenAttempt::may_be_committed) {
+                        Some(earlier) if !error.leaves_open() => earlier.error_before(&error, prepared),
+                        _ => error,
+                    });
                 }
-                AttemptOutcome::Retry(_) if unproven.as_ref().is_some_and(UnprovenAttempt::may_be_guarded) => {}
-                AttemptOutcome::Retry(why) => unproven = Some(why),
+                AttemptOutcome::Retry(why) if attempts >= self.options.attempts || !prepared.counts_once() => {
+                    return Err(why.after(unproven).error(prepared));
+                }
+                AttemptOutcome::Retry(why) => unproven = Some(why.after(unproven)),
             }
             self.pause(&mut pauses).await;
         }
