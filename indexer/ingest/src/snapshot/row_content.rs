@@ -1,5 +1,7 @@
 //! What a row of an archive says of an operation, compared with the index's record of it.
 
+use serde::{Serialize, Serializer};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tidemark_catalog::{BodyDigest, Generation};
 
@@ -37,13 +39,34 @@ fn write_content(buffer: &mut Vec<u8>, generation: &Generation, record: &Operati
     let OperationRecord { seq, token, op, kind, decision, entity, repo, bundle, label, context, .. } = record;
     let OperationRecord { diamond, split, path, message, contributors, client_time, size, body, .. } = record;
     let OperationRecord { descriptor_body, leaf_size, count, writer, idempotency_key, reason, files, .. } = record;
-    // What follows from the bytes, and what an archive does not keep.
-    let OperationRecord { payload: _, descriptor: _, text: _, was_unreadable: _, .. } = record;
-    let descriptor = descriptor_body.as_ref().map(|body| BodyDigest::of(&body.0));
-    let judged = (generation, seq, token, op, kind, decision, size, body.bytes().is_some(), body.digest(), descriptor);
+    // The last of which an archive does not keep.
+    let OperationRecord { payload, descriptor, text, was_unreadable: _, .. } = record;
+    let seen = descriptor_body.as_ref().map(|body| BodyDigest::of(&body.0));
+    let judged = (generation, seq, token, op, kind, decision, size, body.bytes().is_some(), body.digest(), seen);
+    // What follows from bytes that stand here is left out; the records of an entry's further operations have the digest alone.
+    let body_stands = body.bytes().is_some();
+    let payload = (!body_stands).then_some(ExactValue(payload));
+    let text = text.as_ref().filter(|_| !body_stands);
+    let descriptor = descriptor_body.is_none().then_some(ExactValue(descriptor));
     let named = (entity, repo, bundle, label, context, diamond, split, path);
     let said = (message, contributors, client_time, files, leaf_size, count, writer, idempotency_key, reason);
-    serde_json::to_writer(buffer, &(judged, named, said))
+    serde_json::to_writer(buffer, &(judged, named, said, (payload, descriptor, text)))
+}
+
+/// A value without its fractions: each time that one is parsed its last digit may change.
+struct ExactValue<'a>(&'a Value);
+
+impl Serialize for ExactValue<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0 {
+            Value::Number(number) if number.is_f64() => serializer.serialize_unit(),
+            Value::Array(values) => serializer.collect_seq(values.iter().map(ExactValue)),
+            Value::Object(members) => {
+                serializer.collect_map(members.iter().map(|(name, value)| (name, ExactValue(value))))
+            }
+            value => value.serialize(serializer),
+        }
+    }
 }
 
 /// In what a row differs from the record that `generation` has of its operation; `None`: they say the same.
@@ -80,4 +103,40 @@ fn has_content_of(row: &SettledRecord, record: &OperationRecord) -> bool {
         write_content(&mut content, &row.generation, record).is_ok().then_some(content)
     };
     content(&row.record).is_some_and(|archived| content(record) == Some(archived))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tidemark_store::StoreSecond;
+    use tidemark_wal::Token;
+
+    use super::*;
+
+    fn content(record: &Value) -> Vec<u8> {
+        let mut content = Vec::new();
+        let record: OperationRecord = serde_json::from_value(record.clone()).unwrap();
+        write_content(&mut content, &Generation::first(), &record).unwrap();
+        content
+    }
+
+    #[test]
+    fn what_no_bytes_of_a_snapshot_row_say_is_part_of_its_content() {
+        let second = StoreSecond::from_unix(1_800_000_000);
+        let plain = json!({
+            "seq": 7, "token": Token::first_of(second), "op": 1, "kind": "entry", "size": 9,
+            "decision": {"outcome": "committed", "entryTime": second},
+            "body": {"sha256": "0".repeat(64)}, "payload": {"a": 1, "b": [0.1]}, "descriptor": {"id": "x"}, "text": "t",
+        });
+        for (place, other) in
+            [("/payload/a", json!(2)), ("/payload/b", json!([])), ("/descriptor/id", json!("y")), ("/text", json!("u"))]
+        {
+            let mut edited = plain.clone();
+            *edited.pointer_mut(place).unwrap() = other;
+            assert_ne!(content(&edited), content(&plain), "{place}");
+        }
+        let mut parsed_again = plain.clone();
+        parsed_again["payload"]["b"][0] = json!(0.1_f64.next_up());
+        assert_eq!(content(&parsed_again), content(&plain));
+    }
 }

@@ -441,7 +441,7 @@ fn other_text(value: &Value) -> Value {
 }
 
 /// What a row says beside its outcome: where, and what it is called.
-const ROW_PARTS: [(&str, &str); 11] = [
+const ROW_PARTS: [(&str, &str); 12] = [
     ("/record/body", "body"),
     ("/record/size", "body"),
     ("/record/decision/entryTime", "evidence or store times"),
@@ -453,6 +453,7 @@ const ROW_PARTS: [(&str, &str); 11] = [
     ("/record/seq", "seq"),
     ("/record/entity", "names"),
     ("/record/message", "names"),
+    ("/record/payload", "names"),
 ];
 
 /// An earlier run ended when it had archived, and has left a row that says something else than the index: the snapshot that goes on does
