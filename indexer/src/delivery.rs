@@ -44,7 +44,7 @@ pub(crate) use document_comparison::{DocumentComparison, ExpectedRecords, MAX_TO
 pub use http_client::{HttpDestinationOptions, InvalidDestination};
 pub use pump::{DeliveryEnd, DeliveryOptions, RejectedPolicy};
 pub use record::DeliveryRecord;
-pub use source::{ChangeSource, SearchSource, SourceError};
+pub use source::{ChangePage, ChangeSource, SearchSource, SourceError};
 pub use webhook::WebhookDestination;
 pub use websocket::WebSocketDestination;
 pub use worker_socket::WorkerSocket;

@@ -12,5 +12,6 @@ pub mod git;
 pub mod http;
 pub mod metrics;
 pub mod pod_status;
+mod private_socket;
 pub mod service;
 pub mod telemetry;

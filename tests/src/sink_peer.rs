@@ -199,7 +199,7 @@ impl PeerState {
     fn take(&self, path: &str, body: &str) -> io::Result<Value> {
         match path.rsplit('/').next() {
             Some("hook") => self.take_events(body),
-            Some("_refresh") => Ok(json!({})),
+            Some("_refresh") => Ok(json!({"_shards": {"total": 3, "successful": 3, "failed": 0}})),
             Some("_search") => self.begin_scroll(body),
             Some("scroll") => Ok(self.next_page()),
             _ => self.take_documents(body),

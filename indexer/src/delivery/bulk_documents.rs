@@ -50,6 +50,12 @@ pub enum DocumentsError {
 }
 
 #[derive(Deserialize)]
+struct RefreshAnswer {
+    #[serde(rename = "_shards")]
+    shards: ShardCounts,
+}
+
+#[derive(Deserialize)]
 struct ScrollPage<'a> {
     #[serde(rename = "_scroll_id")]
     scroll_id: String,
@@ -99,8 +105,7 @@ impl BulkDocuments {
 
     /// Reads all documents that the server has taken so far. `folder` is for temporary files.
     pub(crate) async fn read(&self, folder: &Path) -> Result<DocumentComparison, DocumentsError> {
-        let refresh = self.request(Method::POST, &[&self.index, "_refresh"])?;
-        self.answer(refresh).await?;
+        self.refresh().await?;
         for size in PAGE_SIZES {
             let mut comparison = DocumentComparison::new(folder)?;
             if self.scroll(size, &mut comparison).await? {
@@ -108,6 +113,19 @@ impl BulkDocuments {
             }
         }
         Err(self.unread(format!("one document alone has more than {} bytes", self.max_page_bytes)))
+    }
+
+    /// Without it what was taken last would seem lost.
+    async fn refresh(&self) -> Result<(), DocumentsError> {
+        let request = self.request(Method::POST, &[&self.index, "_refresh"])?;
+        let body = self.answer(request).await?.unwrap_or_default();
+        let answer: RefreshAnswer = serde_json::from_slice(&body)
+            .map_err(|error| self.unread(format!("the answer is none of a refresh: {error}")))?;
+        if answer.shards.failed > 0 {
+            let count = answer.shards.failed;
+            return Err(self.unread(format!("{count} shards are not refreshed, and may not show what they hold")));
+        }
+        Ok(())
     }
 
     /// Reads `size` documents at a time. Gives whether none of the answers was too large.
@@ -145,8 +163,11 @@ impl BulkDocuments {
             return Err(self.unread(format!("{} shards do not answer", page.shards.failed)));
         }
         for hit in &page.hits.hits {
-            let digest = DocumentDigest::of_change(hit.source.get())
-                .map_err(|error| self.unread(format!("document \"{}\" is no JSON: {error}", hit.id)))?;
+            let text = hit.source.get();
+            let digest = DocumentDigest::of_change(text).unwrap_or_else(|error| {
+                tracing::warn!(document = hit.id, %error, "a document cannot be read; it counts as altered");
+                DocumentDigest::of_unread(text)
+            });
             comparison.add_document(&hit.id, hit.version, digest)?;
         }
         Ok(if page.hits.hits.is_empty() { PageEnd::Last(page.scroll_id) } else { PageEnd::More(page.scroll_id) })
@@ -204,6 +225,7 @@ mod tests {
     use axum::{Json, Router, extract::State, routing::post};
     use parking_lot::Mutex;
     use serde_json::Value;
+    use tidemark_wal::Token;
 
     use super::*;
     use crate::delivery::document_comparison::ExpectedRecords;
@@ -239,14 +261,13 @@ mod tests {
         page(&mut pages.lock())
     }
 
-    /// What is read where an answer may have so many bytes, and which sizes were asked for.
-    async fn read(max_page_bytes: usize) -> (Result<u64, String>, Vec<usize>) {
-        let pages = SharedPages::default();
-        let routes = Router::new()
-            .route("/orders/_refresh", post(|| async { "{}" }))
-            .route("/orders/_search", post(first))
-            .route("/_search/scroll", post(next).delete(|| async { "{}" }))
-            .with_state(Arc::clone(&pages));
+    /// What a server answers to a refresh, of whose two shards so many fail.
+    fn refreshed(failed: u64) -> String {
+        json!({"_shards": {"total": 2, "successful": 2 - failed, "failed": failed}}).to_string()
+    }
+
+    /// What is read of a server with these routes, where an answer may have so many bytes.
+    async fn read_from(routes: Router, max_page_bytes: usize) -> Result<DocumentComparison, String> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap()).parse().unwrap();
         let server = tokio::spawn(async move { axum::serve(listener, routes).await });
@@ -261,8 +282,20 @@ mod tests {
         let documents = BulkDocuments { max_page_bytes, ..BulkDocuments::new(options, "orders".to_owned()).unwrap() };
         let folder = tempfile::tempdir().unwrap();
         let compared = documents.read(folder.path()).await.map_err(|error| error.to_string());
-        let counts = compared.map(|compared| compared.finish(&ExpectedRecords::default(), &mut |_| ()).unwrap());
         server.abort();
+        compared
+    }
+
+    /// How many documents are read where an answer may have so many bytes, and which sizes were asked for.
+    async fn read(max_page_bytes: usize) -> (Result<u64, String>, Vec<usize>) {
+        let pages = SharedPages::default();
+        let routes = Router::new()
+            .route("/orders/_refresh", post(|| async { refreshed(0) }))
+            .route("/orders/_search", post(first))
+            .route("/_search/scroll", post(next).delete(|| async { "{}" }))
+            .with_state(Arc::clone(&pages));
+        let compared = read_from(routes, max_page_bytes).await;
+        let counts = compared.map(|compared| compared.finish(&ExpectedRecords::default(), &mut |_| ()).unwrap());
         let sizes = pages.lock().sizes.clone();
         (counts.map(|counts| counts.documents), sizes)
     }
@@ -274,5 +307,46 @@ mod tests {
         let (refused, sizes) = read(100).await;
         assert!(refused.is_err_and(|why| why.contains("one document alone has more than 100 bytes")));
         assert_eq!(sizes, [500, 50, 5, 1]);
+    }
+
+    /// A server of one page with these hits.
+    fn one_page(refresh: String, hits: &str) -> Router {
+        let page = |hits: &str| {
+            format!(r#"{{"_scroll_id":"s","timed_out":false,"_shards":{{"failed":0}},"hits":{{"hits":[{hits}]}}}}"#)
+        };
+        let (first, last) = (page(hits), page(""));
+        Router::new()
+            .route("/orders/_refresh", post(|| async { refresh }))
+            .route("/orders/_search", post(|| async { first }))
+            .route("/_search/scroll", post(|| async { last }).delete(|| async { "{}" }))
+    }
+
+    #[tokio::test]
+    async fn a_refresh_that_fails_on_a_shard_is_no_refresh() {
+        assert!(read_from(one_page(refreshed(0), ""), 1 << 20).await.is_ok());
+        let why = read_from(one_page(refreshed(1), ""), 1 << 20).await.err().unwrap_or_default();
+        assert!(why.contains("1 shards are not refreshed"), "{why}");
+        let why = read_from(one_page("{}".to_owned(), ""), 1 << 20).await.err().unwrap_or_default();
+        assert!(why.contains("the answer is none of a refresh"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn a_document_that_cannot_be_read_is_altered_and_the_others_are_compared() {
+        let deep = format!("{}{}", "[".repeat(500), "]".repeat(500));
+        let sources = ["{\"seq\":1}", "{\"a\":1e999}", r#"{"a":"\ud800"}"#, &deep];
+        let token = |at: u8| Token::from_bytes([at; Token::BYTES]);
+        let hits = (1..)
+            .zip(sources)
+            .map(|(at, source)| format!(r#"{{"_id":"{}-0","_version":{at},"_source":{source}}}"#, token(at)));
+        let hits = hits.collect::<Vec<_>>().join(",");
+        let mut compared =
+            read_from(one_page(refreshed(0), &hits), 1 << 20).await.unwrap_or_else(|why| panic!("{why}"));
+        for at in 1..=4 {
+            let digest = DocumentDigest::of_change(&json!({"seq": at}).to_string()).unwrap();
+            compared.add_record(&token(at), 0, u64::from(at), digest).unwrap();
+        }
+        let expected = ExpectedRecords { acknowledged: 4, ..ExpectedRecords::default() };
+        let counts = compared.finish(&expected, &mut |_| ()).unwrap();
+        assert_eq!((counts.documents, counts.altered, counts.faults()), (4, 3, 3));
     }
 }

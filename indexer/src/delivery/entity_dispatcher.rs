@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::Arc,
     time::Duration,
 };
 
@@ -24,7 +23,7 @@ use super::{
     record::DeliveryRecord,
     source::{ChangePage, ChangeSource, SourceError},
     status::DeliveryStatus,
-    worker_socket::{WorkerEvent, WorkerMessage, WorkerSocket},
+    worker_socket::{WorkerEvent, WorkerLines, WorkerMessage, WorkerSocket},
 };
 
 /// The longest wait for a change in one request.
@@ -45,7 +44,7 @@ const NO_WORKER: &str = "no worker is attached";
 struct AttachedWorker {
     /// How many records may be with it.
     credits: usize,
-    lines: mpsc::UnboundedSender<Arc<str>>,
+    lines: WorkerLines,
 }
 
 /// Hands the records of one consumer to workers.
@@ -118,7 +117,9 @@ impl<'a> EntityDispatcher<'a> {
     pub(crate) async fn run(self, stop: &CancellationToken) -> Result<DeliveryEnd, DeliveryError> {
         let path = self.socket.path.display().to_string();
         let Some(bound) = stop.run_until_cancelled(self.socket.bind()).await else { return Ok(DeliveryEnd::Stopped) };
-        let unusable = |error| DeliveryError::Ended { why: format!("workers cannot attach at \"{path}\": {error}") };
+        let unusable = |error| DeliveryError::Ended {
+            why: format!("workers cannot attach at \"{path}\": {error}; choose another path with --workers"),
+        };
         let bound = bound.map_err(unusable)?;
         tracing::info!(path, "waiting for workers");
         let (events, received) = mpsc::channel(MAX_EVENTS);
@@ -159,11 +160,12 @@ impl<'a> EntityDispatcher<'a> {
                 () = until(overdue.map(|(due, _)| due)) => if let Some((_, worker)) = overdue {
                     self.refuse(worker, "a record was not acknowledged in time");
                 },
-                Some(event) = events.recv() => self.apply(event)?,
+                // Before what workers say, which may never pause. The window bounds how often.
                 answer = pending(&mut reading) => {
                     reading = None;
                     self.take_page(answer)?;
                 }
+                Some(event) = events.recv() => self.apply(event)?,
             }
         }
     }
@@ -190,10 +192,8 @@ impl<'a> EntityDispatcher<'a> {
             let held = |worker: &WorkerId| self.queues.held_by(*worker);
             let free = self.workers.iter().filter(|(worker, attached)| held(worker) < attached.credits);
             let Some((worker, attached)) = free.min_by_key(|(worker, _)| held(worker)) else { return };
-            let (worker, lines) = (*worker, attached.lines.clone());
-            let Some(record) = self.queues.hand_out(worker, now) else { return };
-            // Where its connection has ended just now, that comes as an event.
-            let _ = lines.send(record.json);
+            let Some(record) = self.queues.hand_out(*worker, now) else { return };
+            attached.lines.send(record.json);
         }
     }
 
@@ -285,8 +285,8 @@ impl<'a> EntityDispatcher<'a> {
     /// Ends the connection of a worker, and says why.
     fn refuse(&mut self, worker: WorkerId, why: &str) {
         tracing::warn!(why, "a worker is sent away; others get what it has");
-        if let Some(attached) = self.workers.get(&worker) {
-            let _ = attached.lines.send(json!({ "problem": why }).to_string().into());
+        if let Some(attached) = self.workers.remove(&worker) {
+            attached.lines.send_away(json!({ "problem": why }).to_string().into());
         }
         self.detach(worker);
     }

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::RangeBounds,
     time::Duration,
 };
 
@@ -251,24 +252,33 @@ impl<'a> DeliveryPump<'a> {
 
     /// What is to be sent now: what failed before, what was put off and is due, and then a batch that is full or has waited.
     fn next_batch(&mut self, now: Instant) -> Option<Vec<DeliveryRecord>> {
+        // A record that holds up all others holds up none that comes before it.
+        if let Some(blocking) = self.blocking.first().copied() {
+            self.repeat_due(..blocking, now);
+        }
+        if self.outgoing.is_empty() {
+            self.repeat_due(.., now);
+        }
         if let Some(batch) = self.outgoing.pop_front() {
             return Some(batch);
         }
         let limits = self.options.batch;
-        let due: Vec<u64> = self.retries.iter().filter(|(_, (due, _))| *due <= now).map(|(seq, _)| *seq).collect();
-        if !due.is_empty() {
-            let mut again = ReadyRecords::default();
-            due.iter().filter_map(|seq| self.retries.remove(seq)).for_each(|(_, record)| again.push(record, now));
-            let batch = again.take(&limits, now);
-            while !again.is_empty() {
-                self.outgoing.push_back(again.take(&limits, now));
-            }
-            return Some(batch);
-        }
         // Where nothing more can be read a batch waits for nothing.
         let is_last = self.is_read || !self.page.is_empty() || self.window.room() == 0;
         let is_due = self.ready.due(&limits).is_some_and(|due| is_last || due <= now);
         is_due.then(|| self.ready.take(&limits, now))
+    }
+
+    /// What was put off and is due, of these seqs, is sent before all others.
+    fn repeat_due(&mut self, seqs: impl RangeBounds<u64>, now: Instant) {
+        let due: Vec<_> = self.retries.extract_if(seqs, |_, (due, _)| *due <= now).collect();
+        let mut again = ReadyRecords::default();
+        due.into_iter().for_each(|(_, (_, record))| again.push(record, now));
+        let mut batches = Vec::new();
+        while !again.is_empty() {
+            batches.push(again.take(&self.options.batch, now));
+        }
+        batches.into_iter().rev().for_each(|batch| self.outgoing.push_front(batch));
     }
 
     /// When something is to be sent that is not yet.
@@ -383,7 +393,7 @@ impl<'a> DeliveryPump<'a> {
         }
         if delivers {
             (self.attempts, self.rejected_in_a_row) = (0, 0);
-            self.status.send_modify(|status| (status.blocked, status.last_error) = (None, None));
+            self.status.send_modify(|status| status.last_error = None);
         }
         let (mut pause, mut blocked) = (None, Vec::new());
         for (record, verdict) in batch.into_iter().zip(verdicts) {
@@ -404,6 +414,9 @@ impl<'a> DeliveryPump<'a> {
                 }
                 RecordVerdict::Rejected { why } => blocked.extend(self.reject(record, &why, delivers).await?),
             }
+        }
+        if delivers && self.blocking.is_empty() {
+            self.status.send_modify(|status| status.blocked = None);
         }
         // From the back, so that they are in order in front of the others.
         for record in blocked.into_iter().rev() {

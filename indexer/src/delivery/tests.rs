@@ -248,6 +248,33 @@ async fn poison_that_is_put_off_meanwhile_still_blocks() {
     world.check().await.unwrap();
 }
 
+/// The record before the first poison is put off in the answer that rejects the poison.
+#[tokio::test(start_paused = true)]
+async fn poison_that_blocks_holds_up_no_record_that_was_put_off_before_it() {
+    let options = WorldOptions { poison: true, rejected: RejectedPolicy::Block, is_wide: true, ..PER_ITEM };
+    let world = DeliveryWorld::new(8, options);
+    world.set_mood(DestinationMood::Shy);
+    let stop = CancellationToken::new();
+    let process = world.process("sink");
+    let script = async {
+        tokio::time::sleep(Duration::from_hours(1)).await;
+        let poison = DeliveryWorld::first_poison();
+        assert_eq!(world.acknowledged().await, poison - 1);
+        // What was put off behind the poison waits for it.
+        assert!(!world.arrived().contains(&(2 * poison - 1)));
+        let blocked = world.report().blocked.unwrap_or_default();
+        assert!(blocked.contains(&format!("record {poison} ")), "{blocked}");
+        world.heal();
+        tokio::time::sleep(Duration::from_hours(1)).await;
+        assert_eq!(world.report().blocked, None);
+        stop.cancel();
+    };
+    let (ended, ()) = tokio::join!(process.run(&stop), script);
+    ended.unwrap();
+    assert_eq!(world.acknowledged().await, OPERATIONS);
+    world.check().await.unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_sink_that_is_stopped_has_stored_what_it_has_delivered() {
     let world = DeliveryWorld::new(4, ORDERED);

@@ -5,6 +5,8 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    future::{pending, poll_fn},
+    sync::Arc,
     time::Duration,
 };
 
@@ -26,8 +28,8 @@ use tidemark_catalog::ConsumerPosition;
 use tidemark_search::api::FeedPosition;
 use tidemark_store::error_chain;
 use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout, timeout_at},
+    sync::Notify,
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_tungstenite::{
     WebSocketStream,
@@ -51,8 +53,6 @@ const SUBPROTOCOL: &str = "tidemark.sink.v1";
 const MAX_MESSAGE: usize = 64 * 1024;
 /// The most credits that a receiver may grant.
 const MAX_CREDITS: u32 = 10_000;
-/// How many messages of the receiver wait while nothing is delivered.
-const MAX_WAITING_MESSAGES: usize = 64;
 /// How long the end of a connection may take to be sent.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The most bytes of the reason of an end, as the protocol has it.
@@ -100,11 +100,11 @@ enum ConnectionEnd {
 }
 
 impl ConnectionEnd {
-    /// What it means for the batch that is on its way.
-    fn answer(&self) -> BatchAnswer {
+    /// What it means for the batch that is on its way, if a change of it was sent on this connection and is not acknowledged.
+    fn answer(&self, is_unacknowledged: bool) -> BatchAnswer {
         match self {
             // One of the changes is too big for it: it is found, and the others are delivered.
-            Self::Closed(1009, _) => BatchAnswer::Refused { why: self.to_string() },
+            Self::Closed(1009, _) if is_unacknowledged => BatchAnswer::Refused { why: self.to_string() },
             _ => failed(self.to_string()),
         }
     }
@@ -164,12 +164,10 @@ impl WebSocketDestination {
 
     /// The connection of the last batch, if it lives; else another one.
     async fn connection(&self, last: Option<ReceiverConnection>) -> Result<ReceiverConnection, BatchAnswer> {
-        if let Some(mut connection) = last
-            && connection.catch_up().is_ok()
-        {
-            return Ok(connection);
+        match last.filter(|connection| connection.dialogue.lock().end.is_none()) {
+            Some(connection) => Ok(connection),
+            None => self.connect().await,
         }
-        self.connect().await
     }
 
     async fn deliver_rest(
@@ -180,13 +178,16 @@ impl WebSocketDestination {
     ) -> Result<ReceiverConnection, BatchAnswer> {
         let mut connection = self.connection(last).await?;
         let rest = batch.iter().filter(|record| !acknowledged.contains(&record.seq())).collect();
-        match connection.deliver(rest, self.client.timeout(), acknowledged).await {
-            Ok(()) => Ok(connection),
+        let answer = match connection.deliver(rest, self.client.timeout()).await {
+            Ok(()) => None,
             Err(end) => {
+                let is_unacknowledged = !connection.dialogue.lock().unacknowledged.is_empty();
                 connection.close(&end).await;
-                Err(end.answer())
+                Some(end.answer(is_unacknowledged))
             }
-        }
+        };
+        acknowledged.append(&mut connection.dialogue.lock().acknowledged);
+        answer.map_or(Ok(connection), Err)
     }
 }
 
@@ -223,14 +224,25 @@ fn check_handshake(answer: &Response, key: &str) -> Result<(), BatchAnswer> {
 /// A connection to the receiver.
 struct ReceiverConnection {
     sink: SplitSink<WebSocketStream<Upgraded>, Message>,
-    messages: mpsc::Receiver<Result<ReceiverMessage, ConnectionEnd>>,
-    credits: usize,
-    /// What was sent and is not acknowledged.
-    unacknowledged: BTreeSet<u64>,
-    /// The first and the last change that were sent.
-    sent: Option<(ConsumerPosition, ConsumerPosition)>,
+    dialogue: Arc<Mutex<SocketDialogue>>,
+    /// Told after each message of the receiver.
+    heard: Arc<Notify>,
     /// Reads, also while nothing is delivered: so pings are answered.
     _reading: AbortOnDropHandle<()>,
+}
+
+/// What both sides have said on a connection.
+#[derive(Debug, Default)]
+struct SocketDialogue {
+    credits: usize,
+    /// What was sent and is not acknowledged: changes of the batch that is on its way.
+    unacknowledged: BTreeSet<u64>,
+    /// What was acknowledged of that batch.
+    acknowledged: BTreeSet<u64>,
+    /// The first and the last change that were sent.
+    sent: Option<(ConsumerPosition, ConsumerPosition)>,
+    /// Why it is over.
+    end: Option<ConnectionEnd>,
 }
 
 impl ReceiverConnection {
@@ -238,90 +250,63 @@ impl ReceiverConnection {
         sink: SplitSink<WebSocketStream<Upgraded>, Message>,
         stream: SplitStream<WebSocketStream<Upgraded>>,
     ) -> Self {
-        let (sender, messages) = mpsc::channel(MAX_WAITING_MESSAGES);
-        let reading = AbortOnDropHandle::new(tokio::spawn(read_messages(stream, sender)));
-        Self { sink, messages, credits: 0, unacknowledged: BTreeSet::new(), sent: None, _reading: reading }
+        let (dialogue, heard) = (Arc::<Mutex<SocketDialogue>>::default(), Arc::<Notify>::default());
+        let reading = tokio::spawn(read_messages(stream, Arc::clone(&dialogue), Arc::clone(&heard)));
+        Self { sink, dialogue, heard, _reading: AbortOnDropHandle::new(reading) }
     }
 
-    /// Takes what the receiver has said since the last batch.
-    fn catch_up(&mut self) -> Result<(), ConnectionEnd> {
-        let mut none = BTreeSet::new();
+    /// Sends the records as the receiver has room for them, and waits until all are acknowledged. Each acknowledgement may take `patience`;
+    /// it counts also while a record is on its way.
+    async fn deliver(&mut self, mut rest: VecDeque<&DeliveryRecord>, patience: Duration) -> Result<(), ConnectionEnd> {
+        let (mut due, mut acknowledged, mut is_flushed) = (Instant::now() + patience, 0, true);
         loop {
-            match self.messages.try_recv() {
-                Ok(message) => drop(self.apply(message?, &mut none)?),
-                Err(mpsc::error::TryRecvError::Empty) => return Ok(()),
-                Err(mpsc::error::TryRecvError::Disconnected) => return Err(broken("it has ended")),
-            }
-        }
-    }
-
-    /// Sends the records as the receiver has room for them, and waits until all are acknowledged. Each acknowledgement may take `patience`.
-    async fn deliver(
-        &mut self,
-        mut rest: VecDeque<&DeliveryRecord>,
-        patience: Duration,
-        acknowledged: &mut BTreeSet<u64>,
-    ) -> Result<(), ConnectionEnd> {
-        let mut due = Instant::now() + patience;
-        loop {
-            timeout_at(due, self.send_what_fits(&mut rest)).await.map_err(|_| ConnectionEnd::Overdue)??;
-            if rest.is_empty() && self.unacknowledged.is_empty() {
-                return Ok(());
-            }
-            let message = timeout_at(due, self.messages.recv()).await.map_err(|_| ConnectionEnd::Overdue)?;
-            let message = message.unwrap_or_else(|| Err(broken("it has ended")))?;
-            if self.apply(message, acknowledged)? {
-                due = Instant::now() + patience;
-            }
-        }
-    }
-
-    async fn send_what_fits(&mut self, rest: &mut VecDeque<&DeliveryRecord>) -> Result<(), ConnectionEnd> {
-        while self.unacknowledged.len() < self.credits {
-            let Some(record) = rest.pop_front() else { break };
-            let first = self.sent.take().map_or_else(|| record.position.clone(), |(first, _)| first);
-            self.sent = Some((first, record.position.clone()));
-            self.unacknowledged.insert(record.seq());
-            let text = format!("{{\"change\":{}}}", record.json);
-            self.sink.feed(Message::text(text)).await.map_err(broken)?;
-        }
-        self.sink.flush().await.map_err(broken)
-    }
-
-    /// Applies a message. Gives whether something was acknowledged that was not before.
-    fn apply(&mut self, message: ReceiverMessage, acknowledged: &mut BTreeSet<u64>) -> Result<bool, ConnectionEnd> {
-        let before = self.unacknowledged.len();
-        match message {
-            ReceiverMessage::Credits(credits) if credits > MAX_CREDITS => {
-                let why = format!("{credits} credits are more than {MAX_CREDITS}");
-                return Err(ConnectionEnd::Misunderstood(why));
-            }
-            ReceiverMessage::Credits(credits) => self.credits = credits as usize,
-            ReceiverMessage::Ack(position) => {
-                let after = self.seq_of(position)? + 1;
-                let later = self.unacknowledged.split_off(&after);
-                acknowledged.extend(std::mem::replace(&mut self.unacknowledged, later));
-            }
-            ReceiverMessage::AckEach(positions) => {
-                for position in positions {
-                    let seq = self.seq_of(position)?;
-                    // One that is acknowledged twice is no other.
-                    if self.unacknowledged.remove(&seq) {
-                        acknowledged.insert(seq);
+            let may_send = {
+                let mut dialogue = self.dialogue.lock();
+                if rest.is_empty() && dialogue.unacknowledged.is_empty() && is_flushed {
+                    return Ok(());
+                }
+                if let Some(end) = dialogue.end.take() {
+                    return Err(end);
+                }
+                if dialogue.acknowledged.len() > acknowledged {
+                    (due, acknowledged) = (Instant::now() + patience, dialogue.acknowledged.len());
+                }
+                !rest.is_empty() && dialogue.unacknowledged.len() < dialogue.credits
+            };
+            let sink = &mut self.sink;
+            let sending = async {
+                if may_send {
+                    poll_fn(|context| sink.poll_ready_unpin(context)).await
+                } else if is_flushed {
+                    pending().await
+                } else {
+                    sink.flush().await
+                }
+            };
+            tokio::select! {
+                done = sending => {
+                    done.map_err(|error| self.end_of(error))?;
+                    is_flushed = !may_send;
+                    if let Some(record) = rest.pop_front_if(|_| may_send) {
+                        self.start_sending(record)?;
                     }
                 }
+                () = self.heard.notified() => {}
+                () = sleep_until(due) => return Err(ConnectionEnd::Overdue),
             }
         }
-        Ok(self.unacknowledged.len() < before)
     }
 
-    /// The seq of a position that lies between what was sent on this connection.
-    fn seq_of(&self, position: FeedPosition) -> Result<u64, ConnectionEnd> {
-        let is_sent = self.sent.as_ref().is_some_and(|(first, last)| {
-            (first.seq..=last.seq).contains(&position.seq)
-                && (&first.generation..=&last.generation).contains(&&position.generation)
-        });
-        if is_sent { Ok(position.seq) } else { Err(ConnectionEnd::NeverSent(position)) }
+    /// Begins to send a record, for which there is room.
+    fn start_sending(&mut self, record: &DeliveryRecord) -> Result<(), ConnectionEnd> {
+        self.dialogue.lock().send(record);
+        let text = format!("{{\"change\":{}}}", record.json);
+        self.sink.start_send_unpin(Message::text(text)).map_err(|error| self.end_of(error))
+    }
+
+    /// Why nothing can be sent: what the receiver has said of it, if it has.
+    fn end_of(&self, error: impl std::fmt::Display) -> ConnectionEnd {
+        self.dialogue.lock().end.take().unwrap_or_else(|| broken(error))
     }
 
     /// Tells the receiver why the connection ends, if it can be told.
@@ -334,14 +319,64 @@ impl ReceiverConnection {
     }
 }
 
+impl SocketDialogue {
+    fn send(&mut self, record: &DeliveryRecord) {
+        let first = self.sent.take().map_or_else(|| record.position.clone(), |(first, _)| first);
+        self.sent = Some((first, record.position.clone()));
+        self.unacknowledged.insert(record.seq());
+    }
+
+    /// Takes what the receiver says. Nothing counts after an end.
+    fn hear(&mut self, message: Result<ReceiverMessage, ConnectionEnd>) {
+        if self.end.is_none() {
+            self.end = message.and_then(|message| self.apply(message)).err();
+        }
+    }
+
+    fn apply(&mut self, message: ReceiverMessage) -> Result<(), ConnectionEnd> {
+        match message {
+            ReceiverMessage::Credits(credits) if credits > MAX_CREDITS => {
+                let why = format!("{credits} credits are more than {MAX_CREDITS}");
+                return Err(ConnectionEnd::Misunderstood(why));
+            }
+            ReceiverMessage::Credits(credits) => self.credits = credits as usize,
+            ReceiverMessage::Ack(position) => {
+                let after = self.seq_of(position)? + 1;
+                let later = self.unacknowledged.split_off(&after);
+                self.acknowledged.extend(std::mem::replace(&mut self.unacknowledged, later));
+            }
+            ReceiverMessage::AckEach(positions) => {
+                for position in positions {
+                    let seq = self.seq_of(position)?;
+                    // One that is acknowledged twice is no other.
+                    if self.unacknowledged.remove(&seq) {
+                        self.acknowledged.insert(seq);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The seq of a position that lies between what was sent on this connection.
+    fn seq_of(&self, position: FeedPosition) -> Result<u64, ConnectionEnd> {
+        let is_sent = self.sent.as_ref().is_some_and(|(first, last)| {
+            (first.seq..=last.seq).contains(&position.seq)
+                && (&first.generation..=&last.generation).contains(&&position.generation)
+        });
+        if is_sent { Ok(position.seq) } else { Err(ConnectionEnd::NeverSent(position)) }
+    }
+}
+
 fn broken(why: impl std::fmt::Display) -> ConnectionEnd {
     ConnectionEnd::Broken(why.to_string())
 }
 
-/// Gives what the receiver says until the connection ends.
+/// Takes what the receiver says until the connection ends.
 async fn read_messages(
     mut stream: SplitStream<WebSocketStream<Upgraded>>,
-    messages: mpsc::Sender<Result<ReceiverMessage, ConnectionEnd>>,
+    dialogue: Arc<Mutex<SocketDialogue>>,
+    heard: Arc<Notify>,
 ) {
     loop {
         let message = match stream.next().await {
@@ -353,13 +388,13 @@ async fn read_messages(
             Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => continue,
             Some(Ok(Message::Close(frame))) => Err(closed(frame)),
             Some(Err(error)) => Err(broken(error)),
-            None => Err(broken("it has ended")),
+            None => break,
         };
-        let is_end = message.is_err();
-        if messages.send(message).await.is_err() || is_end {
-            return;
-        }
+        dialogue.lock().hear(message);
+        heard.notify_one();
     }
+    dialogue.lock().hear(Err(broken("it has ended")));
+    heard.notify_one();
 }
 
 fn closed(frame: Option<CloseFrame>) -> ConnectionEnd {

@@ -1,14 +1,6 @@
 //! The Unix socket at which workers attach: lines of JSON in both directions. `docs/changes.md` specifies them.
 
-use std::{
-    convert::Infallible,
-    fs::{Permissions, remove_file, set_permissions},
-    io::{self, ErrorKind},
-    os::unix::fs::PermissionsExt as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, path::PathBuf, sync::Arc, time::Duration};
 
 use serde::Deserialize;
 use tidemark_search::api::FeedPosition;
@@ -18,12 +10,13 @@ use tokio::{
         UnixListener, UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::mpsc,
+    sync::{mpsc, oneshot},
     task::JoinSet,
     time::{sleep, timeout},
 };
 
 use super::entity_queues::WorkerId;
+use crate::private_socket::{PrivateSocketError, SocketFile, listen_privately};
 
 /// The longest line of a worker, in bytes.
 const MAX_LINE_BYTES: u64 = 4 * 1024;
@@ -58,59 +51,90 @@ pub(super) enum WorkerMessage {
 /// What a worker does.
 #[derive(Debug)]
 pub(super) enum WorkerEvent {
-    /// It is there, and gets what is sent here, each as a line. Its connection ends once the sender is dropped.
-    Attached(WorkerId, mpsc::UnboundedSender<Arc<str>>),
+    /// It is there, and gets what is sent here.
+    Attached(WorkerId, WorkerLines),
     /// It says something; an error is why that is no message.
     Said(WorkerId, Result<WorkerMessage, String>),
     /// It is gone.
     Gone(WorkerId),
 }
 
+/// What is sent to a worker. Its connection ends once this is dropped.
+#[derive(Debug)]
+pub(super) struct WorkerLines {
+    records: mpsc::UnboundedSender<Arc<str>>,
+    problem: oneshot::Sender<Arc<str>>,
+}
+
+/// The lines that a worker gets.
+#[derive(Debug)]
+pub(super) struct OutgoingLines {
+    records: mpsc::UnboundedReceiver<Arc<str>>,
+    /// Absent once it was given.
+    problem: Option<oneshot::Receiver<Arc<str>>>,
+}
+
+impl WorkerLines {
+    /// The two ends of what a worker is sent.
+    pub(super) fn new() -> (Self, OutgoingLines) {
+        let ((records, received), (problem, told)) = (mpsc::unbounded_channel(), oneshot::channel());
+        (Self { records, problem }, OutgoingLines { records: received, problem: Some(told) })
+    }
+
+    /// Sends a record. Where the connection has ended just now, that comes as an event.
+    pub(super) fn send(&self, record: Arc<str>) {
+        let _ = self.records.send(record);
+    }
+
+    /// Says why the connection ends. Records that are not in the socket yet are not sent: others get them.
+    pub(super) fn send_away(self, problem: Arc<str>) {
+        let _ = self.problem.send(problem);
+    }
+}
+
+impl OutgoingLines {
+    /// The next line; `None` at the end.
+    pub(super) async fn next(&mut self) -> Option<Arc<str>> {
+        let problem = self.problem.as_mut()?;
+        tokio::select! {
+            biased;
+            told = problem => {
+                self.problem = None;
+                told.ok()
+            }
+            Some(record) = self.records.recv() => Some(record),
+        }
+    }
+}
+
 /// A socket that is listened on. Its file is removed at the end.
 #[derive(Debug)]
 pub(super) struct BoundSocket {
     listener: UnixListener,
-    path: PathBuf,
-}
-
-impl Drop for BoundSocket {
-    fn drop(&mut self) {
-        let _ = remove_file(&self.path);
-    }
+    _file: SocketFile,
 }
 
 impl WorkerSocket {
     /// Listens at the path, in place of a process that is gone. Only the user of this process may attach.
-    pub(super) async fn bind(&self) -> io::Result<BoundSocket> {
+    pub(super) async fn bind(&self) -> Result<BoundSocket, PrivateSocketError> {
         let path = &self.path;
         for _ in 1..BIND_ATTEMPTS {
-            match UnixListener::bind(path) {
-                Err(error) if error.kind() == ErrorKind::AddrInUse => {}
-                bound => return bound_socket(bound?, path),
+            match listen_privately(path) {
+                Err(PrivateSocketError::InUse) => {}
+                bound => return bound.map(BoundSocket::of),
             }
-            if is_left_over(path).await {
-                remove_file(path)?;
-            } else {
-                tracing::info!(path = %path.display(), "another process listens for workers; waiting until it ends");
-                sleep(RETRY_INTERVAL).await;
-            }
+            tracing::info!(path = %path.display(), "another process listens for workers; waiting until it ends");
+            sleep(RETRY_INTERVAL).await;
         }
-        bound_socket(UnixListener::bind(path)?, path)
+        listen_privately(path).map(BoundSocket::of)
     }
 }
 
-fn bound_socket(listener: UnixListener, path: &Path) -> io::Result<BoundSocket> {
-    let bound = BoundSocket { listener, path: path.to_owned() };
-    set_permissions(path, Permissions::from_mode(0o600))?;
-    Ok(bound)
-}
-
-/// Whether the file is a socket that nobody listens on.
-async fn is_left_over(path: &Path) -> bool {
-    UnixStream::connect(path).await.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
-}
-
 impl BoundSocket {
+    fn of((listener, file): (UnixListener, SocketFile)) -> Self {
+        Self { listener, _file: file }
+    }
+
     /// Lets workers attach, and tells what they do. Never ends.
     pub(super) async fn accept(self, events: mpsc::Sender<WorkerEvent>) -> Infallible {
         let (mut connections, mut last) = (JoinSet::new(), 0);
@@ -137,7 +161,7 @@ impl BoundSocket {
 
 async fn serve_worker(worker: WorkerId, stream: UnixStream, events: mpsc::Sender<WorkerEvent>) {
     let (read, write) = stream.into_split();
-    let (lines, outgoing) = mpsc::unbounded_channel();
+    let (lines, outgoing) = WorkerLines::new();
     if events.send(WorkerEvent::Attached(worker, lines)).await.is_err() {
         return;
     }
@@ -169,8 +193,8 @@ async fn read_messages(worker: WorkerId, read: OwnedReadHalf, events: &mpsc::Sen
 }
 
 /// Ends when there is nothing to send any more, or the worker takes nothing.
-async fn write_lines(mut write: OwnedWriteHalf, mut outgoing: mpsc::UnboundedReceiver<Arc<str>>) {
-    while let Some(line) = outgoing.recv().await {
+async fn write_lines(mut write: OwnedWriteHalf, mut outgoing: OutgoingLines) {
+    while let Some(line) = outgoing.next().await {
         let writing = async {
             write.write_all(line.as_bytes()).await?;
             write.write_all(b"\n").await
@@ -178,5 +202,57 @@ async fn write_lines(mut write: OwnedWriteHalf, mut outgoing: mpsc::UnboundedRec
         if !matches!(timeout(MAX_WRITE_TIME, writing).await, Ok(Ok(()))) {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn socket(path: PathBuf) -> WorkerSocket {
+        WorkerSocket { path, work_timeout: Duration::from_secs(1) }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_socket_is_kept_and_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = socket(folder.path().join("work.sock"));
+        fs::write(&socket.path, "text").unwrap();
+        let error = socket.bind().await.unwrap_err().to_string();
+        assert!(error.contains("a file that is no socket"), "{error}");
+        assert_eq!(fs::read_to_string(&socket.path).unwrap(), "text");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_dispatcher_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = socket(folder.path().join("work.sock"));
+        let first = socket.bind().await.unwrap();
+        assert!(matches!(socket.bind().await, Err(PrivateSocketError::InUse)));
+        let ends = async {
+            sleep(RETRY_INTERVAL).await;
+            drop(first);
+        };
+        let (second, ()) = tokio::join!(socket.bind(), ends);
+        assert!(socket.path.exists());
+        drop(second.unwrap());
+        assert!(!socket.path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_is_sent_away_gets_no_record_that_waits() {
+        let (lines, mut outgoing) = WorkerLines::new();
+        for record in ["1", "2", "3"] {
+            lines.send(record.into());
+        }
+        assert_eq!(outgoing.next().await.as_deref(), Some("1"));
+        lines.send_away("why".into());
+        assert_eq!(outgoing.next().await.as_deref(), Some("why"));
+        assert_eq!(outgoing.next().await, None);
+        let (lines, mut outgoing) = WorkerLines::new();
+        drop(lines);
+        assert_eq!(outgoing.next().await, None);
     }
 }

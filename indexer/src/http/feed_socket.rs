@@ -3,7 +3,7 @@
 //! One task a socket asks for the next changes when there is room in the client's window. It keeps the positions of what is not
 //! acknowledged, not the changes: a client that connects again has them sent again from where it was.
 
-use std::{collections::VecDeque, convert::Infallible, time::Duration};
+use std::{collections::VecDeque, convert::Infallible, future::ready, time::Duration};
 
 use axum::{
     body::Bytes,
@@ -15,7 +15,7 @@ use futures::{FutureExt as _, SinkExt as _, future::BoxFuture};
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::OwnedSemaphorePermit,
-    task::spawn_blocking,
+    task::{spawn_blocking, unconstrained},
     time::{Instant, sleep_until, timeout},
 };
 
@@ -40,6 +40,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(15);
 const MAX_SILENCE: Duration = Duration::from_mins(1);
 /// How long a client that has changes may acknowledge none.
 const MAX_ACKNOWLEDGEMENT_TIME: Duration = Duration::from_mins(5);
+/// So many messages of a client are read at most before it is judged.
+const MAX_WAITING_MESSAGES: usize = 64;
 /// How long a connection lasts. Clients connect again: to other replicas, and with a token that is still good.
 const MAX_CONNECTION_TIME: Duration = Duration::from_hours(1);
 /// How long the client may take to confirm the end.
@@ -196,6 +198,8 @@ impl FeedSocket {
         loop {
             let sent = app.stop().run_until_cancelled(self.send_what_fits(socket)).await;
             sent.ok_or(SocketEnd::Stopping)??;
+            let received = app.stop().run_until_cancelled(self.receive_waiting(socket)).await;
+            let has_received = received.ok_or(SocketEnd::Stopping)??;
             if answer.is_none() && self.queue.is_empty() && self.window.room() > 0 {
                 answer = Some(next_answer(&app, self.request(), self.query.clone()).boxed());
             }
@@ -217,6 +221,8 @@ impl FeedSocket {
                     let found = found.map_err(SocketEnd::Problem)?;
                     self.enqueue(found).await?;
                 }
+                // What it said may have made room.
+                () = ready(()), if has_received => {}
                 received = socket.recv() => {
                     let received = received.and_then(Result::ok).ok_or(SocketEnd::Gone)?;
                     self.heard = Instant::now();
@@ -268,6 +274,18 @@ impl FeedSocket {
             has_sent = true;
         }
         if has_sent { flush(socket).await } else { Ok(()) }
+    }
+
+    /// Hears what the client has said while it was sent something. Gives whether it has said anything.
+    async fn receive_waiting(&mut self, socket: &mut WebSocket) -> Result<bool, SocketEnd> {
+        let mut has_received = false;
+        for _ in 0..MAX_WAITING_MESSAGES {
+            let Some(received) = unconstrained(socket.recv()).now_or_never() else { break };
+            let received = received.and_then(Result::ok).ok_or(SocketEnd::Gone)?;
+            (self.heard, has_received) = (Instant::now(), true);
+            self.receive(socket, received).await?;
+        }
+        Ok(has_received)
     }
 
     /// What a message of the client changes.

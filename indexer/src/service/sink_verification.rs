@@ -1,6 +1,6 @@
 //! Whether the destination of a sink holds what the index says: both are read as a whole, and compared document by document.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use tidemark_catalog::{CatalogError, ConsumerChain, ConsumerName, ConsumerPosition, IndexId, LogId};
 use tidemark_crds::Reason;
@@ -10,13 +10,19 @@ use tidemark_search::{
     api::{MAX_CHANGES, QueryText},
 };
 use tidemark_store::{Entropy, StoreError};
+use tokio::time::sleep;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{consumer::open_follower, error::ServiceError, stores::PodStores};
 use crate::delivery::{
-    BulkDocuments, ChangeSource as _, ComparisonCounts, DeadLetters, DocumentComparison, DocumentFinding,
+    BulkDocuments, ChangePage, ChangeSource, ComparisonCounts, DeadLetters, DocumentComparison, DocumentFinding,
     DocumentsError, ExpectedRecords, SearchSource, SourceError,
 };
+
+/// How often a page of changes is asked for again that cannot be read for the moment: for two minutes.
+const MAX_READ_RETRIES: u32 = 60;
+/// The pause between two attempts.
+const READ_RETRY_PAUSE: Duration = Duration::from_secs(2);
 
 /// What is compared.
 #[derive(Debug)]
@@ -75,9 +81,11 @@ impl ToCause for SinkVerificationError {
         match self {
             Self::Service(error) => error.to_cause(),
             Self::Documents(DocumentsError::Disk(error)) => FailureCause::of_disk(error),
-            Self::Documents(DocumentsError::Unread { .. }) | Self::Index(_) => FailureCause::of(Reason::Unreachable),
+            Self::Documents(DocumentsError::Unread { .. })
+            | Self::Index(_)
+            | Self::Source(SourceError::Transient(_)) => FailureCause::of(Reason::Unreachable),
             Self::NeverHeld { .. } => FailureCause::of(Reason::SpecInvalid),
-            Self::Source(_) => FailureCause::of(Reason::Internal),
+            Self::Source(SourceError::Final(_)) => FailureCause::of(Reason::Internal),
         }
     }
 }
@@ -135,7 +143,7 @@ impl SinkVerification {
         let mut next = ConsumerPosition { seq: 0, ..acknowledged.clone() };
         let mut last = None;
         loop {
-            let page = source.page(&next, MAX_CHANGES, std::time::Duration::ZERO).await?;
+            let page = page_of(&source, &next).await?;
             for record in &page.records {
                 let digest =
                     record.digest().map_err(|error| SourceError::Final(format!("a change is no JSON: {error}")))?;
@@ -150,7 +158,72 @@ impl SinkVerification {
     }
 }
 
+/// The records after `after`; asks again while they cannot be read for the moment.
+async fn page_of(source: &dyn ChangeSource, after: &ConsumerPosition) -> Result<ChangePage, SourceError> {
+    let mut retries = 0;
+    loop {
+        match source.page(after, MAX_CHANGES, Duration::ZERO).await {
+            Err(SourceError::Transient(why)) if retries < MAX_READ_RETRIES => {
+                tracing::warn!(why, "the changes of the index cannot be read for the moment; asking again");
+                retries += 1;
+                sleep(READ_RETRY_PAUSE).await;
+            }
+            page => return page,
+        }
+    }
+}
+
 fn identity_of(follower: &IndexFollower) -> Result<(IndexId, LogId), ServiceError> {
     let why = || "the index does not say for which log it is".to_owned();
     follower.identity().ok_or_else(|| ServiceError::Ended { task: "verification", why: why() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use async_trait::async_trait;
+
+    use super::*;
+
+    /// Gives an empty page after so many failures.
+    struct FailingSource {
+        failures: u32,
+        is_final: bool,
+        requests: AtomicU32,
+    }
+
+    #[async_trait]
+    impl ChangeSource for FailingSource {
+        async fn page(&self, after: &ConsumerPosition, _: usize, _: Duration) -> Result<ChangePage, SourceError> {
+            let why = || "busy".to_owned();
+            match self.requests.fetch_add(1, Ordering::Relaxed) {
+                before if before >= self.failures => {
+                    Ok(ChangePage { records: Vec::new(), next: after.clone(), more: false, end: after.clone() })
+                }
+                _ if self.is_final => Err(SourceError::Final(why())),
+                _ => Err(SourceError::Transient(why())),
+            }
+        }
+
+        async fn end(&self) -> Result<ConsumerPosition, SourceError> {
+            Err(SourceError::Final("no end".to_owned()))
+        }
+    }
+
+    /// The reason of the failure, if it fails, and how often was asked.
+    async fn read(failures: u32, is_final: bool) -> (Option<Reason>, u32) {
+        let source = FailingSource { failures, is_final, requests: AtomicU32::new(0) };
+        let start = ConsumerPosition { generation: "g1".parse().unwrap(), seq: 0 };
+        let failed = page_of(&source, &start).await.err();
+        let reason = failed.map(|error| SinkVerificationError::from(error).to_cause().reason);
+        (reason, source.requests.into_inner())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_page_that_cannot_be_read_for_the_moment_is_asked_for_again_and_not_for_ever() {
+        assert_eq!(read(3, false).await, (None, 4));
+        assert_eq!(read(MAX_READ_RETRIES + 1, false).await, (Some(Reason::Unreachable), MAX_READ_RETRIES + 1));
+        assert_eq!(read(1, true).await, (Some(Reason::Internal), 1));
+    }
 }

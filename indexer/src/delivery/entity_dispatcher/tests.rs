@@ -1,6 +1,12 @@
 //! A dispatch on paused time, from a seed: workers that die, that hang and that answer in any order, and a dispatcher that is killed.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -11,7 +17,8 @@ use tokio::{task::JoinSet, time::timeout};
 
 use super::*;
 use crate::delivery::{
-    ack_window::WindowLimits, batch::BatchLimits, circuit_breaker::BreakerOptions, mutants::plant, pump::RejectedPolicy,
+    ack_window::WindowLimits, batch::BatchLimits, circuit_breaker::BreakerOptions, mutants::plant,
+    pump::RejectedPolicy, worker_socket::OutgoingLines,
 };
 
 const RECORDS: u64 = 150;
@@ -117,7 +124,7 @@ impl DispatchWorld {
     async fn worker(self: Arc<Self>, number: u64, events: mpsc::Sender<WorkerEvent>) {
         for life in 0.. {
             let worker = WorkerId(number + WORKERS * life);
-            let (lines, received) = mpsc::unbounded_channel();
+            let (lines, received) = WorkerLines::new();
             let credits = WorkerMessage::Credits(1 + u32::try_from(self.number(4)).unwrap());
             let begins = [WorkerEvent::Attached(worker, lines), WorkerEvent::Said(worker, Ok(credits))];
             for event in begins {
@@ -130,17 +137,12 @@ impl DispatchWorld {
         }
     }
 
-    async fn work(
-        &self,
-        worker: WorkerId,
-        mut lines: mpsc::UnboundedReceiver<Arc<str>>,
-        events: &mpsc::Sender<WorkerEvent>,
-    ) {
+    async fn work(&self, worker: WorkerId, mut lines: OutgoingLines, events: &mpsc::Sender<WorkerEvent>) {
         let mut mine = Vec::new();
         loop {
             let pause = sleep(Duration::from_millis(self.number(1500)));
             tokio::select! {
-                line = lines.recv() => {
+                line = lines.next() => {
                     let line: Value = line.map(|line| serde_json::from_str(&line).unwrap()).unwrap_or_default();
                     let Some(seq) = line["seq"].as_u64() else { return };
                     self.begin(worker, seq);
@@ -152,7 +154,7 @@ impl DispatchWorld {
                     // It hangs until it is sent away.
                     1 => {
                         self.bury(worker);
-                        while lines.recv().await.is_some() {}
+                        while lines.next().await.is_some() {}
                         return;
                     }
                     // It acknowledges what it does not have.
@@ -160,7 +162,7 @@ impl DispatchWorld {
                         self.bury(worker);
                         let other = format!("g1:{}", RECORDS + 1).parse().unwrap();
                         let _ = events.send(WorkerEvent::Said(worker, Ok(WorkerMessage::Done(other)))).await;
-                        while lines.recv().await.is_some() {}
+                        while lines.next().await.is_some() {}
                         return;
                     }
                     chosen => {
@@ -205,7 +207,8 @@ async fn dispatched(seed: u64) -> Result<(), String> {
             workers.spawn(Arc::clone(&world).worker(number, events.clone()));
         }
         // Of two seeds one has no kill: nothing else may bring back what a worker had that is gone.
-        let span = if seed.is_multiple_of(2) { Duration::from_hours(1) } else { Duration::from_secs(5 + world.number(120)) };
+        let span =
+            if seed.is_multiple_of(2) { Duration::from_hours(1) } else { Duration::from_secs(5 + world.number(120)) };
         let ended = timeout(span, dispatcher.dispatch(received, &CancellationToken::new())).await;
         workers.shutdown().await;
         world.log.lock().begun.clear();
@@ -246,15 +249,73 @@ async fn workers_finish_what_they_have_when_it_stops() {
     let script = async {
         sleep(Duration::from_secs(1)).await;
         assert_eq!(status.borrow().blocked.as_deref(), Some(NO_WORKER));
-        let (lines, mut received) = mpsc::unbounded_channel();
+        let (lines, mut received) = WorkerLines::new();
         events.send(WorkerEvent::Attached(WorkerId(1), lines)).await.unwrap();
-        assert_eq!(received.recv().await.as_deref(), Some("{\"seq\":1}"));
+        assert_eq!(received.next().await.as_deref(), Some("{\"seq\":1}"));
         stop.cancel();
         sleep(Duration::from_secs(5)).await;
         let first = "g1:1".parse().unwrap();
         events.send(WorkerEvent::Said(WorkerId(1), Ok(WorkerMessage::Done(first)))).await.unwrap();
-        assert_eq!(received.recv().await, None, "it gets nothing more");
+        assert_eq!(received.next().await, None, "it gets nothing more");
     };
     let (ended, ()) = tokio::join!(dispatcher.dispatch(received, &stop), script);
     assert_eq!((ended.unwrap(), progress.borrow().acknowledged.seq), (DeliveryEnd::Stopped, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_is_sent_away_gets_nothing_that_others_have() {
+    let (world, socket, stop) = (DispatchWorld::new(1), socket(), CancellationToken::new());
+    let dispatcher = EntityDispatcher::new(&*world, &socket, OPTIONS, done(0));
+    let (events, received) = mpsc::channel(8);
+    let script = async {
+        let (lines, mut first) = WorkerLines::new();
+        let (other_lines, mut other) = WorkerLines::new();
+        let credits = WorkerMessage::Credits(5);
+        for event in [WorkerEvent::Attached(WorkerId(1), lines), WorkerEvent::Said(WorkerId(1), Ok(credits))] {
+            events.send(event).await.unwrap();
+        }
+        assert_eq!(first.next().await.as_deref(), Some("{\"seq\":1}"));
+        // More records wait for it than it has taken.
+        sleep(Duration::from_secs(1)).await;
+        events.send(WorkerEvent::Said(WorkerId(1), Err("nonsense".to_owned()))).await.unwrap();
+        events.send(WorkerEvent::Attached(WorkerId(2), other_lines)).await.unwrap();
+        assert_eq!(other.next().await.as_deref(), Some("{\"seq\":1}"));
+        let problem = first.next().await.unwrap();
+        assert!(problem.contains("nonsense"), "{problem}");
+        assert_eq!(first.next().await, None);
+        stop.cancel();
+        events.send(WorkerEvent::Gone(WorkerId(2))).await.unwrap();
+    };
+    let (ended, ()) = tokio::join!(dispatcher.dispatch(received, &stop), script);
+    assert_eq!(ended.unwrap(), DeliveryEnd::Stopped);
+}
+
+/// A source that has everything at once, and sees what workers have said that was not heard yet.
+struct EagerSource {
+    events: mpsc::Sender<WorkerEvent>,
+    /// How many events waited at the first request.
+    waited: AtomicUsize,
+}
+
+#[async_trait]
+impl ChangeSource for EagerSource {
+    async fn page(&self, after: &ConsumerPosition, _: usize, _: Duration) -> PageAnswer {
+        self.waited.fetch_max(self.events.max_capacity() - self.events.capacity(), Ordering::Relaxed);
+        Ok(ChangePage { records: Vec::new(), next: after.clone(), more: false, end: after.clone() })
+    }
+
+    async fn end(&self) -> Result<ConsumerPosition, SourceError> {
+        Ok(at(0))
+    }
+}
+
+#[tokio::test]
+async fn a_talkative_worker_does_not_keep_it_from_reading() {
+    let (events, received) = mpsc::channel(8);
+    let source = EagerSource { events, waited: AtomicUsize::new(0) };
+    while source.events.try_send(WorkerEvent::Said(WorkerId(1), Ok(WorkerMessage::Credits(1)))).is_ok() {}
+    let socket = socket();
+    let dispatcher = EntityDispatcher::new(&source, &socket, OPTIONS, done(0));
+    assert_eq!(dispatcher.dispatch(received, &CancellationToken::new()).await.unwrap(), DeliveryEnd::Finished);
+    assert_eq!(source.waited.load(Ordering::Relaxed), 8);
 }

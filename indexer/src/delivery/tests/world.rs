@@ -81,6 +81,8 @@ pub(super) enum DestinationMood {
     RejectsMost,
     /// Rejects poison, and puts it off, by turns.
     Fickle,
+    /// Puts the record before each poison off until it comes by itself.
+    Shy,
 }
 
 const MOODS: [DestinationMood; 7] = [
@@ -410,7 +412,8 @@ impl DeliveryWorld {
             if is_rejected || self.is_poison(record.seq()) {
                 return RecordVerdict::Rejected { why: "poison".to_owned() };
             }
-            if mood == DestinationMood::Choosy && self.number(3) == 0 {
+            let is_put_off = mood == DestinationMood::Shy && batch.len() > 1 && self.is_poison(record.seq() + 1);
+            if is_put_off || mood == DestinationMood::Choosy && self.number(3) == 0 {
                 return RecordVerdict::Retry { why: "busy".to_owned() };
             }
             self.arrive(record);

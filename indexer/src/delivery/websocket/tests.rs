@@ -284,6 +284,70 @@ async fn a_change_that_the_receiver_finds_too_big_is_refused_and_nothing_else() 
 }
 
 #[tokio::test]
+async fn a_change_that_was_never_sent_is_not_refused_as_too_big() {
+    for credits in [None, Some(1)] {
+        let ((listener, destination), batch) = (listen().await, batch(1..=2));
+        let receiver = async {
+            let mut socket = accept(&listener).await;
+            if let Some(credits) = credits {
+                say(&mut socket, json!({"credits": credits})).await;
+                assert_eq!(change(&mut socket).await, Some(1));
+                say(&mut socket, json!({"credits": 0})).await;
+                say(&mut socket, json!({"ack": "g1:1"})).await;
+            }
+            let frame = CloseFrame { code: CloseCode::Size, reason: "too big".into() };
+            socket.close(Some(frame)).await.unwrap();
+            while change(&mut socket).await.is_some() {}
+        };
+        let (answer, ()) = tokio::join!(destination.deliver(&batch), receiver);
+        assert!(matches!(&answer, BatchAnswer::Failed { why, .. } if why.contains("1009: too big")), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_that_is_slow_to_read_is_heard_meanwhile() {
+    let (listener, destination) = listen().await;
+    // More than the buffers between both hold, and than is read within the patience.
+    let batch: Vec<_> = (1..=60).map(|seq| record(seq, 250_000)).collect();
+    let receiver = async {
+        let mut socket = accept(&listener).await;
+        say(&mut socket, json!({"credits": 100})).await;
+        for seq in 1..=60 {
+            tokio::time::sleep(PATIENCE / 20).await;
+            assert_eq!(change(&mut socket).await, Some(seq));
+            // More messages than anything that waits for the end of a batch could hold.
+            for credits in 100..110 {
+                say(&mut socket, json!({"credits": credits})).await;
+            }
+            say(&mut socket, json!({"ack": format!("g1:{seq}")})).await;
+        }
+        socket
+    };
+    let (_socket, answer) = tokio::join!(receiver, destination.deliver(&batch));
+    assert_eq!(answer, delivered(60));
+}
+
+#[tokio::test]
+async fn pings_are_answered_however_much_is_said_while_nothing_is_delivered() {
+    let ((listener, destination), batch) = (listen().await, batch(1..=1));
+    let receiver = async {
+        let mut socket = accept(&listener).await;
+        say(&mut socket, json!({"credits": 9})).await;
+        assert_eq!(change(&mut socket).await, Some(1));
+        say(&mut socket, json!({"ack": "g1:1"})).await;
+        socket
+    };
+    let (mut socket, answer) = tokio::join!(receiver, destination.deliver(&batch));
+    assert_eq!(answer, delivered(1));
+    for credits in 0..200 {
+        say(&mut socket, json!({"credits": credits})).await;
+    }
+    socket.send(Message::Ping(vec![7].into())).await.unwrap();
+    let answered = async { while !matches!(socket.next().await.unwrap().unwrap(), Message::Pong(_)) {} };
+    timeout(PATIENCE * 20, answered).await.expect("a ping is answered");
+}
+
+#[tokio::test]
 async fn what_is_no_receiver_is_waited_for() {
     let ((listener, destination), batch) = (listen().await, batch(1..=1));
     let (_socket, answer) = tokio::join!(accept_speaking(&listener, "chat"), destination.deliver(&batch));

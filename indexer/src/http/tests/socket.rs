@@ -275,6 +275,26 @@ async fn a_client_of_which_nothing_is_heard_loses_its_place() {
     }
 }
 
+/// The service sends for longer than a client may be silent, and hears it only then.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_slowly_is_heard_before_it_is_judged() {
+    let router = router(FakeSearch { export_repeats: 1000, ..FakeSearch::with_entries() });
+    let mut slow = SocketClient::open(&router, "/v1/changes?payload=true").await;
+    slow.say(json!({"credits": 10_000})).await;
+    let (mut last, began) = (0, Instant::now());
+    while last < 5000 {
+        sleep(Duration::from_secs(20)).await;
+        let mut taken = 0;
+        while taken < 96 * 1024 && last < 5000 {
+            let heard = slow.hear().await.unwrap();
+            taken += heard.to_string().len();
+            last = heard["change"]["seq"].as_u64().unwrap_or(last);
+        }
+        slow.say(json!({"ack": format!("g1:{last}")})).await;
+    }
+    assert!(began.elapsed() > Duration::from_mins(5), "{:?}", began.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn so_many_clients_follow_at_once_in_whatever_way() {
     let router = router(FakeSearch::with_entries());
