@@ -205,7 +205,8 @@ async fn dispatched(seed: u64) -> Result<(), String> {
             workers.spawn(Arc::clone(&world).worker(number, events.clone()));
         }
         // Of two seeds one has no kill: nothing else may bring back what a worker had that is gone.
-        let span = if seed.is_multiple_of(2) { Duration::from_hours(1) } else { Duration::from_secs(5 + world.number(120)) };
+        let span =
+            if seed.is_multiple_of(2) { Duration::from_hours(1) } else { Duration::from_secs(5 + world.number(120)) };
         let ended = timeout(span, dispatcher.dispatch(received, &CancellationToken::new())).await;
         workers.shutdown().await;
         world.log.lock().begun.clear();
