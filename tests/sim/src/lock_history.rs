@@ -11,8 +11,11 @@ const FIRST_UNANSWERED: usize = 1000;
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LockCall {
-    /// The lock, and then what was committed under earlier grants.
-    Acquire,
+    /// The lock, and then what was committed under earlier grants. The holder of the grant is `client`, which makes no further call if it is
+    /// told nothing.
+    Acquire {
+        client: String,
+    },
     Renew {
         grant: u64,
     },
@@ -66,11 +69,8 @@ impl SequentialSpec for SequentialLock {
 
     fn invoke(&mut self, call: &LockCall) -> LockAnswer {
         match *call {
-            // Its number is known to nobody: every grant that is known is overtaken.
-            LockCall::Acquire => {
-                (self.holder, self.released) = (None, None);
-                LockAnswer::Unknown
-            }
+            // One that took a slot was granted, with or without an answer.
+            LockCall::Acquire { .. } => LockAnswer::Unknown,
             LockCall::Renew { grant } if self.holder == Some(grant) => LockAnswer::Held,
             LockCall::Renew { .. } => LockAnswer::Lost,
             LockCall::Release { grant } if self.holder == Some(grant) || self.released == Some(grant) => {
@@ -88,7 +88,7 @@ impl SequentialSpec for SequentialLock {
     }
 
     fn is_valid_step(&mut self, call: &LockCall, answer: &LockAnswer) -> bool {
-        let (LockCall::Acquire, LockAnswer::Granted { grant, committed }) = (call, answer) else {
+        let (LockCall::Acquire { .. }, LockAnswer::Granted { grant, committed }) = (call, answer) else {
             return self.invoke(call) == *answer;
         };
         let is_next = *grant > self.newest && committed.as_ref().is_none_or(|committed| *committed == self.committed);
@@ -131,8 +131,10 @@ impl LockHistory {
         self.calls.iter().filter(|(_, answer)| answer.as_ref().is_some_and(&is_such)).count()
     }
 
-    /// Whether it is linearizable, where the log has committed these numbers in the end, in the order of their slots.
-    pub(crate) fn check(mut self, committed: &[u64]) -> Result<(), String> {
+    /// Whether it is linearizable, where the log has committed these numbers in the end, in the order of their slots, and these are all grants,
+    /// each with its holder.
+    pub(crate) fn check(mut self, committed: &[u64], grants: &[(u64, String)]) -> Result<(), String> {
+        self.resolve_acquires(grants)?;
         self.resolve_appends(committed);
         let read = self.begin(|_| LockCall::Read);
         self.end(read, LockAnswer::Numbers(committed.to_vec()));
@@ -172,6 +174,27 @@ impl LockHistory {
         }
     }
 
+    /// An acquire without an answer that took a slot has the grant of that slot. One that did not never had any.
+    fn resolve_acquires(&mut self, grants: &[(u64, String)]) -> Result<(), String> {
+        let granted = |call: &(LockCall, Option<LockAnswer>)| match call {
+            (LockCall::Acquire { .. }, Some(LockAnswer::Granted { grant, .. })) => Some(*grant),
+            _ => None,
+        };
+        let answered: BTreeSet<u64> = self.calls.iter().filter_map(granted).collect();
+        for place in 0..self.calls.len() {
+            let (LockCall::Acquire { client }, None) = &self.calls[place] else { continue };
+            let mut taken = grants.iter().filter(|(grant, holder)| holder == client && !answered.contains(grant));
+            let first = taken.next().map(|(grant, _)| *grant);
+            if let (Some(first), Some((second, _))) = (first, taken.next()) {
+                return Err(format!("one call of {client} took the grants {first} and {second}"));
+            }
+            if let Some(grant) = first {
+                self.end(place, LockAnswer::Granted { grant, committed: None });
+            }
+        }
+        Ok(())
+    }
+
     /// An append without an answer that is committed in the end took effect at some time. One that is not never did.
     fn resolve_appends(&mut self, committed: &[u64]) {
         for place in 0..self.calls.len() {
@@ -186,7 +209,7 @@ impl LockHistory {
 
 /// Whether the call may have changed anything, or its answer says what there was.
 fn is_needed(call: &LockCall, answer: Option<&LockAnswer>) -> bool {
-    answer.is_some() || matches!(call, LockCall::Acquire | LockCall::Release { .. })
+    answer.is_some() || matches!(call, LockCall::Release { .. })
 }
 
 impl std::fmt::Display for LockHistory {
@@ -209,11 +232,15 @@ mod tests {
         LockAnswer::Granted { grant, committed: Some(committed.to_vec()) }
     }
 
+    fn acquire(client: &str) -> LockCall {
+        LockCall::Acquire { client: client.to_owned() }
+    }
+
     /// A client acquires grant 1 and has committed number 1; nobody else did anything.
     fn one_commit() -> LockHistory {
         let mut history = LockHistory::default();
-        let acquire = history.begin(|_| LockCall::Acquire);
-        history.end(acquire, granted(1, &[]));
+        let acquired = history.begin(|_| acquire("a"));
+        history.end(acquired, granted(1, &[]));
         let append = history.begin(|number| LockCall::Append { grant: 1, number });
         history.end(append, LockAnswer::Committed);
         history
@@ -222,13 +249,13 @@ mod tests {
     #[test]
     fn a_history_of_one_holder_after_the_other_is_linearizable() {
         let mut history = one_commit();
-        let (stale, acquire) =
-            (history.begin(|number| LockCall::Append { grant: 1, number }), history.begin(|_| LockCall::Acquire));
-        history.end(acquire, granted(4, &[1]));
+        let (stale, acquired) =
+            (history.begin(|number| LockCall::Append { grant: 1, number }), history.begin(|_| acquire("b")));
+        history.end(acquired, granted(4, &[1]));
         history.end(stale, LockAnswer::Fenced);
         let renew = history.begin(|_| LockCall::Renew { grant: 1 });
         history.end(renew, LockAnswer::Lost);
-        assert_eq!(history.check(&[1]), Ok(()));
+        assert_eq!(history.check(&[1], &[]), Ok(()));
     }
 
     #[test]
@@ -237,23 +264,60 @@ mod tests {
             let mut history = one_commit();
             history.begin(|number| LockCall::Append { grant: 1, number });
             let release = history.begin(|_| LockCall::Release { grant: 1 });
-            history.begin(|_| LockCall::Acquire);
-            let acquire = history.begin(|_| LockCall::Acquire);
+            history.begin(|_| acquire("b"));
+            let acquired = history.begin(|_| acquire("a"));
             let committed = if is_committed { vec![1, 2] } else { vec![1] };
-            history.end(acquire, granted(9, &committed));
+            let grants = [(1, "a".to_owned()), (4, "b".to_owned()), (9, "a".to_owned())];
+            let grants = if is_committed { &grants[..] } else { &[] };
+            history.end(acquired, granted(9, &committed));
             history.end(release, LockAnswer::Lost);
-            assert_eq!(history.check(&committed), Ok(()));
+            assert_eq!(history.check(&committed, grants), Ok(()));
         }
+    }
+
+    #[test]
+    fn an_acquire_without_an_answer_overtakes_what_came_before_its_slot_only() {
+        let checked = |fenced: u64, slot: Option<u64>| {
+            let mut history = one_commit();
+            history.begin(|_| acquire("b"));
+            let acquired = history.begin(|_| acquire("c"));
+            let early = history.begin(|number| LockCall::Append { grant: 1, number });
+            if fenced == 1 {
+                history.end(early, LockAnswer::Fenced);
+            }
+            history.end(acquired, granted(5, &[1]));
+            let late = history.begin(|number| LockCall::Append { grant: 5, number });
+            history.end(late, if fenced == 5 { LockAnswer::Fenced } else { LockAnswer::Committed });
+            let committed = if fenced == 5 { vec![1] } else { vec![1, late as u64] };
+            let taken = slot.map(|slot| (slot, "b".to_owned()));
+            let grants: Vec<_> = [(1, "a".to_owned()), (5, "c".to_owned())].into_iter().chain(taken).collect();
+            history.check(&committed, &grants)
+        };
+        for slot in [None, Some(3)] {
+            assert_eq!(checked(1, slot), Ok(()));
+            assert!(checked(5, slot).is_err(), "{slot:?}");
+        }
+        assert_eq!(checked(5, Some(7)), Ok(()));
+        // Nobody has overtaken it.
+        let mut history = one_commit();
+        history.begin(|_| acquire("b"));
+        let append = history.begin(|number| LockCall::Append { grant: 1, number });
+        history.end(append, LockAnswer::Fenced);
+        assert!(history.clone().check(&[1], &[(1, "a".to_owned())]).is_err());
+        let of_b = |grants: &[u64]| grants.iter().map(|grant| (*grant, "b".to_owned())).collect::<Vec<_>>();
+        assert_eq!(history.clone().check(&[1], &of_b(&[3])), Ok(()));
+        let refused = history.check(&[1], &of_b(&[3, 4])).unwrap_err();
+        assert!(refused.contains("one call of b took the grants 3 and 4"), "{refused}");
     }
 
     #[test]
     fn what_no_lock_without_faults_does_is_found() {
         let begins_and_ends: [(LockCall, LockAnswer, &[u64]); 7] = [
             // It does not see what was committed before, or sees what never was.
-            (LockCall::Acquire, granted(4, &[]), &[1]),
-            (LockCall::Acquire, granted(4, &[1, 7]), &[1]),
+            (acquire("b"), granted(4, &[]), &[1]),
+            (acquire("b"), granted(4, &[1, 7]), &[1]),
             // A grant is given twice.
-            (LockCall::Acquire, granted(1, &[1]), &[1]),
+            (acquire("b"), granted(1, &[1]), &[1]),
             (LockCall::Renew { grant: 1 }, LockAnswer::Lost, &[1]),
             (LockCall::Append { grant: 1, number: 2 }, LockAnswer::Fenced, &[1]),
             // A commit that was acknowledged is lost, and one that was fenced counts.
@@ -264,16 +328,16 @@ mod tests {
             let mut history = one_commit();
             let place = history.begin(|_| call.clone());
             history.end(place, answer.clone());
-            assert!(history.check(committed).is_err(), "{call:?} {answer:?}");
+            assert!(history.check(committed, &[]).is_err(), "{call:?} {answer:?}");
         }
         // Two hold the lock at once.
         let mut history = one_commit();
-        let acquire = history.begin(|_| LockCall::Acquire);
-        history.end(acquire, granted(4, &[1]));
+        let acquired = history.begin(|_| acquire("a"));
+        history.end(acquired, granted(4, &[1]));
         for (grant, number) in [(4, 3), (1, 4)] {
             let append = history.begin(|_| LockCall::Append { grant, number });
             history.end(append, LockAnswer::Committed);
         }
-        assert!(history.check(&[1, 3, 4]).is_err());
+        assert!(history.check(&[1, 3, 4], &[]).is_err());
     }
 }

@@ -69,6 +69,20 @@ struct GenerationHead {
     content: Arc<IndexContent>,
 }
 
+/// A manifest: its generation, and its number in that.
+pub(super) type ManifestPlace = (u64, u64);
+
+/// What something was restored from, as far as that decides what it may lack.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SourceAge {
+    /// What lies below it was settled: by the audit of the source, or by the archive that is read beside it.
+    pub(super) audited: StoreSecond,
+    /// The manifest of the snapshot; `None`: the archive alone.
+    pub(super) manifest: Option<ManifestPlace>,
+    /// Whether some of it comes from the archive, which passes over what could not be read.
+    pub(super) reads_archive: bool,
+}
+
 /// A generation that could not be read whole.
 #[derive(Clone, Copy, Debug)]
 struct ObjectAbsence {
@@ -99,6 +113,8 @@ pub(super) struct GenerationModel {
     decided: BTreeMap<(Token, u32), Arc<OperationRecord>>,
     /// What operations were before they were corrected.
     uncorrected: BTreeMap<(Token, u32), Arc<OperationRecord>>,
+    /// The manifest in which the index had the correction of each of them first. Whatever is younger has it.
+    corrections: BTreeMap<(Token, u32), ManifestPlace>,
     /// Operations of which a restore did not find the correction, since the generation that had it was damaged.
     set_back: BTreeSet<(Token, u32)>,
     /// The same, and those that were corrected once more since: a snapshot may have them as they were meanwhile.
@@ -220,11 +236,12 @@ impl GenerationModel {
         if let Some(before) = self.heads.get(&generation) {
             grows(&before.content, &content).or_else(wrong)?;
         }
-        if is_open && manifest.closed.is_none() {
-            self.check_open(&manifest, &content, false).or_else(wrong)?;
+        let head = GenerationHead { number, manifest, content: Arc::clone(&content) };
+        if is_open && head.manifest.closed.is_none() {
+            self.check_open(&head, false).or_else(wrong)?;
         }
-        let end = manifest.closed.clone();
-        self.heads.insert(generation, GenerationHead { number, manifest, content: content.clone() });
+        let end = head.manifest.closed.clone();
+        self.heads.insert(generation, head);
         match end {
             Some(end) if end.by == EndReason::Abandoned && is_open => wrong("gives up the index".to_owned()),
             Some(end) if end.by == EndReason::Abandoned => {
@@ -265,14 +282,16 @@ impl GenerationModel {
         }
         let replaces_damage = self.was_damaged_for(&head.manifest, before);
         self.open = Some(successor);
-        self.check_open(&head.manifest, &head.content, replaces_damage)
+        self.check_open(&head, replaces_damage)
     }
 
     /// What the index holds is what was decided: nothing else, nothing less, up to its cursor or the time that it was restored to.
     ///
     /// One that takes the place of a generation that was damaged while it was made (`replaces_damage`) may lack a correction of what the
     /// audit still looks at.
-    fn check_open(&mut self, manifest: &Manifest, content: &IndexContent, replaces_damage: bool) -> Result<(), String> {
+    fn check_open(&mut self, head: &GenerationHead, replaces_damage: bool) -> Result<(), String> {
+        let GenerationHead { number, manifest, content } = head;
+        let here = (manifest.generation.number(), *number);
         let standing = content.standing();
         for (place, record) in &standing {
             let Some(before) = self.decided.get_mut(place) else {
@@ -285,7 +304,9 @@ impl GenerationModel {
             if is_same(before, record) {
                 // The next comparison is one of pointers.
                 before.clone_from(record);
-                self.set_back.remove(place);
+                if self.set_back.remove(place) {
+                    self.corrections.insert(*place, here);
+                }
                 continue;
             }
             let (was, is) = (before.decision.outcome, record.decision.outcome);
@@ -294,12 +315,14 @@ impl GenerationModel {
             if is_set_back {
                 self.set_back.insert(*place);
                 self.ever_set_back.insert(*place);
+                self.corrections.remove(place);
                 self.marks.insert("a correction was lost with the generation that had it");
             } else if was == Outcome::Unreadable && is == Outcome::Unreadable
                 || manifest.until.is_none() && is_correction(was, is)
             {
                 self.marks.insert("an outcome was corrected");
                 self.uncorrected.insert(*place, std::mem::replace(before, Arc::clone(record)));
+                self.corrections.insert(*place, here);
             } else {
                 return Err(format!("{} op {} was decided as {was:?} and is {is:?}", place.0, place.1));
             }
@@ -335,32 +358,38 @@ impl GenerationModel {
     }
 
     /// What was restored to an index of its own is what was decided: every operation that is `wanted`, and nothing else. It may be as it was
-    /// before a correction where its source, which was settled below `audited`, is older than that, and lack what came too late to be sealed; what
-    /// could not be read may be decided whenever it can be, in seconds that are settled too. Where the archive is read (`passes_over`), entries of
-    /// the log that no index has are there as unreadable ones.
+    /// before a correction where its source is older than that and was not settled there, and lack what came too late to be sealed; what could
+    /// not be read may be decided whenever it can be, in seconds that are settled too. Where the archive is read, entries of the log that no
+    /// index has are there as unreadable ones.
     pub(super) fn check_restored(
-        &self,
+        &mut self,
         content: &IndexContent,
-        (audited, passes_over): (StoreSecond, bool),
+        source: SourceAge,
         wanted: impl Fn(Token) -> bool,
     ) -> Result<(), String> {
+        let SourceAge { audited, reads_archive, .. } = source;
         let standing = content.standing();
         for (place, record) in &standing {
             let is = record.decision.outcome;
             if !wanted(place.0) {
                 return Err(format!("{} op {} is restored, and comes later", place.0, place.1));
             }
+            let is_passed_over = reads_archive && is == Outcome::Unreadable && place.0.second() < audited;
             let was = match self.decided.get(place) {
                 Some(decided) if is_same(decided, record) => continue,
                 // The archive has nothing of it: the log says that it is there.
-                _ if passes_over && is == Outcome::Unreadable && self.was_unreadable(place) => continue,
-                None if passes_over && is == Outcome::Unreadable => continue,
+                _ if is_passed_over && self.was_unreadable(place) => continue,
+                None if is_passed_over => continue,
                 was => was.map(|decided| decided.decision.outcome),
             };
             let is_open = place.0.second() >= audited || is == Outcome::Unreadable;
-            let is_earlier = is_open || self.ever_set_back.contains(place);
-            if self.uncorrected.get(place).is_none_or(|earlier| !is_same(earlier, record)) || !is_earlier {
+            let is_excused = self.is_older(source, place) && is_open
+                || self.ever_set_back.contains(place) && (reads_archive || self.is_older(source, place));
+            if self.uncorrected.get(place).is_none_or(|earlier| !is_same(earlier, record)) || !is_excused {
                 return Err(format!("{} op {} was decided as {was:?} and is restored as {is:?}", place.0, place.1));
+            }
+            if is == Outcome::Unreadable && place.0.second() < audited {
+                self.marks.insert("a snapshot that is older than a correction was restored");
             }
         }
         let mut decided = self.decided.iter().filter(|((token, _), _)| wanted(*token));
@@ -371,6 +400,12 @@ impl GenerationModel {
             return Err(format!("{token} op {op} was decided, and is not restored"));
         }
         content.check_current()
+    }
+
+    /// Whether the source was made before the index had the correction of this operation.
+    fn is_older(&self, source: SourceAge, place: &(Token, u32)) -> bool {
+        let known = source.manifest.zip(self.corrections.get(place));
+        known.is_none_or(|(made, corrected)| made < *corrected)
     }
 
     /// Whether the entry of this operation was judged without being read.
@@ -507,7 +542,7 @@ fn grows(before: &IndexContent, after: &IndexContent) -> Result<(), String> {
 }
 
 /// The generation and the number of a manifest.
-fn manifest_place(key: &str) -> Option<(u64, u64)> {
+fn manifest_place(key: &str) -> Option<ManifestPlace> {
     let (generation, number) = key.split_once("/manifest/")?;
     Some((generation.strip_prefix('g')?.parse().ok()?, number.parse().ok()?))
 }
@@ -549,12 +584,22 @@ mod tests {
         Manifest { cursor, horizon, audited, next_seq: 3, ..Manifest::new(generation) }
     }
 
+    /// Manifest `number` of `g1`, which was audited up to second 3.
+    fn head(number: u64, content: IndexContent) -> GenerationHead {
+        GenerationHead { number, manifest: manifest(1, 3), content: Arc::new(content) }
+    }
+
+    /// A snapshot of manifest 1, the first of all.
+    fn snapshot(audited: u64) -> SourceAge {
+        SourceAge { audited: second(audited), manifest: Some((1, 1)), reads_archive: false }
+    }
+
     /// `g1` is the index: an operation was aborted and turned out to be late.
     fn corrected() -> GenerationModel {
         let mut model = GenerationModel { open: Some(1), ..GenerationModel::default() };
-        for outcome in [Outcome::Aborted, Outcome::Late] {
+        for (number, outcome) in [(1, Outcome::Aborted), (2, Outcome::Late)] {
             let held = content([record(1, 5, outcome), record(2, 6, Outcome::Committed)]);
-            model.check_open(&manifest(1, 3), &held, false).unwrap();
+            model.check_open(&head(number, held), false).unwrap();
         }
         model.heads.insert(1, GenerationHead { number: 1, manifest: manifest(1, 3), content: Arc::default() });
         model
@@ -592,10 +637,10 @@ mod tests {
 
     #[test]
     fn a_restore_that_is_no_fold_of_what_was_decided_is_found() {
-        let model = corrected();
+        let mut model = corrected();
         let up_to = |last: u64| move |token: Token| token.second() <= second(last);
-        let check = |records: Vec<OperationRecord>, audited, last| {
-            model.check_restored(&content(records), (second(audited), false), up_to(last))
+        let mut check = |records: Vec<OperationRecord>, audited, last| {
+            model.check_restored(&content(records), snapshot(audited), up_to(last))
         };
         let (late, committed) = (record(1, 5, Outcome::Late), record(2, 6, Outcome::Committed));
         check(vec![late.clone(), committed.clone()], 10, 6).unwrap();
@@ -613,7 +658,7 @@ mod tests {
         }
         let mut outdated = content([late, committed]);
         outdated.outdated.insert(2);
-        model.check_restored(&outdated, (second(10), false), up_to(6)).unwrap_err();
+        model.check_restored(&outdated, snapshot(10), up_to(6)).unwrap_err();
     }
 
     #[test]
@@ -625,9 +670,9 @@ mod tests {
             let mut model = corrected();
             let (late, committed) = (vec![late], record(2, 6, Outcome::Committed));
             let held = content([record(1, 5, Outcome::Late), committed.clone()].into_iter().chain(late));
-            model.check_open(&manifest(1, 3), &held, false).unwrap();
+            model.check_open(&head(3, held), false).unwrap();
             let restored = content([record(1, 5, Outcome::Late), committed]);
-            model.check_restored(&restored, (second(audited), false), |_| true)
+            model.check_restored(&restored, snapshot(audited), |_| true)
         };
         check(bound + 1, 4).unwrap();
         for (lateness, audited) in [(bound, 4), (bound + 1, 5), (0, 4)] {
@@ -637,31 +682,54 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_could_not_be_read_is_restored_as_it_was_from_what_is_older() {
-        let mut model = corrected();
+    fn only_what_is_older_than_a_correction_is_restored_without_it() {
         let held =
             |outcome| content([record(1, 5, Outcome::Late), record(2, 6, Outcome::Committed), record(3, 4, outcome)]);
-        for outcome in [Outcome::Unreadable, Outcome::Aborted] {
-            model.check_open(&manifest(1, 3), &held(outcome), false).unwrap();
+        let of = |manifest: u64, audited| SourceAge { manifest: Some((1, manifest)), ..snapshot(audited) };
+        let mut model = corrected();
+        for (number, outcome) in [(3, Outcome::Unreadable), (4, Outcome::Unreadable), (5, Outcome::Committed)] {
+            model.check_open(&head(number, held(outcome)), false).unwrap();
         }
-        let check =
-            |model: &GenerationModel, outcome| model.check_restored(&held(outcome), (second(10), false), |_| true);
-        check(&model, Outcome::Unreadable).unwrap();
-        model.check_open(&manifest(1, 3), &held(Outcome::Expired), false).unwrap();
-        let refused = check(&model, Outcome::Aborted).unwrap_err();
-        assert!(
-            refused.contains("was decided as Some(Expired) and is restored as Some(Aborted)")
-                || refused.contains("is restored as Aborted"),
-            "{refused}"
-        );
+        for (made, audited) in [(3, 10), (4, 10), (4, 4)] {
+            model.check_restored(&held(Outcome::Unreadable), of(made, audited), |_| true).unwrap();
+        }
+        assert!(model.marks.contains("a snapshot that is older than a correction was restored"));
+        // A restore that drops the correction, also where its source has not settled it.
+        for (made, audited) in [(5, 10), (6, 10), (5, 4)] {
+            let refused = model.check_restored(&held(Outcome::Unreadable), of(made, audited), |_| true).unwrap_err();
+            assert!(refused.contains("was decided as Some(Committed) and is restored as Unreadable"), "{refused}");
+        }
+        let aborted = || content([record(1, 5, Outcome::Aborted), record(2, 6, Outcome::Committed)]);
+        let up_to_6 = |token: Token| token.second() != second(4);
+        model.check_restored(&aborted(), of(1, 5), up_to_6).unwrap();
+        model.check_restored(&aborted(), of(2, 5), up_to_6).unwrap_err();
+        // In the generation that came next, too.
+        let next = SourceAge { manifest: Some((2, 1)), ..snapshot(10) };
+        model.check_restored(&held(Outcome::Unreadable), next, |_| true).unwrap_err();
+    }
+
+    #[test]
+    fn a_correction_that_was_lost_may_be_missing_until_it_is_made_again() {
+        let mut model = corrected();
+        model.lose("g1/segment/1".to_owned());
+        switch_without_correction(&mut model, LOST).unwrap();
+        let held = |outcome| content([record(1, 5, outcome), record(2, 6, Outcome::Committed)]);
+        let of = |manifest: u64| SourceAge { manifest: Some((2, manifest)), ..snapshot(10) };
+        model.check_restored(&held(Outcome::Aborted), of(1), |_| true).unwrap();
+        let again = GenerationHead { number: 2, manifest: manifest(2, 3), content: Arc::new(held(Outcome::Late)) };
+        model.check_open(&again, false).unwrap();
+        model.check_restored(&held(Outcome::Aborted), of(1), |_| true).unwrap();
+        model.check_restored(&held(Outcome::Aborted), of(2), |_| true).unwrap_err();
     }
 
     #[test]
     fn only_an_archive_passes_entries_over_that_no_index_has() {
-        let model = corrected();
+        let mut model = corrected();
         let held = content([record(1, 4, Outcome::Unreadable), record(2, 5, Outcome::Late)]);
         let up_to_5 = |token: Token| token.second() <= second(5);
-        model.check_restored(&held, (second(10), true), up_to_5).unwrap();
-        model.check_restored(&held, (second(10), false), up_to_5).unwrap_err();
+        let archive = SourceAge { manifest: None, reads_archive: true, ..snapshot(10) };
+        model.check_restored(&held, archive, up_to_5).unwrap();
+        model.check_restored(&held, SourceAge { audited: second(4), ..archive }, up_to_5).unwrap_err();
+        model.check_restored(&held, snapshot(10), up_to_5).unwrap_err();
     }
 }

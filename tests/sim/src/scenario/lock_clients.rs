@@ -127,7 +127,7 @@ impl LockClient {
 
     /// Acquires the lock, reads, appends, and mostly releases the lock.
     async fn turn(&self) -> TurnEnd {
-        let acquire = self.begin(|_| LockCall::Acquire);
+        let acquire = self.begin(|_| self.acquire_call());
         let mut grant = match self.acquire().await {
             Ok(grant) => grant,
             Err(end) => return end,
@@ -138,7 +138,7 @@ impl LockClient {
             match self.append_some(grant, &mut known).await {
                 TurnEnd::Fenced if Mutant::FencedWriterGoesOn.is_on() => {
                     // It takes what it knew for what there is.
-                    let acquire = self.begin(|_| LockCall::Acquire);
+                    let acquire = self.begin(|_| self.acquire_call());
                     grant = match self.acquire().await {
                         Ok(grant) => grant,
                         Err(end) => return end,
@@ -149,6 +149,10 @@ impl LockClient {
                 end => return end,
             }
         }
+    }
+
+    fn acquire_call(&self) -> LockCall {
+        LockCall::Acquire { client: self.who.clone() }
     }
 
     async fn acquire(&self) -> Result<u64, TurnEnd> {

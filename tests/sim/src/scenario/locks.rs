@@ -83,7 +83,11 @@ async fn check_end(shared: &LockWorld) -> Result<(), String> {
             world.simulated_store.mark(mark);
         }
     }
-    history.check(&numbers)?;
+    let slots = first_slots(&world.simulated_store)?;
+    let is_grant = |(_, state): &(&u64, &LockState)| state.event == LockEvent::Grant;
+    let grants: Vec<_> =
+        slots.iter().filter(is_grant).map(|(slot, state)| (*slot, state.grant.holder.clone())).collect();
+    history.check(&numbers, &grants)?;
     for token in fenced.lock().iter() {
         // Without its guard it is aborted, and what came after the audit is expired or was never seen.
         let recorded = world.checker().recorded_outcome(*token);
@@ -93,7 +97,7 @@ async fn check_end(shared: &LockWorld) -> Result<(), String> {
             ));
         }
     }
-    check_guards(&world.simulated_store)
+    check_guards(&world.simulated_store, &slots)
 }
 
 /// What a guard says, as far as it is compared.
@@ -105,18 +109,25 @@ struct WrittenGuard {
     overtaken_by: Option<u64>,
 }
 
-/// Every guard says what a naive reading of the slots before its own says. Of a slot that was trimmed and written again the first counts.
-fn check_guards(simulated_store: &SimulatedStore) -> Result<(), String> {
-    let mut slots: BTreeMap<u64, LockEvent> = BTreeMap::new();
+/// All slots of the lock, also those that were trimmed. Of one that was trimmed and written again the first counts.
+fn first_slots(simulated_store: &SimulatedStore) -> Result<BTreeMap<u64, LockState>, String> {
+    let mut slots = BTreeMap::new();
     for event in simulated_store.events().iter().filter(|event| event.bucket == LOG) {
         if let (Some(number), StoreChange::Created) = (slot_number(&event.key), event.change) {
             let state: LockState = record_state(&event.object.body).map_err(|error| error.to_string())?;
-            slots.entry(number).or_insert(state.event);
+            slots.entry(number).or_insert(state);
         }
     }
+    Ok(slots)
+}
+
+/// Every guard says what a naive reading of the slots before its own says.
+fn check_guards(simulated_store: &SimulatedStore, slots: &BTreeMap<u64, LockState>) -> Result<(), String> {
     let counts = |slot: u64, grant: u64| {
-        slots.get(&grant) == Some(&LockEvent::Grant)
-            && slots.range(grant + 1..slot.max(grant + 1)).all(|(_, event)| matches!(event, LockEvent::Commit { .. }))
+        slots.get(&grant).is_some_and(|state| state.event == LockEvent::Grant)
+            && slots
+                .range(grant + 1..slot.max(grant + 1))
+                .all(|(_, state)| matches!(state.event, LockEvent::Commit { .. }))
     };
     for (key, object) in simulated_store.objects(LOG).into_iter().filter(|(key, _)| key.starts_with(GUARDS)) {
         let guard: WrittenGuard = serde_json::from_slice(&object.body).map_err(|error| format!("{key}: {error}"))?;

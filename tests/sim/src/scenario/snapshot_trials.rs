@@ -14,7 +14,7 @@ use tidemark_wal::Token;
 use tokio::sync::watch;
 
 use super::{
-    generation_model::GenerationModel,
+    generation_model::{GenerationModel, SourceAge},
     long_run::{INDEX, LongRun},
 };
 use crate::process::SimProcess;
@@ -27,10 +27,7 @@ struct TrialSource {
     pins: PinChain,
     /// The seconds of which it has operations.
     seconds: RangeInclusive<StoreSecond>,
-    /// What lies below it was settled: by its own audit, or by the archive that is read beside it.
-    audited: StoreSecond,
-    /// Whether some of it comes from the archive.
-    reads_archive: bool,
+    age: SourceAge,
     is_archive: bool,
 }
 
@@ -77,8 +74,7 @@ impl<'a> SnapshotTrials<'a> {
             name: "archive".to_owned(),
             pins: self.pins_in("pins-archive"),
             seconds: StoreSecond::default()..=end.before(Duration::from_secs(1)),
-            audited: end,
-            reads_archive: true,
+            age: SourceAge { audited: end, manifest: None, reads_archive: true },
             is_archive: true,
         };
         if self.restore(&source).await? {
@@ -112,8 +108,11 @@ impl<'a> SnapshotTrials<'a> {
             name: number.to_string(),
             pins: alone,
             seconds: first..=proof.cursor.second().before(Duration::from_secs(1)),
-            audited: proof.audited.max(archived.min(proof.cursor.second())),
-            reads_archive: proof.audited < archived,
+            age: SourceAge {
+                audited: proof.audited.max(archived.min(proof.cursor.second())),
+                manifest: Some((pin.generation.number(), pin.manifest)),
+                reads_archive: proof.audited < archived,
+            },
             is_archive: false,
         }))
     }
@@ -163,7 +162,7 @@ impl<'a> SnapshotTrials<'a> {
             return Err(format!("what was to be restored up to {last} reaches up to {:?}", manifest.until));
         }
         let wanted = |token: Token| if is_to_token { token <= last } else { token.second() <= last.second() };
-        let checked = self.model.lock().check_restored(&content, (source.audited, source.reads_archive), wanted);
+        let checked = self.model.lock().check_restored(&content, source.age, wanted);
         checked.map_err(|why| format!("{:?} restored up to {last}: {why}", source.seconds))
     }
 }

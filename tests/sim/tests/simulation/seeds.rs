@@ -166,6 +166,7 @@ fn a_hundred_and_sixty_seeds_of_the_products_ingest_beside_all_jobs_hold() {
         "a snapshot was restored",
         "a snapshot of a replaced generation was restored",
         "a snapshot was restored to a second below the floor",
+        "a snapshot that is older than a correction was restored",
         "the archive alone was restored",
         "the archive was verified",
         "verified meanwhile",
