@@ -1,4 +1,4 @@
-//! What consumers cost that wait for a change: clients of one `tidemark serve`, by streams of events, WebSockets and long polls, against the same service
+//! What consumers cost that wait for a change: clients of one `tidemark serve`, by streams of events, `WebSocket`s and long polls, against the same service
 //! without any; and named consumers, each a `tidemark sink` that has delivered everything.
 //!
 //! `BENCH_IDLE_CLIENTS` (1000) clients of each kind in turn, for `BENCH_IDLE_SECONDS` (60) each; how many the service takes and how many it refuses is printed.
@@ -148,7 +148,7 @@ async fn long_poll(client: &Client, url: &str, counts: &ClientCounts) -> anyhow:
             return Ok(());
         };
         let answer: Value = serde_json::from_slice(&response.bytes().await?)?;
-        from = answer["next"].as_str().context("a position")?.to_owned();
+        answer["next"].as_str().context("a position")?.clone_into(&mut from);
         counts.held.fetch_add(u64::from(!is_held), Ordering::Relaxed);
         is_held = true;
     }
@@ -195,7 +195,7 @@ async fn idle(world: &LocalIndex, processes: &[&TidemarkProcess], what: &dyn fmt
     world.server.reset_counts();
     let (started, before) = (Instant::now(), processor()?);
     sleep(Duration::from_secs(number("BENCH_IDLE_SECONDS", 60))).await;
-    let (span, used) = (started.elapsed().as_secs_f64(), processor()? - before);
+    let (span, used) = (started.elapsed().as_secs_f64(), processor()?.saturating_sub(before));
     let requests = world.server.requests() as f64 * 60.0 / span;
     let (mut resident, mut anonymous) = (0, 0);
     for process in processes {

@@ -273,12 +273,16 @@ impl<'a> DeliveryPump<'a> {
     fn repeat_due(&mut self, seqs: impl RangeBounds<u64>, now: Instant) {
         let due: Vec<_> = self.retries.extract_if(seqs, |_, (due, _)| *due <= now).collect();
         let mut again = ReadyRecords::default();
-        due.into_iter().for_each(|(_, (_, record))| again.push(record, now));
+        for (_, (_, record)) in due {
+            again.push(record, now);
+        }
         let mut batches = Vec::new();
         while !again.is_empty() {
             batches.push(again.take(&self.options.batch, now));
         }
-        batches.into_iter().rev().for_each(|batch| self.outgoing.push_front(batch));
+        for batch in batches.into_iter().rev() {
+            self.outgoing.push_front(batch);
+        }
     }
 
     /// When something is to be sent that is not yet.

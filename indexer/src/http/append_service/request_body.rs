@@ -64,16 +64,11 @@ pub(super) async fn read_body(
     admission: &AppendAdmission,
 ) -> Result<(Vec<u8>, OwnedSemaphorePermit), HttpProblem> {
     admission.check_size(size)?;
-    match timeout(BODY_TIMEOUT, read_chunks(body, size, admission)).await {
-        Ok(read) => read,
-        Err(_) => {
-            let detail = format!(
-                "the body did not arrive within {} s; nothing was appended; send it again",
-                BODY_TIMEOUT.as_secs()
-            );
-            Err(HttpProblem::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "the body did not arrive in time", detail))
-        }
-    }
+    timeout(BODY_TIMEOUT, read_chunks(body, size, admission)).await.unwrap_or_else(|_| {
+        let detail =
+            format!("the body did not arrive within {} s; nothing was appended; send it again", BODY_TIMEOUT.as_secs());
+        Err(HttpProblem::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "the body did not arrive in time", detail))
+    })
 }
 
 async fn read_chunks(
