@@ -72,12 +72,11 @@ impl SequentialSpec for SequentialLock {
             // One that took a slot was granted, with or without an answer.
             LockCall::Acquire { .. } => LockAnswer::Unknown,
             LockCall::Renew { grant } if self.holder == Some(grant) => LockAnswer::Held,
-            LockCall::Renew { .. } => LockAnswer::Lost,
             LockCall::Release { grant } if self.holder == Some(grant) || self.released == Some(grant) => {
                 (self.holder, self.released) = (None, Some(grant));
                 LockAnswer::Released
             }
-            LockCall::Release { .. } => LockAnswer::Lost,
+            LockCall::Renew { .. } | LockCall::Release { .. } => LockAnswer::Lost,
             LockCall::Append { grant, number } if self.holder == Some(grant) => {
                 self.committed.push(number);
                 LockAnswer::Committed
