@@ -102,6 +102,6 @@ async fn what_cannot_be_read_whole_is_not_judged() {
     peer.answers(|_, _| tidemark_tests::PeerAnswer::Garbage);
     let ended = verify(&world, &peer, "orders", &[]).await;
     let said = String::from_utf8_lossy(&ended.stderr);
-    assert!(ended.status.code() == Some(1) && said.contains("the answer is none of a scroll"), "{said}");
+    assert!(ended.status.code() == Some(1) && said.contains("the answer is none of a refresh"), "{said}");
     assert!(process.stop().await.expect("it stops").success());
 }
