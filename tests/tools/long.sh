@@ -29,7 +29,7 @@ echo "long: a Prometheus that runs the chart's alerts is not here yet: it has no
 
 step "simulation" tests/tools/sim.sh "$seeds"
 # On simulated time: a year of an idle index, a day of a busy one, and crashes at every step of what is long.
-step "the long tests of the indexer" cargo test -p tidemark-ingest --test pipeline -- --ignored --nocapture
+step "the long tests of the indexer" cargo test -p tidemark-tests --test pipeline -- --ignored --nocapture
 step "git history" cargo test -p tidemark-indexer --lib --features demo -- --ignored --nocapture a_hundred_thousand_commits
 # Fetches Spark into the cache (900 MiB from Maven Central; needs Java 17 and Maven), then runs both of its recipes of docs/sql.md,
 # through the catalog and by path, on an archive of five snapshots, two compactions and a restore, and compares with search.
