@@ -136,7 +136,7 @@ fn root() -> RootState {
 fn write_files(name: &str, written: &str) -> bool {
     let wanted = std::env::var_os("TIDEMARK_WRITE_FORMATS").is_some();
     if wanted {
-        let path = format!("{}/tests/formats/{name}", env!("CARGO_MANIFEST_DIR"));
+        let path = format!("{}/../indexer/catalog/tests/formats/{name}", env!("CARGO_MANIFEST_DIR"));
         std::fs::write(path, written).unwrap();
     }
     wanted
