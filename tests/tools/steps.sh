@@ -77,11 +77,15 @@ failures_in() {
             gsub(/[ \t]+/, " ", panic)
             if (panic != "" && !(panic in known)) { known[panic]; panics[++count] = panic }
             panic = ""
+            trace = 0
         }
         FNR == 1 { end() }
         /panicked at/ { end(); panic = $0; lines = 12; next }
-        panic != "" && /^note: / { next }
-        panic != "" && (lines-- == 0 || /^$|^stack backtrace:|^---- |^test |^the cluster.s logs are in /) { end() }
+        # How the cluster looks comes after the backtrace.
+        panic != "" && /^stack backtrace:/ { trace = 1 }
+        panic != "" && /^note: / { trace = 0; next }
+        trace { next }
+        panic != "" && (lines-- == 0 || /^$|^---- |^test |^the cluster.s logs are in /) { end() }
         panic != "" { panic = panic " " $0; next }
         /^test .* FAILED$/ { failed[$2] }
         /^error(\[|:)/ && !($0 in known) && ++errors <= 20 { known[$0]; print }
