@@ -144,6 +144,7 @@ impl ClusterBuilder {
             parts: Mutex::new(ClusterPrograms { etcd, api, controllers, scheduler, dns }),
             nodes: Mutex::new(nodes),
             store: Mutex::default(),
+            cut_off: Mutex::default(),
             forwarder,
             ports: Mutex::default(),
             config,
