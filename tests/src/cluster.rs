@@ -28,7 +28,11 @@ pub mod product;
 mod reaper;
 mod store;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::Path,
+};
 
 use kube::{Client, Config};
 use parking_lot::Mutex;
@@ -54,6 +58,7 @@ pub struct Cluster {
     parts: Mutex<ClusterPrograms>,
     nodes: Mutex<Vec<ClusterNode>>,
     store: Mutex<Option<(StoreInside, WatchedProcess)>>,
+    cut_off: Mutex<BTreeSet<u8>>,
     forwarder: PortForwarder,
     ports: Mutex<BTreeMap<SocketAddr, u16>>,
     config: Config,

@@ -13,8 +13,8 @@ begin_steps
 # The groups, the longest first: the beginnings of their tests' names. A test that none of them names runs with the others of
 # its module that none names, last. Groups of a module cost a cluster each: split one where that ends sooner.
 groups=(
-    "first_hour::quiet first_hour::tasks"
     "failures::the_store failures::no_operator failures::the_leading failures::etcd failures::a_sinks"
+    "first_hour::quiet first_hour::tasks"
     "failures"
     "first_hour::readme first_hour::wishes"
     "upgrade"

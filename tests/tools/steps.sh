@@ -69,6 +69,38 @@ export_built() {
 # skip WHAT: notes what this machine cannot run. In CI nothing may be missing.
 skip() { if [ "${CI:-}" = true ]; then echo "$1" >>"$STEPS/failed"; else echo "$1" >>"$STEPS/skipped"; fi; }
 
+# failures_in LOG...: the errors of compilers, the tests that failed, and each panic on a line with what it says. Together about 2000
+# characters: where only the end of a run's output is shown, that is how much of it.
+failures_in() {
+    awk '
+        function end() {
+            gsub(/[ \t]+/, " ", panic)
+            if (panic != "" && !(panic in known)) { known[panic]; panics[++count] = panic }
+            panic = ""
+            trace = 0
+        }
+        FNR == 1 { end() }
+        /panicked at/ { end(); panic = $0; lines = 12; next }
+        # How the cluster looks comes after the backtrace.
+        panic != "" && /^stack backtrace:/ { trace = 1 }
+        panic != "" && /^note: / { trace = 0; next }
+        trace { next }
+        panic != "" && (lines-- == 0 || /^$|^---- |^test |^the cluster.s logs are in /) { end() }
+        panic != "" { panic = panic " " $0; next }
+        /^test .* FAILED$/ { failed[$2] }
+        /^error(\[|:)/ && !($0 in known) && ++errors <= 20 { known[$0]; print }
+        END {
+            end()
+            for (test in failed) {
+                said = 0
+                for (i = 1; i <= count; i++) said += index(panics[i], "\047" test "\047")
+                if (!said) print "test " test " ... FAILED"
+            }
+            room = int(1600 / (count ? count : 1))
+            for (i = 1; i <= count; i++) print substr(panics[i], 1, room > 200 ? room : 200)
+        }' "$@"
+}
+
 # summary: the table of steps, what failed or was skipped, and how many tests ran. Fails when anything failed.
 summary() {
     echo
@@ -77,7 +109,7 @@ summary() {
     printf '%7s  %7d  %-7s %s\n' "" "$(($(date +%s) - STEPS_BEGAN))" "" "all"
     sed 's/^/skipped: /' "$STEPS/skipped"
     # A reader of the last lines only must see why.
-    [ ! -s "$STEPS/failed" ] || grep -hE '^test .* FAILED$|panicked at|^error(\[|:)' "$STEPS"/*.log | sort -u | tail -n 40
+    [ ! -s "$STEPS/failed" ] || failures_in "$STEPS"/*.log
     sed "s|\$| (its log is in $STEPS)|; s/^/failed: /" "$STEPS/failed"
     cat "$STEPS"/*.log | awk -v more="$(cat "$STEPS/uncounted" 2>/dev/null || echo 0)" '
         /^test result:/ { passed += $4; failed += $6; ignored += $8 }

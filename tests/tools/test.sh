@@ -63,11 +63,14 @@ package_lane() {
     done_with packages
 }
 
-# run_programs CONDITION: runs the test programs that step "build" has told of and a condition of awk takes: its fields are
-# those of programs.sh, `tests` is the folder of the crate `tidemark-tests`.
+# run_programs CONDITION [ARGUMENT...]: runs the test programs that step "build" has told of and a condition of awk takes: its fields
+# are those of programs.sh, `tests` is the folder of the crate `tidemark-tests`.
 run_programs() {
-    awk -F '\t' -v tests="$(pwd)/tests" "NF == 3 && ($1)" "$(log_of build)" | nice -n 5 tests/tools/run-programs.sh
+    local condition="$1"
+    shift
+    awk -F '\t' -v tests="$(pwd)/tests" "NF == 3 && ($condition)" "$(log_of build)" | nice -n 5 tests/tools/run-programs.sh "$@"
 }
+is_servers='$1 == tests && $2 == "servers"'
 is_unit='$1 != tests || ($2 != "local" && $2 != "servers" && $2 != "cluster")'
 
 # The lane of the tests that need no cluster.
@@ -78,8 +81,18 @@ test_lane() {
     if [ -e "$STEPS/image.ok" ]; then export_built; fi
     TIDEMARK_CHROMIUM="$(tail -n 1 "$(log_of chromium)")"
     export TIDEMARK_CHROMIUM
-    step "server tests" run_programs '$1 == tests && $2 == "servers"'
+    # Most of their time is waiting for a server or for an interval to pass.
+    step "server tests" run_programs "$is_servers" --test-threads=4 --skip sink_peers::
+    after peers
     done_with tests
+}
+
+# The lane of the tests with others' servers as destinations of sinks: minutes in which hardly anything computes, so that they would be what
+# everything else waits for at the end.
+peer_lane() {
+    after packages
+    step "sink peer tests" run_programs "$is_servers" sink_peers::
+    done_with peers
 }
 
 # The lane of the tests that need a cluster.
@@ -123,6 +136,7 @@ if step "build" tests/tools/programs.sh; then
     TIDEMARK_PROGRAM="$(programs_of demo)/tidemark"
     export TIDEMARK_PROGRAM
     test_lane &
+    peer_lane &
     low_lane &
     cluster_lane &
     # The images are of the programs that are built already.

@@ -138,12 +138,13 @@ impl ClusterBuilder {
         let words = |program: PathBuf| ClusterCommand::new(program, kubeconfig.clone(), state.to_owned());
         let (kubectl, helm) = (words(tools.kubernetes.join("kubectl")), words(tools.helm.join("helm")));
         drop(begin);
-        logs.on_panic(collect(kubectl.clone()));
+        logs.on_panic(collect(kubectl.clone()), look(kubectl.clone()));
         Ok(Cluster {
             namespaces,
             parts: Mutex::new(ClusterPrograms { etcd, api, controllers, scheduler, dns }),
             nodes: Mutex::new(nodes),
             store: Mutex::default(),
+            cut_off: Mutex::default(),
             forwarder,
             ports: Mutex::default(),
             config,
@@ -251,5 +252,23 @@ fn collect(kubectl: ClusterCommand) -> impl Fn(&Path) + Send + Sync {
             command.args(words).arg("--request-timeout=5s").stdin(Stdio::null()).stdout(file).stderr(errors);
             let _ = command.status();
         }
+    }
+}
+
+/// Nodes, resources of the product and pods on one line, as `kubectl get` shows them.
+fn look(kubectl: ClusterCommand) -> impl Fn() -> String + Send + Sync {
+    move || {
+        let seen = ["nodes", "tidemark", "pods"].map(|kind| {
+            let mut command = kubectl.command();
+            command.args(["get", kind, "-A", "--no-headers", "--request-timeout=5s"]).stdin(Stdio::null());
+            let shown = command.output().map_or_else(
+                |error| error.to_string(),
+                |ended| String::from_utf8_lossy(&[ended.stdout, ended.stderr].concat()).into_owned(),
+            );
+            let lines: Vec<_> =
+                shown.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+            format!("{kind}: {}", lines.join(", "))
+        });
+        seen.join("; ")
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Each cluster writes into a folder of its own. A hook on panics marks the folders of all clusters of the process as to be
 //! kept and lets each cluster add what it knows at that moment; the [reaper](super::reaper) removes the unmarked ones. So it
-//! works for clusters that tests share, which are never dropped.
+//! works for clusters that tests share, which are never dropped. How each cluster looks follows each panic's message on one line,
+//! for a reader who has no more than the summary of the run.
 
 use std::{
     fs, panic,
@@ -18,11 +19,15 @@ use crate::root;
 /// The mark of a folder that stays.
 pub(crate) const KEEP: &str = "keep";
 
-type LogCollector = Box<dyn Fn(&Path) + Send + Sync>;
+/// What a cluster does when a test panics.
+struct PanicAnswer {
+    collect: Box<dyn Fn(&Path) + Send + Sync>,
+    look: Box<dyn Fn() -> String + Send + Sync>,
+}
 
 struct LogFolder {
     folder: PathBuf,
-    collect: OnceLock<LogCollector>,
+    on_panic: OnceLock<PanicAnswer>,
 }
 
 static LIVE: Mutex<Vec<Arc<LogFolder>>> = Mutex::new(Vec::new());
@@ -40,16 +45,21 @@ impl ClusterLogs {
         let name = format!("{kind}-{}-{}-{number}", test_name(), std::process::id());
         let folder = root().join("target/test-logs").join(name);
         fs::create_dir_all(&folder)?;
-        let entry = Arc::new(LogFolder { folder, collect: OnceLock::new() });
+        let entry = Arc::new(LogFolder { folder, on_panic: OnceLock::new() });
         if let Ok(mut live) = LIVE.lock() {
             live.push(Arc::clone(&entry));
         }
         Ok(Self(entry))
     }
 
-    /// What adds to the folder when a test panics: a function that blocks for some seconds at most.
-    pub(crate) fn on_panic(&self, collect: impl Fn(&Path) + Send + Sync + 'static) {
-        let _ = self.0.collect.set(Box::new(collect));
+    /// What adds to the folder when a test panics for the first time, and what says on a line how the cluster looks, each time: functions
+    /// that block for some seconds at most.
+    pub(crate) fn on_panic(
+        &self,
+        collect: impl Fn(&Path) + Send + Sync + 'static,
+        look: impl Fn() -> String + Send + Sync + 'static,
+    ) {
+        let _ = self.0.on_panic.set(PanicAnswer { collect: Box::new(collect), look: Box::new(look) });
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -73,8 +83,11 @@ fn keep_on_panic() {
         let live = LIVE.try_lock().map(|live| live.clone()).unwrap_or_default();
         for entry in live {
             let first = fs::File::create_new(entry.folder.join(KEEP)).is_ok();
-            if let (true, Some(collect)) = (first, entry.collect.get()) {
-                collect(&entry.folder);
+            if let Some(PanicAnswer { collect, look }) = entry.on_panic.get() {
+                eprintln!("seen: {}", look());
+                if first {
+                    collect(&entry.folder);
+                }
             }
             eprintln!("the cluster's logs are in \"{}\"", entry.folder.display());
         }
@@ -95,11 +108,17 @@ mod tests {
     fn a_panic_on_any_thread_keeps_the_folder_and_asks_the_cluster() {
         let logs = ClusterLogs::create("logs").expect("it is made");
         assert!(!logs.folder().join(KEEP).exists());
-        logs.on_panic(|folder| fs::write(folder.join("objects"), "seen").expect("it is written"));
+        let looks = Arc::new(AtomicU32::new(0));
+        let look = {
+            let looks = Arc::clone(&looks);
+            move || format!("look {}", looks.fetch_add(1, Ordering::Relaxed))
+        };
+        logs.on_panic(|folder| fs::write(folder.join("objects"), "seen").expect("it is written"), look);
         let panicked = std::thread::spawn(|| panic!("a failing test; this text is part of the test")).join();
         assert!(panicked.is_err());
         assert!(logs.folder().join(KEEP).exists());
         assert_eq!(fs::read_to_string(logs.folder().join("objects")).expect("it is there"), "seen");
+        assert!(looks.load(Ordering::Relaxed) > 0, "it is asked how it looks");
         fs::remove_dir_all(logs.folder()).expect("it is removed");
     }
 }

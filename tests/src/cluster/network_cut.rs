@@ -17,17 +17,23 @@ impl Cluster {
     /// Cuts a node off, connections that exist included. Nodes are numbered from 1 and named `node1`, `node2`.
     pub fn cut(&self, node: u8, cut: NetworkCut) -> anyhow::Result<()> {
         self.lead_services_past(node)?;
+        self.cut_off.lock().insert(node);
         match cut {
             NetworkCut::Everything => self.at_control(&["ip", "link", "set", &format!("veth{node}"), "down"]),
             NetworkCut::ApiServer => self.at_control(&["nft", &refusal(node)]),
         }
     }
 
-    /// Ends every cut of a node.
+    /// Ends every cut of a node. Its kubelet starts again: it would find out only after half a minute or so that its connections of
+    /// before are dead.
     pub fn heal(&self, node: u8) -> anyhow::Result<()> {
+        if !self.cut_off.lock().remove(&node) {
+            return Ok(());
+        }
         self.at_control(&["ip", "link", "set", &format!("veth{node}"), "up"])?;
         // Made and deleted, so that it is no error when there was none.
-        self.at_control(&["nft", &format!("add table inet cut{node}; delete table inet cut{node}")])
+        self.at_control(&["nft", &format!("add table inet cut{node}; delete table inet cut{node}")])?;
+        self.restart_kubelet(node)
     }
 
     /// The test's own way to Services must not lead through a node that is cut off.

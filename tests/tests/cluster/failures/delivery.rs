@@ -1,6 +1,6 @@
 //! A sink of the WAL, and its destination: a Deployment in the cluster, in front of this process, which keeps what arrived.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, fmt, path::Path};
 
 use k8s_openapi::api::{core::v1::Pod, events::v1::Event};
 use kube::{
@@ -13,12 +13,12 @@ use tidemark_tests::{SinkPeer, TidemarkProcess, cluster::images};
 
 use super::{
     pods::PodSnapshot,
-    world::{FailureWorld, WAL, until},
+    world::{FailureWorld, WAL, until, until_seen},
 };
 
 const RECEIVER: &str = include_str!("receiver.yaml");
 /// The namespace of the destination.
-const DESTINATION: &str = "destination";
+pub(crate) const DESTINATION: &str = "destination";
 const SINK: &str = "feed";
 const SINK_PODS: &str = "tidemark.dev/sink=feed";
 
@@ -26,6 +26,18 @@ const SINK_PODS: &str = "tidemark.dev/sink=feed";
 pub(crate) struct SinkDelivery {
     world: &'static FailureWorld,
     peer: SinkPeer,
+}
+
+/// An Event of a sink.
+pub(crate) struct SinkEvent {
+    reason: String,
+    note: String,
+}
+
+impl fmt::Debug for SinkEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.reason, self.note)
+    }
 }
 
 /// What arrived up to some record.
@@ -90,7 +102,12 @@ impl SinkDelivery {
 
     /// Waits until its status is as wanted.
     pub(crate) async fn status(&self, what: &str, wanted: impl Fn(&WalSinkStatus) -> bool) -> WalSinkStatus {
-        let status = until(what, async || self.sinks().get(SINK).await.ok()?.status.filter(&wanted)).await;
+        let status = until_seen(what, async || {
+            let sink = self.sinks().get(SINK).await.map_err(|error| error.to_string())?;
+            let status = sink.status.unwrap_or_default();
+            if wanted(&status) { Ok(status) } else { Err(told(&status)) }
+        })
+        .await;
         // The status was read first.
         let (claimed, arrived) = (acknowledged(&status), self.arrived());
         assert!(claimed <= arrived, "{what}: it claims {claimed} records, and {arrived} have arrived: {status:?}");
@@ -153,14 +170,28 @@ impl SinkDelivery {
         ArrivedRecords { outcomes: outcomes.collect(), repeated }
     }
 
-    /// The reasons of its Events, the oldest first.
-    pub(crate) async fn events(&self) -> Vec<String> {
+    /// Its Events, the oldest first.
+    pub(crate) async fn events(&self) -> Vec<SinkEvent> {
         let events = Api::<Event>::namespaced(self.world.cluster.client(), WAL);
         let mut found =
             until("its Events are listed", async || events.list(&ListParams::default()).await.ok()).await.items;
         found.retain(|event| event.regarding.as_ref().is_some_and(|about| about.kind.as_deref() == Some("WALSink")));
         found.sort_by_key(|event| event.event_time.clone().map(|time| time.0));
-        found.into_iter().filter_map(|event| event.reason).collect()
+        let told = found
+            .into_iter()
+            .map(|event| SinkEvent { reason: event.reason.unwrap_or_default(), note: event.note.unwrap_or_default() });
+        told.collect()
+    }
+
+    /// Waits until its Events tell this [`story`] and no more. The status is there first, and the Event of a leader that ends, or
+    /// is cut off, between the two is never told: nothing may happen to the leader before.
+    pub(crate) async fn has_told(&self, wanted: &[&str]) {
+        let events = until_seen(&format!("its Events tell {wanted:?}"), async || {
+            let events = self.events().await;
+            if story(&events).len() >= wanted.len() { Ok(events) } else { Err(format!("{events:?}")) }
+        })
+        .await;
+        assert_eq!(story(&events), wanted, "{events:?}");
     }
 
     /// Deletes sink and destination, and waits until the pod of the sink, which would count as one of the WAL's, is gone.
@@ -174,6 +205,20 @@ impl SinkDelivery {
     fn sinks(&self) -> Api<WalSink> {
         Api::namespaced(self.world.cluster.client(), WAL)
     }
+}
+
+/// What Events tell of a destination. A busy machine may not hear the pod for a moment; that it is as before is then told again.
+pub(crate) fn story(events: &[SinkEvent]) -> Vec<&str> {
+    let mut story = Vec::new();
+    let mut was_silent = false;
+    for SinkEvent { reason, .. } in events {
+        let is_silent = reason == "PodNotAnswering";
+        if !is_silent && !(was_silent && story.last() == Some(&reason.as_str())) {
+            story.push(reason.as_str());
+        }
+        was_silent = is_silent;
+    }
+    story
 }
 
 /// Up to which record a status says that all are acknowledged.

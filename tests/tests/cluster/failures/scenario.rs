@@ -11,7 +11,7 @@ use super::{
     pods::{OPERATOR, PodSnapshot, SEARCH},
     searching::QueryLoop,
     truth,
-    world::{AppendTally, FailureWorld, WAL, until},
+    world::{AppendTally, FailureWorld, ScenarioStage, WAL, until},
 };
 
 /// The longest time without an answer. Kubernetes counts a node as lost after 12 s here and looks every 2 s; until its Service
@@ -45,10 +45,23 @@ pub(crate) struct FailureScenario {
 }
 
 impl FailureScenario {
-    /// Waits until all is well and begins to count.
+    /// Waits until all is well and begins to count. A scenario that failed fails no other one: what it left behind is put right. Where
+    /// that does not help none of the others waits again.
     pub(crate) async fn begin(world: &'static FailureWorld, name: &'static str) -> Self {
+        match world.reaches(ScenarioStage::Settling(name)) {
+            ScenarioStage::Ended => {}
+            ScenarioStage::Running(failed) => {
+                println!("{name}: \"{failed}\" has failed before; what it may have left behind is put right");
+                world.put_right().await;
+            }
+            ScenarioStage::Settling(failed) => {
+                world.reaches(ScenarioStage::Settling(failed));
+                panic!("{name}: not tried, since \"{failed}\" waited in vain until all was well");
+            }
+        }
         spread_search(world).await;
         let indexer = settled(world).await;
+        world.reaches(ScenarioStage::Running(name));
         let restarts = all(world).await.into_iter().map(|pod| (pod.uid, pod.restarts)).collect();
         let (first, appended) = (world.latest().await, world.appended());
         let searching = QueryLoop::start(&world.search);
@@ -106,6 +119,7 @@ impl FailureScenario {
             "{name}: at most one query in twenty, or five, failed: {answers:?}"
         );
         assert!(answers.silence < MOST_SILENCE, "{name}: search kept answering: {answers:?}");
+        world.reaches(ScenarioStage::Ended);
     }
 }
 

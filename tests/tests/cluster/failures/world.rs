@@ -22,7 +22,7 @@ use tidemark_tests::{
 use tidemark_wal::Token;
 use tokio::{
     sync::OnceCell,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 /// How long a condition may take to become true.
@@ -41,7 +41,20 @@ pub(crate) struct FailureWorld {
     pub(crate) store: StoreInside,
     /// The Service of search, by a way that leads past a node that is cut off.
     pub(crate) search: String,
+    stage: Mutex<ScenarioStage>,
     appended: Arc<Mutex<AppendTally>>,
+}
+
+/// Which scenario is under way.
+#[derive(Clone, Copy, Default)]
+pub(crate) enum ScenarioStage {
+    /// None: the last one ended well.
+    #[default]
+    Ended,
+    /// This one waits until all is well.
+    Settling(&'static str),
+    /// In this one something fails.
+    Running(&'static str),
 }
 
 /// What the writer did so far.
@@ -76,7 +89,7 @@ async fn create() -> FailureWorld {
     keep_appending(&store, Arc::clone(&appended));
     wal.until_ready().await;
     let search = wal.search_url().await.expect("it has an address");
-    FailureWorld { cluster, store, search, appended }
+    FailureWorld { cluster, store, search, stage: Mutex::default(), appended }
 }
 
 impl FailureWorld {
@@ -90,6 +103,11 @@ impl FailureWorld {
     pub(crate) async fn latest(&self) -> ChainRecord<Manifest> {
         let chain = self.chain();
         until("the index has a manifest", async || chain.latest().await.ok().flatten()).await
+    }
+
+    /// A scenario is so far; gives how far the one before it, or itself, was.
+    pub(crate) fn reaches(&self, stage: ScenarioStage) -> ScenarioStage {
+        std::mem::replace(&mut *self.stage.lock(), stage)
     }
 
     pub(crate) fn appended(&self) -> AppendTally {
@@ -135,16 +153,23 @@ impl FailureWorld {
 
 /// Asks again and again until there is an answer.
 pub(crate) async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let asking = async {
-        loop {
-            // A question without an answer is asked again.
-            if let Ok(Some(answer)) = timeout(Duration::from_secs(20), ask()).await {
-                return answer;
-            }
-            sleep(Duration::from_millis(200)).await;
+    until_seen(what, async || ask().await.ok_or_else(String::new)).await
+}
+
+/// The same of a question that says what it saw in place of an answer.
+pub(crate) async fn until_seen<T>(what: &str, mut ask: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let give_up = Instant::now() + PATIENCE;
+    let mut seen = String::new();
+    while Instant::now() < give_up {
+        // A question without an answer is asked again.
+        match timeout(Duration::from_secs(20), ask()).await {
+            Ok(Ok(answer)) => return answer,
+            Ok(Err(other)) => seen = other,
+            Err(_) => "no answer within 20 s".clone_into(&mut seen),
         }
-    };
-    timeout(PATIENCE, asking).await.unwrap_or_else(|_| panic!("never: {what}"))
+        sleep(Duration::from_millis(200)).await;
+    }
+    panic!("never: {what}; seen last: \"{seen}\"");
 }
 
 /// A writer for as long as the process lives: on a thread with a runtime of its own, which outlives each test's.
