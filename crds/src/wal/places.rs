@@ -41,7 +41,10 @@ pub(super) const URL: &str =
         .field_path(".maxDescriptorSize"),
     validation = Rule::new("duration(self.clockTolerance) <= duration('1m')")
         .message("clockTolerance is at most 1m")
-        .field_path(".clockTolerance")
+        .field_path(".clockTolerance"),
+    validation = Rule::new("!has(self.idempotencyRetention) || duration(self.idempotencyRetention) >= duration(self.expiry) + duration(self.signerClockLead) + duration(self.requestTimeout) + duration('1s') && duration(self.idempotencyRetention) <= duration('87840h')")
+        .message("idempotencyRetention is at least expiry + signerClockLead + requestTimeout + 1s, so that an update and its retry count once, and at most 87840h")
+        .field_path(".idempotencyRetention")
 )]
 pub struct LogPlace {
     /// The bucket, or the prefix of one, that holds one object an entry: `s3://bucket/prefix`, `gs://bucket/prefix` or
@@ -81,6 +84,10 @@ pub struct LogPlace {
     /// `expiry`.
     #[serde(default = "day")]
     pub audit_window: TimeSpan,
+    /// How long a committed update makes a later one of the same writer with the same idempotency key a duplicate: at least `expiry` +
+    /// `signerClockLead` + `requestTimeout` + `1s`, up to `87840h`. As long as the index lives if it is left out. Recorded like `expiry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_retention: Option<TimeSpan>,
     /// The URL at which this log was before it was moved, as the condition with reason `LogMoved` names it: the index claims that
     /// place, which distinguishes a copy of a log from the log. Set it only once nothing writes to the old place any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]

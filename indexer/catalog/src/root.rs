@@ -535,12 +535,15 @@ fn owned_by_another(known: &IndexRegistration) -> TransactionRejected {
 enum ParameterValue {
     Span(Duration),
     Bytes(u64),
+    /// A span; `None` never ends.
+    Retention(Option<Duration>),
 }
 
 impl fmt::Display for ParameterValue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Span(span) => write!(f, "{span:?}"),
+            Self::Span(span) | Self::Retention(Some(span)) => write!(f, "{span:?}"),
+            Self::Retention(None) => f.write_str("forever"),
             Self::Bytes(bytes) => write!(f, "{bytes} bytes"),
         }
     }
@@ -550,14 +553,17 @@ impl ParameterValue {
     /// Whether the value lies within `least` and `most`, in seconds or bytes.
     fn is_within(self, least: u64, most: u64) -> bool {
         match self {
-            Self::Span(span) => span.as_secs() >= least && span <= Duration::from_secs(most),
+            Self::Span(span) | Self::Retention(Some(span)) => {
+                span >= Duration::from_secs(least) && span <= Duration::from_secs(most)
+            }
             Self::Bytes(bytes) => (least..=most).contains(&bytes),
+            Self::Retention(None) => true,
         }
     }
 }
 
 /// The parameters with the names of their flags.
-fn named(parameters: &LogParameters) -> [(&'static str, ParameterValue); 8] {
+fn named(parameters: &LogParameters) -> [(&'static str, ParameterValue); 9] {
     let LogParameters {
         expiry,
         signer_clock_lead,
@@ -567,6 +573,7 @@ fn named(parameters: &LogParameters) -> [(&'static str, ParameterValue); 8] {
         max_entry_size,
         max_descriptor_size,
         clock_tolerance,
+        idempotency_retention,
     } = *parameters;
     [
         ("expiry", ParameterValue::Span(expiry)),
@@ -577,13 +584,14 @@ fn named(parameters: &LogParameters) -> [(&'static str, ParameterValue); 8] {
         ("maxEntrySize", ParameterValue::Bytes(max_entry_size)),
         ("maxDescriptorSize", ParameterValue::Bytes(max_descriptor_size)),
         ("clockTolerance", ParameterValue::Span(clock_tolerance)),
+        ("idempotencyRetention", ParameterValue::Retention(idempotency_retention)),
     ]
 }
 
 /// Refuses parameters under which no log works.
 fn usable(parameters: &LogParameters) -> Result<(), TransactionRejected> {
     const HOUR: u64 = 3600;
-    const RULES: [(&str, u64, u64, &str); 8] = [
+    const RULES: [(&str, u64, u64, &str); 9] = [
         ("expiry", 1, 168 * HOUR, "1s to 168h are possible, the longest that a signed URL lives"),
         ("signerClockLead", 0, HOUR, "0s to 1h are possible"),
         ("requestTimeout", 0, HOUR, "0s to 1h are possible"),
@@ -592,13 +600,23 @@ fn usable(parameters: &LogParameters) -> Result<(), TransactionRejected> {
         ("maxEntrySize", 1 << 10, 64 << 20, "1Ki to 64Mi are possible"),
         ("maxDescriptorSize", 1 << 10, 256 << 20, "1Ki to 256Mi are possible"),
         ("clockTolerance", 0, 60, "0s to 1m are possible"),
+        ("idempotencyRetention", 1, 10 * 366 * 24 * HOUR, "87840h (3660 days) are possible at most, and \"forever\""),
     ];
     for ((name, given), (_, least, most, why)) in named(parameters).into_iter().zip(RULES) {
         if !given.is_within(least, most) {
             return Err(TransactionRejected::ParameterUnusable { name, given: given.to_string(), why });
         }
     }
-    Ok(())
+    match parameters.idempotency_retention {
+        Some(retention) if retention < parameters.min_idempotency_retention() => {
+            Err(TransactionRejected::ParameterUnusable {
+                name: "idempotencyRetention",
+                given: format!("{retention:?}"),
+                why: "it is at least expiry + signerClockLead + requestTimeout + 1s, so that an update and its retry count once",
+            })
+        }
+        _ => Ok(()),
+    }
 }
 
 impl ChainState for RootState {
@@ -740,6 +758,28 @@ mod tests {
                 Err(TransactionRejected::ParameterUnusable { name: "expiry", .. })
             ));
         }
+    }
+
+    #[test]
+    fn keys_are_kept_for_longer_than_an_update_takes() {
+        let retaining =
+            |retention: Option<Duration>| LogParameters { idempotency_retention: retention, ..seconds(600) };
+        let root = RootState::default();
+        // W, R, and a second.
+        let least = Duration::from_secs(661);
+        for possible in [None, Some(least), Some(Duration::from_hours(87_840))] {
+            assert!(root.ensure(&retaining(possible)).is_ok(), "{possible:?}");
+        }
+        for impossible in [Duration::ZERO, least - Duration::from_millis(1), Duration::from_hours(87_841)] {
+            let refused = root.ensure(&retaining(Some(impossible))).unwrap_err().to_string();
+            assert!(refused.contains("\"idempotencyRetention\""), "{refused}");
+        }
+        // A change of another parameter must not undo it.
+        let root = recorded(&root, root.ensure(&retaining(Some(least))).unwrap(), 1000);
+        let longer = LogParameters { request_timeout: Duration::from_secs(61), ..retaining(Some(least)) };
+        assert!(root.set_parameters(&longer).unwrap_err().to_string().contains("count once"));
+        let differs = root.ensure(&retaining(None)).unwrap_err().to_string();
+        assert!(differs.contains("661s") && differs.contains("forever"), "{differs}");
     }
 
     #[test]

@@ -364,7 +364,7 @@ impl LogAuditor {
             let corrections = records.filter(|record| is_correction(record, predecessors));
             let records: Vec<_> = corrections.map(|record| with_predecessor(record, predecessors)).collect();
             supersede_predecessors(&mut batch, &records, predecessors);
-            publisher.add(&mut batch, records).await?;
+            publisher.add(&mut batch, records, &sealed.schedule).await?;
         }
         if batch.len() == 0 {
             return Ok(());

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use tidemark_catalog::{BodyDigest, SegmentMeta, SetElement};
 use tidemark_store::StoreSecond;
-use tidemark_wal::{Evidence, Outcome, Token};
+use tidemark_wal::{Evidence, Outcome, ParameterSchedule, Token};
 use tokio::time::Instant;
 
 use crate::{
@@ -119,16 +119,17 @@ impl RecordBatch {
         Self { segments: self.segments.rereading(), ..self }
     }
 
-    /// Numbers `records`, resolves them against the index and the batch so far, and adds them. Where the index cannot be read
+    /// Numbers `records`, resolves them against the index and the batch so far by the log's parameters, and adds them. Where the index cannot be read
     /// the batch stays as it is.
     pub(crate) async fn push(
         &mut self,
         mut records: Vec<OperationRecord>,
         resolver: &mut RecordResolver,
         lookup: &dyn IndexLookup,
+        schedule: &ParameterSchedule,
     ) -> Result<(), EngineError> {
         let seqs = self.number(&mut records);
-        let marks = resolver.resolve(&mut records, lookup).await?;
+        let marks = resolver.resolve(&mut records, lookup, schedule).await?;
         self.add(records, seqs, &marks).await
     }
 

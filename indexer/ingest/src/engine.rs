@@ -14,7 +14,8 @@ use tidemark_wal::{Evidence, Outcome, Token};
 
 use crate::{
     cause::{FailureCause, ToCause},
-    record::{LatestCommit, OperationRecord, WriterKey},
+    key_neighbors::KeyNeighbors,
+    record::{KeyedOperation, LatestCommit, OperationRecord},
 };
 
 /// Builds, opens and compacts segments. An engine moves work that keeps a core busy off the async threads by itself.
@@ -109,8 +110,8 @@ pub trait IndexLookup: Send + Sync {
     /// The latest commit, by (completed, token, op), of each of `entities`, in their order.
     async fn latest_commits(&self, entities: &[String]) -> Result<Vec<Option<LatestCommit>>, EngineError>;
 
-    /// The first committed operation, by (token, op), of each of `keys`, in their order.
-    async fn first_commits(&self, keys: &[WriterKey]) -> Result<Vec<Option<(Token, u32)>>, EngineError>;
+    /// The committed operations with the key of each of `operations` that are next to it, in their order.
+    async fn key_neighbors(&self, operations: &[KeyedOperation]) -> Result<Vec<KeyNeighbors>, EngineError>;
 
     /// The operations that `query` describes and whose outcome may still change, by (token, op): aborted ones and unreadable
     /// ones.

@@ -14,6 +14,7 @@
 //! | `ingest` | waits for the writer's lease, runs the pipeline, releases the lease |
 //! | `pipeline` | the loop: probe, list, drain, maintenance, sleep |
 //! | `entry_stream` | `EntryReader`: lists the log and fetches entries concurrently, delivered in token order |
+//! | `key_neighbors` | which committed operations with one idempotency key decide whether another one is a duplicate |
 //! | `record_resolver` | `RecordResolver`: duplicates, and the latest commit of each entity, against the index and the batch so far |
 //! | `batch`, `segment_upload` | `RecordBatch`, `SegmentUploader`: records into segments, uploaded while the next one is filled |
 //! | `publisher` | `IndexPublisher`: the sidecar, then one manifest that names everything and moves the cursor |
@@ -61,6 +62,7 @@ mod generation_task;
 mod horizon;
 mod ingest;
 mod keep_report;
+mod key_neighbors;
 pub mod model_engine;
 mod mutants;
 mod options;
@@ -94,11 +96,12 @@ pub use engine::EngineOpener;
 pub use error::IngestError;
 pub use generation_task::{CopyProgress, DecideAgainReport, GenerationTask, SwitchReport, UnauditedReport};
 pub use ingest::LogIngester;
+pub use key_neighbors::KeyNeighbors;
 #[cfg(feature = "mutants")]
 pub use mutants::MUTANT_HOOKS;
 pub use options::IngestOptions;
 pub use promote::{LostOutcomePolicy, promote};
-pub use record::{LatestCommit, OperationRecord, WriterKey, whole_payload};
+pub use record::{KeyedOperation, LatestCommit, OperationPlace, OperationRecord, WriterKey, whole_payload};
 pub use record_bytes::{EntryBody, ObjectBytes};
 pub use reindex::reindex;
 pub use restore::{RestoreRequest, restore, restore_from};

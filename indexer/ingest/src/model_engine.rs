@@ -3,7 +3,14 @@
 //! A segment is a file of records, one JSON object a line; a sidecar is one JSON object. Nothing runs on a thread of its
 //! own, and every order is defined, so that the same calls give the same bytes.
 
-use std::{cell::RefCell, collections::BTreeMap, fmt, ops::Range, sync::Arc, thread::LocalKey};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    ops::Range,
+    sync::Arc,
+    thread::LocalKey,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,8 +27,9 @@ use crate::{
         EngineError, IndexEngine, IndexLookup, PackedSegment, RecordMarks, RecordPlace, RecordStats, RecordedOutcome,
         SegmentBuilder, SegmentFile, UnfitRecords, UnsettledOperation, UnsettledQuery,
     },
+    key_neighbors::KeyNeighbors,
     record::OperationRecord,
-    record::{LatestCommit, WriterKey},
+    record::{KeyedOperation, LatestCommit, OperationPlace, WriterKey},
 };
 
 /// The version of what a model stores.
@@ -265,7 +273,7 @@ impl SegmentBuilder for ModelBuilder {
 struct ModelLookup {
     outcomes: BTreeMap<Token, Vec<RecordedOutcome>>,
     latest: BTreeMap<String, LatestCommit>,
-    first_commits: BTreeMap<WriterKey, (Token, u32)>,
+    commits_by_key: BTreeMap<WriterKey, BTreeSet<OperationPlace>>,
     unsettled: Vec<UnsettledOperation>,
 }
 
@@ -307,9 +315,7 @@ impl ModelLookup {
             *newest = current.max(*newest);
         }
         if let Some(key) = record.writer_key() {
-            let place = (record.token, record.op);
-            let smallest = self.first_commits.entry(key).or_insert(place);
-            *smallest = place.min(*smallest);
+            self.commits_by_key.entry(key).or_default().insert((record.token, record.op));
         }
     }
 }
@@ -325,8 +331,11 @@ impl IndexLookup for ModelLookup {
         Ok(entities.iter().map(|entity| self.latest.get(entity).copied()).collect())
     }
 
-    async fn first_commits(&self, keys: &[WriterKey]) -> Result<Vec<Option<(Token, u32)>>, EngineError> {
-        Ok(keys.iter().map(|key| self.first_commits.get(key).copied()).collect())
+    async fn key_neighbors(&self, operations: &[KeyedOperation]) -> Result<Vec<KeyNeighbors>, EngineError> {
+        let of = |KeyedOperation { place, key }: &KeyedOperation| {
+            KeyNeighbors::around(*place, self.commits_by_key.get(key).into_iter().flatten().copied())
+        };
+        Ok(operations.iter().map(of).collect())
     }
 
     async fn unsettled_operations(&self, query: &UnsettledQuery) -> Result<Vec<UnsettledOperation>, EngineError> {

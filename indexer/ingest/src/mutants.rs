@@ -131,10 +131,17 @@ mutant_hooks! {
         _ => claims,
     }
 
-    /// `LateMakesDuplicate`: the index knows no late claims, so the resolver must not forget them.
+    /// `LateMakesDuplicate`, `RetentionFromDuplicate`: the index knows no such claims, so the resolver must not forget them.
     pub(crate) fn forgets_claims() -> bool {
         LateMakesDuplicate => false,
+        RetentionFromDuplicate => false,
         _ => true,
+    }
+
+    /// `RetentionFromDuplicate`: how long a key counts is measured from its last repetition.
+    pub(crate) fn is_measured_from(is_commit: bool) -> bool {
+        RetentionFromDuplicate => true,
+        _ => is_commit,
     }
 
     /// `ClosedWithOldDigest`: a generation is completed by the manifest of which it was begun, whatever was published since.

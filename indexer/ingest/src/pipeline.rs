@@ -309,7 +309,7 @@ impl IngestPipeline {
                     found |= more;
                     let ready = if more { seconds.push(fetched) } else { seconds.finish() };
                     let second = ready.first().map_or(begin, |first| first.second);
-                    let added = self.add_ready(&mut batch, ready, sealed.horizon).await;
+                    let added = self.add_ready(&mut batch, ready, sealed).await;
                     if let Some(question) = self.publisher.take_unanswered() {
                         self.obstacle = Some(DrainObstacle::Question(second, question));
                     }
@@ -337,25 +337,30 @@ impl IngestPipeline {
         &mut self,
         batch: &mut RecordBatch,
         ready: Vec<FetchedEntry>,
-        horizon: StoreSecond,
+        sealed: &SealedHorizon,
     ) -> Result<(), IngestError> {
         let (before, after) = split_at_boundary(batch, ready);
-        self.add(batch, before).await?;
+        self.add(batch, before, sealed).await?;
         if !after.is_empty() {
             let empty = self.publisher.begin_batch();
-            *batch = self.next_batch(std::mem::replace(batch, empty), horizon).await?;
-            self.add(batch, after).await?;
+            *batch = self.next_batch(std::mem::replace(batch, empty), sealed.horizon).await?;
+            self.add(batch, after, sealed).await?;
         }
         Ok(())
     }
 
-    async fn add(&mut self, batch: &mut RecordBatch, mut fetched: Vec<FetchedEntry>) -> Result<(), IngestError> {
+    async fn add(
+        &mut self,
+        batch: &mut RecordBatch,
+        mut fetched: Vec<FetchedEntry>,
+        sealed: &SealedHorizon,
+    ) -> Result<(), IngestError> {
         let Some(first) = fetched.first() else { return Ok(()) };
         let oldest = batch.oldest().unwrap_or(first.second);
         self.tracker.add_read(fetched.len() as u64, oldest, self.entries.reader().unrecognized_keys());
         // The entries keep their shares of the memory until a segment has the records.
         let records = fetched.iter_mut().flat_map(|entry| std::mem::take(&mut entry.records)).collect();
-        Ok(self.publisher.add(batch, records).await?)
+        Ok(self.publisher.add(batch, records, &sealed.schedule).await?)
     }
 
     /// Publishes a full batch and begins the next one. All entries of its last second are in it.

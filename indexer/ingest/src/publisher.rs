@@ -9,6 +9,7 @@ use tidemark_catalog::{
     CompactionResult, LogCursor, Manifest, PublishError, PublishRequest, SidecarMeta, TransactionRejected, WriterLease,
 };
 use tidemark_store::StoreSecond;
+use tidemark_wal::ParameterSchedule;
 
 use crate::{
     batch::{BatchLimits, RecordBatch, UploadedBatch},
@@ -85,17 +86,18 @@ impl IndexPublisher {
         RecordBatch::new(&self.uploader, self.manifest().next_seq, self.limits.halved(self.halvings))
     }
 
-    /// Adds `records` to `batch`, resolved against the published index and the batch so far.
+    /// Adds `records` to `batch`, resolved against the published index and the batch so far by the log's parameters.
     pub(crate) async fn add(
         &mut self,
         batch: &mut RecordBatch,
         records: Vec<OperationRecord>,
+        schedule: &ParameterSchedule,
     ) -> Result<(), EngineError> {
         if self.resolver.records() >= self.limits.max_unopened() {
             self.open_with(batch).await?;
         }
         let lookup = self.lookup().await?;
-        batch.push(records, &mut self.resolver, &*lookup).await
+        batch.push(records, &mut self.resolver, &*lookup, schedule).await
     }
 
     /// The published index.

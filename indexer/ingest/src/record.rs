@@ -213,6 +213,11 @@ impl OperationRecord {
         Some(WriterKey { writer: self.writer.clone().unwrap_or_default(), key: self.idempotency_key.clone()? })
     }
 
+    /// The operation with its idempotency key; none when the intent names no key.
+    pub fn keyed(&self) -> Option<KeyedOperation> {
+        Some(KeyedOperation { place: (self.token, self.op), key: self.writer_key()? })
+    }
+
     fn of_op(token: Token, size: u64, op: ResolvedOperation, number: u32) -> Self {
         let ResolvedOperation { operation, path, decision, descriptor, descriptor_body, files, unreadable } = op;
         let reason = unreadable.map(|why| format!("the descriptor cannot be read: {why}"));
@@ -586,6 +591,18 @@ pub struct WriterKey {
     pub writer: String,
     /// The idempotency key.
     pub key: String,
+}
+
+/// An entry and the place of an operation within it: the order of the log.
+pub type OperationPlace = (Token, u32);
+
+/// An operation with its idempotency key and writer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyedOperation {
+    /// The operation.
+    pub place: OperationPlace,
+    /// Its key.
+    pub key: WriterKey,
 }
 
 /// The newest committed operation of an entity.

@@ -1,15 +1,19 @@
 //! Duplicates, and the latest commit of each entity: both depend on what came before, so they are resolved in token order
 //! against the index and the batch so far.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 use sha2::{Digest as _, Sha256};
-use tidemark_wal::{Outcome, Token};
+use tidemark_wal::{Outcome, ParameterSchedule};
 
 use crate::{
     engine::{EngineError, IndexLookup, RecordMarks},
+    key_neighbors::KeyNeighbors,
     mutants,
-    record::{LatestCommit, OperationRecord, WriterKey},
+    record::{KeyedOperation, LatestCommit, OperationPlace, OperationRecord},
 };
 
 /// The first 16 bytes of a SHA-256: what is remembered of a key, whatever its length.
@@ -19,7 +23,8 @@ type KeyDigest = [u8; 16];
 #[derive(Debug, Default)]
 pub(crate) struct RecordResolver {
     latest: BTreeMap<KeyDigest, LatestCommit>,
-    first_commits: BTreeMap<KeyDigest, (Token, u32)>,
+    /// The operations whose keys count, by key.
+    commits: BTreeSet<(KeyDigest, OperationPlace)>,
     /// Records since it was cleared.
     records: u64,
     /// What the index did not answer last.
@@ -29,8 +34,8 @@ pub(crate) struct RecordResolver {
 /// What the index is asked about some records.
 #[derive(Debug)]
 pub(crate) enum IndexQuestion {
-    /// Which operations committed with these keys.
-    FirstCommits(Vec<WriterKey>),
+    /// Which operations committed with the keys of these.
+    KeyNeighbors(Vec<KeyedOperation>),
     /// The latest commits of these entities.
     LatestCommits(Vec<String>),
 }
@@ -39,25 +44,22 @@ impl IndexQuestion {
     /// Whether the index answers it; the answer is dropped.
     pub(crate) async fn ask(&self, index: &dyn IndexLookup) -> Result<(), EngineError> {
         match self {
-            Self::FirstCommits(keys) => index.first_commits(keys).await.map(drop),
+            Self::KeyNeighbors(operations) => index.key_neighbors(operations).await.map(drop),
             Self::LatestCommits(entities) => index.latest_commits(entities).await.map(drop),
         }
     }
 }
 
 impl RecordResolver {
-    /// Decides which of `records` are duplicates, and gives the marks that the committed ones cause. The records have seqs
-    /// and come in the order of the log.
+    /// Decides which of `records` are duplicates, by the log's parameters in `schedule`, and gives the marks that the committed ones
+    /// cause. The records have seqs and come in the order of the log.
     pub(crate) async fn resolve(
         &mut self,
         records: &mut [OperationRecord],
         index: &dyn IndexLookup,
+        schedule: &ParameterSchedule,
     ) -> Result<RecordMarks, EngineError> {
-        let keys: Vec<_> = records.iter().map(digest_of_key).collect();
-        self.load_keys(records, &keys, index).await?;
-        for (record, key) in records.iter_mut().zip(keys) {
-            self.mark_duplicate(record, key);
-        }
+        self.mark_duplicates(records, index, schedule).await?;
         self.resolve_entities(records, index).await
     }
 
@@ -87,7 +89,7 @@ impl RecordResolver {
         (self.records, self.unanswered) = (0, None);
         self.latest.clear();
         if mutants::forgets_claims() {
-            self.first_commits.clear();
+            self.commits.clear();
         }
     }
 
@@ -96,38 +98,60 @@ impl RecordResolver {
         self.unanswered.take()
     }
 
-    /// Learns from the index which operations committed with the `keys` of `records`.
-    async fn load_keys(
+    /// Decides which of `records` are duplicates.
+    async fn mark_duplicates(
         &mut self,
-        records: &[OperationRecord],
-        keys: &[Option<KeyDigest>],
+        records: &mut [OperationRecord],
         index: &dyn IndexLookup,
+        schedule: &ParameterSchedule,
     ) -> Result<(), EngineError> {
-        let committed = records.iter().zip(keys).filter(|(record, _)| record.is_committed());
-        let (digests, keys) = unknown(committed, &self.first_commits, OperationRecord::writer_key);
-        if keys.is_empty() {
-            return Ok(());
+        let mut indexed = self.indexed_neighbors(records, index).await?.into_iter();
+        for record in records {
+            let is_asked = record.is_committed() && record.idempotency_key.is_some();
+            let indexed = if is_asked { indexed.next() } else { None };
+            self.mark_duplicate(record, indexed.unwrap_or_default(), schedule);
         }
-        let answers = index.first_commits(&keys).await;
-        let answers = answers.inspect_err(|_| self.unanswered = Some(IndexQuestion::FirstCommits(keys)))?;
-        let found = digests.into_iter().zip(answers).filter_map(|(digest, place)| Some((digest, place?)));
-        self.first_commits.extend(found);
         Ok(())
     }
 
-    /// An operation whose key committed with another operation is a duplicate.
-    ///
-    /// In the tail the other one's (token, op) is always smaller. A correction whose key a later token has committed is the
-    /// duplicate nevertheless: the later one was decided, and perhaps acknowledged, before the correction was seen.
-    fn mark_duplicate(&mut self, record: &mut OperationRecord, key: Option<KeyDigest>) {
+    /// What the index knows of the keys of the committed ones of `records`, for each that has one.
+    async fn indexed_neighbors(
+        &mut self,
+        records: &[OperationRecord],
+        index: &dyn IndexLookup,
+    ) -> Result<Vec<KeyNeighbors>, EngineError> {
+        let committed = records.iter().filter(|record| record.is_committed());
+        let operations: Vec<_> = committed.filter_map(OperationRecord::keyed).collect();
+        if operations.is_empty() {
+            return Ok(Vec::new());
+        }
+        let answers = index.key_neighbors(&operations).await;
+        answers.inspect_err(|_| self.unanswered = Some(IndexQuestion::KeyNeighbors(operations)))
+    }
+
+    /// An operation for which the key of another committed one still counts is a duplicate; `indexed` are those that the index has.
+    /// It is measured from what committed, and not from another duplicate.
+    fn mark_duplicate(&mut self, record: &mut OperationRecord, indexed: KeyNeighbors, schedule: &ParameterSchedule) {
         let outcome = record.decision.outcome;
-        let counts = mutants::claims_key(outcome == Outcome::Committed, outcome);
-        let Some(key) = key.filter(|_| counts) else { return };
+        let claims = mutants::claims_key(outcome == Outcome::Committed, outcome);
+        let Some(key) = digest_of_key(record).filter(|_| claims) else { return };
         let this = (record.token, record.op);
-        let first = *self.first_commits.entry(key).or_insert(this);
-        if first != this && outcome == Outcome::Committed {
+        let mut neighbors = indexed;
+        self.neighbors_of(key, this).for_each(|other| neighbors.insert(this, other));
+        let is_duplicate = outcome == Outcome::Committed && neighbors.counted_for(this, schedule).is_some();
+        if is_duplicate {
             record.decision.outcome = Outcome::Duplicate;
         }
+        if mutants::is_measured_from(!is_duplicate) {
+            self.commits.insert((key, this));
+        }
+    }
+
+    /// Those next to `this` whose key counts, of what batches have added.
+    fn neighbors_of(&self, key: KeyDigest, this: OperationPlace) -> impl Iterator<Item = OperationPlace> {
+        let before = self.commits.range(..(key, this)).next_back();
+        let after = self.commits.range((Bound::Excluded((key, this)), Bound::Unbounded)).next();
+        before.into_iter().chain(after).filter(move |(other, _)| *other == key).map(|(_, place)| *place)
     }
 
     /// Learns from the index the latest commits of the `entities` of `records`.
@@ -195,4 +219,159 @@ fn digest_of(parts: &[&str]) -> KeyDigest {
     let mut digest = KeyDigest::default();
     digest.copy_from_slice(&hasher.finalize()[..16]);
     digest
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use proptest::prelude::*;
+    use serde_json::json;
+    use tidemark_store::StoreSecond;
+    use tidemark_wal::{LogParameters, Token};
+
+    use super::*;
+    use crate::{
+        engine::{RecordedOutcome, UnsettledOperation, UnsettledQuery},
+        record::WriterKey,
+    };
+
+    const AT: u64 = 1_700_000_000;
+
+    /// What is published: the committed operations by their keys.
+    #[derive(Default)]
+    struct PublishedKeys(BTreeMap<WriterKey, BTreeSet<OperationPlace>>);
+
+    #[async_trait]
+    impl IndexLookup for PublishedKeys {
+        async fn recorded_outcomes(&self, tokens: &[Token]) -> Result<Vec<Vec<RecordedOutcome>>, EngineError> {
+            Ok(vec![Vec::new(); tokens.len()])
+        }
+
+        async fn latest_commits(&self, entities: &[String]) -> Result<Vec<Option<LatestCommit>>, EngineError> {
+            Ok(vec![None; entities.len()])
+        }
+
+        async fn key_neighbors(&self, operations: &[KeyedOperation]) -> Result<Vec<KeyNeighbors>, EngineError> {
+            let of = |KeyedOperation { place, key }: &KeyedOperation| {
+                KeyNeighbors::around(*place, self.0.get(key).into_iter().flatten().copied())
+            };
+            Ok(operations.iter().map(of).collect())
+        }
+
+        async fn unsettled_operations(&self, _: &UnsettledQuery) -> Result<Vec<UnsettledOperation>, EngineError> {
+            Ok(Vec::new())
+        }
+    }
+
+    /// An operation of second `second`, the `number`th of all.
+    fn record(number: u8, second: u64, key: u8, outcome: Outcome) -> OperationRecord {
+        let token = Token::from_parts(StoreSecond::from_unix(AT + second), [number; 16]);
+        serde_json::from_value(json!({
+            "seq": number, "token": token, "op": 0, "kind": "entry", "size": 2, "body": "{}",
+            "idempotencyKey": format!("k{key}"),
+            "decision": {"outcome": outcome, "entryTime": token.second(), "observations": []},
+        }))
+        .unwrap()
+    }
+
+    fn retaining(seconds: Option<u64>) -> LogParameters {
+        let idempotency_retention = seconds.map(Duration::from_secs);
+        LogParameters { idempotency_retention, ..LogParameters::with_expiry(Duration::from_secs(1)) }
+    }
+
+    /// The outcomes of `records`, which are seen in this order, by the rule as the specification says it.
+    fn by_the_rule(records: &[OperationRecord], schedule: &ParameterSchedule) -> Vec<Outcome> {
+        let (mut committed, mut outcomes) = (Vec::<&OperationRecord>::new(), Vec::new());
+        for record in records {
+            let counts = |other: &&OperationRecord| {
+                let (earlier, later) = (other.token.min(record.token), other.token.max(record.token));
+                other.idempotency_key == record.idempotency_key
+                    && schedule.retains_key(earlier.second(), later.second())
+            };
+            outcomes.push(match record.decision.outcome {
+                Outcome::Committed if committed.iter().any(counts) => Outcome::Duplicate,
+                Outcome::Committed => {
+                    committed.push(record);
+                    Outcome::Committed
+                }
+                outcome => outcome,
+            });
+        }
+        outcomes
+    }
+
+    /// The outcomes of `records` in parts of these lengths; where a part has a length that is odd, all before is published.
+    fn in_parts(records: &[OperationRecord], parts: &[usize], schedule: &ParameterSchedule) -> Vec<Outcome> {
+        let (mut resolver, mut published, mut left) = (RecordResolver::default(), PublishedKeys::default(), records);
+        let (mut unpublished, mut outcomes) = (Vec::new(), Vec::new());
+        let mut parts = parts.iter().copied().cycle();
+        while !left.is_empty() {
+            let length = parts.next().unwrap_or(1);
+            let (part, rest) = left.split_at(length.min(left.len()));
+            let mut part = part.to_vec();
+            futures::executor::block_on(resolver.resolve(&mut part, &published, schedule)).unwrap();
+            outcomes.extend(part.iter().map(|record| record.decision.outcome));
+            unpublished.extend(part);
+            if length % 2 == 1 {
+                for record in unpublished.drain(..).filter(OperationRecord::is_committed) {
+                    let KeyedOperation { place, key } = record.keyed().unwrap();
+                    published.0.entry(key).or_default().insert(place);
+                }
+                resolver.clear();
+            }
+            left = rest;
+        }
+        outcomes
+    }
+
+    proptest! {
+        /// Wherever batches end and processes restart, and also of what is only seen after later entries were decided.
+        #[test]
+        fn no_boundary_changes_which_operations_are_duplicates(
+            operations in proptest::collection::vec((0u64..60, 0u8..3, 0u8..8), 1..40),
+            retentions in proptest::collection::vec(proptest::option::of(1u64..200), 1..4),
+            parts in proptest::collection::vec(1usize..9, 1..6),
+        ) {
+            let first = ParameterSchedule::constant(retaining(retentions[0]));
+            let schedule = (0u64..).zip(&retentions[1..]).fold(first, |schedule, (n, retention)| {
+                schedule.changed(retaining(*retention), StoreSecond::from_unix(AT + n * 300))
+            });
+            let (mut second, mut seen, mut seen_late) = (0, Vec::new(), Vec::new());
+            for (number, (gap, key, kind)) in (0u8..).zip(operations) {
+                second += gap;
+                let outcome = if kind == 0 { Outcome::Late } else { Outcome::Committed };
+                let record = record(number, second, key, outcome);
+                if kind == 1 { seen_late.push(record) } else { seen.push(record) }
+            }
+            seen.append(&mut seen_late);
+            prop_assert_eq!(in_parts(&seen, &parts, &schedule), by_the_rule(&seen, &schedule));
+        }
+    }
+
+    #[test]
+    fn a_key_counts_from_its_commit_and_not_from_its_duplicates() {
+        let schedule = ParameterSchedule::constant(retaining(Some(100)));
+        let seconds: [(u8, u64); 5] = [(0, 0), (1, 80), (2, 100), (3, 101), (4, 201)];
+        let records = seconds.map(|(number, second)| record(number, second, 1, Outcome::Committed));
+        let expected =
+            [Outcome::Committed, Outcome::Duplicate, Outcome::Duplicate, Outcome::Committed, Outcome::Duplicate];
+        for parts in [&[1][..], &[2, 3], &[5], &[4]] {
+            assert_eq!(in_parts(&records, parts, &schedule), expected, "{parts:?}");
+        }
+        let unlimited = ParameterSchedule::constant(retaining(None));
+        assert_eq!(in_parts(&records, &[1], &unlimited)[1..], [Outcome::Duplicate; 4]);
+    }
+
+    #[test]
+    fn a_correction_is_a_duplicate_of_a_later_commit_that_repeats_it() {
+        let schedule = ParameterSchedule::constant(retaining(Some(100)));
+        let corrected = |second| {
+            let later = record(9, 500, 1, Outcome::Committed);
+            in_parts(&[later, record(1, second, 1, Outcome::Committed)], &[1], &schedule)[1]
+        };
+        assert_eq!(corrected(400), Outcome::Duplicate);
+        assert_eq!(corrected(399), Outcome::Committed);
+    }
 }

@@ -521,6 +521,33 @@ pub struct EntryOperation {
     /// Earlier outcomes that were corrected, oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub corrected: Vec<CorrectedOutcome>,
+    /// What there is to say of its idempotency key.
+    #[serde(flatten)]
+    pub key: KeyAnswer,
+}
+
+/// What there is to say of the idempotency key of a sealed operation.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct KeyAnswer {
+    /// From when on the idempotency key of this committed operation counts no more: an operation of the same writer with the key whose time is
+    /// before it is a `duplicate`, another one is committed. Absent where the key counts as long as the index lives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub idempotency_key_expires: Option<Timestamp>,
+    /// Another operation that committed with the same writer and idempotency key: of a `duplicate` the one that counts in its place, of a
+    /// committed one the last one before it, whose key counted no more. Of the first 100 operations of an answer that have keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same_key: Option<SameKeyOperation>,
+}
+
+/// An operation with the same writer and idempotency key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SameKeyOperation {
+    /// Its entry.
+    #[schema(value_type = String, min_length = 27, max_length = 27)]
+    pub token: Token,
+    /// Its place within the entry.
+    pub op: u32,
 }
 
 /// The files of a bundle, as far as the index has their names.
@@ -584,6 +611,9 @@ pub struct HistoryStep {
     /// none before it, and, for the last one of a page, where the next page does not begin with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds_since_previous: Option<u64>,
+    /// What there is to say of its idempotency key.
+    #[serde(flatten)]
+    pub key: KeyAnswer,
 }
 
 /// An entity and its history.

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tidemark_catalog::{CatalogError, GARBAGE_GRACE, IndexChain, IndexId, LogId, Manifest};
 use tidemark_ingest::{FailureCause, engine::EngineError};
 use tidemark_store::ChainRecord;
-use tidemark_wal::{Log, LogReader, MemoryBudget, ParameterSource, Token};
+use tidemark_wal::{Log, LogReader, MemoryBudget, ParameterSchedule, ParameterSource, Token};
 use tokio::{
     sync::watch,
     task::spawn_blocking,
@@ -83,6 +83,8 @@ pub struct IndexFollower {
     /// `None`: no log is read.
     tail: Option<tokio::sync::Mutex<TailReader>>,
     reader: Option<LogReader>,
+    /// The log's parameters as the tail read them last.
+    schedule: ArcSwapOption<ParameterSchedule>,
     /// The memory for entries that requests ask for.
     request_budget: MemoryBudget,
     cache: ManifestCache,
@@ -121,6 +123,7 @@ impl IndexFollower {
             view_count: watch::Sender::new(0),
             state: tokio::sync::Mutex::new(state),
             reader: tail.as_ref().map(TailReader::reader),
+            schedule: ArcSwapOption::empty(),
             tail: tail.map(tokio::sync::Mutex::new),
             request_budget: MemoryBudget::new(reading),
             cache: ManifestCache::default(),
@@ -291,6 +294,7 @@ impl IndexFollower {
     /// Reads entries, and makes them visible batch by batch.
     async fn read_entries(&self, tail: &mut TailReader, reads: Vec<TailFetch>) -> Result<(), SearchError> {
         let schedule = tail.schedule().await;
+        self.schedule.store(tail.known_schedule().map(Arc::new));
         let (overlay, budget) = (self.state.lock().await.overlay.clone(), tail.budget());
         // The newest come first: those after one that there is no room for are older.
         let wanted = move |read: &TailFetch| match read {
@@ -376,6 +380,11 @@ impl IndexFollower {
     /// Changes with each new view.
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
         self.view_count.subscribe()
+    }
+
+    /// The log's parameters, where a log is read and they are known.
+    pub(crate) fn schedule(&self) -> Option<Arc<ParameterSchedule>> {
+        self.schedule.load_full()
     }
 
     /// The chain of the generation that is followed.
@@ -544,7 +553,7 @@ fn chain_error(error: &CatalogError) -> SearchError {
 mod tests {
     use tidemark_catalog::{Generation, LogCursor};
     use tidemark_store::StoreSecond;
-    use tidemark_wal::{LogParameters, ParameterSchedule};
+    use tidemark_wal::LogParameters;
 
     use super::*;
     use crate::{

@@ -3,14 +3,24 @@
 use serde_json::Value;
 use tidemark_wal::Outcome;
 
-use super::{api::HistoryStep, error::SearchError, hits, searchable_segment::engine_error, top_k::HitCandidate};
+use super::{
+    api::{HistoryStep, KeyAnswer},
+    error::SearchError,
+    hits,
+    key_history::KeyHistory,
+    searchable_segment::engine_error,
+    top_k::HitCandidate,
+};
 
 /// The longest `action`, in bytes; what is longer is none.
 const MAX_ACTION_BYTES: usize = 256;
 
 /// The steps of these operations, the newest of which is the first.
-pub(crate) fn steps_of(newest_first: &[HitCandidate<'_>]) -> Result<Vec<HistoryStep>, SearchError> {
-    let steps: Result<Vec<_>, _> = newest_first.iter().map(step).collect();
+pub(crate) fn steps_of(
+    newest_first: &[HitCandidate<'_>],
+    mut keys: KeyHistory<'_>,
+) -> Result<Vec<HistoryStep>, SearchError> {
+    let steps: Result<Vec<_>, _> = newest_first.iter().map(|candidate| step(candidate, &mut keys)).collect();
     let mut steps = steps?;
     let mut previous = None;
     for step in steps.iter_mut().rev().filter(|step| step.hit.outcome == Outcome::Committed) {
@@ -21,11 +31,12 @@ pub(crate) fn steps_of(newest_first: &[HitCandidate<'_>]) -> Result<Vec<HistoryS
     Ok(steps)
 }
 
-fn step(candidate: &HitCandidate<'_>) -> Result<HistoryStep, SearchError> {
+fn step(candidate: &HitCandidate<'_>, keys: &mut KeyHistory<'_>) -> Result<HistoryStep, SearchError> {
     let HitCandidate { segment, doc, .. } = *candidate;
     let record = segment.record(doc).map_err(engine_error)?;
     let action = action(&record.payload);
-    Ok(HistoryStep { hit: hits::of_record(record, segment, doc), action, seconds_since_previous: None })
+    let key = if segment.is_sealed() { keys.answer(&record).map_err(engine_error)? } else { KeyAnswer::default() };
+    Ok(HistoryStep { hit: hits::of_record(record, segment, doc), action, seconds_since_previous: None, key })
 }
 
 /// The attribute `action` of an operation whose record has this payload: its own, which stands before that of all operations.

@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use tidemark_ingest::{OperationRecord, whole_payload};
+use tidemark_ingest::{OperationRecord, engine::EngineError, whole_payload};
 use tidemark_wal::FileNames;
 
 use super::{
     api::{
-        ContributorAnswer, CorrectedOutcome, EntryAnswer, EntryOperation, FilesAnswer, IndexVersion, ObservationAnswer,
-        OperationFields, SearchHit, instant,
+        ContributorAnswer, CorrectedOutcome, EntryAnswer, EntryOperation, FilesAnswer, IndexVersion, KeyAnswer,
+        ObservationAnswer, OperationFields, SearchHit, instant,
     },
     error::SearchError,
     highlight::HitHighlighter,
+    key_history::KeyHistory,
     limits::QueryDeadline,
     searchable_segment::{SearchableSegment, engine_error},
     top_k::HitCandidate,
@@ -78,9 +79,13 @@ pub(crate) struct EntryRecord<'a> {
 }
 
 /// The answer for an entry with these records, `None` if there are none.
-pub(crate) fn entry(mut records: Vec<EntryRecord<'_>>, index_version: IndexVersion) -> Option<EntryAnswer> {
+pub(crate) fn entry(
+    mut records: Vec<EntryRecord<'_>>,
+    index_version: IndexVersion,
+    mut keys: KeyHistory<'_>,
+) -> Result<Option<EntryAnswer>, EngineError> {
     records.sort_by_key(|found| (found.record.op, found.record.seq));
-    let first = &records.first()?.record;
+    let Some(EntryRecord { record: first, .. }) = records.first() else { return Ok(None) };
     let (token, size, entry_time) = (first.token, first.size, first.decision.entry_time);
     let text = first.text.clone();
     let payload = whole_payload(records.iter().map(|found| &found.record));
@@ -91,7 +96,7 @@ pub(crate) fn entry(mut records: Vec<EntryRecord<'_>>, index_version: IndexVersi
         if found.corrected {
             corrected.push((found.record.op, found.record.seq, found.record.decision.outcome));
         } else {
-            ops.push(operation(found));
+            ops.push(operation(found, &mut keys)?);
         }
     }
     for (op, seq, outcome) in corrected {
@@ -100,11 +105,12 @@ pub(crate) fn entry(mut records: Vec<EntryRecord<'_>>, index_version: IndexVersi
         }
     }
     let (time, entry_time) = (instant(token.second()), instant(entry_time));
-    Some(EntryAnswer { token, time, entry_time, size, sealed, ops, payload, text, index_version })
+    Ok(Some(EntryAnswer { token, time, entry_time, size, sealed, ops, payload, text, index_version }))
 }
 
-fn operation(found: EntryRecord<'_>) -> EntryOperation {
+fn operation(found: EntryRecord<'_>, keys: &mut KeyHistory<'_>) -> Result<EntryOperation, EngineError> {
     let EntryRecord { mut record, segment, doc, corrected: _ } = found;
+    let key = if segment.is_sealed() { keys.answer(&record)? } else { KeyAnswer::default() };
     let observations = std::mem::take(&mut record.decision.observations);
     let observations = observations.into_iter().map(|observation| ObservationAnswer {
         key: observation.key,
@@ -112,13 +118,14 @@ fn operation(found: EntryRecord<'_>) -> EntryOperation {
         digest: observation.digest,
         evidence: observation.evidence,
     });
-    EntryOperation {
+    Ok(EntryOperation {
         completed: record.decision.completed.map(instant),
         observations: observations.collect(),
         descriptor: std::mem::take(&mut record.descriptor),
         files: record.files.take().map(|FileNames { names, incomplete }| FilesAnswer { names, incomplete }),
         present: None,
         corrected: Vec::new(),
+        key,
         hit: of_record(record, segment, doc),
-    }
+    })
 }

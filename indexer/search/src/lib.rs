@@ -30,6 +30,7 @@ mod highlight;
 mod histogram;
 mod history;
 mod hits;
+mod key_history;
 mod limits;
 mod lineage;
 mod manifest_cache;

@@ -7,7 +7,7 @@ use tantivy::{
     query::{EnableScoring, Query, Weight},
 };
 use tidemark_ingest::engine::EngineError;
-use tidemark_wal::Token;
+use tidemark_wal::{ParameterSchedule, Token};
 
 use super::{
     api::{EntityAnswer, EntityRequest, EntryAnswer, PageSize, SearchAnswer, SearchHit, SearchRequest, SortOrder},
@@ -17,6 +17,7 @@ use super::{
     histogram::MatchHistogram,
     history,
     hits::{self, EntryRecord},
+    key_history::KeyHistory,
     limits::QueryDeadline,
     match_collector::{MatchSource, QueryMatches, collect, is_scored},
     page_cursor::PageCursor,
@@ -43,6 +44,8 @@ pub(crate) struct SearchContext {
     pub(crate) after: Option<SortKey>,
     /// What the cursors of this query carry.
     pub(crate) query_hash: u64,
+    /// The log's parameters, where they are known.
+    pub(crate) schedule: Option<Arc<ParameterSchedule>>,
 }
 
 impl SearchContext {
@@ -91,7 +94,8 @@ impl SearchContext {
         if matches.total == 0 {
             return Err(SearchError::NotFound { what: format!("entity \"{}\"", request.key) });
         }
-        let mut history = history::steps_of(&matches.best)?;
+        let keys = KeyHistory::new(&self.view.index, self.schedule.as_deref());
+        let mut history = history::steps_of(&matches.best, keys)?;
         history.truncate(page);
         let behind = matches.best.drain(page.min(matches.best.len())..);
         matches.more |= behind.filter(|candidate| candidate.segment.is_sealed()).count() > 0;
@@ -187,7 +191,12 @@ fn hits_of(
 }
 
 /// One entry with all its records.
-pub(crate) fn entry(view: &SearchView, fields: &SchemaFields, token: Token) -> Result<EntryAnswer, SearchError> {
+pub(crate) fn entry(
+    view: &SearchView,
+    fields: &SchemaFields,
+    schedule: Option<&ParameterSchedule>,
+    token: Token,
+) -> Result<EntryAnswer, SearchError> {
     let mut records = sealed_records(view, &token).map_err(engine_error)?;
     for segment in &view.pending {
         for doc in segment.docs_of(fields, &token).map_err(engine_error)? {
@@ -195,8 +204,8 @@ pub(crate) fn entry(view: &SearchView, fields: &SchemaFields, token: Token) -> R
             records.push(EntryRecord { record, segment: SearchableSegment::Pending(segment), doc, corrected: false });
         }
     }
-    let answer = hits::entry(records, view.index_version());
-    answer.ok_or_else(|| SearchError::NotFound { what: format!("entry \"{token}\"") })
+    let answer = hits::entry(records, view.index_version(), KeyHistory::new(&view.index, schedule));
+    answer.map_err(engine_error)?.ok_or_else(|| SearchError::NotFound { what: format!("entry \"{token}\"") })
 }
 
 fn sealed_records<'a>(view: &'a SearchView, token: &Token) -> Result<Vec<EntryRecord<'a>>, EngineError> {

@@ -96,7 +96,8 @@ impl IndexSearcher {
         };
         let compiler = self.compiler.clone();
         let (schema, terms) = (follower.schema().clone(), self.terms.clone());
-        Ok(SearchContext { view, compiler, schema, terms, after, query_hash })
+        let schedule = follower.schedule();
+        Ok(SearchContext { view, compiler, schema, terms, after, query_hash, schedule })
     }
 
     /// The next changes that there are.
@@ -130,8 +131,9 @@ impl SearchService for IndexSearcher {
     }
 
     async fn entry(&self, token: Token) -> Result<EntryAnswer, SearchError> {
-        let (view, compiler) = (self.follower()?.view()?, self.compiler.clone());
-        self.runner.run(move |_| search_context::entry(&view, compiler.fields(), token)).await
+        let (follower, compiler) = (self.follower()?, self.compiler.clone());
+        let (view, schedule) = (follower.view()?, follower.schedule());
+        self.runner.run(move |_| search_context::entry(&view, compiler.fields(), schedule.as_deref(), token)).await
     }
 
     async fn entity(&self, request: EntityRequest) -> Result<EntityAnswer, SearchError> {

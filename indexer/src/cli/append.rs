@@ -191,7 +191,7 @@ fn print(receipt: &AppendReceipt, output: OutputArgs) -> anyhow::Result<()> {
 /// The error with its exit code and, of many entries, which one it is.
 fn exit(error: AppendError, place: Option<(usize, usize)>) -> anyhow::Error {
     let exit = match &error {
-        AppendError::Unproven { .. } => CommandExit::Unacknowledged,
+        AppendError::Unproven { .. } | AppendError::KeyExpired { .. } => CommandExit::Unacknowledged,
         AppendError::Invalid { .. } => CommandExit::Usage,
         AppendError::Fenced { .. } => CommandExit::Fenced,
         _ => CommandExit::Failed,

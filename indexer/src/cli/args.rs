@@ -150,7 +150,15 @@ pub(super) struct ParameterArgs {
     /// How far the clocks of the stores may differ, up to 1m, where the times of an entry and its descriptors are compared.
     #[arg(long, alias = "clockTolerance", env = "TIDEMARK_CLOCK_TOLERANCE", value_name = "SPAN", value_parser = span)]
     pub(super) clock_tolerance: Option<Duration>,
+    /// For how long a committed operation makes a later one of the same writer with the same idempotency key a duplicate: at least `W` + `S` +
+    /// `R` + 1s, up to 87840h; or `forever`, as it is if this is never given.
+    #[arg(long, alias = "idempotencyRetention", env = "TIDEMARK_IDEMPOTENCY_RETENTION", value_name = "SPAN", value_parser = key_retention)]
+    pub(super) idempotency_retention: Option<KeyRetention>,
 }
+
+/// For how long idempotency keys count; `None`: forever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct KeyRetention(Option<Duration>);
 
 impl ParameterArgs {
     /// `base` with every parameter that was given replaced.
@@ -164,6 +172,7 @@ impl ParameterArgs {
             max_entry_size: self.max_entry_size.unwrap_or(base.max_entry_size),
             max_descriptor_size: self.max_descriptor_size.unwrap_or(base.max_descriptor_size),
             clock_tolerance: self.clock_tolerance.unwrap_or(base.clock_tolerance),
+            idempotency_retention: self.idempotency_retention.map_or(base.idempotency_retention, |given| given.0),
         }
     }
 
@@ -184,6 +193,7 @@ pub(super) fn parameter_flags(parameters: &LogParameters) -> String {
         max_entry_size,
         max_descriptor_size,
         clock_tolerance,
+        idempotency_retention,
     } = *parameters;
     let span = |span: Duration| match span.subsec_millis() {
         0 => format!("{}s", span.as_secs()),
@@ -199,7 +209,9 @@ pub(super) fn parameter_flags(parameters: &LogParameters) -> String {
         ("max-descriptor-size", max_descriptor_size.to_string()),
         ("clock-tolerance", span(clock_tolerance)),
     ];
-    flags.map(|(name, value)| format!("--{name} {value}")).join(" ")
+    let retention = idempotency_retention.map(|retention| ("idempotency-retention", span(retention)));
+    let flags: Vec<_> = flags.into_iter().chain(retention).map(|(name, value)| format!("--{name} {value}")).collect();
+    flags.join(" ")
 }
 
 /// The cache of fetched segments.
@@ -247,6 +259,13 @@ pub(super) fn second(text: &str) -> Result<StoreSecond, String> {
     let time: jiff::Timestamp = text.parse().map_err(|error| format!("{error}; write it as 2026-11-20T10:00:00Z"))?;
     let second = u64::try_from(time.as_second()).map_err(|_| "it is before 1970".to_owned())?;
     Ok(StoreSecond::from_unix(second))
+}
+
+fn key_retention(text: &str) -> Result<KeyRetention, String> {
+    match text {
+        "forever" => Ok(KeyRetention(None)),
+        text => span(text).map(|span| KeyRetention(Some(span))),
+    }
 }
 
 fn url(text: &str) -> Result<Url, String> {

@@ -1,13 +1,16 @@
 //! `tidemark audit`: what an index has as unreadable, and what it is now.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use clap::Args;
 use futures::{StreamExt as _, stream};
 use serde::Serialize;
 use tidemark_catalog::{IndexChain, RootChain};
 use tidemark_ingest::{
-    OperationRecord, RootFloor, WriterKey,
+    KeyedOperation, OperationPlace, OperationRecord, RootFloor, WriterKey,
     engine::{EngineError, IndexEngine as _, IndexLookup, UnsettledOperation, UnsettledQuery},
 };
 use tidemark_search::TantivyEngine;
@@ -122,7 +125,7 @@ struct UnreadableReview {
     /// What was read and is not given yet, the last one first.
     read: Vec<(Token, Result<Option<ResolvedEntry>, StoreError>)>,
     /// Operations that committed in this review.
-    committed: BTreeMap<WriterKey, (Token, u32)>,
+    committed: BTreeMap<WriterKey, BTreeSet<OperationPlace>>,
     /// The engine's files.
     _cache: Option<tempfile::TempDir>,
 }
@@ -191,15 +194,20 @@ impl UnreadableReview {
         Ok(())
     }
 
-    /// The outcome that the indexer would record: an operation is a duplicate if its key has committed.
+    /// The outcome that the indexer would record: an operation is a duplicate while its key counts for one that has committed.
     async fn outcome(&mut self, record: &OperationRecord) -> Result<Outcome, EngineError> {
         let outcome = record.decision.outcome;
-        let Some(key) = record.writer_key().filter(|_| record.is_committed()) else { return Ok(outcome) };
-        let this = (record.token, record.op);
-        let recorded = self.lookup.first_commits(std::slice::from_ref(&key)).await?;
-        let first = recorded.into_iter().next().flatten();
-        let first = *self.committed.entry(key).or_insert_with(|| first.unwrap_or(this));
-        Ok(if first == this { outcome } else { Outcome::Duplicate })
+        let Some(asked) = record.keyed().filter(|_| record.is_committed()) else { return Ok(outcome) };
+        let recorded = self.lookup.key_neighbors(std::slice::from_ref(&asked)).await?;
+        let mut neighbors = recorded.into_iter().next().unwrap_or_default();
+        let KeyedOperation { place, key } = asked;
+        let committed = self.committed.entry(key).or_default();
+        committed.iter().for_each(|other| neighbors.insert(place, *other));
+        if neighbors.counted_for(place, &self.schedule).is_some() {
+            return Ok(Outcome::Duplicate);
+        }
+        committed.insert(place);
+        Ok(outcome)
     }
 }
 

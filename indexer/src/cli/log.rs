@@ -197,7 +197,7 @@ impl LogPrinter {
             let sealed = entry.token.second() < horizon;
             let new = if sealed { self.decided < Some(entry.token) } else { self.seen.insert(entry.token) };
             if new {
-                print(&line(&entry, sealed, &mut self.committed), self.output)?;
+                print(&line(&entry, sealed, &mut self.committed, &schedule), self.output)?;
             }
             if sealed {
                 self.decided = self.decided.max(Some(entry.token));
@@ -250,11 +250,11 @@ struct OperationLine {
     completed: Option<String>,
 }
 
-/// The first committed operation of each writer and idempotency key that this command has read.
+/// The last committed operation of each writer and idempotency key that this command has read.
 type CommittedKeys = BTreeMap<WriterKey, (Token, usize)>;
 
-fn line(entry: &ResolvedEntry, sealed: bool, committed: &mut CommittedKeys) -> EntryLine {
-    let outcomes = if sealed { decided(entry, committed) } else { vec![Outcome::Pending; entry.ops.len()] };
+fn line(entry: &ResolvedEntry, sealed: bool, committed: &mut CommittedKeys, schedule: &ParameterSchedule) -> EntryLine {
+    let outcomes = if sealed { decided(entry, committed, schedule) } else { vec![Outcome::Pending; entry.ops.len()] };
     // The operations of one entry share the outcome, except that some may be duplicates; the weakest evidence is the entry's.
     let shared = outcomes.iter().find(|outcome| **outcome != Outcome::Duplicate).or(outcomes.first());
     EntryLine {
@@ -276,8 +276,8 @@ fn operation(op: &tidemark_wal::ResolvedOperation, outcome: Outcome) -> Operatio
     }
 }
 
-/// The outcomes of the operations, by the index's rule: a committed one whose key a committed one bore before is a duplicate.
-fn decided(entry: &ResolvedEntry, committed: &mut CommittedKeys) -> Vec<Outcome> {
+/// The outcomes of the operations, by the index's rule: a committed one is a duplicate while the key counts of one that bore it before.
+fn decided(entry: &ResolvedEntry, committed: &mut CommittedKeys, schedule: &ParameterSchedule) -> Vec<Outcome> {
     let key_of = |number: usize| {
         let intent = entry.intent.as_ref().ok()?;
         Some(WriterKey { writer: intent.writer.clone().unwrap_or_default(), key: intent.key_of(number)? })
@@ -286,7 +286,12 @@ fn decided(entry: &ResolvedEntry, committed: &mut CommittedKeys) -> Vec<Outcome>
         let outcome = op.decision.outcome;
         let Some(key) = key_of(number).filter(|_| outcome == Outcome::Committed) else { return outcome };
         let this = (entry.token, number);
-        if *committed.entry(key).or_insert(this) == this { outcome } else { Outcome::Duplicate }
+        let last = committed.entry(key).or_insert(this);
+        if *last != this && schedule.retains_key(last.0.second(), this.0.second()) {
+            return Outcome::Duplicate;
+        }
+        *last = this;
+        outcome
     };
     entry.ops.iter().enumerate().map(outcome).collect()
 }
@@ -340,7 +345,7 @@ fn no_expiry() -> anyhow::Error {
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use tidemark_wal::{DatamonPath, OutcomeDecision, ResolvedOperation, parse_payload};
+    use tidemark_wal::{DatamonPath, LogParameters, OutcomeDecision, ResolvedOperation, parse_payload};
 
     use super::*;
 
@@ -368,10 +373,41 @@ mod tests {
         let Some(LogSubcommand::Set(set)) = TestCli::try_parse_from(words).unwrap().log.command else {
             panic!("it is no `set`")
         };
-        let base = tidemark_wal::LogParameters::with_expiry(Duration::from_secs(9));
+        let base = LogParameters::with_expiry(Duration::from_secs(9));
         let changed = set.parameters.over(base);
         assert_eq!((changed.max_entry_size, changed.max_descriptor_size), (64 << 10, 1 << 20));
         assert_eq!((changed.clock_tolerance, changed.expiry), (Duration::from_secs(2), base.expiry));
+    }
+
+    #[test]
+    fn a_retention_of_keys_is_set_and_taken_back() {
+        let over = |text: &str, base| {
+            let words =
+                ["log", "set", "--log", "s3://wal/orders", "--metadata", "s3://meta", "--idempotency-retention", text];
+            let Some(LogSubcommand::Set(set)) = TestCli::try_parse_from(words).unwrap().log.command else {
+                panic!("it is no `set`")
+            };
+            set.parameters.over(base)
+        };
+        let base = LogParameters::with_expiry(Duration::from_secs(9));
+        assert!(!parameter_flags(&base).contains("retention"));
+        let set = over("2h", base);
+        assert_eq!(set.idempotency_retention, Some(Duration::from_hours(2)));
+        assert!(parameter_flags(&set).ends_with("--idempotency-retention 7200s"));
+        assert_eq!(over("forever", set), base);
+    }
+
+    #[test]
+    fn a_repeated_key_is_a_duplicate_for_its_retention() {
+        let idempotency_retention = Some(Duration::from_secs(80));
+        let parameters = LogParameters { idempotency_retention, ..LogParameters::with_expiry(Duration::from_secs(9)) };
+        let (schedule, mut committed) = (ParameterSchedule::constant(parameters), CommittedKeys::new());
+        let outcomes = [0, 79, 80, 81, 161].map(|second| {
+            let entry = entry(second, r#"{"tidemark": 1, "writer": "w", "idempotencyKey": "nightly", "ops": [{}]}"#);
+            line(&entry, true, &mut committed, &schedule).outcome
+        });
+        let (committed, duplicate) = (Outcome::Committed, Outcome::Duplicate);
+        assert_eq!(outcomes, [committed, duplicate, duplicate, committed, duplicate]);
     }
 
     /// A committed entry of the `n`th second.
@@ -411,6 +447,7 @@ mod tests {
     #[test]
     fn duplicates_are_told_by_each_operations_own_key() {
         use Outcome::{Committed, Duplicate};
+        let schedule = ParameterSchedule::constant(LogParameters::with_expiry(Duration::from_secs(9)));
         let mut committed = CommittedKeys::new();
         for (n, (body, outcome, ops)) in [
             // The keys of its operations are k and k#1.
@@ -444,7 +481,7 @@ mod tests {
             let entry = entry(n as u64, &format!(r#"{{"tidemark": 1, {body}}}"#));
             // A second pass says the same.
             for _ in 0..2 {
-                let line = line(&entry, true, &mut committed);
+                let line = line(&entry, true, &mut committed, &schedule);
                 let found: Vec<_> = line.ops.iter().map(|op| op.outcome).collect();
                 assert_eq!((line.outcome, found), (outcome, ops.clone()), "{body}");
             }

@@ -1,5 +1,5 @@
-//! The dated parameters of a log: `W`, `S`, `R`, `V`, the audit window, the largest entry and descriptor and the clock tolerance,
-//! and the horizon that follows from them.
+//! The dated parameters of a log: `W`, `S`, `R`, `V`, the audit window, the largest entry and descriptor, the clock tolerance and how
+//! long idempotency keys count, and the horizon that follows from them.
 //!
 //! The first set holds for all earlier time too. A later set takes effect [`PARAMETER_CHANGE_DELAY`] + its `V` after the
 //! store time of the record that carries it, so that every process that relied on the old set has stopped doing so. A token
@@ -45,6 +45,10 @@ pub struct LogParameters {
     /// their times. Fractions of a second do not count.
     #[serde(with = "millis")]
     pub clock_tolerance: Duration,
+    /// How long a committed operation makes later ones of its writer with its key duplicates, by the seconds of their tokens;
+    /// absent where that never ends.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "optional_millis")]
+    pub idempotency_retention: Option<Duration>,
 }
 
 impl LogParameters {
@@ -59,12 +63,19 @@ impl LogParameters {
             max_entry_size: 1 << 20,
             max_descriptor_size: 16 << 20,
             clock_tolerance: Duration::from_secs(1),
+            idempotency_retention: None,
         }
     }
 
     /// `C = W + S + R`: an update that is complete is complete within `C` of its token.
     pub fn commit_bound(&self) -> Duration {
         self.expiry + self.signer_clock_lead + self.request_timeout
+    }
+
+    /// The shortest idempotency retention, `C` + 1 s: until then an update may be complete without its writer's knowing, and its retry must
+    /// not count too.
+    pub fn min_idempotency_retention(&self) -> Duration {
+        self.commit_bound() + Duration::from_secs(1)
     }
 
     /// How long after its token's second an entry, or after that and the entry a descriptor, may come to count at all: the audit window, and
@@ -154,6 +165,30 @@ impl ParameterSchedule {
         &self.0[after.saturating_sub(1)].parameters
     }
 
+    /// Whether the key of an operation that committed in second `earlier` still counts for one of second `later`: as the set in force at
+    /// the later one says.
+    pub fn retains_key(&self, earlier: StoreSecond, later: StoreSecond) -> bool {
+        self.at(later).idempotency_retention.is_none_or(|retention| later.since(earlier) <= retention)
+    }
+
+    /// The second from which on the key of an operation that committed in second `committed` counts for no other any more; `None` if it
+    /// always counts. A later change of the retention may move it.
+    pub fn key_expires(&self, committed: StoreSecond) -> Option<StoreSecond> {
+        let ends = self.0.iter().skip(1).map(|next| next.from).chain([StoreSecond::from_unix(u64::MAX)]);
+        let mut expires = committed.next();
+        for (dated, end) in self.0.iter().zip(ends) {
+            let counted = match dated.parameters.idempotency_retention {
+                // A fraction of a second never counts: tokens bear whole ones.
+                Some(retention) => committed.after(Duration::from_secs(retention.as_secs())).next().min(end),
+                None => end,
+            };
+            if counted > dated.from {
+                expires = expires.max(counted);
+            }
+        }
+        (expires < StoreSecond::from_unix(u64::MAX)).then_some(expires)
+    }
+
     /// All sets, oldest first.
     pub fn sets(&self) -> &[DatedParameters] {
         &self.0
@@ -195,6 +230,21 @@ mod millis {
     }
 }
 
+mod optional_millis {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize as _, Serializer};
+
+    #[allow(clippy::ref_option, reason = "serde hands over the field")]
+    pub(super) fn serialize<S: Serializer>(span: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+        span.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+        Option::<u64>::deserialize(deserializer).map(|millis| millis.map(Duration::from_millis))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -233,6 +283,34 @@ mod tests {
         let schedule = ParameterSchedule::constant(parameters(1000)).changed(parameters(10), second(0));
         let horizons = [1380, 1381, 1382].map(|now| schedule.horizon(second(now)).unix() - AT);
         assert_eq!(horizons, [309, 1300, 1301]);
+    }
+
+    fn retaining(retention: Option<u64>) -> LogParameters {
+        LogParameters { idempotency_retention: retention.map(Duration::from_secs), ..parameters(10) }
+    }
+
+    #[test]
+    fn a_key_counts_for_its_retention_and_no_second_longer() {
+        let schedule = ParameterSchedule::constant(retaining(Some(100)));
+        assert!(schedule.retains_key(second(5), second(105)) && !schedule.retains_key(second(5), second(106)));
+        assert_eq!(schedule.key_expires(second(5)), Some(second(106)));
+        let unlimited = ParameterSchedule::constant(retaining(None));
+        assert!(unlimited.retains_key(second(0), StoreSecond::KSUID_END));
+        assert_eq!(unlimited.key_expires(second(5)), None);
+        // In force from 310 on.
+        let limited = unlimited.changed(retaining(Some(100)), second(0));
+        let expires = [0, 250, 400].map(|committed| limited.key_expires(second(committed)));
+        assert_eq!(expires, [Some(second(310)), Some(second(351)), Some(second(501))]);
+    }
+
+    #[test]
+    fn a_log_without_a_retention_records_none() {
+        let text = serde_json::to_string(&retaining(None)).unwrap();
+        assert!(!text.contains("idempotency"), "{text}");
+        assert_eq!(serde_json::from_str::<LogParameters>(&text).unwrap(), retaining(None));
+        let text = serde_json::to_string(&retaining(Some(71))).unwrap();
+        assert!(text.contains("\"idempotencyRetention\":71000"), "{text}");
+        assert_eq!(serde_json::from_str::<LogParameters>(&text).unwrap(), retaining(Some(71)));
     }
 
     #[test]
@@ -286,6 +364,22 @@ mod tests {
             let relied = second(recorded + ahead);
             prop_assert_eq!(changed.at(relied), schedule.at(relied));
             prop_assert_eq!(changed.horizon(relied), schedule.horizon(relied));
+        }
+
+        #[test]
+        fn a_key_counts_for_no_operation_from_its_expiry_on(
+            retentions in proptest::collection::vec(proptest::option::of(1u64..900), 1..5), committed in 0u64..3000, later in 0u64..3000,
+        ) {
+            let mut schedule = ParameterSchedule::constant(retaining(retentions[0]));
+            for (n, retention) in (0u64..).zip(&retentions[1..]) {
+                schedule = schedule.changed(retaining(*retention), second(n * 500));
+            }
+            let (committed, later) = (second(committed), second(committed + later));
+            let expires = schedule.key_expires(committed);
+            prop_assert!(!(expires.is_some_and(|expires| expires <= later) && schedule.retains_key(committed, later)));
+            // It is the first such second.
+            let last = expires.map(|expires| expires.before(Duration::from_secs(1)));
+            prop_assert!(last.is_none_or(|last| schedule.retains_key(committed, last)));
         }
 
         #[test]

@@ -414,12 +414,15 @@ impl InvariantChecker {
     }
 
     /// Whether both outcomes are right because of an entry that was unreadable: when it can be read, its key has another
-    /// commit, so that of the operations with this key exactly one counts, whichever it is.
+    /// commit, so that of the operations with this key exactly one counts at a time, whichever it is.
     fn is_contested(&self, place: (Token, u32), visible: &BTreeMap<(Token, u32), &OperationRecord>) -> bool {
         let same_key = self.model.same_key(place);
-        let committed =
-            same_key.iter().filter(|place| visible.get(*place).is_some_and(|record| record.is_committed())).count();
-        committed == 1 && same_key.iter().any(|(token, _)| self.ever_unreadable.contains(token))
+        let is_committed = |place: &&(Token, u32)| visible.get(*place).is_some_and(|record| record.is_committed());
+        let committed: Vec<_> = same_key.iter().filter(is_committed).map(|(token, _)| *token).collect();
+        let tokens: BTreeSet<Token> = committed.iter().copied().collect();
+        tokens.len() == committed.len()
+            && self.model.count_once(&tokens)
+            && same_key.iter().any(|(token, _)| self.ever_unreadable.contains(token))
     }
 
     /// The index has all operations below the cursor and no other, each with its outcome in the model.
@@ -544,7 +547,7 @@ impl InvariantChecker {
             visible.get(&(ack.token, 0)).is_some_and(|record| record.decision.outcome == Outcome::Unreadable)
         };
         for ack in self.acknowledged.iter().filter(|ack| manifest.cursor.covers(ack.token) && !unreadable(ack)) {
-            check_counted_once(ack, visible)?;
+            check_counted_once(&self.model, ack, visible)?;
         }
         Ok(())
     }
@@ -610,6 +613,7 @@ impl InvariantChecker {
 }
 
 fn check_counted_once(
+    model: &LogModel,
     ack: &AppendAcknowledgement,
     visible: &BTreeMap<(Token, u32), &OperationRecord>,
 ) -> Result<(), String> {
@@ -618,7 +622,8 @@ fn check_counted_once(
     };
     let committed: BTreeSet<Token> =
         visible.values().filter(ours).filter(|record| record.is_committed()).map(|record| record.token).collect();
-    if committed.len() == 1 {
+    let counts = |other: &Token| model.retains_key(ack.token.min(*other), ack.token.max(*other));
+    if model.count_once(&committed) && committed.iter().any(counts) {
         return Ok(());
     }
     let all: Vec<_> =

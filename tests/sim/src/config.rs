@@ -54,6 +54,9 @@ pub struct SimConfig {
     pub entry_sizes: Option<EntrySizes>,
     /// How many of a thousand drafts bear a key that looks like one derived from that of the writer's last group.
     pub lookalike_keys: u32,
+    /// By how much longer than an update may take idempotency keys count, and clients repeat keys; `None`: they count as long as the index
+    /// lives.
+    pub key_retention: Option<Duration>,
     /// Whether the log was cleaned before the index began: its floor is above the index's cursor.
     pub cleaned_log: bool,
     /// Whether the log's bucket is copied, and an indexer of the copy competes for the index.
@@ -193,6 +196,10 @@ impl SimConfig {
                 config.parameters.expiry = Duration::from_secs(2);
                 config.parameter_changes.clear();
             }
+            Mutant::RetentionFromDuplicate => {
+                config.key_retention = Some(Duration::from_secs(5));
+                (config.parameters.expiry, config.writers) = (Duration::from_secs(6), 1);
+            }
             Mutant::ForeignDescriptorAccepted => config.stray_writers = 2,
             Mutant::PanicEndsListing => {
                 (fault_schedule.process_pauses, fault_schedule.process_crashes) = (0, 0);
@@ -286,6 +293,8 @@ impl SimConfig {
             let longest = |delay: &std::ops::RangeInclusive<u64>| whole(delay.end() + self.fault_schedule.clock_spread);
             parameters.request_timeout = longest(&self.fault_schedule.write_delay);
             parameters.visibility_delay = longest(&self.fault_schedule.visibility_lag);
+            let longer = self.key_retention.map(|more| parameters.min_idempotency_retention() + more);
+            parameters.idempotency_retention = longer;
         }
     }
 
@@ -332,6 +341,9 @@ impl SimConfig {
         }
         config.draw_machine_faults(&mut rng);
         config.verified_meanwhile = rng.chance(250);
+        if rng.chance(200) {
+            config.key_retention = Some(Duration::from_secs(rng.in_range(&(0..=30))));
+        }
         config.fit_parameters();
         config
     }
@@ -416,6 +428,7 @@ impl SimConfig {
             disk_shortage: None,
             entry_sizes: None,
             lookalike_keys: 0,
+            key_retention: None,
             cleaned_log: false,
             copied_log: false,
             verified_meanwhile: false,

@@ -291,19 +291,36 @@ impl LogModel {
 
     /// The outcomes of all operations below `cursor`, duplicates included. A malformed entry is one operation.
     pub fn outcomes(&self, cursor: StoreSecond) -> BTreeMap<(Token, u32), Outcome> {
-        let mut keys = BTreeSet::new();
+        let mut committed: BTreeMap<_, Token> = BTreeMap::new();
         let mut outcomes = BTreeMap::new();
         for (token, entry) in self.entries.range(..Token::first_of(cursor)) {
             let Some(outcome) = self.outcome(*token) else { continue };
             let ops = entry.intent.as_ref().map_or(1, |intent| intent.ops.len());
             for op in 0..ops {
                 let key = entry.intent.as_ref().ok().and_then(|intent| key_of(intent, op));
-                let duplicate = outcome == Outcome::Committed && key.is_some_and(|key| !keys.insert(key));
-                let outcome = if duplicate { Outcome::Duplicate } else { outcome };
+                let key = key.filter(|_| outcome == Outcome::Committed);
+                let last = key.as_ref().and_then(|key| committed.get(key));
+                let is_duplicate = last.is_some_and(|last| self.retains_key(*last, *token));
+                if let Some(key) = key.filter(|_| !is_duplicate) {
+                    committed.insert(key, *token);
+                }
+                let outcome = if is_duplicate { Outcome::Duplicate } else { outcome };
                 outcomes.insert((*token, u32::try_from(op).unwrap_or(u32::MAX)), outcome);
             }
         }
         outcomes
+    }
+
+    /// Whether the key of a committed entry counts for a later one.
+    pub fn retains_key(&self, earlier: Token, later: Token) -> bool {
+        let retention = self.parameters(later.second()).and_then(|parameters| parameters.idempotency_retention);
+        retention.is_none_or(|retention| later.second().since(earlier.second()) <= retention)
+    }
+
+    /// Whether entries that are committed with one key, in the order of the log, are one at least, and none for which the one before counts.
+    pub fn count_once(&self, committed: &BTreeSet<Token>) -> bool {
+        let mut pairs = committed.iter().zip(committed.iter().skip(1));
+        !committed.is_empty() && pairs.all(|(one, next)| !self.retains_key(*one, *next))
     }
 
     /// Entries that name the descriptor.

@@ -65,6 +65,8 @@ mutants! {
     AcknowledgedUnseen,
     /// A late operation makes a duplicate of its retry (`tidemark-ingest`).
     LateMakesDuplicate,
+    /// How long an idempotency key counts is measured from its last repetition, not from its commit (`tidemark-ingest`).
+    RetentionFromDuplicate,
     /// A reader accepts a slot of a chain without checking the boundary (store).
     SlotBelowBoundaryAccepted,
     /// A purge deletes before the index is closed (process, in `scenario/purge.rs`).

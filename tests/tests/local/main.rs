@@ -42,6 +42,7 @@ mod files;
 mod garbage;
 mod generations;
 mod hostile;
+mod key_retention;
 mod labels;
 mod locks;
 mod log_command;

@@ -21,7 +21,8 @@ use super::{
 };
 use crate::{
     engine::{EngineError, IndexEngine, IndexLookup},
-    record::{OperationRecord, WriterKey},
+    key_neighbors::KeyNeighbors,
+    record::{KeyedOperation, OperationRecord},
     task::join,
 };
 
@@ -116,8 +117,8 @@ struct EntryOfIndex {
     token: Token,
     /// Those to compare.
     chosen: Vec<OperationRecord>,
-    /// For each of them the first operation that the index has as committed with its idempotency key.
-    first_commits: Vec<Option<(Token, u32)>>,
+    /// For each of them what the index has of its idempotency key.
+    keys: Vec<KeyNeighbors>,
     /// All of them that were read.
     recorded: Vec<OperationRecord>,
 }
@@ -271,9 +272,14 @@ impl OutcomeCheck<'_> {
                 return;
             }
         };
-        let comparison = EntryComparison { recorded: &entry.recorded, found: &found, audited: self.manifest.audited };
-        for (record, first_commit) in entry.chosen.iter().zip(&entry.first_commits) {
-            match comparison.verdict(record, *first_commit) {
+        let comparison = EntryComparison {
+            recorded: &entry.recorded,
+            found: &found,
+            audited: self.manifest.audited,
+            schedule: self.schedule,
+        };
+        for (record, neighbors) in entry.chosen.iter().zip(&entry.keys) {
+            match comparison.verdict(record, *neighbors) {
                 OutcomeVerdict::Agrees => figures.agree += 1,
                 OutcomeVerdict::Pending(_) => figures.pending += 1,
                 OutcomeVerdict::Unprovable(why) => {
@@ -394,11 +400,11 @@ async fn prepare(
     entries.retain(|entry| !entry.chosen.is_empty());
     let is_read = |entry: &EntryOfIndex| !floor.covers(entry.token);
     let chosen = entries.iter().filter(|entry| is_read(entry)).flat_map(|entry| &entry.chosen);
-    let keys: Vec<WriterKey> = chosen.filter_map(OperationRecord::writer_key).collect();
-    let mut first_commits = lookup.first_commits(&keys).await?.into_iter();
+    let keyed: Vec<KeyedOperation> = chosen.filter_map(OperationRecord::keyed).collect();
+    let mut neighbors = lookup.key_neighbors(&keyed).await?.into_iter();
     for entry in entries.iter_mut().filter(|entry| is_read(entry)) {
-        let first_commit = |record: &OperationRecord| record.writer_key().and_then(|_| first_commits.next().flatten());
-        entry.first_commits = entry.chosen.iter().map(first_commit).collect();
+        let mut of = |record: &OperationRecord| record.idempotency_key.as_ref().and_then(|_| neighbors.next());
+        entry.keys = entry.chosen.iter().map(|record| of(record).unwrap_or_default()).collect();
     }
     Ok(entries)
 }
@@ -423,8 +429,8 @@ fn entries_of(records: Vec<OperationRecord>, is_chosen: impl Fn(&OperationRecord
     let mut entries: Vec<EntryOfIndex> = Vec::new();
     for record in records {
         if entries.last().is_none_or(|last| last.token != record.token) {
-            let (chosen, first_commits, recorded) = (Vec::new(), Vec::new(), Vec::new());
-            entries.push(EntryOfIndex { token: record.token, chosen, first_commits, recorded });
+            let (chosen, keys, recorded) = (Vec::new(), Vec::new(), Vec::new());
+            entries.push(EntryOfIndex { token: record.token, chosen, keys, recorded });
         }
         let Some(entry) = entries.last_mut() else { continue };
         if is_chosen(&record) {

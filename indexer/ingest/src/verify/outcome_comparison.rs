@@ -4,9 +4,9 @@
 //! only if what was recorded as seen is still there and says something else.
 
 use tidemark_store::StoreSecond;
-use tidemark_wal::{Evidence, Observation, Outcome, Token};
+use tidemark_wal::{Evidence, Observation, Outcome, ParameterSchedule};
 
-use crate::record::OperationRecord;
+use crate::{key_neighbors::KeyNeighbors, record::OperationRecord};
 
 /// What a comparison comes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,12 +30,14 @@ pub(crate) struct EntryComparison<'a> {
     pub(crate) found: &'a [OperationRecord],
     /// Below this second every entry had its last look by the audit.
     pub(crate) audited: StoreSecond,
+    /// The log's parameters.
+    pub(crate) schedule: &'a ParameterSchedule,
 }
 
 impl EntryComparison<'_> {
-    /// What the comparison of one of the recorded operations comes to. `first_commit` is the operation that the index has as the first
-    /// one that committed with this one's idempotency key.
-    pub(crate) fn verdict(&self, recorded: &OperationRecord, first_commit: Option<(Token, u32)>) -> OutcomeVerdict {
+    /// What the comparison of one of the recorded operations comes to. `neighbors` are those that the index has as committed with this one's
+    /// idempotency key.
+    pub(crate) fn verdict(&self, recorded: &OperationRecord, neighbors: KeyNeighbors) -> OutcomeVerdict {
         let outcome = recorded.decision.outcome;
         let Some(first) = self.found.first() else {
             return OutcomeVerdict::Differs("the entry has no operation".to_owned());
@@ -56,18 +58,22 @@ impl EntryComparison<'_> {
             let (op, count) = (recorded.op, self.found.len());
             return OutcomeVerdict::Differs(format!("operation {op} is recorded, and the entry has {count}"));
         };
-        let this = (recorded.token, recorded.op);
+        let counted = neighbors.counted_for((recorded.token, recorded.op), self.schedule);
         let outcome = match (outcome, found.decision.outcome) {
-            (Outcome::Duplicate, Outcome::Committed) if first_commit.is_some_and(|first| first != this) => {
-                return OutcomeVerdict::Agrees;
-            }
+            (Outcome::Duplicate, Outcome::Committed) if counted.is_some() => return OutcomeVerdict::Agrees,
             (Outcome::Duplicate, Outcome::Committed) => {
-                return OutcomeVerdict::Differs("no other operation committed with its idempotency key".to_owned());
-            }
-            (Outcome::Committed, _) if recorded.writer_key().is_some() && first_commit != Some(this) => {
                 return OutcomeVerdict::Differs(
-                    "another operation is recorded as committed with the same idempotency key".to_owned(),
+                    "no other operation committed with its idempotency key while that counts".to_owned(),
                 );
+            }
+            (Outcome::Committed, _) if counted.is_some() => {
+                return OutcomeVerdict::Differs(
+                    "another operation is recorded as committed with the same idempotency key while that counts"
+                        .to_owned(),
+                );
+            }
+            (Outcome::Committed, _) if recorded.idempotency_key.is_some() && !neighbors.is_committed => {
+                return OutcomeVerdict::Differs("the index does not find it by its idempotency key".to_owned());
             }
             // Before it was a duplicate it was committed.
             (Outcome::Duplicate, _) => Outcome::Committed,
@@ -143,8 +149,11 @@ fn changed_entry(recorded: &OperationRecord, first: &OperationRecord) -> Option<
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::json;
     use tidemark_store::StoreSecond;
+    use tidemark_wal::{LogParameters, Token};
 
     use super::*;
 
@@ -172,8 +181,14 @@ mod tests {
 
     fn verdict(recorded: &OperationRecord, found: &OperationRecord, audited: u64) -> OutcomeVerdict {
         let (recorded, found) = (std::slice::from_ref(recorded), std::slice::from_ref(found));
-        let comparison = EntryComparison { recorded, found, audited: StoreSecond::from_unix(audited) };
-        comparison.verdict(&recorded[0], None)
+        let audited = StoreSecond::from_unix(audited);
+        let comparison = EntryComparison { recorded, found, audited, schedule: &schedule(None) };
+        comparison.verdict(&recorded[0], KeyNeighbors::default())
+    }
+
+    fn schedule(idempotency_retention: Option<Duration>) -> ParameterSchedule {
+        let parameters = LogParameters::with_expiry(Duration::from_secs(1));
+        ParameterSchedule::constant(LogParameters { idempotency_retention, ..parameters })
     }
 
     const BOUND: Option<(u64, Evidence)> = Some((AT + 5, Evidence::Bound));
@@ -231,17 +246,31 @@ mod tests {
     fn a_key_commits_once() {
         let keyed = |outcome| OperationRecord { idempotency_key: Some("k".to_owned()), ..record(outcome, BOUND) };
         let (committed, duplicate) = (keyed(Outcome::Committed), keyed(Outcome::Duplicate));
-        let verdict = |recorded: &OperationRecord, first| {
-            let found = [keyed(Outcome::Committed)];
+        let verdict = |recorded: &OperationRecord, commits: &[(Token, u32)], retention: Option<u64>| {
+            let (found, schedule) = ([keyed(Outcome::Committed)], schedule(retention.map(Duration::from_secs)));
             let recorded = std::slice::from_ref(recorded);
-            let comparison = EntryComparison { recorded, found: &found, audited: StoreSecond::default() };
-            comparison.verdict(&recorded[0], first)
+            let (audited, schedule) = (StoreSecond::default(), &schedule);
+            let comparison = EntryComparison { recorded, found: &found, audited, schedule };
+            comparison.verdict(&recorded[0], KeyNeighbors::around((token(), 0), commits.iter().copied()))
         };
-        let (this, other) = (Some((token(), 0)), Some((Token::first_of(StoreSecond::from_unix(AT - 9)), 0)));
-        assert_eq!(verdict(&committed, this), OutcomeVerdict::Agrees);
-        assert_eq!(verdict(&duplicate, other), OutcomeVerdict::Agrees);
-        for (recorded, first) in [(&committed, other), (&committed, None), (&duplicate, this), (&duplicate, None)] {
-            assert!(matches!(verdict(recorded, first), OutcomeVerdict::Differs(_)), "{first:?}");
+        let at = |second| (Token::first_of(StoreSecond::from_unix(second)), 0);
+        let (this, earlier, later) = ((token(), 0), at(AT - 9), at(AT + 9));
+        assert_eq!(verdict(&committed, &[this], None), OutcomeVerdict::Agrees);
+        for other in [earlier, later] {
+            assert_eq!(verdict(&duplicate, &[other], None), OutcomeVerdict::Agrees);
+            assert_eq!(verdict(&duplicate, &[other], Some(9)), OutcomeVerdict::Agrees);
+            assert_eq!(verdict(&committed, &[this, other], Some(8)), OutcomeVerdict::Agrees);
+        }
+        for (recorded, commits, retention) in [
+            (&committed, &[this, earlier][..], None),
+            (&committed, &[this, later], Some(9)),
+            (&committed, &[], None),
+            (&duplicate, &[this], None),
+            (&duplicate, &[], None),
+            (&duplicate, &[earlier, later], Some(8)),
+        ] {
+            let verdict = verdict(recorded, commits, retention);
+            assert!(matches!(verdict, OutcomeVerdict::Differs(_)), "{commits:?} {retention:?}");
         }
     }
 
@@ -258,12 +287,14 @@ mod tests {
         let second = |outcome, seen| OperationRecord { op: 1, ..record(outcome, seen) };
         let recorded = [record(Outcome::Committed, BOUND), second(Outcome::Committed, BOUND)];
         let found = [record(Outcome::Aborted, BOUND), second(Outcome::Aborted, None)];
-        let comparison = EntryComparison { recorded: &recorded, found: &found, audited: StoreSecond::default() };
-        assert!(matches!(comparison.verdict(&recorded[0], None), OutcomeVerdict::Unprovable(_)));
+        let (audited, schedule) = (StoreSecond::default(), &schedule(None));
+        let comparison = EntryComparison { recorded: &recorded, found: &found, audited, schedule };
+        let unkeyed = KeyNeighbors::default();
+        assert!(matches!(comparison.verdict(&recorded[0], unkeyed), OutcomeVerdict::Unprovable(_)));
         let whole = [record(Outcome::Aborted, BOUND), second(Outcome::Aborted, BOUND)];
         let comparison = EntryComparison { found: &whole, ..comparison };
-        assert!(matches!(comparison.verdict(&recorded[0], None), OutcomeVerdict::Differs(_)));
+        assert!(matches!(comparison.verdict(&recorded[0], unkeyed), OutcomeVerdict::Differs(_)));
         let short = EntryComparison { found: &whole[..1], ..comparison };
-        assert!(matches!(short.verdict(&recorded[1], None), OutcomeVerdict::Differs(_)));
+        assert!(matches!(short.verdict(&recorded[1], unkeyed), OutcomeVerdict::Differs(_)));
     }
 }

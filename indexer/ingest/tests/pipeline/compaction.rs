@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tidemark_catalog::{Manifest, SegmentMeta};
 use tidemark_ingest::{
-    IngestOptions, LatestCommit, WriterKey,
+    IngestOptions, KeyNeighbors, KeyedOperation, LatestCommit,
     engine::{
         EngineError, IndexEngine, IndexLookup, PackedSegment, RecordedOutcome, UnsettledOperation, UnsettledQuery,
     },
@@ -174,12 +174,12 @@ impl IndexLookup for ForgetfulLookup {
         self.lookup.latest_commits(entities).await
     }
 
-    async fn first_commits(&self, keys: &[WriterKey]) -> Result<Vec<Option<(Token, u32)>>, EngineError> {
-        if keys.iter().any(|key| key.key == self.key) {
+    async fn key_neighbors(&self, operations: &[KeyedOperation]) -> Result<Vec<KeyNeighbors>, EngineError> {
+        if operations.iter().any(|asked| asked.key.key == self.key) {
             let (key, why) = ("segment".to_owned(), "it is".to_owned());
             return Err(EngineError::Damaged { key, why });
         }
-        self.lookup.first_commits(keys).await
+        self.lookup.key_neighbors(operations).await
     }
 
     async fn unsettled_operations(&self, query: &UnsettledQuery) -> Result<Vec<UnsettledOperation>, EngineError> {

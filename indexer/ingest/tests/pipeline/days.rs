@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use tidemark_catalog::Manifest;
 use tidemark_ingest::{
-    IngestOptions, LatestCommit, OperationRecord, WriterKey,
+    IngestOptions, KeyNeighbors, KeyedOperation, LatestCommit, OperationRecord,
     engine::{EngineError, IndexEngine, IndexLookup, RecordedOutcome, UnsettledOperation, UnsettledQuery},
     engine_decorator::EngineDecorator,
     model_engine::ModelEngine,
@@ -195,8 +195,8 @@ impl IndexLookup for RecentLookup {
         Ok(vec![None; entities.len()])
     }
 
-    async fn first_commits(&self, keys: &[WriterKey]) -> Result<Vec<Option<(Token, u32)>>, EngineError> {
-        Ok(vec![None; keys.len()])
+    async fn key_neighbors(&self, operations: &[KeyedOperation]) -> Result<Vec<KeyNeighbors>, EngineError> {
+        Ok(vec![KeyNeighbors::default(); operations.len()])
     }
 
     async fn unsettled_operations(&self, _: &UnsettledQuery) -> Result<Vec<UnsettledOperation>, EngineError> {

@@ -8,7 +8,7 @@ use std::sync::{
 use async_trait::async_trait;
 use tidemark_catalog::Manifest;
 use tidemark_ingest::{
-    IngestOptions, LatestCommit, WriterKey,
+    IngestOptions, KeyNeighbors, KeyedOperation, LatestCommit,
     engine::{
         EngineError, IndexEngine, IndexLookup, RecordedOutcome, SegmentBuilder, UnsettledOperation, UnsettledQuery,
     },
@@ -334,11 +334,11 @@ impl IndexLookup for FaultyLookup {
     }
 
     /// One key of a thousand is in a segment that is damaged.
-    async fn first_commits(&self, keys: &[WriterKey]) -> Result<Vec<Option<(Token, u32)>>, EngineError> {
-        if self.switch.load(Ordering::Relaxed) && keys.iter().any(|key| key.key.ends_with("999")) {
+    async fn key_neighbors(&self, operations: &[KeyedOperation]) -> Result<Vec<KeyNeighbors>, EngineError> {
+        if self.switch.load(Ordering::Relaxed) && operations.iter().any(|asked| asked.key.key.ends_with("999")) {
             return Err(EngineError::Damaged { key: "an old segment".to_owned(), why: "a test".to_owned() });
         }
-        self.inner.first_commits(keys).await
+        self.inner.key_neighbors(operations).await
     }
 
     async fn unsettled_operations(&self, query: &UnsettledQuery) -> Result<Vec<UnsettledOperation>, EngineError> {

@@ -15,6 +15,7 @@ mod fake_bucket;
 mod floor;
 mod generations;
 mod history;
+mod key_retention;
 mod large_second;
 mod lost_index;
 mod restored_audit;

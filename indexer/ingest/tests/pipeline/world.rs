@@ -138,6 +138,16 @@ impl IngestWorld {
 
     /// The same with another engine.
     pub(crate) async fn with_engine(options: IngestOptions, engine: EngineMaker) -> Self {
+        Self::with_parameters(options, engine, &parameters()).await
+    }
+
+    /// The same with the model engine, and with keys that count for a while only.
+    pub(crate) async fn with_retention(options: IngestOptions, retention: Duration) -> Self {
+        let parameters = LogParameters { idempotency_retention: Some(retention), ..parameters() };
+        Self::with_parameters(options, Box::new(|store| Arc::new(ModelEngine::new(store))), &parameters).await
+    }
+
+    async fn with_parameters(options: IngestOptions, engine: EngineMaker, parameters: &LogParameters) -> Self {
         let world = Self {
             bucket: FakeBucket::at(StoreSecond::from_unix(1_800_000_000)),
             entropy: Entropy::seeded(7),
@@ -149,7 +159,7 @@ impl IngestWorld {
         let root = RootChain::open(&world.log(), world.entropy.clone());
         let owner = IndexOwner::Named { name: "test".to_owned() };
         let registration = IndexRegistration::new(world.url(), owner, Generation::first());
-        root.register(None, &parameters(), &world.url(), &registration, LogCursor::default(), None).await.unwrap();
+        root.register(None, parameters, &world.url(), &registration, LogCursor::default(), None).await.unwrap();
         world
     }
 

@@ -208,6 +208,11 @@ impl TailReader {
         }
     }
 
+    /// The parameters of the log as they were read last.
+    pub(crate) fn known_schedule(&self) -> Option<ParameterSchedule> {
+        self.schedule.as_ref().map(|(schedule, _)| schedule.clone())
+    }
+
     /// Where the tail starts: at the cursor, or near the horizon while the index is far behind. `horizon` is the
     /// published one, a lower bound of the present one.
     fn start(&self, cursor: LogCursor, horizon: StoreSecond) -> StoreSecond {

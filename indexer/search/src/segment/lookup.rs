@@ -16,7 +16,7 @@ use super::{
     term_filter::FilterKind,
 };
 use tidemark_ingest::{
-    LatestCommit, WriterKey,
+    KeyNeighbors, KeyedOperation, LatestCommit,
     engine::{EngineError, IndexLookup, RecordedOutcome, UnsettledOperation, UnsettledQuery},
 };
 
@@ -45,9 +45,9 @@ impl IndexLookup for ManifestLookup {
         self.run(move |view| entities.iter().map(|entity| view.latest_commit(entity)).collect()).await
     }
 
-    async fn first_commits(&self, keys: &[WriterKey]) -> Result<Vec<Option<(Token, u32)>>, EngineError> {
-        let keys = keys.to_vec();
-        self.run(move |view| keys.iter().map(|key| view.first_commit(key)).collect()).await
+    async fn key_neighbors(&self, operations: &[KeyedOperation]) -> Result<Vec<KeyNeighbors>, EngineError> {
+        let operations = operations.to_vec();
+        self.run(move |view| operations.iter().map(|operation| view.key_neighbors(operation)).collect()).await
     }
 
     async fn unsettled_operations(&self, query: &UnsettledQuery) -> Result<Vec<UnsettledOperation>, EngineError> {
@@ -111,9 +111,10 @@ impl ManifestView {
         }
     }
 
-    fn first_commit(&self, key: &WriterKey) -> Result<Option<(Token, u32)>, EngineError> {
-        let term = writer_key(key);
-        let mut smallest = None;
+    /// The committed operations with the key of this one that are next to it.
+    pub(crate) fn key_neighbors(&self, operation: &KeyedOperation) -> Result<KeyNeighbors, EngineError> {
+        let term = writer_key(&operation.key);
+        let mut neighbors = KeyNeighbors::default();
         for segment in self.open_segments() {
             if !segment.might_contain(FilterKind::WriterKey, &term) {
                 continue;
@@ -121,12 +122,11 @@ impl ManifestView {
             for doc in segment.docs_with(segment.fields.writer_key, &term)? {
                 let corrected = self.marks.corrected.contains(segment.seq(doc));
                 if !corrected && segment.outcome(doc) == Some(Outcome::Committed) {
-                    let found = (segment.tokens.token(doc), segment.op(doc));
-                    smallest = Some(smallest.map_or(found, |least| found.min(least)));
+                    neighbors.insert(operation.place, (segment.tokens.token(doc), segment.op(doc)));
                 }
             }
         }
-        Ok(smallest)
+        Ok(neighbors)
     }
 
     /// Filters by columns first: only the operations of the answer are read from the store of records.

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{limits::QueryDeadline, query_compiler::QueryCompiler};
 use tidemark_ingest::{
-    OperationRecord, WriterKey,
+    KeyNeighbors, KeyedOperation, OperationRecord, WriterKey,
     engine::{EngineError, IndexEngine, IndexLookup, RecordStats, RecordedOutcome, UnsettledOperation, UnsettledQuery},
 };
 
@@ -49,7 +49,7 @@ async fn answers_are_right(index: &TestIndex, lookup: &dyn IndexLookup) -> Resul
         wanted.sort_by_key(|decided| (decided.op, decided.seq));
         prop_assert_eq!(found, wanted);
     }
-    let (mut current, mut committed) = (BTreeMap::new(), BTreeMap::new());
+    let (mut current, mut committed) = (BTreeMap::new(), BTreeMap::<_, Vec<_>>::new());
     let mut unsettled = Vec::new();
     for record in index.standing() {
         if let Some((entity, this)) = record.entity_commit() {
@@ -57,8 +57,7 @@ async fn answers_are_right(index: &TestIndex, lookup: &dyn IndexLookup) -> Resul
             *newest = this.max(*newest);
         }
         if let Some(key) = record.writer_key().filter(|_| record.is_committed()) {
-            let smallest = committed.entry(key).or_insert((record.token, record.op));
-            *smallest = (*smallest).min((record.token, record.op));
+            committed.entry(key).or_default().push((record.token, record.op));
         }
         let (entry_time, evidence) = (record.decision.entry_time, record.decision.evidence);
         let outcome = record.decision.outcome;
@@ -81,8 +80,14 @@ async fn answers_are_right(index: &TestIndex, lookup: &dyn IndexLookup) -> Resul
     }
     for (writer, key) in [("w", "k1"), ("w", "k2"), ("v", "k1"), ("v", "k3"), ("", "k1")] {
         let key = WriterKey { writer: writer.to_owned(), key: key.to_owned() };
-        let found = lookup.first_commits(std::slice::from_ref(&key)).await.unwrap();
-        prop_assert_eq!(found, vec![committed.get(&key).copied()]);
+        let places = committed.get(&key).cloned().unwrap_or_default();
+        let early = Token::first_of(StoreSecond::from_unix(BEGIN));
+        for place in
+            places.iter().copied().chain([(early, 0), (early, 1), (Token::first_of(StoreSecond::KSUID_END), 0)])
+        {
+            let found = lookup.key_neighbors(&[KeyedOperation { place, key: key.clone() }]).await.unwrap();
+            prop_assert_eq!(found, vec![KeyNeighbors::around(place, places.iter().copied())]);
+        }
     }
     unsettled.sort_by_key(|unsettled| (unsettled.token, unsettled.op));
     let from = StoreSecond::from_unix(BEGIN + 30);
@@ -208,7 +213,8 @@ async fn what_is_too_deep_or_too_long_to_index_is_kept_all_the_same() {
     let lookup = index.engine.open(index.manifest()).await.unwrap();
     assert!(lookup.latest_commits(std::slice::from_ref(&long)).await.unwrap()[0].is_some());
     let key = WriterKey { writer: String::new(), key: long };
-    assert!(lookup.first_commits(&[key]).await.unwrap()[0].is_some());
+    let asked = KeyedOperation { place: (Token::first_of(StoreSecond::KSUID_END), 0), key };
+    assert!(lookup.key_neighbors(&[asked]).await.unwrap()[0].before.is_some());
 }
 
 /// An index with a segment of `count` operations for each of these seconds.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use serde_json::json;
 use tidemark_catalog::{Generation, IndexTotals, LogCursor, Manifest, ObjectKind, ObjectName, SegmentMeta};
 use tidemark_ingest::{
-    OperationRecord, WriterKey,
+    KeyNeighbors, KeyedOperation, OperationRecord, WriterKey,
     engine::{IndexEngine, IndexLookup, RecordStats, SegmentFile, UnsettledQuery},
 };
 use tidemark_search::{EngineOptions, TantivyEngine};
@@ -108,9 +108,10 @@ async fn looks(lookup: &dyn IndexLookup, recent: &[Token]) {
     assert!(recorded.iter().all(|records| records.len() == 1));
     let latest = lookup.latest_commits(&["entry/old7".to_owned(), "entry/new".to_owned()]).await.unwrap();
     assert!(latest[0].is_some() && latest[1].is_none());
+    let place = (recent[0], 0);
     let keys = ["k11", "new"].map(|key| WriterKey { writer: "w".to_owned(), key: key.to_owned() });
-    let first = lookup.first_commits(&keys).await.unwrap();
-    assert!(first[0].is_some() && first[1].is_none());
+    let found = lookup.key_neighbors(&keys.map(|key| KeyedOperation { place, key })).await.unwrap();
+    assert!(found[0].before.is_some() && found[1] == KeyNeighbors::default());
 }
 
 /// What `during` gives, the reads that it makes, and their bytes.

@@ -182,6 +182,12 @@ impl AppendProblem {
                 let idempotency_key = Some(idempotency_key.clone());
                 Self { idempotency_key, ..Self::unproven(*token, *outcome, detail) }
             }
+            AppendError::KeyExpired { idempotency_key, .. } => {
+                let title = "it is not proven that the entry is committed, and its key counts no more";
+                let problem = HttpProblem::new(StatusCode::GATEWAY_TIMEOUT, "key-expired", title, detail);
+                let (outcome, idempotency_key) = (Some("unproven"), Some(idempotency_key.clone()));
+                Self { outcome, idempotency_key, ..Self::of_request(&problem) }
+            }
             // Nothing was written: the stores, their clocks or the parameters are not to be had.
             _ => Self::of_request(&HttpProblem::storage(detail)),
         }

@@ -58,6 +58,7 @@ fn render_operation(operation: &EntryOperation) -> Markup {
             p.verdict { (format::meaning(found.outcome)) "." }
             @if operation.present == Some(false) { p.gone { (GONE) " What is recorded stands." } }
             (corrections(operation))
+            (hit::key_facts(&operation.key))
             (facts(operation))
             (observations(&operation.observations))
             @if let Some(found) = &operation.files { (files(found)) }

@@ -6,7 +6,7 @@ use maud::{Markup, PreEscaped, html};
 use tidemark_wal::{ClientTime, Outcome};
 
 use super::{format, search_url::SearchUrl};
-use tidemark_search::api::{ContributorAnswer, HistoryStep, SearchHit};
+use tidemark_search::api::{ContributorAnswer, HistoryStep, KeyAnswer, SameKeyOperation, SearchHit};
 
 /// People named in a list, at most.
 const MAX_PEOPLE: usize = 3;
@@ -36,7 +36,7 @@ fn listed(hit: &SearchHit, search_url: &SearchUrl, step: Option<&HistoryStep>) -
                 a.title href=(href(hit)) { (title) }
                 (marks(hit))
             }
-            @if let Some(step) = step { (progress(step)) }
+            @if let Some(step) = step { (progress(step)) (key_facts(&step.key)) }
             @if let Some(rest) = rest { p.excerpt { (rest) } }
             (found_elsewhere(hit))
             p.meta { (meta(hit, search_url)) }
@@ -68,6 +68,20 @@ fn progress(step: &HistoryStep) -> Markup {
                 @if let Some(seconds) = step.seconds_since_previous {
                     span.after title="since the committed operation before it" { "after " (format::span(seconds)) }
                 }
+            }
+        }
+    }
+}
+
+/// Until when an operation's idempotency key counts, and what else committed with it.
+pub(crate) fn key_facts(key: &KeyAnswer) -> Markup {
+    html! {
+        @if let Some(expires) = key.idempotency_key_expires {
+            p.quiet { "Its idempotency key counts until " (format::time(expires)) }
+        }
+        @if let Some(SameKeyOperation { token, op }) = key.same_key {
+            p.quiet { "Committed with the same idempotency key: "
+                a href=(format!("entry?token={token}#op-{op}")) { code { (token) } }
             }
         }
     }

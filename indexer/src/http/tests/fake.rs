@@ -14,9 +14,9 @@ use tidemark_search::{
     api::{
         ChangeRecord, ChangesAnswer, ChangesRequest, ContributorAnswer, CorrectedOutcome, EntityAnswer, EntityRequest,
         EntryAnswer, EntryOperation, FacetCount, FeedCheckpoint, FeedPosition, FeedStart, FilesAnswer, HistogramBucket,
-        HistoryStep, IndexVersion, LineageAnswer, LineageEdge, LineageNode, LineageRequest, ObservationAnswer,
-        OperationFields, OutcomeCounts, OverlayStatus, ProcessRole, SearchAnswer, SearchHit, SearchRequest,
-        StatusAnswer,
+        HistoryStep, IndexVersion, KeyAnswer, LineageAnswer, LineageEdge, LineageNode, LineageRequest,
+        ObservationAnswer, OperationFields, OutcomeCounts, OverlayStatus, ProcessRole, SameKeyOperation, SearchAnswer,
+        SearchHit, SearchRequest, StatusAnswer,
     },
 };
 
@@ -47,6 +47,7 @@ impl FakeSearch {
             hit: hit.clone(),
             action: (place == 0).then(|| "retried & done".to_owned()),
             seconds_since_previous: (place == 0).then_some(330),
+            key: KeyAnswer::default(),
         };
         self.hits.iter().enumerate().map(step).collect()
     }
@@ -255,6 +256,10 @@ impl SearchService for FakeSearch {
             present: None,
             files: Some(FilesAnswer { names: vec![self.text(); 30], incomplete: Some(self.text()) }),
             corrected: vec![CorrectedOutcome { seq: 3, outcome: Outcome::Aborted }],
+            key: KeyAnswer {
+                idempotency_key_expires: Some(hit.time),
+                same_key: Some(SameKeyOperation { token, op: 7 }),
+            },
             hit,
         };
         Ok(EntryAnswer {

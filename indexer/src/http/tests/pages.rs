@@ -40,6 +40,15 @@ async fn every_page_is_html_under_a_strict_policy() {
 }
 
 #[tokio::test]
+async fn the_page_of_an_entry_says_until_when_its_key_counts_and_who_else_has_it() {
+    let fake = FakeSearch::with_entries();
+    let entry = fake.hits[1].token;
+    let page = get(&router(fake), &format!("/entry?token={entry}")).await.text;
+    assert!(page.contains("Its idempotency key counts until <time"), "{page}");
+    assert!(page.contains(&format!("same idempotency key: <a href=\"entry?token={entry}#op-7\">")), "{page}");
+}
+
+#[tokio::test]
 async fn every_address_in_a_page_is_relative() {
     for (uri, page) in pages(FakeSearch::with_entries()).await {
         for attribute in [" href=\"", " src=\"", " action=\""] {

@@ -124,6 +124,12 @@ impl UnprovenAttempt {
         Self { why, ..self }.error(prepared)
     }
 
+    /// The error of this attempt, where no other token is taken because its key counts no more.
+    pub(super) fn key_expired(self, prepared: &PreparedEntry) -> AppendError {
+        let why = format!("the last entry is \"{}\", and {}", self.token, self.why);
+        AppendError::KeyExpired { idempotency_key: prepared.key.clone(), why }
+    }
+
     pub(super) fn error(self, prepared: &PreparedEntry) -> AppendError {
         let Self { token, outcome, why, .. } = self;
         let idempotency_key = prepared.key.clone();

@@ -3,7 +3,8 @@
 //! Only drafts that the entry itself completes share one: operations of one entry are committed together or not at all,
 //! and no record should depend on another's descriptor. The first draft of a batch waits for others and then writes
 //! the entry for all; each is acknowledged when that entry is proven. Where that fails, and where the first one is
-//! cancelled, every draft is appended alone under the idempotency key that it had in the batch, so that it counts once.
+//! cancelled, every draft is appended alone under the idempotency key that it had in the batch, so that it counts once; not any more
+//! once the log forgets the key.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,7 +16,7 @@ use super::{
     prepared::EntryDraft,
     writer::{AppendReceipt, LogWriter},
 };
-use crate::payload::MAX_OPERATIONS;
+use crate::{parameters::LogParameters, payload::MAX_OPERATIONS};
 
 /// When a shared entry is written: whichever bound is reached first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +76,8 @@ impl AppendBatcher {
     /// Appends `draft`, together with others where that is possible, else alone.
     pub async fn append(&self, mut draft: EntryDraft) -> Result<AppendReceipt, AppendError> {
         let shares = draft.is_entry_only() && draft.writer.as_deref().is_none_or(|name| name == self.writer.name());
-        let policy = self.policy_now().await?;
+        let now = self.writer.now().await?;
+        let policy = self.policy_within(now.parameters());
         if !shares || draft.weight() > policy.bytes || draft.operations() > policy.operations {
             return self.writer.append(draft).await;
         }
@@ -89,14 +91,14 @@ impl AppendBatcher {
         };
         match shared {
             Some(receipt) => Ok(receipt),
-            None => self.writer.append(alone).await,
+            None => self.writer.append_again(alone, now.second).await,
         }
     }
 
-    /// The policy within what the log takes now.
-    async fn policy_now(&self) -> Result<FlushPolicy, AppendError> {
-        let largest = usize::try_from(self.writer.max_entry_size().await? / 2).unwrap_or(usize::MAX);
-        Ok(FlushPolicy { bytes: self.policy.bytes.min(largest), ..self.policy })
+    /// The policy within what a log with these `parameters` takes.
+    fn policy_within(&self, parameters: &LogParameters) -> FlushPolicy {
+        let largest = usize::try_from(parameters.max_entry_size / 2).unwrap_or(usize::MAX);
+        FlushPolicy { bytes: self.policy.bytes.min(largest), ..self.policy }
     }
 
     /// Adds the draft to the open batch, or opens one.

@@ -23,7 +23,7 @@ pub enum ConfirmError {
     /// It is not proven that the entry is committed.
     #[error(
         "entry \"{token}\" is not proven to be committed: {why}; confirm it again, look it up, or append again with its idempotency key, under \
-         which it counts once"
+         which it counts once for as long as the log keeps keys"
     )]
     Unproven {
         /// Its token.
@@ -38,8 +38,8 @@ pub enum ConfirmError {
     Time(String),
 }
 
-/// Why an append was not acknowledged. Only [`AppendError::Unproven`], [`AppendError::Fenced`] and [`AppendError::Occupied`] come
-/// after an entry was written.
+/// Why an append was not acknowledged. Only [`AppendError::Unproven`], [`AppendError::KeyExpired`], [`AppendError::Fenced`] and
+/// [`AppendError::Occupied`] come after an entry was written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AppendError {
@@ -105,7 +105,7 @@ pub enum AppendError {
     /// An entry may be durable, but it is not proven that it is committed.
     #[error(
         "entry \"{token}\" is not proven to be committed: {why}; look it up, or append again with the idempotency key \
-         \"{idempotency_key}\", under which it counts once"
+         \"{idempotency_key}\", under which it counts once for as long as the log keeps keys"
     )]
     Unproven {
         /// The newest token, or the one of an earlier attempt that may be committed.
@@ -115,6 +115,18 @@ pub enum AppendError {
         /// The key under which repeated appends count once.
         idempotency_key: String,
         /// What is missing for the proof.
+        why: String,
+    },
+    /// No try is proven, and the log has forgotten the key of the first one by now: a further one might count beside it.
+    #[error(
+        "what was appended with the idempotency key \"{idempotency_key}\" is not proven to be committed: {why}; the log's \
+         idempotencyRetention has passed since the first try, so that another one might count too; search for the key, and append again \
+         only if no operation with it is committed"
+    )]
+    KeyExpired {
+        /// The key of all tries.
+        idempotency_key: String,
+        /// What became of the tries.
         why: String,
     },
 }

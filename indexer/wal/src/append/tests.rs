@@ -182,6 +182,42 @@ async fn an_entry_is_not_tried_again_after_its_expiry() {
     assert!(entry.entry_time <= entry.token.second().after(expiry), "{entry:?}");
 }
 
+/// Writers on a log that keeps keys for half a minute, whose first entry lands a minute late.
+async fn writer_with_short_retention(lab: &TestStore) -> LogWriter {
+    let idempotency_retention = Some(Duration::from_secs(30));
+    let writer = lab.writer("w", LogParameters { idempotency_retention, ..parameters() }).await;
+    lab.trouble("log/", WriteFault::Slow(Duration::from_mins(1)));
+    writer
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_other_token_is_taken_once_the_log_has_forgotten_the_key() {
+    let lab = TestStore::new();
+    let writer = writer_with_short_retention(&lab).await;
+    let refused = writer.append(draft([record()])).await.unwrap_err();
+    assert!(
+        matches!(&refused, AppendError::KeyExpired { idempotency_key, .. } if idempotency_key == "key"),
+        "{refused}"
+    );
+    assert_eq!(entries(&lab).await.len(), 1);
+    let lab = TestStore::new();
+    let writer = writer_with_short_retention(&lab).await;
+    let refused = writer.begin(draft([bundle("b")])).await.unwrap_err();
+    assert!(matches!(refused, AppendError::KeyExpired { .. }), "{refused}");
+    assert_eq!(entries(&lab).await.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_draft_of_a_batch_that_failed_is_not_appended_alone_once_the_log_has_forgotten_its_key() {
+    let lab = TestStore::new();
+    let batcher = AppendBatcher::new(writer_with_short_retention(&lab).await, FlushPolicy::default());
+    let both = futures::future::join(batcher.append(draft([record()])), batcher.append(draft([record()]))).await;
+    for refused in [both.0, both.1] {
+        assert!(matches!(refused, Err(AppendError::KeyExpired { .. })), "{refused:?}");
+    }
+    assert_eq!(entries(&lab).await.len(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn nothing_is_put_after_the_expiry() {
     let lab = TestStore::new();

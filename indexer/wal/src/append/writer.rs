@@ -9,7 +9,7 @@ use super::{
     error::{AppendError, ConfirmError},
     prepared::{EntryDraft, EntryForm, PreparedEntry},
     retry::token_pauses,
-    session::{AppendAttempt, AppendSession},
+    session::{AppendAttempt, AppendSession, StoreTime},
     source::ParameterSource,
     upload::CompletionUpload,
 };
@@ -91,20 +91,32 @@ impl LogWriter {
     /// Appends `draft` and completes it: entry, descriptors, read back, proven.
     ///
     /// Takes a new token under the same idempotency key as often as [`LogWriterOptions::attempts`] allows. What an
-    /// unsuccessful attempt wrote stays: the outcome of an unknown write is never guessed.
+    /// unsuccessful attempt wrote stays: the outcome of an unknown write is never guessed. Takes none once the log would take it for
+    /// another operation, because the first one's key counts no more ([`AppendError::KeyExpired`]). A caller that repeats an append under
+    /// its key has to be through within the log's idempotency retention.
     pub async fn append(&self, draft: EntryDraft) -> Result<AppendReceipt, AppendError> {
         let prepared = PreparedEntry::of(draft, self.options.form, self.name(), &self.session.entropy)?;
-        self.append_prepared(&prepared).await
+        self.append_prepared(&prepared, None).await
+    }
+
+    /// As [`Self::append`], of a draft that may have been appended with its key since the second `tried`.
+    pub(super) async fn append_again(
+        &self,
+        draft: EntryDraft,
+        tried: StoreSecond,
+    ) -> Result<AppendReceipt, AppendError> {
+        let prepared = PreparedEntry::of(draft, self.options.form, self.name(), &self.session.entropy)?;
+        self.append_prepared(&prepared, Some(tried)).await
     }
 
     /// Appends drafts that the entry itself completes, as one entry.
     pub(super) async fn append_shared(&self, drafts: Vec<EntryDraft>) -> Result<AppendReceipt, AppendError> {
-        self.append_prepared(&PreparedEntry::shared(drafts, self.name(), &self.session.entropy)?).await
+        self.append_prepared(&PreparedEntry::shared(drafts, self.name(), &self.session.entropy)?, None).await
     }
 
-    /// Bytes of the largest entry that the log takes now.
-    pub(super) async fn max_entry_size(&self) -> Result<u64, AppendError> {
-        Ok(self.session.now().await?.parameters().max_entry_size)
+    /// Store time, with the log's parameters.
+    pub(super) async fn now(&self) -> Result<StoreTime, AppendError> {
+        self.session.now().await
     }
 
     /// A random idempotency key.
@@ -112,8 +124,13 @@ impl LogWriter {
         self.session.entropy.nonce()
     }
 
-    async fn append_prepared(&self, prepared: &PreparedEntry) -> Result<AppendReceipt, AppendError> {
+    async fn append_prepared(
+        &self,
+        prepared: &PreparedEntry,
+        tried_before: Option<StoreSecond>,
+    ) -> Result<AppendReceipt, AppendError> {
         let session = &self.session;
+        let mut first_try = FirstTry(tried_before);
         let mut pauses = token_pauses();
         let mut tried: Vec<AppendAttempt> = Vec::new();
         let mut unproven: Option<UnprovenAttempt> = None;
@@ -123,6 +140,11 @@ impl LogWriter {
                 // An earlier entry may be durable, and the caller must hear of that first.
                 Err(error) => return Err(unproven.map_or(error, |unproven| unproven.error(prepared))),
             };
+            if first_try.is_forgotten(&attempt) {
+                let unproven =
+                    unproven.unwrap_or_else(|| UnprovenAttempt::new(&attempt, "an earlier try is not known"));
+                return Err(unproven.key_expired(prepared));
+            }
             let schedule = attempt.schedule.clone();
             tried.push(attempt);
             let attempts = u32::try_from(tried.len()).unwrap_or(u32::MAX);
@@ -164,9 +186,14 @@ impl LogWriter {
         let session = &self.session;
         let prepared = PreparedEntry::of(draft, self.options.form, self.name(), &session.entropy)?;
         let mut pauses = token_pauses();
-        let mut attempts = 0;
+        let (mut attempts, mut first_try) = (0, FirstTry(None));
+        let mut unproven: Option<UnprovenAttempt> = None;
         loop {
             let attempt = session.begin_attempt(&prepared).await?;
+            let is_forgotten = first_try.is_forgotten(&attempt);
+            if let Some(unproven) = unproven.take().filter(|_| is_forgotten) {
+                return Err(unproven.key_expired(&prepared));
+            }
             let base = session.lock_slot(&prepared).await?;
             match session.write_entry(&attempt, &prepared).await {
                 Ok(()) => match session.guard(&attempt, &prepared, base).await {
@@ -176,7 +203,7 @@ impl LogWriter {
                 Err(unproven) if attempts >= self.options.attempts || !prepared.counts_once() => {
                     return Err(unproven.error(&prepared));
                 }
-                Err(_) => attempts += 1,
+                Err(why) => (attempts, unproven) = (attempts + 1, Some(why)),
             }
             self.pause(&mut pauses).await;
         }
@@ -223,6 +250,17 @@ impl LogWriter {
         if let Some(pause) = pauses.next() {
             tokio::time::sleep(pause).await;
         }
+    }
+}
+
+/// The second of the first token under which an append was tried, once there is one.
+struct FirstTry(Option<StoreSecond>);
+
+impl FirstTry {
+    /// Whether the key of the first try, which may be committed, would not count for `attempt`. The first attempt becomes that try.
+    fn is_forgotten(&mut self, attempt: &AppendAttempt) -> bool {
+        let second = attempt.token.second();
+        !attempt.schedule.retains_key(*self.0.get_or_insert(second), second)
     }
 }
 

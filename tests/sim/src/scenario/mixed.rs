@@ -100,6 +100,10 @@ fn start_processes(world: &SimWorld) {
             writers::stray(world.clone(), process, format!("stray{n}"))
         });
     }
+    if world.config.key_retention.is_some() {
+        let world = world.clone();
+        supervise(simulated_store, "repeater", true, move |process| writers::repeat_keys(world.clone(), process));
+    }
     for n in 0..world.config.label_movers {
         let world = world.clone();
         supervise(simulated_store, &format!("mover{n}"), true, move |process| {

@@ -203,6 +203,20 @@ pub async fn move_labels(world: SimWorld, process: SimProcess, name: String) -> 
     ProcessEnd::Done
 }
 
+/// A client that uses a few keys again and again, as a nightly job does: while a key counts, and after it has expired.
+pub async fn repeat_keys(world: SimWorld, process: SimProcess) -> ProcessEnd {
+    let log = FaultInjectingStore::new(&world.simulated_store, LOG, &process);
+    let entropy = world.entropy();
+    while !world.is_fault_burst_over() {
+        world.sleep_for(1_000..=8_000).await;
+        let token = Token::new(world.true_second(), &entropy);
+        let key = world.in_range(0..=1);
+        let entry = format!(r#"{{"tidemark": 1, "writer": "repeater", "idempotencyKey": "job-{key}", "ops": [{{}}]}}"#);
+        create(&log, &token.to_string(), entry.into()).await;
+    }
+    ProcessEnd::Done
+}
+
 /// Usually a new bundle; sometimes one that exists, whose descriptor belongs to another operation.
 fn stray_path(world: &SimWorld, name: &str, token: Token) -> String {
     let taken: Vec<String> =

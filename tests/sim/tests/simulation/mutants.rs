@@ -73,6 +73,7 @@ caught! {
     a_lowered_expiry_that_moves_the_horizon_at_once: LoweredExpiryAtOnce,
     an_acknowledgement_that_ignores_visibility: AcknowledgedUnseen,
     a_late_try_that_makes_its_retry_a_duplicate: LateMakesDuplicate,
+    a_retention_that_begins_again_with_each_duplicate: RetentionFromDuplicate,
     a_reader_that_accepts_a_slot_below_the_boundary: SlotBelowBoundaryAccepted,
     a_purge_that_deletes_before_the_index_is_closed: PurgeBeforeClosing,
     a_purge_that_deletes_by_prefix: PurgeByPrefix,

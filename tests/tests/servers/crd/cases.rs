@@ -135,6 +135,12 @@ pub(crate) fn rules() -> Vec<DefinitionCase> {
     case("largest descriptors", &[("log.maxDescriptorSize", json!("256Mi"))], None);
     case("tolerance too long", &[("log.clockTolerance", json!("61s"))], Some("clockTolerance is at most 1m"));
     case("longest tolerance", &[("log.clockTolerance", json!("1m"))], None);
+    // One hour, one minute and a second.
+    let retention = "idempotencyRetention is at least expiry + signerClockLead + requestTimeout + 1s";
+    case("retention too short", &[("log.idempotencyRetention", json!("3660s"))], Some(retention));
+    case("retention too long", &[("log.idempotencyRetention", json!("87840h1ms"))], Some(retention));
+    case("shortest retention", &[("log.idempotencyRetention", json!("3661s"))], None);
+    case("longest retention", &[("log.idempotencyRetention", json!("87840h"))], None);
 
     let cache = |size: &str| json!({"cache": {"size": size}});
     case("cache too small", &[("indexer", cache("1023Mi"))], Some("the size of a cache is from 1Gi"));

@@ -87,6 +87,9 @@ pub(super) fn indexer(wal: &ValidatedWal) -> Vec<EnvVar> {
         set("TIDEMARK_CONTROL_DIR", volumes::CONTROL_FOLDER),
         set("TIDEMARK_NO_SEARCH", "true"),
     ];
+    if let Some(retention) = wal.log.idempotency_retention {
+        variables.push(set("TIDEMARK_IDEMPOTENCY_RETENTION", &span_text(retention)));
+    }
     if let Some(owner) = &wal.indexer.adopt_owner {
         variables.push(set("TIDEMARK_ADOPT_OWNER", owner));
     }

@@ -107,6 +107,14 @@ fn the_indexer_is_configured_by_its_environment() {
 }
 
 #[test]
+fn the_indexer_learns_how_long_keys_count() {
+    let variable = "TIDEMARK_IDEMPOTENCY_RETENTION=172800s".to_owned();
+    let children = built(&with(|spec| spec["log"]["idempotencyRetention"] = json!("48h")));
+    assert!(environment(&children.indexer_deployment).contains(&variable));
+    assert!(!environment(&children.search_deployment).contains(&variable));
+}
+
+#[test]
 fn both_roles_learn_where_a_moved_log_was() {
     let children = built(&with(|spec| spec["log"]["movedFrom"] = json!("s3://old?endpoint=https://s3.corp")));
     for deployment in [&children.indexer_deployment, &children.search_deployment] {

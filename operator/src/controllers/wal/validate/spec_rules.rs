@@ -128,6 +128,12 @@ pub(super) fn log(log: &LogPlace, refusals: &mut RefusalList) -> Option<Validate
     let max_descriptor_bytes = size("spec.log.maxDescriptorSize", &log.max_descriptor_size, 256, refusals);
     let clock_tolerance =
         span("spec.log.clockTolerance", &log.clock_tolerance, Duration::ZERO, Duration::from_mins(1), refusals);
+    let bound = [expiry, signer_clock_lead, request_timeout].into_iter().flatten().sum::<Duration>();
+    let least = bound + Duration::from_secs(1);
+    let retention = log.idempotency_retention.as_ref();
+    // 87840 h are ten leap years.
+    let idempotency_retention =
+        retention.map(|given| span("spec.log.idempotencyRetention", given, least, 87_840 * HOUR, refusals));
     Some(ValidatedLog {
         expiry: expiry?,
         signer_clock_lead: signer_clock_lead?,
@@ -137,6 +143,10 @@ pub(super) fn log(log: &LogPlace, refusals: &mut RefusalList) -> Option<Validate
         max_entry_bytes: max_entry_bytes?,
         max_descriptor_bytes: max_descriptor_bytes?,
         clock_tolerance: clock_tolerance?,
+        idempotency_retention: match idempotency_retention {
+            Some(read) => Some(read?),
+            None => None,
+        },
         moved_from: log.moved_from.clone().filter(|url| !url.is_empty()),
     })
 }

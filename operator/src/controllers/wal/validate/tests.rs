@@ -128,6 +128,9 @@ fn each_bad_spec_is_refused_in_words() {
         (with("/log/maxEntrySize", json!("much")), "invalid size"),
         (with("/log/maxDescriptorSize", json!("1Gi")), "it is from 1Ki to 256Mi"),
         (with("/log/clockTolerance", json!("2m")), "it is from 0s to 1m"),
+        // 90m, 60s and a second.
+        (with("/log/idempotencyRetention", json!("90m")), "is \"90m\"; it is from 5461s to 87840h"),
+        (with("/log/idempotencyRetention", json!("87841h")), "it is from 5461s to 87840h"),
         (with("/log/url", json!("ftp://x")), "it starts with s3://, gs:// or az://"),
         (with("/index/url", json!("s3://wal/orders/index")), "lie one below the other"),
         (with("/metadata/urls", json!(["s3://wal"])), "lie one below the other"),

@@ -62,6 +62,8 @@ pub struct ValidatedLog {
     pub max_descriptor_bytes: u64,
     /// How far the clocks of the stores may differ.
     pub clock_tolerance: Duration,
+    /// How long idempotency keys count; `None`: as long as the index lives.
+    pub idempotency_retention: Option<Duration>,
     /// Where the log was before, if it was moved.
     pub moved_from: Option<String>,
 }
