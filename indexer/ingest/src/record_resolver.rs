@@ -1,5 +1,5 @@
-//! Duplicates, and the latest commit of each entity: both depend on what came before, so they are resolved in token order
-//! against the index and the batch so far.
+//! Duplicates, the latest commit of each entity, and whether it is the one that an intent expects: all depend on what came before, so they
+//! are resolved in token order against the index and the batch so far.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,9 @@ use sha2::{Digest as _, Sha256};
 use tidemark_wal::{Outcome, Token};
 
 use crate::{
+    conflict_rule::{ExpectationVerdict, judge_expectation},
     engine::{EngineError, IndexLookup, RecordMarks},
+    expectation::ConflictingCommit,
     mutants,
     record::{LatestCommit, OperationRecord, WriterKey},
 };
@@ -46,8 +48,8 @@ impl IndexQuestion {
 }
 
 impl RecordResolver {
-    /// Decides which of `records` are duplicates, and gives the marks that the committed ones cause. The records have seqs
-    /// and come in the order of the log.
+    /// Decides which of `records` are duplicates and which conflicted, and gives the marks that the committed ones cause. The records have
+    /// seqs and come in the order of the log, all that are to be decided of an entry together.
     pub(crate) async fn resolve(
         &mut self,
         records: &mut [OperationRecord],
@@ -55,10 +57,30 @@ impl RecordResolver {
     ) -> Result<RecordMarks, EngineError> {
         let keys: Vec<_> = records.iter().map(digest_of_key).collect();
         self.load_keys(records, &keys, index).await?;
-        for (record, key) in records.iter_mut().zip(keys) {
-            self.mark_duplicate(record, key);
+        // Before it is known which are duplicates: an expectation is judged by what precedes its entry, one entry after the other.
+        let entities: Vec<_> = records.iter().map(digest_of_entity).collect();
+        self.load_entities(records, &entities, |record| record.entity.clone(), index).await?;
+        let expected: Vec<_> = records.iter().map(digest_of_expected).collect();
+        self.load_entities(records, &expected, expected_entity, index).await?;
+        self.records += records.len() as u64;
+        let mut marks = RecordMarks::default();
+        let mut begin = 0;
+        for entry in records.chunk_by_mut(|one, next| one.token == next.token) {
+            let keys = &keys[begin..begin + entry.len()];
+            match self.judge_entry(entry) {
+                ExpectationVerdict::Holds => {
+                    entry.iter_mut().zip(keys).for_each(|(record, key)| self.mark_duplicate(record, *key));
+                }
+                ExpectationVerdict::Conflicts(found) => {
+                    entry.iter_mut().zip(keys).for_each(|(record, key)| self.mark_conflicted(record, *key, found));
+                }
+            }
+            for (record, entity) in entry.iter().zip(&entities[begin..]) {
+                self.mark_outdated(record, *entity, &mut marks);
+            }
+            begin += entry.len();
         }
-        self.resolve_entities(records, index).await
+        Ok(marks)
     }
 
     /// Gives the marks that the committed ones of `records` cause, whose outcomes were recorded before: none is decided again.
@@ -68,7 +90,7 @@ impl RecordResolver {
         index: &dyn IndexLookup,
     ) -> Result<RecordMarks, EngineError> {
         let entities: Vec<_> = records.iter().map(digest_of_entity).collect();
-        self.load_entities(records, &entities, index).await?;
+        self.load_entities(records, &entities, |record| record.entity.clone(), index).await?;
         self.records += records.len() as u64;
         let mut marks = RecordMarks::default();
         for (record, entity) in records.iter().zip(entities) {
@@ -130,14 +152,52 @@ impl RecordResolver {
         }
     }
 
-    /// Learns from the index the latest commits of the `entities` of `records`.
+    /// Whether what the records of an entry expect holds, as far as they would be committed.
+    fn judge_entry(&self, entry: &[OperationRecord]) -> ExpectationVerdict {
+        let committed = || entry.iter().filter(|record| record.is_committed());
+        let Some(expectation) = committed().find_map(|record| record.expectation.as_ref()) else {
+            return ExpectationVerdict::Holds;
+        };
+        let newest = self.latest.get(&digest_of(&[&expectation.entity])).copied();
+        let own = committed().filter_map(OperationRecord::entity_commit);
+        let own = own.filter(|(entity, _)| *entity == expectation.entity).map(|(_, claim)| claim).max();
+        judge_expectation(expectation, newest, own)
+    }
+
+    /// An operation whose expectation does not hold is conflicted, unless it is a duplicate, and claims no key.
+    fn mark_conflicted(
+        &mut self,
+        record: &mut OperationRecord,
+        key: Option<KeyDigest>,
+        found: Option<ConflictingCommit>,
+    ) {
+        let claim = key.and_then(|key| self.first_commits.get(&key).copied());
+        self.mark_duplicate(record, key);
+        if !record.is_committed() {
+            return;
+        }
+        record.decision.outcome = Outcome::Conflicted;
+        if let Some(expectation) = &mut record.expectation {
+            expectation.conflict = found;
+            record.reason = Some(expectation.conflict_reason());
+        }
+        // As it was: the key is not this operation's.
+        let Some(key) = key else { return };
+        match claim {
+            Some(claim) => self.first_commits.insert(key, claim),
+            None => self.first_commits.remove(&key),
+        };
+    }
+
+    /// Learns from the index the latest commits of these `entities` of `records`, each of which `asked` names.
     async fn load_entities(
         &mut self,
         records: &[OperationRecord],
         entities: &[Option<KeyDigest>],
+        asked: fn(&OperationRecord) -> Option<String>,
         index: &dyn IndexLookup,
     ) -> Result<(), EngineError> {
-        let (digests, entities) = unknown(records.iter().zip(entities), &self.latest, |record| record.entity.clone());
+        let (digests, entities) = unknown(records.iter().zip(entities), &self.latest, asked);
         if entities.is_empty() {
             return Ok(());
         }
@@ -184,6 +244,16 @@ fn digest_of_key(record: &OperationRecord) -> Option<KeyDigest> {
 /// The digest of the entity of a committed record.
 fn digest_of_entity(record: &OperationRecord) -> Option<KeyDigest> {
     record.entity_commit().map(|(entity, _)| digest_of(&[entity]))
+}
+
+/// The digest of the entity that a committed record expects something of.
+fn digest_of_expected(record: &OperationRecord) -> Option<KeyDigest> {
+    let expectation = record.expectation.as_ref().filter(|_| record.is_committed())?;
+    Some(digest_of(&[&expectation.entity]))
+}
+
+fn expected_entity(record: &OperationRecord) -> Option<String> {
+    record.expectation.as_ref().map(|expectation| expectation.entity.clone())
 }
 
 fn digest_of(parts: &[&str]) -> KeyDigest {

@@ -7,8 +7,9 @@ use futures::{StreamExt as _, stream};
 use serde::Serialize;
 use tidemark_catalog::{IndexChain, RootChain};
 use tidemark_ingest::{
-    OperationRecord, RootFloor, WriterKey,
+    ExpectationVerdict, LatestCommit, OperationRecord, RootFloor, WriterKey,
     engine::{EngineError, IndexEngine as _, IndexLookup, UnsettledOperation, UnsettledQuery},
+    judge_expectation,
 };
 use tidemark_search::TantivyEngine;
 use tidemark_store::{Entropy, StoreError, StoreSecond, error_chain};
@@ -191,15 +192,35 @@ impl UnreadableReview {
         Ok(())
     }
 
-    /// The outcome that the indexer would record: an operation is a duplicate if its key has committed.
+    /// The outcome that the indexer would record: an operation is a duplicate if its key has committed, and conflicted if the index has
+    /// another commit than it expects.
     async fn outcome(&mut self, record: &OperationRecord) -> Result<Outcome, EngineError> {
         let outcome = record.decision.outcome;
-        let Some(key) = record.writer_key().filter(|_| record.is_committed()) else { return Ok(outcome) };
+        if !record.is_committed() {
+            return Ok(outcome);
+        }
+        let is_conflicted = self.is_conflicted(record).await?;
+        let outcome = if is_conflicted { Outcome::Conflicted } else { outcome };
+        let Some(key) = record.writer_key() else { return Ok(outcome) };
         let this = (record.token, record.op);
         let recorded = self.lookup.first_commits(std::slice::from_ref(&key)).await?;
         let first = recorded.into_iter().next().flatten();
+        if is_conflicted {
+            // It claims no key.
+            let first = self.committed.get(&key).copied().or(first);
+            return Ok(if first.is_some_and(|first| first != this) { Outcome::Duplicate } else { outcome });
+        }
         let first = *self.committed.entry(key).or_insert_with(|| first.unwrap_or(this));
         Ok(if first == this { outcome } else { Outcome::Duplicate })
+    }
+
+    /// Whether what it expects of an entity does not hold in the index.
+    async fn is_conflicted(&self, record: &OperationRecord) -> Result<bool, EngineError> {
+        let Some(expectation) = &record.expectation else { return Ok(false) };
+        let newest = self.lookup.latest_commits(std::slice::from_ref(&expectation.entity)).await?;
+        let own = record.entity_commit().filter(|(entity, _)| *entity == expectation.entity).map(|(_, claim)| claim);
+        let newest: Option<LatestCommit> = newest.into_iter().next().flatten();
+        Ok(judge_expectation(expectation, newest, own) != ExpectationVerdict::Holds)
     }
 }
 

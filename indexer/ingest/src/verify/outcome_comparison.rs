@@ -69,8 +69,8 @@ impl EntryComparison<'_> {
                     "another operation is recorded as committed with the same idempotency key".to_owned(),
                 );
             }
-            // Before it was a duplicate it was committed.
-            (Outcome::Duplicate, _) => Outcome::Committed,
+            // Before it was a duplicate or conflicted it was committed; with what it conflicted is looked at beside this.
+            (Outcome::Duplicate | Outcome::Conflicted, _) => Outcome::Committed,
             (outcome, _) => outcome,
         };
         self.compare(recorded, outcome, found)
@@ -188,7 +188,9 @@ mod tests {
     #[test]
     fn a_bundle_that_was_deleted_later_does_not_un_happen() {
         for (seen, now) in [(BOUND, None), (BOUND, Some((AT + 900, Evidence::Bound)))] {
-            for outcome in [Outcome::Committed, Outcome::Late, Outcome::Expired, Outcome::Duplicate] {
+            for outcome in
+                [Outcome::Committed, Outcome::Late, Outcome::Expired, Outcome::Duplicate, Outcome::Conflicted]
+            {
                 let verdict = verdict(&record(outcome, seen), &record(Outcome::Aborted, now), AT + 9999);
                 assert!(matches!(verdict, OutcomeVerdict::Unprovable(_)), "{outcome:?} {now:?}: {verdict:?}");
             }
@@ -243,6 +245,14 @@ mod tests {
         for (recorded, first) in [(&committed, other), (&committed, None), (&duplicate, this), (&duplicate, None)] {
             assert!(matches!(verdict(recorded, first), OutcomeVerdict::Differs(_)), "{first:?}");
         }
+    }
+
+    #[test]
+    fn a_conflicted_operation_is_committed_in_the_log() {
+        let conflicted = record(Outcome::Conflicted, BOUND);
+        assert_eq!(verdict(&conflicted, &record(Outcome::Committed, BOUND), 0), OutcomeVerdict::Agrees);
+        let late = verdict(&conflicted, &record(Outcome::Late, BOUND), AT + 9999);
+        assert!(matches!(late, OutcomeVerdict::Differs(_)), "{late:?}");
     }
 
     #[test]
