@@ -1,6 +1,6 @@
 #!/bin/sh
 # Appends each line of standard input, a JSON object, to a log through `tidemark append --serve`, and prints the token of each once it is
-# committed. Each line should have an "idempotencyKey": what is sent again after a lost answer then counts once.
+# committed; of one with "expect" an index has to say later what became of it. Each line should have an "idempotencyKey": what is sent again after a lost answer then counts once.
 #
 # usage: append.sh ADDRESS < entries.ndjson        ADDRESS: http://127.0.0.1:7285 or unix:/run/tidemark/append.sock
 set -eu

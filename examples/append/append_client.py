@@ -47,7 +47,8 @@ class AppendClient:
         self.timeout = timeout
 
     def append(self, draft):
-        """Appends one draft. The answer is a proof that it is committed, in every index and permanently."""
+        """Appends one draft. The answer is a proof that it is committed, in every index and permanently; of a draft with "expect" its
+        outcome is "undecided", and an index says later what became of it."""
         return self._repeat("/v1/append", keyed(draft))
 
     def upload(self, draft):

@@ -1,6 +1,7 @@
 //! The command line: a clap struct a concern, a file a command.
 
 mod append;
+mod append_decision;
 mod append_serve;
 mod args;
 mod audit;
@@ -38,6 +39,7 @@ mod output;
 mod probe;
 #[cfg(feature = "archive")]
 mod promote;
+mod read_commits;
 #[cfg(feature = "archive")]
 mod reindex;
 #[cfg(feature = "archive")]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-use tidemark_wal::{DraftOperation, EntryDraft, LockRef};
+use tidemark_wal::{CommitExpectation, DraftOperation, EntryDraft, LockRef};
 use utoipa::ToSchema;
 
 /// A draft. An object without `ops` is an entry of its own with all its members as attributes.
@@ -22,6 +22,11 @@ pub(crate) struct EntryInput {
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     lock: Option<LockRef>,
+    /// What the newest commit of an entity has to be: `{"entity": "label/models/best", "token": "3Gn8…"}`, or `null` for none yet. It is committed
+    /// only if that holds when it is decided, and only an index can tell.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    expect: Option<CommitExpectation>,
     /// Free attributes of the entry.
     #[serde(default)]
     #[schema(value_type = Object)]
@@ -69,10 +74,10 @@ pub(crate) fn entry_draft(value: Map<String, Value>) -> Result<EntryDraft, Inval
         return Ok(EntryDraft { attributes: value, ..EntryDraft::default() });
     }
     let invalid = |error: serde_json::Error| InvalidDraftInput(error.to_string());
-    let EntryInput { writer, idempotency_key, lock, attributes, ops } =
+    let EntryInput { writer, idempotency_key, lock, expect, attributes, ops } =
         serde_json::from_value(Value::Object(value)).map_err(invalid)?;
     let ops = ops.into_iter().map(draft_operation).collect::<Result<_, _>>()?;
-    Ok(EntryDraft { writer, idempotency_key, lock, attributes, ops })
+    Ok(EntryDraft { writer, idempotency_key, lock, expect, attributes, ops })
 }
 
 /// The first draft that has an idempotency key which counts for no writer. The key of a random writer would count for one process only, and
@@ -82,21 +87,25 @@ pub(crate) fn keyed_without_writer(drafts: &[EntryDraft]) -> Option<usize> {
 }
 
 /// The drafts in order, in runs that may be appended at once: within a run no two name the same thing, so that a label's
-/// moves keep their order, a bundle comes before its label, and the first of a repeated key is the one that counts.
+/// moves keep their order, a bundle comes before its label, and the first of a repeated key is the one that counts. What expects something
+/// of what was before is a run of its own.
 pub(crate) fn independent_runs(drafts: Vec<EntryDraft>) -> Vec<Vec<EntryDraft>> {
     let mut runs = Vec::new();
     let mut run = Vec::new();
-    let mut named = BTreeSet::new();
+    let (mut named, mut is_alone) = (BTreeSet::new(), false);
     for draft in drafts {
         let names = names(&draft);
-        if names.iter().any(|name| named.contains(name)) {
+        is_alone |= draft.expect.is_some();
+        if is_alone || names.iter().any(|name| named.contains(name)) {
             runs.push(std::mem::take(&mut run));
             named.clear();
         }
+        is_alone = draft.expect.is_some();
         named.extend(names);
         run.push(draft);
     }
     runs.push(run);
+    runs.retain(|run| !run.is_empty());
     runs
 }
 
@@ -168,5 +177,8 @@ mod tests {
         assert_eq!(lengths(vec![bundle("a"), bundle("b"), key(), free(), free()]), [5]);
         assert_eq!(lengths(vec![label("a"), label("b"), bundle("c"), label("c")]), [1, 2, 1]);
         assert_eq!(lengths(vec![key(), bundle("a"), key()]), [2, 1]);
+        let expecting = || draft(json!({"ops": [], "expect": {"entity": "entry/e"}}));
+        assert_eq!(lengths(vec![free(), free(), expecting(), expecting(), free(), free()]), [2, 1, 1, 2]);
+        assert_eq!(lengths(vec![expecting()]), [1]);
     }
 }

@@ -50,7 +50,7 @@ const fn optional(name: &'static str, kind: ColumnType, doc: &'static str) -> Ar
 }
 
 /// All columns. The id of each is its place, from 1 on. Part of the format: columns are only added, at the end.
-pub(crate) static COLUMNS: [ArchiveColumn; 36] = [
+pub(crate) static COLUMNS: [ArchiveColumn; 37] = [
     required("token", ColumnType::Text, "the entry's token, a KSUID of 27 base62 digits"),
     required("op", ColumnType::Int, "the operation's place within its entry, from 0"),
     required("time", ColumnType::Time, "the second that the token bears"),
@@ -94,6 +94,11 @@ pub(crate) static COLUMNS: [ArchiveColumn; 36] = [
         "guard",
         ColumnType::Text,
         "the guard of an entry under a lock, as JSON: store time, grant, slot, what overtook it",
+    ),
+    optional(
+        "expectation",
+        ColumnType::Text,
+        "what the intent expects to be the newest commit of an entity, as JSON: entity, token, and of a conflicted operation what was",
     ),
 ];
 

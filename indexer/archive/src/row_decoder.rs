@@ -85,6 +85,7 @@ impl<'a> RowDecoder<'a> {
             count: of.unsigned("count")?,
             writer: of.name("writer")?,
             idempotency_key: of.name("idempotency_key")?,
+            expectation: of.json("expectation")?,
             reason: of.name("reason")?,
             // These follow from the bytes where the bytes stand.
             text: if body_stands { None } else { of.name("text")? },

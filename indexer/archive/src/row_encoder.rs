@@ -60,6 +60,7 @@ pub(crate) fn encode_rows(rows: &[ArchiveRow]) -> Result<RecordBatch, ArchiveErr
         columns.bytes(|row| row.record.body.bytes()),
         columns.bytes(ArchiveRow::descriptor_bytes),
         columns.json(|record| record.decision.guard.as_ref())?,
+        columns.json(|record| record.expectation.as_ref())?,
     ];
     RecordBatch::try_new(Arc::clone(&ARROW_SCHEMA), columns).map_err(|error| ArchiveError::codec("encode rows", &error))
 }

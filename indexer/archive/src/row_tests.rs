@@ -131,11 +131,15 @@ fn stored_record() -> impl Strategy<Value = OperationRecord> {
     let client_time = option::of(prop::sample::select(vec!["0001-01-01T00:00:00Z", "2026-01-31T12:00:00.123456789Z"]));
     let descriptor = option::of(prop::sample::select(vec!["id: b\nmessage: m\n", "leafSize: 1.5\n", "]", ""]));
     let files = option::of((prop::collection::vec(".{0,8}", 0..3), option::of(".{0,8}")));
-    let values = (attributes(), attributes(), body(), descriptor, files);
+    let expectation = option::of(("[a-z/]{0,9}", option::of(0..9u64), option::of(0..9u64))).prop_map(|expected| {
+        let conflict = |at: Option<u64>| at.map(|at| json!({ "token": token(at, 1), "op": at }));
+        expected.map(|(entity, of, by)| json!({ "entity": entity, "token": of.map(|of| token(of, 1)), "conflict": conflict(by) }))
+    });
+    let values = (attributes(), attributes(), body(), descriptor, files, expectation);
     let parts = (decision, names, numbers, prop::sample::select(kinds.to_vec()), contributors, client_time, values);
     parts.prop_map(|(decision, names, numbers, kind, contributors, client_time, values)| {
         let (random, size, op, leaf_size, count) = numbers;
-        let (payload, descriptor, body, descriptor_body, files) = values;
+        let (payload, descriptor, body, descriptor_body, files, expectation) = values;
         let contributors: Vec<_> =
             contributors.into_iter().map(|(name, email)| json!({ "name": name, "email": email })).collect();
         let token = token(u64::from(random % 1000), u8::try_from(random % 251).unwrap());
@@ -166,6 +170,7 @@ fn stored_record() -> impl Strategy<Value = OperationRecord> {
             ("count", count.map(Value::from)),
             ("descriptorBody", descriptor_body.map(Value::from)),
             ("files", files.map(|(names, incomplete)| json!({ "names": names, "incomplete": incomplete }))),
+            ("expectation", expectation),
             ("body", Some(body).filter(|body| !body.is_null())),
         ]);
         for (name, value) in optional {

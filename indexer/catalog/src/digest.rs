@@ -109,6 +109,7 @@ fn outcome_code(outcome: Outcome) -> u8 {
         Outcome::Expired => 7,
         Outcome::Unreadable => 8,
         Outcome::Unknown => 9,
+        Outcome::Conflicted => 10,
     }
 }
 

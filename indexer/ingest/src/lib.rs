@@ -15,7 +15,7 @@
 //! | `pipeline` | the loop: probe, list, drain, maintenance, sleep |
 //! | `entry_stream` | `EntryReader`: lists the log and fetches entries concurrently, delivered in token order |
 //! | `key_neighbors` | which committed operations with one idempotency key decide whether another one is a duplicate |
-//! | `record_resolver` | `RecordResolver`: duplicates, and the latest commit of each entity, against the index and the batch so far |
+//! | `record_resolver` | `RecordResolver`: duplicates, the latest commit of each entity and what is expected of it, against the index and the batch so far |
 //! | `batch`, `segment_upload` | `RecordBatch`, `SegmentUploader`: records into segments, uploaded while the next one is filled |
 //! | `publisher` | `IndexPublisher`: the sidecar, then one manifest that names everything and moves the cursor |
 //! | `audit`, `audit_schedule` | `LogAuditor`: lists sealed seconds again, and publishes what became visible late |
@@ -50,12 +50,15 @@ pub mod cleanup;
 mod cold_start;
 mod compaction;
 mod compaction_policy;
+mod conflict_rule;
 mod corrected_totals;
 mod drain_obstacle;
 pub mod engine;
 pub mod engine_decorator;
+mod entity_name;
 mod entry_stream;
 mod error;
+mod expectation;
 mod garbage_passes;
 mod generation_copy;
 mod generation_task;
@@ -92,8 +95,11 @@ mod whole_seconds;
 
 pub use cause::{FailureCause, ToCause};
 pub use cold_start::{ColdStart, promote_from};
+pub use conflict_rule::{ExpectationVerdict, judge_expectation};
 pub use engine::EngineOpener;
+pub use entity_name::operation_entity;
 pub use error::IngestError;
+pub use expectation::{ConflictingCommit, RecordedExpectation};
 pub use generation_task::{CopyProgress, DecideAgainReport, GenerationTask, SwitchReport, UnauditedReport};
 pub use ingest::LogIngester;
 pub use key_neighbors::KeyNeighbors;

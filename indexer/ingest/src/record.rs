@@ -12,12 +12,14 @@ use tidemark_wal::{
     ResolvedOperation, Token, entity_key, parse_datamon_path, parse_payload, read_descriptor, text_bytes, value_bytes,
 };
 
-use crate::record_bytes::{EntryBody, ObjectBytes};
+use crate::{
+    entity_name::chosen_entity,
+    expectation::RecordedExpectation,
+    record_bytes::{EntryBody, ObjectBytes},
+};
 
 /// How many bytes of a malformed body are kept as searchable text.
 const MAX_TEXT_BYTES: usize = 64 * 1024;
-/// Longest name of an entity in bytes that an operation may choose.
-const MAX_ENTITY_BYTES: usize = 1024;
 /// What an entry says of all its operations is repeated in each of their records up to this many bytes in all; where it
 /// would be more, only the first record has it.
 const MAX_REPEATED_BYTES: usize = 1 << 20;
@@ -99,6 +101,9 @@ pub struct OperationRecord {
     /// The idempotency key that the intent names.
     #[serde(default)]
     pub idempotency_key: Option<String>,
+    /// What the intent expects of an entity, and what was in the way of a conflicted operation.
+    #[serde(default)]
+    pub expectation: Option<RecordedExpectation>,
     /// Why the entry is malformed, its descriptor is not read, or the outcome claims nothing.
     #[serde(default)]
     pub reason: Option<String>,
@@ -183,6 +188,7 @@ impl OperationRecord {
         let values = value_bytes(&self.payload) + value_bytes(&self.descriptor);
         let bytes = self.body.memory_bytes() + self.descriptor_body.as_ref().map_or(0, |body| body.0.len() as u64);
         let files = self.files.as_ref().map_or(0, FileNames::memory_bytes);
+        let files = files + self.expectation.as_ref().map_or(0, RecordedExpectation::memory_bytes);
         size_of::<Self>() as u64 + texts + values + bytes + files + contributors.chain(observations).sum::<u64>()
     }
 
@@ -251,6 +257,7 @@ impl OperationRecord {
             count: descriptor.count,
             writer: None,
             idempotency_key: None,
+            expectation: None,
             reason,
             payload: Value::Null,
             descriptor: descriptor.raw,
@@ -263,6 +270,7 @@ impl OperationRecord {
     fn set_intent(&mut self, intent: &EntryIntent, number: usize, common: bool) {
         self.writer.clone_from(&intent.writer);
         self.idempotency_key = intent.key_of(number);
+        self.expectation = intent.expect.as_ref().map(RecordedExpectation::of);
         let is_unguarded = intent.lock.is_some() && self.decision.guard.is_none();
         if is_unguarded && self.decision.outcome == Outcome::Aborted {
             self.reason.get_or_insert_with(|| "its guard was missing when the outcome was decided".to_owned());
@@ -273,7 +281,7 @@ impl OperationRecord {
             found?.as_str()
         };
         if self.entity.is_none() {
-            self.entity = attribute("entity").and_then(free_entity);
+            self.entity = chosen_entity(intent, number);
         }
         if self.message.is_none() {
             let own = own.is_some_and(|own| own.contains_key("message"));
@@ -360,6 +368,8 @@ struct StoredRecord<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     idempotency_key: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    expectation: Option<&'a RecordedExpectation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     payload: Option<&'a Value>,
@@ -377,7 +387,7 @@ impl<'a> StoredRecord<'a> {
         let OperationRecord { seq, token, op, kind, decision, entity, repo, bundle, label, context, .. } = record;
         let OperationRecord { diamond, split, path, message, contributors, client_time, size, body, .. } = record;
         let OperationRecord { descriptor_body, leaf_size, count, writer, idempotency_key, reason, .. } = record;
-        let OperationRecord { payload, descriptor, text, files, was_unreadable, .. } = record;
+        let OperationRecord { payload, descriptor, text, files, was_unreadable, expectation, .. } = record;
         let (body_stands, descriptor_stands) = (body.bytes().is_some(), descriptor_body.is_some());
         Self {
             seq: *seq,
@@ -404,6 +414,7 @@ impl<'a> StoredRecord<'a> {
             count: *count,
             writer: writer.as_deref(),
             idempotency_key: idempotency_key.as_deref(),
+            expectation: expectation.as_ref(),
             reason: reason.as_deref(),
             payload: Some(payload).filter(|payload| !body_stands && !payload.is_null()),
             descriptor: Some(descriptor).filter(|descriptor| !descriptor_stands && !descriptor.is_null()),
@@ -461,8 +472,15 @@ fn records_bytes(resolved: &ResolvedEntry) -> u64 {
     let descriptor_bodies = resolved.ops.iter().filter_map(|op| op.descriptor_body.as_ref());
     let bodies = body + descriptor_bodies.map(|body| body.len() as u64).sum::<u64>();
     let files: u64 = resolved.ops.iter().filter_map(|op| op.files.as_ref()).map(FileNames::memory_bytes).sum();
+    let expected = resolved.intent.as_ref().ok().and_then(|intent| intent.expect.as_ref());
+    let expected = count * expected.map_or(0, |expect| text_bytes(&expect.entity));
     // Its texts are copied too.
-    count * FRAME_BYTES + bodies + files + 2 * payload + 2 * descriptors.map(|one| value_bytes(&one.raw)).sum::<u64>()
+    count * FRAME_BYTES
+        + bodies
+        + files
+        + expected
+        + 2 * payload
+        + 2 * descriptors.map(|one| value_bytes(&one.raw)).sum::<u64>()
 }
 
 /// Why nothing shows that the operation was completed.
@@ -571,12 +589,6 @@ fn named_bundle(
     }
 }
 
-/// The entity key of an operation that names its entity itself, in a name space of its own, so that no free name can
-/// pass for a label or a bundle.
-fn free_entity(name: &str) -> Option<String> {
-    (!name.is_empty() && name.len() <= MAX_ENTITY_BYTES).then(|| format!("entry/{name}"))
-}
-
 /// The body as text for search; nothing when there is nothing to read in it.
 fn readable(body: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(&body[..body.len().min(MAX_TEXT_BYTES)]);
@@ -666,7 +678,7 @@ pub(crate) mod tests {
     #[test]
     fn each_operation_has_its_names_and_its_own_key_and_survives_storing() {
         let body =
-            br#"{"tidemark": 1, "writer": "w", "idempotencyKey": "k", "attributes": {"entity": "job/7"}, "ops": [
+            br#"{"tidemark": 1, "writer": "w", "idempotencyKey": "k", "expect": {"entity": "bundle/r/b"}, "attributes": {"entity": "job/7"}, "ops": [
             {"descriptor": "bundles/r/b/bundle.yaml"}, {"kind": "entry", "attributes": {"message": "done"}}]}"#;
         let records = OperationRecord::from_resolved(resolved(body));
         let [bundle, entry] = &records[..] else { panic!("{records:?}") };
@@ -675,6 +687,7 @@ pub(crate) mod tests {
         assert_eq!((entry.entity.as_deref(), entry.message.as_deref()), (Some("entry/job/7"), Some("done")));
         assert_ne!(bundle.writer_key(), entry.writer_key());
         for record in &records {
+            assert_eq!(record.expectation.as_ref().map(|expected| expected.entity.as_str()), Some("bundle/r/b"));
             let stored = serde_json::to_string(record).unwrap();
             assert_eq!(serde_json::from_str::<OperationRecord>(&stored).unwrap(), *record);
         }
@@ -773,13 +786,6 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_free_name_never_passes_for_a_label() {
-        assert_eq!(free_entity("label/r/prod").as_deref(), Some("entry/label/r/prod"));
-        assert_eq!(free_entity(""), None);
-        assert_eq!(free_entity(&"x".repeat(MAX_ENTITY_BYTES + 1)), None);
-    }
-
-    #[test]
     fn a_malformed_body_is_kept_as_far_as_it_can_be_read() {
         assert_eq!(readable(b"left\x00right\xff").as_deref(), Some("left right\u{fffd}"));
         assert_eq!(readable(b" \n\x01"), None);
@@ -821,6 +827,7 @@ pub(crate) mod tests {
             json!({"tidemark": 1, "ops": ops}),
             json!({"tidemark": 1, "writer": "w", "idempotencyKey": "k", "attributes": common, "ops": ops}),
             json!({"tidemark": 1, "attributes": {"x": "y".repeat(100_000)}, "ops": ops}),
+            json!({"tidemark": 1, "expect": {"entity": format!("entry/{}", "e".repeat(1000))}, "attributes": {"x": "y".repeat(1000)}, "ops": ops}),
             json!({"tidemark": 1, "attributes": {"x": vec![json!({"": 0}); 10_000]}}),
         ];
         for body in intents.iter().map(Value::to_string) {

@@ -1,5 +1,5 @@
-//! Duplicates, and the latest commit of each entity: both depend on what came before, so they are resolved in token order
-//! against the index and the batch so far.
+//! Duplicates, the latest commit of each entity, and whether it is the one that an intent expects: all depend on what came before, so they
+//! are resolved in token order against the index and the batch so far.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +10,9 @@ use sha2::{Digest as _, Sha256};
 use tidemark_wal::{Outcome, ParameterSchedule};
 
 use crate::{
+    conflict_rule::{ExpectationVerdict, judge_expectation},
     engine::{EngineError, IndexLookup, RecordMarks},
+    expectation::ConflictingCommit,
     key_neighbors::KeyNeighbors,
     mutants,
     record::{KeyedOperation, LatestCommit, OperationPlace, OperationRecord},
@@ -51,16 +53,37 @@ impl IndexQuestion {
 }
 
 impl RecordResolver {
-    /// Decides which of `records` are duplicates, by the log's parameters in `schedule`, and gives the marks that the committed ones
-    /// cause. The records have seqs and come in the order of the log.
+    /// Decides which of `records` are duplicates, by the log's parameters in `schedule`, and which conflicted, and gives the marks that the
+    /// committed ones cause. The records have seqs and come in the order of the log, all that are to be decided of an entry together.
     pub(crate) async fn resolve(
         &mut self,
         records: &mut [OperationRecord],
         index: &dyn IndexLookup,
         schedule: &ParameterSchedule,
     ) -> Result<RecordMarks, EngineError> {
-        self.mark_duplicates(records, index, schedule).await?;
-        self.resolve_entities(records, index).await
+        let neighbors = self.indexed_neighbors(records, index).await?;
+        // Before it is known which are duplicates: an expectation is judged by what precedes its entry, one entry after the other.
+        let entities: Vec<_> = records.iter().map(digest_of_entity).collect();
+        self.load_entities(records, &entities, |record| record.entity.clone(), index).await?;
+        let expected: Vec<_> = records.iter().map(digest_of_expected).collect();
+        self.load_entities(records, &expected, expected_entity, index).await?;
+        self.records += records.len() as u64;
+        let mut marks = RecordMarks::default();
+        let mut begin = 0;
+        for entry in records.chunk_by_mut(|one, next| one.token == next.token) {
+            let verdict = self.judge_entry(entry);
+            for (record, indexed) in entry.iter_mut().zip(&neighbors[begin..]) {
+                match verdict {
+                    ExpectationVerdict::Holds => self.mark_duplicate(record, *indexed, schedule),
+                    ExpectationVerdict::Conflicts(found) => self.mark_conflicted(record, *indexed, found, schedule),
+                }
+            }
+            for (record, entity) in entry.iter().zip(&entities[begin..]) {
+                self.mark_outdated(record, *entity, &mut marks);
+            }
+            begin += entry.len();
+        }
+        Ok(marks)
     }
 
     /// Gives the marks that the committed ones of `records` cause, whose outcomes were recorded before: none is decided again.
@@ -70,7 +93,7 @@ impl RecordResolver {
         index: &dyn IndexLookup,
     ) -> Result<RecordMarks, EngineError> {
         let entities: Vec<_> = records.iter().map(digest_of_entity).collect();
-        self.load_entities(records, &entities, index).await?;
+        self.load_entities(records, &entities, |record| record.entity.clone(), index).await?;
         self.records += records.len() as u64;
         let mut marks = RecordMarks::default();
         for (record, entity) in records.iter().zip(entities) {
@@ -98,35 +121,22 @@ impl RecordResolver {
         self.unanswered.take()
     }
 
-    /// Decides which of `records` are duplicates.
-    async fn mark_duplicates(
-        &mut self,
-        records: &mut [OperationRecord],
-        index: &dyn IndexLookup,
-        schedule: &ParameterSchedule,
-    ) -> Result<(), EngineError> {
-        let mut indexed = self.indexed_neighbors(records, index).await?.into_iter();
-        for record in records {
-            let is_asked = record.is_committed() && record.idempotency_key.is_some();
-            let indexed = if is_asked { indexed.next() } else { None };
-            self.mark_duplicate(record, indexed.unwrap_or_default(), schedule);
-        }
-        Ok(())
-    }
-
-    /// What the index knows of the keys of the committed ones of `records`, for each that has one.
+    /// What the index knows of the key of each of `records`; nothing of those that have none or are not committed.
     async fn indexed_neighbors(
         &mut self,
         records: &[OperationRecord],
         index: &dyn IndexLookup,
     ) -> Result<Vec<KeyNeighbors>, EngineError> {
-        let committed = records.iter().filter(|record| record.is_committed());
-        let operations: Vec<_> = committed.filter_map(OperationRecord::keyed).collect();
+        let keyed = |record: &OperationRecord| record.keyed().filter(|_| record.is_committed());
+        let operations: Vec<_> = records.iter().filter_map(keyed).collect();
         if operations.is_empty() {
-            return Ok(Vec::new());
+            return Ok(vec![KeyNeighbors::default(); records.len()]);
         }
         let answers = index.key_neighbors(&operations).await;
-        answers.inspect_err(|_| self.unanswered = Some(IndexQuestion::KeyNeighbors(operations)))
+        let answers = answers.inspect_err(|_| self.unanswered = Some(IndexQuestion::KeyNeighbors(operations)))?;
+        let mut answers = answers.into_iter();
+        let answer_to = |record| keyed(record).and_then(|_| answers.next()).unwrap_or_default();
+        Ok(records.iter().map(answer_to).collect())
     }
 
     /// An operation for which the key of another committed one still counts is a duplicate; `indexed` are those that the index has.
@@ -135,16 +145,22 @@ impl RecordResolver {
         let outcome = record.decision.outcome;
         let claims = mutants::claims_key(outcome == Outcome::Committed, outcome);
         let Some(key) = digest_of_key(record).filter(|_| claims) else { return };
-        let this = (record.token, record.op);
-        let mut neighbors = indexed;
-        self.neighbors_of(key, this).for_each(|other| neighbors.insert(this, other));
-        let is_duplicate = outcome == Outcome::Committed && neighbors.counted_for(this, schedule).is_some();
+        let is_duplicate = outcome == Outcome::Committed && self.is_duplicate(record, indexed, schedule);
         if is_duplicate {
             record.decision.outcome = Outcome::Duplicate;
         }
         if mutants::is_measured_from(!is_duplicate) {
-            self.commits.insert((key, this));
+            self.commits.insert((key, (record.token, record.op)));
         }
+    }
+
+    /// Whether the key of another committed operation still counts for this one.
+    fn is_duplicate(&self, record: &OperationRecord, indexed: KeyNeighbors, schedule: &ParameterSchedule) -> bool {
+        let Some(key) = digest_of_key(record) else { return false };
+        let this = (record.token, record.op);
+        let mut neighbors = indexed;
+        self.neighbors_of(key, this).for_each(|other| neighbors.insert(this, other));
+        neighbors.counted_for(this, schedule).is_some()
     }
 
     /// Those next to `this` whose key counts, of what batches have added.
@@ -154,14 +170,45 @@ impl RecordResolver {
         before.into_iter().chain(after).filter(move |(other, _)| *other == key).map(|(_, place)| *place)
     }
 
-    /// Learns from the index the latest commits of the `entities` of `records`.
+    /// Whether what the records of an entry expect holds, as far as they would be committed.
+    fn judge_entry(&self, entry: &[OperationRecord]) -> ExpectationVerdict {
+        let committed = || entry.iter().filter(|record| record.is_committed());
+        let Some(expectation) = committed().find_map(|record| record.expectation.as_ref()) else {
+            return ExpectationVerdict::Holds;
+        };
+        let newest = self.latest.get(&digest_of(&[&expectation.entity])).copied();
+        let own = committed().filter_map(OperationRecord::entity_commit);
+        let own = own.filter(|(entity, _)| *entity == expectation.entity).map(|(_, claim)| claim).max();
+        judge_expectation(expectation, newest, own)
+    }
+
+    /// An operation whose expectation does not hold is conflicted, unless it is a duplicate, and claims no key.
+    fn mark_conflicted(
+        &mut self,
+        record: &mut OperationRecord,
+        indexed: KeyNeighbors,
+        found: Option<ConflictingCommit>,
+        schedule: &ParameterSchedule,
+    ) {
+        if !record.is_committed() || self.is_duplicate(record, indexed, schedule) {
+            return self.mark_duplicate(record, indexed, schedule);
+        }
+        record.decision.outcome = Outcome::Conflicted;
+        if let Some(expectation) = &mut record.expectation {
+            expectation.conflict = found;
+            record.reason = Some(expectation.conflict_reason());
+        }
+    }
+
+    /// Learns from the index the latest commits of these `entities` of `records`, each of which `asked` names.
     async fn load_entities(
         &mut self,
         records: &[OperationRecord],
         entities: &[Option<KeyDigest>],
+        asked: fn(&OperationRecord) -> Option<String>,
         index: &dyn IndexLookup,
     ) -> Result<(), EngineError> {
-        let (digests, entities) = unknown(records.iter().zip(entities), &self.latest, |record| record.entity.clone());
+        let (digests, entities) = unknown(records.iter().zip(entities), &self.latest, asked);
         if entities.is_empty() {
             return Ok(());
         }
@@ -208,6 +255,16 @@ fn digest_of_key(record: &OperationRecord) -> Option<KeyDigest> {
 /// The digest of the entity of a committed record.
 fn digest_of_entity(record: &OperationRecord) -> Option<KeyDigest> {
     record.entity_commit().map(|(entity, _)| digest_of(&[entity]))
+}
+
+/// The digest of the entity that a committed record expects something of.
+fn digest_of_expected(record: &OperationRecord) -> Option<KeyDigest> {
+    let expectation = record.expectation.as_ref().filter(|_| record.is_committed())?;
+    Some(digest_of(&[&expectation.entity]))
+}
+
+fn expected_entity(record: &OperationRecord) -> Option<String> {
+    record.expectation.as_ref().map(|expectation| expectation.entity.clone())
 }
 
 fn digest_of(parts: &[&str]) -> KeyDigest {

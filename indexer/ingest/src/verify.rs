@@ -9,6 +9,7 @@
 //! | `entry_search` | entries of the log that the index lacks |
 //! | `sample_draw` | what a sample looks at |
 //! | `archived_outcomes` | outcomes below the log's floor, decided again from what the archive has of their entries |
+//! | `expectation_comparison` | what the commits that an expectation names say of a recorded outcome: a pure function |
 //! | `outcome_comparison` | what a recorded and a new decision say of each other: a pure function |
 //! | `garbage_check` | objects of ours that nothing names |
 //! | `finding` | what a check reports |
@@ -18,6 +19,7 @@ mod archive_check;
 mod archived_outcomes;
 mod chain_check;
 mod entry_search;
+mod expectation_comparison;
 mod finding;
 mod garbage_check;
 mod index_verifier;

@@ -372,6 +372,30 @@ pub struct ContributorAnswer {
     pub email: String,
 }
 
+/// What the intent of an operation expects of an entity.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ExpectationAnswer {
+    /// The entity.
+    pub entity: String,
+    /// The entry that is expected to have its newest commit; absent where no commit of it is expected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, min_length = 27, max_length = 27)]
+    pub token: Option<Token>,
+    /// Its newest commit when a conflicted operation was decided; absent where there was none, and with every other outcome.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub conflict: Option<ConflictAnswer>,
+}
+
+/// The committed operation that was first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ConflictAnswer {
+    /// Its entry.
+    #[schema(value_type = String, min_length = 27, max_length = 27)]
+    pub token: Token,
+    /// Its place within the entry, from 0.
+    pub op: u32,
+}
+
 /// What hits and changes say of an operation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct OperationFields {
@@ -432,6 +456,9 @@ pub struct OperationFields {
     /// Key that lets the writer retry an operation without doing it twice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency_key: Option<String>,
+    /// What its intent expects of an entity, and what was first where it is conflicted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expectation: Option<ExpectationAnswer>,
     /// Why the payload is malformed, or the outcome claims nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
@@ -908,6 +935,8 @@ pub struct OutcomeCounts {
     pub duplicate: u64,
     /// Overtaken by another holder of the lock.
     pub fenced: u64,
+    /// Another commit than expected was first.
+    pub conflicted: u64,
     /// Found after the audit window.
     pub expired: u64,
     /// Refused by the store; looked at again without end.
@@ -921,16 +950,29 @@ pub struct OutcomeCounts {
 impl OutcomeCounts {
     /// These counts, and `pending` operations that are not sealed.
     pub fn of(counts: &RecordCounts, pending: u64) -> Self {
-        let RecordCounts { committed, late, aborted, malformed, duplicate, fenced, expired, unreadable, unknown } =
-            *counts;
-        Self { committed, late, aborted, malformed, duplicate, fenced, expired, unreadable, unknown, pending }
+        let RecordCounts { committed, late, aborted, malformed, duplicate, fenced, conflicted, .. } = *counts;
+        let RecordCounts { expired, unreadable, unknown, .. } = *counts;
+        Self {
+            committed,
+            late,
+            aborted,
+            malformed,
+            duplicate,
+            fenced,
+            conflicted,
+            expired,
+            unreadable,
+            unknown,
+            pending,
+        }
     }
 
     /// The sum of all outcomes.
     pub fn total(&self) -> u64 {
-        let Self { committed, late, aborted, malformed, duplicate, fenced, expired, unreadable, unknown, pending } =
-            *self;
-        committed + late + aborted + malformed + duplicate + fenced + expired + unreadable + unknown + pending
+        let Self { committed, late, aborted, malformed, duplicate, fenced, conflicted, .. } = *self;
+        let Self { expired, unreadable, unknown, pending, .. } = *self;
+        let decided = committed + late + aborted + malformed + duplicate + fenced + conflicted;
+        decided + expired + unreadable + unknown + pending
     }
 }
 
@@ -956,7 +998,7 @@ pub fn instant(second: StoreSecond) -> Timestamp {
 }
 
 fn outcome_schema() -> Object {
-    names(&["pending", "committed", "late", "aborted", "malformed", "duplicate", "fenced", "expired", "unreadable"])
+    names(&Outcome::ALL.map(Outcome::as_str))
 }
 
 fn evidence_schema() -> Object {

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use tidemark_ingest::{OperationRecord, engine::EngineError, whole_payload};
+use tidemark_ingest::{
+    ConflictingCommit, OperationRecord, RecordedExpectation, engine::EngineError, whole_payload,
+};
 use tidemark_wal::FileNames;
 
 use super::{
     api::{
-        ContributorAnswer, CorrectedOutcome, EntryAnswer, EntryOperation, FilesAnswer, IndexVersion, KeyAnswer,
-        ObservationAnswer, OperationFields, SearchHit, instant,
+        ConflictAnswer, ContributorAnswer, CorrectedOutcome, EntryAnswer, EntryOperation, ExpectationAnswer,
+        FilesAnswer, IndexVersion, KeyAnswer, ObservationAnswer, OperationFields, SearchHit, instant,
     },
     error::SearchError,
     highlight::HitHighlighter,
@@ -66,8 +68,15 @@ pub(crate) fn operation_fields(record: OperationRecord) -> OperationFields {
         client_time: record.client_time,
         writer: record.writer,
         idempotency_key: record.idempotency_key,
+        expectation: record.expectation.map(expectation),
         reason: record.reason,
     }
+}
+
+fn expectation(expected: RecordedExpectation) -> ExpectationAnswer {
+    let RecordedExpectation { entity, token, conflict } = expected;
+    let conflict = conflict.map(|ConflictingCommit { token, op }| ConflictAnswer { token, op });
+    ExpectationAnswer { entity, token, conflict }
 }
 
 /// One record of an entry, with the document that holds it.

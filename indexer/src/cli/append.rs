@@ -14,10 +14,12 @@ use serde_json::{Map, Value};
 use tidemark_catalog::RootChain;
 use tidemark_store::{Entropy, StoreSecond};
 use tidemark_wal::{
-    AppendError, AppendReceipt, EntryDraft, EntryForm, LockName, LockRef, LogWriter, LogWriterOptions, Token,
+    AppendError, AppendProof, AppendReceipt, CommitExpectation, EntryDraft, EntryForm, LockName, LockRef, LogWriter,
+    LogWriterOptions, Token,
 };
 
 use super::{
+    append_decision::{AppendDecision, AppendDecisionArgs, DecidedOutcome},
     append_serve::AppendServeArgs,
     args::{LogArgs, OutputArgs},
     exit::CommandExit,
@@ -44,6 +46,10 @@ const CONCURRENCY: usize = 16;
 /// An object without `ops` is an entry of its own with all its members as attributes. `idempotencyKey` makes a repeated
 /// append count once, and needs a writer: `writer` beside it, or --writer.
 ///
+/// With `expect`, or --expect, an entry is committed only if the newest commit of an entity is the one that its writer knows when the entry is
+/// decided, and `conflicted` else. That is decided by indexes, once the time is over in which an earlier entry may be completed: with --url
+/// this command waits for it. Without, it prints the token, and ends with code 5: undecided.
+///
 /// Entries that name different things are appended several at once; those that share a descriptor, a label, a bundle or a
 /// key, in the order of FILE. Tokens are printed in the order of FILE. The first to write to a store verifies its
 /// contract, as `tidemark check` does.
@@ -55,6 +61,8 @@ const CONCURRENCY: usize = 16;
     after_help = "Example: echo '{\"ops\": [{\"path\": \"bundles/r/b1/bundle.yaml\", \"body\": {\"id\": \"b1\"}}]}' | \
     tidemark append --log file:///tmp/t/log --metadata file:///tmp/t/metadata -\n\
     Prints the token of each entry once it is acknowledged: from then on every index has it as committed.\n\
+    Example: echo '{\"ops\": [{\"repo\": \"r\", \"label\": \"latest\", \"bundle\": \"b1\"}]}' | \
+    tidemark append --log s3://wal/orders --metadata s3://meta --expect label/r/latest=none --url http://127.0.0.1:7281 -\n\
     Example: tidemark append --log file:///tmp/t/log --metadata file:///tmp/t/metadata --serve 127.0.0.1:7285 --writer orders\n\
     Then: curl --json '{\"ops\": [], \"idempotencyKey\": \"order-7\", \"attributes\": {\"paid\": true}}' http://127.0.0.1:7285/v1/append"
 )]
@@ -75,6 +83,12 @@ pub(super) struct AppendCommand {
     /// The grant of the lock, as `tidemark lock acquire` printed it.
     #[arg(long, env = "TIDEMARK_GRANT", value_name = "NUMBER", requires = "lock")]
     grant: Option<u64>,
+    /// The newest commit of an entity, as its history names it, that the entry is to follow; `none`: there is no commit of it yet. The entry is
+    /// committed only if that still holds when it is decided. For one entry; `expect` in FILE is for each its own.
+    #[arg(long, env = "TIDEMARK_EXPECT", value_name = "ENTITY=TOKEN", conflicts_with = "serve")]
+    expect: Option<CommitExpectation>,
+    #[command(flatten)]
+    decision: AppendDecisionArgs,
     #[command(flatten)]
     output: OutputArgs,
     #[command(flatten)]
@@ -105,11 +119,11 @@ impl From<FormName> for EntryForm {
 
 impl AppendCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
-        let Self { log, writer, form, lock, grant, output, serve, file } = self;
+        let Self { log, writer, form, lock, grant, expect, decision, output, serve, file } = self;
         let lock = lock.map(|name| LockRef { name, grant });
         // Everything is read and checked before anything is written.
         let drafts = match &file {
-            Some(file) => drafts_to_append(file, lock.as_ref(), writer.is_some())
+            Some(file) => drafts_to_append(file, lock.as_ref(), expect, writer.is_some())
                 .map_err(|error| CommandExit::Usage.with(error))?,
             None => Vec::new(),
         };
@@ -128,7 +142,7 @@ impl AppendCommand {
         // After the writer was opened: a log without parameters is not worth proving fit.
         ended(verify_log_contract(&root, &stores, &entropy).await)?;
         match file {
-            Some(_) => append_drafts(&writer, drafts, output).await,
+            Some(_) => DraftAppender { writer, decision: decision.open()?, output }.append(drafts).await,
             None => serve.run(writer, has_name, lock).await,
         }
     }
@@ -138,9 +152,19 @@ impl AppendCommand {
 fn drafts_to_append(
     file: &std::path::Path,
     lock: Option<&LockRef>,
+    expect: Option<CommitExpectation>,
     has_writer: bool,
 ) -> anyhow::Result<Vec<EntryDraft>> {
     let mut drafts = read(file)?;
+    if expect.is_some() {
+        let [draft] = &mut drafts[..] else {
+            anyhow::bail!(
+                "--expect is for one entry, and there are {}; nothing was appended; give each its own \"expect\"",
+                drafts.len()
+            );
+        };
+        draft.expect = draft.expect.take().or(expect);
+    }
     for draft in &mut drafts {
         draft.lock = draft.lock.take().or_else(|| lock.cloned());
     }
@@ -150,22 +174,79 @@ fn drafts_to_append(
     Ok(drafts)
 }
 
-async fn append_drafts(writer: &LogWriter, drafts: Vec<EntryDraft>, output: OutputArgs) -> anyhow::Result<()> {
-    let total = drafts.len();
-    let shown = total > CONCURRENCY && !std::io::stdout().is_terminal();
-    let progress = shown.then(|| ProgressReporter::new("entries"));
-    let mut done = 0;
-    for run in independent_runs(drafts) {
-        let mut receipts = stream::iter(run).map(|draft| writer.append(draft)).buffered(CONCURRENCY);
-        while let Some(receipt) = receipts.next().await {
-            print(&receipt.map_err(|error| exit(error, Some((done + 1, total))))?, output)?;
-            done += 1;
-            if let Some(progress) = &progress {
-                progress.report(done as u64, total as u64);
+/// Appends drafts, and prints what became of each.
+struct DraftAppender {
+    writer: LogWriter,
+    /// Where it learns what became of entries with an expectation.
+    decision: Option<AppendDecision>,
+    output: OutputArgs,
+}
+
+impl DraftAppender {
+    async fn append(&self, drafts: Vec<EntryDraft>) -> anyhow::Result<()> {
+        let total = drafts.len();
+        let shown = total > CONCURRENCY && !std::io::stdout().is_terminal();
+        let progress = shown.then(|| ProgressReporter::new("entries"));
+        let (mut done, mut undecided) = (0, None);
+        for run in independent_runs(drafts) {
+            let mut receipts = stream::iter(run).map(|draft| self.writer.append(draft)).buffered(CONCURRENCY);
+            while let Some(receipt) = receipts.next().await {
+                let receipt = receipt.map_err(|error| exit(error, Some((done + 1, total))))?;
+                undecided = self.finish(&receipt).await?.or(undecided);
+                done += 1;
+                if let Some(progress) = &progress {
+                    progress.report(done as u64, total as u64);
+                }
             }
         }
+        undecided.map_or(Ok(()), |undecided| Err(CommandExit::Unacknowledged.with(undecided)))
     }
-    Ok(())
+
+    /// Prints what became of an entry, and waits for it where only an index can tell. Gives what there is to say of an undecided one.
+    async fn finish(&self, receipt: &AppendReceipt) -> anyhow::Result<Option<anyhow::Error>> {
+        let token = receipt.token;
+        let AppendProof::Undecided { seen, decided } = receipt.proof else {
+            self.print(receipt, Some(DecidedOutcome::committed()))?;
+            return Ok(None);
+        };
+        let Some(decision) = &self.decision else {
+            self.print(receipt, None)?;
+            return Ok(Some(anyhow::anyhow!(
+                "entry \"{token}\" is complete in time, and whether its expectation holds is undecided until {decided} at least; ask an index \
+                 then (\"GET /v1/entries/{token}?min_token={token}\"), or append with --url"
+            )));
+        };
+        let outcome = decision.wait(token, decided.since(seen)).await?;
+        if outcome.is_committed()
+            && let Err(error) = self.writer.refresh_committed(token).await
+        {
+            tracing::warn!(%token, %error, "the labels that it moved were not rewritten for Datamon's clients; the next writer rewrites them");
+        }
+        if !outcome.is_conflicted() {
+            self.print(receipt, Some(outcome))?;
+            return Ok(None);
+        }
+        let why = outcome.reason();
+        if self.output.json {
+            self.print(receipt, Some(outcome))?;
+        }
+        Err(CommandExit::Conflicted.with(anyhow::anyhow!(
+            "entry \"{token}\" is conflicted: {why}; it is not committed; read what was committed meanwhile, and append again with that"
+        )))
+    }
+
+    /// Prints a line for an entry; `outcome`: what it is known to be.
+    fn print(&self, receipt: &AppendReceipt, outcome: Option<DecidedOutcome>) -> anyhow::Result<()> {
+        if !self.output.json {
+            return print_line(&receipt.token.to_string());
+        }
+        let AppendReceipt { token, proof, attempts, .. } = *receipt;
+        let (acknowledged, decided) = match proof {
+            AppendProof::Committed { acknowledged } => (Some(acknowledged), None),
+            AppendProof::Undecided { decided, .. } => (None, Some(decided).filter(|_| outcome.is_none())),
+        };
+        print_json(&AppendedJson { token, acknowledged, decided, outcome, attempts })
+    }
 }
 
 /// Refused if an entry has a key that counts for no writer.
@@ -178,14 +259,6 @@ fn require_writers(drafts: &[EntryDraft]) -> anyhow::Result<()> {
             index + 1
         ),
     }
-}
-
-fn print(receipt: &AppendReceipt, output: OutputArgs) -> anyhow::Result<()> {
-    if !output.json {
-        return print_line(&receipt.token.to_string());
-    }
-    let AppendReceipt { token, acknowledged, attempts, .. } = *receipt;
-    print_json(&AppendedJson { token, acknowledged, attempts })
 }
 
 /// The error with its exit code and, of many entries, which one it is.
@@ -208,14 +281,22 @@ fn exit(error: AppendError, place: Option<(usize, usize)>) -> anyhow::Error {
 #[derive(Serialize)]
 struct AppendedJson {
     token: Token,
-    #[serde(serialize_with = "rfc_3339")]
-    acknowledged: StoreSecond,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "rfc_3339")]
+    acknowledged: Option<StoreSecond>,
+    /// Of an undecided one: from when on an index may know.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "rfc_3339")]
+    decided: Option<StoreSecond>,
+    #[serde(flatten)]
+    outcome: Option<DecidedOutcome>,
     attempts: u32,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands on a reference")]
-fn rfc_3339<S: serde::Serializer>(second: &StoreSecond, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(second)
+#[expect(clippy::ref_option, reason = "serde hands on a reference")]
+fn rfc_3339<S: serde::Serializer>(second: &Option<StoreSecond>, serializer: S) -> Result<S::Ok, S::Error> {
+    match second {
+        Some(second) => serializer.collect_str(second),
+        None => serializer.serialize_none(),
+    }
 }
 
 fn read(file: &std::path::Path) -> anyhow::Result<Vec<EntryDraft>> {

@@ -10,8 +10,9 @@ use futures::{StreamExt as _, stream};
 use serde::Serialize;
 use tidemark_catalog::{IndexChain, RootChain};
 use tidemark_ingest::{
-    KeyedOperation, OperationPlace, OperationRecord, RootFloor, WriterKey,
+    ExpectationVerdict, KeyedOperation, LatestCommit, OperationPlace, OperationRecord, RootFloor, WriterKey,
     engine::{EngineError, IndexEngine as _, IndexLookup, UnsettledOperation, UnsettledQuery},
+    judge_expectation,
 };
 use tidemark_search::TantivyEngine;
 use tidemark_store::{Entropy, StoreError, StoreSecond, error_chain};
@@ -194,10 +195,15 @@ impl UnreadableReview {
         Ok(())
     }
 
-    /// The outcome that the indexer would record: an operation is a duplicate while its key counts for one that has committed.
+    /// The outcome that the indexer would record: an operation is a duplicate while its key counts for one that has committed, and
+    /// conflicted if the index has another commit than it expects.
     async fn outcome(&mut self, record: &OperationRecord) -> Result<Outcome, EngineError> {
         let outcome = record.decision.outcome;
-        let Some(asked) = record.keyed().filter(|_| record.is_committed()) else { return Ok(outcome) };
+        if !record.is_committed() {
+            return Ok(outcome);
+        }
+        let outcome = if self.is_conflicted(record).await? { Outcome::Conflicted } else { outcome };
+        let Some(asked) = record.keyed() else { return Ok(outcome) };
         let recorded = self.lookup.key_neighbors(std::slice::from_ref(&asked)).await?;
         let mut neighbors = recorded.into_iter().next().unwrap_or_default();
         let KeyedOperation { place, key } = asked;
@@ -206,8 +212,19 @@ impl UnreadableReview {
         if neighbors.counted_for(place, &self.schedule).is_some() {
             return Ok(Outcome::Duplicate);
         }
-        committed.insert(place);
+        if outcome == Outcome::Committed {
+            committed.insert(place);
+        }
         Ok(outcome)
+    }
+
+    /// Whether what it expects of an entity does not hold in the index.
+    async fn is_conflicted(&self, record: &OperationRecord) -> Result<bool, EngineError> {
+        let Some(expectation) = &record.expectation else { return Ok(false) };
+        let newest = self.lookup.latest_commits(std::slice::from_ref(&expectation.entity)).await?;
+        let own = record.entity_commit().filter(|(entity, _)| *entity == expectation.entity).map(|(_, claim)| claim);
+        let newest: Option<LatestCommit> = newest.into_iter().next().flatten();
+        Ok(judge_expectation(expectation, newest, own) != ExpectationVerdict::Holds)
     }
 }
 

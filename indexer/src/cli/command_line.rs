@@ -29,9 +29,10 @@ pub struct CommandLine {
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a store lacks a guarantee that Tidemark needs, \
 4 another process has taken over, or has made what this one was making: run it again (changes --name, cleanup, gc, index, log floor, reindex, restore, promote, sink, snapshot), \
 or a grant was overtaken or released (append, lock), \
-5 not acknowledged in time (append), \
+5 not acknowledged in time, or undecided yet (append), \
 6 the outcome of a write is unknown: run it again (changes --name, cleanup, dev, gc, index, log floor, log set, log unregister, snapshot, reindex, restore, promote, sink), \
-7 entries are left that cannot be read (audit), 8 something is damaged (verify), or lost or altered at a destination (sink verify). \
+7 entries are left that cannot be read (audit), 8 something is damaged (verify), or lost or altered at a destination (sink verify), \
+9 another append was first, where an expectation was given (append). \
 A second SIGTERM or SIGINT forces a service to exit, with 128 + its number.\n\
 URLs: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix, file:///folder. \
 Credentials are found as each store's own tools find them, the environment first.\n\

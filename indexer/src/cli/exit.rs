@@ -25,6 +25,8 @@ pub enum CommandExit {
     Unreadable,
     /// 8: what was verified is damaged.
     Damaged,
+    /// 9: another append was first: what this one expects does not hold.
+    Conflicted,
     /// The exit code of the command that `lock run` ran.
     OfCommand(u8),
 }
@@ -69,6 +71,7 @@ impl Termination for CommandExit {
             Self::Unknown => 6,
             Self::Unreadable => 7,
             Self::Damaged => 8,
+            Self::Conflicted => 9,
             Self::OfCommand(code) => code,
         })
     }

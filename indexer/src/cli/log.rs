@@ -1,9 +1,6 @@
 //! `tidemark log`: the entries of a log with their outcomes, straight from the bucket; and its dated parameters.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use clap::{Args, Subcommand};
 use futures::{StreamExt as _, TryStreamExt as _};
@@ -23,10 +20,10 @@ use super::{
     failure_verdict::ended,
     log_unregister::LogUnregisterCommand,
     output::{print_json, print_line},
+    read_commits::ReadCommits,
     shutdown::stop_on_signal,
 };
 use crate::service::{ServiceError, verify_log_contract};
-use tidemark_ingest::WriterKey;
 
 /// Entries read at once.
 const CONCURRENCY: usize = 32;
@@ -39,8 +36,8 @@ const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
 /// List or follow the entries of a log with their outcomes.
 ///
 /// Reads the buckets alone, no index. An entry is `pending` until its second is sealed; with `--follow` it is printed
-/// when it is seen and again when it is decided. Duplicates are detected among the entries that this command has read, so
-/// start at the beginning where they matter; an entry is `duplicate` when all of its operations are.
+/// when it is seen and again when it is decided. Duplicates, and conflicts with what an entry expects, are detected among the entries that
+/// this command has read, so start at the beginning where they matter; an entry is `duplicate` when all of its operations are.
 ///
 /// Writes one thing: the object `.tidemark/clock/command-line` in each store, whose store time is the time that decides. With
 /// --follow, a temporary failure of the store is logged, and listing goes on.
@@ -129,7 +126,7 @@ impl LogListArgs {
             to: to.map_or(StoreSecond::KSUID_END.next(), StoreSecond::floor),
             seen: BTreeSet::new(),
             decided: None,
-            committed: BTreeMap::new(),
+            committed: ReadCommits::since(from.map_or(StoreSecond::KSUID_EPOCH, StoreSecond::floor)),
             output,
         };
         if follow {
@@ -163,7 +160,7 @@ struct LogPrinter {
     seen: BTreeSet<Token>,
     /// Everything sealed up to this one is printed with its outcome: the pass after a failed one goes on behind it.
     decided: Option<Token>,
-    committed: CommittedKeys,
+    committed: ReadCommits,
     output: OutputArgs,
 }
 
@@ -250,11 +247,9 @@ struct OperationLine {
     completed: Option<String>,
 }
 
-/// The last committed operation of each writer and idempotency key that this command has read.
-type CommittedKeys = BTreeMap<WriterKey, (Token, usize)>;
-
-fn line(entry: &ResolvedEntry, sealed: bool, committed: &mut CommittedKeys, schedule: &ParameterSchedule) -> EntryLine {
-    let outcomes = if sealed { decided(entry, committed, schedule) } else { vec![Outcome::Pending; entry.ops.len()] };
+fn line(entry: &ResolvedEntry, sealed: bool, committed: &mut ReadCommits, schedule: &ParameterSchedule) -> EntryLine {
+    let outcomes =
+        if sealed { committed.decide(entry, schedule) } else { vec![Outcome::Pending; entry.ops.len()] };
     // The operations of one entry share the outcome, except that some may be duplicates; the weakest evidence is the entry's.
     let shared = outcomes.iter().find(|outcome| **outcome != Outcome::Duplicate).or(outcomes.first());
     EntryLine {
@@ -274,26 +269,6 @@ fn operation(op: &tidemark_wal::ResolvedOperation, outcome: Outcome) -> Operatio
         value: op.operation.value.clone(),
         completed: op.decision.completed.map(|at| at.to_string()),
     }
-}
-
-/// The outcomes of the operations, by the index's rule: a committed one is a duplicate while the key counts of one that bore it before.
-fn decided(entry: &ResolvedEntry, committed: &mut CommittedKeys, schedule: &ParameterSchedule) -> Vec<Outcome> {
-    let key_of = |number: usize| {
-        let intent = entry.intent.as_ref().ok()?;
-        Some(WriterKey { writer: intent.writer.clone().unwrap_or_default(), key: intent.key_of(number)? })
-    };
-    let outcome = |(number, op): (usize, &tidemark_wal::ResolvedOperation)| {
-        let outcome = op.decision.outcome;
-        let Some(key) = key_of(number).filter(|_| outcome == Outcome::Committed) else { return outcome };
-        let this = (entry.token, number);
-        let last = committed.entry(key).or_insert(this);
-        if *last != this && schedule.retains_key(last.0.second(), this.0.second()) {
-            return Outcome::Duplicate;
-        }
-        *last = this;
-        outcome
-    };
-    entry.ops.iter().enumerate().map(outcome).collect()
 }
 
 fn print(line: &EntryLine, output: OutputArgs) -> anyhow::Result<()> {
@@ -401,7 +376,8 @@ mod tests {
     fn a_repeated_key_is_a_duplicate_for_its_retention() {
         let idempotency_retention = Some(Duration::from_secs(80));
         let parameters = LogParameters { idempotency_retention, ..LogParameters::with_expiry(Duration::from_secs(9)) };
-        let (schedule, mut committed) = (ParameterSchedule::constant(parameters), CommittedKeys::new());
+        let schedule = ParameterSchedule::constant(parameters);
+        let mut committed = ReadCommits::since(StoreSecond::default());
         let outcomes = [0, 79, 80, 81, 161].map(|second| {
             let entry = entry(second, r#"{"tidemark": 1, "writer": "w", "idempotencyKey": "nightly", "ops": [{}]}"#);
             line(&entry, true, &mut committed, &schedule).outcome
@@ -448,7 +424,7 @@ mod tests {
     fn duplicates_are_told_by_each_operations_own_key() {
         use Outcome::{Committed, Duplicate};
         let schedule = ParameterSchedule::constant(LogParameters::with_expiry(Duration::from_secs(9)));
-        let mut committed = CommittedKeys::new();
+        let mut committed = ReadCommits::since(StoreSecond::default());
         for (n, (body, outcome, ops)) in [
             // The keys of its operations are k and k#1.
             (r#""writer": "w", "idempotencyKey": "k", "ops": [{}, {}]"#, Committed, vec![Committed, Committed]),
@@ -485,6 +461,36 @@ mod tests {
                 let found: Vec<_> = line.ops.iter().map(|op| op.outcome).collect();
                 assert_eq!((line.outcome, found), (outcome, ops.clone()), "{body}");
             }
+        }
+    }
+
+    #[test]
+    fn conflicts_are_told_by_what_was_read_before() {
+        use Outcome::{Committed, Conflicted, Duplicate};
+        let schedule = ParameterSchedule::constant(LogParameters::with_expiry(Duration::from_secs(9)));
+        let mut committed = ReadCommits::since(StoreSecond::from_unix(1_800_000_000));
+        let (first, older) = (entry(0, "x").token, Token::first_of(StoreSecond::from_unix(1_700_000_000)));
+        let job = r#""attributes": {"entity": "job"}"#;
+        let expecting = |entity: &str, token: Option<Token>| {
+            let token = token.map_or_else(|| "null".to_owned(), |token| format!("\"{token}\""));
+            format!(r#""expect": {{"entity": "entry/{entity}", "token": {token}}}"#)
+        };
+        for (n, (body, outcome)) in [
+            (format!("{job}, {}", expecting("job", None)), Committed),
+            (format!("{job}, {}", expecting("job", None)), Conflicted),
+            (format!(r#"{job}, "idempotencyKey": "k", {}"#, expecting("job", Some(older))), Conflicted),
+            (format!(r#"{job}, "idempotencyKey": "k", {}"#, expecting("job", Some(first))), Committed),
+            (format!(r#"{job}, "idempotencyKey": "k", {}"#, expecting("job", Some(first))), Duplicate),
+            (format!("{job}, {}", expecting("job", Some(first))), Conflicted),
+            // What was not read is taken for what it says.
+            (expecting("other", Some(older)), Committed),
+            (expecting("other", Some(first)), Conflicted),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let entry = entry(n as u64, &format!(r#"{{"tidemark": 1, {body}}}"#));
+            assert_eq!(line(&entry, true, &mut committed, &schedule).outcome, outcome, "{body}");
         }
     }
 }

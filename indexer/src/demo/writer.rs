@@ -240,7 +240,7 @@ impl WorkloadWriter {
             return Ok(self.writer.begin(update.draft.clone()).await?.token);
         }
         let receipt = self.writer.append(update.draft.clone()).await?;
-        self.now = self.now.max(receipt.acknowledged);
+        self.now = receipt.acknowledged().map_or(self.now, |at| self.now.max(at));
         self.workload.committed(update);
         Ok(receipt.token)
     }

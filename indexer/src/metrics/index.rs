@@ -82,6 +82,7 @@ fn operations(encoder: &mut DescriptorEncoder, status: &StatusAnswer) -> Result<
         ("malformed", counts.malformed),
         ("duplicate", counts.duplicate),
         ("fenced", counts.fenced),
+        ("conflicted", counts.conflicted),
         ("expired", counts.expired),
         ("unreadable", counts.unreadable),
         ("unknown", counts.unknown),

@@ -3,6 +3,7 @@
 mod append;
 mod client_time;
 mod datamon;
+mod expectation;
 mod footprint;
 mod lock;
 mod log;
@@ -20,11 +21,12 @@ mod token;
 mod yaml;
 
 pub use append::{
-    AppendBatcher, AppendError, AppendReceipt, CompletionUpload, ConfirmError, DraftOperation, EntryDraft, EntryForm,
-    FlushPolicy, LogWriter, LogWriterOptions, ParameterSource, ParameterSourceError, PendingAppend,
+    AppendBatcher, AppendError, AppendProof, AppendReceipt, CompletionUpload, ConfirmError, DraftOperation, EntryDraft,
+    EntryForm, FlushPolicy, LogWriter, LogWriterOptions, ParameterSource, ParameterSourceError, PendingAppend,
 };
 pub use client_time::{ClientTime, ParseClientTimeError};
 pub use datamon::{Contributor, DatamonDescriptor, DatamonPath, entity_key, parse_datamon_path, read_descriptor};
+pub use expectation::{CommitExpectation, ParseExpectationError};
 pub use footprint::{text_bytes, value_bytes};
 pub use lock::{
     FencedCommit, GrantRequest, GuardedCommit, HeldLock, InvalidGrant, InvalidLockName, LockDescription, LockError,

@@ -17,6 +17,8 @@
 //!
 //! A descriptor that is older than `s`, or that belongs to another operation, is absent; one that is bound to this operation
 //! may be older by the clock tolerance, since the clocks of two stores, and of two machines of one, differ.
+//!
+//! `duplicate` and `conflicted` depend on what was decided before, so that an index decides them, of what is committed here.
 
 use std::time::Duration;
 
@@ -43,6 +45,8 @@ pub enum Outcome {
     Duplicate,
     /// The lock that guards it was overtaken.
     Fenced,
+    /// It is complete, in time, and the newest commit of the entity that its intent names is another one than expected.
+    Conflicted,
     /// It arrived after the audit window.
     Expired,
     /// The store refuses to give the entry. Not settled: it is decided when it can be read.
@@ -54,7 +58,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// All outcomes.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Pending,
         Self::Committed,
         Self::Late,
@@ -62,6 +66,7 @@ impl Outcome {
         Self::Malformed,
         Self::Duplicate,
         Self::Fenced,
+        Self::Conflicted,
         Self::Expired,
         Self::Unreadable,
         Self::Unknown,
@@ -77,6 +82,7 @@ impl Outcome {
             Self::Malformed => "malformed",
             Self::Duplicate => "duplicate",
             Self::Fenced => "fenced",
+            Self::Conflicted => "conflicted",
             Self::Expired => "expired",
             Self::Unreadable => "unreadable",
             Self::Unknown => "unknown",

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     datamon::{DatamonPath, has_datamon_layout, parse_datamon_path},
+    expectation::CommitExpectation,
     lock::LockName,
     malformed::MalformedInput,
     mutants,
@@ -145,6 +146,8 @@ pub struct EntryIntent {
     pub idempotency_key: Option<String>,
     /// The lock that guards it.
     pub lock: Option<LockRef>,
+    /// What it expects of an entity: else its operations are conflicted.
+    pub expect: Option<CommitExpectation>,
     /// Free attributes.
     pub attributes: Map<String, Value>,
     /// The operations in their order; never empty. They are committed together or not at all.
@@ -192,6 +195,7 @@ impl EntryIntent {
             writer: None,
             idempotency_key: None,
             lock: None,
+            expect: None,
             attributes: Map::new(),
             ops: vec![operation],
             raw,
@@ -336,6 +340,8 @@ struct WireIntent {
     #[serde(default)]
     lock: Option<LockRef>,
     #[serde(default)]
+    expect: Option<CommitExpectation>,
+    #[serde(default)]
     attributes: Map<String, Value>,
     #[serde(default)]
     ops: Vec<WireOperation>,
@@ -354,6 +360,9 @@ struct WireOperation {
     value: Option<String>,
     #[serde(default)]
     idempotency_key: Option<String>,
+    /// Refused: an expectation is the whole entry's.
+    #[serde(default)]
+    expect: Option<Value>,
     #[serde(default)]
     attributes: Map<String, Value>,
 }
@@ -369,6 +378,7 @@ fn read_intent(raw: Map<String, Value>) -> Result<EntryIntent, MalformedInput> {
         writer: name("writer", wire.writer)?,
         idempotency_key: name("idempotencyKey", wire.idempotency_key)?,
         lock: wire.lock,
+        expect: wire.expect.map(CommitExpectation::checked).transpose()?,
         attributes: wire.attributes,
         ops,
         raw,
@@ -408,6 +418,11 @@ fn read_operation(wire: WireOperation) -> Result<IntentOperation, MalformedInput
         return Err(MalformedInput::new(format!(
             "an operation of kind \"{named}\" names the descriptor of a {derived}"
         )));
+    }
+    if wire.expect.is_some() {
+        return Err(MalformedInput::new(
+            "an operation has \"expect\", which stands beside \"ops\" and holds for all of them",
+        ));
     }
     if wire.digest.as_deref().is_some_and(|digest| !is_digest(digest)) {
         return Err(MalformedInput::new("a digest that is not 64 lower-case hexadecimal digits"));
@@ -467,6 +482,7 @@ pub(crate) fn write_intent(intent: &EntryIntent) -> Value {
     put(&mut object, "writer", intent.writer.clone().map(Value::from));
     put(&mut object, "idempotencyKey", intent.idempotency_key.clone().map(Value::from));
     put(&mut object, "lock", intent.lock.as_ref().map(|lock| json!(lock)));
+    put(&mut object, "expect", intent.expect.as_ref().map(|expect| json!(expect)));
     put(&mut object, "attributes", filled(&intent.attributes));
     object.insert("ops".to_owned(), intent.ops.iter().map(write_operation).collect());
     Value::Object(object)
@@ -507,6 +523,39 @@ mod tests {
 
     fn reason(body: &str) -> String {
         read(body).unwrap_err().reason
+    }
+
+    #[test]
+    fn an_intent_expects_one_commit_and_nothing_else_passes_for_that() {
+        let expected =
+            |expect: &str| read(&format!(r#"{{"tidemark": 1, "expect": {expect}}}"#)).map(|read| read.expect);
+        let label = |token: Option<&str>| {
+            Ok(Some(CommitExpectation {
+                entity: "label/r/best".to_owned(),
+                token: token.map(|token| token.parse().unwrap()),
+            }))
+        };
+        let named = format!(r#"{{"entity": "label/r/best", "token": "{TOKEN}"}}"#);
+        assert_eq!(expected(&named), label(Some(TOKEN)));
+        assert_eq!(expected(r#"{"entity": "label/r/best", "token": null}"#), label(None));
+        assert_eq!(expected(r#"{"entity": "label/r/best"}"#), label(None));
+        assert_eq!(expected("null"), Ok(None));
+        for wrong in [
+            r#"{"entity": "label/r/best", "token": "b1"}"#,
+            r#"{"entity": "label/r/best", "tokn": null}"#,
+            r#"{"token": null}"#,
+            r#"{"entity": "labels/r/best/label.yaml"}"#,
+            r#"{"entity": ""}"#,
+            r#"[{"entity": "label/r/best"}]"#,
+            r#""label/r/best""#,
+        ] {
+            assert!(expected(wrong).is_err(), "{wrong}");
+        }
+        let in_operation = r#"{"tidemark": 1, "ops": [{"expect": {"entity": "label/r/best"}}]}"#;
+        assert!(reason(in_operation).contains("stands beside \"ops\""));
+        let intent = read(&format!(r#"{{"tidemark": 1, "expect": {named}}}"#)).unwrap();
+        let written = write_intent(&intent).to_string();
+        assert_eq!(read(&written).unwrap().expect, intent.expect);
     }
 
     #[test]

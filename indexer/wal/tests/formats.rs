@@ -26,6 +26,7 @@ fn an_intent_of_version_1_is_read() {
         writer: Some("w".to_owned()),
         idempotency_key: Some("k".to_owned()),
         lock: Some(LockRef { name: "l".parse().unwrap(), grant: Some(7) }),
+        expect: Some("label/r/v1=0ujtsYcgvSTl8PAuAdqWYSMnLOv".parse().unwrap()),
         attributes: object(serde_json::from_str(r#"{"team": "tide", "share": 2.50}"#).unwrap()),
         ops: vec![
             IntentOperation {

@@ -19,6 +19,8 @@ pub struct RecordCounts {
     pub duplicate: u64,
     /// Lock overtaken.
     pub fenced: u64,
+    /// Another commit than expected was first.
+    pub conflicted: u64,
     /// Arrived after the audit window.
     pub expired: u64,
     /// Refused by the store, and looked at again without end.
@@ -38,6 +40,7 @@ impl RecordCounts {
             Outcome::Malformed => self.malformed += 1,
             Outcome::Duplicate => self.duplicate += 1,
             Outcome::Fenced => self.fenced += 1,
+            Outcome::Conflicted => self.conflicted += 1,
             Outcome::Expired => self.expired += 1,
             Outcome::Unreadable => self.unreadable += 1,
             Outcome::Unknown => self.unknown += 1,
@@ -54,6 +57,7 @@ impl RecordCounts {
             Outcome::Malformed => self.malformed,
             Outcome::Duplicate => self.duplicate,
             Outcome::Fenced => self.fenced,
+            Outcome::Conflicted => self.conflicted,
             Outcome::Expired => self.expired,
             Outcome::Unreadable => self.unreadable,
             Outcome::Unknown => self.unknown,
@@ -82,9 +86,10 @@ impl RecordCounts {
         self.with(part, u64::saturating_sub)
     }
 
-    fn values(&self) -> [u64; 9] {
-        let Self { committed, late, aborted, malformed, duplicate, fenced, expired, unreadable, unknown } = *self;
-        [committed, late, aborted, malformed, duplicate, fenced, expired, unreadable, unknown]
+    fn values(&self) -> [u64; 10] {
+        let Self { committed, late, aborted, malformed, duplicate, fenced, conflicted, expired, unreadable, unknown } =
+            *self;
+        [committed, late, aborted, malformed, duplicate, fenced, conflicted, expired, unreadable, unknown]
     }
 
     fn with(&self, other: &Self, combine: fn(u64, u64) -> u64) -> Self {
@@ -92,8 +97,8 @@ impl RecordCounts {
         for (mine, theirs) in values.iter_mut().zip(other.values()) {
             *mine = combine(*mine, theirs);
         }
-        let [committed, late, aborted, malformed, duplicate, fenced, expired, unreadable, unknown] = values;
-        Self { committed, late, aborted, malformed, duplicate, fenced, expired, unreadable, unknown }
+        let [committed, late, aborted, malformed, duplicate, fenced, conflicted, expired, unreadable, unknown] = values;
+        Self { committed, late, aborted, malformed, duplicate, fenced, conflicted, expired, unreadable, unknown }
     }
 }
 

@@ -48,7 +48,7 @@ fn step() -> impl Strategy<Value = ManifestStep> {
         1 => Just(ManifestStep::TakeOver),
         1 => Just(ManifestStep::Release),
         4 => (0u64..9, segments).prop_map(|(seconds, segments)| ManifestStep::Publish { seconds, segments }),
-        2 => (any::<usize>(), 0u8..7).prop_map(|(of, outcome)| ManifestStep::Correct { of, outcome }),
+        2 => (any::<usize>(), 0u8..8).prop_map(|(of, outcome)| ManifestStep::Correct { of, outcome }),
         1 => Just(ManifestStep::Outdate),
         2 => (any::<usize>(), 1usize..5).prop_map(|(from, many)| ManifestStep::Compact { from, many }),
         1 => Just(ManifestStep::CompactSidecars),
@@ -57,13 +57,14 @@ fn step() -> impl Strategy<Value = ManifestStep> {
     ]
 }
 
-const OUTCOMES: [Outcome; 7] = [
+const OUTCOMES: [Outcome; 8] = [
     Outcome::Committed,
     Outcome::Late,
     Outcome::Aborted,
     Outcome::Malformed,
     Outcome::Duplicate,
     Outcome::Fenced,
+    Outcome::Conflicted,
     Outcome::Expired,
 ];
 

@@ -44,6 +44,7 @@ fn segment(epoch: u64, first: u64) -> SegmentMeta {
             malformed: 1,
             duplicate: 1,
             fenced: 1,
+            conflicted: 0,
             expired: 1,
             unreadable: 1,
             unknown: 0,

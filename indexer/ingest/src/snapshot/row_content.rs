@@ -40,7 +40,7 @@ fn write_content(buffer: &mut Vec<u8>, generation: &Generation, record: &Operati
     let OperationRecord { diamond, split, path, message, contributors, client_time, size, body, .. } = record;
     let OperationRecord { descriptor_body, leaf_size, count, writer, idempotency_key, reason, files, .. } = record;
     // The last of which an archive does not keep.
-    let OperationRecord { payload, descriptor, text, was_unreadable: _, .. } = record;
+    let OperationRecord { payload, descriptor, text, expectation, was_unreadable: _, .. } = record;
     let seen = descriptor_body.as_ref().map(|body| BodyDigest::of(&body.0));
     let judged = (generation, seq, token, op, kind, decision, size, body.bytes().is_some(), body.digest(), seen);
     // What follows from bytes that stand here is left out; the records of an entry's further operations have the digest alone.
@@ -49,7 +49,8 @@ fn write_content(buffer: &mut Vec<u8>, generation: &Generation, record: &Operati
     let text = text.as_ref().filter(|_| !body_stands);
     let descriptor = descriptor_body.is_none().then_some(ExactValue(descriptor));
     let named = (entity, repo, bundle, label, context, diamond, split, path);
-    let said = (message, contributors, client_time, files, leaf_size, count, writer, idempotency_key, reason);
+    let said =
+        (message, contributors, client_time, files, leaf_size, count, writer, idempotency_key, reason, expectation);
     serde_json::to_writer(buffer, &(judged, named, said, (payload, descriptor, text)))
 }
 

@@ -90,7 +90,7 @@ impl<'a> ArchivedOutcomes<'a> {
 /// What the outcome was before other entries were looked at.
 fn rule_outcome(outcome: Outcome) -> Outcome {
     match outcome {
-        Outcome::Duplicate => Outcome::Committed,
+        Outcome::Duplicate | Outcome::Conflicted => Outcome::Committed,
         outcome => outcome,
     }
 }

@@ -10,11 +10,12 @@ use roaring::RoaringTreemap;
 use serde::Serialize;
 use tidemark_catalog::{LogCursor, Manifest, RootChain, SegmentMeta};
 use tidemark_store::{Entropy, StoreError, error_chain};
-use tidemark_wal::{Log, LogReader, MemoryBudget, MemoryShare, ParameterSchedule, Token};
+use tidemark_wal::{Log, LogReader, MemoryBudget, MemoryShare, Outcome, ParameterSchedule, Token};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     entry_search::{EntrySearch, SearchFigures},
+    expectation_comparison::{NamedCommits, expectation_fault, named_entries},
     finding::{FindingLog, FindingSeverity, VerifyCheck, message_parts},
     outcome_comparison::{EntryComparison, OutcomeVerdict},
     sample_draw::{ShuffledSeqs, segments_above},
@@ -245,8 +246,9 @@ impl OutcomeCheck<'_> {
         &self,
         entry: &EntryOfIndex,
         found: Result<Option<Vec<OperationRecord>>, StoreError>,
+        lookup: &dyn IndexLookup,
         figures: &mut OutcomeFigures,
-    ) {
+    ) -> Result<(), EngineError> {
         let chosen = entry.chosen.len() as u64;
         let location = self.log.entries.url_of(&entry.token.to_string());
         let report = |severity, parts| self.findings.report(severity, VerifyCheck::Outcomes, location.clone(), parts);
@@ -264,12 +266,12 @@ impl OutcomeCheck<'_> {
                     }
                     None => figures.unread += chosen,
                 }
-                return;
+                return Ok(());
             }
             Err(error) => {
                 figures.unread += chosen;
                 report(FindingSeverity::Unverified, message_parts(&error_chain(&error)));
-                return;
+                return Ok(());
             }
         };
         let comparison = EntryComparison {
@@ -279,7 +281,15 @@ impl OutcomeCheck<'_> {
             schedule: self.schedule,
         };
         for (record, neighbors) in entry.chosen.iter().zip(&entry.keys) {
-            match comparison.verdict(record, *neighbors) {
+            let verdict = match comparison.verdict(record, *neighbors) {
+                OutcomeVerdict::Agrees => {
+                    let found = found.iter().find(|found| found.op == record.op);
+                    let fault = expectation_fault(record, found, &self.named_commits(record, lookup).await?);
+                    fault.map_or(OutcomeVerdict::Agrees, OutcomeVerdict::Differs)
+                }
+                verdict => verdict,
+            };
+            match verdict {
                 OutcomeVerdict::Agrees => figures.agree += 1,
                 OutcomeVerdict::Pending(_) => figures.pending += 1,
                 OutcomeVerdict::Unprovable(why) => {
@@ -296,6 +306,34 @@ impl OutcomeCheck<'_> {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// The commits that the record's expectation names, as the index has them. Nothing is read of a record without one.
+    async fn named_commits(
+        &self,
+        record: &OperationRecord,
+        lookup: &dyn IndexLookup,
+    ) -> Result<NamedCommits, EngineError> {
+        let mut named = NamedCommits::default();
+        let tokens = named_entries(record);
+        let Some(expectation) = record.expectation.as_ref().filter(|_| !tokens.is_empty()) else { return Ok(named) };
+        for recorded in lookup.recorded_outcomes(&tokens).await?.into_iter().flatten() {
+            if recorded.outcome != Outcome::Committed || recorded.corrected {
+                continue;
+            }
+            let segment = self.manifest.segments.iter().find(|segment| segment.seq.contains(&recorded.seq));
+            let Some(segment) = segment else { continue };
+            let read = self.engine.records(segment, recorded.seq..recorded.seq + 1).await?;
+            let commits = read.iter().filter_map(OperationRecord::entity_commit);
+            for (_, commit) in commits.filter(|(entity, _)| *entity == expectation.entity) {
+                named.has_expected |= expectation.token == Some(commit.token);
+                let is_conflict =
+                    expectation.conflict.is_some_and(|found| (found.token, found.op) == (commit.token, commit.op));
+                named.conflict = named.conflict.or(is_conflict.then_some(commit));
+            }
+        }
+        Ok(named)
     }
 }
 
@@ -368,7 +406,7 @@ impl OutcomeRun<'_> {
         let mut read = pin!(read.try_buffered(check.fetches.max(1)));
         while let Some((entry, found)) = read.try_next().await? {
             match found {
-                Some((found, _share)) => check.judge(&entry, found, figures).await,
+                Some((found, _share)) => check.judge(&entry, found, lookup, figures).await?,
                 None => figures.below_floor += entry.chosen.len() as u64,
             }
             check.findings.progress(VerifyCheck::Outcomes, figures.operations + figures.below_floor, *total);

@@ -75,8 +75,8 @@ impl EntryComparison<'_> {
             (Outcome::Committed, _) if recorded.idempotency_key.is_some() && !neighbors.is_committed => {
                 return OutcomeVerdict::Differs("the index does not find it by its idempotency key".to_owned());
             }
-            // Before it was a duplicate it was committed.
-            (Outcome::Duplicate, _) => Outcome::Committed,
+            // Before it was a duplicate or conflicted it was committed; with what it conflicted is looked at beside this.
+            (Outcome::Duplicate | Outcome::Conflicted, _) => Outcome::Committed,
             (outcome, _) => outcome,
         };
         self.compare(recorded, outcome, found)
@@ -203,7 +203,9 @@ mod tests {
     #[test]
     fn a_bundle_that_was_deleted_later_does_not_un_happen() {
         for (seen, now) in [(BOUND, None), (BOUND, Some((AT + 900, Evidence::Bound)))] {
-            for outcome in [Outcome::Committed, Outcome::Late, Outcome::Expired, Outcome::Duplicate] {
+            for outcome in
+                [Outcome::Committed, Outcome::Late, Outcome::Expired, Outcome::Duplicate, Outcome::Conflicted]
+            {
                 let verdict = verdict(&record(outcome, seen), &record(Outcome::Aborted, now), AT + 9999);
                 assert!(matches!(verdict, OutcomeVerdict::Unprovable(_)), "{outcome:?} {now:?}: {verdict:?}");
             }
@@ -272,6 +274,14 @@ mod tests {
             let verdict = verdict(recorded, commits, retention);
             assert!(matches!(verdict, OutcomeVerdict::Differs(_)), "{commits:?} {retention:?}");
         }
+    }
+
+    #[test]
+    fn a_conflicted_operation_is_committed_in_the_log() {
+        let conflicted = record(Outcome::Conflicted, BOUND);
+        assert_eq!(verdict(&conflicted, &record(Outcome::Committed, BOUND), 0), OutcomeVerdict::Agrees);
+        let late = verdict(&conflicted, &record(Outcome::Late, BOUND), AT + 9999);
+        assert!(matches!(late, OutcomeVerdict::Differs(_)), "{late:?}");
     }
 
     #[test]

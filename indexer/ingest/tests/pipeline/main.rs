@@ -10,6 +10,7 @@ mod compaction;
 mod days;
 mod drill;
 mod edited_archive;
+mod expectations;
 mod failing_drain;
 mod fake_bucket;
 mod floor;

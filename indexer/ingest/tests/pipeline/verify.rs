@@ -99,6 +99,10 @@ pub(crate) async fn full_index() -> IngestWorld {
     }
     world.append(world.ago(8000), &EntryDraft::group(&[1, 2, 3]).key("g"));
     world.append(world.ago(7990), &EntryDraft::group(&[1, 2]).key("g"));
+    let job = world.append(world.ago(7980), &EntryDraft::entity(90).expecting("e90", None));
+    for at in [7979, 7970] {
+        world.append(world.ago(at), &EntryDraft::group(&[90, 91]).expecting("e90", Some(job)));
+    }
     for number in 0..6 {
         let at = world.ago(7900 - number);
         world.append(at, &EntryDraft::bundle(&format!("b{number}")));

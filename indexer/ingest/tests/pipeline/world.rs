@@ -38,7 +38,7 @@ pub(crate) const OTHER_INDEX: &str = "test://bucket/other";
 /// What a test's writer appends.
 #[derive(Clone)]
 pub(crate) struct EntryDraft {
-    body: Value,
+    pub(crate) body: Value,
 }
 
 impl EntryDraft {
@@ -74,6 +74,12 @@ impl EntryDraft {
 
     pub(crate) fn key(mut self, key: &str) -> Self {
         self.body["idempotencyKey"] = key.into();
+        self
+    }
+
+    /// The same, committed only after this commit of a free entity.
+    pub(crate) fn expecting(mut self, entity: &str, token: Option<Token>) -> Self {
+        self.body["expect"] = json!({"entity": format!("entry/{entity}"), "token": token});
         self
     }
 }

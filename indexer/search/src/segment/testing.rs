@@ -133,6 +133,7 @@ pub(crate) fn plain(token: Token) -> OperationRecord {
         descriptor: serde_json::Value::Null,
         text: None,
         was_unreadable: false,
+        expectation: None,
     }
 }
 

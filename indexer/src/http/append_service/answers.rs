@@ -9,13 +9,18 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
-use tidemark_wal::{AppendError, AppendReceipt, CompletionUpload, ConfirmError, Outcome, PendingAppend, Token};
+use tidemark_wal::{
+    AppendError, AppendProof, AppendReceipt, CompletionUpload, ConfirmError, Outcome, PendingAppend, Token,
+};
 use utoipa::ToSchema;
 
 use crate::http::problem::{HttpProblem, MEDIA_TYPE, ProblemDetails};
 
 /// How long a client should wait before it repeats what was not proven, in seconds.
 const RETRY_AFTER: u64 = 1;
+
+/// What is said of an entry whose expectation no index has judged yet.
+const UNDECIDED: &str = "undecided";
 
 /// An entry that is committed, in every index and permanently.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
@@ -30,6 +35,26 @@ pub(super) struct AppendedEntry {
     /// Store time at which everything was seen.
     #[schema(format = DateTime)]
     acknowledged: String,
+    /// How many tokens it took.
+    attempts: u32,
+}
+
+/// An entry that is complete in time, and whose expectation an index has yet to judge.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct UndecidedEntry {
+    /// Its token.
+    token: String,
+    /// The draft's first operation within the entry: 0.
+    op: u32,
+    /// `undecided`: it will be `committed`, or `conflicted` if another one was first; or `duplicate` if an earlier append of its key is committed.
+    outcome: &'static str,
+    /// Store time at which everything was seen.
+    #[schema(format = DateTime)]
+    seen: String,
+    /// Store time from which on an index may have decided it: then ask for `/v1/entries/{token}?min_token={token}`.
+    #[schema(format = DateTime)]
+    decided: String,
     /// How many tokens it took.
     attempts: u32,
 }
@@ -86,6 +111,8 @@ pub(super) struct AppendProblem {
 pub(super) enum AppendAnswer {
     /// It is committed.
     Appended(AppendedEntry),
+    /// It is complete in time, and undecided.
+    Undecided(UndecidedEntry),
     /// It is written, and its client completes it.
     Begun(BegunEntry),
     /// It is not acknowledged.
@@ -94,13 +121,25 @@ pub(super) enum AppendAnswer {
 
 impl AppendAnswer {
     pub(super) fn appended(receipt: &AppendReceipt) -> Self {
-        Self::Appended(AppendedEntry {
-            token: receipt.token.to_string(),
-            op: receipt.op,
-            outcome: Outcome::Committed.as_str(),
-            acknowledged: receipt.acknowledged.to_string(),
-            attempts: receipt.attempts,
-        })
+        let AppendReceipt { token, op, proof, attempts } = receipt;
+        let (token, op, attempts) = (token.to_string(), *op, *attempts);
+        match proof {
+            AppendProof::Committed { acknowledged } => Self::Appended(AppendedEntry {
+                token,
+                op,
+                outcome: Outcome::Committed.as_str(),
+                acknowledged: acknowledged.to_string(),
+                attempts,
+            }),
+            AppendProof::Undecided { seen, decided } => Self::Undecided(UndecidedEntry {
+                token,
+                op,
+                outcome: UNDECIDED,
+                seen: seen.to_string(),
+                decided: decided.to_string(),
+                attempts,
+            }),
+        }
     }
 
     pub(super) fn begun(pending: PendingAppend) -> Self {
@@ -135,7 +174,7 @@ impl AppendAnswer {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Appended(_) => StatusCode::OK,
-            Self::Begun(_) => StatusCode::ACCEPTED,
+            Self::Undecided(_) | Self::Begun(_) => StatusCode::ACCEPTED,
             Self::Failed(problem) => problem.status(),
         }
     }
@@ -144,6 +183,7 @@ impl AppendAnswer {
     pub(super) fn result(&self) -> &'static str {
         match self {
             Self::Appended(_) => Outcome::Committed.as_str(),
+            Self::Undecided(_) => UNDECIDED,
             Self::Begun(_) => "begun",
             Self::Failed(problem) => problem.outcome.unwrap_or("refused"),
         }
@@ -243,11 +283,14 @@ impl IntoResponse for AppendAnswer {
     }
 }
 
-/// The answers of several entries, in their order. The status is that of the first one that failed, so that who looks at nothing else takes
-/// no failure for a success.
+/// The answers of several entries, in their order. The status is that of the first one that failed, else of the first one that is not proven
+/// to be committed, so that who looks at nothing else takes neither for a success.
 pub(super) fn batch_response(answers: &[AppendAnswer]) -> Response<Body> {
     let failed = answers.iter().find(|answer| matches!(answer, AppendAnswer::Failed(_)));
-    let Some(shown) = failed.or(answers.first()) else { return HttpProblem::internal().into_response() };
+    let unproven = || answers.iter().find(|answer| !matches!(answer, AppendAnswer::Appended(_)));
+    let Some(shown) = failed.or_else(unproven).or(answers.first()) else {
+        return HttpProblem::internal().into_response();
+    };
     with_retry_after(shown, (shown.status(), Json(answers)).into_response())
 }
 

@@ -16,7 +16,7 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use utoipa::IntoParams;
 
 use super::{
-    answers::{AppendAnswer, AppendProblem, AppendedEntry, batch_response},
+    answers::{AppendAnswer, AppendProblem, AppendedEntry, UndecidedEntry, batch_response},
     app::AppendApp,
     request_body::{AppendBody, RequestedDrafts, declared_size, read_body, read_drafts},
 };
@@ -56,8 +56,8 @@ enum AppendMode {
 /// Append entries: a draft, or an array of drafts.
 ///
 /// 200 says that each entry is committed, in every index and permanently. An array is answered by an array with an answer for each draft, in
-/// their order, unless the whole request is refused; its status is that of the first entry that failed. Repeat what was not acknowledged
-/// with the same writer and idempotency key: then it counts once.
+/// their order, unless the whole request is refused; its status is that of the first entry that failed, else 202 if one is not proven. Repeat
+/// what was not acknowledged with the same writer and idempotency key: then it counts once.
 #[utoipa::path(
     post,
     path = "/v1/append",
@@ -66,7 +66,7 @@ enum AppendMode {
     request_body(content = AppendBody, description = "a draft, or an array of drafts"),
     responses(
         (status = 200, description = "committed", body = AppendAnswer),
-        (status = 202, description = "written, and to be completed by the client", body = AppendAnswer),
+        (status = 202, description = "written, and to be completed by the client; or complete, with an expectation that no index has judged yet", body = AppendAnswer),
         (status = 400, description = "it cannot be appended", body = AppendProblem, content_type = "application/problem+json"),
         (status = 403, description = "it comes from a page in a browser", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 408, description = "the body did not arrive in time", body = ProblemDetails, content_type = "application/problem+json"),
@@ -117,6 +117,7 @@ pub(super) async fn append(
     params(("token" = String, Path, description = "the token of the entry"), NoArgs),
     responses(
         (status = 200, description = "committed", body = AppendedEntry),
+        (status = 202, description = "complete, with an expectation that no index has judged yet", body = UndecidedEntry),
         (status = 400, description = "it is no token", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 404, description = "the log has no such entry", body = AppendProblem, content_type = "application/problem+json"),
         (status = 409, description = "the entry is late or fenced", body = AppendProblem, content_type = "application/problem+json"),

@@ -81,6 +81,10 @@ pub(crate) const fn meaning(outcome: Outcome) -> &'static str {
             "the grant of its lock had been overtaken or released, so that nothing it announced was stored; to apply its payload after all, \
              append it again under a grant that holds"
         }
+        Outcome::Conflicted => {
+            "the newest commit of the entity that it expects something of was another one, or there was none; to apply its payload after all, \
+             read what was committed meanwhile and append it again with that"
+        }
         Outcome::Expired => "it arrived after the audit window",
         Outcome::Unreadable => "the store refuses to return the entry; it is decided once it can be read",
         Outcome::Unknown => {

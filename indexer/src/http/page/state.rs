@@ -124,6 +124,7 @@ fn outcomes(counts: &OutcomeCounts) -> Markup {
         (Outcome::Malformed, counts.malformed),
         (Outcome::Duplicate, counts.duplicate),
         (Outcome::Fenced, counts.fenced),
+        (Outcome::Conflicted, counts.conflicted),
         (Outcome::Expired, counts.expired),
         (Outcome::Unreadable, counts.unreadable),
         (Outcome::Unknown, counts.unknown),

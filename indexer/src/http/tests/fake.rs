@@ -167,6 +167,7 @@ fn hit(n: u64, kind: &str, outcome: Outcome) -> SearchHit {
         client_time: StoreSecond::from_unix(START - 400_000_000).timestamp().to_string().parse().ok(),
         writer: Some("trainer-3".to_owned()),
         idempotency_key: None,
+        expectation: None,
         reason: None,
     };
     let sealed = outcome != Outcome::Pending;

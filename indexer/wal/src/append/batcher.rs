@@ -11,11 +11,7 @@ use std::{sync::Arc, time::Duration};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use super::{
-    error::AppendError,
-    prepared::EntryDraft,
-    writer::{AppendReceipt, LogWriter},
-};
+use super::{error::AppendError, prepared::EntryDraft, receipt::AppendReceipt, writer::LogWriter};
 use crate::{parameters::LogParameters, payload::MAX_OPERATIONS};
 
 /// When a shared entry is written: whichever bound is reached first.

@@ -18,6 +18,7 @@ use crate::{
     marker::{CompletionMarker, marker_folder, marker_key},
     outcome::Outcome,
     parameters::ParameterSchedule,
+    reader::TOKEN_FIELD,
     token::Token,
 };
 use tidemark_store::{StoreError, StoreSecond, StoredObject};
@@ -78,7 +79,11 @@ impl AppendSession {
             let Some(body) = marker.and_then(|marker| marker.body) else {
                 return Ok(());
             };
-            if let Some(StoredObject { info, body: Some(present), .. }) = self.value(&path, schedule).await?
+            let present = self.value(&path, schedule).await?;
+            if present.as_ref().is_some_and(|present| is_of_later_marker(present, &newest, &markers)) {
+                return Ok(());
+            }
+            if let Some(StoredObject { info, body: Some(present), .. }) = present
                 && info.time > newest.time
                 && present != body
                 && !self.is_of_a_marker(&present, repo, label, &markers, schedule).await?
@@ -155,10 +160,18 @@ impl AppendSession {
     }
 
     async fn is_committed(&self, marker: &CompletionMarker, schedule: &ParameterSchedule) -> Result<bool, StoreError> {
-        let found = self.reader.lookup(marker.token, schedule).await?;
+        let Some(found) = self.reader.lookup(marker.token, schedule).await? else { return Ok(false) };
         let op = usize::try_from(marker.op).unwrap_or(usize::MAX);
-        Ok(found.is_some_and(|found| found.ops.get(op).is_some_and(|op| op.decision.outcome == Outcome::Committed)))
+        // Where it has an expectation only an index knows, and who has heard of that updates the key.
+        let is_conditional = found.intent.as_ref().is_ok_and(|intent| intent.expect.is_some());
+        Ok(!is_conditional && found.ops.get(op).is_some_and(|op| op.decision.outcome == Outcome::Committed))
     }
+}
+
+/// Whether a value of the label is that of a marker after `newest`: of an entry with an expectation, put by who has heard that it is committed.
+fn is_of_later_marker(value: &StoredObject, newest: &CompletionMarker, markers: &[CompletionMarker]) -> bool {
+    let token = value.metadata.get(TOKEN_FIELD).and_then(|token| token.parse::<Token>().ok());
+    markers.iter().any(|marker| Some(marker.token) == token && marker.sort_key() > newest.sort_key())
 }
 
 #[cfg(test)]

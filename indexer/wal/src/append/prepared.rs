@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use super::error::AppendError;
 use crate::{
     datamon::{DatamonPath, parse_datamon_path},
+    expectation::CommitExpectation,
     lock::LockName,
     parameters::LogParameters,
     payload::{
@@ -39,6 +40,8 @@ pub struct EntryDraft {
     pub idempotency_key: Option<String>,
     /// The write lock that guards it, with the grant that its writer holds: it is committed only if nobody was granted the lock since.
     pub lock: Option<LockRef>,
+    /// What is expected of an entity: it is committed only if that holds when it is decided, and nobody knows that before.
+    pub expect: Option<CommitExpectation>,
     /// Free attributes of the entry.
     pub attributes: Map<String, Value>,
     /// The operations; none means one that the entry itself completes.
@@ -76,7 +79,9 @@ pub enum DraftOperation {
 impl EntryDraft {
     /// Whether the entry itself completes every operation, so that the draft may share an entry with others.
     pub(super) fn is_entry_only(&self) -> bool {
-        self.lock.is_none() && self.ops.iter().all(|op| matches!(op, DraftOperation::Entry { .. }))
+        self.lock.is_none()
+            && self.expect.is_none()
+            && self.ops.iter().all(|op| matches!(op, DraftOperation::Entry { .. }))
     }
 
     /// How many operations it makes.
@@ -103,6 +108,8 @@ pub(super) struct PreparedEntry {
     pub(super) key: String,
     /// The lock that guards it, with the grant.
     pub(super) lock: Option<(LockName, u64)>,
+    /// Whether it names an expectation, so that only an index can tell whether it is committed.
+    pub(super) is_conditional: bool,
     content: EntryContent,
     pub(super) parts: Vec<CompletionPart>,
 }
@@ -150,25 +157,30 @@ impl PreparedEntry {
                 return Err(AppendError::Invalid { why });
             }
         };
+        let is_conditional = draft.expect.is_some();
         let parts = draft.ops.iter().enumerate().filter_map(|(op, draft)| completion_part(op, draft)).collect();
         let intent = EntryIntent {
             format: PayloadFormat::Intent,
             writer: Some(draft.writer.unwrap_or_else(|| writer.to_owned())),
             idempotency_key: Some(key.clone()),
             lock: draft.lock,
+            expect: draft.expect,
             attributes: draft.attributes,
             ops: draft.ops.into_iter().map(operation).collect(),
             raw: Value::Null,
         };
-        Ok(Self { lock, ..Self::checked(key, &intent, parts)? })
+        Ok(Self { lock, is_conditional, ..Self::checked(key, &intent, parts)? })
     }
 
     /// A draft as an entry that Datamon's reader reads.
     fn in_datamons_form(draft: EntryDraft, entropy: &Entropy) -> Result<Self, AppendError> {
         let invalid = |why: &str| AppendError::Invalid { why: format!("{why} in Datamon's form") };
-        let EntryDraft { writer, idempotency_key, lock, attributes, mut ops } = draft;
+        let EntryDraft { writer, idempotency_key, lock, expect, attributes, mut ops } = draft;
         if lock.is_some() {
             return Err(invalid("an entry has no lock"));
+        }
+        if expect.is_some() {
+            return Err(invalid("an entry has no expectation"));
         }
         if writer.is_some() || idempotency_key.is_some() {
             return Err(invalid("an entry has no writer and no idempotency key"));
@@ -187,7 +199,7 @@ impl PreparedEntry {
             }
         };
         let (key, content) = (entropy.nonce(), EntryContent::Datamon(payload));
-        let prepared = Self { key, lock: None, content, parts };
+        let prepared = Self { key, lock: None, is_conditional: false, content, parts };
         let any_token = Token::from_bytes([0; Token::BYTES]);
         let body = prepared.body(any_token);
         if body.len() > MAX_DATAMON_BYTES {
@@ -238,6 +250,7 @@ impl PreparedEntry {
             writer: Some(writer.to_owned()),
             idempotency_key: Some(key.clone()),
             lock: None,
+            expect: None,
             attributes: Map::new(),
             ops: drafts.into_iter().flat_map(keyed_operations).collect(),
             raw: Value::Null,
@@ -250,7 +263,7 @@ impl PreparedEntry {
         let body = Bytes::from(write_intent(intent).to_string());
         let any_token = Token::from_bytes([0; Token::BYTES]);
         parse_payload(any_token, &body).map_err(|malformed| invalid(malformed.reason))?;
-        Ok(Self { key, lock: None, content: EntryContent::Intent(body), parts })
+        Ok(Self { key, lock: None, is_conditional: false, content: EntryContent::Intent(body), parts })
     }
 
     /// Refuses what readers would not read under the `parameters` of its token.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::sync::Mutex;
 
-use super::{error::AppendError, prepared::PreparedEntry, source::ParameterSource};
+use super::{error::AppendError, prepared::PreparedEntry, receipt::AppendProof, source::ParameterSource};
 use crate::{
     lock::{LockChain, LockName},
     log::Log,
@@ -149,6 +149,16 @@ impl AppendAttempt {
         let expiry = self.parameters().expiry.as_secs();
         let ends = self.token.second().after(Duration::from_secs(expiry));
         self.guard.map_or(ends, |guard| guard.ends.min(ends))
+    }
+
+    /// What it proves that everything was seen at `seen`, in time.
+    pub(super) fn proof(&self, seen: StoreSecond, is_conditional: bool) -> AppendProof {
+        if !is_conditional {
+            return AppendProof::Committed { acknowledged: seen };
+        }
+        // The first second in which the horizon may be beyond the token's.
+        let decided = self.token.second().after(self.parameters().horizon_delay()).next();
+        AppendProof::Undecided { seen, decided }
     }
 
     /// Whether `time` is not after token + `C`.

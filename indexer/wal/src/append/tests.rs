@@ -8,7 +8,8 @@ use serde_json::Map;
 
 use super::*;
 use crate::{
-    Evidence, ListedEntry, LogParameters, LogReader, Outcome, ParameterSchedule, ResolvedEntry, Token,
+    CommitExpectation, Evidence, ListedEntry, LogParameters, LogReader, Outcome, ParameterSchedule, ResolvedEntry,
+    Token,
     testing::{OPENED, ReadFault, TestStore, WriteFault},
 };
 use tidemark_store::{Entropy, StoreSecond};
@@ -72,7 +73,7 @@ async fn a_group_is_committed_and_bound() {
     let lab = TestStore::new();
     let writer = lab.writer("w", parameters()).await;
     let receipt = writer.append(draft([bundle("b"), label("b"), record()])).await.unwrap();
-    assert_eq!((receipt.token.second(), receipt.acknowledged, receipt.attempts), (OPENED, OPENED, 1));
+    assert_eq!((receipt.token.second(), receipt.acknowledged(), receipt.attempts), (OPENED, Some(OPENED), 1));
     let entry = &entries(&lab).await[0];
     assert_eq!(entry.token, receipt.token);
     let evidence: Vec<_> = entry.ops.iter().map(|op| (op.decision.outcome, op.decision.evidence)).collect();
@@ -81,6 +82,50 @@ async fn a_group_is_committed_and_bound() {
     assert_eq!(entry.ops[0].descriptor.as_ref().unwrap().message.as_deref(), Some("m"));
     assert_eq!(entry.ops[1].descriptor.as_ref().unwrap().id.as_deref(), Some("b"));
     assert_eq!(label_value(&lab).await.as_deref(), Some("name: v1\nid: b\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_append_with_an_expectation_is_undecided_and_moves_no_cache() {
+    let lab = TestStore::new();
+    let writer = lab.writer("w", parameters()).await;
+    let first = writer.append(draft([label("a")])).await.unwrap();
+    let expect: CommitExpectation = format!("label/r/v1={}", first.token).parse().unwrap();
+    let conditional = |bundle| EntryDraft { expect: Some(expect.clone()), ..draft([label(bundle)]) };
+    let receipt = writer.append(conditional("b")).await.unwrap();
+    // C = 25 s, V = 2 s: a horizon beyond the token's second is that of 29 s later at the earliest.
+    let second = receipt.token.second();
+    let decided = second.after(Duration::from_secs(29));
+    assert_eq!((receipt.proof, receipt.acknowledged()), (AppendProof::Undecided { seen: second, decided }, None));
+    let schedule = ParameterSchedule::constant(parameters());
+    assert!(schedule.horizon(decided) > second && schedule.horizon(second.after(Duration::from_secs(28))) <= second);
+    assert_eq!(writer.confirm(receipt.token).await.unwrap().acknowledged(), None);
+    assert_eq!(entries(&lab).await[1].intent.as_ref().unwrap().expect.as_ref(), Some(&expect));
+    assert_eq!(label_value(&lab).await.as_deref(), Some("name: v1\nid: a\n"));
+    // Another move does not put it there either; whoever knows that it is committed does.
+    let other = draft([label("c")]);
+    writer.append(EntryDraft { idempotency_key: None, ..other }).await.unwrap();
+    assert_eq!(label_value(&lab).await.as_deref(), Some("name: v1\nid: c\n"));
+    let last = writer.append(conditional("d")).await.unwrap();
+    assert_eq!(label_value(&lab).await.as_deref(), Some("name: v1\nid: c\n"));
+    writer.refresh_committed(last.token).await.unwrap();
+    assert_eq!(label_value(&lab).await.as_deref(), Some("name: v1\nid: d\n"));
+    // Who hears late of an earlier one does not put it back.
+    writer.refresh_committed(receipt.token).await.unwrap();
+    assert_eq!(label_value(&lab).await.as_deref(), Some("name: v1\nid: d\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_draft_with_an_expectation_shares_no_entry() {
+    let lab = TestStore::new();
+    let batcher = AppendBatcher::new(lab.writer("w", parameters()).await, FlushPolicy::default());
+    let named = |key: &str| EntryDraft { idempotency_key: Some(key.to_owned()), ..draft([record()]) };
+    let conditional = EntryDraft { expect: Some("entry/job=none".parse().unwrap()), ..named("c") };
+    let drafts = [named("a"), conditional, named("b")];
+    let receipts = futures::future::join_all(drafts.map(|draft| batcher.append(draft))).await;
+    let receipts: Vec<_> = receipts.into_iter().map(Result::unwrap).collect();
+    assert_eq!(receipts[0].token, receipts[2].token);
+    assert_ne!(receipts[0].token, receipts[1].token);
+    assert!(receipts[1].acknowledged().is_none() && receipts[2].acknowledged().is_some());
 }
 
 fn note(bytes: usize) -> EntryDraft {

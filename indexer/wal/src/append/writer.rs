@@ -8,12 +8,13 @@ use super::{
     attempt::{AttemptOutcome, UnprovenAttempt},
     error::{AppendError, ConfirmError},
     prepared::{EntryDraft, EntryForm, PreparedEntry},
+    receipt::AppendReceipt,
     retry::token_pauses,
     session::{AppendAttempt, AppendSession, StoreTime},
     source::ParameterSource,
     upload::CompletionUpload,
 };
-use crate::{datamon::DatamonPath, log::Log, token::Token};
+use crate::{datamon::DatamonPath, log::Log, reader::ResolvedEntry, token::Token};
 use tidemark_store::{Entropy, StoreSecond, UrlSigner};
 
 /// How a writer behaves.
@@ -42,19 +43,6 @@ impl LogWriterOptions {
 pub struct LogWriter {
     session: Arc<AppendSession>,
     options: Arc<LogWriterOptions>,
-}
-
-/// Proof that the operations under an idempotency key are committed, in every index and permanently.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AppendReceipt {
-    /// The token of the entry.
-    pub token: Token,
-    /// The draft's first operation within the entry: 0 unless it shares the entry with others.
-    pub op: u32,
-    /// Store time at which everything was seen.
-    pub acknowledged: StoreSecond,
-    /// How many tokens it took.
-    pub attempts: u32,
 }
 
 /// A durable entry, and what another process must put before its end.
@@ -93,7 +81,8 @@ impl LogWriter {
     /// Takes a new token under the same idempotency key as often as [`LogWriterOptions::attempts`] allows. What an
     /// unsuccessful attempt wrote stays: the outcome of an unknown write is never guessed. Takes none once the log would take it for
     /// another operation, because the first one's key counts no more ([`AppendError::KeyExpired`]). A caller that repeats an append under
-    /// its key has to be through within the log's idempotency retention.
+    /// its key has to be through within the log's idempotency retention. Of a draft with an expectation it proves no more than
+    /// [`AppendProof::Undecided`].
     pub async fn append(&self, draft: EntryDraft) -> Result<AppendReceipt, AppendError> {
         let prepared = PreparedEntry::of(draft, self.options.form, self.name(), &self.session.entropy)?;
         self.append_prepared(&prepared, None).await
@@ -150,8 +139,12 @@ impl LogWriter {
             let attempts = u32::try_from(tried.len()).unwrap_or(u32::MAX);
             match session.attempt(&tried, prepared).await {
                 AttemptOutcome::Acknowledged { token, acknowledged } => {
-                    session.refresh_labels(token, prepared.labels().collect(), &schedule).await;
-                    return Ok(AppendReceipt { token, op: 0, acknowledged, attempts });
+                    let proven = AppendAttempt { token, schedule, guard: None };
+                    let proof = proven.proof(acknowledged, prepared.is_conditional);
+                    if !prepared.is_conditional {
+                        session.refresh_labels(token, prepared.labels().collect(), &proven.schedule).await;
+                    }
+                    return Ok(AppendReceipt { token, op: 0, proof, attempts });
                 }
                 AttemptOutcome::Failed(error @ (AppendError::Lock(_) | AppendError::Fenced { .. })) => {
                     let earlier = unproven.filter(UnprovenAttempt::may_be_guarded);
@@ -220,7 +213,7 @@ impl LogWriter {
     }
 
     /// Reads back an entry that [`LogWriter::begin`] wrote, of whichever writer, and another process completed. Acknowledges it if it is
-    /// proven, and then updates the labels that it moved.
+    /// proven, and then updates the labels that it moved. An entry with an expectation stays [`AppendProof::Undecided`].
     pub async fn confirm(&self, token: Token) -> Result<AppendReceipt, ConfirmError> {
         let session = &self.session;
         let now = session.now().await.map_err(|error| ConfirmError::Time(error.to_string()))?;
@@ -230,12 +223,23 @@ impl LogWriter {
         let found = found.map_err(|error| unproven(None, error.to_string()))?.ok_or(ConfirmError::Absent { token })?;
         let outcome = found.ops.first().map(|op| op.decision.outcome);
         let seen = session.check_visibility(&attempt, &found, outcome).await.map_err(|why| unproven(outcome, why))?;
-        let moved = found.ops.iter().filter_map(|op| match &op.path {
-            DatamonPath::Label { repo, label } => Some((repo.as_str(), label.as_str())),
-            _ => None,
-        });
-        session.refresh_labels(token, moved.collect(), &attempt.schedule).await;
-        Ok(AppendReceipt { token, op: 0, acknowledged: seen, attempts: 1 })
+        let is_conditional = found.intent.as_ref().is_ok_and(|intent| intent.expect.is_some());
+        if !is_conditional {
+            session.refresh_labels(token, moved_labels(&found), &attempt.schedule).await;
+        }
+        Ok(AppendReceipt { token, op: 0, proof: attempt.proof(seen, is_conditional), attempts: 1 })
+    }
+
+    /// Updates the keys of the labels that an entry with an expectation moved, of which an index says that it is committed. They are caches
+    /// for Datamon's clients: after a failure the next writer updates them.
+    pub async fn refresh_committed(&self, token: Token) -> Result<(), ConfirmError> {
+        let session = &self.session;
+        let failed = |error: String| ConfirmError::Time(error);
+        let schedule = session.now().await.map_err(|error| failed(error.to_string()))?.schedule;
+        let found = session.reader.lookup(token, &schedule).await.map_err(|error| failed(error.to_string()))?;
+        let found = found.ok_or(ConfirmError::Absent { token })?;
+        session.refresh_labels(token, moved_labels(&found), &schedule).await;
+        Ok(())
     }
 
     /// Whether another process can complete what [`LogWriter::begin`] writes with nothing but a URL.
@@ -262,6 +266,15 @@ impl FirstTry {
         let second = attempt.token.second();
         !attempt.schedule.retains_key(*self.0.get_or_insert(second), second)
     }
+}
+
+/// The labels that an entry moves.
+fn moved_labels(found: &ResolvedEntry) -> Vec<(&str, &str)> {
+    let moved = found.ops.iter().filter_map(|op| match &op.path {
+        DatamonPath::Label { repo, label } => Some((repo.as_str(), label.as_str())),
+        _ => None,
+    });
+    moved.collect()
 }
 
 impl fmt::Debug for LogWriter {

@@ -236,6 +236,7 @@ impl LockClient {
             writer: Some(self.writer.name().to_owned()),
             idempotency_key: Some(id.clone()),
             lock: Some(LockRef { name: lock_name(), grant: Some(grant) }),
+            expect: None,
             attributes: [(NUMBER.to_owned(), json!(number))].into_iter().collect(),
             ops: if self.shared.world.chance(600) { vec![bundle] } else { Vec::new() },
         };
