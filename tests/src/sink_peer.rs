@@ -57,6 +57,8 @@ struct DocumentScroll {
 
 struct PeerState {
     choose: Mutex<ChooseAnswer>,
+    /// The credentials without which nothing is taken, if there are any.
+    credentials: Mutex<Option<String>>,
     judge: Mutex<JudgeDocument>,
     count: AtomicUsize,
     requests: Mutex<Vec<PeerRequest>>,
@@ -84,6 +86,7 @@ impl SinkPeer {
     pub fn on(listener: TcpListener) -> anyhow::Result<Self> {
         let state = Arc::new(PeerState {
             choose: Mutex::new(Box::new(|_, _| PeerAnswer::Take)),
+            credentials: Mutex::default(),
             judge: Mutex::new(Box::new(|_| None)),
             count: AtomicUsize::new(0),
             requests: Mutex::default(),
@@ -105,6 +108,11 @@ impl SinkPeer {
     /// From now on requests are answered so.
     pub fn answers(&self, choose: impl Fn(usize, usize) -> PeerAnswer + Send + Sync + 'static) {
         *self.state.choose.lock() = Box::new(choose);
+    }
+
+    /// From now on requests without these credentials are answered with 401.
+    pub fn demand_credentials(&self, credentials: &str) {
+        *self.state.credentials.lock() = Some(credentials.to_owned());
     }
 
     /// From now on documents are judged so.
@@ -168,7 +176,11 @@ async fn answer(state: Arc<PeerState>, request: Request<Incoming>) -> io::Result
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     let body = String::from_utf8(body.to_vec()).map_err(io::Error::other)?;
     let number = state.count.fetch_add(1, Ordering::SeqCst);
-    let chosen = (state.choose.lock())(number, body.len());
+    let chosen = if state.is_admitted(&parts.headers) {
+        (state.choose.lock())(number, body.len())
+    } else {
+        PeerAnswer::Refuse(401, None)
+    };
     let path = parts.uri.path().to_owned();
     state.requests.lock().push(PeerRequest { headers: parts.headers, body: body.clone() });
     let taken = match &chosen {
@@ -195,6 +207,13 @@ fn response(status: u16, header: Option<(&str, String)>, body: String) -> io::Re
 }
 
 impl PeerState {
+    fn is_admitted(&self, headers: &HeaderMap) -> bool {
+        let demanded = self.credentials.lock();
+        demanded
+            .as_ref()
+            .is_none_or(|wanted| headers.get("authorization").is_some_and(|given| given == wanted.as_str()))
+    }
+
     /// Does what the request wants, and gives the answer.
     fn take(&self, path: &str, body: &str) -> io::Result<Value> {
         match path.rsplit('/').next() {

@@ -74,6 +74,7 @@ pub use error::SearchError;
 pub use export::SearchExport;
 pub use follower::{FollowerOptions, IndexFollower};
 pub use limits::QueryLimits;
+pub use query_compiler::check_query;
 pub use query_forms::{QUERY_FORMS, QueryForm, query_examples_text, query_forms_list};
 pub use searcher::IndexSearcher;
 pub use segment::{EngineOptions, TantivyEngine};

@@ -1,6 +1,6 @@
 //! Compiles queries and filters to a Tantivy query: what each leaf of a query finds in each kind of field.
 
-use std::{ops::Bound, sync::Arc};
+use std::{ops::Bound, sync::Arc, time::Duration};
 
 use tantivy::{
     SegmentReader, TantivyError, Term,
@@ -11,7 +11,7 @@ use tantivy::{
 };
 
 use super::{
-    api::{FilterField, MAX_FILTER_VALUES, SearchRequest},
+    api::{FilterField, MAX_FILTER_VALUES, QueryText, SearchRequest},
     attribute_path::AttributePath,
     boolean_queries::{LeafQuery, all_of, any_query, any_term, exact_term, union},
     compared_values::{SecondSpan, bound_text, check_dots, date_range, numbers, read_bounds, seconds, timed},
@@ -35,6 +35,8 @@ use super::{
 };
 use crate::segment::{DESCRIPTOR_COLUMNS, ENGLISH, PAYLOAD_COLUMNS, SchemaFields, WORDS, query_tokenizers, term_text};
 
+/// How long a query may take to be read where it is not run.
+const CHECK_TIME: Duration = Duration::from_secs(10);
 /// How many patterns a query may have: each reads a part of the dictionaries of all segments.
 const MAX_WILDCARDS: usize = 20;
 
@@ -63,6 +65,12 @@ impl CompiledQuery {
         }
         Ok(())
     }
+}
+
+/// Refuses a query that no index can run. What depends on what an index holds is found only there.
+pub fn check_query(query: &QueryText) -> Result<(), SearchError> {
+    let compiler = QueryCompiler::new(&Arc::new(SchemaFields::current()));
+    compiler.parse(query.as_str(), present_second(), QueryDeadline::after(CHECK_TIME)).map(drop)
 }
 
 /// The compilation of one query.
@@ -639,7 +647,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::api::QueryText;
 
     const NOW: i64 = 1_795_132_800;
 

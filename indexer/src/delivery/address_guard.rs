@@ -5,9 +5,10 @@
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
+use futures::future::BoxFuture;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
@@ -48,15 +49,31 @@ fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     address.to_ipv4_mapped()
 }
 
-/// Resolves names as the system does, and leaves out what is refused.
-pub(super) struct GuardedResolver;
+/// Looks a name up.
+pub(super) type NameLookUp = fn(String) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>>;
+
+/// Resolves names, and leaves out what is refused.
+pub(super) struct GuardedResolver {
+    pub(super) look_up: NameLookUp,
+}
+
+impl Default for GuardedResolver {
+    /// As the system does it.
+    fn default() -> Self {
+        Self { look_up: |name| Box::pin(look_up_by_system(name)) }
+    }
+}
+
+async fn look_up_by_system(name: String) -> io::Result<Vec<SocketAddr>> {
+    Ok(tokio::net::lookup_host((name.as_str(), 0)).await?.collect())
+}
 
 impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
+        let found = (self.look_up)(name.as_str().to_owned());
         Box::pin(async move {
-            let found: Vec<_> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
             let (refused, allowed): (Vec<_>, Vec<_>) =
-                found.into_iter().partition(|address| refused_kind(address.ip()).is_some());
+                found.await?.into_iter().partition(|address| refused_kind(address.ip()).is_some());
             match refused.first() {
                 Some(address) if allowed.is_empty() => Err(refusal(name.as_str(), address.ip()).into()),
                 _ => Ok(Box::new(allowed.into_iter()) as Addrs),
@@ -132,10 +149,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_leads_only_where_it_may() {
-        let found = GuardedResolver.resolve("localhost".parse().unwrap()).await.expect("loopback may be used");
+        let found =
+            GuardedResolver::default().resolve("localhost".parse().unwrap()).await.expect("loopback may be used");
         assert!(found.count() > 0);
         // The system reads an address that no URL parser has seen.
-        let refused = GuardedResolver.resolve("169.254.169.254".parse().unwrap()).await;
+        let refused = GuardedResolver::default().resolve("169.254.169.254".parse().unwrap()).await;
         assert!(refused.err().expect("it is refused").to_string().contains("link-local"));
     }
 }

@@ -81,15 +81,19 @@ pub(super) struct DestinationClient {
 
 impl DestinationClient {
     pub(super) fn new(options: HttpDestinationOptions) -> Result<Self, InvalidDestination> {
-        Self::with(options, Client::builder())
+        Self::with(options, Client::builder(), GuardedResolver::default())
     }
 
     /// One whose connections may become those of another protocol.
     pub(super) fn for_upgrades(options: HttpDestinationOptions) -> Result<Self, InvalidDestination> {
-        Self::with(options, Client::builder().http1_only())
+        Self::with(options, Client::builder().http1_only(), GuardedResolver::default())
     }
 
-    fn with(options: HttpDestinationOptions, builder: ClientBuilder) -> Result<Self, InvalidDestination> {
+    fn with(
+        options: HttpDestinationOptions,
+        builder: ClientBuilder,
+        resolver: GuardedResolver,
+    ) -> Result<Self, InvalidDestination> {
         let url = &options.url;
         let refused = |why: String, remedy| InvalidDestination::url(url, why, remedy);
         if !url.username().is_empty() || url.password().is_some() {
@@ -110,7 +114,7 @@ impl DestinationClient {
         }
         let mut builder = builder.timeout(options.timeout).redirect(Policy::none()).no_proxy();
         if !options.allow_link_local {
-            builder = builder.dns_resolver(Arc::new(GuardedResolver));
+            builder = builder.dns_resolver(Arc::new(resolver));
         }
         if let Some(path) = &options.authorities {
             let unusable = |why: String| InvalidDestination::File { path: path.clone(), why };
@@ -241,7 +245,10 @@ fn without_secrets(url: &Url) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use super::*;
+    use crate::delivery::address_guard::NameLookUp;
 
     fn options(url: &str) -> HttpDestinationOptions {
         HttpDestinationOptions {
@@ -276,6 +283,45 @@ mod tests {
         assert!(DestinationClient::new(allowed).is_ok());
         let allowed = HttpDestinationOptions { allow_link_local: true, ..options("https://169.254.169.254/") };
         assert!(DestinationClient::new(allowed).is_ok());
+    }
+
+    /// A client for which these names lead where they say: to a link, to this machine, or to both.
+    fn client_of_names(options: HttpDestinationOptions) -> DestinationClient {
+        let look_up: NameLookUp = |name| {
+            let (link, loopback) = ("169.254.169.254:0".parse().unwrap(), "127.0.0.1:0".parse().unwrap());
+            Box::pin(async move {
+                match name.as_str() {
+                    "link.test" => Ok(vec![link]),
+                    "loopback.test" => Ok(vec![loopback]),
+                    "both.test" => Ok(vec![link, loopback]),
+                    _ => Err(io::Error::other("no such name")),
+                }
+            })
+        };
+        DestinationClient::with(options, Client::builder(), GuardedResolver { look_up }).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_name_that_leads_to_a_link_gets_nothing_unless_that_is_allowed() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let app = axum::Router::new().fallback(async || "taken");
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        let post = async |name: &str| {
+            let options = options(&format!("http://{name}:{port}/"));
+            let client = client_of_names(HttpDestinationOptions { allow_http: true, ..options });
+            send(client.post(client.url().clone()).ok().unwrap()).await.map(|answer| answer.status())
+        };
+        let Err(BatchAnswer::Failed { why, .. }) = post("link.test").await else { panic!("it was sent") };
+        assert!(why.contains("\"link.test\" is at 169.254.169.254, a link-local address"), "{why}");
+        // What is not refused is used.
+        for name in ["loopback.test", "both.test"] {
+            assert_eq!(post(name).await.ok(), Some(StatusCode::OK), "{name}");
+        }
+        // Where it is allowed the system resolves.
+        let allowed = options(&format!("http://localhost:{port}/"));
+        let allowed = client_of_names(HttpDestinationOptions { allow_link_local: true, ..allowed });
+        assert!(send(allowed.post(allowed.url().clone()).ok().unwrap()).await.is_ok());
     }
 
     #[test]

@@ -101,7 +101,7 @@ pub(crate) async fn report_delivery(
     }
 }
 
-fn sink_report(status: DeliveryStatus, lag_seconds: Option<u64>) -> SinkReport {
+fn sink_report(status: DeliveryStatus, lag_seconds: u64) -> SinkReport {
     let lag_operations = status.lag();
     let DeliveryStatus { progress, unacknowledged, unacknowledged_bytes, breaker, blocked, last_error, .. } = status;
     let ConsumerProgress { acknowledged, delivered, dead_lettered } = progress;
@@ -109,7 +109,7 @@ fn sink_report(status: DeliveryStatus, lag_seconds: Option<u64>) -> SinkReport {
         holding: true,
         acknowledged: Some(FeedPlace { generation: acknowledged.generation.to_string(), seq: acknowledged.seq }),
         lag_operations,
-        lag_seconds,
+        lag_seconds: Some(lag_seconds),
         unacknowledged,
         unacknowledged_bytes,
         delivered,
@@ -124,11 +124,11 @@ fn sink_report(status: DeliveryStatus, lag_seconds: Option<u64>) -> SinkReport {
     }
 }
 
-/// When what is not acknowledged was published, as far as this process has seen it.
+/// When what is not acknowledged was published, as far as this process has seen it: what was there before counts from the first look.
 #[derive(Debug, Default)]
 struct PublicationTimes {
-    /// Ends of what was published, each with the moment when it was seen first; none for what was there before.
-    seen: VecDeque<(u64, Option<Instant>)>,
+    /// Ends of what was published, each with the moment when it was seen first.
+    seen: VecDeque<(u64, Instant)>,
     /// The last of them.
     end: Option<u64>,
     /// What is published within this span counts as one publication, of its begin.
@@ -141,10 +141,10 @@ impl PublicationTimes {
         if self.end.is_some_and(|known| end <= known) {
             return;
         }
-        let is_first = self.end.replace(end).is_none();
+        self.end = Some(end);
         match self.seen.back_mut() {
-            Some((last, Some(begin))) if now.saturating_duration_since(*begin) < self.span => *last = end,
-            _ => self.seen.push_back((end, (!is_first).then_some(now))),
+            Some((last, begin)) if now.saturating_duration_since(*begin) < self.span => *last = end,
+            _ => self.seen.push_back((end, now)),
         }
         if self.seen.len() > MAX_PUBLICATIONS {
             // Every second one goes: what it ended counts as published with the next. The last one stays.
@@ -157,17 +157,17 @@ impl PublicationTimes {
         }
     }
 
-    /// How long the first record after `acknowledged` has been published; `None` where it was before this process.
-    fn lag_seconds(&mut self, acknowledged: u64, now: Instant) -> Option<u64> {
+    /// How long the first record after `acknowledged` has been published, and at least that where it was published before the first look.
+    fn lag_seconds(&mut self, acknowledged: u64, now: Instant) -> u64 {
         while self.seen.front().is_some_and(|(end, _)| *end <= acknowledged) {
             self.seen.pop_front();
         }
         match self.seen.front() {
             None => {
                 self.span = Duration::ZERO;
-                Some(0)
+                0
             }
-            Some((_, published)) => published.map(|published| now.saturating_duration_since(published).as_secs()),
+            Some((_, published)) => now.saturating_duration_since(*published).as_secs(),
         }
     }
 }
@@ -177,18 +177,18 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_lag_is_counted_from_the_publication_where_that_was_seen() {
+    async fn a_lag_is_counted_from_the_publication_or_from_the_first_look() {
         let (mut publications, start) = (PublicationTimes::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         publications.observe(10, at(0));
-        assert_eq!(publications.lag_seconds(7, at(5)), None, "it was there before");
-        assert_eq!(publications.lag_seconds(10, at(6)), Some(0));
+        assert_eq!(publications.lag_seconds(7, at(5)), 5, "it was there before");
+        assert_eq!(publications.lag_seconds(10, at(6)), 0);
         publications.observe(12, at(10));
         publications.observe(12, at(20));
         publications.observe(15, at(30));
-        assert_eq!(publications.lag_seconds(11, at(40)), Some(30));
-        assert_eq!(publications.lag_seconds(12, at(40)), Some(10));
-        assert_eq!(publications.lag_seconds(15, at(40)), Some(0));
+        assert_eq!(publications.lag_seconds(11, at(40)), 30);
+        assert_eq!(publications.lag_seconds(12, at(40)), 10);
+        assert_eq!(publications.lag_seconds(15, at(40)), 0);
     }
 
     #[tokio::test(start_paused = true)]
@@ -200,9 +200,9 @@ mod tests {
             assert!(publications.seen.len() <= MAX_PUBLICATIONS);
         }
         for (acknowledged, published) in [(999, 2_000), (4_999, 10_000), (9_998, 19_998)] {
-            let lag = publications.lag_seconds(acknowledged, at(20_000)).unwrap();
+            let lag = publications.lag_seconds(acknowledged, at(20_000));
             assert!(lag.abs_diff(20_000 - published) <= 200, "{lag} s since {published}");
         }
-        assert_eq!((publications.lag_seconds(9_999, at(20_000)), publications.span), (Some(0), Duration::ZERO));
+        assert_eq!((publications.lag_seconds(9_999, at(20_000)), publications.span), (0, Duration::ZERO));
     }
 }

@@ -13,8 +13,9 @@ use tidemark_catalog::{
 use tidemark_crds::{Reason, SinkReport};
 use tidemark_ingest::{FailureCause, ToCause};
 use tidemark_search::{
-    EngineOptions, FollowerOptions, IndexFollower, IndexSearcher, SearchService, TantivyEngine,
+    EngineOptions, FollowerOptions, IndexFollower, IndexSearcher, SearchError, SearchService, TantivyEngine,
     api::{FeedStart, QueryText},
+    check_query,
 };
 use tidemark_store::{Entropy, StoreClock};
 use tokio::{net::TcpListener, sync::watch, time::sleep};
@@ -83,6 +84,14 @@ pub enum ConsumerServiceError {
     /// The index cannot be read.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// The query is none.
+    #[error("\"{query}\" is no query: {why}; nothing is delivered; correct --query, or \"spec.filter\" of the WALSink")]
+    Query {
+        /// Its text.
+        query: String,
+        /// What is wrong with it.
+        why: SearchError,
+    },
     /// The destination cannot be used.
     #[error(transparent)]
     Destination(#[from] InvalidDestination),
@@ -112,7 +121,7 @@ impl ToCause for ConsumerServiceError {
                 error.to_cause()
             }
             Self::Consumer(ConsumerError::Acquire(AcquireError::Clock(error))) => error.to_cause(),
-            Self::Destination(_) => FailureCause::of(Reason::SpecInvalid),
+            Self::Query { .. } | Self::Destination(_) => FailureCause::of(Reason::SpecInvalid),
             Self::Source(_) | Self::Consumer(_) => FailureCause::of(Reason::Internal),
         }
     }
@@ -158,6 +167,9 @@ impl ConsumerService {
     ) -> Result<DeliveryEnd, ConsumerServiceError> {
         let server = self.listener.take().map(|listener| tokio::spawn(self.server(stop).run(listener)));
         let _serving = server.map(AbortOnDropHandle::new);
+        if let Err(why) = check_query(&self.options.query) {
+            return self.refuse_query(why, stop).await;
+        }
         let Some(follower) = self.open(stop).await? else { return Ok(DeliveryEnd::Stopped) };
         self.searcher.serve(Arc::clone(&follower));
         let Some(identity) = Box::pin(stop.run_until_cancelled(until_identity(&follower))).await else {
@@ -172,6 +184,23 @@ impl ConsumerService {
         let metrics = MetricsRegistry::new();
         metrics.register(Box::new(self.options.index.requests()));
         HttpServer::status_only(self.pod.clone(), metrics, ServerOptions::default(), stop.clone())
+    }
+
+    /// A query that is none: the next process would find the same, so it is reported until somebody corrects it, where the process waits
+    /// for what it needs.
+    async fn refuse_query(
+        &self,
+        why: SearchError,
+        stop: &CancellationToken,
+    ) -> Result<DeliveryEnd, ConsumerServiceError> {
+        let refused = ConsumerServiceError::Query { query: self.options.query.as_str().to_owned(), why };
+        if self.options.startup == StartupMode::FailFast {
+            return Err(refused);
+        }
+        self.pod.set_failure(OPENING, &refused);
+        tracing::error!("{refused}; waiting to be stopped");
+        stop.cancelled().await;
+        Ok(DeliveryEnd::Stopped)
     }
 
     /// The follower of the index, once that can be opened; `None` if it is stopped before.

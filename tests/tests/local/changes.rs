@@ -229,3 +229,65 @@ async fn clients_follow_the_changes_over_restarts_and_generations() {
     assert!(server.stop().await.expect("it ends").success());
     assert!(indexer.stop().await.expect("it ends").success());
 }
+
+/// The commands with which the guide begins, on an index of this test's own: with its address, a day of its log and a position of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_commands_of_the_guide_run() {
+    let guide = include_str!("../../../docs/changes.md");
+    let block = guide.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block");
+    let world = LocalIndex::new().expect("the server starts");
+    world.bundle(600, "b1");
+    world.bundle(500, "b2");
+    let indexer = world.indexer(&[]).await.expect("it starts");
+    indexer.until_answer("/v1/status", |status| status["entries"]["committed"] == 2).await;
+    let first = indexer.get("/v1/changes?limit=1").await.expect("it answers")["next"].clone();
+    let day = world.ago(86_400).to_string();
+    let (day, _) = day.split_once('T').expect("a day");
+    let script = block.replace("http://127.0.0.1:7281", indexer.url()).replace("2026-11-20", day);
+    let script = script.replace("g1:1234:5f2a91c07be0d4a3", first.as_str().expect("text"));
+    let lines: Vec<&str> = script.lines().collect();
+    let [since, after, stream, follow] = lines[..] else { panic!("{block}") };
+    for (command, wanted) in [(since, &["b1", "b2"][..]), (after, &["b2"])] {
+        let mut shell = shell(command).await;
+        let ended = timeout(MAX_WAIT, shell.output()).await.expect("it ends").expect("it runs");
+        let answer: Value = serde_json::from_slice(&ended.stdout).unwrap_or_else(|error| panic!("{ended:?}: {error}"));
+        assert_eq!(bundles(answer["changes"].as_array().expect("changes")), wanted, "{command}");
+    }
+    // These two print what is recorded from now on: a label, again and again until both have seen one.
+    let (mut stream, mut follow) = (shell(stream).await, shell(follow).await);
+    let mut running = [&mut stream, &mut follow].map(|command| command.spawn().expect("it starts"));
+    let [one, other] = &mut running;
+    let label = async |child: &mut Child| {
+        let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        while let Some(line) = lines.next_line().await.expect("it is read") {
+            let change: Option<Value> = serde_json::from_str(line.trim_start_matches("data: ")).ok();
+            if let Some(change) = change.filter(|change| change["kind"].is_string()) {
+                return change["kind"].clone();
+            }
+        }
+        panic!("it has ended");
+    };
+    let mut seen = Box::pin(async { tokio::join!(label(one), label(other)) });
+    let mut number = 0;
+    let kinds = loop {
+        number += 1;
+        assert!(number < 60, "nothing was printed");
+        let path = format!("labels/repo/v{number}/label.yaml");
+        world.server.insert_at("meta", &path, "id: b1\n", world.ago(1));
+        world.entry(1, path);
+        if let Ok(kinds) = timeout(Duration::from_secs(2), &mut seen).await {
+            break kinds;
+        }
+    };
+    assert_eq!(kinds, (Value::from("label"), Value::from("label")));
+}
+
+/// A command of a guide, as a shell runs it. It ends when it is dropped.
+async fn shell(command: &str) -> Command {
+    let program = TidemarkProcess::path().await.expect("it is built").parent().expect("a folder");
+    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap_or_default());
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("exec {command}")]).env("PATH", path).env("no_proxy", "*").env("NO_PROXY", "*");
+    shell.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+    shell
+}

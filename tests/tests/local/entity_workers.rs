@@ -10,6 +10,7 @@ use std::{
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tidemark_tests::{LocalIndex, TidemarkProcess};
+use tidemark_wal::Token;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines},
     net::{
@@ -113,9 +114,29 @@ fn check_order(log: &[(u64, bool)]) {
     assert_eq!(done.values().map(BTreeSet::len).sum::<usize>() as u64, RECORDS);
 }
 
+/// What the history of a job says: its steps, the newest one first, each with the time since the one before. The page has it, too.
+async fn check_timeline(indexer: &TidemarkProcess) {
+    let timeline = indexer.get("/v1/entities/entry%2Fjob%2F1").await.expect("it answers");
+    let steps = timeline["history"].as_array().expect("a history");
+    let second = |step: &Value| {
+        let token: Token = step["token"].as_str().expect("text").parse().expect("a token");
+        token.second()
+    };
+    assert_eq!(steps.len() as u64, RECORDS / 4);
+    for (number, step) in steps.iter().enumerate() {
+        let since = steps.get(number + 1).map(|before| second(step).since(second(before)).as_secs());
+        assert_eq!((step["action"].as_str(), step["seconds_since_previous"].as_u64()), (Some("step"), since), "{step}");
+        assert!(since.is_none_or(|since| since > 0), "{timeline}");
+    }
+    let page = reqwest::get(format!("{}/entity?key=entry%2Fjob%2F1", indexer.url())).await.expect("it answers");
+    let page = page.text().await.expect("text");
+    assert_eq!(page.matches("class=\"after\"").count(), steps.len() - 1, "{page}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_entity_is_handed_to_one_worker_at_a_time_over_deaths_of_both_sides() {
     let (world, indexer) = jobs().await;
+    check_timeline(&indexer).await;
     let folder = tempfile::tempdir().expect("a folder");
     let socket = folder.path().join("work.sock");
     let following = [&arguments(&socket)[..], &["--follow"]].concat();

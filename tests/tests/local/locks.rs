@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Output, Stdio},
     time::Duration,
@@ -58,6 +59,21 @@ impl LockWorld {
     async fn acquire(&self, holder: &str) -> Value {
         let spans = ["--ttl", "2s", "--complete-within", "1s", "--json"];
         self.json(&[&["lock", "acquire", "models", "--holder", holder], &spans[..]].concat()).await
+    }
+
+    /// Runs a script of the guide, whose guarded commits are complete within a second.
+    async fn shell(&self, script: &str, variables: &[(&str, &str)]) {
+        let program = TidemarkProcess::path().await.expect("it is built").parent().expect("a folder");
+        let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap_or_default());
+        let mut shell = Command::new("sh");
+        shell.args(["-e", "-s"]).current_dir(self.path()).envs(&self.environment).env("PATH", &path);
+        shell.env("TIDEMARK_COMPLETE_WITHIN", "1s").envs(variables.iter().copied());
+        let mut shell = shell.stdin(Stdio::piped()).kill_on_drop(true).spawn().expect("it starts");
+        let mut input = shell.stdin.take().expect("it is piped");
+        input.write_all(script.as_bytes()).await.expect("it reads");
+        drop(input);
+        let status = timeout(MAX_WAIT, shell.wait()).await.expect("it ends").expect("it runs");
+        assert!(status.success(), "{variables:?}: {status}");
     }
 
     fn path(&self) -> &Path {
@@ -172,7 +188,9 @@ async fn wrong_names_and_grants_are_refused_before_anything_is_written() {
         assert_eq!(refused.status.code(), Some(2), "{absurd:?}: {refused:?}");
     }
     assert_eq!(world.done(&["lock", "list"]).await, "");
-    world.done(&["lock", "acquire", "models", "--holder", "a"]).await;
+    world.done(&["lock", "acquire", "models", "--holder", "a", "--purpose", "nightly run"]).await;
+    assert!(world.done(&["lock", "show", "models"]).await.contains("purpose: nightly run"));
+    assert_eq!(world.json(&["lock", "show", "models", "--json"]).await["purpose"], "nightly run");
     let refused = world.run(&["lock", "acquire", "models", "--holder", "b", "--no-wait"]).await;
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
     assert!(String::from_utf8_lossy(&refused.stderr).contains("held by \"a\" under grant 1"), "{refused:?}");
@@ -181,29 +199,51 @@ async fn wrong_names_and_grants_are_refused_before_anything_is_written() {
     assert_eq!(names.filter(|name| !name.starts_with('.')).collect::<Vec<_>>(), Vec::<String>::new());
 }
 
-/// The recipe of `docs/locks.md`, by several programs at once: nobody's number is lost.
+/// The first block of `docs/locks.md`, whose third grant this is, without what it says of each command.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_command_with_which_the_guide_begins_runs() {
+    let document = include_str!("../../../docs/locks.md");
+    let block = document.split("```text\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block");
+    let script: Vec<&str> = block.lines().filter_map(|line| line.split("   ").next()).collect();
+    assert!(script.len() > 6 && script.iter().all(|line| line.starts_with("tidemark ")), "{script:?}");
+    let world = LockWorld::new().await;
+    world.done(&["lock", "acquire", "models", "--holder", "before"]).await;
+    world.done(&["lock", "release", "models", "--grant", "1"]).await;
+    std::fs::write(world.path().join("entries.json"), "{\"note\": \"one\"}").expect("a file can be written");
+    let publish = world.path().join("publish.sh");
+    std::fs::write(&publish, "#!/bin/sh\necho \"$TIDEMARK_LOCK\" > published\n").expect("a file can be written");
+    std::fs::set_permissions(&publish, std::fs::Permissions::from_mode(0o755)).expect("it is made a program");
+    world.shell(&script.join("\n"), &[]).await;
+    let published = std::fs::read_to_string(world.path().join("published")).expect("it ran");
+    assert_eq!(published.trim(), "models");
+    let shown = world.json(&["lock", "show", "models", "--json"]).await;
+    assert!(shown["holder"] == "trainer-7" && shown["held"] == false && shown["lastCommit"].is_string(), "{shown}");
+}
+
+/// The recipe of `docs/locks.md`, by several programs at once, each of which asks another search service: nobody's number is lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_recipe_counts_with_several_holders() {
     let document = include_str!("../../../docs/locks.md");
     let recipe = document.split("```sh\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a recipe");
     let world = LockWorld::new().await;
     let indexer = TidemarkProcess::serving(&["index", "--expiry", "10s"], &world.environment).await.expect("it starts");
-    let program = TidemarkProcess::path().await.expect("it is built").parent().expect("a folder");
-    let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap_or_default());
-    let count = async |holder: &str| {
-        let mut shell = Command::new("sh");
-        shell.args(["-e", "-s"]).current_dir(world.path()).envs(&world.environment).env("PATH", &path);
-        shell.env("HOLDER", holder).env("SEARCH", indexer.url()).env("TIDEMARK_COMPLETE_WITHIN", "1s");
-        let mut shell = shell.stdin(Stdio::piped()).kill_on_drop(true).spawn().expect("it starts");
-        let mut input = shell.stdin.take().expect("it is piped");
-        input.write_all(recipe.as_bytes()).await.expect("it reads");
-        drop(input);
-        let status = timeout(MAX_WAIT, shell.wait()).await.expect("it ends").expect("it runs");
-        assert!(status.success(), "{holder}: {status}");
+    // Read replicas, which see what is new every few seconds: none may answer from before the last commit.
+    let replica = async || {
+        let replica = TidemarkProcess::serving(&["serve"], &world.environment).await.expect("it starts");
+        replica.until_answer("/v1/status", |status| status["manifest"].as_u64() > Some(0)).await;
+        replica
     };
-    tokio::join!(count("a"), count("b"), count("c"));
+    let (first, second) = (replica().await, replica().await);
+    let count = |holder, service| {
+        let variables = [("HOLDER", holder), ("SEARCH", service)];
+        let world = &world;
+        async move { world.shell(recipe, &variables).await }
+    };
+    tokio::join!(count("a", first.url()), count("b", second.url()), count("c", first.url()), count("d", indexer.url()));
     let last = world.json(&["lock", "show", "counter", "--json"]).await["lastCommit"].clone();
     let last = last.as_str().expect("a token");
-    let entry = indexer.get(&format!("/v1/entries/{last}?min_token={last}&wait=20")).await.expect("it answers");
-    assert_eq!(entry["payload"]["attributes"]["count"], 3, "{entry}");
+    for service in [&indexer, &first, &second] {
+        let entry = service.get(&format!("/v1/entries/{last}?min_token={last}&wait=20")).await.expect("it answers");
+        assert_eq!(entry["payload"]["attributes"]["count"], 4, "{entry}");
+    }
 }

@@ -42,16 +42,42 @@ fn called(line: &str) -> Option<(Vec<&str>, Vec<&str>)> {
     let plugin = line.strip_prefix("kubectl tidemark ");
     let rest = plugin.or_else(|| line.strip_prefix("tidemark "))?;
     let words: Vec<&str> = rest.split_whitespace().collect();
-    let is_nested = words.first() == Some(&"log") && words.get(1).is_some_and(|word| !word.starts_with('-'));
+    let is_nested = match words[..] {
+        ["log" | "lock", second, ..] => !second.starts_with('-'),
+        ["sink", "verify", ..] => true,
+        _ => false,
+    };
+    // What comes after it is the command that `lock run` runs.
+    let words: Vec<&str> = words.into_iter().take_while(|word| *word != "--").collect();
     let command = &words[..words.len().min(if is_nested { 2 } else { 1 })];
     let command = plugin.map(|_| "kubectl").into_iter().chain(command.iter().copied()).collect();
     Some((command, words.into_iter().filter(|word| word.starts_with('-')).collect()))
 }
 
+/// What the fenced blocks of the guides call, with the name of the file: the parts of a line between pipes, without what it prints into and
+/// what a table says of it.
+fn fenced_commands() -> Vec<(String, String)> {
+    let folder = fs::read_dir(root().join("docs")).expect("the folder is there");
+    let guides = folder.map(|guide| guide.expect("an entry").path()).filter(|path| path.is_file());
+    guides.flat_map(|guide| commands_of(&guide)).collect()
+}
+
+fn commands_of(guide: &Path) -> Vec<(String, String)> {
+    let text = fs::read_to_string(guide).expect("it is read").replace("\\\n", " ");
+    let name = guide.file_name().expect("a name").to_string_lossy().into_owned();
+    let lines = text.split("```").skip(1).step_by(2).flat_map(str::lines).flat_map(|line| line.split(" | "));
+    let parts = lines.map(|part| part.split(" > ").next().unwrap_or_default().split("   ").next().unwrap_or_default());
+    parts.filter(|part| part.starts_with("tidemark ")).map(|part| (name.clone(), part.to_owned())).collect()
+}
+
 #[tokio::test]
-async fn every_command_of_a_runbook_exists_with_its_options() {
+async fn every_command_of_a_runbook_or_a_guide_exists_with_its_options() {
     let (mut helps, mut missing, mut found) = (BTreeMap::<Vec<String>, String>::new(), Vec::new(), 0);
-    for (file, span) in code_spans() {
+    let fenced = fenced_commands();
+    for guide in ["append.md", "changes.md", "sinks.md", "locks.md"] {
+        assert!(fenced.iter().any(|(file, _)| file == guide), "no command of {guide} was found");
+    }
+    for (file, span) in code_spans().into_iter().chain(fenced) {
         let Some((command, options)) = called(&span) else { continue };
         found += 1;
         let command: Vec<String> = command.into_iter().map(str::to_owned).collect();
@@ -68,7 +94,7 @@ async fn every_command_of_a_runbook_exists_with_its_options() {
             missing.push(format!("{file}: {span}"));
         }
     }
-    assert!(found > 20, "only {found} commands were found");
+    assert!(found > 40, "only {found} commands were found");
     assert!(missing.is_empty(), "the program does not take {missing:#?}");
 }
 
@@ -154,5 +180,8 @@ fn the_subcommand_of_a_line_is_found() {
     assert_eq!(called(line), Some((vec!["kubectl", "restore"], vec!["-n", "--to-time", "--wait"])));
     assert_eq!(called("tidemark log unregister --yes"), Some((vec!["log", "unregister"], vec!["--yes"])));
     assert_eq!(called("tidemark log --json"), Some((vec!["log"], vec!["--json"])));
+    assert_eq!(called("tidemark lock run m --ttl 1m -- ./it --all"), Some((vec!["lock", "run"], vec!["--ttl"])));
+    assert_eq!(called("tidemark sink --name hook"), Some((vec!["sink"], vec!["--name"])));
+    assert_eq!(called("tidemark sink verify --json"), Some((vec!["sink", "verify"], vec!["--json"])));
     assert_eq!(called("kubectl get wal -A"), None);
 }

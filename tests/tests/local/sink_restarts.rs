@@ -32,10 +32,12 @@ async fn a_sink_goes_on_after_the_snapshot_that_it_began_at_is_gone() {
     let seqs: Vec<_> = peer.events().iter().map(|event| event["data"]["seq"].clone()).collect();
     assert_eq!(seqs, [7, 8]);
     // One that has not begun yet cannot begin there.
-    let arguments = [&["sink", "--name", "other"][..], &arguments].concat();
-    let ended = TidemarkProcess::ended(&arguments, &world.environment).await.expect("it ends");
-    let said = String::from_utf8_lossy(&ended.stderr);
-    assert!(!ended.status.success() && said.contains("first"), "{said}");
+    for (from, words) in [("snapshot:first", "first"), ("g1:1:0000000000000000", "of another log")] {
+        let arguments = ["sink", "--name", "other", "--webhook", &hook, "--from", from];
+        let ended = TidemarkProcess::ended(&arguments, &world.environment).await.expect("it ends");
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(ended.status.code() == Some(1) && said.contains(words), "{from}: {said}");
+    }
     assert!(process.stop().await.expect("it stops").success());
 }
 

@@ -272,13 +272,15 @@ async fn a_destination_that_is_not_what_it_should_be_gets_nothing() {
     let (world, _indexer) = recorded(3).await;
     let (peer, elsewhere) = (SinkPeer::start().expect("it starts"), SinkPeer::start().expect("it starts"));
     let (hook, target) = (format!("{}/hook", peer.url()), format!("{}/hook", elsewhere.url()));
-    let redirect = target.clone();
-    peer.answers(move |_, _| PeerAnswer::Refuse(307, Some(("location", redirect.clone()))));
     let chain = world.consumer("orders").await.expect("the log has an id");
-    let process = sink(&world, "a", &["--webhook", &hook]).await;
-    complaint(&process, "answers 307").await;
-    assert!(elsewhere.requests().is_empty(), "a redirect was followed");
-    process.kill().await.expect("it is killed");
+    for status in [301, 307] {
+        let redirect = target.clone();
+        peer.answers(move |_, _| PeerAnswer::Refuse(status, Some(("location", redirect.clone()))));
+        let process = sink(&world, "a", &["--webhook", &hook]).await;
+        complaint(&process, &format!("answers {status}")).await;
+        assert!(elsewhere.requests().is_empty(), "a redirect was followed");
+        process.kill().await.expect("it is killed");
+    }
 
     // It never answers: the time-out ends each attempt.
     peer.answers(|_, _| PeerAnswer::Hang);
@@ -316,4 +318,67 @@ async fn a_destination_that_is_not_what_it_should_be_gets_nothing() {
     }
     let none = TidemarkProcess::ended(&["sink", "--name", "other"], &BTreeMap::new()).await.expect("it ends");
     assert_eq!(none.status.code(), Some(2));
+}
+
+/// Nothing is opened for it: the index need not even exist.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filter_that_is_no_query_is_refused_at_the_start() {
+    let (world, peer) = (LocalIndex::new().expect("the server starts"), SinkPeer::start().expect("it starts"));
+    let hook = format!("{}/hook", peer.url());
+    let filter = ["--name", "orders", "--query", "kind:(bundle"];
+    let words = "\"kind:(bundle\" is no query: position 6";
+    for command in [&["sink", "--webhook", &hook][..], &["changes"]] {
+        let ended = TidemarkProcess::ended(&[command, &filter].concat(), &world.environment).await.expect("it ends");
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(ended.status.code() == Some(1) && said.contains(words), "{command:?}: {said}");
+    }
+    // In a pod it stays, so that the condition of the WALSink has the words.
+    let waiting = [&["sink", "--webhook", &hook, "--wait"][..], &filter].concat();
+    let sink = TidemarkProcess::serving(&waiting, &world.environment).await.expect("it starts");
+    let process = sink.until_answer("/v1/process", |process| process["problems"][0]["reason"] == "SpecInvalid").await;
+    let problem = &process["problems"][0];
+    assert!(problem["message"].as_str().is_some_and(|said| said.contains(words)), "{problem}");
+    assert!(sink.stop().await.expect("it stops").success());
+    assert!(peer.requests().is_empty() && world.server.keys("index").is_empty(), "something was done for it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn credentials_are_sent_with_each_request_and_read_again() {
+    let (world, _indexer) = recorded(3).await;
+    let (peer, file) = (SinkPeer::start().expect("it starts"), secret_file());
+    std::fs::write(file.path(), "ApiKey old\n").expect("it is written");
+    peer.demand_credentials("ApiKey new");
+    let url = format!("{}/search", peer.url());
+    let path = file.path().to_str().expect("a path");
+    let arguments = ["--elasticsearch", &url, "--elasticsearch-index", "orders", "--authorization-file", path];
+    let process = sink(&world, "a", &[&arguments[..], &["--breaker-open-for", "1s"]].concat()).await;
+    complaint(&process, "answers 401").await;
+    assert!(peer.documents().is_empty());
+    assert!(peer.requests().iter().all(|request| request.headers["authorization"] == "ApiKey old"));
+    std::fs::write(file.path(), "ApiKey new\n").expect("it is written");
+    let chain = world.consumer("orders").await.expect("the log has an id");
+    until_acknowledged(&process, &chain, 3).await;
+    assert_eq!(peer.documents().len(), 3);
+    assert!(!process.log().contains("ApiKey"), "credentials are in the log");
+    assert!(process.stop().await.expect("it stops").success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_block_a_record_that_is_refused_is_not_put_aside() {
+    let (world, _indexer) = recorded(3).await;
+    let peer = SinkPeer::start().expect("it starts");
+    peer.answers(|_, _| PeerAnswer::Refuse(400, None));
+    let hook = format!("{}/hook", peer.url());
+    let arguments = ["sink", "--name", "orders", "--identity", "a", "--webhook", &hook, "--on-rejected", "block"];
+    let arguments = [&arguments[..], &["--breaker-open-for", "1s"]].concat();
+    let sink = TidemarkProcess::serving(&arguments, &world.environment).await.expect("it starts");
+    let blocked = sink.until_answer("/v1/process", |process| process["sink"]["blocked"].is_string()).await;
+    let report = &blocked["sink"];
+    assert_eq!((&report["acknowledged"]["seq"], &report["deadLettered"]), (&0.into(), &0.into()), "{report}");
+    peer.answers(|_, _| PeerAnswer::Take);
+    let chain = world.consumer("orders").await.expect("the log has an id");
+    until_acknowledged(&sink, &chain, 3).await;
+    assert_eq!(first_arrivals(&peer.events()), [1, 2, 3]);
+    assert!(sink.stop().await.expect("it stops").success());
+    assert_eq!(state(&chain).await.expect("it was held").dead_lettered, 0);
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 use tidemark_crds::{Reason, TaskState};
 use tidemark_store::{Create, Entropy, StoreClock, UserMetadata};
-use tidemark_tests::{TidemarkProcess, stores};
+use tidemark_tests::{SinkPeer, TidemarkProcess, stores};
 use tidemark_wal::Token;
 
 use super::guarded_wal::{ENTRIES, Environment, GuardedWal, audit};
@@ -12,11 +12,13 @@ use super::guarded_wal::{ENTRIES, Environment, GuardedWal, audit};
 async fn each_part_works_with_its_own_policy_and_cannot_do_more() {
     let wal = GuardedWal::new().await;
     let all = wal.environment(wal.server.environment());
-    let [indexing, searching, working, cleaning] = [
+    let [indexing, searching, working, cleaning, sinking, writing] = [
         wal.guarded("indexer").await,
         wal.guarded("search").await,
         wal.guarded("jobs").await,
         wal.guarded("cleanup").await,
+        wal.guarded("sink").await,
+        wal.guarded("writer").await,
     ];
     let log = stores::open("s3://example-wal/orders", &all);
     let indexer = TidemarkProcess::serving(&["index"], &indexing).await.expect("it starts");
@@ -33,6 +35,7 @@ async fn each_part_works_with_its_own_policy_and_cannot_do_more() {
     indexer.until_answer("/v1/search?q=&size=0&sealed=true", sealed).await;
     let search = TidemarkProcess::serving(&["serve"], &searching).await.expect("it starts");
     search.until_answer("/v1/search?q=&size=0&sealed=true", sealed).await;
+    deliver(&sinking).await;
 
     // An audit may have come before it, and then it has archived them.
     let first: Value = serde_json::from_str(&wal.done(&working, &["snapshot", "--json"]).await).expect("JSON");
@@ -72,13 +75,24 @@ async fn each_part_works_with_its_own_policy_and_cannot_do_more() {
         ("indexer", &indexing, "s3://example-idx/orders/archive"),
         ("jobs", &working, "s3://example-wal/orders"),
         ("jobs", &working, "s3://example-meta"),
+        ("a sink", &sinking, "s3://example-wal/orders"),
+        ("a sink", &sinking, "s3://example-meta"),
+        ("a sink", &sinking, "s3://example-idx/orders"),
+        ("a writer", &writing, "s3://example-wal/orders/.tidemark/root"),
+        ("a writer", &writing, "s3://example-idx/orders"),
         ("cleanup", &cleaning, "s3://example-wal/orders"),
         ("cleanup", &cleaning, "s3://example-idx/orders/archive"),
     ] {
         let written = denied(environment, url).create("a-stranger", "x".into(), &none).await;
         assert!(!matches!(written, Create::Committed), "{part} writes to {url}");
     }
-    for (part, environment) in [("search", &searching), ("indexer", &indexing), ("jobs", &working)] {
+    for (part, environment) in [
+        ("search", &searching),
+        ("indexer", &indexing),
+        ("jobs", &working),
+        ("a sink", &sinking),
+        ("a writer", &writing),
+    ] {
         let deleted = denied(environment, "s3://example-wal/orders").delete(&keys).await;
         assert!(deleted.is_err(), "{part} deletes from the log");
     }
@@ -94,7 +108,36 @@ async fn each_part_works_with_its_own_policy_and_cannot_do_more() {
         assert!(log.head(key).await.expect("it answers").is_none(), "{key}");
     }
     search.until_answer("/v1/search?q=&size=0&sealed=true", sealed).await;
+    write(&wal, &writing).await;
     assert!(search.stop().await.expect("it ends").success());
+}
+
+/// A sink delivers, keeps its position and goes on there.
+async fn deliver(sinking: &Environment) {
+    let peer = SinkPeer::start().expect("it starts");
+    let hook = format!("{}/hook", peer.url());
+    let arguments = ["sink", "--name", "hook", "--identity", "a", "--webhook", &hook, "--batch-delay", "50ms"];
+    for _ in 0..2 {
+        let sink = TidemarkProcess::serving(&arguments, sinking).await.expect("it starts");
+        let all = |process: &Value| process["sink"]["acknowledged"]["seq"].as_u64() == Some(ENTRIES);
+        sink.until_answer("/v1/process", all).await;
+        assert!(sink.stop().await.expect("it ends").success());
+    }
+    assert_eq!(peer.events().len() as u64, ENTRIES, "the position was not kept");
+}
+
+/// A writer appends, also under a lock that it acquires and releases.
+async fn write(wal: &GuardedWal, writing: &Environment) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let entry = folder.path().join("entry.json").display().to_string();
+    std::fs::write(&entry, "{\"note\": \"by a writer\"}").expect("it is written");
+    let token = wal.done(writing, &["append", &entry]).await;
+    assert!(token.trim().parse::<Token>().is_ok(), "{token}");
+    wal.done(writing, &["lock", "acquire", "models", "--holder", "a", "--complete-within", "1s"]).await;
+    wal.done(writing, &["append", "--lock", "models", "--grant", "1", &entry]).await;
+    wal.done(writing, &["lock", "renew", "models", "--grant", "1"]).await;
+    wal.done(writing, &["lock", "release", "models", "--grant", "1"]).await;
+    assert!(wal.done(writing, &["lock", "list"]).await.contains("released by a"));
 }
 
 async fn keys_below(store: &tidemark_store::Store, prefix: &str) -> Vec<String> {
