@@ -68,7 +68,7 @@ pub use self::{
     },
     wal_sink::{
         BulkDestination, RejectedAction, SinkBatch, SinkBreaker, SinkBreakerState, SinkPosition, SinkStart, SinkType,
-        SinkWindow, WalSink, WalSinkSpec, WalSinkStatus, WebhookDestination,
+        SinkWindow, WalSink, WalSinkSpec, WalSinkStatus, WebSocketDestination, WebhookDestination,
     },
     wal_task::{
         CleanupTask, PromoteTask, RestoreTarget, SnapshotTask, TASK_COMMANDS, TaskCommand, TaskFailureClass, TaskType,

@@ -7,7 +7,7 @@ mod status;
 pub use self::{
     spec::{
         BulkDestination, RejectedAction, SinkBatch, SinkBreaker, SinkStart, SinkType, SinkWindow, WalSink, WalSinkSpec,
-        WebhookDestination,
+        WebSocketDestination, WebhookDestination,
     },
     status::{SinkBreakerState, SinkPosition, WalSinkStatus},
 };

@@ -16,6 +16,9 @@ mod entries;
 mod event_stream;
 mod export;
 mod extract;
+mod feed_admission;
+mod feed_memory;
+mod feed_messages;
 mod feed_socket;
 mod feed_window;
 mod guard;
@@ -47,6 +50,7 @@ pub use append_service::{
 #[cfg(test)]
 pub(crate) use auth::TokenFileError;
 pub use connections::ConnectionLimits;
+pub use feed_admission::FeedLimits;
 pub use live_descriptors::LiveDescriptors;
 pub use openapi::document as openapi_document;
 #[cfg(feature = "archive")]

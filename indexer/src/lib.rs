@@ -11,6 +11,7 @@ mod draft_input;
 pub mod git;
 pub mod http;
 pub mod metrics;
+mod open_files;
 pub mod pod_status;
 mod private_socket;
 pub mod service;

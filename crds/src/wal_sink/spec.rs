@@ -19,6 +19,8 @@ use crate::{
 
 /// A URL of a destination: no user, no password and no fragment, which would be logged or are never sent.
 const DESTINATION_URL: &str = r"^https?://[A-Za-z0-9.\[\]:_-]+([/?][^\s#]*)?$";
+/// The same of a receiver that is connected to.
+const RECEIVER_URL: &str = r"^wss?://[A-Za-z0-9.\[\]:_-]+([/?][^\s#]*)?$";
 /// The name of an index of a search server.
 const BULK_INDEX: &str = "^[A-Za-z0-9][A-Za-z0-9._-]*$";
 
@@ -36,7 +38,7 @@ const BULK_INDEX: &str = "^[A-Za-z0-9][A-Za-z0-9._-]*$";
     category = "tidemark",
     status = "WalSinkStatus",
     derive = "PartialEq",
-    doc = "Delivers the changes of a WAL's index to a search server or a webhook, and keeps in the index how far it is.",
+    doc = "Delivers the changes of a WAL's index to a search server, a webhook or a WebSocket, and keeps in the index how far it is.",
     selectable = ".spec.walRef.name",
     printcolumn(
         name = "Ready",
@@ -108,7 +110,10 @@ const BULK_INDEX: &str = "^[A-Za-z0-9][A-Za-z0-9._-]*$";
         .field_path(".elasticsearch"),
     validation = Rule::new("(self.type == 'Webhook') == has(self.webhook)")
         .message("type Webhook needs webhook, and no other type takes it")
-        .field_path(".webhook")
+        .field_path(".webhook"),
+    validation = Rule::new("(self.type == 'WebSocket') == has(self.webSocket)")
+        .message("type WebSocket needs webSocket, and no other type takes it")
+        .field_path(".webSocket")
 )]
 pub struct WalSinkSpec {
     /// The WAL whose changes are delivered, in the namespace of the sink. It cannot change.
@@ -121,6 +126,9 @@ pub struct WalSinkSpec {
     /// The destination, for type `Webhook`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<WebhookDestination>,
+    /// The destination, for type `WebSocket`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub web_socket: Option<WebSocketDestination>,
     /// Where it begins: before the first record unless one of these says otherwise. It cannot change. A sink that is deleted and made again
     /// begins again.
     #[serde(default)]
@@ -157,6 +165,8 @@ pub enum SinkType {
     Elasticsearch,
     /// An HTTP webhook, which gets batches of `CloudEvents` 1.0.
     Webhook,
+    /// A receiver that speaks `tidemark.sink.v1` over a `WebSocket`: it says how many changes it takes, and acknowledges them.
+    WebSocket,
 }
 
 /// A server with a bulk API.
@@ -208,6 +218,31 @@ pub struct WebhookDestination {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_ref: Option<CaReference>,
     /// Whether a webhook without encryption may be used.
+    #[serde(default, rename = "allowHTTP")]
+    pub allow_http: bool,
+}
+
+/// A receiver that the sink connects to.
+#[derive(Clone, Debug, PartialEq, Eq, KubeSchema, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!self.url.startsWith('ws://') || self.allowHTTP")
+        .message("plain ws sends the data and the credentials in clear: use wss, or set allowHTTP: true")
+        .field_path(".url")
+)]
+pub struct WebSocketDestination {
+    /// Where the sink connects to, such as `wss://example.org/changes`. A change rolls the pod, and the delivery goes on there from the same
+    /// position.
+    #[schemars(length(max = 2048), regex(pattern = RECEIVER_URL))]
+    pub url: String,
+    /// The Secret whose key `authorization` holds the value of the header `Authorization`. A new value is read for the next connection, without
+    /// a restart.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<SecretReference>,
+    /// ConfigMap of the same namespace whose key `ca.crt` holds the certificates (PEM) to trust for the receiver, in place of the public ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_ref: Option<CaReference>,
+    /// Whether a receiver without encryption may be used.
     #[serde(default, rename = "allowHTTP")]
     pub allow_http: bool,
 }

@@ -64,6 +64,13 @@ impl FeedPosition {
         Self::of(manifest, last_seq(manifest))
     }
 
+    /// Whether it is one in the generation that `manifest` is of, with no record after it. It may be one of a replica that is further ahead.
+    pub(crate) fn is_end_of(&self, manifest: &Manifest) -> bool {
+        self.generation == manifest.generation
+            && self.foreign_origin(manifest).is_none()
+            && self.seq >= last_seq(manifest)
+    }
+
     /// Where the position comes from, if that is another index than the one that `manifest` is of.
     pub(crate) fn foreign_origin(&self, manifest: &Manifest) -> Option<ForeignOrigin> {
         let (own, served) = self.origin.zip(FeedOrigin::of(manifest))?;

@@ -156,22 +156,29 @@ impl SearchService for IndexSearcher {
 
     async fn changes(&self, mut request: ChangesRequest) -> Result<ChangesAnswer, SearchError> {
         let (follower, ends) = (self.follower()?, Instant::now() + request.wait);
-        let mut views = follower.subscribe();
         loop {
-            views.borrow_and_update();
             let answer = self.page_of_changes(&follower, &request).await?;
             // A page that has used up its time without a change has moved on: the client has to know how far.
             if !answer.changes.is_empty() || answer.more || Instant::now() >= ends {
                 return Ok(answer);
             }
-            // Most views have more of what is not sealed, and no further record.
-            while FeedPosition::end(&follower.view()?.index.manifest) == answer.end {
-                if !matches!(timeout_at(ends, views.changed()).await, Ok(Ok(()))) {
-                    return Ok(answer);
-                }
+            if !self.published_after(&answer.next, ends.saturating_duration_since(Instant::now())).await? {
+                return Ok(answer);
             }
             request.start = FeedStart::After(answer.next);
         }
+    }
+
+    async fn published_after(&self, position: &FeedPosition, wait: Duration) -> Result<bool, SearchError> {
+        let (follower, ends) = (self.follower()?, Instant::now() + wait);
+        let mut views = follower.subscribe();
+        // Most views have more of what is not sealed, and no further record.
+        while position.is_end_of(&follower.view()?.index.manifest) {
+            if !matches!(timeout_at(ends, views.changed()).await, Ok(Ok(()))) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     fn status(&self) -> Option<StatusAnswer> {

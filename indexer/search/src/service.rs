@@ -8,8 +8,8 @@ use tidemark_wal::Token;
 
 use super::{
     api::{
-        ChangesAnswer, ChangesRequest, EntityAnswer, EntityRequest, EntryAnswer, LineageAnswer, LineageRequest,
-        SearchAnswer, SearchRequest, StatusAnswer,
+        ChangesAnswer, ChangesRequest, EntityAnswer, EntityRequest, EntryAnswer, FeedPosition, LineageAnswer,
+        LineageRequest, SearchAnswer, SearchRequest, StatusAnswer,
     },
     error::SearchError,
     export::SearchExport,
@@ -30,6 +30,9 @@ pub trait SearchService: Send + Sync + 'static {
     async fn export(&self, request: SearchRequest) -> Result<SearchExport, SearchError>;
     /// The next changes. Waits for one, if there is none, for as long as the request says.
     async fn changes(&self, request: ChangesRequest) -> Result<ChangesAnswer, SearchError>;
+    /// Waits until something is published after the position, for so long at most. Gives whether there is something to read there, which may be
+    /// that the position means nothing here. Reads from no store.
+    async fn published_after(&self, position: &FeedPosition, wait: Duration) -> Result<bool, SearchError>;
     /// What the search knows about the index; `None` before it has read a manifest. Never fails and never waits.
     fn status(&self) -> Option<StatusAnswer>;
     /// Why there is no status yet.

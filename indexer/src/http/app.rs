@@ -4,18 +4,19 @@
 use std::sync::Arc;
 
 use axum::extract::FromRef;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 #[cfg(feature = "archive")]
 use super::served_archive::ServedArchive;
-use super::{arguments::MinTokenArgs, extract::QueryString, live_descriptors::LiveDescriptors, problem::HttpProblem};
+use super::{
+    arguments::MinTokenArgs,
+    extract::QueryString,
+    feed_admission::{FeedAdmission, FeedLimits},
+    live_descriptors::LiveDescriptors,
+    problem::HttpProblem,
+};
 use crate::{metrics::MetricsRegistry, pod_status::PodStatus};
 use tidemark_search::{SearchError, SearchService, api::StatusAnswer};
-
-/// The most requests for changes at once, streams of events and sockets included: each may hold three answers in memory, for a client that reads
-/// slowly.
-pub(super) const MAX_FEEDS: usize = 64;
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -33,7 +34,7 @@ struct AppInner {
     pod: PodStatus,
     mode: ServerMode,
     openapi: &'static str,
-    feeds: Arc<Semaphore>,
+    feeds: FeedAdmission,
     streams: TaskTracker,
 }
 
@@ -60,8 +61,9 @@ impl AppState {
         pod: PodStatus,
         mode: ServerMode,
         openapi: &'static str,
+        feeds: FeedLimits,
     ) -> Self {
-        let feeds = Arc::new(Semaphore::new(MAX_FEEDS));
+        let feeds = FeedAdmission::new(feeds);
         let inner =
             Arc::new(AppInner { search, metrics, stop, pod, mode, openapi, feeds, streams: TaskTracker::new() });
         Self {
@@ -124,14 +126,9 @@ impl AppState {
         &self.inner.streams
     }
 
-    /// The place of one more feed of changes, if there is one.
-    pub(super) fn feed_slot(&self) -> Result<OwnedSemaphorePermit, HttpProblem> {
-        let slot = Arc::clone(&self.inner.feeds).try_acquire_owned();
-        slot.map_err(|_| {
-            HttpProblem::overloaded(format!(
-                "{MAX_FEEDS} clients follow the changes already; try again when one has ended"
-            ))
-        })
+    /// The clients that follow the changes.
+    pub(super) fn feeds(&self) -> &FeedAdmission {
+        &self.inner.feeds
     }
 
     /// What is known about the index.

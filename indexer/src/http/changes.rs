@@ -10,6 +10,7 @@ use axum::{
     http::{HeaderMap, header},
     response::Response,
 };
+use futures::FutureExt as _;
 use serde::{
     Deserialize,
     de::{IntoDeserializer as _, value},
@@ -26,9 +27,10 @@ use super::{
     app::AppState,
     arguments::{ChangesLimit, ChangesWait, EventIdText, FeedStartText, QueryArg},
     event_stream::event_stream,
-    extract::QueryArgs,
+    extract::{QueryArgs, QueryString},
+    feed_admission::{FeedAnswer, FeedSlot},
     feed_socket::feed_socket,
-    large_json::large_json,
+    large_json::{json_bytes, json_response},
     problem::{HttpProblem, ProblemDetails},
 };
 use tidemark_search::api::{ChangesAnswer, ChangesRequest, FeedStart};
@@ -109,7 +111,7 @@ impl From<ChangesArgs> for ChangesRequest {
 /// id is its position, so that a client that connects again with `Last-Event-ID` misses none. A stream ends after an hour, when the service
 /// stops, when its client has left an answer untaken for a minute, and after an event `problem`, whose data is the problem. A WebSocket
 /// (`Upgrade: websocket`, subprotocol `tidemark.changes.v1`) sends the changes for which its client has granted credits, and the client
-/// acknowledges them. 64 clients are served at once.
+/// acknowledges them. 4096 clients are served at once. An answer that its client has not taken within a minute is cut off.
 /// After a restore the records have other seqs: earlier positions are answered with 410, and `restart` says where to start.
 #[utoipa::path(
     get,
@@ -126,16 +128,16 @@ impl From<ChangesArgs> for ChangesRequest {
         (status = 403, description = "a page of another origin opens a WebSocket", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 410, description = "the position is of a generation that was replaced by one with other seqs; `restart` says where to start", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 414, description = "the query string is too long", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 503, description = "overloaded or not ready", body = ProblemDetails, content_type = "application/problem+json"),
+        (status = 503, description = "overloaded, by clients or by what is on its way to them, or not ready", body = ProblemDetails, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn changes(
     State(app): State<AppState>,
     headers: HeaderMap,
+    slot: FeedSlot,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
     QueryArgs { args, query, .. }: QueryArgs<ChangesArgs>,
 ) -> Result<Response, HttpProblem> {
-    let slot = app.feed_slot()?;
     let mut request = ChangesRequest::from(args);
     let ChangesHeaders { last_event_id: EventIdText(last) } = ChangesHeaders::read(&headers)?;
     if wants_socket(&headers) {
@@ -148,13 +150,34 @@ pub(crate) async fn changes(
         let events = event_stream(app, request, query, slot).await;
         return events.map_err(|problem| if goes_on { problem.in_header("from", LAST_EVENT_ID) } else { problem });
     }
-    let waited = app.stop().run_until_cancelled(app.search().changes(request.clone())).await;
-    let answer = match waited {
-        Some(answer) => answer,
+    let answer = waited_answer(&app, request, &query).await?;
+    let (body, taken) = answer.share.hold(json_bytes(answer.changes).await?);
+    tokio::spawn(async move {
+        slot.takes(taken.wait().map(|()| true)).await;
+    });
+    Ok(json_response(body))
+}
+
+/// The changes that there are, or those that come within the wait.
+async fn waited_answer(
+    app: &AppState,
+    request: ChangesRequest,
+    query: &QueryString,
+) -> Result<FeedAnswer, HttpProblem> {
+    let present = app.present_changes(&request, query).await?;
+    let FeedAnswer { changes: answer, share } = present;
+    if !answer.changes.is_empty() || answer.more || request.wait.is_zero() {
+        return Ok(FeedAnswer { changes: answer, share });
+    }
+    // One that waits holds nothing.
+    drop(share);
+    let (wait, next) = (request.wait, ChangesRequest { start: FeedStart::After(answer.next), ..request });
+    let waited = app.stop().run_until_cancelled(app.next_changes(next.clone(), wait, query)).await;
+    match waited {
+        Some(waited) => waited,
         // The process stops: what there is.
-        None => app.search().changes(ChangesRequest { wait: Duration::ZERO, ..request }).await,
-    };
-    large_json(answer.map_err(|error| app.problem_of_changes(error, &query))?).await
+        None => app.present_changes(&next, query).await,
+    }
 }
 
 fn wants_socket(headers: &HeaderMap) -> bool {

@@ -4,7 +4,7 @@
 //! clients that hold connections, half a request header each, displace one another, while a request that is sent at once is
 //! answered: a kubelet's probe among them. Connections whose requests are being answered are displaced last.
 //!
-//! A connection that becomes a WebSocket counts no more: those have bounds of their own.
+//! A connection counts no more while its client follows the changes, and when it becomes a WebSocket: those have bounds of their own.
 //!
 //! Only HTTP/1 is spoken: with one request at a time it is plain what a connection waits for.
 
@@ -12,7 +12,10 @@ use std::{
     collections::BTreeMap,
     convert::Infallible,
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -50,8 +53,8 @@ const MAX_BUFFER: usize = 128 * 1024;
 /// How many connections are open at once, and how long each may wait for its client.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
-    /// Open connections; beyond them the one that has waited longest is closed for each new one. Less than the usual limit of
-    /// open files, 1024, and more than the requests that are worked on at once.
+    /// Open connections, without those whose clients follow the changes; beyond them the one that has waited longest is closed for each new
+    /// one. Less than the usual limit of open files, 1024, and more than the requests that are worked on at once.
     pub max_connections: usize,
     /// How long the header of a request may take from its first byte, or from the start of the connection.
     pub header_timeout: Duration,
@@ -129,8 +132,9 @@ pub(super) async fn serve_connection(
     let taken = Arc::clone(activity);
     let stream = InspectWriter::new(stream, move |_: &[u8]| taken.bytes_taken());
     let routes = TowerToHyperService::new(routes);
-    let service = service_fn(|request: Request<Incoming>| {
+    let service = service_fn(|mut request: Request<Incoming>| {
         activity.enter(ConnectionPhase::Answering);
+        request.extensions_mut().insert(Arc::clone(activity));
         let (response, activity) = (routes.call(request), Arc::clone(activity));
         async move {
             let response = response.await?;
@@ -150,6 +154,7 @@ pub(super) async fn serve_connection(
             _ = serving.as_mut() => return None,
             () = activity.displaced.cancelled() => return Some("displaced").filter(|_| !stop.is_cancelled()),
             phase = overdue.as_mut() => return Some(phase.timeout_reason()),
+            () = activity.untaken.cancelled() => return Some("send_timeout"),
             () = stop.cancelled(), if !stopping => {
                 stopping = true;
                 serving.as_mut().graceful_shutdown();
@@ -194,13 +199,43 @@ impl ConnectionPhase {
 pub(super) struct ConnectionActivity {
     phase: watch::Sender<(ConnectionPhase, Instant)>,
     displaced: CancellationToken,
+    /// Its client takes too long for an answer with changes.
+    untaken: CancellationToken,
+    /// How many requests for changes are answered on it. The next one may begin before the end of the one before it is known.
+    following: AtomicUsize,
+}
+
+/// A connection whose client follows the changes, until it is dropped.
+pub(super) struct FollowingConnection(Arc<ConnectionActivity>);
+
+impl FollowingConnection {
+    /// Closes the connection: its client takes too long for an answer.
+    pub(super) fn close(&self) {
+        self.0.untaken.cancel();
+    }
+}
+
+impl Drop for FollowingConnection {
+    fn drop(&mut self) {
+        self.0.following.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl ConnectionActivity {
     /// A new connection, which is closed when `displaced` is cancelled.
     pub(super) fn new(displaced: CancellationToken) -> Self {
         let phase = watch::Sender::new((ConnectionPhase::ReadingHead, Instant::now()));
-        Self { phase, displaced }
+        Self { phase, displaced, untaken: CancellationToken::new(), following: AtomicUsize::new(0) }
+    }
+
+    /// Its client follows the changes from now on.
+    pub(super) fn follow(self: &Arc<Self>) -> FollowingConnection {
+        self.following.fetch_add(1, Ordering::Relaxed);
+        FollowingConnection(Arc::clone(self))
+    }
+
+    fn is_following(&self) -> bool {
+        self.following.load(Ordering::Relaxed) > 0
     }
 
     fn enter(&self, phase: ConnectionPhase) {
@@ -283,8 +318,9 @@ impl OpenConnections {
     fn admit(self: &Arc<Self>, displaced: CancellationToken) -> OpenConnection {
         let activity = Arc::new(ConnectionActivity::new(displaced));
         let mut state = self.state.lock();
-        if state.by_number.len() >= self.max {
-            let waiting_longest = state.by_number.iter().min_by_key(|(number, activity)| {
+        let counted = || state.by_number.iter().filter(|(_, activity)| !activity.is_following());
+        if state.by_number.len() >= self.max && counted().count() >= self.max {
+            let waiting_longest = counted().min_by_key(|(number, activity)| {
                 let (phase, since) = *activity.phase.borrow();
                 (phase.displacement_order(), since, **number)
             });

@@ -1,9 +1,9 @@
 //! Changes as server-sent events.
 //!
 //! One task a stream asks for the next changes when the client has taken the ones before: what is sent is the newest view's, and nothing
-//! of an index is held open for a client.
+//! of an index is held open for a client, nor any memory while there is no change for it.
 
-use std::{convert::Infallible, fmt::Write as _, time::Duration};
+use std::{convert::Infallible, fmt::Write as _, pin::pin, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -12,20 +12,26 @@ use axum::{
 };
 use futures::stream;
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc},
+    sync::mpsc,
     task::spawn_blocking,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until},
 };
 
-use super::{app::AppState, extract::QueryString, problem::HttpProblem, sent_checkpoints::SentCheckpoints};
+use super::{
+    app::AppState,
+    extract::QueryString,
+    feed_admission::{FeedAnswer, FeedSlot},
+    problem::HttpProblem,
+    sent_checkpoints::SentCheckpoints,
+};
 use tidemark_search::api::{ChangesAnswer, ChangesRequest, FeedCheckpoint, FeedStart, MAX_CHANGES, PageSize};
 
-/// How many answers wait for a client that reads slowly.
-const ANSWERS_IN_FLIGHT: usize = 1;
-/// How long a client may read nothing.
-const MAX_STALL: Duration = Duration::from_mins(1);
 /// How often an event is sent where there is no change: proxies close what is silent for a minute.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// How long nothing is sent while changes are read, or wait for memory.
+const MAX_SILENCE: Duration = Duration::from_secs(20);
+/// What is sent then: no event.
+const SIGN_OF_LIFE: &[u8] = b":\n\n";
 /// How long a stream lasts. Clients connect again: to other replicas, and with a token that is still good.
 const MAX_STREAM_TIME: Duration = Duration::from_hours(1);
 /// What a client receives first: how many milliseconds it waits before it connects again.
@@ -36,19 +42,14 @@ pub(super) async fn event_stream(
     app: AppState,
     request: ChangesRequest,
     query: QueryString,
-    slot: OwnedSemaphorePermit,
+    slot: FeedSlot,
 ) -> Result<Response, HttpProblem> {
-    let limit = PageSize::new(MAX_CHANGES).unwrap_or_default();
-    let request = ChangesRequest { wait: Duration::ZERO, limit, ..request };
-    let first = app.search().changes(request.clone()).await;
-    let first = first.map_err(|error| app.problem_of_changes(error, &query))?;
-    let (sender, receiver) = mpsc::channel(ANSWERS_IN_FLIGHT);
-    let feed = EventFeed { app, request, query, sender, sent: SentCheckpoints::default() };
+    let request = ChangesRequest { limit: PageSize::new(MAX_CHANGES).unwrap_or_default(), ..request };
+    let first = app.present_changes(&request, &query).await?;
+    let (sender, receiver) = mpsc::channel(1);
+    let feed = EventFeed { app, request, query, slot, sender, sent: SentCheckpoints::default() };
     // It ends with the receiver, which the answer owns.
-    tokio::spawn(async move {
-        feed.send_all(first).await;
-        drop(slot);
-    });
+    tokio::spawn(feed.send_all(first));
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream"),
         // nginx holds answers back otherwise.
@@ -65,6 +66,7 @@ struct EventFeed {
     app: AppState,
     request: ChangesRequest,
     query: QueryString,
+    slot: FeedSlot,
     sender: mpsc::Sender<Bytes>,
     /// The checkpoints that the client has.
     sent: SentCheckpoints,
@@ -72,19 +74,15 @@ struct EventFeed {
 
 impl EventFeed {
     /// Sends changes until the client is gone or reads nothing, the process stops, the time is up, or there is a problem.
-    async fn send_all(mut self, first: ChangesAnswer) {
+    async fn send_all(mut self, first: FeedAnswer) {
         let ends = Instant::now() + MAX_STREAM_TIME;
         let mut answer = first;
         if !self.send(format!("retry: {RETRY_MILLIS}\n\n").into()).await {
             return;
         }
         loop {
-            self.request.start = FeedStart::After(answer.next.clone());
-            self.request.wait = KEEP_ALIVE_INTERVAL;
-            self.sent.retain_new(&mut answer);
-            // Up to a megabyte.
-            let Ok(Some(events)) = spawn_blocking(move || events(&answer)).await else { return };
-            if !self.send(events).await {
+            self.request.start = FeedStart::After(answer.changes.next.clone());
+            if self.send_answer(answer).await.is_none() {
                 return;
             }
             answer = match self.next(ends).await {
@@ -98,27 +96,45 @@ impl EventFeed {
         }
     }
 
+    /// Sends an answer; `None` unless it was taken in time.
+    async fn send_answer(&mut self, FeedAnswer { mut changes, share }: FeedAnswer) -> Option<()> {
+        self.sent.retain_new(&mut changes);
+        // Up to a megabyte.
+        let events = spawn_blocking(move || events(&changes)).await.ok()??;
+        let (events, taken) = share.hold(events);
+        let sending = async {
+            let is_sent = self.sender.send(events).await.is_ok();
+            taken.wait().await;
+            is_sent
+        };
+        self.slot.takes(sending).await.then_some(())
+    }
+
     /// The next answer; `None` once the client is gone, the process stops, or the time is up.
-    async fn next(&self, ends: Instant) -> Option<Result<ChangesAnswer, HttpProblem>> {
-        let answer = self.app.search().changes(self.request.clone());
-        tokio::select! {
-            biased;
-            () = self.app.stop().cancelled() => None,
-            () = self.sender.closed() => None,
-            () = sleep_until(ends) => None,
-            answer = answer => Some(answer.map_err(|error| self.app.problem_of_changes(error, &self.query))),
+    async fn next(&self, ends: Instant) -> Option<Result<FeedAnswer, HttpProblem>> {
+        let mut answer = pin!(self.app.next_changes(self.request.clone(), KEEP_ALIVE_INTERVAL, &self.query));
+        loop {
+            tokio::select! {
+                biased;
+                () = self.app.stop().cancelled() => return None,
+                () = self.sender.closed() => return None,
+                () = sleep_until(ends) => return None,
+                answer = &mut answer => return Some(answer),
+                // Where the one before was not taken the client knows as much.
+                () = sleep(MAX_SILENCE) => drop(self.sender.try_send(Bytes::from_static(SIGN_OF_LIFE))),
+            }
         }
     }
 
-    /// Whether it was taken in time.
-    async fn send(&self, events: Bytes) -> bool {
-        timeout(MAX_STALL, self.sender.send(events)).await.is_ok_and(|sent| sent.is_ok())
+    /// Sends what is small. Whether it was taken in time.
+    async fn send(&self, event: Bytes) -> bool {
+        self.slot.takes(async { self.sender.send(event).await.is_ok() }).await
     }
 }
 
 /// An event for each change. Where the answer ends with none, only the position of the client moves: an event without data is not one
 /// that a client sees. `None` if a change cannot be written: its position must not be sent without it.
-fn events(answer: &ChangesAnswer) -> Option<Bytes> {
+fn events(answer: &ChangesAnswer) -> Option<Vec<u8>> {
     let mut text = String::new();
     let mut checkpoints = answer.checkpoints.iter().peekable();
     for change in &answer.changes {
@@ -136,7 +152,7 @@ fn events(answer: &ChangesAnswer) -> Option<Bytes> {
     if answer.changes.last().is_none_or(|last| last.position != answer.next) {
         let _ = write!(text, ":\nid: {}\n\n", answer.next);
     }
-    Some(text.into())
+    Some(text.into_bytes())
 }
 
 /// It has no id: a client that connects again goes on after the last change, also where the snapshot is an earlier one.

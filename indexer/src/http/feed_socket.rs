@@ -1,20 +1,19 @@
 //! Changes over a WebSocket, whose client says how many it takes and acknowledges them. `docs/changes.md` specifies the messages.
 //!
 //! One task a socket asks for the next changes when there is room in the client's window. It keeps the positions of what is not
-//! acknowledged, not the changes: a client that connects again has them sent again from where it was.
+//! acknowledged, not the changes: a client that connects again has them sent again from where it was. What is read and does not fit into the
+//! window is kept for a moment, and then read again when there is room: a client that pauses holds no memory.
 
 use std::{collections::VecDeque, convert::Infallible, future::ready, time::Duration};
 
 use axum::{
     body::Bytes,
-    extract::ws::{CloseFrame, Message, Utf8Bytes, WebSocket, WebSocketUpgrade},
+    extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade},
     http::HeaderValue,
     response::Response,
 };
 use futures::{FutureExt as _, SinkExt as _, future::BoxFuture};
-use serde::{Deserialize, Serialize};
 use tokio::{
-    sync::OwnedSemaphorePermit,
     task::{spawn_blocking, unconstrained},
     time::{Instant, sleep_until, timeout},
 };
@@ -22,22 +21,28 @@ use tokio::{
 use super::{
     app::AppState,
     extract::QueryString,
+    feed_admission::{FeedAnswer, FeedSlot, MAX_STALL},
+    feed_memory::FeedShare,
+    feed_messages::{ClientMessage, FeedItem, SUBPROTOCOL, ServerMessage, items, message},
     feed_window::{FeedWindow, MAX_CREDITS, UnsentPosition},
-    problem::{HttpProblem, ProblemDetails},
+    problem::HttpProblem,
     sent_checkpoints::SentCheckpoints,
 };
-use tidemark_search::api::{
-    ChangeRecord, ChangesAnswer, ChangesRequest, FeedPosition, FeedStart, MAX_CHANGES, PageSize,
-};
+use tidemark_search::api::{ChangesAnswer, ChangesRequest, FeedPosition, FeedStart, MAX_CHANGES, PageSize};
 
-/// The subprotocol that a client names, and with it the version of the messages.
-pub(super) const SUBPROTOCOL: &str = "tidemark.changes.v1";
 /// The largest message of a client, in bytes: a thousand positions.
 const MAX_MESSAGE: usize = 64 * 1024;
+/// What is read at once of what a client says, and collected before it is sent, in bytes: each connection has the first.
+const READ_BUFFER: usize = 4 * 1024;
+const WRITE_BUFFER: usize = 16 * 1024;
 /// How often a client is pinged, and how long a search waits for a change.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
-/// How long a client may be silent, its answers to pings included, and how long it may take nothing of what is sent.
+/// How long a client may be silent, its answers to pings included.
 const MAX_SILENCE: Duration = Duration::from_mins(1);
+/// How long a client that takes something may take for all of an answer.
+const MAX_SENDING_TIME: Duration = Duration::from_mins(5);
+/// How long what was read waits for room in the window.
+const MAX_QUEUE_TIME: Duration = Duration::from_secs(10);
 /// How long a client that has changes may acknowledge none.
 const MAX_ACKNOWLEDGEMENT_TIME: Duration = Duration::from_mins(5);
 /// So many messages of a client are read at most before it is judged.
@@ -48,32 +53,6 @@ const MAX_CONNECTION_TIME: Duration = Duration::from_hours(1);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// The most bytes of the reason of an end, as the protocol has it.
 const MAX_CLOSE_REASON: usize = 123;
-
-/// A message of a client.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum ClientMessage {
-    /// So many changes may be unacknowledged from now on.
-    Credits(u32),
-    /// Everything up to this position is acknowledged.
-    Ack(FeedPosition),
-    /// The changes at these positions are acknowledged, and none beside them.
-    AckEach(Vec<FeedPosition>),
-}
-
-/// A message of the service.
-#[derive(Serialize)]
-#[serde(rename_all = "snake_case")]
-enum ServerMessage<'a> {
-    /// A change. It takes one credit until it is acknowledged.
-    Change(&'a ChangeRecord),
-    /// The position after records that the query leaves out.
-    Next(&'a FeedPosition),
-    /// Up to here everything is acknowledged: where a client goes on that connects again.
-    Acknowledged(&'a FeedPosition),
-    /// Why the connection ends.
-    Problem(&'a ProblemDetails),
-}
 
 /// Why the service ends a connection.
 #[derive(Debug, thiserror::Error)]
@@ -111,34 +90,29 @@ impl SocketEnd {
     }
 }
 
-/// What waits for the changes before it, and these for room.
-enum FeedItem {
-    Change(FeedPosition, Utf8Bytes),
-    Checkpoint(Utf8Bytes),
-    Pass(FeedPosition),
-}
-
 /// The answer to `request` over a WebSocket. What fails at once is an answer with a status. `slot` is held until the connection ends.
 pub(super) async fn feed_socket(
     app: AppState,
     upgrade: WebSocketUpgrade,
     request: ChangesRequest,
     query: QueryString,
-    slot: OwnedSemaphorePermit,
+    slot: FeedSlot,
 ) -> Result<Response, HttpProblem> {
-    let mut upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
+    let upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
+    let mut upgrade = upgrade.read_buffer_size(READ_BUFFER).write_buffer_size(WRITE_BUFFER);
     if !upgrade.requested_protocols().any(|offered| offered == SUBPROTOCOL) {
         let detail = format!("a WebSocket of changes speaks \"{SUBPROTOCOL}\"; name that subprotocol");
         return Err(HttpProblem::invalid("Sec-WebSocket-Protocol", detail));
     }
     upgrade.set_selected_protocol(HeaderValue::from_static(SUBPROTOCOL));
-    let request = ChangesRequest { wait: Duration::ZERO, ..request };
-    let first = app.search().changes(request.clone()).await;
-    let first = first.map_err(|error| app.problem_of_changes(error, &query))?;
+    // There is no credit yet: it says where the first change is.
+    let request = ChangesRequest { limit: PageSize::new(1).unwrap_or_default(), ..request };
+    let FeedAnswer { changes: first, share } = app.present_changes(&request, &query).await?;
+    drop(share);
     // The process does not end before the client was told.
     let running = app.streams().token();
     Ok(upgrade.on_upgrade(move |socket| async move {
-        FeedSocket::new(app, request, query, &first).run(socket, first).await;
+        FeedSocket::new(app, request, query, first).run(socket).await;
         drop((slot, running));
     }))
 }
@@ -150,6 +124,10 @@ struct FeedSocket {
     query: QueryString,
     window: FeedWindow,
     queue: VecDeque<FeedItem>,
+    /// The memory of the queue, and since when it is held.
+    share: Option<(FeedShare, Instant)>,
+    /// Whether nothing is read until something is acknowledged.
+    is_full: bool,
     /// The checkpoints that the client has.
     sent: SentCheckpoints,
     /// Whether the client was sent a position.
@@ -161,19 +139,23 @@ struct FeedSocket {
 }
 
 impl FeedSocket {
-    fn new(app: AppState, request: ChangesRequest, query: QueryString, first: &ChangesAnswer) -> Self {
-        let begin = first.changes.first().map_or(first.next.clone(), |change| FeedPosition {
-            seq: change.seq.saturating_sub(1),
-            ..change.position.clone()
-        });
-        let (window, queue) = (FeedWindow::new(begin), VecDeque::new());
-        let sent = SentCheckpoints::default();
-        Self { app, request, query, window, queue, sent, has_position: false, heard: Instant::now(), awaited: None }
+    fn new(app: AppState, request: ChangesRequest, query: QueryString, mut first: ChangesAnswer) -> Self {
+        // A client that has a change coming needs no position.
+        let has_position = !first.changes.is_empty();
+        if let Some(change) = first.changes.pop() {
+            first.next = FeedPosition { seq: change.seq.saturating_sub(1), ..change.position };
+            first.checkpoints.retain(|checkpoint| checkpoint.position.seq < change.seq);
+        }
+        let (window, mut sent) = (FeedWindow::new(first.next.clone()), SentCheckpoints::default());
+        sent.retain_new(&mut first);
+        let queue = items(first).unwrap_or_default().into();
+        let (share, heard) = (None, Instant::now());
+        Self { app, request, query, window, queue, share, is_full: false, sent, has_position, heard, awaited: None }
     }
 
     /// Serves the client until one of both ends the connection.
-    async fn run(mut self, mut socket: WebSocket, first: ChangesAnswer) {
-        let Err(end) = self.serve(&mut socket, first).await;
+    async fn run(mut self, mut socket: WebSocket) {
+        let Err(end) = self.serve(&mut socket).await;
         let Some(code) = end.close_code() else { return };
         let mut reason = end.to_string();
         reason.truncate(reason.floor_char_boundary(MAX_CLOSE_REASON));
@@ -190,19 +172,20 @@ impl FeedSocket {
         let _ = timeout(CLOSE_TIMEOUT, closing).await;
     }
 
-    async fn serve(&mut self, socket: &mut WebSocket, first: ChangesAnswer) -> Result<Infallible, SocketEnd> {
+    async fn serve(&mut self, socket: &mut WebSocket) -> Result<Infallible, SocketEnd> {
         let (app, ends) = (self.app.clone(), Instant::now() + MAX_CONNECTION_TIME);
         let mut ping_due = Instant::now() + PING_INTERVAL;
-        let mut answer: Option<BoxFuture<'_, Result<ChangesAnswer, HttpProblem>>> = None;
-        self.enqueue(first).await?;
+        let mut answer: Option<BoxFuture<'_, Result<FeedAnswer, HttpProblem>>> = None;
         loop {
-            let sent = app.stop().run_until_cancelled(self.send_what_fits(socket)).await;
-            sent.ok_or(SocketEnd::Stopping)??;
+            let sending = timeout(MAX_SENDING_TIME, self.send_what_fits(socket));
+            let sent = app.stop().run_until_cancelled(sending).await;
+            sent.ok_or(SocketEnd::Stopping)?.map_err(|_| SocketEnd::Gone)??;
             let received = app.stop().run_until_cancelled(self.receive_waiting(socket)).await;
             let has_received = received.ok_or(SocketEnd::Stopping)??;
-            if answer.is_none() && self.queue.is_empty() && self.window.room() > 0 {
+            if answer.is_none() && self.queue.is_empty() && self.window.room() > 0 && !self.is_full {
                 answer = Some(next_answer(&app, self.request(), self.query.clone()).boxed());
             }
+            let queue_ends = self.share.as_ref().map_or(ends, |(_, since)| *since + MAX_QUEUE_TIME);
             let silent_at = self.heard + MAX_SILENCE;
             let unacknowledged_at = self.awaited.unwrap_or(ends) + MAX_ACKNOWLEDGEMENT_TIME;
             tokio::select! {
@@ -221,6 +204,7 @@ impl FeedSocket {
                     let found = found.map_err(SocketEnd::Problem)?;
                     self.enqueue(found).await?;
                 }
+                () = sleep_until(queue_ends) => self.drop_queue(),
                 // What it said may have made room.
                 () = ready(()), if has_received => {}
                 received = socket.recv() => {
@@ -236,15 +220,27 @@ impl FeedSocket {
     fn request(&self) -> ChangesRequest {
         let start = FeedStart::After(self.window.given().clone());
         let limit = PageSize::new(self.window.room().clamp(1, MAX_CHANGES)).unwrap_or_default();
-        ChangesRequest { start, limit, wait: PING_INTERVAL, ..self.request.clone() }
+        ChangesRequest { start, limit, ..self.request.clone() }
     }
 
-    async fn enqueue(&mut self, mut answer: ChangesAnswer) -> Result<(), SocketEnd> {
-        self.sent.retain_new(&mut answer);
+    async fn enqueue(&mut self, FeedAnswer { mut changes, mut share }: FeedAnswer) -> Result<(), SocketEnd> {
+        self.sent.retain_new(&mut changes);
         // Up to a megabyte.
-        let items = spawn_blocking(move || items(answer)).await.ok().flatten();
+        let items = spawn_blocking(move || items(changes)).await.ok().flatten();
         self.queue.extend(items.ok_or(SocketEnd::Problem(HttpProblem::internal()))?);
+        share.resize(self.queue.iter().map(FeedItem::bytes).sum());
+        self.share = Some((share, Instant::now()));
         Ok(())
+    }
+
+    /// Gives back the memory of what has no room. It is read again when something was acknowledged.
+    fn drop_queue(&mut self) {
+        for item in self.queue.drain(..) {
+            if let FeedItem::Checkpoint(checkpoint, _) = item {
+                self.sent.forget(&checkpoint);
+            }
+        }
+        (self.share, self.is_full) = (None, true);
     }
 
     async fn send_what_fits(&mut self, socket: &mut WebSocket) -> Result<(), SocketEnd> {
@@ -261,7 +257,7 @@ impl FeedSocket {
                     self.awaited.get_or_insert_with(Instant::now);
                     feed(socket, Message::Text(text)).await?;
                 }
-                FeedItem::Checkpoint(text) => feed(socket, Message::Text(text)).await?,
+                FeedItem::Checkpoint(_, text) => feed(socket, Message::Text(text)).await?,
                 // It has waited in vain, and the client knows where it is.
                 FeedItem::Pass(position) if self.has_position && position == *self.window.given() => continue,
                 FeedItem::Pass(position) => {
@@ -273,7 +269,13 @@ impl FeedSocket {
             }
             has_sent = true;
         }
-        if has_sent { flush(socket).await } else { Ok(()) }
+        if has_sent {
+            flush(socket).await?;
+        }
+        if self.queue.is_empty() {
+            self.share = None;
+        }
+        Ok(())
     }
 
     /// Hears what the client has said while it was sent something. Gives whether it has said anything.
@@ -304,6 +306,7 @@ impl FeedSocket {
             }
             ClientMessage::Credits(credits) => {
                 self.window.set_credits(credits);
+                self.is_full = false;
                 return Ok(());
             }
             ClientMessage::Ack(position) => self.window.acknowledge(&position)?,
@@ -314,6 +317,7 @@ impl FeedSocket {
         // One that comes again is none: it does not keep the connection.
         if self.window.unacknowledged() < unacknowledged {
             self.awaited = (self.window.unacknowledged() > 0).then(Instant::now);
+            self.is_full = false;
         }
         let acknowledged = self.window.acknowledged();
         if *acknowledged == before {
@@ -323,12 +327,8 @@ impl FeedSocket {
     }
 }
 
-async fn next_answer(
-    app: &AppState,
-    request: ChangesRequest,
-    query: QueryString,
-) -> Result<ChangesAnswer, HttpProblem> {
-    app.search().changes(request).await.map_err(|error| app.problem_of_changes(error, &query))
+async fn next_answer(app: &AppState, request: ChangesRequest, query: QueryString) -> Result<FeedAnswer, HttpProblem> {
+    app.next_changes(request, PING_INTERVAL, &query).await
 }
 
 /// What the future gives; nothing ever, where there is none.
@@ -337,35 +337,6 @@ async fn pending<T>(future: &mut Option<BoxFuture<'_, T>>) -> T {
         Some(future) => future.await,
         None => std::future::pending().await,
     }
-}
-
-/// The messages of an answer. `None` if a change cannot be written: what follows it must not be sent without it.
-fn items(answer: ChangesAnswer) -> Option<Vec<FeedItem>> {
-    let mut items = Vec::new();
-    let mut checkpoints = answer.checkpoints.iter().peekable();
-    for change in &answer.changes {
-        while let Some(checkpoint) = checkpoints.next_if(|checkpoint| checkpoint.position.seq < change.seq) {
-            items.push(FeedItem::Checkpoint(text(checkpoint)?));
-        }
-        items.push(FeedItem::Change(change.position.clone(), text(&ServerMessage::Change(change))?));
-    }
-    for checkpoint in checkpoints {
-        items.push(FeedItem::Checkpoint(text(checkpoint)?));
-    }
-    if answer.changes.last().is_none_or(|last| last.position != answer.next) {
-        items.push(FeedItem::Pass(answer.next));
-    }
-    Some(items)
-}
-
-/// Plain data, which is always JSON.
-fn text(content: &impl Serialize) -> Option<Utf8Bytes> {
-    let written = serde_json::to_string(content);
-    written.map(Utf8Bytes::from).inspect_err(|error| tracing::error!(%error, "a message cannot be written")).ok()
-}
-
-fn message(content: &ServerMessage<'_>) -> Option<Message> {
-    text(content).map(Message::Text)
 }
 
 /// Sends at once.
@@ -384,7 +355,7 @@ async fn flush(socket: &mut WebSocket) -> Result<(), SocketEnd> {
 
 /// Whether the client took it in time.
 async fn taken(sending: impl Future<Output = Result<(), axum::Error>>) -> Result<(), SocketEnd> {
-    match timeout(MAX_SILENCE, sending).await {
+    match timeout(MAX_STALL, sending).await {
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) | Err(_) => Err(SocketEnd::Gone),
     }

@@ -44,6 +44,11 @@ pub(crate) async fn limit_requests(State(guard): State<RequestLimits>, request: 
     let Ok(_permit) = guard.permits.try_acquire() else {
         return HttpProblem::overloaded("too many requests at once; try again in a second").into_response();
     };
+    limit_time(State(guard.clone()), request, next).await
+}
+
+/// Gives a request up after the time-out.
+pub(crate) async fn limit_time(State(guard): State<RequestLimits>, request: Request, next: Next) -> Response {
     if let Ok(response) = timeout(guard.timeout, next.run(request)).await {
         return response;
     }

@@ -1,6 +1,7 @@
 //! Answers that may have megabytes: a thousand hits, or an entry with its payload and descriptors.
 
 use axum::{
+    body::Body,
     http::header,
     response::{IntoResponse, Response},
 };
@@ -11,9 +12,18 @@ use super::problem::HttpProblem;
 
 /// `answer` as JSON. Made on a thread that may block, so that no other request waits for it.
 pub(crate) async fn large_json<T: Serialize + Send + 'static>(answer: T) -> Result<Response, HttpProblem> {
+    json_bytes(answer).await.map(json_response)
+}
+
+/// `answer` as the bytes of its JSON, made in the same way.
+pub(super) async fn json_bytes<T: Serialize + Send + 'static>(answer: T) -> Result<Vec<u8>, HttpProblem> {
     let made = spawn_blocking(move || serde_json::to_vec(&answer)).await;
-    let body = made.ok().and_then(Result::ok).ok_or_else(HttpProblem::internal)?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+    made.ok().and_then(Result::ok).ok_or_else(HttpProblem::internal)
+}
+
+/// The response whose body is this JSON.
+pub(super) fn json_response(body: impl Into<Body>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], body.into()).into_response()
 }
 
 #[cfg(test)]

@@ -37,6 +37,7 @@ pub fn document() -> Value {
 fn routes_document() -> OpenApi {
     let routes = OpenApiRouter::<AppState>::with_openapi(head())
         .merge(routes::search_routes())
+        .merge(routes::feed_routes())
         .merge(routes::status_routes())
         .merge(routes::document_routes());
     let mut document = routes.into_openapi();

@@ -14,13 +14,17 @@ pub(super) fn search_routes() -> OpenApiRouter<AppState> {
     let routes = OpenApiRouter::new()
         .routes(routes!(search::search))
         .routes(routes!(export::export))
-        .routes(routes!(changes::changes))
         .routes(routes!(entries::entry))
         .routes(routes!(entities::entity))
         .routes(routes!(lineage::lineage));
     #[cfg(feature = "archive")]
     let routes = routes.merge(iceberg::catalog_routes());
     routes
+}
+
+/// What clients wait for: requests that are limited in time, and have a limit of their own in number.
+pub(super) fn feed_routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(changes::changes))
 }
 
 /// What every server has.

@@ -19,4 +19,9 @@ impl SentCheckpoints {
         self.0.extend_from_slice(&answer.checkpoints);
         self.0.drain(..self.0.len().saturating_sub(MAX_REMEMBERED));
     }
+
+    /// It was not sent after all: the next answer that has it has it again.
+    pub(super) fn forget(&mut self, unsent: &FeedCheckpoint) {
+        self.0.retain(|sent| sent != unsent);
+    }
 }

@@ -17,6 +17,7 @@ use super::{
     auth::{self, TokenAuth},
     connections::{ConnectionLimits, serve_connections, without_delay},
     cors::{self, CorsPolicy},
+    feed_admission::FeedLimits,
     guard::{self, RequestLimits},
     live_descriptors::LiveDescriptors,
     openapi, page,
@@ -31,7 +32,7 @@ use tidemark_search::{IndexSearcher, SearchService};
 /// How the server behaves.
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
-    /// Requests that are worked on at once; more are answered 503. Health and metrics do not count.
+    /// Requests that are worked on at once; more are answered 503. Health, metrics and changes do not count.
     pub concurrency: usize,
     /// The longest that a request may take, waits for `min_token` included.
     pub timeout: Duration,
@@ -42,6 +43,8 @@ pub struct ServerOptions {
     pub cors_origins: Vec<HeaderValue>,
     /// How many connections are open at once, and for how long.
     pub connections: ConnectionLimits,
+    /// How many clients follow the changes, and what is on its way to them.
+    pub feeds: FeedLimits,
 }
 
 impl Default for ServerOptions {
@@ -52,6 +55,7 @@ impl Default for ServerOptions {
             drain: Duration::from_secs(10),
             cors_origins: Vec::new(),
             connections: ConnectionLimits::default(),
+            feeds: FeedLimits::default(),
         }
     }
 }
@@ -109,7 +113,7 @@ impl HttpServer {
         mode: ServerMode,
     ) -> Self {
         metrics.register_pod(pod.clone());
-        let app = AppState::new(search, metrics, stop, pod, mode, openapi::document_json());
+        let app = AppState::new(search, metrics, stop, pod, mode, openapi::document_json(), options.feeds);
         let source = app.clone();
         app.metrics().register_status(move || source.status());
         Self { app, options, auth: None }
@@ -138,7 +142,8 @@ impl HttpServer {
         let routes = match self.app.mode() {
             ServerMode::Search => Router::from(routes::search_routes())
                 .merge(page::routes())
-                .route_layer(from_fn_with_state(guard, guard::limit_requests))
+                .route_layer(from_fn_with_state(guard.clone(), guard::limit_requests))
+                .merge(Router::from(routes::feed_routes()).route_layer(from_fn_with_state(guard, guard::limit_time)))
                 .merge(Router::from(routes::status_routes()))
                 .merge(Router::from(routes::document_routes()))
                 .route("/assets/{name}", get(page::asset)),

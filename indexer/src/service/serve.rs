@@ -18,8 +18,9 @@ use super::{
 #[cfg(feature = "archive")]
 use crate::http::ServedArchive;
 use crate::{
-    http::{HttpServer, LiveDescriptors, ServerOptions},
+    http::{FeedLimits, HttpServer, LiveDescriptors, ServerOptions},
     metrics::MetricsRegistry,
+    open_files::allow_open_files,
     pod_status::PodStatus,
 };
 use tidemark_search::EngineOptions;
@@ -125,7 +126,11 @@ impl ServeTask {
         metrics.register(Box::new(self.options.stores.requests()));
         let search = Arc::clone(&self.search) as Arc<dyn SearchService>;
         let pod = self.pod.clone();
-        let options = ServerOptions { cors_origins: self.options.cors_origins.clone(), ..ServerOptions::default() };
+        let options = ServerOptions {
+            cors_origins: self.options.cors_origins.clone(),
+            feeds: feed_limits(),
+            ..ServerOptions::default()
+        };
         let server = HttpServer::with_pod_status(pod, search, metrics, options, stop.clone())
             .with_live_descriptors(self.live.clone());
         #[cfg(feature = "archive")]
@@ -178,6 +183,22 @@ impl ServeTask {
         let tail = log.as_ref().zip(root).map(|(log, root)| (log, Arc::new(root) as Arc<dyn ParameterSource>));
         Ok(IndexFollower::new(engine, chain, tail, &FollowerOptions::default())?)
     }
+}
+
+/// How many clients may follow the changes, as far as the limit of open files can be raised.
+fn feed_limits() -> FeedLimits {
+    let wanted = FeedLimits::default();
+    let files = allow_open_files(wanted.open_files());
+    let limits = wanted.within_open_files(files);
+    if limits.clients < wanted.clients {
+        let (clients, needed) = (limits.clients, wanted.open_files());
+        tracing::warn!(
+            files,
+            clients,
+            "fewer clients may follow the changes; allow {needed} open files for all of them"
+        );
+    }
+    limits
 }
 
 pub(super) async fn listen_on(address: SocketAddr) -> Result<TcpListener, ServiceError> {

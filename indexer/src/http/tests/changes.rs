@@ -10,14 +10,14 @@ use axum::{
 use futures::StreamExt as _;
 use regex::Regex;
 use serde_json::Value;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
-use super::{fake::FakeSearch, get, router, send};
+use super::{fake::FakeSearch, get, router, send, with_options};
 use crate::{
     http::{
-        app::MAX_FEEDS,
+        feed_admission::FeedLimits,
         openapi_document,
         server::{HttpServer, ServerOptions},
     },
@@ -208,15 +208,17 @@ async fn a_client_that_reads_nothing_loses_its_stream() {
 
 #[tokio::test(start_paused = true)]
 async fn so_many_clients_follow_at_once_and_one_that_leaves_makes_room() {
-    let router = router(FakeSearch::with_entries());
+    let feeds = FeedLimits { clients: 8, ..FeedLimits::default() };
+    let router = with_options(FakeSearch::with_entries(), ServerOptions { feeds, ..ServerOptions::default() });
     let mut clients = Vec::new();
-    for _ in 0..MAX_FEEDS {
+    for _ in 0..8 {
         let (status, client) = EventClient::open(&router, "/v1/changes", None).await;
         assert_eq!(status, StatusCode::OK);
         clients.push(client);
     }
     let refused = get(&router, "/v1/changes").await;
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.text.contains("8 clients follow the changes already"), "{}", refused.text);
     assert_eq!(get(&router, "/v1/search").await.status, StatusCode::OK, "searches have places of their own");
     clients.pop();
     sleep(Duration::from_secs(1)).await;
@@ -231,7 +233,7 @@ async fn streams_and_waits_end_when_the_process_stops() {
     let (_, mut client) = EventClient::open(&server, "/v1/changes?from=now", None).await;
     assert_eq!(client.next().await.as_deref(), Some("retry: 2000"));
     assert_eq!(client.next().await.as_deref(), Some(":\nid: g1:9"));
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     let wait = tokio::spawn({
         let server = server.clone();
         async move { get(&server, "/v1/changes?from=now&wait=20").await }
@@ -247,7 +249,7 @@ async fn streams_and_waits_end_when_the_process_stops() {
 #[tokio::test(start_paused = true)]
 async fn a_stream_lasts_an_hour() {
     let (_, mut client) = EventClient::open(&router(FakeSearch::with_entries()), "/v1/changes?from=now", None).await;
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     while client.next().await.is_some() {}
     let lasted = began.elapsed();
     assert!(lasted >= Duration::from_hours(1) && lasted < Duration::from_secs(3_601), "{lasted:?}");

@@ -268,6 +268,31 @@ async fn one_connection_more_takes_the_place_of_the_one_that_waits_longest() {
     }
 }
 
+/// Clients that follow the changes have places of their own.
+#[tokio::test]
+async fn connections_on_which_changes_are_followed_are_not_displaced() {
+    let metrics = MetricsRegistry::new();
+    let (address, _server) = listen(router(FakeSearch::with_entries()), metrics.clone()).await;
+    let mut streams = Vec::new();
+    for _ in 0..6 {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = b"GET /v1/changes?from=now HTTP/1.1\r\nHost: a\r\nAccept: text/event-stream\r\n\r\n";
+        send(&mut stream, head).await;
+        answer(&mut stream, ":\nid: g1:9\n\n\r\n").await;
+        streams.push(stream);
+    }
+    let mut flood = Vec::new();
+    for _ in 0..9 {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let _ = client.write_all(HALF_A_HEADER).await;
+        flood.push(client);
+    }
+    for client in flood.drain(..5) {
+        closed(client).await;
+    }
+    assert!(metrics.encode().unwrap().contains("tidemark_http_connections_closed_total{reason=\"displaced\"} 5\n"));
+}
+
 #[tokio::test]
 async fn probes_are_answered_during_a_flood_and_requests_at_work_are_kept() {
     let (release, (began, mut begun)) = (Arc::new(Notify::new()), mpsc::unbounded_channel());

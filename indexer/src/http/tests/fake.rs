@@ -313,9 +313,6 @@ impl SearchService for FakeSearch {
         let hits = self.hits.iter().cycle().take(self.hits.len() * (1 + self.export_repeats));
         let found = hits.zip(1..).filter(|(_, seq)| *seq > after).take(request.limit.get());
         let changes: Vec<_> = found.map(|(hit, seq)| change(hit, seq, &request, &self.payload)).collect();
-        if changes.is_empty() {
-            tokio::time::sleep(request.wait).await;
-        }
         let next = changes.last().map_or(position_of(after), |change: &ChangeRecord| change.position.clone());
         let end = self.hits.len() as u64 * (1 + self.export_repeats as u64);
         let more = next.seq < end;
@@ -326,6 +323,15 @@ impl SearchService for FakeSearch {
             .map(|(name, seq)| FeedCheckpoint { checkpoint: (*name).to_owned(), position: position_of(*seq) });
         let (checkpoints, end) = (checkpoints.collect(), position_of(end));
         Ok(ChangesAnswer { changes, next, more, end, checkpoints, index_version: index_version() })
+    }
+
+    async fn published_after(&self, position: &FeedPosition, wait: Duration) -> Result<bool, SearchError> {
+        let end = self.hits.len() as u64 * (1 + self.export_repeats as u64);
+        if position.generation != position_of(0).generation || position.seq < end {
+            return Ok(true);
+        }
+        tokio::time::sleep(wait).await;
+        Ok(false)
     }
 
     async fn lineage(&self, LineageRequest { repo, bundle, .. }: LineageRequest) -> Result<LineageAnswer, SearchError> {

@@ -21,9 +21,9 @@ use tokio_util::sync::CancellationToken;
 use super::{fake::FakeSearch, get, router, with_options, with_token};
 use crate::{
     http::{
-        app::MAX_FEEDS,
         connections::{ConnectionActivity, ConnectionLimits, serve_connection},
-        feed_socket::SUBPROTOCOL,
+        feed_admission::FeedLimits,
+        feed_messages::SUBPROTOCOL,
         server::{HttpServer, ServerOptions},
     },
     metrics::MetricsRegistry,
@@ -253,7 +253,7 @@ async fn a_client_that_repeats_an_old_acknowledgement_loses_its_place() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_of_which_nothing_is_heard_loses_its_place() {
-    let router = router(FakeSearch { export_repeats: 1000, ..FakeSearch::with_entries() });
+    let router = with_feeds(FakeSearch { export_repeats: 1000, ..FakeSearch::with_entries() }, 2, 192 << 20);
     // One that is not read answers no ping. Of what comes late the end is only that of the connection.
     let mut silent = SocketClient::open(&router, "/v1/changes").await;
     sleep(Duration::from_secs(61)).await;
@@ -269,10 +269,14 @@ async fn a_client_of_which_nothing_is_heard_loses_its_place() {
     }
     assert!(last > 0 && last < 9_000, "{last}");
     // Their places are free again.
-    let mut clients = Vec::new();
-    for _ in 0..MAX_FEEDS {
-        clients.push(SocketClient::open(&router, "/v1/changes").await);
-    }
+    sleep(Duration::from_secs(5)).await;
+    let _both = (SocketClient::open(&router, "/v1/changes").await, SocketClient::open(&router, "/v1/changes").await);
+}
+
+/// A service for so many clients, with so much memory for their answers.
+fn with_feeds(fake: FakeSearch, clients: usize, answer_bytes: usize) -> Router {
+    let feeds = FeedLimits { clients, answer_bytes };
+    with_options(fake, ServerOptions { feeds, ..ServerOptions::default() })
 }
 
 /// The service sends for longer than a client may be silent, and hears it only then.
@@ -297,9 +301,9 @@ async fn a_client_that_takes_slowly_is_heard_before_it_is_judged() {
 
 #[tokio::test(start_paused = true)]
 async fn so_many_clients_follow_at_once_in_whatever_way() {
-    let router = router(FakeSearch::with_entries());
+    let router = with_feeds(FakeSearch::with_entries(), 8, 192 << 20);
     let mut clients = Vec::new();
-    for _ in 0..MAX_FEEDS {
+    for _ in 0..8 {
         clients.push(SocketClient::open(&router, "/v1/changes").await);
     }
     let refused = SocketClient::connect(&router, request("/v1/changes")).await.err().unwrap();

@@ -253,6 +253,40 @@ fn secrets_and_certificates_of_the_destination_are_mounted() {
 }
 
 #[test]
+fn a_receiver_that_is_connected_to_is_told_with_its_credentials() {
+    let receiver = json!({
+        "walRef": {"name": "orders"}, "type": "WebSocket",
+        "webSocket": {
+            "url": "ws://receiver/a?b=c", "allowHTTP": true, "secretRef": {"name": "auth"}, "caRef": {"name": "corp-ca"},
+        },
+    });
+    let [_, _, deployment] = children(receiver.clone());
+    for (name, value) in [
+        ("TIDEMARK_WEBSOCKET", Some("ws://receiver/a?b=c")),
+        ("TIDEMARK_ALLOW_HTTP", Some("true")),
+        ("TIDEMARK_AUTHORIZATION_FILE", Some("/etc/tidemark/destination/authorization/authorization")),
+        ("TIDEMARK_CA_FILE", Some("/etc/tidemark/destination/ca/ca.crt")),
+        ("TIDEMARK_WEBHOOK", None),
+        ("TIDEMARK_SECRET_FILE", None),
+        ("TIDEMARK_ELASTICSEARCH", None),
+    ] {
+        assert_eq!(variable(&deployment, name).as_deref(), value, "{name}");
+    }
+    let volumes = deployment["spec"]["template"]["spec"]["volumes"].as_array().unwrap();
+    let of_destination = volumes.iter().filter_map(|volume| volume["name"].as_str()?.strip_prefix("destination-"));
+    assert_eq!(of_destination.collect::<Vec<_>>(), ["authorization", "ca"]);
+    for (change, words) in [
+        (json!({"webSocket": {"url": "ws://receiver"}}), "allowHTTP"),
+        (json!({"webhook": {"url": "https://a"}}), "\"spec.type\""),
+        (json!({"type": "Webhook"}), "\"spec.type\""),
+    ] {
+        let refused = validate(&sink(with(receiver.clone(), &change)), "i").unwrap_err();
+        assert_eq!((refused.value.reason, refused.stops), (Reason::SpecInvalid, false));
+        assert!(refused.value.message.contains(words), "{}", refused.value.message);
+    }
+}
+
+#[test]
 fn each_start_is_told_as_the_program_reads_it() {
     let told = |start: Value| variable(&children(with(bulk(), &json!({"start": start})))[2], "TIDEMARK_FROM");
     assert_eq!(told(json!({})), None, "before the first record");

@@ -55,6 +55,7 @@ pub(crate) enum DestinationKind {
         /// Name of the Secret that signs requests.
         signing_secret: Option<String>,
     },
+    WebSocket,
 }
 
 /// What bounds a delivery.
@@ -151,15 +152,15 @@ fn source(observed: &ObservedSink, platform_image: &str) -> Result<(ValidatedWal
 }
 
 fn destination(spec: &WalSinkSpec) -> Result<ValidatedDestination, SinkRefusal> {
-    let destination = match (spec.r#type, &spec.elasticsearch, &spec.webhook) {
-        (SinkType::Elasticsearch, Some(bulk), None) => ValidatedDestination {
+    let destination = match (spec.r#type, &spec.elasticsearch, &spec.webhook, &spec.web_socket) {
+        (SinkType::Elasticsearch, Some(bulk), None, None) => ValidatedDestination {
             url: bulk.url.clone(),
             kind: DestinationKind::Bulk { index: bulk.index.clone() },
             authorization: bulk.secret_ref.as_ref().map(|secret| secret.name.clone()),
             ca: bulk.ca_ref.as_ref().map(|ca| ca.name.clone()),
             allow_http: bulk.allow_http,
         },
-        (SinkType::Webhook, None, Some(webhook)) => ValidatedDestination {
+        (SinkType::Webhook, None, Some(webhook), None) => ValidatedDestination {
             url: webhook.url.clone(),
             kind: DestinationKind::Webhook {
                 signing_secret: webhook.signing_secret_ref.as_ref().map(|secret| secret.name.clone()),
@@ -168,6 +169,13 @@ fn destination(spec: &WalSinkSpec) -> Result<ValidatedDestination, SinkRefusal> 
             ca: webhook.ca_ref.as_ref().map(|ca| ca.name.clone()),
             allow_http: webhook.allow_http,
         },
+        (SinkType::WebSocket, None, None, Some(receiver)) => ValidatedDestination {
+            url: receiver.url.clone(),
+            kind: DestinationKind::WebSocket,
+            authorization: receiver.secret_ref.as_ref().map(|secret| secret.name.clone()),
+            ca: receiver.ca_ref.as_ref().map(|ca| ca.name.clone()),
+            allow_http: receiver.allow_http,
+        },
         _ => {
             return Err(SinkRefusal::stays(
                 Reason::SpecInvalid,
@@ -175,11 +183,12 @@ fn destination(spec: &WalSinkSpec) -> Result<ValidatedDestination, SinkRefusal> 
             ));
         }
     };
-    if destination.url.starts_with("http://") && !destination.allow_http {
+    let is_clear = ["http://", "ws://"].iter().any(|scheme| destination.url.starts_with(scheme));
+    if is_clear && !destination.allow_http {
         return Err(SinkRefusal::stays(
             Reason::SpecInvalid,
             format!(
-                "\"{}\" sends the data and the credentials in clear; the pod of the sink stays as it is; use https, or set allowHTTP: true",
+                "\"{}\" sends the data and the credentials in clear; the pod of the sink stays as it is; use https or wss, or set allowHTTP: true",
                 destination.url
             ),
         ));

@@ -45,6 +45,7 @@ fn of_destination(destination: &ValidatedDestination) -> Vec<(&'static str, Stri
                 signing_secret.as_ref().map(|_| ("TIDEMARK_SECRET_FILE", file(SIGNATURE_FOLDER, SIGNATURE_KEY)));
             [("TIDEMARK_WEBHOOK", url.clone())].into_iter().chain(secret).collect()
         }
+        DestinationKind::WebSocket => vec![("TIDEMARK_WEBSOCKET", url.clone())],
     };
     let authorization =
         authorization.as_ref().map(|_| ("TIDEMARK_AUTHORIZATION_FILE", file(AUTHORIZATION_FOLDER, AUTHORIZATION_KEY)));
@@ -82,7 +83,7 @@ pub(super) fn volumes(destination: &ValidatedDestination) -> Vec<MountedVolume> 
     });
     let signature = match &destination.kind {
         DestinationKind::Webhook { signing_secret } => signing_secret.as_ref(),
-        DestinationKind::Bulk { .. } => None,
+        DestinationKind::Bulk { .. } | DestinationKind::WebSocket => None,
     };
     let signature =
         signature.map(|name| secret("destination-signature".to_owned(), SIGNATURE_FOLDER, name, Some(SIGNATURE_KEY)));
