@@ -52,6 +52,7 @@ mod compaction;
 mod compaction_policy;
 mod conflict_rule;
 mod corrected_totals;
+mod damage_facts;
 mod drain_obstacle;
 pub mod engine;
 pub mod engine_decorator;
@@ -76,6 +77,7 @@ mod publisher;
 mod record;
 mod record_bytes;
 mod record_resolver;
+mod recorded_archives;
 mod recorded_operations;
 mod reindex;
 mod restore;
@@ -86,7 +88,9 @@ mod retry;
 mod root_floor;
 mod segment_upload;
 mod settled_operations;
+mod settled_reach;
 pub mod snapshot;
+mod span_operations;
 mod standing_copy;
 mod status;
 mod task;
@@ -94,8 +98,12 @@ mod verify;
 mod whole_seconds;
 
 pub use cause::{FailureCause, ToCause};
+<<<<<<< HEAD
 pub use cold_start::{ColdStart, promote_from};
 pub use conflict_rule::{ExpectationVerdict, judge_expectation};
+=======
+pub use cold_start::ColdStart;
+>>>>>>> copies
 pub use engine::EngineOpener;
 pub use entity_name::operation_entity;
 pub use error::IngestError;
@@ -106,8 +114,13 @@ pub use key_neighbors::KeyNeighbors;
 #[cfg(feature = "mutants")]
 pub use mutants::MUTANT_HOOKS;
 pub use options::IngestOptions;
+<<<<<<< HEAD
 pub use promote::{LostOutcomePolicy, promote};
 pub use record::{KeyedOperation, LatestCommit, OperationPlace, OperationRecord, WriterKey, whole_payload};
+=======
+pub use promote::{LostOutcomePolicy, promote, promote_from};
+pub use record::{LatestCommit, OperationRecord, WriterKey, whole_payload};
+>>>>>>> copies
 pub use record_bytes::{EntryBody, ObjectBytes};
 pub use reindex::reindex;
 pub use restore::{RestoreRequest, restore, restore_from};

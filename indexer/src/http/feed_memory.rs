@@ -52,10 +52,10 @@ impl FeedMemory {
 }
 
 impl FeedShare {
-    /// Holds so many bytes from now on.
+    /// Holds so many bytes from now on. What is less than a permit is not counted, such as the signs of life of clients that wait.
     pub(super) fn resize(&mut self, bytes: usize) {
         let Some(held) = &mut self.held else { return };
-        let wanted = bytes.div_ceil(PERMIT_BYTES);
+        let wanted = bytes / PERMIT_BYTES;
         if let Some(surplus) = held.num_permits().checked_sub(wanted) {
             drop(held.split(surplus));
             return;
@@ -102,17 +102,39 @@ impl TakenAnswer {
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_share_shrinks_to_what_is_sent_and_is_free_once_that_is_taken() {
+        let memory = FeedMemory::new(2 * LARGEST_ANSWER);
+        let (first, _second) = (memory.share().await, memory.share().await);
+        assert_eq!(memory.free(), 0);
+        let mut third = Box::pin(memory.share());
+        assert!(third.as_mut().now_or_never().is_none());
+        let (bytes, taken) = first.hold(vec![7; 1500]);
+        assert_eq!(memory.free(), 0, "what was given back is set aside for the one that waits");
+        assert!(third.as_mut().now_or_never().is_none());
+        let part = bytes.slice(3..5);
+        drop(bytes);
+        assert!(taken.wait().now_or_never().is_none(), "a part of it is still held");
+        assert_eq!(&part[..], [7, 7]);
+        drop(part);
+        taken.wait().await;
+        third.await;
+        assert_eq!(memory.free(), LARGEST_ANSWER, "what is not waited for any more is given back");
+    }
 
     #[tokio::test]
     async fn an_answer_beyond_its_share_takes_what_is_free_and_waits_for_nothing() {
         let memory = FeedMemory::new(2 * LARGEST_ANSWER);
         let mut large = memory.share().await;
-        large.resize(LARGEST_ANSWER + 1);
+        large.resize(LARGEST_ANSWER + PERMIT_BYTES);
         assert_eq!(memory.free(), LARGEST_ANSWER - PERMIT_BYTES);
         large.resize(10 * LARGEST_ANSWER);
         assert_eq!(memory.free(), 0);
-        large.resize(0);
+        large.resize(PERMIT_BYTES - 1);
         assert_eq!(memory.free(), 2 * LARGEST_ANSWER);
         drop(large);
         assert_eq!(memory.free(), 2 * LARGEST_ANSWER);

@@ -7,16 +7,20 @@ use axum::{
     body::{Body, BodyDataStream},
     http::{Request, StatusCode, header},
 };
-use futures::StreamExt as _;
+use futures::{StreamExt as _, future::join_all};
 use regex::Regex;
 use serde_json::Value;
-use tokio::time::{Instant, sleep};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 
 use super::{fake::FakeSearch, get, router, send, with_options};
 use crate::{
     http::{
+        connections::{ConnectionActivity, ConnectionLimits, serve_connection},
         feed_admission::FeedLimits,
         openapi_document,
         server::{HttpServer, ServerOptions},
@@ -223,6 +227,93 @@ async fn so_many_clients_follow_at_once_and_one_that_leaves_makes_room() {
     clients.pop();
     sleep(Duration::from_secs(1)).await;
     assert_eq!(get(&router, "/v1/changes").await.status, StatusCode::OK);
+}
+
+/// A service with memory for one answer.
+fn with_little_memory(fake: FakeSearch) -> Router {
+    let feeds = FeedLimits { answer_bytes: 0, ..FeedLimits::default() };
+    with_options(fake, ServerOptions { feeds, ..ServerOptions::default() })
+}
+
+/// A client that has sent a request over a connection of its own, and reads nothing.
+async fn stalling_client(router: &Router, head: &str) -> DuplexStream {
+    let (mut ours, theirs) = duplex(4 * 1024);
+    let router = router.clone();
+    tokio::spawn(async move {
+        let activity = Arc::new(ConnectionActivity::new(CancellationToken::new()));
+        serve_connection(theirs, router, &activity, ConnectionLimits::default(), &CancellationToken::new()).await
+    });
+    ours.write_all(head.as_bytes()).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    ours
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_clients_that_wait_hold_no_memory_and_no_place_of_a_search() {
+    let router = with_little_memory(FakeSearch::with_entries());
+    let mut streams = Vec::new();
+    for _ in 0..500 {
+        streams.push(EventClient::open(&router, "/v1/changes?from=now", None).await.1);
+    }
+    let waits: Vec<_> = (0..500)
+        .map(|_| {
+            let router = router.clone();
+            tokio::spawn(async move { get(&router, "/v1/changes?from=g1:9&wait=20").await })
+        })
+        .collect();
+    sleep(Duration::from_secs(1)).await;
+    for uri in ["/v1/search", "/v1/changes?from=g1:3"] {
+        assert_eq!(get(&router, uri).await.status, StatusCode::OK);
+    }
+    // Each gets its sign of life, although there is memory for one answer.
+    join_all(streams.iter_mut().map(async |stream| {
+        assert_eq!(stream.next().await.as_deref(), Some("retry: 2000"));
+        for _ in 0..3 {
+            assert_eq!(stream.next().await.as_deref(), Some(":\nid: g1:9"));
+        }
+    }))
+    .await;
+    for wait in waits {
+        let answer = wait.await.unwrap();
+        assert_eq!((answer.status, answer.json()["next"].as_str()), (StatusCode::OK, Some("g1:9")));
+    }
+}
+
+/// An answer that is not taken, over each kind of connection that has one, with the request for it.
+#[tokio::test(start_paused = true)]
+async fn what_a_client_does_not_take_is_given_back_to_those_who_wait_for_it() {
+    for accept in ["text/event-stream", "application/json"] {
+        let many = FakeSearch { export_repeats: 1000, ..FakeSearch::with_entries() };
+        let router = with_little_memory(many);
+        let (_, mut follows) = EventClient::open(&router, "/v1/changes?from=g1:9009", None).await;
+        assert_eq!(follows.next().await.as_deref(), Some("retry: 2000"));
+        assert_eq!(follows.next().await.as_deref(), Some(":\nid: g1:9009"));
+        let began = Instant::now();
+        let head = format!("GET /v1/changes?limit=1000 HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\n\r\n");
+        let mut stalls = stalling_client(&router, &head).await;
+        // It names what there is not enough of.
+        let refused = get(&router, "/v1/changes?limit=1").await;
+        assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(refused.text.contains("MiB of changes are on their way"), "{}", refused.text);
+        assert_eq!(get(&router, "/v1/search").await.status, StatusCode::OK);
+        // A little now and then is not enough to keep it.
+        let mut taken = vec![0; 1024];
+        for _ in 0..4 {
+            stalls.read_exact(&mut taken).await.unwrap();
+            sleep(Duration::from_secs(10)).await;
+        }
+        // Who waits for memory is told that it is served, and goes on where it is.
+        let mut signs = 0;
+        while follows.next().await.unwrap() == ":" {
+            signs += 1;
+        }
+        let waited = began.elapsed().as_secs();
+        assert!(signs > 0 && (60..75).contains(&waited), "{accept}: {signs} signs, {waited} s");
+        let mut rest = Vec::new();
+        stalls.read_to_end(&mut rest).await.unwrap();
+        assert!(rest.len() < 128 * 1024, "{accept}: {} bytes came at the end", rest.len());
+        assert_eq!(get(&router, "/v1/changes?limit=1").await.status, StatusCode::OK);
+    }
 }
 
 #[tokio::test(start_paused = true)]

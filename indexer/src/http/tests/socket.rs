@@ -279,6 +279,46 @@ fn with_feeds(fake: FakeSearch, clients: usize, answer_bytes: usize) -> Router {
     with_options(fake, ServerOptions { feeds, ..ServerOptions::default() })
 }
 
+/// There is memory for one answer.
+#[tokio::test(start_paused = true)]
+async fn a_client_that_pauses_holds_no_memory_and_goes_on_where_it_was() {
+    let router = with_feeds(FakeSearch { export_repeats: 1000, ..FakeSearch::with_entries() }, 8, 0);
+    // Those without credits have none, whatever there is for them.
+    let mut idle = Vec::new();
+    for _ in 0..5 {
+        idle.push(SocketClient::open(&router, "/v1/changes").await);
+    }
+    let mut pauses = SocketClient::open(&router, "/v1/changes?payload=true").await;
+    pauses.say(json!({"credits": 10_000})).await;
+    let mut last = 0;
+    while let Ok(Ok(heard)) = timeout(Duration::from_secs(1), pauses.hear()).await {
+        last += 1;
+        assert_eq!(heard["change"]["seq"], last);
+    }
+    assert!(last > 1000 && last < 9000, "{last}: what fits into 4 MiB");
+    // What does not fit is held for a moment.
+    assert_eq!(get(&router, "/v1/changes?limit=1").await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(get(&router, "/v1/changes?limit=1").await.status, StatusCode::OK);
+    for mut client in idle {
+        client.say(json!({"credits": 1})).await;
+        assert_eq!(client.change().await, 1);
+    }
+    // Nothing is read for it meanwhile, and nothing is lost or sent twice.
+    assert!(timeout(Duration::from_secs(50), pauses.hear()).await.is_err());
+    pauses.say(json!({"ack": format!("g1:{last}")})).await;
+    let mut next = last;
+    while next < 9009 {
+        let heard = pauses.hear().await.unwrap();
+        if heard["change"].is_object() {
+            next += 1;
+            assert_eq!(heard["change"]["seq"], next);
+            if next % 1000 == 0 {
+                pauses.say(json!({"ack": heard["change"]["position"]})).await;
+            }
+        }
+    }
+}
+
 /// The service sends for longer than a client may be silent, and hears it only then.
 #[tokio::test(start_paused = true)]
 async fn a_client_that_takes_slowly_is_heard_before_it_is_judged() {
