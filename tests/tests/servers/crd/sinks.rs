@@ -26,6 +26,13 @@ fn webhook(more: &Value) -> Value {
     )
 }
 
+fn web_socket(more: &Value) -> Value {
+    with(
+        json!({"walRef": {"name": "orders"}, "type": "WebSocket", "webSocket": {"url": "wss://live.example.org/a?b=c"}}),
+        more,
+    )
+}
+
 fn with(mut spec: Value, more: &Value) -> Value {
     spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     spec
@@ -55,6 +62,24 @@ fn cases() -> Vec<(Value, Option<&'static str>)> {
             }})),
             None,
         ),
+        (web_socket(&json!({})), None),
+        (
+            web_socket(
+                &json!({"webSocket": {"url": "wss://live", "secretRef": {"name": "a"}, "caRef": {"name": "c"}}}),
+            ),
+            None,
+        ),
+        (web_socket(&json!({"webSocket": {"url": "ws://live"}})), Some("plain ws")),
+        (web_socket(&json!({"webSocket": {"url": "ws://live", "allowHTTP": true}})), None),
+        (web_socket(&json!({"webSocket": {"url": "https://live"}})), Some("webSocket.url")),
+        (web_socket(&json!({"webSocket": {"url": "wss://user:secret@live"}})), Some("webSocket.url")),
+        (
+            web_socket(&json!({"webSocket": {"url": "wss://live", "signingSecretRef": {"name": "a"}}})),
+            Some("signingSecretRef"),
+        ),
+        (web_socket(&json!({"type": "Webhook"})), Some("type Webhook needs webhook")),
+        (web_socket(&json!({"webhook": {"url": "https://a"}})), Some("type Webhook needs webhook")),
+        (bulk(&json!({"webSocket": {"url": "wss://a"}})), Some("type WebSocket needs webSocket")),
         (from(json!({})), None),
         (from(json!({"latest": true})), None),
         (from(json!({"token": token})), None),
@@ -118,6 +143,7 @@ async fn what_a_sink_is_cannot_change_and_where_it_delivers_can() {
     for (change, refused) in [
         (bulk(&json!({"walRef": {"name": "bills"}})), Some("walRef cannot change")),
         (webhook(&json!({})), Some("type cannot change")),
+        (web_socket(&json!({})), Some("type cannot change")),
         (bulk(&json!({"start": {"latest": true}})), Some("start cannot change")),
         (bulk(&elsewhere("https://os:9200", "other")), Some("elasticsearch.index cannot change")),
         (bulk(&elsewhere("https://os2:9200", "orders")), None),
