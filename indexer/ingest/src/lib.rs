@@ -98,12 +98,8 @@ mod verify;
 mod whole_seconds;
 
 pub use cause::{FailureCause, ToCause};
-<<<<<<< HEAD
-pub use cold_start::{ColdStart, promote_from};
-pub use conflict_rule::{ExpectationVerdict, judge_expectation};
-=======
 pub use cold_start::ColdStart;
->>>>>>> copies
+pub use conflict_rule::{ExpectationVerdict, judge_expectation};
 pub use engine::EngineOpener;
 pub use entity_name::operation_entity;
 pub use error::IngestError;
@@ -114,13 +110,8 @@ pub use key_neighbors::KeyNeighbors;
 #[cfg(feature = "mutants")]
 pub use mutants::MUTANT_HOOKS;
 pub use options::IngestOptions;
-<<<<<<< HEAD
-pub use promote::{LostOutcomePolicy, promote};
-pub use record::{KeyedOperation, LatestCommit, OperationPlace, OperationRecord, WriterKey, whole_payload};
-=======
 pub use promote::{LostOutcomePolicy, promote, promote_from};
-pub use record::{LatestCommit, OperationRecord, WriterKey, whole_payload};
->>>>>>> copies
+pub use record::{KeyedOperation, LatestCommit, OperationPlace, OperationRecord, WriterKey, whole_payload};
 pub use record_bytes::{EntryBody, ObjectBytes};
 pub use reindex::reindex;
 pub use restore::{RestoreRequest, restore, restore_from};
