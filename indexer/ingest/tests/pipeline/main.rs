@@ -14,6 +14,7 @@ mod failing_drain;
 mod fake_bucket;
 mod floor;
 mod generations;
+mod given_up;
 mod history;
 mod large_second;
 mod lost_index;
