@@ -15,6 +15,7 @@ mod fake_bucket;
 mod floor;
 mod generations;
 mod given_up;
+mod guards;
 mod history;
 mod large_second;
 mod lost_index;
