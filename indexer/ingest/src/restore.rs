@@ -401,7 +401,7 @@ impl RestoreRun<'_> {
     async fn attempt(&mut self, place: &RestorePlace, sources: &RestoreSources) -> Result<AttemptEnd, IngestError> {
         let mut made = Box::pin(self.switch.begin(self.open, log_wait)).await?;
         let generation = made.manifest().state.generation.clone();
-        let found = self.source_of(&made.manifest().state, place, sources).await;
+        let found = self.source_of(&mut made, place, sources).await;
         let filled = match &found {
             Ok(source) => self.fill(&mut made, (place, source), sources).await.map_err(|failure| {
                 let segment = source.segment_of(&failure);
@@ -451,7 +451,7 @@ impl RestoreRun<'_> {
     /// What the generation of `made` is made from. One that has records goes on with what these came from.
     async fn source_of(
         &self,
-        made: &Manifest,
+        made: &mut WriterLease,
         place: &RestorePlace,
         sources: &RestoreSources,
     ) -> Result<OperationSource, IngestError> {
@@ -466,10 +466,12 @@ impl RestoreRun<'_> {
                 RestorePlace::Open => return Err(CatalogError::from(TransactionRejected::Empty).into()),
             });
         }
-        let generation = &made.generation;
-        if let Some(held) = self.switch.held_source(generation).await? {
+        let generation = made.manifest().state.generation.clone();
+        if let Some(held) = self.switch.held_source(&generation).await? {
             return Ok(OperationSource::Manifest(Box::new(held)));
         }
+        // While this process was suspended, another one may have given the generation up, and dropped its pin after that.
+        let made = &made.verify().await?.state;
         // A pin comes before the first record.
         let began_with_archive = made.next_seq > FIRST_SEQ;
         let pin = match place {
@@ -482,7 +484,7 @@ impl RestoreRun<'_> {
             RestorePlace::Pin(name) => Some(name),
         };
         let hold = async |name: String, owner: String| hold(self.switch, self.open, pin, &name, &owner).await;
-        Ok(OperationSource::Manifest(Box::new(self.switch.hold_source(generation, hold).await?)))
+        Ok(OperationSource::Manifest(Box::new(self.switch.hold_source(&generation, hold).await?)))
     }
 
     /// Copies the operations up to the target to the generation of `made`. `None` if that was begun with others.

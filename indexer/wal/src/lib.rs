@@ -29,8 +29,8 @@ pub use datamon::{Contributor, DatamonDescriptor, DatamonPath, entity_key, parse
 pub use expectation::{CommitExpectation, ParseExpectationError};
 pub use footprint::{text_bytes, value_bytes};
 pub use lock::{
-    FencedCommit, GrantRequest, GuardedCommit, HeldLock, InvalidGrant, InvalidLockName, LockDescription, LockError,
-    LockEvent, LockGrant, LockName, LockRejected, LockState, WriteLocks, guard_key,
+    FencedCommit, GUARD_FOLDER, GrantRequest, GuardedCommit, HeldLock, InvalidGrant, InvalidLockName, LockDescription,
+    LockError, LockEvent, LockGrant, LockName, LockRejected, LockState, WriteLocks, guard_key, guarded_token,
 };
 pub use log::Log;
 pub use malformed::MalformedInput;

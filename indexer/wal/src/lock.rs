@@ -16,7 +16,7 @@ pub(crate) use chain::{LockChain, LockSlot};
 pub use client::{HeldLock, LockDescription, WriteLocks};
 pub use error::{LockError, LockRejected};
 pub(crate) use guard::CommitGuard;
-pub use guard::guard_key;
+pub use guard::{GUARD_FOLDER, guard_key, guarded_token};
 pub use limits::InvalidGrant;
 pub use name::{InvalidLockName, LockName};
 pub(crate) use state::CommitSpan;

@@ -5,14 +5,11 @@ use std::collections::BTreeSet;
 
 use stateright::semantics::{ConsistencyTester as _, LinearizabilityTester, SequentialSpec};
 
-/// Calls without an answer are threads of their own, from this number on: they are tried last.
-const FIRST_UNANSWERED: usize = 1000;
-
 /// What a client asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LockCall {
-    /// The lock, and then what was committed under earlier grants. The holder of the grant is `client`, which makes no further call if it is
-    /// told nothing.
+    /// The lock, and then what was committed under earlier grants. The holder of the grant is `client`, which makes no further call if it gets
+    /// no answer.
     Acquire {
         client: String,
     },
@@ -31,7 +28,7 @@ pub(crate) enum LockCall {
     Read,
 }
 
-/// What it is told.
+/// What it gets as an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LockAnswer {
     /// The grant, and the numbers that were committed before it, where the client could read them.
@@ -96,11 +93,22 @@ impl SequentialSpec for SequentialLock {
     }
 }
 
-/// What clients called and were told, in the order of true time.
+/// What clients called, and their answers, in the order of true time.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LockHistory {
     calls: Vec<(LockCall, Option<LockAnswer>)>,
     events: Vec<CallEvent>,
+}
+
+/// What the log has of all calls in the end, answered or not.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RecordedCalls {
+    /// The numbers that are committed, in the order of their slots.
+    pub(crate) committed: Vec<u64>,
+    /// All grants, each with its holder.
+    pub(crate) grants: Vec<(u64, String)>,
+    /// The grants that a slot releases.
+    pub(crate) released: Vec<u64>,
 }
 
 /// The call of this place begins or ends.
@@ -119,7 +127,7 @@ impl LockHistory {
         place
     }
 
-    /// It is told. A call that is never answered may take effect at any time, or never.
+    /// It gets its answer. A call without one took effect at most once, at some time after its begin, if the log shows that it did.
     pub(crate) fn end(&mut self, place: usize, answer: LockAnswer) {
         self.calls[place].1 = Some(answer);
         self.events.push(CallEvent::End(place));
@@ -130,33 +138,29 @@ impl LockHistory {
         self.calls.iter().filter(|(_, answer)| answer.as_ref().is_some_and(&is_such)).count()
     }
 
-    /// Whether it is linearizable, where the log has committed these numbers in the end, in the order of their slots, and these are all grants,
-    /// each with its holder.
-    pub(crate) fn check(mut self, committed: &[u64], grants: &[(u64, String)]) -> Result<(), String> {
+    /// Whether it is linearizable, where the log has in the end what `recorded` says.
+    pub(crate) fn check(mut self, recorded: &RecordedCalls) -> Result<(), String> {
+        let RecordedCalls { committed, grants, released } = recorded;
         self.resolve_acquires(grants)?;
         self.resolve_appends(committed);
+        self.resolve_releases(released);
         let read = self.begin(|_| LockCall::Read);
-        self.end(read, LockAnswer::Numbers(committed.to_vec()));
+        self.end(read, LockAnswer::Numbers(committed.clone()));
         let mut tester = LinearizabilityTester::new(SequentialLock::default());
         // Calls that follow one another share a thread.
-        let (mut free, mut threads, mut unanswered) = (BTreeSet::new(), vec![0; self.calls.len()], FIRST_UNANSWERED);
-        let mut next = 0;
+        let (mut free, mut threads, mut next) = (BTreeSet::new(), vec![0; self.calls.len()], 0);
         for event in &self.events {
             match *event {
                 CallEvent::Begin(place) => {
                     let (call, answer) = &self.calls[place];
-                    if !is_needed(call, answer.as_ref()) {
+                    // Without one it had no effect.
+                    if answer.is_none() {
                         continue;
                     }
-                    threads[place] = if answer.is_none() {
-                        unanswered += 1;
-                        unanswered
-                    } else if let Some(thread) = free.pop_first() {
-                        thread
-                    } else {
+                    threads[place] = free.pop_first().unwrap_or_else(|| {
                         next += 1;
                         next
-                    };
+                    });
                     tester.on_invoke(threads[place], call.clone())?;
                 }
                 CallEvent::End(place) => {
@@ -204,11 +208,17 @@ impl LockHistory {
             }
         }
     }
-}
 
-/// Whether the call may have changed anything, or its answer says what there was.
-fn is_needed(call: &LockCall, answer: Option<&LockAnswer>) -> bool {
-    answer.is_some() || matches!(call, LockCall::Release { .. })
+    /// A release without an answer whose slot is there took effect at some time. One without a slot never did.
+    fn resolve_releases(&mut self, released: &[u64]) {
+        for place in 0..self.calls.len() {
+            if let (LockCall::Release { grant }, None) = &self.calls[place]
+                && released.contains(grant)
+            {
+                self.end(place, LockAnswer::Released);
+            }
+        }
+    }
 }
 
 impl std::fmt::Display for LockHistory {
@@ -226,6 +236,10 @@ impl std::fmt::Display for LockHistory {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn committed(numbers: &[u64]) -> RecordedCalls {
+        RecordedCalls { committed: numbers.to_vec(), ..RecordedCalls::default() }
+    }
 
     fn granted(grant: u64, committed: &[u64]) -> LockAnswer {
         LockAnswer::Granted { grant, committed: Some(committed.to_vec()) }
@@ -254,7 +268,7 @@ mod tests {
         history.end(stale, LockAnswer::Fenced);
         let renew = history.begin(|_| LockCall::Renew { grant: 1 });
         history.end(renew, LockAnswer::Lost);
-        assert_eq!(history.check(&[1], &[]), Ok(()));
+        assert_eq!(history.check(&committed(&[1])), Ok(()));
     }
 
     #[test]
@@ -267,10 +281,10 @@ mod tests {
             let acquired = history.begin(|_| acquire("a"));
             let committed = if is_committed { vec![1, 2] } else { vec![1] };
             let grants = [(1, "a".to_owned()), (4, "b".to_owned()), (9, "a".to_owned())];
-            let grants = if is_committed { &grants[..] } else { &[] };
+            let grants = if is_committed { grants.to_vec() } else { Vec::new() };
             history.end(acquired, granted(9, &committed));
             history.end(release, LockAnswer::Lost);
-            assert_eq!(history.check(&committed, grants), Ok(()));
+            assert_eq!(history.check(&RecordedCalls { committed, grants, released: Vec::new() }), Ok(()));
         }
     }
 
@@ -290,7 +304,7 @@ mod tests {
             let committed = if fenced == 5 { vec![1] } else { vec![1, late as u64] };
             let taken = slot.map(|slot| (slot, "b".to_owned()));
             let grants: Vec<_> = [(1, "a".to_owned()), (5, "c".to_owned())].into_iter().chain(taken).collect();
-            history.check(&committed, &grants)
+            history.check(&RecordedCalls { committed, grants, released: Vec::new() })
         };
         for slot in [None, Some(3)] {
             assert_eq!(checked(1, slot), Ok(()));
@@ -302,11 +316,49 @@ mod tests {
         history.begin(|_| acquire("b"));
         let append = history.begin(|number| LockCall::Append { grant: 1, number });
         history.end(append, LockAnswer::Fenced);
-        assert!(history.clone().check(&[1], &[(1, "a".to_owned())]).is_err());
-        let of_b = |grants: &[u64]| grants.iter().map(|grant| (*grant, "b".to_owned())).collect::<Vec<_>>();
-        assert_eq!(history.clone().check(&[1], &of_b(&[3])), Ok(()));
-        let refused = history.check(&[1], &of_b(&[3, 4])).unwrap_err();
+        let recorded = |holder: &str, grants: &[u64]| RecordedCalls {
+            grants: grants.iter().map(|grant| (*grant, holder.to_owned())).collect(),
+            ..committed(&[1])
+        };
+        assert!(history.clone().check(&recorded("a", &[1])).is_err());
+        assert_eq!(history.clone().check(&recorded("b", &[3])), Ok(()));
+        let refused = history.check(&recorded("b", &[3, 4])).unwrap_err();
         assert!(refused.contains("one call of b took the grants 3 and 4"), "{refused}");
+    }
+
+    #[test]
+    fn a_release_without_an_answer_takes_effect_once_after_its_begin_and_only_with_its_slot() {
+        let append = |history: &mut LockHistory, grant: u64, answer: LockAnswer| {
+            let place = history.begin(|number| LockCall::Append { grant, number });
+            history.end(place, answer);
+            place as u64
+        };
+        let release = |history: &mut LockHistory| history.begin(|_| LockCall::Release { grant: 1 });
+        let checked = |history: LockHistory, numbers: &[u64], released: &[u64]| {
+            history.check(&RecordedCalls { released: released.to_vec(), ..committed(numbers) }).is_ok()
+        };
+        // What comes after its begin may come before it or after it, if it took a slot.
+        let mut before = one_commit();
+        release(&mut before);
+        let number = append(&mut before, 1, LockAnswer::Committed);
+        let mut after = before.clone();
+        append(&mut after, 1, LockAnswer::Fenced);
+        assert!(checked(before.clone(), &[1, number], &[1]) && checked(before, &[1, number], &[]));
+        assert!(checked(after.clone(), &[1, number], &[1]) && !checked(after.clone(), &[1, number], &[]));
+        append(&mut after, 1, LockAnswer::Committed);
+        assert!(!checked(after, &[1, number, number + 2], &[1]), "it ends once");
+        // What came before its begin it did not fence.
+        let mut early = one_commit();
+        append(&mut early, 1, LockAnswer::Fenced);
+        release(&mut early);
+        assert!(!checked(early, &[1], &[1]));
+        // It is not that of a later grant.
+        let mut later = one_commit();
+        release(&mut later);
+        let acquired = later.begin(|_| acquire("b"));
+        later.end(acquired, granted(4, &[1]));
+        append(&mut later, 4, LockAnswer::Fenced);
+        assert!(!checked(later, &[1], &[1]));
     }
 
     #[test]
@@ -323,11 +375,11 @@ mod tests {
             (LockCall::Append { grant: 1, number: 2 }, LockAnswer::Committed, &[1]),
             (LockCall::Append { grant: 0, number: 2 }, LockAnswer::Fenced, &[1, 2]),
         ];
-        for (call, answer, committed) in begins_and_ends {
+        for (call, answer, numbers) in begins_and_ends {
             let mut history = one_commit();
             let place = history.begin(|_| call.clone());
             history.end(place, answer.clone());
-            assert!(history.check(committed, &[]).is_err(), "{call:?} {answer:?}");
+            assert!(history.check(&committed(numbers)).is_err(), "{call:?} {answer:?}");
         }
         // Two hold the lock at once.
         let mut history = one_commit();
@@ -337,6 +389,6 @@ mod tests {
             let append = history.begin(|_| LockCall::Append { grant, number });
             history.end(append, LockAnswer::Committed);
         }
-        assert!(history.check(&[1, 3, 4], &[]).is_err());
+        assert!(history.check(&committed(&[1, 3, 4])).is_err());
     }
 }

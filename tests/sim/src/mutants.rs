@@ -163,8 +163,8 @@ mutants! {
     LockCheckedBeforeCommit,
     /// A new holder of a lock acts before what an earlier one may still complete is past its bound (`tidemark-wal`).
     NewHolderActsAtOnce,
-    /// A slot of a lock is deleted while a writer may still take it for its own: the boundary is not raised (process, in
-    /// `scenario/lock_clients.rs`).
+    /// The slot of a commit that was trimmed before its entry is judged is judged all the same: its writer does not see the boundary, takes the slot
+    /// for its own and writes a guard (store).
     LockSlotTrimmedUnjudged,
     /// A writer that was fenced acquires the lock again and goes on with what it knew (process, in `scenario/lock_clients.rs`).
     FencedWriterGoesOn,
@@ -176,12 +176,8 @@ mutants! {
 pub const ENGINE_MUTANTS: [Mutant; 3] =
     [Mutant::OutcomeDecidedAgain, Mutant::UnverifiedCompactionInput, Mutant::FullDiskCutsSegment];
 /// The mutants whose body is in a process of a scenario: `scenario/`.
-pub const PROCESS_MUTANTS: [Mutant; 4] = [
-    Mutant::PurgeBeforeClosing,
-    Mutant::LowerEpochAdopted,
-    Mutant::LockSlotTrimmedUnjudged,
-    Mutant::FencedWriterGoesOn,
-];
+pub const PROCESS_MUTANTS: [Mutant; 3] =
+    [Mutant::PurgeBeforeClosing, Mutant::LowerEpochAdopted, Mutant::FencedWriterGoesOn];
 /// The names of the mutants whose body is in a crate: `indexer/{store,wal,catalog,ingest}/src/mutants.rs`.
 pub const CRATE_MUTANTS: [&[&str]; 4] = [
     tidemark_store::mutants::MUTANT_HOOKS,

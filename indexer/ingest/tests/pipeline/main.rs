@@ -16,6 +16,8 @@ mod fake_bucket;
 mod final_outcomes;
 mod floor;
 mod generations;
+mod given_up;
+mod guards;
 mod history;
 mod key_retention;
 mod large_second;

@@ -7,9 +7,17 @@ use tidemark_store::StoreSecond;
 use super::name::LockName;
 use crate::{outcome::GuardObservation, token::Token};
 
+/// The folder of all guards in the log's own store.
+pub const GUARD_FOLDER: &str = ".tidemark/guard";
+
 /// The key of the guard of `token` in the log's own store.
 pub fn guard_key(token: Token) -> String {
-    format!(".tidemark/guard/{token}")
+    format!("{GUARD_FOLDER}/{token}")
+}
+
+/// The entry whose guard has this key; `None` if it is not the key of a guard.
+pub fn guarded_token(key: &str) -> Option<Token> {
+    key.strip_prefix(GUARD_FOLDER)?.strip_prefix('/')?.parse().ok()
 }
 
 /// What a guard says. Written once its slot is known to be part of the lock's chain, so that the slot need not be read again.
@@ -75,6 +83,15 @@ mod tests {
         #[test]
         fn any_bytes_are_read_without_a_panic(body: Vec<u8>) {
             let _ = CommitGuard::parse(&body);
+        }
+    }
+
+    #[test]
+    fn the_key_of_a_guard_names_its_entry() {
+        let token = Token::from_bytes([7; 20]);
+        assert_eq!(guarded_token(&guard_key(token)), Some(token));
+        for key in [token.to_string(), format!("{GUARD_FOLDER}x/{token}"), format!("{}x", guard_key(token))] {
+            assert_eq!(guarded_token(&key), None);
         }
     }
 

@@ -10,6 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use chrono::TimeDelta;
 use futures::{StreamExt as _, TryStreamExt as _, stream, stream::BoxStream};
 use object_store::{
@@ -17,15 +18,17 @@ use object_store::{
     ObjectStoreExt as _, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, path::Path,
 };
 use parking_lot::Mutex;
+use tidemark_wal::{LockEvent, LockState};
 
 use super::Mutant;
 use crate::{
+    chain_record::record_state,
     fault_injecting_store::FaultInjectingStore,
-    model::{LOG, META},
+    model::{LOCKS, LOG, META},
 };
 
 /// The mutants whose body is in this file.
-pub const STORE_MUTANTS: [Mutant; 10] = [
+pub const STORE_MUTANTS: [Mutant; 11] = [
     Mutant::OverwritableDescriptor,
     Mutant::CleanupOnUnknown,
     Mutant::NoBoundaryCheck,
@@ -35,6 +38,7 @@ pub const STORE_MUTANTS: [Mutant; 10] = [
     Mutant::PurgeDropsFence,
     Mutant::HoleTakenForEnd,
     Mutant::LargeEntrySkipped,
+    Mutant::LockSlotTrimmedUnjudged,
     Mutant::TrimmedPastReader,
 ];
 
@@ -131,6 +135,12 @@ fn slot_number(key: &Path) -> Option<u64> {
     key.filename()?.parse().ok()
 }
 
+/// Whether it is a guarded commit in the chain of a lock.
+fn is_commit_of_lock(key: &Path, payload: &PutPayload) -> bool {
+    let Ok(LockState { event, .. }) = record_state(&Bytes::from(payload.clone())) else { return false };
+    key.as_ref().starts_with(LOCKS) && matches!(event, LockEvent::Commit { .. })
+}
+
 /// A LIST of a chain from its record `number` on, without the records behind the first one that is missing.
 fn up_to_hole(listing: BoxStream<'static, Result<ObjectMeta>>, number: u64) -> BoxStream<'static, Result<ObjectMeta>> {
     let mut next = number + 1;
@@ -157,6 +167,7 @@ impl ObjectStore for MutantStore {
                 options.mode = PutMode::Overwrite;
             }
             Mutant::NoBoundaryCheck => self.hide_boundaries_from(key),
+            Mutant::LockSlotTrimmedUnjudged if is_commit_of_lock(key, &payload) => self.hide_boundaries_from(key),
             Mutant::CandidatesFenceEachOther => {
                 self.memory.own.lock().insert(key.clone());
             }

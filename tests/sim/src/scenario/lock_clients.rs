@@ -39,7 +39,7 @@ const MAX_READS: u32 = 4;
 pub(super) struct LockWorld {
     pub(super) world: SimWorld,
     pub(super) history: Arc<Mutex<LockHistory>>,
-    /// The entries that were fenced, as their writers were told.
+    /// The entries whose appends were answered as fenced.
     pub(super) fenced: Arc<Mutex<Vec<Token>>>,
 }
 
@@ -121,7 +121,7 @@ impl LockClient {
     }
 
     fn end(&self, place: usize, answer: LockAnswer) {
-        self.shared.world.simulated_store.note(&format!("{} is told {answer:?}", self.who));
+        self.shared.world.simulated_store.note(&format!("{} gets the answer {answer:?}", self.who));
         self.shared.history.lock().end(place, answer);
     }
 
@@ -257,12 +257,14 @@ pub(super) async fn trim_lock_chain(world: SimWorld, process: SimProcess) -> Pro
     let log = FaultInjectingStore::new(&world.simulated_store, LOG, &process);
     let store = world.store(LOG, &process).below(CHAIN.trim_end_matches('/'));
     let chain = AppendOnlyChain::<LockState>::new(store, world.entropy());
+    // So that a writer finds its slot trimmed in time for its entry.
+    let is_hasty = Mutant::LockSlotTrimmedUnjudged.is_on();
     while !world.is_fault_burst_over() {
-        world.sleep_for(5_000..=30_000).await;
+        world.sleep_for(if is_hasty { 1_000..=3_000 } else { 5_000..=30_000 }).await;
         let Ok(Some(latest)) = chain.latest().await else { continue };
-        let kept = if Mutant::LockSlotTrimmedUnjudged.is_on() { 1 } else { world.in_range(1..=4) };
+        let kept = if is_hasty { 1 } else { world.in_range(1..=4) };
         let Some(to) = latest.number.checked_sub(kept).filter(|to| *to > 0) else { continue };
-        if !Mutant::LockSlotTrimmedUnjudged.is_on() && chain.set_boundary(to).await.is_err() {
+        if chain.set_boundary(to).await.is_err() {
             continue;
         }
         world.simulated_store.mark("slots of the lock were trimmed");

@@ -1,10 +1,10 @@
 //! Holders of one write lock beside the product's indexers: the history that they saw is linearizable, and every index says of each entry what
-//! its writer was told.
+//! the answer to its append says.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use tidemark_wal::{LockEvent, LockState, Outcome};
+use tidemark_wal::{LockEvent, LockState, Outcome, Token};
 use tokio::time::Duration;
 
 use super::{
@@ -14,7 +14,7 @@ use super::{
 use crate::{
     chain_record::record_state,
     config::SimConfig,
-    lock_history::LockAnswer,
+    lock_history::{LockAnswer, RecordedCalls},
     model::{GUARDS, LOG},
     process::SimProcess,
     rng::SimRng,
@@ -84,26 +84,35 @@ async fn check_end(shared: &LockWorld) -> Result<(), String> {
         }
     }
     let slots = first_slots(&world.simulated_store)?;
-    let is_grant = |(_, state): &(&u64, &LockState)| state.event == LockEvent::Grant;
-    let grants: Vec<_> =
-        slots.iter().filter(is_grant).map(|(slot, state)| (*slot, state.grant.holder.clone())).collect();
-    history.check(&numbers, &grants)?;
+    history.check(&recorded_calls(numbers, &slots))?;
     for token in fenced.lock().iter() {
         // Without its guard it is aborted, and what came after the audit is expired or was never seen.
         let recorded = world.checker().recorded_outcome(*token);
         if !matches!(recorded, None | Some(Outcome::Fenced | Outcome::Aborted | Outcome::Expired)) {
-            return Err(format!(
-                "the writer of {token} was told that it is fenced, and the index has it as {recorded:?}"
-            ));
+            return Err(format!("the append of {token} was answered as fenced, and the index has it as {recorded:?}"));
         }
     }
     check_guards(&world.simulated_store, &slots)
+}
+
+/// What the log has of all calls: the numbers that are `committed`, and the slots of the lock.
+fn recorded_calls(committed: Vec<u64>, slots: &BTreeMap<u64, LockState>) -> RecordedCalls {
+    let mut recorded = RecordedCalls { committed, ..RecordedCalls::default() };
+    for (slot, state) in slots {
+        match state.event {
+            LockEvent::Grant => recorded.grants.push((*slot, state.grant.holder.clone())),
+            LockEvent::Release => recorded.released.push(state.grant.number),
+            LockEvent::Commit { .. } => {}
+        }
+    }
+    recorded
 }
 
 /// What a guard says, as far as it is compared.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct WrittenGuard {
+    token: Token,
     grant: u64,
     slot: u64,
     overtaken_by: Option<u64>,
@@ -121,7 +130,7 @@ fn first_slots(simulated_store: &SimulatedStore) -> Result<BTreeMap<u64, LockSta
     Ok(slots)
 }
 
-/// Every guard says what a naive reading of the slots before its own says.
+/// Every guard is of the slot that its entry has, and says what a naive reading of the slots before that says.
 fn check_guards(simulated_store: &SimulatedStore, slots: &BTreeMap<u64, LockState>) -> Result<(), String> {
     let counts = |slot: u64, grant: u64| {
         slots.get(&grant).is_some_and(|state| state.event == LockEvent::Grant)
@@ -131,7 +140,11 @@ fn check_guards(simulated_store: &SimulatedStore, slots: &BTreeMap<u64, LockStat
     };
     for (key, object) in simulated_store.objects(LOG).into_iter().filter(|(key, _)| key.starts_with(GUARDS)) {
         let guard: WrittenGuard = serde_json::from_slice(&object.body).map_err(|error| format!("{key}: {error}"))?;
-        let WrittenGuard { grant, slot, overtaken_by } = guard;
+        let WrittenGuard { token, grant, slot, overtaken_by } = guard;
+        let event = slots.get(&slot).map(|state| &state.event);
+        if event != Some(&LockEvent::Commit { token, grant }) {
+            return Err(format!("\"{key}\" says that slot {slot} is its own, which was trimmed, and is {event:?}"));
+        }
         if counts(slot, grant) != overtaken_by.is_none() {
             return Err(format!("\"{key}\" of slot {slot} says that grant {grant} is overtaken by {overtaken_by:?}"));
         }
