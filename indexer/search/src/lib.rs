@@ -34,6 +34,7 @@ mod limits;
 mod lineage;
 mod manifest_cache;
 mod match_collector;
+mod mutants;
 mod number_range;
 mod overlay;
 mod page_cursor;
