@@ -1,6 +1,6 @@
 //! What the stores inside the test's process have in common: a listener, threads of their own, an end.
 
-use std::{error::Error, net::SocketAddr};
+use std::{error::Error, net::SocketAddr, time::Duration};
 
 use hyper::{
     Request, Response,
@@ -12,6 +12,9 @@ use hyper_util::{
     server::conn::auto::Builder,
 };
 use tokio::{net::TcpListener, runtime::Runtime};
+
+/// How long the threads of a server may take to end.
+const MAX_END: Duration = Duration::from_secs(20);
 
 /// A running HTTP server. It has threads of its own, so that a test may block or pause its clock; dropping it stops it.
 pub(crate) struct InProcessServer {
@@ -54,6 +57,14 @@ impl InProcessServer {
             }
         });
         Ok(Self { address, runtime: Some(runtime) })
+    }
+
+    /// Ends it, and waits until nobody listens any more and every connection is broken.
+    pub(crate) fn end(mut self) -> anyhow::Result<()> {
+        let Some(runtime) = self.runtime.take() else { return Ok(()) };
+        // A runtime does not wait for its end within another one.
+        let ending = std::thread::spawn(move || runtime.shutdown_timeout(MAX_END));
+        ending.join().map_err(|_| anyhow::anyhow!("the server's threads panicked"))
     }
 
     /// The server's URL, without a trailing slash.

@@ -72,7 +72,9 @@ struct PeerState {
 
 /// A destination that runs until it is dropped.
 pub struct SinkPeer {
-    server: InProcessServer,
+    /// Absent while it is dead.
+    server: Option<InProcessServer>,
+    url: String,
     state: Arc<PeerState>,
 }
 
@@ -95,14 +97,25 @@ impl SinkPeer {
             scroll: Mutex::default(),
             arrived: watch::Sender::new(0),
         });
-        let answering = Arc::clone(&state);
-        let answer = move |request| answer(Arc::clone(&answering), request);
-        Ok(Self { server: InProcessServer::start(listener, "peer", answer)?, state })
+        let server = serve(listener, &state)?;
+        Ok(Self { url: server.url(), server: Some(server), state })
+    }
+
+    /// It ends as by SIGKILL: its connections break, and nobody listens. What it has taken stays.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.server.take().map_or(Ok(()), InProcessServer::end)
+    }
+
+    /// Listens again where it did before it was killed.
+    pub fn revive(&mut self) -> anyhow::Result<()> {
+        let listener = TcpListener::bind(self.url.trim_start_matches("http://"))?;
+        self.server = Some(serve(listener, &self.state)?);
+        Ok(())
     }
 
     /// Its URL, without a trailing slash.
     pub fn url(&self) -> String {
-        self.server.url()
+        self.url.clone()
     }
 
     /// From now on requests are answered so.
@@ -160,6 +173,11 @@ impl SinkPeer {
         // The sender is in the state, which lives as long.
         let _ = self.state.arrived.subscribe().wait_for(|arrived| *arrived >= count).await;
     }
+}
+
+fn serve(listener: TcpListener, state: &Arc<PeerState>) -> anyhow::Result<InProcessServer> {
+    let answering = Arc::clone(state);
+    InProcessServer::start(listener, "peer", move |request| answer(Arc::clone(&answering), request))
 }
 
 /// The signature that a request should have.

@@ -20,6 +20,7 @@ use super::{
     feed_position::{FeedPosition, last_seq},
     hits::operation_fields,
     limits::QueryDeadline,
+    mutants,
     phrase_scorer::PhraseBounds,
     query_compiler::{present_second, unusable},
     search_context::SearchContext,
@@ -163,7 +164,9 @@ impl ChangePage<'_> {
         while doc < self.bounds.unread() && !self.is_full() {
             let change = self.change(shown, doc)?;
             self.last = change.seq;
-            self.changes.push(change);
+            if !mutants::skips(self.request, &change) {
+                self.changes.push(change);
+            }
             doc = found.advance();
             self.go_on(segment, doc)?;
         }

@@ -35,6 +35,7 @@ mod limits;
 mod lineage;
 mod manifest_cache;
 mod match_collector;
+mod mutants;
 mod number_range;
 mod overlay;
 mod page_cursor;

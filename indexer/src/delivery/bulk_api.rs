@@ -97,9 +97,7 @@ impl BulkDestination {
             return Ok(refusal(answer).await);
         }
         let body = read_body(answer, MAX_ANSWER_BYTES).await?;
-        let read: BulkResponse = serde_json::from_slice(&body)
-            .map_err(|error| failed(format!("the answer is none of a bulk API: {error}")))?;
-        verdicts(batch, &read).map_err(failed)
+        judge(batch, &body)
     }
 }
 
@@ -108,6 +106,13 @@ impl Destination for BulkDestination {
     async fn deliver(&self, batch: &[DeliveryRecord]) -> BatchAnswer {
         self.request(batch).await.unwrap_or_else(|answer| answer)
     }
+}
+
+/// What the `body` of a bulk API's answer says of the records of a batch.
+pub(super) fn judge(batch: &[DeliveryRecord], body: &[u8]) -> Result<BatchAnswer, BatchAnswer> {
+    let read: BulkResponse =
+        serde_json::from_slice(body).map_err(|error| failed(format!("the answer is none of a bulk API: {error}")))?;
+    verdicts(batch, &read).map_err(failed)
 }
 
 /// The verdict of each record; an error if the answer is not about these.
@@ -209,7 +214,7 @@ mod tests {
     #[test]
     fn an_answer_that_counts_for_all_items_is_found() {
         let _planted = mutants::plant("PartialFailureIsSuccess");
-        assert!(first_wrong_verdict().is_some());
+        assert_eq!(first_wrong_verdict().unwrap(), "429 Some(\"es_rejected_execution_exception\") is delivered");
     }
 
     #[test]

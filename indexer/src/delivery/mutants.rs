@@ -1,7 +1,9 @@
 //! Faults that the tests plant in the delivery, to see that they find them. In the product each hook returns what is right.
 
+use tidemark_catalog::{CatalogError, ConsumerProgress};
+
 #[cfg(test)]
-pub(crate) use planted::plant;
+pub(crate) use planted::{plant, plant_fenced};
 
 /// `AckWithoutGaps`: the position moves over what is not acknowledged.
 pub(super) fn moves_over(is_acknowledged: bool) -> bool {
@@ -33,6 +35,18 @@ pub(super) fn is_fence_ignored() -> bool {
     is_planted("FencedConsumerAdvances")
 }
 
+/// `FencedConsumerAdvances`: the position moves although another process holds the consumer.
+#[cfg(not(test))]
+#[expect(clippy::unused_async, reason = "the planted fault writes")]
+pub(super) async fn advance_fenced(_: &ConsumerProgress) -> Result<(), CatalogError> {
+    Ok(())
+}
+
+#[cfg(test)]
+pub(super) async fn advance_fenced(progress: &ConsumerProgress) -> Result<(), CatalogError> {
+    planted::advance_fenced(progress).await
+}
+
 /// `DispatchIgnoresEntities`: a record is handed out while an earlier one of its entity is not done.
 pub(super) fn ignores_entities() -> bool {
     is_planted("DispatchIgnoresEntities")
@@ -55,10 +69,14 @@ fn is_planted(name: &str) -> bool {
 
 #[cfg(test)]
 mod planted {
-    use std::cell::Cell;
+    use std::cell::{Cell, RefCell};
+
+    use tidemark_catalog::{CatalogError, ConsumerChain, ConsumerProgress, ConsumerState};
 
     thread_local! {
         static PLANTED: Cell<Option<&'static str>> = const { Cell::new(None) };
+        /// The consumer whose position moves past the fence.
+        static FENCED: RefCell<Option<ConsumerChain>> = const { RefCell::new(None) };
     }
 
     /// A fault is planted in this thread until it is dropped.
@@ -69,8 +87,26 @@ mod planted {
         PlantedFault
     }
 
+    /// As [`plant`], for `FencedConsumerAdvances` on this consumer.
+    pub(crate) fn plant_fenced(chain: ConsumerChain) -> PlantedFault {
+        FENCED.set(Some(chain));
+        plant("FencedConsumerAdvances")
+    }
+
+    /// Writes the position in the name of the present holder.
+    pub(super) async fn advance_fenced(progress: &ConsumerProgress) -> Result<(), CatalogError> {
+        let Some(chain) = FENCED.with_borrow(Clone::clone) else { return Ok(()) };
+        let ConsumerProgress { acknowledged, delivered, dead_lettered } = progress.clone();
+        let advance = |state: Option<&ConsumerState>| {
+            let acknowledged = acknowledged.clone();
+            Ok(state.map(|state| ConsumerState { acknowledged, delivered, dead_lettered, ..state.clone() }))
+        };
+        chain.chain().append(None, advance).await.map(|_| ())
+    }
+
     impl Drop for PlantedFault {
         fn drop(&mut self) {
+            FENCED.set(None);
             PLANTED.set(None);
         }
     }

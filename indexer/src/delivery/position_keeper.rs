@@ -64,7 +64,8 @@ impl PositionKeeper {
 
     async fn store_progress(&mut self) -> Result<(), CatalogError> {
         let progress = self.progress.borrow_and_update().clone();
-        let stored = ignore_planted_fence(self.lease.acknowledge(&progress).await.map(|_| ()));
+        let stored = self.lease.acknowledge(&progress).await.map(|_| ());
+        let stored = ignore_planted_fence(stored, &progress).await;
         if stored.as_ref().is_err_and(is_transient) {
             self.progress.mark_changed();
             sleep(RETRY_INTERVAL).await;
@@ -73,10 +74,13 @@ impl PositionKeeper {
     }
 }
 
-fn ignore_planted_fence(stored: Result<(), CatalogError>) -> Result<(), CatalogError> {
+async fn ignore_planted_fence(
+    stored: Result<(), CatalogError>,
+    progress: &ConsumerProgress,
+) -> Result<(), CatalogError> {
     match stored {
         Err(CatalogError::Rejected(TransactionRejected::ConsumerFenced { .. })) if mutants::is_fence_ignored() => {
-            Ok(())
+            mutants::advance_fenced(progress).await
         }
         other => other,
     }

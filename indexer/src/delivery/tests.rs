@@ -1,54 +1,125 @@
-//! Consumers on a store in memory, on paused time, from a seed: killed, cut off, refused, slow, two at once. Whatever happens, every record
-//! arrives, in order, and the position never says more than what has arrived. Each planted fault is found.
+//! Consumers on paused time, from a seed: killed, cut off from the destination, from the store or from both, refused, slow, two at once.
+//! Whatever happens, every record arrives, in order, and the position never says more than what has arrived. Each planted fault is found
+//! by what it breaks.
 
 mod world;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use tidemark_catalog::{CatalogError, TransactionRejected};
+use tidemark_catalog::{AcquireError, CatalogError, TransactionRejected};
 use tidemark_crds::BreakerPhase;
-use tokio::time::{Instant, timeout};
+use tidemark_store::{ClockError, StoreError};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     consumer_run::ConsumerError,
-    mutants::plant,
+    mutants::{plant, plant_fenced},
     pump::{DeliveryEnd, RejectedPolicy},
 };
-use world::{DeliveryWorld, DestinationMood, OPERATIONS, WorldOptions};
+use world::{DeliveryWorld, DestinationMood, MOODS, OPERATIONS, StoreFault, StoreWeather, WEATHERS, WorldOptions};
 
 /// How many seeds each scenario runs.
-const SEEDS: u64 = 60;
+const SEEDS: u64 = 700;
+/// How many kills each of the three scenarios has at least.
+const MIN_KILLS: u64 = 2_000;
+
+/// What has happened over the seeds of a scenario.
+#[derive(Debug, Default)]
+struct RunCounts {
+    /// Kills, by how the destination and the store were.
+    kills: BTreeMap<(DestinationMood, StoreWeather), u64>,
+    /// Processes that ended because of the store: it could not be told whether a position was stored, or nothing could be claimed.
+    ended: u64,
+    /// What has befallen calls of the store.
+    store: BTreeMap<StoreFault, u64>,
+}
+
+impl RunCounts {
+    /// Whatever may happen has happened, often.
+    fn check(&self) {
+        let kills: u64 = self.kills.values().sum();
+        let both: u64 = self.kills.iter().filter(|((mood, weather), _)| is_away(*mood, *weather)).map(|(_, n)| n).sum();
+        let Self { ended, store, .. } = self;
+        println!(
+            "{kills} kills, {both} of them with destination and store away; {ended} ended by the store; {store:?}"
+        );
+        assert!(kills >= MIN_KILLS && both > 0 && *ended > 0, "{kills} kills, {both}, {ended}");
+        for mood in MOODS {
+            for weather in WEATHERS.into_iter().chain([StoreWeather::Fair]) {
+                assert!(self.kills.contains_key(&(mood, weather)), "no kill with {mood:?} and {weather:?}");
+            }
+        }
+        let all =
+            [StoreFault::Refused, StoreFault::AnswerLost, StoreFault::Late, StoreFault::Delayed, StoreFault::TimedOut];
+        let rare: Vec<_> = all.into_iter().filter(|fault| store.get(fault).is_none_or(|count| *count < 100)).collect();
+        assert!(rare.is_empty(), "{rare:?} are rare: {store:?}");
+    }
+}
+
+/// Whether neither the destination nor the store can be had.
+fn is_away(mood: DestinationMood, weather: StoreWeather) -> bool {
+    matches!(mood, DestinationMood::Down | DestinationMood::Silent)
+        && matches!(weather, StoreWeather::Refusing | StoreWeather::Cut)
+}
+
+/// Whether a process may end so because of its store.
+fn is_of_the_store(error: &ConsumerError) -> bool {
+    match error {
+        ConsumerError::Position(CatalogError::Unknown { .. }) => true,
+        ConsumerError::Acquire(AcquireError::Chain(error)) => {
+            matches!(error, CatalogError::Unknown { .. } | CatalogError::Store(StoreError::Failed { .. }))
+        }
+        ConsumerError::Acquire(AcquireError::Clock(error)) => {
+            matches!(error, ClockError::Store(StoreError::Failed { .. }))
+        }
+        _ => false,
+    }
+}
 
 /// What is wrong after a run of the seed in which processes are killed at random points, if anything.
-async fn killed_at_random(seed: u64, options: WorldOptions) -> Result<(), String> {
+async fn killed_at_random(seed: u64, options: WorldOptions, counts: &mut RunCounts) -> Result<(), String> {
     let world = DeliveryWorld::new(seed, options);
     let started = Instant::now();
     while !world.is_done().await {
+        world.change_mood();
+        world.change_weather();
         if started.elapsed() > Duration::from_hours(6) {
             return Err(format!("seed {seed}: it does not end: {}", world.describe().await));
         }
-        let span = world.random_span();
+        let (span, faults) = (world.random_span(), world.store_faults());
         let stop = CancellationToken::new();
         // Dropped at the end of the span, as by SIGKILL.
         match Box::pin(timeout(span, world.process("sink").run(&stop))).await {
-            Err(_) | Ok(Ok(_)) => {}
-            Ok(Err(error)) => return Err(format!("seed {seed}: {error}")),
+            Err(_) => *counts.kills.entry(world.conditions()).or_default() += 1,
+            Ok(Err(error)) if is_of_the_store(&error) && world.store_faults() != faults => counts.ended += 1,
+            Ok(ended) => return Err(format!("seed {seed}: a process ended with {ended:?}")),
         }
         world.check().await.map_err(|wrong| format!("seed {seed}: {wrong}"))?;
-        world.change_mood();
+    }
+    for (fault, count) in world.store_faults() {
+        *counts.store.entry(fault).or_default() += count;
     }
     world.check_all_arrived().await.map_err(|wrong| format!("seed {seed}: {wrong}"))
 }
 
-/// The first seed of a scenario that fails.
-async fn first_failure(options: WorldOptions) -> Option<String> {
+/// Runs all seeds of a scenario, up to the first one that fails.
+async fn all_seeds(options: WorldOptions) -> Result<RunCounts, String> {
+    let mut counts = RunCounts::default();
     for seed in 0..SEEDS {
-        if let Err(wrong) = Box::pin(killed_at_random(seed, options)).await {
-            return Some(wrong);
-        }
+        Box::pin(killed_at_random(seed, options, &mut counts)).await?;
     }
-    None
+    Ok(counts)
+}
+
+/// What the scenario says of the fault, which has to be these words.
+async fn assert_found(fault: &'static str, options: WorldOptions, words: &str) {
+    let _planted = plant(fault);
+    let wrong = Box::pin(all_seeds(options)).await.expect_err("it is not found");
+    assert!(wrong.contains(words), "{fault}: {wrong}");
 }
 
 /// Takes whole batches, in order.
@@ -59,35 +130,37 @@ const PER_ITEM: WorldOptions = WorldOptions { per_item: true, poison: true, ..OR
 
 #[tokio::test(start_paused = true)]
 async fn every_record_arrives_in_order_however_often_a_sink_is_killed() {
-    assert_eq!(Box::pin(first_failure(ORDERED)).await, None);
+    Box::pin(all_seeds(ORDERED)).await.unwrap().check();
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_record_arrives_where_items_are_refused_one_by_one() {
-    assert_eq!(Box::pin(first_failure(PER_ITEM)).await, None);
+    Box::pin(all_seeds(PER_ITEM)).await.unwrap().check();
 }
 
 #[tokio::test(start_paused = true)]
 async fn poison_in_batches_that_are_taken_whole_is_found_and_put_aside() {
-    assert_eq!(Box::pin(first_failure(WorldOptions { poison: true, ..ORDERED })).await, None);
+    Box::pin(all_seeds(WorldOptions { poison: true, ..ORDERED })).await.unwrap().check();
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_acknowledgement_over_a_gap_is_found() {
-    let _planted = plant("AckWithoutGaps");
-    assert!(Box::pin(first_failure(PER_ITEM)).await.is_some());
+    assert_found("AckWithoutGaps", PER_ITEM, "and has not arrived").await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_acknowledgement_before_the_delivery_is_found() {
-    let _planted = plant("AckBeforeDelivery");
-    assert!(Box::pin(first_failure(ORDERED)).await.is_some());
+    assert_found("AckBeforeDelivery", ORDERED, "and has not arrived").await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_breaker_that_drops_is_found() {
-    let _planted = plant("OpenBreakerDrops");
-    assert!(Box::pin(first_failure(ORDERED)).await.is_some());
+    assert_found("OpenBreakerDrops", ORDERED, "and has not arrived").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partial_failure_that_counts_as_success_is_found() {
+    assert_found("PartialFailureIsSuccess", PER_ITEM, "and has not arrived").await;
 }
 
 /// Two processes of one name, the second of which takes over; gives what is wrong.
@@ -107,21 +180,57 @@ async fn two_of_one_name(seed: u64) -> Result<(), String> {
     let started = Instant::now();
     let earlier = async { (Box::pin(first.run(&stop)).await, started.elapsed()) };
     let ((first, after), second, ()) = tokio::join!(earlier, later, stopping);
-    world.check().await?;
+    let epochs = world.epochs().await;
+    if epochs != 2 {
+        return Err(format!("it was claimed {epochs} times"));
+    }
     // It is acknowledged once a second, and a batch takes one.
     if after > Duration::from_secs(15) {
         return Err(format!("the first one has gone on until {after:?}"));
     }
+    world.check().await?;
     match first {
         Err(ConsumerError::Position(CatalogError::Rejected(TransactionRejected::ConsumerFenced { .. }))) => {}
         other => return Err(format!("the first one ended with {other:?}")),
     }
     match second {
-        Ok(DeliveryEnd::Stopped) => {}
-        other => return Err(format!("the second one ended with {other:?}")),
+        Ok(DeliveryEnd::Stopped) => Ok(()),
+        other => Err(format!("the second one ended with {other:?}")),
     }
-    let epochs = world.epochs().await;
-    if epochs == 2 { Ok(()) } else { Err(format!("{epochs} epochs")) }
+}
+
+/// One that has lost the consumer has a destination that takes everything, and the holder one that takes nothing; gives what is wrong.
+async fn lost_and_still_delivering(lost: &DeliveryWorld) -> Result<(), String> {
+    let holder = lost.beside();
+    lost.set_mood(DestinationMood::Slow);
+    holder.set_mood(DestinationMood::Down);
+    let stop = CancellationToken::new();
+    let (first, second) = (lost.process("sink"), holder.process("sink"));
+    let script = async {
+        lost.until_arrived(30).await;
+        let watch = async {
+            while lost.epochs().await < 2 {
+                sleep(Duration::from_millis(5)).await;
+            }
+            let taken_at = lost.acknowledged().await;
+            sleep(Duration::from_mins(5)).await;
+            stop.cancel();
+            (taken_at, lost.acknowledged().await)
+        };
+        tokio::join!(Box::pin(second.run(&stop)), watch)
+    };
+    let (_, (ended, (taken_at, now))) = tokio::join!(Box::pin(first.run(&stop)), script);
+    let delivered = holder.arrived().len();
+    if now != taken_at || delivered > 0 {
+        return Err(format!("the position moved from {taken_at} to {now}, and the holder delivered {delivered}"));
+    }
+    ended.map_err(|error| format!("the holder ended: {error}"))?;
+    if taken_at > 0 { Ok(()) } else { Err("nothing was acknowledged before".to_owned()) }
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_holder_moves_the_position() {
+    Box::pin(lost_and_still_delivering(&DeliveryWorld::new(1, ORDERED))).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -134,13 +243,23 @@ async fn of_two_sinks_of_one_name_one_is_fenced_and_ends() {
 #[tokio::test(start_paused = true)]
 async fn a_fenced_consumer_that_claims_again_is_found() {
     let _planted = plant("FencedConsumerClaimsAgain");
-    assert!(Box::pin(two_of_one_name(1)).await.is_err());
+    let wrong = Box::pin(two_of_one_name(1)).await.unwrap_err();
+    assert!(wrong.starts_with("it was claimed"), "{wrong}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_fenced_consumer_that_goes_on_is_found() {
     let _planted = plant("FencedConsumerAdvances");
-    assert!(Box::pin(two_of_one_name(1)).await.is_err());
+    let wrong = Box::pin(two_of_one_name(1)).await.unwrap_err();
+    assert!(wrong.starts_with("the first one has gone on until"), "{wrong}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fenced_consumer_that_advances_is_found() {
+    let world = DeliveryWorld::new(1, ORDERED);
+    let _planted = plant_fenced(world.chain());
+    let wrong = Box::pin(lost_and_still_delivering(&world)).await.unwrap_err();
+    assert!(wrong.starts_with("the position moved from") && wrong.ends_with("delivered 0"), "{wrong}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -200,6 +319,29 @@ async fn a_destination_that_is_full_for_days_is_waited_for_and_nothing_is_read_m
     assert_eq!((report.breaker, report.lag_operations, report.lag_seconds), (BreakerPhase::Closed, 0, Some(0)));
     assert_eq!((report.holding, report.delivered), (false, OPERATIONS + 7));
     assert_ne!(report.last_error.as_deref(), Some("down"), "something was delivered since");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_destination_is_left_alone_for_as_long_as_it_asks_for_an_hour_at_most() {
+    let world = DeliveryWorld::new(9, ORDERED);
+    world.set_mood(DestinationMood::Asks(Duration::from_mins(2)));
+    let stop = CancellationToken::new();
+    let process = world.process("sink");
+    let script = async {
+        sleep(Duration::from_secs(115)).await;
+        assert_eq!(world.tries(), 1, "it was asked again before the time");
+        world.set_mood(DestinationMood::Asks(Duration::from_hours(10)));
+        sleep(Duration::from_secs(10)).await;
+        assert_eq!(world.tries(), 2, "it was not asked after the time");
+        world.set_mood(DestinationMood::Well);
+        sleep(Duration::from_mins(58)).await;
+        assert_eq!((world.tries(), world.arrived().len()), (2, 0), "it was asked again before the hour");
+        sleep(Duration::from_mins(10)).await;
+        stop.cancel();
+    };
+    let (ended, ()) = tokio::join!(process.run(&stop), script);
+    ended.unwrap();
+    world.check_all_arrived().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

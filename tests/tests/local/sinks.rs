@@ -12,7 +12,9 @@ use futures::TryStreamExt as _;
 use serde_json::Value;
 use tidemark_catalog::{ConsumerChain, ConsumerState};
 use tidemark_tests::{
-    LocalIndex, PeerAnswer, SinkPeer, TidemarkProcess, TlsFront, issue_certificate, webhook_signature,
+    LocalIndex, PeerAnswer, SinkPeer, TidemarkProcess, TlsFront,
+    faults::{FaultRule, InjectedFault, StoreOperation},
+    issue_certificate, webhook_signature,
 };
 use tokio::time::timeout;
 
@@ -100,11 +102,73 @@ async fn a_webhook_gets_signed_events_and_goes_on_after_a_kill() {
     assert_eq!((state.holder, state.delivered, state.epoch), (None, 31, 2));
 }
 
+/// What befalls a life of a sink besides its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SinkLife {
+    /// Nothing.
+    Calm,
+    /// Requests between the sink and its index.
+    StoreFault(InjectedFault, StoreOperation, &'static str),
+    /// The destination is dead.
+    PeerDead,
+    /// The destination is killed with it.
+    BothKilled,
+}
+
+/// By turns.
+const LIVES: [SinkLife; 10] = [
+    SinkLife::Calm,
+    SinkLife::BothKilled,
+    SinkLife::StoreFault(InjectedFault::Unavailable, StoreOperation::Put, "index/consumers/"),
+    SinkLife::Calm,
+    SinkLife::PeerDead,
+    SinkLife::StoreFault(InjectedFault::Hold, StoreOperation::Put, "index/consumers/orders/"),
+    SinkLife::BothKilled,
+    SinkLife::StoreFault(InjectedFault::DropAfter, StoreOperation::Put, "index/consumers/orders/"),
+    SinkLife::Calm,
+    SinkLife::StoreFault(InjectedFault::Drop, StoreOperation::Get, "index/"),
+];
+
+/// Starts a sink, and kills it, with its destination perhaps, in the middle of what befalls it.
+async fn live(world: &LocalIndex, peer: &mut SinkPeer, number: usize, arguments: &[&str]) {
+    let (life, faults) = (LIVES[number % LIVES.len()], world.server.faults_seen());
+    match life {
+        SinkLife::StoreFault(fault, operation, key) => {
+            // Other requests each time: those of the claim, or those of a position.
+            let passing = u32::try_from((number / LIVES.len() + number) % 3).expect("few");
+            world.server.inject(FaultRule::always(fault).on(operation).key(key).after(passing));
+        }
+        SinkLife::PeerDead => peer.kill().expect("it is killed"),
+        SinkLife::Calm | SinkLife::BothKilled => {}
+    }
+    // At another request each time, in the middle of it or after it.
+    let wanted = peer.requests().len() + 1 + number % 5;
+    let process = sink(world, "a", arguments).await;
+    match life {
+        SinkLife::Calm | SinkLife::BothKilled => {
+            let _ = timeout(Duration::from_secs(5), peer.until_requests(wanted)).await;
+        }
+        SinkLife::StoreFault(..) => {
+            let is_hit = async || if world.server.faults_seen() > faults { Ok(()) } else { Err("none".to_owned()) };
+            process.until("a fault", is_hit).await;
+        }
+        SinkLife::PeerDead => complaint(&process, "a batch was not delivered").await,
+    }
+    if life == SinkLife::BothKilled {
+        peer.kill().expect("it is killed");
+    }
+    process.kill().await.expect("it is killed");
+    world.server.calm();
+    if matches!(life, SinkLife::PeerDead | SinkLife::BothKilled) {
+        peer.revive().expect("it listens again");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_record_arrives_in_order_however_often_the_sink_is_killed() {
+async fn every_record_arrives_in_order_however_often_sink_and_destination_are_killed() {
     const RECORDS: u64 = 150;
     let (world, _indexer) = recorded(RECORDS).await;
-    let peer = SinkPeer::start().expect("it starts");
+    let mut peer = SinkPeer::start().expect("it starts");
     let hook = format!("{}/hook", peer.url());
     let arguments =
         ["--webhook", &hook, "--batch-operations", "7", "--max-unacknowledged", "20", "--breaker-open-for", "1s"];
@@ -118,11 +182,7 @@ async fn every_record_arrives_in_order_however_often_the_sink_is_killed() {
     let chain = world.consumer("orders").await.expect("the log has an id");
     let (mut kills, mut last) = (0, 0);
     while acknowledged(&chain).await < RECORDS {
-        let process = sink(&world, "a", &arguments).await;
-        // At another request each time, in the middle of it or after it.
-        let wanted = peer.requests().len() + 1 + kills % 5;
-        let _ = timeout(Duration::from_secs(5), peer.until_requests(wanted)).await;
-        process.kill().await.expect("it is killed");
+        live(&world, &mut peer, kills, &arguments).await;
         kills += 1;
         let now = acknowledged(&chain).await;
         assert!(now >= last, "the position went back from {last} to {now}");
@@ -133,7 +193,13 @@ async fn every_record_arrives_in_order_however_often_the_sink_is_killed() {
     }
     assert_eq!(first_arrivals(&peer.events()), (1..=RECORDS).collect::<Vec<_>>());
     let most = peer.requests().iter().map(|request| request.body.matches("\"specversion\"").count()).max();
-    assert!(kills > 8 && most <= Some(7), "{kills} kills, at most {most:?} events");
+    println!(
+        "{kills} kills, {} requests, {} of the store disturbed",
+        peer.requests().len(),
+        world.server.faults_seen()
+    );
+    // Each kind of life was lived.
+    assert!(kills >= LIVES.len() && most <= Some(7), "{kills} kills, at most {most:?} events");
     assert_eq!(state(&chain).await.expect("it was held").delivered, RECORDS);
 }
 
@@ -259,6 +325,53 @@ async fn a_command_of_a_name_prints_each_line_once_over_its_runs() {
     assert_eq!(printed().await, [Value::from(13)]);
     let chain = world.consumer("audit").await.expect("the log has an id");
     assert_eq!((acknowledged(&chain).await, state(&chain).await.expect("it was held").epoch), (13, 3));
+}
+
+/// A restore gives records other seqs: a consumer of before ends, and says how to begin again, which one of another name does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_restore_a_name_ends_and_another_one_gets_everything_again() {
+    let world = LocalIndex::new().expect("the server starts");
+    let to = world.ago(600).to_string();
+    for number in 0..8 {
+        world.bundle(900 - number, &format!("b{number}"));
+    }
+    let indexer = world.indexer(&[]).await.expect("it starts");
+    indexer.until_answer("/v1/status", |status| status["entries"]["committed"] == 8).await;
+    world.done("snapshot", &["--name", "daily"]).await.expect("it ends");
+    let (before, after) = (SinkPeer::start().expect("it starts"), SinkPeer::start().expect("it starts"));
+    let (hook, again) = (format!("{}/hook", before.url()), format!("{}/hook", after.url()));
+    let living = sink(&world, "a", &["--webhook", &hook]).await;
+    let chain = world.consumer("orders").await.expect("the log has an id");
+    until_acknowledged(&living, &chain, 8).await;
+    let audit = |name: &'static str| ["changes", "--name", name, "--identity", "a"];
+    let lines = TidemarkProcess::output(&audit("audit"), &world.environment).await.expect("it ends");
+    assert_eq!(lines.lines().count(), 8);
+
+    world.done("restore", &["--to-time", &to]).await.expect("it ends");
+    let ended = timeout(PATIENCE, living.wait()).await.expect("it ends by itself").expect("it ends");
+    assert_eq!(ended.code(), Some(1));
+    let started_again = ["sink", "--name", "orders", "--identity", "a", "--webhook", &hook];
+    for arguments in [&started_again[..], &audit("audit")] {
+        let ended = TidemarkProcess::ended(arguments, &world.environment).await.expect("it ends");
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(1), "{said}");
+        for words in
+            ["which was restored", "make the destination again from nothing", "start a consumer of another name"]
+        {
+            assert!(said.contains(words), "{said}");
+        }
+        assert!(ended.stdout.is_empty(), "{ended:?}");
+    }
+    assert_eq!((acknowledged(&chain).await, before.events().len()), (8, 8), "nothing came and nothing moved");
+
+    let other = ["sink", "--name", "orders-again", "--identity", "a", "--webhook", &again, "--batch-delay", "50ms"];
+    let other = TidemarkProcess::begun(&other, &world.environment).await.expect("it starts");
+    timeout(PATIENCE, after.until_taken(8)).await.expect("everything comes again");
+    let bundles: Vec<_> = after.events().iter().map(|event| event["data"]["bundle"].clone()).collect();
+    assert_eq!(bundles, (0..8).map(|number| Value::from(format!("b{number}"))).collect::<Vec<_>>());
+    assert!(other.stop().await.expect("it stops").success());
+    let lines = TidemarkProcess::output(&audit("audit-again"), &world.environment).await.expect("it ends");
+    assert_eq!(lines.lines().count(), 8);
 }
 
 /// What a sink logs when it cannot deliver.

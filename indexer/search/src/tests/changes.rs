@@ -2,7 +2,12 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use proptest::{collection::vec, prelude::*, sample::Index};
+use proptest::{
+    collection::vec,
+    prelude::*,
+    sample::Index,
+    test_runner::{TestError, TestRunner},
+};
 use tidemark_wal::{Outcome, Token};
 use tokio::time::timeout;
 
@@ -13,6 +18,7 @@ use crate::{
         instant,
     },
     error::SearchError,
+    mutants::CORRECTION_SKIPPED,
     searcher::MAX_CHANGE_PAGES,
     segment::testing::{BEGIN, TestIndex, history, plain, token},
     service::SearchService as _,
@@ -96,39 +102,61 @@ async fn compact(index: &mut TestIndex, (one, other): (Index, Index)) {
     }
 }
 
+/// How many histories a property is tried with.
+const CASES: u32 = 24;
+
+/// A client that follows with a query that means everything gets each record once and in order, whatever happens between its polls.
+async fn follow(batches: Vec<Vec<OperationRecord>>, steps: Vec<FeedStep>, text: &str) -> Result<(), TestCaseError> {
+    let mut index = TestIndex::new().await;
+    let searcher = searcher(&index, false);
+    let (mut client, mut start) = (Vec::new(), FeedStart::Earliest);
+    for (batch, (compaction, polls)) in batches.into_iter().zip(steps) {
+        index.publish(batch).await;
+        if let Some(places) = compaction {
+            compact(&mut index, places).await;
+        }
+        searcher.refresh_manifest().await.unwrap();
+        for (limit, kept) in polls {
+            let asked = ChangesRequest { query: query(text), ..request(start.clone(), limit) };
+            let answer = searcher.changes(asked).await.unwrap();
+            start = after(&answer.next.to_string());
+            client.extend(answer.changes);
+            if let Some(kept) = kept.filter(|_| !client.is_empty()) {
+                client.truncate(kept.index(client.len()) + 1);
+                start = after(&client[client.len() - 1].position.to_string());
+            }
+        }
+    }
+    client.extend(all(&searcher, start, 7, text).await);
+    let (got, published) = (seen(&client), naive(&index));
+    let missing = published.iter().find(|change| !got.iter().any(|came| came.0 == change.0));
+    let missing = missing.map(|change| format!("record {} that replaces {:?} never came", change.0, change.1));
+    prop_assert_eq!(missing, None);
+    prop_assert_eq!(got, published);
+    // Read at once it is the same, to the last bit, although records were corrected and compacted since.
+    prop_assert_eq!(all(&searcher, FeedStart::Earliest, 1000, text).await, client);
+    Ok(())
+}
+
+#[test]
+fn a_feed_that_skips_a_correction_is_found() {
+    let config = ProptestConfig { failure_persistence: None, max_shrink_iters: 0, ..ProptestConfig::with_cases(CASES) };
+    let histories = (history(), vec(step(), 6));
+    let planted = |(batches, steps)| block_on(follow(batches, steps, CORRECTION_SKIPPED));
+    let found = TestRunner::new(config).run(&histories, planted);
+    let Err(TestError::Fail(reason, _)) = found else { panic!("{found:?}") };
+    let words = reason.message();
+    assert!(words.contains("that replaces Some(") && words.contains("never came"), "{words}");
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(CASES))]
 
     #[test]
     fn every_record_comes_once_and_in_order_whatever_happens_between_polls(
         batches in history(), steps in vec(step(), 6),
     ) {
-        block_on(async {
-            let mut index = TestIndex::new().await;
-            let searcher = searcher(&index, false);
-            let (mut client, mut start) = (Vec::new(), FeedStart::Earliest);
-            for (batch, (compaction, polls)) in batches.into_iter().zip(steps) {
-                index.publish(batch).await;
-                if let Some(places) = compaction {
-                    compact(&mut index, places).await;
-                }
-                searcher.refresh_manifest().await.unwrap();
-                for (limit, kept) in polls {
-                    let answer = searcher.changes(request(start.clone(), limit)).await.unwrap();
-                    start = after(&answer.next.to_string());
-                    client.extend(answer.changes);
-                    if let Some(kept) = kept.filter(|_| !client.is_empty()) {
-                        client.truncate(kept.index(client.len()) + 1);
-                        start = after(&client[client.len() - 1].position.to_string());
-                    }
-                }
-            }
-            client.extend(all(&searcher, start, 7, "").await);
-            prop_assert_eq!(seen(&client), naive(&index));
-            // Read at once it is the same, to the last bit, although records were corrected and compacted since.
-            prop_assert_eq!(all(&searcher, FeedStart::Earliest, 1000, "").await, client);
-            Ok(())
-        })?;
+        block_on(follow(batches, steps, ""))?;
     }
 
     #[test]

@@ -32,6 +32,9 @@ const OPTIONS: DeliveryOptions = DeliveryOptions {
     follow: false,
 };
 
+/// The bound of every third seed: less than the workers take together.
+const NARROW: WindowLimits = WindowLimits { operations: 5, ..OPTIONS.window };
+
 fn at(seq: u64) -> ConsumerPosition {
     ConsumerPosition { generation: "g1".parse().unwrap(), seq }
 }
@@ -62,11 +65,16 @@ struct WorkLog {
     done: BTreeSet<u64>,
     /// What living workers work on.
     begun: BTreeMap<u64, WorkerId>,
+    /// The most records that were worked on at once.
+    most: u64,
+    /// How many workers were gone or hung.
+    lost: u64,
     wrong: Vec<String>,
 }
 
 struct DispatchWorld {
     entropy: Entropy,
+    window: WindowLimits,
     log: Mutex<WorkLog>,
 }
 
@@ -87,7 +95,8 @@ impl ChangeSource for DispatchWorld {
 
 impl DispatchWorld {
     fn new(seed: u64) -> Arc<Self> {
-        Arc::new(Self { entropy: Entropy::seeded(seed), log: Mutex::default() })
+        let window = if seed.is_multiple_of(3) { NARROW } else { OPTIONS.window };
+        Arc::new(Self { entropy: Entropy::seeded(seed), window, log: Mutex::default() })
     }
 
     fn number(&self, below: u64) -> u64 {
@@ -108,6 +117,11 @@ impl DispatchWorld {
             log.wrong.push(format!("{worker:?} gets record {seq}: {missing:?} is not done, {busy:?} is worked on"));
         }
         log.begun.insert(seq, worker);
+        let busy = log.begun.len() as u64;
+        log.most = log.most.max(busy);
+        if busy > self.window.operations {
+            log.wrong.push(format!("{busy} records are not acknowledged"));
+        }
     }
 
     fn finish(&self, seq: u64) {
@@ -132,6 +146,7 @@ impl DispatchWorld {
             }
             self.work(worker, received, &events).await;
             self.bury(worker);
+            self.log.lock().lost += 1;
             let _ = events.send(WorkerEvent::Gone(worker)).await;
             sleep(Duration::from_millis(self.number(3000))).await;
         }
@@ -195,12 +210,23 @@ fn done(seq: u64) -> ConsumerProgress {
     ConsumerProgress { acknowledged: at(seq), delivered: 0, dead_lettered: 0 }
 }
 
+/// What has happened over seeds.
+#[derive(Debug, Default)]
+struct DispatchCounts {
+    kills: u64,
+    /// Workers that were gone or sent away.
+    lost_workers: u64,
+    /// Seeds of which as much was worked on as may be unacknowledged.
+    full: u64,
+}
+
 /// Dispatches everything by processes that are killed at random; gives what is wrong.
-async fn dispatched(seed: u64) -> Result<(), String> {
+async fn dispatched(seed: u64, counts: &mut DispatchCounts) -> Result<(), String> {
     let (world, socket, began) = (DispatchWorld::new(seed), socket(), Instant::now());
     let mut acknowledged = 0;
     loop {
-        let dispatcher = EntityDispatcher::new(&*world, &socket, OPTIONS, done(acknowledged));
+        let options = DeliveryOptions { window: world.window, ..OPTIONS };
+        let dispatcher = EntityDispatcher::new(&*world, &socket, options, done(acknowledged));
         let (mut progress, (events, received)) = (dispatcher.progress(), mpsc::channel(8));
         let mut workers = JoinSet::new();
         for number in 1..=WORKERS {
@@ -215,8 +241,13 @@ async fn dispatched(seed: u64) -> Result<(), String> {
         let before = std::mem::replace(&mut acknowledged, progress.borrow_and_update().acknowledged.seq);
         world.check(acknowledged).map_err(|wrong| format!("seed {seed}: {wrong}"))?;
         match ended {
-            Ok(Ok(DeliveryEnd::Finished)) if acknowledged == RECORDS => return Ok(()),
-            Err(_) if acknowledged >= before && began.elapsed() < Duration::from_mins(45) => {}
+            Ok(Ok(DeliveryEnd::Finished)) if acknowledged == RECORDS => {
+                let log = world.log.lock();
+                counts.lost_workers += log.lost;
+                counts.full += u64::from(log.most == world.window.operations);
+                return Ok(());
+            }
+            Err(_) if acknowledged >= before && began.elapsed() < Duration::from_mins(45) => counts.kills += 1,
             ended => return Err(format!("seed {seed}: {ended:?} at {acknowledged}, {before} before")),
         }
     }
@@ -224,20 +255,28 @@ async fn dispatched(seed: u64) -> Result<(), String> {
 
 #[tokio::test(start_paused = true)]
 async fn every_entity_is_worked_on_in_order_by_workers_that_die() {
-    for seed in 0..40 {
-        assert_eq!(dispatched(seed).await, Ok(()));
+    let mut counts = DispatchCounts::default();
+    for seed in 0..300 {
+        assert_eq!(dispatched(seed, &mut counts).await, Ok(()));
     }
+    println!("{counts:?}");
+    assert!(counts.kills >= 40 && counts.lost_workers >= 1_000, "{counts:?}");
+    assert!(counts.full > 0, "nothing shows that it is bounded: {counts:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn planted_faults_of_a_dispatch_are_found() {
-    for name in ["DispatchIgnoresEntities", "GoneWorkerKeepsRecords", "AckWithoutGaps"] {
+    for (name, words) in [
+        ("DispatchIgnoresEntities", "gets record"),
+        ("GoneWorkerKeepsRecords", "Err(Elapsed(()))"),
+        ("AckWithoutGaps", "is acknowledged and Some("),
+    ] {
         let _planted = plant(name);
-        let mut found = false;
+        let mut wrong = None;
         for seed in 0..10 {
-            found |= dispatched(seed).await.is_err();
+            wrong = wrong.or(dispatched(seed, &mut DispatchCounts::default()).await.err());
         }
-        assert!(found, "{name}");
+        assert!(wrong.as_ref().is_some_and(|wrong| wrong.contains(words)), "{name}: {wrong:?}");
     }
 }
 

@@ -1,4 +1,7 @@
-//! A consumer's world: an index that holds numbered records, a destination with moods, and what has arrived there.
+//! A consumer's world: an index that holds numbered records, a destination with moods, a store with weather, and what has arrived.
+
+mod destination;
+mod store;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,11 +27,15 @@ use crate::delivery::{
     batch::BatchLimits,
     circuit_breaker::BreakerOptions,
     consumer_run::{ConsumerError, ConsumerRun},
-    destination::{BatchAnswer, DeliveryTarget, Destination, RecordVerdict},
+    destination::{BatchAnswer, DeliveryTarget, RecordVerdict},
     pump::{DeliveryEnd, DeliveryOptions, RejectedPolicy},
     record::DeliveryRecord,
     source::{ChangePage, ChangeSource, SourceError},
 };
+
+pub(super) use destination::{DestinationMood, MOODS};
+use store::WorldStore;
+pub(super) use store::{StoreFault, StoreWeather, WEATHERS};
 
 /// How many records the index holds at first.
 pub(super) const OPERATIONS: u64 = 240;
@@ -59,42 +66,6 @@ impl WorldOptions {
     }
 }
 
-/// How the destination is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum DestinationMood {
-    Well,
-    /// Takes a second a batch.
-    Slow,
-    /// Takes nothing.
-    Down,
-    /// Takes everything and its answers are lost.
-    Mute,
-    /// Takes a part of each batch.
-    Choosy,
-    /// Takes at most three records at once.
-    Narrow,
-    /// Never answers in time.
-    Silent,
-    /// Rejects each record.
-    RejectsAll,
-    /// Takes each third record, and rejects the others.
-    RejectsMost,
-    /// Rejects poison, and puts it off, by turns.
-    Fickle,
-    /// Puts the record before each poison off until it comes by itself.
-    Shy,
-}
-
-const MOODS: [DestinationMood; 7] = [
-    DestinationMood::Well,
-    DestinationMood::Slow,
-    DestinationMood::Down,
-    DestinationMood::Mute,
-    DestinationMood::Choosy,
-    DestinationMood::Narrow,
-    DestinationMood::Silent,
-];
-
 /// What has arrived, and what is wrong with it.
 #[derive(Debug, Default)]
 struct Arrivals {
@@ -110,6 +81,8 @@ struct Arrivals {
 
 pub(super) struct DeliveryWorld {
     options: WorldOptions,
+    objects: WorldStore,
+    /// The same objects in fair weather: the view of the tests.
     store: Store,
     entropy: Entropy,
     published: AtomicU64,
@@ -124,9 +97,11 @@ pub(super) struct DeliveryWorld {
 
 impl DeliveryWorld {
     pub(super) fn new(seed: u64, options: WorldOptions) -> Self {
+        let objects = WorldStore::new(seed);
         Self {
             options,
-            store: Store::memory(),
+            store: objects.calm(),
+            objects,
             entropy: Entropy::seeded(seed),
             published: AtomicU64::new(OPERATIONS),
             mood: Mutex::new(DestinationMood::Well),
@@ -139,15 +114,25 @@ impl DeliveryWorld {
         }
     }
 
-    fn chain(&self) -> ConsumerChain {
+    /// A destination of its own beside the same index and consumer.
+    pub(super) fn beside(&self) -> Self {
+        let (objects, store) = (self.objects.clone(), self.store.clone());
+        Self { objects, store, ..Self::new(self.number(u64::MAX), self.options) }
+    }
+
+    pub(super) fn chain(&self) -> ConsumerChain {
+        self.chain_in(&self.store)
+    }
+
+    fn chain_in(&self, store: &Store) -> ConsumerChain {
         let name: ConsumerName = "orders".parse().unwrap();
         let (log, index) = (LogId("log".to_owned()), IndexId("index".to_owned()));
-        ConsumerChain::open(&self.store, &log, &index, &name, self.entropy.clone())
+        ConsumerChain::open(store, &log, &index, &name, self.entropy.clone())
     }
 
     /// A process that delivers for the consumer.
     pub(super) fn process(&self, identity: &str) -> WorldProcess<'_> {
-        let chain = self.chain();
+        let chain = self.chain_in(&self.objects.rough());
         let clock = chain.clock(&format!("{identity}-{}", self.entropy.nonce()));
         WorldProcess { world: self, chain, clock, identity: WriterIdentity(identity.to_owned()) }
     }
@@ -164,6 +149,22 @@ impl DeliveryWorld {
 
     pub(super) fn set_mood(&self, mood: DestinationMood) {
         *self.mood.lock() = mood;
+    }
+
+    /// How the destination and the store are.
+    pub(super) fn conditions(&self) -> (DestinationMood, StoreWeather) {
+        (*self.mood.lock(), self.objects.weather())
+    }
+
+    /// What has befallen calls of the store, and how often.
+    pub(super) fn store_faults(&self) -> BTreeMap<StoreFault, u64> {
+        self.objects.faults()
+    }
+
+    pub(super) fn change_weather(&self) {
+        // It is fair every second time.
+        let weather = WEATHERS.get(usize::try_from(self.number(2 * WEATHERS.len() as u64)).unwrap());
+        self.objects.set_weather(weather.copied().unwrap_or(StoreWeather::Fair));
     }
 
     pub(super) fn change_mood(&self) {
@@ -363,64 +364,6 @@ impl ChangeSource for DeliveryWorld {
 
     async fn end(&self) -> Result<ConsumerPosition, SourceError> {
         Ok(at(self.published.load(Ordering::Relaxed)))
-    }
-}
-
-#[async_trait]
-impl Destination for DeliveryWorld {
-    async fn deliver(&self, batch: &[DeliveryRecord]) -> BatchAnswer {
-        self.tries.fetch_add(1, Ordering::Relaxed);
-        self.send(batch);
-        let answer = self.take(batch).await;
-        self.answer(batch, answer)
-    }
-}
-
-impl DeliveryWorld {
-    async fn take(&self, batch: &[DeliveryRecord]) -> BatchAnswer {
-        let (mood, per_item) = (*self.mood.lock(), self.options.per_item);
-        let failed = |why: &str| BatchAnswer::Failed { why: why.to_owned(), retry_after: None };
-        sleep(Duration::from_millis(if mood == DestinationMood::Slow { 1000 } else { 20 })).await;
-        match mood {
-            DestinationMood::Down => return failed("down"),
-            DestinationMood::Silent => {
-                sleep(Duration::from_secs(30)).await;
-                return failed("no answer");
-            }
-            DestinationMood::RejectsAll => return BatchAnswer::Refused { why: "no".to_owned() },
-            DestinationMood::Narrow if batch.len() > 3 => return BatchAnswer::Refused { why: "too many".to_owned() },
-            _ => {}
-        }
-        if !per_item {
-            if batch.iter().any(|record| self.is_poison(record.seq())) {
-                return BatchAnswer::Refused { why: "poison".to_owned() };
-            }
-            for record in batch {
-                self.arrive(record);
-            }
-            return match mood {
-                DestinationMood::Mute => failed("the answer is lost"),
-                DestinationMood::Choosy if self.number(2) == 0 => failed("not now"),
-                _ => BatchAnswer::Answered(vec![RecordVerdict::Delivered; batch.len()]),
-            };
-        }
-        let verdicts = batch.iter().map(|record| {
-            let is_rejected = mood == DestinationMood::RejectsMost && !record.seq().is_multiple_of(3);
-            if mood == DestinationMood::Fickle && self.is_poison(record.seq()) && self.tries().is_multiple_of(2) {
-                return RecordVerdict::Retry { why: "busy".to_owned() };
-            }
-            if is_rejected || self.is_poison(record.seq()) {
-                return RecordVerdict::Rejected { why: "poison".to_owned() };
-            }
-            let is_put_off = mood == DestinationMood::Shy && batch.len() > 1 && self.is_poison(record.seq() + 1);
-            if is_put_off || mood == DestinationMood::Choosy && self.number(3) == 0 {
-                return RecordVerdict::Retry { why: "busy".to_owned() };
-            }
-            self.arrive(record);
-            RecordVerdict::Delivered
-        });
-        let verdicts = verdicts.collect();
-        if mood == DestinationMood::Mute { failed("the answer is lost") } else { BatchAnswer::Answered(verdicts) }
     }
 }
 
