@@ -7,7 +7,12 @@ use tidemark_catalog::{CompactionResult, Manifest};
 use tidemark_store::{StoreError, StoreSecond, mutant_hooks};
 use tidemark_wal::{ListedEntry, Outcome};
 
-use crate::{cleanup::HoldReason, corrected_totals::CorrectedTotals, engine::RecordMarks, record::OperationRecord};
+use crate::{
+    cleanup::HoldReason,
+    corrected_totals::CorrectedTotals,
+    engine::RecordMarks,
+    record::{LatestCommit, OperationRecord},
+};
 
 /// Entries in token order, as a listing shows them.
 type ListedEntries = BoxStream<'static, Result<ListedEntry, StoreError>>;
@@ -129,6 +134,13 @@ mutant_hooks! {
     pub(crate) fn claims_key(claims: bool, outcome: Outcome) -> bool {
         LateMakesDuplicate => claims || outcome == Outcome::Late,
         _ => claims,
+    }
+
+    /// `ExpectationOfIndexAlone`: what an intent expects is compared with the index, and not with what precedes it in the batch, whose records
+    /// begin with `first_seq`.
+    pub(crate) fn newest_before(newest: Option<LatestCommit>, first_seq: u64) -> Option<LatestCommit> {
+        ExpectationOfIndexAlone => newest.filter(|newest| newest.seq < first_seq),
+        _ => newest,
     }
 
     /// `LateMakesDuplicate`, `RetentionFromDuplicate`: the index knows no such claims, so the resolver must not forget them.

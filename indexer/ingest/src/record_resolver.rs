@@ -69,9 +69,9 @@ impl RecordResolver {
         self.load_entities(records, &expected, expected_entity, index).await?;
         self.records += records.len() as u64;
         let mut marks = RecordMarks::default();
-        let mut begin = 0;
+        let (first_seq, mut begin) = (records.first().map_or(0, |record| record.seq), 0);
         for entry in records.chunk_by_mut(|one, next| one.token == next.token) {
-            let verdict = self.judge_entry(entry);
+            let verdict = self.judge_entry(entry, first_seq);
             for (record, indexed) in entry.iter_mut().zip(&neighbors[begin..]) {
                 match verdict {
                     ExpectationVerdict::Holds => self.mark_duplicate(record, *indexed, schedule),
@@ -170,8 +170,8 @@ impl RecordResolver {
         before.into_iter().chain(after).filter(move |(other, _)| *other == key).map(|(_, place)| *place)
     }
 
-    /// Whether what the records of an entry expect holds, as far as they would be committed.
-    fn judge_entry(&self, entry: &[OperationRecord]) -> ExpectationVerdict {
+    /// Whether what the records of an entry expect holds, as far as they would be committed. `first_seq`: where the batch begins.
+    fn judge_entry(&self, entry: &[OperationRecord], first_seq: u64) -> ExpectationVerdict {
         let committed = || entry.iter().filter(|record| record.is_committed());
         let Some(expectation) = committed().find_map(|record| record.expectation.as_ref()) else {
             return ExpectationVerdict::Holds;
@@ -179,7 +179,7 @@ impl RecordResolver {
         let newest = self.latest.get(&digest_of(&[&expectation.entity])).copied();
         let own = committed().filter_map(OperationRecord::entity_commit);
         let own = own.filter(|(entity, _)| *entity == expectation.entity).map(|(_, claim)| claim).max();
-        judge_expectation(expectation, newest, own)
+        judge_expectation(expectation, mutants::newest_before(newest, first_seq), own)
     }
 
     /// An operation whose expectation does not hold is conflicted, unless it is a duplicate, and claims no key.

@@ -16,6 +16,7 @@ use tidemark_wal::{Evidence, Observation, Outcome, Token};
 
 use crate::{
     chain_record::{boundary_number, manifest_number, record_state},
+    expectation_fold::{NewestCommits, newest_commits},
     model::{LOCKS, LOG, LogModel, META},
     refusals::StoreRefusals,
     simulated_store::{StoreChange, StoreEvent},
@@ -73,6 +74,8 @@ pub struct InvariantChecker {
     refusals: StoreRefusals,
     /// The entries that were ever recorded as unreadable.
     ever_unreadable: BTreeSet<Token>,
+    /// The newest commits that the latest manifest has.
+    newest: NewestCommits,
     /// Whether the index is that of the real engine, of which only manifests can be read before the end.
     pub real_engine: bool,
     /// Whether objects become visible within `V`, as the store promises. If not, only promises to writers are checked.
@@ -87,6 +90,7 @@ impl InvariantChecker {
         Self {
             refusals,
             ever_unreadable: BTreeSet::new(),
+            newest: NewestCommits::new(),
             model: LogModel::new(),
             acknowledged: Vec::new(),
             segments: BTreeMap::new(),
@@ -187,7 +191,10 @@ impl InvariantChecker {
         self.marks.insert(format!("below the cursor: {outcome:?}"));
         let recorded =
             self.recorded_outcomes.range((token, 0)..=(token, u32::MAX)).next().map(|(_, (_, outcome))| *outcome);
-        let counts = matches!(recorded, Some(Outcome::Committed | Outcome::Duplicate | Outcome::Unreadable));
+        let counts = matches!(
+            recorded,
+            Some(Outcome::Committed | Outcome::Duplicate | Outcome::Conflicted | Outcome::Unreadable)
+        );
         if outcome == Some(Outcome::Committed) && !counts {
             return Err(format!(
                 "the horizon was wrong: \"{}\" was written and commits {token} (second {}), which manifest {number} has below its \
@@ -350,6 +357,7 @@ impl InvariantChecker {
         {
             return Err(format!("{} op {} is not visible at all", lost.record.token, lost.record.op));
         }
+        self.newest = newest_commits(records.values().map(|indexed| &indexed.record))?;
         self.check_set_digest(manifest, records.values().map(|indexed| &indexed.record))?;
         self.check_unread(&visible, by)?;
         self.check_outcomes(manifest, &visible)?;
@@ -425,6 +433,34 @@ impl InvariantChecker {
             && same_key.iter().any(|(token, _)| self.ever_unreadable.contains(token))
     }
 
+    /// Whether both outcomes of an operation with an expectation are right because of an entry that was unreadable: it is decided later, and what
+    /// is the newest commit of the entity meanwhile is another one. `check_manifest` has judged it by what was decided before.
+    fn may_conflict_otherwise(&self, (token, _): (Token, u32), recorded: Outcome, real: Outcome) -> bool {
+        let expects = |token: Token| {
+            let entry = self.model.entries.get(&token).and_then(|entry| entry.intent.as_ref().ok());
+            entry.is_some_and(|intent| intent.expect.is_some())
+        };
+        let is_decided_by_others =
+            |outcome| matches!(outcome, Outcome::Committed | Outcome::Duplicate | Outcome::Conflicted);
+        expects(token)
+            && is_decided_by_others(recorded)
+            && is_decided_by_others(real)
+            && self.ever_unreadable.iter().any(|unread| expects(*unread))
+    }
+
+    /// The newest commit of an entity that the latest manifest has.
+    pub(crate) fn newest_commit(&self, entity: &str) -> Option<Token> {
+        self.newest.get(entity).map(|(_, token, _)| *token)
+    }
+
+    /// Checks that an append whose expectation is undecided is complete in time in the model.
+    pub(crate) fn leave_undecided(&mut self, writer: &str, token: Token) -> Result<(), String> {
+        match self.model.outcome(token) {
+            Some(Outcome::Committed) => Ok(()),
+            outcome => Err(format!("{writer} was told that {token} is complete in time, and it is {outcome:?}")),
+        }
+    }
+
     /// The index has all operations below the cursor and no other, each with its outcome in the model.
     fn check_outcomes(
         &mut self,
@@ -452,7 +488,8 @@ impl InvariantChecker {
             // Whether it may be unreadable was checked when it was published.
             let allowed = outcome == Outcome::Unreadable
                 || is_allowed(outcome, *real)
-                || swapped && self.is_contested(place, visible);
+                || swapped && self.is_contested(place, visible)
+                || self.may_conflict_otherwise(place, outcome, *real);
             if !allowed {
                 return Err(format!("{token} op {op} is {outcome:?} in the index and {real:?} in the model"));
             }
@@ -466,6 +503,9 @@ impl InvariantChecker {
                 self.marks.insert(format!("corrected to {outcome:?}"));
             }
             self.marks.insert(format!("indexed {outcome:?}"));
+            if record.is_committed() && record.expectation.is_some() {
+                self.marks.insert("an expectation held".to_owned());
+            }
             recorded.insert((*token, *op), (record.seq, outcome));
         }
         for (place, real) in expected.iter().filter(|(place, _)| !recorded.contains_key(*place)) {
@@ -474,7 +514,7 @@ impl InvariantChecker {
             if recorded.get(&(*token, 0)).is_some_and(|(_, outcome)| *outcome == Outcome::Unreadable) {
                 continue;
             }
-            if matches!(real, Outcome::Committed | Outcome::Duplicate) {
+            if matches!(real, Outcome::Committed | Outcome::Duplicate | Outcome::Conflicted) {
                 return Err(format!("{token} op {op} is {real:?} and below the cursor, but not in the index"));
             }
             if self.recorded_outcomes.contains_key(place) || recorded.contains_key(&(*token, 0)) {
@@ -597,6 +637,9 @@ impl InvariantChecker {
                     .any(|unread| self.model.same_key((token, op)).iter().any(|(same, _)| same == unread));
             if contested && matches!(recorded, Some(Outcome::Committed | Outcome::Duplicate)) {
                 // `check_manifest` has counted its commits.
+                continue;
+            }
+            if recorded.is_some_and(|recorded| self.may_conflict_otherwise((token, op), recorded, real)) {
                 continue;
             }
             // An audit may find an operation after the audit window or not, but only with that outcome.

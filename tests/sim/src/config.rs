@@ -57,6 +57,8 @@ pub struct SimConfig {
     /// By how much longer than an update may take idempotency keys count, and clients repeat keys; `None`: they count as long as the index
     /// lives.
     pub key_retention: Option<Duration>,
+    /// How many of a thousand drafts expect something of an entity.
+    pub expecting_drafts: u32,
     /// Whether the log was cleaned before the index began: its floor is above the index's cursor.
     pub cleaned_log: bool,
     /// Whether the log's bucket is copied, and an indexer of the copy competes for the index.
@@ -227,6 +229,10 @@ impl SimConfig {
                 (config.draft_kinds, config.append_interval) = (GROUPS_AND_ENTRIES, 200..=3_000);
                 (config.writers, config.lookalike_keys) = (3, 500);
             }
+            Mutant::ExpectationOfIndexAlone => {
+                (config.writers, config.append_interval) = (3, 200..=3_000);
+                config.expecting_drafts = 700;
+            }
             Mutant::UnreadableWithoutProof => {
                 (config.writers, config.append_interval) = (3, 200..=3_000);
                 let (from, span) = (Duration::from_secs(40), Duration::from_mins(2));
@@ -344,6 +350,7 @@ impl SimConfig {
         if rng.chance(200) {
             config.key_retention = Some(Duration::from_secs(rng.in_range(&(0..=30))));
         }
+        config.expecting_drafts = if rng.chance(350) { 300 } else { 0 };
         config.fit_parameters();
         config
     }
@@ -429,6 +436,7 @@ impl SimConfig {
             entry_sizes: None,
             lookalike_keys: 0,
             key_retention: None,
+            expecting_drafts: 0,
             cleaned_log: false,
             copied_log: false,
             verified_meanwhile: false,

@@ -4,6 +4,7 @@
 mod chain_record;
 mod checker;
 mod config;
+mod expectation_fold;
 mod fault_injecting_store;
 mod fault_schedule;
 mod limited_disk_engine;

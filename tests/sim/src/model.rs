@@ -289,22 +289,36 @@ impl LogModel {
         self.outcome(token) == Some(Outcome::Committed)
     }
 
-    /// The outcomes of all operations below `cursor`, duplicates included. A malformed entry is one operation.
+    /// The outcomes of all operations below `cursor`, duplicates and conflicts included. A malformed entry is one operation.
     pub fn outcomes(&self, cursor: StoreSecond) -> BTreeMap<(Token, u32), Outcome> {
         let mut committed: BTreeMap<_, Token> = BTreeMap::new();
+        let mut newest: BTreeMap<String, (StoreSecond, Token)> = BTreeMap::new();
         let mut outcomes = BTreeMap::new();
         for (token, entry) in self.entries.range(..Token::first_of(cursor)) {
             let Some(outcome) = self.outcome(*token) else { continue };
             let ops = entry.intent.as_ref().map_or(1, |intent| intent.ops.len());
+            let conflicts = entry.intent.as_ref().is_ok_and(|intent| conflicts(*token, entry, intent, &newest));
             for op in 0..ops {
-                let key = entry.intent.as_ref().ok().and_then(|intent| key_of(intent, op));
-                let key = key.filter(|_| outcome == Outcome::Committed);
+                let intent = entry.intent.as_ref().ok();
+                let key = intent.and_then(|intent| key_of(intent, op));
                 let last = key.as_ref().and_then(|key| committed.get(key));
-                let is_duplicate = last.is_some_and(|last| self.retains_key(*last, *token));
-                if let Some(key) = key.filter(|_| !is_duplicate) {
-                    committed.insert(key, *token);
+                let outcome = match outcome {
+                    Outcome::Committed if last.is_some_and(|last| self.retains_key(*last, *token)) => {
+                        Outcome::Duplicate
+                    }
+                    Outcome::Committed if conflicts => Outcome::Conflicted,
+                    outcome => outcome,
+                };
+                if outcome == Outcome::Committed {
+                    if let Some(key) = key {
+                        committed.insert(key, *token);
+                    }
+                    if let Some(entity) = intent.and_then(|intent| free_entity(intent, op)) {
+                        let commit = (entry.time, *token);
+                        let known = newest.entry(entity).or_insert(commit);
+                        *known = commit.max(*known);
+                    }
                 }
-                let outcome = if is_duplicate { Outcome::Duplicate } else { outcome };
                 outcomes.insert((*token, u32::try_from(op).unwrap_or(u32::MAX)), outcome);
             }
         }
@@ -368,6 +382,26 @@ fn key_of(intent: &EntryIntent, op: usize) -> Option<(String, String, usize)> {
         Some(own) => Some((writer, own.clone(), 0)),
         None => Some((writer, intent.idempotency_key.clone()?, op)),
     }
+}
+
+/// The entity that an operation without a descriptor names.
+fn free_entity(intent: &EntryIntent, op: usize) -> Option<String> {
+    let op = intent.ops.get(op).filter(|op| op.descriptor.is_none())?;
+    let name = op.attributes.get("entity").or_else(|| intent.attributes.get("entity"))?;
+    Some(format!("entry/{}", name.as_str()?))
+}
+
+/// Whether what the entry expects of an entity does not hold. Of a simulated log only entries without descriptors expect something.
+fn conflicts(
+    token: Token,
+    entry: &LoggedEntry,
+    intent: &EntryIntent,
+    newest: &BTreeMap<String, (StoreSecond, Token)>,
+) -> bool {
+    let Some(expect) = &intent.expect else { return false };
+    let found = newest.get(&expect.entity);
+    let is_own = (0..intent.ops.len()).any(|op| free_entity(intent, op).as_ref() == Some(&expect.entity));
+    expect.token != found.map(|(_, token)| *token) || is_own && found.is_some_and(|found| *found > (entry.time, token))
 }
 
 /// The completion marker of a label's operation.

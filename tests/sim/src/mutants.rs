@@ -118,6 +118,8 @@ mutants! {
     FullDiskCutsSegment,
     /// The key that is derived for an operation of a group is one that another entry may bear (`tidemark-wal`).
     GroupKeyCollides,
+    /// What an intent expects is compared with the index, and not with what precedes it in the batch (`tidemark-ingest`).
+    ExpectationOfIndexAlone,
     /// An entry that is refused is judged unreadable although nothing else is read either (`tidemark-wal`).
     UnreadableWithoutProof,
     /// More than a hundred objects an hour are judged unreadable (`tidemark-wal`).

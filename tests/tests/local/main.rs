@@ -37,6 +37,7 @@ mod dependencies;
 mod dev_git;
 mod docs;
 mod entity_workers;
+mod expectations;
 mod file_circles;
 mod files;
 mod garbage;

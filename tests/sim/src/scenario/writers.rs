@@ -5,10 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use object_store::{ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions, path::Path};
 use parking_lot::Mutex;
-use serde_json::Map;
+use serde_json::{Map, Value};
 use tidemark_catalog::RootChain;
 use tidemark_store::StoreSecond;
-use tidemark_wal::{AppendError, DraftOperation, EntryDraft, LogWriter, LogWriterOptions, Token};
+use tidemark_wal::{AppendError, CommitExpectation, DraftOperation, EntryDraft, LogWriter, LogWriterOptions, Token};
 
 use crate::{
     checker::AppendAcknowledgement,
@@ -50,6 +50,11 @@ pub async fn write(
         let draft = next_draft(&world, &name, &progress);
         let key = draft.idempotency_key.clone().unwrap_or_default();
         match writer.append(draft).await {
+            Ok(receipt) if receipt.acknowledged().is_none() => {
+                world.simulated_store.note(&format!("{name}: {} is undecided (\"{key}\")", receipt.token));
+                world.check(|checker| checker.leave_undecided(&name, receipt.token));
+                done(&progress);
+            }
             Ok(receipt) => {
                 let (writer, token) = (name.clone(), receipt.token);
                 world.simulated_store.note(&format!("{name} got a receipt for {token} (\"{key}\")"));
@@ -78,6 +83,11 @@ fn next_draft(world: &SimWorld, name: &str, progress: &Mutex<WriterProgress>) ->
         return draft.clone();
     }
     progress.number += 1;
+    if world.config.expecting_drafts > 0 && world.chance(world.config.expecting_drafts) {
+        let draft = expecting_draft(world, name, progress.number);
+        progress.draft = Some(draft.clone());
+        return draft;
+    }
     let mut draft = draft(world, name, progress.number);
     match &progress.last_group {
         Some(group) if world.chance(world.config.lookalike_keys) => {
@@ -130,6 +140,24 @@ fn draft(world: &SimWorld, name: &str, number: u64) -> EntryDraft {
     }
     let (writer, idempotency_key) = (Some(name.to_owned()), Some(format!("key-{number}")));
     EntryDraft { writer, idempotency_key, attributes, ops, ..EntryDraft::default() }
+}
+
+/// A draft that expects the newest commit of an entity that the index has, mostly, and commits the next one: others do the same meanwhile.
+fn expecting_draft(world: &SimWorld, name: &str, number: u64) -> EntryDraft {
+    let entity = format!("e{}", world.in_range(0..=1));
+    let is_first = world.chance(100);
+    let key = format!("entry/{entity}");
+    let token = world.checker().newest_commit(&key).filter(|_| !is_first);
+    let attributes: Map<String, Value> = [("entity".to_owned(), entity.into())].into_iter().collect();
+    let ops = (0..=world.in_range(0..=1)).map(|_| DraftOperation::Entry { attributes: Map::new() }).collect();
+    EntryDraft {
+        writer: Some(name.to_owned()),
+        idempotency_key: Some(format!("key-{number}")),
+        expect: Some(CommitExpectation { entity: key, token }),
+        attributes,
+        ops,
+        ..EntryDraft::default()
+    }
 }
 
 /// Makes a draft longer.

@@ -112,6 +112,7 @@ caught! {
     an_entry_larger_than_all_memory_left_out: LargeEntrySkipped,
     a_segment_that_ends_where_the_disk_was_full: FullDiskCutsSegment,
     a_group_key_that_another_entry_bears: GroupKeyCollides,
+    an_expectation_that_is_compared_with_the_index_alone: ExpectationOfIndexAlone,
     an_entry_judged_unreadable_while_everything_is_refused: UnreadableWithoutProof,
     more_than_a_hundred_entries_an_hour_judged_unreadable: UnboundedUnreadable,
     a_log_floor_that_is_ignored: FloorIgnored,

@@ -54,6 +54,8 @@ fn five_hundred_seeds_of_a_whole_log_hold() {
         "indexed Malformed",
         "indexed Duplicate",
         "indexed Expired",
+        "indexed Conflicted",
+        "an expectation held",
         "corrected to Late",
         "a candidate took over from a silent holder",
         "parameters changed",
