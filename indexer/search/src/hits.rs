@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidemark_ingest::{
-    ConflictingCommit, OperationRecord, RecordedExpectation, engine::EngineError, whole_payload,
-};
+use tidemark_ingest::{ConflictingCommit, OperationRecord, RecordedExpectation, engine::EngineError, whole_payload};
 use tidemark_wal::FileNames;
 
 use super::{

@@ -248,8 +248,7 @@ struct OperationLine {
 }
 
 fn line(entry: &ResolvedEntry, sealed: bool, committed: &mut ReadCommits, schedule: &ParameterSchedule) -> EntryLine {
-    let outcomes =
-        if sealed { committed.decide(entry, schedule) } else { vec![Outcome::Pending; entry.ops.len()] };
+    let outcomes = if sealed { committed.decide(entry, schedule) } else { vec![Outcome::Pending; entry.ops.len()] };
     // The operations of one entry share the outcome, except that some may be duplicates; the weakest evidence is the entry's.
     let shared = outcomes.iter().find(|outcome| **outcome != Outcome::Duplicate).or(outcomes.first());
     EntryLine {
