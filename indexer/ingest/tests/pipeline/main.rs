@@ -12,6 +12,7 @@ mod drill;
 mod edited_archive;
 mod failing_drain;
 mod fake_bucket;
+mod final_outcomes;
 mod floor;
 mod generations;
 mod history;
