@@ -235,7 +235,7 @@ mod optional_millis {
 
     use serde::{Deserialize, Deserializer, Serialize as _, Serializer};
 
-    #[expect(clippy::ref_option, reason = "serde hands over the field")]
+    #[allow(clippy::ref_option, reason = "serde hands over the field")]
     pub(super) fn serialize<S: Serializer>(span: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
         span.map(|span| u64::try_from(span.as_millis()).unwrap_or(u64::MAX)).serialize(serializer)
     }
