@@ -115,11 +115,17 @@ async fn all_seeds(options: WorldOptions) -> Result<RunCounts, String> {
     Ok(counts)
 }
 
-/// What the scenario says of the fault, which has to be these words.
+/// Some seed of the scenario says these words of the fault; others may say what follows from it.
 async fn assert_found(fault: &'static str, options: WorldOptions, words: &str) {
     let _planted = plant(fault);
-    let wrong = Box::pin(all_seeds(options)).await.expect_err("it is not found");
-    assert!(wrong.contains(words), "{fault}: {wrong}");
+    let mut wrong = Vec::new();
+    for seed in 0..SEEDS {
+        wrong.extend(Box::pin(killed_at_random(seed, options, &mut RunCounts::default())).await.err());
+        if wrong.last().is_some_and(|wrong| wrong.contains(words)) {
+            return;
+        }
+    }
+    panic!("{fault}: it is not found: {wrong:?}");
 }
 
 /// Takes whole batches, in order.

@@ -272,11 +272,11 @@ async fn planted_faults_of_a_dispatch_are_found() {
         ("AckWithoutGaps", "is acknowledged and Some("),
     ] {
         let _planted = plant(name);
-        let mut wrong = None;
-        for seed in 0..10 {
-            wrong = wrong.or(dispatched(seed, &mut DispatchCounts::default()).await.err());
+        let mut wrong = Vec::new();
+        for seed in 0..20 {
+            wrong.extend(dispatched(seed, &mut DispatchCounts::default()).await.err());
         }
-        assert!(wrong.as_ref().is_some_and(|wrong| wrong.contains(words)), "{name}: {wrong:?}");
+        assert!(wrong.iter().any(|wrong| wrong.contains(words)), "{name}: {wrong:?}");
     }
 }
 
