@@ -90,7 +90,8 @@ class AppendClient:
 
 def keyed(draft):
     """The draft as JSON, with a key under which all tries count once. A key of the caller's own also outlives this process."""
-    if "ops" not in draft:
+    # The service refuses "expect" without "ops": as an attribute it would expect nothing.
+    if "ops" not in draft and "expect" not in draft:
         draft = {"ops": [], "attributes": draft}
     return json.dumps({"idempotencyKey": str(uuid.uuid4()), **draft}).encode()
 

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use tidemark_wal::{CommitExpectation, DraftOperation, EntryDraft, LockRef};
 use utoipa::ToSchema;
 
-/// A draft. An object without `ops` is an entry of its own with all its members as attributes.
+/// A draft. An object without `ops` is an entry of its own with all its members as attributes; one with `expect` is refused.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(crate) struct EntryInput {
@@ -71,6 +71,11 @@ pub(crate) struct InvalidDraftInput(String);
 /// The draft that a JSON object is.
 pub(crate) fn entry_draft(value: Map<String, Value>) -> Result<EntryDraft, InvalidDraftInput> {
     if !value.contains_key("ops") {
+        // As an attribute it would expect nothing, and an update that it was to prevent would be acknowledged.
+        if value.contains_key("expect") {
+            let why = "\"expect\" is without \"ops\", so that it would be an attribute and nothing would be expected; add \"ops\": []";
+            return Err(InvalidDraftInput(why.to_owned()));
+        }
         return Ok(EntryDraft { attributes: value, ..EntryDraft::default() });
     }
     let invalid = |error: serde_json::Error| InvalidDraftInput(error.to_string());
@@ -157,6 +162,16 @@ mod tests {
         assert_eq!(guarded.lock.map(|lock| (lock.name.to_string(), lock.grant)), Some(("models".to_owned(), Some(3))));
         let Value::Object(typo) = json!({"ops": [], "idempotencykey": "k"}) else { unreachable!() };
         assert!(entry_draft(typo).unwrap_err().to_string().contains("idempotencykey"));
+    }
+
+    #[test]
+    fn an_expectation_without_operations_is_refused() {
+        let expect = json!({"entity": "entry/e"});
+        let Value::Object(bare) = json!({"expect": expect, "attributes": {"entity": "e"}}) else { unreachable!() };
+        let refused = entry_draft(bare).unwrap_err().to_string();
+        assert!(refused.contains("\"expect\"") && refused.contains("add \"ops\": []"), "{refused}");
+        let expecting = draft(json!({"expect": expect, "attributes": {"entity": "e"}, "ops": []}));
+        assert!(expecting.expect.is_some() && !expecting.attributes.contains_key("expect"));
     }
 
     #[test]

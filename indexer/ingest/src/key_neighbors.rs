@@ -4,6 +4,8 @@
 //! second say. So of those before an operation only the last one can make it a duplicate, and of those after it only the first one: any other
 //! is further away from it than that is from the one between them.
 
+use std::{collections::BTreeSet, ops::Bound};
+
 use tidemark_wal::ParameterSchedule;
 
 use crate::record::OperationPlace;
@@ -25,6 +27,13 @@ impl KeyNeighbors {
         let mut neighbors = Self::default();
         committed.into_iter().for_each(|other| neighbors.insert(place, other));
         neighbors
+    }
+
+    /// The same of operations in order, of which it looks at no more than three.
+    pub fn among(place: OperationPlace, committed: &BTreeSet<OperationPlace>) -> Self {
+        let before = committed.range(..place).next_back();
+        let after = committed.range((Bound::Excluded(place), Bound::Unbounded)).next();
+        Self { before: before.copied(), is_committed: committed.contains(&place), after: after.copied() }
     }
 
     /// Adds a committed operation with the key of the one at `place`.
@@ -75,6 +84,12 @@ mod tests {
         assert!(neighbors.is_committed);
         assert_eq!(neighbors.counted_for(place(500), &schedule(100)), Some(place(400)));
         assert_eq!(neighbors.counted_for(place(500), &schedule(99)), None);
+        let ordered = BTreeSet::from([100, 400, 500, 600, 900].map(place));
+        assert_eq!(KeyNeighbors::among(place(500), &ordered), neighbors);
+        for second in [50, 100, 450, 900, 950] {
+            let around = KeyNeighbors::around(place(second), ordered.iter().copied());
+            assert_eq!(KeyNeighbors::among(place(second), &ordered), around, "{second}");
+        }
         let later = KeyNeighbors::around(place(500), [place(600)]);
         assert_eq!(later.counted_for(place(500), &schedule(100)), Some(place(600)));
         assert_eq!(later.counted_for(place(500), &schedule(99)), None);

@@ -557,7 +557,8 @@ pub struct EntryOperation {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct KeyAnswer {
     /// From when on the idempotency key of this committed operation counts no more: an operation of the same writer with the key whose time is
-    /// before it is a `duplicate`, another one is committed. Absent where the key counts as long as the index lives.
+    /// before it is a `duplicate`, another one is committed. Absent where the key counts as long as the index lives, and where
+    /// this service does not know the log's parameters: it reads no log, or the index is restored and not promoted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub idempotency_key_expires: Option<Timestamp>,

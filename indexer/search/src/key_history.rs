@@ -4,7 +4,7 @@ use tidemark_ingest::{OperationRecord, engine::EngineError};
 use tidemark_wal::{Outcome, ParameterSchedule};
 
 use super::api::{KeyAnswer, SameKeyOperation, instant};
-use crate::segment::ManifestView;
+use crate::segment::{KeyCommitCache, ManifestView};
 
 /// Of so many operations of one answer other operations with their keys are looked for.
 const MAX_LOOKUPS: usize = 100;
@@ -15,12 +15,14 @@ pub(crate) struct KeyHistory<'a> {
     /// The log's parameters, where they are known.
     schedule: Option<&'a ParameterSchedule>,
     lookups: usize,
+    /// What was read for them.
+    known: KeyCommitCache,
 }
 
 impl<'a> KeyHistory<'a> {
     /// The keys of the operations that `index` has, which count as `schedule` says.
     pub(crate) fn new(index: &'a ManifestView, schedule: Option<&'a ParameterSchedule>) -> Self {
-        Self { index, schedule, lookups: 0 }
+        Self { index, schedule, lookups: 0, known: KeyCommitCache::default() }
     }
 
     /// What there is to say of the key of a sealed record.
@@ -36,7 +38,7 @@ impl<'a> KeyHistory<'a> {
             None
         } else {
             self.lookups += 1;
-            let neighbors = self.index.key_neighbors(&keyed)?;
+            let neighbors = self.known.neighbors(&keyed, |key| self.index.key_commits(key))?;
             let counted = self.schedule.and_then(|schedule| neighbors.counted_for(keyed.place, schedule));
             let nearest = neighbors.before.or(neighbors.after);
             if is_committed { neighbors.before } else { counted.or(nearest) }

@@ -11,6 +11,7 @@
 //! | `disk_budget` `cached_segment` `disk_cache` `ranged_file` | the bytes of the cache folder; segments on the local disk, or read by ranges |
 //! | `damaged_objects` | which objects are damaged in the store, and when they are fetched again |
 //! | `reader` `manifest_view` `lookup` | one open segment, one open manifest, and what the ingest asks of it |
+//! | `key_commit_cache` | what committed with idempotency keys, read once a key |
 //! | `engine` | the `IndexEngine` of the ingest on all of this |
 
 mod attributes;
@@ -26,6 +27,7 @@ mod document;
 mod engine;
 mod engine_error;
 mod footer;
+mod key_commit_cache;
 mod lookup;
 mod manifest_view;
 mod marks_sidecar;
@@ -55,6 +57,7 @@ pub(crate) use attributes::entry_text;
 pub(crate) use document::{LAST_DATE_SECOND, parents_of, term_text, to_unstored};
 pub use engine::{EngineOptions, TantivyEngine};
 pub(crate) use engine_error::refused;
+pub(crate) use key_commit_cache::KeyCommitCache;
 pub(crate) use manifest_view::{ManifestView, SegmentReaderView};
 pub(crate) use reader::{OpenSegment, docs_with};
 pub(crate) use schema::{DESCRIPTOR_COLUMNS, FIELD_NAMES, PAYLOAD_COLUMNS, SchemaFields};

@@ -43,8 +43,8 @@ const CONCURRENCY: usize = 16;
 ///   {"repo": "r", "label": "latest", "bundle": "b1"}             a label moved to a bundle
 ///   {"attributes": {"ticket": "OPS-7"}}                          nothing but the entry
 ///
-/// An object without `ops` is an entry of its own with all its members as attributes. `idempotencyKey` makes a repeated
-/// append count once, and needs a writer: `writer` beside it, or --writer.
+/// An object without `ops` is an entry of its own with all its members as attributes; one with `expect` is refused. `idempotencyKey`
+/// makes a repeated append count once, and needs a writer: `writer` beside it, or --writer.
 ///
 /// With `expect`, or --expect, an entry is committed only if the newest commit of an entity is the one that its writer knows when the entry is
 /// decided, and `conflicted` else. That is decided by indexes, once the time is over in which an earlier entry may be completed: with --url
@@ -192,7 +192,13 @@ impl DraftAppender {
             let mut receipts = stream::iter(run).map(|draft| self.writer.append(draft)).buffered(CONCURRENCY);
             while let Some(receipt) = receipts.next().await {
                 let receipt = receipt.map_err(|error| exit(error, Some((done + 1, total))))?;
-                undecided = self.finish(&receipt).await?.or(undecided);
+                let mut finished = self.finish(&receipt).await;
+                // One with an expectation is a run of its own: the next one begins after it.
+                if total > 1 && receipt.acknowledged().is_none() {
+                    let place = format!("entry {} of {total} (none after it was appended)", done + 1);
+                    finished = finished.context(place);
+                }
+                undecided = finished?.or(undecided);
                 done += 1;
                 if let Some(progress) = &progress {
                     progress.report(done as u64, total as u64);
@@ -217,7 +223,8 @@ impl DraftAppender {
             )));
         };
         let outcome = decision.wait(token, decided.since(seen)).await?;
-        if outcome.is_committed()
+        // Of a duplicate, too: the process that appended the first one may have ended before it heard of its outcome.
+        if let Some(token) = outcome.committed_entry(token)
             && let Err(error) = self.writer.refresh_committed(token).await
         {
             tracing::warn!(%token, %error, "the labels that it moved were not rewritten for Datamon's clients; the next writer rewrites them");

@@ -8,7 +8,7 @@ use clap::Args;
 use reqwest::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tidemark_search::api::ExpectationAnswer;
+use tidemark_search::api::{ExpectationAnswer, SameKeyOperation};
 use tidemark_wal::{Outcome, Token};
 use tokio::time::{Instant, sleep};
 use url::Url;
@@ -65,6 +65,9 @@ pub(super) struct DecidedOutcome {
     reason: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expectation: Option<ExpectationAnswer>,
+    /// Of a duplicate the committed operation that it repeats.
+    #[serde(default, skip_serializing)]
+    same_key: Option<SameKeyOperation>,
 }
 
 /// What is read of an entry.
@@ -76,11 +79,16 @@ struct AskedEntry {
 impl DecidedOutcome {
     /// What a writer can prove itself.
     pub(super) fn committed() -> Self {
-        Self { outcome: Outcome::Committed, sealed: true, reason: None, expectation: None }
+        Self { outcome: Outcome::Committed, sealed: true, reason: None, expectation: None, same_key: None }
     }
 
-    pub(super) fn is_committed(&self) -> bool {
-        self.outcome == Outcome::Committed
+    /// The entry that is committed: `token`, which was asked about, or the earlier one that it repeats.
+    pub(super) fn committed_entry(&self, token: Token) -> Option<Token> {
+        match self.outcome {
+            Outcome::Committed => Some(token),
+            Outcome::Duplicate => self.same_key.map(|same| same.token),
+            _ => None,
+        }
     }
 
     /// Whether it is decided that it is not committed, and no earlier append of it is either.
@@ -140,7 +148,8 @@ impl AppendDecision {
         if status.is_success() {
             let read = serde_json::from_str(&body).context("the answer is none of a search service");
             let AskedEntry { ops } = read.map_err(DecisionFailure::Final)?;
-            return Ok(ops.into_iter().next().filter(|op| op.sealed));
+            // What the store refuses to give is decided once it can be read.
+            return Ok(ops.into_iter().next().filter(|op| op.sealed && op.outcome != Outcome::Unreadable));
         }
         let refusal = anyhow!("\"{}\" answers {status}: {}", self.url, detail(&body));
         // An index that is behind has no such entry yet.
@@ -206,14 +215,28 @@ mod tests {
 
     #[tokio::test]
     async fn it_asks_until_the_index_has_decided() {
-        let answers = vec![(404, json!({})), (200, op("pending", false)), (200, op("conflicted", true))];
+        let decided = op("conflicted", true);
+        let (pending, unreadable) = (op("pending", false), op("unreadable", true));
+        let answers = vec![(404, json!({})), (200, pending), (200, unreadable), (200, decided)];
         let (decision, asked) = service(answers).await;
         let outcome = decision.wait(token(), Duration::ZERO).await.unwrap();
         assert!(outcome.is_conflicted() && outcome.reason() == "another one was first", "{outcome:?}");
-        assert_eq!(*asked.lock(), 3);
+        assert_eq!(*asked.lock(), 4);
         for outcome in ["committed", "duplicate"] {
             let (decision, _) = service(vec![(200, op(outcome, true))]).await;
             assert!(!decision.wait(token(), Duration::ZERO).await.unwrap().is_conflicted(), "{outcome}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_committed_entry_of_a_duplicate_is_the_one_that_it_repeats() {
+        let earlier = Token::first_of(StoreSecond::from_unix(1_799_999_000));
+        let same_key = json!({"token": earlier, "op": 0});
+        for (outcome, committed) in [("committed", Some(token())), ("duplicate", Some(earlier)), ("conflicted", None)] {
+            let answer = json!({"ops": [{"outcome": outcome, "sealed": true, "same_key": same_key}]});
+            let (decision, _) = service(vec![(200, answer)]).await;
+            let decided = decision.wait(token(), Duration::ZERO).await.unwrap();
+            assert_eq!(decided.committed_entry(token()), committed, "{outcome}");
         }
     }
 

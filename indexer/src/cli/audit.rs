@@ -127,6 +127,8 @@ struct UnreadableReview {
     read: Vec<(Token, Result<Option<ResolvedEntry>, StoreError>)>,
     /// Operations that committed in this review.
     committed: BTreeMap<WriterKey, BTreeSet<OperationPlace>>,
+    /// The newest commits of entities in this review.
+    newest: BTreeMap<String, LatestCommit>,
     /// The engine's files.
     _cache: Option<tempfile::TempDir>,
 }
@@ -157,6 +159,7 @@ impl UnreadableReview {
             waiting: Vec::new(),
             read: Vec::new(),
             committed: BTreeMap::new(),
+            newest: BTreeMap::new(),
             _cache: folder,
         }))
     }
@@ -172,9 +175,10 @@ impl UnreadableReview {
             Ok(None) => return Ok(Some(vec![still_unreadable(token, "the entry is gone from the log".to_owned())])),
             Err(error) => return Ok(Some(vec![still_unreadable(token, error_chain(&error))])),
         };
+        let is_conflicted = self.is_conflicted(&records).await?;
         let mut lines = Vec::new();
         for record in records {
-            let outcome = self.outcome(&record).await?;
+            let outcome = self.outcome(&record, is_conflicted).await?;
             let OperationRecord { op, path, reason, .. } = record;
             lines.push(ReviewLine { token, op, time: token.second().to_string(), outcome, descriptor: path, reason });
         }
@@ -196,14 +200,17 @@ impl UnreadableReview {
     }
 
     /// The outcome that the indexer would record: an operation is a duplicate while its key counts for one that has committed, and
-    /// conflicted if the index has another commit than it expects.
-    async fn outcome(&mut self, record: &OperationRecord) -> Result<Outcome, EngineError> {
+    /// else conflicted if its entry is.
+    async fn outcome(&mut self, record: &OperationRecord, is_conflicted: bool) -> Result<Outcome, EngineError> {
         let outcome = record.decision.outcome;
         if !record.is_committed() {
             return Ok(outcome);
         }
-        let outcome = if self.is_conflicted(record).await? { Outcome::Conflicted } else { outcome };
-        let Some(asked) = record.keyed() else { return Ok(outcome) };
+        let outcome = if is_conflicted { Outcome::Conflicted } else { outcome };
+        let Some(asked) = record.keyed() else {
+            self.add_commit(record, outcome);
+            return Ok(outcome);
+        };
         let recorded = self.lookup.key_neighbors(std::slice::from_ref(&asked)).await?;
         let mut neighbors = recorded.into_iter().next().unwrap_or_default();
         let KeyedOperation { place, key } = asked;
@@ -215,15 +222,27 @@ impl UnreadableReview {
         if outcome == Outcome::Committed {
             committed.insert(place);
         }
+        self.add_commit(record, outcome);
         Ok(outcome)
     }
 
-    /// Whether what it expects of an entity does not hold in the index.
-    async fn is_conflicted(&self, record: &OperationRecord) -> Result<bool, EngineError> {
-        let Some(expectation) = &record.expectation else { return Ok(false) };
-        let newest = self.lookup.latest_commits(std::slice::from_ref(&expectation.entity)).await?;
-        let own = record.entity_commit().filter(|(entity, _)| *entity == expectation.entity).map(|(_, claim)| claim);
-        let newest: Option<LatestCommit> = newest.into_iter().next().flatten();
+    /// Remembers the commit of an entity for the entries that follow.
+    fn add_commit(&mut self, record: &OperationRecord, outcome: Outcome) {
+        let commit = record.entity_commit().filter(|_| outcome == Outcome::Committed);
+        let Some((entity, claim)) = commit else { return };
+        let newest = self.newest.entry(entity.to_owned()).or_insert(claim);
+        *newest = claim.max(*newest);
+    }
+
+    /// Whether what an entry expects does not hold, by what the index has and what this review has committed.
+    async fn is_conflicted(&self, entry: &[OperationRecord]) -> Result<bool, EngineError> {
+        let committed = || entry.iter().filter(|record| record.is_committed());
+        let Some(expectation) = committed().find_map(|record| record.expectation.as_ref()) else { return Ok(false) };
+        let indexed = self.lookup.latest_commits(std::slice::from_ref(&expectation.entity)).await?;
+        let indexed = indexed.into_iter().next().flatten();
+        let newest = indexed.max(self.newest.get(&expectation.entity).copied());
+        let own = committed().filter_map(OperationRecord::entity_commit);
+        let own = own.filter(|(entity, _)| *entity == expectation.entity).map(|(_, claim)| claim).max();
         Ok(judge_expectation(expectation, newest, own) != ExpectationVerdict::Holds)
     }
 }

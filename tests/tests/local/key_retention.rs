@@ -75,7 +75,7 @@ async fn the_retention_is_recorded_in_the_log_and_what_is_too_short_is_refused()
     let set: Value = serde_json::from_slice(&set.stdout).expect("one set");
     assert_eq!(set["parameters"]["idempotencyRetention"], 3_000);
     // An indexer that was told another one says so.
-    index.environment.remove("TIDEMARK_IDEMPOTENCY_RETENTION");
+    index.environment.insert("TIDEMARK_IDEMPOTENCY_RETENTION".to_owned(), "forever".to_owned());
     let differs = index.run("index", &[]).await.expect("it ends");
     let message = String::from_utf8_lossy(&differs.stderr);
     assert!(

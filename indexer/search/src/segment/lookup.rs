@@ -1,6 +1,6 @@
 //! What the ingest asks of an open manifest.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
 use tantivy::DocId;
@@ -10,13 +10,14 @@ use tokio::task::spawn_blocking;
 use super::{
     document::{term_text, writer_key},
     engine_error::refused,
+    key_commit_cache::KeyCommitCache,
     manifest_view::{ManifestView, SegmentReaderView},
     reader::OpenSegment,
     record_stats::{StoredDecision, StoredOutcome},
     term_filter::FilterKind,
 };
 use tidemark_ingest::{
-    KeyNeighbors, KeyedOperation, LatestCommit,
+    KeyNeighbors, KeyedOperation, LatestCommit, OperationPlace, WriterKey,
     engine::{EngineError, IndexLookup, RecordedOutcome, UnsettledOperation, UnsettledQuery},
 };
 
@@ -47,7 +48,11 @@ impl IndexLookup for ManifestLookup {
 
     async fn key_neighbors(&self, operations: &[KeyedOperation]) -> Result<Vec<KeyNeighbors>, EngineError> {
         let operations = operations.to_vec();
-        self.run(move |view| operations.iter().map(|operation| view.key_neighbors(operation)).collect()).await
+        self.run(move |view| {
+            let mut known = KeyCommitCache::default();
+            operations.iter().map(|operation| known.neighbors(operation, |key| view.key_commits(key))).collect()
+        })
+        .await
     }
 
     async fn unsettled_operations(&self, query: &UnsettledQuery) -> Result<Vec<UnsettledOperation>, EngineError> {
@@ -111,10 +116,10 @@ impl ManifestView {
         }
     }
 
-    /// The committed operations with the key of this one that are next to it.
-    pub(crate) fn key_neighbors(&self, operation: &KeyedOperation) -> Result<KeyNeighbors, EngineError> {
-        let term = writer_key(&operation.key);
-        let mut neighbors = KeyNeighbors::default();
+    /// All committed operations with a key. Reads the duplicates with it, too.
+    pub(crate) fn key_commits(&self, key: &WriterKey) -> Result<BTreeSet<OperationPlace>, EngineError> {
+        let term = writer_key(key);
+        let mut commits = BTreeSet::new();
         for segment in self.open_segments() {
             if !segment.might_contain(FilterKind::WriterKey, &term) {
                 continue;
@@ -122,11 +127,11 @@ impl ManifestView {
             for doc in segment.docs_with(segment.fields.writer_key, &term)? {
                 let corrected = self.marks.corrected.contains(segment.seq(doc));
                 if !corrected && segment.outcome(doc) == Some(Outcome::Committed) {
-                    neighbors.insert(operation.place, (segment.tokens.token(doc), segment.op(doc)));
+                    commits.insert((segment.tokens.token(doc), segment.op(doc)));
                 }
             }
         }
-        Ok(neighbors)
+        Ok(commits)
     }
 
     /// Filters by columns first: only the operations of the answer are read from the store of records.

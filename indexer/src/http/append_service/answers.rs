@@ -224,7 +224,8 @@ impl AppendProblem {
             }
             AppendError::KeyExpired { idempotency_key, .. } => {
                 let title = "it is not proven that the entry is committed, and its key counts no more";
-                let problem = HttpProblem::new(StatusCode::GATEWAY_TIMEOUT, "key-expired", title, detail);
+                // No 504: clients repeat that by themselves, and another try would count beside this one.
+                let problem = HttpProblem::new(StatusCode::CONFLICT, "key-expired", title, detail);
                 let (outcome, idempotency_key) = (Some("unproven"), Some(idempotency_key.clone()));
                 Self { outcome, idempotency_key, ..Self::of_request(&problem) }
             }
@@ -301,4 +302,17 @@ fn with_retry_after(answer: &AppendAnswer, mut response: Response) -> Response {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_expired_key_is_not_answered_with_what_clients_repeat() {
+        let (idempotency_key, why) = ("k".to_owned(), "it is absent".to_owned());
+        let answer = AppendAnswer::failed(&AppendError::KeyExpired { idempotency_key, why });
+        assert_eq!((answer.status(), answer.result()), (StatusCode::CONFLICT, "unproven"));
+        assert!(!answer.into_response().headers().contains_key(header::RETRY_AFTER));
+    }
 }

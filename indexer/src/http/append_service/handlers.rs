@@ -70,7 +70,7 @@ enum AppendMode {
         (status = 400, description = "it cannot be appended", body = AppendProblem, content_type = "application/problem+json"),
         (status = 403, description = "it comes from a page in a browser", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 408, description = "the body did not arrive in time", body = ProblemDetails, content_type = "application/problem+json"),
-        (status = 409, description = "the entry is late, fenced, or aborted since another update has the name", body = AppendProblem, content_type = "application/problem+json"),
+        (status = 409, description = "the entry is late, fenced, or aborted since another update has the name; or it may be committed, and its key counts no more", body = AppendProblem, content_type = "application/problem+json"),
         (status = 411, description = "the size of the body is not known", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 413, description = "more than the service takes at once", body = ProblemDetails, content_type = "application/problem+json"),
         (status = 415, description = "the body is not JSON", body = ProblemDetails, content_type = "application/problem+json"),

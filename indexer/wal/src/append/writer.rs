@@ -130,9 +130,14 @@ impl LogWriter {
                 Err(error) => return Err(unproven.map_or(error, |unproven| unproven.error(prepared))),
             };
             if first_try.is_forgotten(&attempt) {
-                let unproven =
-                    unproven.unwrap_or_else(|| UnprovenAttempt::new(&attempt, "an earlier try is not known"));
-                return Err(unproven.key_expired(prepared));
+                return Err(match unproven {
+                    Some(unproven) => unproven.key_expired(prepared),
+                    // Nothing was written under the token of `attempt`.
+                    None => AppendError::KeyExpired {
+                        idempotency_key: prepared.key.clone(),
+                        why: "the entry that it shared with others is not proven".to_owned(),
+                    },
+                });
             }
             let schedule = attempt.schedule.clone();
             tried.push(attempt);

@@ -74,6 +74,8 @@ fn cache(cache: &ValidatedCache) -> [EnvVar; 2] {
 
 /// The further variables of an indexer.
 pub(super) fn indexer(wal: &ValidatedWal) -> Vec<EnvVar> {
+    // Without the variable the indexer takes what the log records, and no difference would be reported.
+    let retention = wal.log.idempotency_retention.map_or_else(|| "forever".to_owned(), span_text);
     let mut variables = vec![
         set("TIDEMARK_EXPIRY", &span_text(wal.log.expiry)),
         set("TIDEMARK_SIGNER_CLOCK_LEAD", &span_text(wal.log.signer_clock_lead)),
@@ -83,13 +85,11 @@ pub(super) fn indexer(wal: &ValidatedWal) -> Vec<EnvVar> {
         set("TIDEMARK_MAX_ENTRY_SIZE", &wal.log.max_entry_bytes.to_string()),
         set("TIDEMARK_MAX_DESCRIPTOR_SIZE", &wal.log.max_descriptor_bytes.to_string()),
         set("TIDEMARK_CLOCK_TOLERANCE", &span_text(wal.log.clock_tolerance)),
+        set("TIDEMARK_IDEMPOTENCY_RETENTION", &retention),
         set("TIDEMARK_OWNER", &wal.owner),
         set("TIDEMARK_CONTROL_DIR", volumes::CONTROL_FOLDER),
         set("TIDEMARK_NO_SEARCH", "true"),
     ];
-    if let Some(retention) = wal.log.idempotency_retention {
-        variables.push(set("TIDEMARK_IDEMPOTENCY_RETENTION", &span_text(retention)));
-    }
     if let Some(owner) = &wal.indexer.adopt_owner {
         variables.push(set("TIDEMARK_ADOPT_OWNER", owner));
     }

@@ -99,6 +99,7 @@ fn the_indexer_is_configured_by_its_environment() {
             "TIDEMARK_MAX_ENTRY_SIZE=1048576",
             "TIDEMARK_MAX_DESCRIPTOR_SIZE=16777216",
             "TIDEMARK_CLOCK_TOLERANCE=1s",
+            "TIDEMARK_IDEMPOTENCY_RETENTION=forever",
             "TIDEMARK_OWNER=k8s:c1/data/orders/u1",
             "TIDEMARK_CONTROL_DIR=/etc/tidemark/control",
             "TIDEMARK_NO_SEARCH=true",
