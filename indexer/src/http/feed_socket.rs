@@ -328,7 +328,7 @@ impl FeedSocket {
 }
 
 async fn next_answer(app: &AppState, request: ChangesRequest, query: QueryString) -> Result<FeedAnswer, HttpProblem> {
-    app.next_changes(request, PING_INTERVAL, &query).await
+    app.next_changes(request, PING_INTERVAL, Duration::MAX, &query).await
 }
 
 /// What the future gives; nothing ever, where there is none.
