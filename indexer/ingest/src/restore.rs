@@ -157,6 +157,7 @@ async fn restore_with(
         role: None,
         damages: Vec::new(),
     };
+    let found: Vec<_> = sources.found_damages().map(damage_fact).collect();
     let is_switched = Box::pin(run.until_switched(sources)).await;
     if !matches!(is_switched, Ok(true)) {
         run.release().await;
@@ -168,7 +169,7 @@ async fn restore_with(
     } else {
         info!(generation = %open.generation(), "the index was begun meanwhile; what was restored is given up");
     }
-    let damaged = run.damaged();
+    let damaged = run.damaged(found);
     Ok(SwitchReport { damaged, ..task.report(switch).await? })
 }
 
@@ -384,9 +385,9 @@ impl RestoreRun<'_> {
         IngestError::SourcesDamaged { why: damage_facts(archives.into_iter().chain(others)), cause }
     }
 
-    /// What was found damaged, each object once.
-    fn damaged(&self) -> Vec<String> {
-        let mut facts: Vec<_> = self.damages.iter().map(damage_fact).collect();
+    /// What was found damaged, each object once, with what was `found` before.
+    fn damaged(&self, found: Vec<String>) -> Vec<String> {
+        let mut facts: Vec<_> = self.damages.iter().map(damage_fact).chain(found).collect();
         facts.sort();
         facts.dedup();
         facts
