@@ -157,6 +157,7 @@ async fn restore_with(
         role: None,
         damages: Vec::new(),
     };
+    let found: Vec<_> = sources.found_damages().map(damage_fact).collect();
     let is_switched = Box::pin(run.until_switched(sources)).await;
     if !matches!(is_switched, Ok(true)) {
         run.release().await;
@@ -168,7 +169,7 @@ async fn restore_with(
     } else {
         info!(generation = %open.generation(), "the index was begun meanwhile; what was restored is given up");
     }
-    let damaged = run.damaged();
+    let damaged = run.damaged(found);
     Ok(SwitchReport { damaged, ..task.report(switch).await? })
 }
 
@@ -336,9 +337,12 @@ impl RestoreRun<'_> {
                 }
                 AttemptEnd::Damaged(failure, segment) => {
                     is_archive_damaged |= matches!(failure, IngestError::Archive(_));
+                    // What an earlier process had begun with it is given up; the next attempt begins with `place`, which may be sound.
+                    let is_gone_around =
+                        matches!(failure, IngestError::Archive(_)) && sources.archived() == ArchivedVersions::default();
                     let is_own = self.archives.is_of_own(&failure) && sources.leave_out_own();
                     let damaged = sources.damaged_by(&failure, &place);
-                    if !is_own && !sources.leave_out(&damaged, segment.as_ref()) {
+                    if !is_gone_around && !is_own && !sources.leave_out(&damaged, segment.as_ref()) {
                         let failure = if is_archive_damaged { self.all_damaged(&sources, failure) } else { failure };
                         return Err(self.lost(failure));
                     }
@@ -381,9 +385,9 @@ impl RestoreRun<'_> {
         IngestError::SourcesDamaged { why: damage_facts(archives.into_iter().chain(others)), cause }
     }
 
-    /// What was found damaged, each object once.
-    fn damaged(&self) -> Vec<String> {
-        let mut facts: Vec<_> = self.damages.iter().map(damage_fact).collect();
+    /// What was found damaged, each object once, with what was `found` before.
+    fn damaged(&self, found: Vec<String>) -> Vec<String> {
+        let mut facts: Vec<_> = self.damages.iter().map(damage_fact).chain(found).collect();
         facts.sort();
         facts.dedup();
         facts
@@ -540,8 +544,13 @@ impl RestoreRun<'_> {
                 };
                 let (archives, versions, from) =
                     (self.archives, sources.archived(), sources.archived_from(place, held));
-                let settled = SettledSource { archives, versions: &versions, from, log };
-                let left = without(held, sources.lost_of(place));
+                let lost = sources.lost_of(place);
+                // Nothing would say that the operations are lacking.
+                if let Some(segment) = lost.iter().find(|segment| !versions.end().covers(segment.last)) {
+                    return Err(EngineError::Gone { key: segment.key.clone() }.into());
+                }
+                let settled = SettledSource { archives, versions: &versions, from, lost, log };
+                let left = without(held, lost);
                 let operations = SettledOperations::open(engine, &left, &bound.seconds(), settled).await?;
                 (OperationReader::Settled(Box::new(operations)), held.next_seq - FIRST_SEQ)
             }

@@ -125,15 +125,17 @@ struct OwnArchive {
     version: Option<ArchiveVersion>,
     /// Whether nothing is taken from it: it was found damaged.
     is_lost: bool,
+    /// What was found of it when the sources were.
+    damage: Option<Arc<IngestError>>,
 }
 
 impl OwnArchive {
     async fn find(archive: &dyn LogArchive) -> Result<Self, IngestError> {
         match archive.latest().await.map_err(IngestError::from) {
-            Ok(version) => Ok(Self { version, is_lost: false }),
+            Ok(version) => Ok(Self { version, ..Self::default() }),
             Err(damage) if damage.is_damage() => {
                 tracing::warn!(error = %damage, "the index's own archive is damaged; nothing of it is taken");
-                Ok(Self { version: None, is_lost: true })
+                Ok(Self { version: None, is_lost: true, damage: Some(Arc::new(damage)) })
             }
             Err(failure) => Err(failure),
         }
@@ -187,7 +189,10 @@ impl RestoreSources {
                 None
             }
             // Where others reach to the target it is not needed.
-            Err(damage) if damage.is_damage() => Some(damage),
+            Err(damage) if damage.is_damage() => {
+                tracing::warn!(error = %damage, "the archive is damaged; nothing of it is taken");
+                Some(damage)
+            }
             Err(failure) => return Err(failure),
         };
         let seconds = || sources.iter().map(|source| &source.seconds);
@@ -254,6 +259,12 @@ impl RestoreSources {
         self.archive_damage.as_deref()
     }
 
+    /// The same, with what was found damaged of the index's own archive beside it.
+    pub(crate) fn found_damages(&self) -> impl Iterator<Item = &IngestError> {
+        let own = self.own.as_ref().and_then(|own| own.damage.as_deref());
+        self.archive_damage().into_iter().chain(own)
+    }
+
     /// From where on the archives are asked first for what `held`, the manifest of `place`, has: where that is not settled, or its segments
     /// are lost. What is settled in another index's manifest stands behind the index's own archive all the same.
     pub(crate) fn archived_from(&self, place: &RestorePlace, held: &Manifest) -> LogCursor {
@@ -302,8 +313,10 @@ impl RestoreSources {
 
     /// Takes the first source back that reaches to the target and of which the archives have all that its lost segments held.
     fn take_back(&mut self) -> bool {
-        let (Some(bound), end) = (self.bound, self.archived().end()) else { return false };
-        let reaches = |source: &&RestoreSource| source.seconds.contains(&bound.second) && source.is_held_below(end);
+        let (bound, end) = (self.bound, self.archived().end());
+        let reaches = |source: &&RestoreSource| {
+            bound.is_none_or(|bound| source.seconds.contains(&bound.second)) && source.is_held_below(end)
+        };
         let Some(source) = self.damaged.iter().find(reaches).cloned() else { return false };
         self.damaged.retain(|damaged| damaged.place != source.place);
         self.sources.insert(0, source);
@@ -353,6 +366,7 @@ impl RestoreSources {
             self.own = Some(OwnArchive::find(own).await?);
         }
         if self.is_archive_lost {
+            self.leave_out_lost();
             return Ok(());
         }
         let renewed = archived_source(other.unwrap_or(own)).await?;
@@ -376,6 +390,8 @@ impl RestoreSources {
         root.check_floor(audited)?;
         let bound = self.bound;
         self.sources.retain(|source| root.check_floor(audited_up_to(source, bound)).is_ok());
+        // The archive may be among those that are gone.
+        self.leave_out_lost();
         Ok(self)
     }
 
@@ -483,7 +499,7 @@ fn bound_of(target: &RestoreTarget, pins: &[RestoreSource]) -> Result<Option<Res
 
 #[cfg(test)]
 mod tests {
-    use tidemark_catalog::{ArchiveExtent, LogFloor, LogId, TransactionRejected};
+    use tidemark_catalog::{ArchiveExtent, LogFloor, LogId, RecordCounts, SetDigest, TransactionRejected};
 
     use super::*;
 
@@ -524,6 +540,41 @@ mod tests {
         assert!(damaged.leave_out(&RestorePlace::Open, None));
         assert_eq!(damaged.choose().unwrap().place, late);
         assert!(!damaged.leave_out(&late, None), "the early one ends before");
+    }
+
+    #[test]
+    fn of_what_reaches_furthest_a_segment_may_be_lost_that_the_own_archive_has() {
+        let lost = SegmentMeta {
+            key: "lost".to_owned(),
+            size: 1,
+            checksum: String::new(),
+            format: 1,
+            digest: SetDigest::default(),
+            first: Token::first_of(second(10)),
+            last: Token::first_of(second(20)),
+            entry_times: second(10)..second(21),
+            documents: 1,
+            seq: 1..2,
+            counts: RecordCounts::default(),
+            unsettled: 0,
+        };
+        let [late, early] = ["late", "early"].map(|name| RestorePlace::Pin(name.to_owned()));
+        for (end, is_held) in [(20, false), (21, true)] {
+            let (generation, hash, digest) = (Generation::first(), String::new(), SetDigest::default());
+            let end = LogCursor(second(end));
+            let version = ArchiveVersion { number: 1, hash, generation, end, operations: 0, digest };
+            let mut left = sources(None, None);
+            left.own = Some(OwnArchive { version: Some(version), ..OwnArchive::default() });
+            assert!(left.leave_out(&late, Some(&lost)));
+            assert_eq!(left.choose().unwrap().place, early, "it is whole");
+            assert_eq!(left.leave_out(&early, Some(&lost)), is_held);
+            if is_held {
+                assert_eq!(left.choose().unwrap().place, late);
+                assert_eq!(left.lost_of(&late), [lost.clone()]);
+                assert!(left.leave_out(&late, Some(&lost)), "the other one is without it as well");
+                assert!(!left.leave_out(&early, Some(&lost)));
+            }
+        }
     }
 
     #[test]

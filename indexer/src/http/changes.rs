@@ -28,7 +28,7 @@ use super::{
     arguments::{ChangesLimit, ChangesWait, EventIdText, FeedStartText, QueryArg},
     event_stream::event_stream,
     extract::{QueryArgs, QueryString},
-    feed_admission::{FeedAnswer, FeedSlot},
+    feed_admission::{FeedAnswer, FeedSlot, MAX_SHARE_WAIT},
     feed_socket::feed_socket,
     large_json::{json_bytes, json_response},
     problem::{HttpProblem, ProblemDetails},
@@ -172,7 +172,8 @@ async fn waited_answer(
     // One that waits holds nothing.
     drop(share);
     let (wait, next) = (request.wait, ChangesRequest { start: FeedStart::After(answer.next), ..request });
-    let waited = app.stop().run_until_cancelled(app.next_changes(next.clone(), wait, query)).await;
+    let waiting = app.next_changes(next.clone(), wait, MAX_SHARE_WAIT, query);
+    let waited = app.stop().run_until_cancelled(waiting).await;
     match waited {
         Some(waited) => waited,
         // The process stops: what there is.

@@ -112,7 +112,8 @@ impl EventFeed {
 
     /// The next answer; `None` once the client is gone, the process stops, or the time is up.
     async fn next(&self, ends: Instant) -> Option<Result<FeedAnswer, HttpProblem>> {
-        let mut answer = pin!(self.app.next_changes(self.request.clone(), KEEP_ALIVE_INTERVAL, &self.query));
+        let request = self.request.clone();
+        let mut answer = pin!(self.app.next_changes(request, KEEP_ALIVE_INTERVAL, Duration::MAX, &self.query));
         loop {
             tokio::select! {
                 biased;

@@ -20,7 +20,7 @@ use super::{
 /// How long a client may take for an answer.
 pub(super) const MAX_STALL: Duration = Duration::from_mins(1);
 /// How long a request waits for memory before it is refused.
-const MAX_SHARE_WAIT: Duration = Duration::from_secs(5);
+pub(super) const MAX_SHARE_WAIT: Duration = Duration::from_secs(5);
 /// Files that may be open beside the connections of clients that follow: other connections, segments, and connections to stores.
 const OTHER_FILES: u64 = 1536;
 /// So many clients may follow, however few files may be open.
@@ -131,11 +131,13 @@ impl AppState {
         self.page_of_changes(request, query, MAX_SHARE_WAIT).await
     }
 
-    /// The changes after those that the client has, for which it waits. Where there are none it is told so after `wait`.
+    /// The changes after those that the client has, for which it waits. Where there are none it is told so after `wait`. Refused where no
+    /// memory becomes free within `share_wait`.
     pub(super) async fn next_changes(
         &self,
         mut request: ChangesRequest,
         wait: Duration,
+        share_wait: Duration,
         query: &QueryString,
     ) -> Result<FeedAnswer, HttpProblem> {
         let ends = Instant::now() + wait;
@@ -145,7 +147,7 @@ impl AppState {
                 let waited = self.search().published_after(position, left).await;
                 waited.map_err(|error| self.problem_of_changes(error, query))?;
             }
-            let answer = self.page_of_changes(&request, query, Duration::MAX).await?;
+            let answer = self.page_of_changes(&request, query, share_wait).await?;
             // A page that has used up its time without a change has moved on: the client has to know how far.
             if !answer.changes.changes.is_empty() || answer.changes.more || Instant::now() >= ends {
                 return Ok(answer);

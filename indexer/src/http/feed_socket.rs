@@ -177,9 +177,12 @@ impl FeedSocket {
         let mut ping_due = Instant::now() + PING_INTERVAL;
         let mut answer: Option<BoxFuture<'_, Result<FeedAnswer, HttpProblem>>> = None;
         loop {
+            let began = Instant::now();
             let sending = timeout(MAX_SENDING_TIME, self.send_what_fits(socket));
             let sent = app.stop().run_until_cancelled(sending).await;
             sent.ok_or(SocketEnd::Stopping)?.map_err(|_| SocketEnd::Gone)??;
+            // While it was sent something it was neither pinged nor heard.
+            self.heard += began.elapsed();
             let received = app.stop().run_until_cancelled(self.receive_waiting(socket)).await;
             let has_received = received.ok_or(SocketEnd::Stopping)??;
             if answer.is_none() && self.queue.is_empty() && self.window.room() > 0 && !self.is_full {
@@ -328,7 +331,7 @@ impl FeedSocket {
 }
 
 async fn next_answer(app: &AppState, request: ChangesRequest, query: QueryString) -> Result<FeedAnswer, HttpProblem> {
-    app.next_changes(request, PING_INTERVAL, &query).await
+    app.next_changes(request, PING_INTERVAL, Duration::MAX, &query).await
 }
 
 /// What the future gives; nothing ever, where there is none.

@@ -316,6 +316,27 @@ async fn what_a_client_does_not_take_is_given_back_to_those_who_wait_for_it() {
     }
 }
 
+/// Another client has come meanwhile, and takes nothing.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_has_waited_for_changes_waits_no_longer_for_memory_than_others() {
+    let many = FakeSearch { export_repeats: 1000, ..FakeSearch::with_entries() };
+    let router = with_little_memory(many);
+    let began = Instant::now();
+    let waiting = tokio::spawn({
+        let router = router.clone();
+        async move { get(&router, "/v1/changes?from=g1:9009&wait=3").await }
+    });
+    sleep(Duration::from_secs(1)).await;
+    let head = "GET /v1/changes?limit=1000 HTTP/1.1\r\nHost: a\r\nAccept: application/json\r\n\r\n";
+    let stalls = stalling_client(&router, head).await;
+    let refused = waiting.await.unwrap();
+    assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(refused.text.contains("MiB of changes are on their way"), "{}", refused.text);
+    let waited = began.elapsed().as_secs();
+    assert!((8..10).contains(&waited), "{waited} s");
+    drop(stalls);
+}
+
 #[tokio::test(start_paused = true)]
 async fn streams_and_waits_end_when_the_process_stops() {
     let stop = CancellationToken::new();
