@@ -17,6 +17,7 @@ mod event_stream;
 mod export;
 mod extract;
 mod feed_admission;
+mod feed_client;
 mod feed_memory;
 mod feed_messages;
 mod feed_socket;

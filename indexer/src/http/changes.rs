@@ -28,7 +28,7 @@ use super::{
     arguments::{ChangesLimit, ChangesWait, EventIdText, FeedStartText, QueryArg},
     event_stream::event_stream,
     extract::{QueryArgs, QueryString},
-    feed_admission::{FeedAnswer, FeedSlot, MAX_SHARE_WAIT},
+    feed_client::{FeedAnswer, FeedSlot, MAX_SHARE_WAIT},
     feed_socket::feed_socket,
     large_json::{json_bytes, json_response},
     problem::{HttpProblem, ProblemDetails},

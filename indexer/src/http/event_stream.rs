@@ -20,7 +20,7 @@ use tokio::{
 use super::{
     app::AppState,
     extract::QueryString,
-    feed_admission::{FeedAnswer, FeedSlot},
+    feed_client::{FeedAnswer, FeedSlot},
     problem::HttpProblem,
     sent_checkpoints::SentCheckpoints,
 };

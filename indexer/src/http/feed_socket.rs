@@ -21,7 +21,7 @@ use tokio::{
 use super::{
     app::AppState,
     extract::QueryString,
-    feed_admission::{FeedAnswer, FeedSlot, MAX_STALL},
+    feed_client::{FeedAnswer, FeedSlot, MAX_STALL},
     feed_memory::FeedShare,
     feed_messages::{ClientMessage, FeedItem, SUBPROTOCOL, ServerMessage, items, message},
     feed_window::{FeedWindow, MAX_CREDITS, UnsentPosition},
