@@ -313,10 +313,8 @@ impl RestoreSources {
 
     /// Takes the first source back that reaches to the target and of which the archives have all that its lost segments held.
     fn take_back(&mut self) -> bool {
-        let (bound, end) = (self.bound, self.archived().end());
-        let reaches = |source: &&RestoreSource| {
-            bound.is_none_or(|bound| source.seconds.contains(&bound.second)) && source.is_held_below(end)
-        };
+        let (Some(bound), end) = (self.bound, self.archived().end()) else { return false };
+        let reaches = |source: &&RestoreSource| source.seconds.contains(&bound.second) && source.is_held_below(end);
         let Some(source) = self.damaged.iter().find(reaches).cloned() else { return false };
         self.damaged.retain(|damaged| damaged.place != source.place);
         self.sources.insert(0, source);
@@ -499,7 +497,7 @@ fn bound_of(target: &RestoreTarget, pins: &[RestoreSource]) -> Result<Option<Res
 
 #[cfg(test)]
 mod tests {
-    use tidemark_catalog::{ArchiveExtent, LogFloor, LogId, RecordCounts, SetDigest, TransactionRejected};
+    use tidemark_catalog::{ArchiveExtent, LogFloor, LogId, TransactionRejected};
 
     use super::*;
 
@@ -540,41 +538,6 @@ mod tests {
         assert!(damaged.leave_out(&RestorePlace::Open, None));
         assert_eq!(damaged.choose().unwrap().place, late);
         assert!(!damaged.leave_out(&late, None), "the early one ends before");
-    }
-
-    #[test]
-    fn of_what_reaches_furthest_a_segment_may_be_lost_that_the_own_archive_has() {
-        let lost = SegmentMeta {
-            key: "lost".to_owned(),
-            size: 1,
-            checksum: String::new(),
-            format: 1,
-            digest: SetDigest::default(),
-            first: Token::first_of(second(10)),
-            last: Token::first_of(second(20)),
-            entry_times: second(10)..second(21),
-            documents: 1,
-            seq: 1..2,
-            counts: RecordCounts::default(),
-            unsettled: 0,
-        };
-        let [late, early] = ["late", "early"].map(|name| RestorePlace::Pin(name.to_owned()));
-        for (end, is_held) in [(20, false), (21, true)] {
-            let (generation, hash, digest) = (Generation::first(), String::new(), SetDigest::default());
-            let end = LogCursor(second(end));
-            let version = ArchiveVersion { number: 1, hash, generation, end, operations: 0, digest };
-            let mut left = sources(None, None);
-            left.own = Some(OwnArchive { version: Some(version), ..OwnArchive::default() });
-            assert!(left.leave_out(&late, Some(&lost)));
-            assert_eq!(left.choose().unwrap().place, early, "it is whole");
-            assert_eq!(left.leave_out(&early, Some(&lost)), is_held);
-            if is_held {
-                assert_eq!(left.choose().unwrap().place, late);
-                assert_eq!(left.lost_of(&late), [lost.clone()]);
-                assert!(left.leave_out(&late, Some(&lost)), "the other one is without it as well");
-                assert!(!left.leave_out(&early, Some(&lost)));
-            }
-        }
     }
 
     #[test]
