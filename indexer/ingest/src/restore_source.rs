@@ -364,7 +364,6 @@ impl RestoreSources {
             self.own = Some(OwnArchive::find(own).await?);
         }
         if self.is_archive_lost {
-            self.leave_out_lost();
             return Ok(());
         }
         let renewed = archived_source(other.unwrap_or(own)).await?;
@@ -388,8 +387,6 @@ impl RestoreSources {
         root.check_floor(audited)?;
         let bound = self.bound;
         self.sources.retain(|source| root.check_floor(audited_up_to(source, bound)).is_ok());
-        // The archive may be among those that are gone.
-        self.leave_out_lost();
         Ok(self)
     }
 
