@@ -157,7 +157,6 @@ async fn restore_with(
         role: None,
         damages: Vec::new(),
     };
-    let found: Vec<_> = sources.found_damages().map(damage_fact).collect();
     let is_switched = Box::pin(run.until_switched(sources)).await;
     if !matches!(is_switched, Ok(true)) {
         run.release().await;
@@ -169,7 +168,7 @@ async fn restore_with(
     } else {
         info!(generation = %open.generation(), "the index was begun meanwhile; what was restored is given up");
     }
-    let damaged = run.damaged(found);
+    let damaged = run.damaged();
     Ok(SwitchReport { damaged, ..task.report(switch).await? })
 }
 
@@ -385,9 +384,9 @@ impl RestoreRun<'_> {
         IngestError::SourcesDamaged { why: damage_facts(archives.into_iter().chain(others)), cause }
     }
 
-    /// What was found damaged, each object once, with what was `found` before.
-    fn damaged(&self, found: Vec<String>) -> Vec<String> {
-        let mut facts: Vec<_> = self.damages.iter().map(damage_fact).chain(found).collect();
+    /// What was found damaged, each object once.
+    fn damaged(&self) -> Vec<String> {
+        let mut facts: Vec<_> = self.damages.iter().map(damage_fact).collect();
         facts.sort();
         facts.dedup();
         facts

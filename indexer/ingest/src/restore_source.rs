@@ -125,17 +125,15 @@ struct OwnArchive {
     version: Option<ArchiveVersion>,
     /// Whether nothing is taken from it: it was found damaged.
     is_lost: bool,
-    /// What was found of it when the sources were.
-    damage: Option<Arc<IngestError>>,
 }
 
 impl OwnArchive {
     async fn find(archive: &dyn LogArchive) -> Result<Self, IngestError> {
         match archive.latest().await.map_err(IngestError::from) {
-            Ok(version) => Ok(Self { version, ..Self::default() }),
+            Ok(version) => Ok(Self { version, is_lost: false }),
             Err(damage) if damage.is_damage() => {
                 tracing::warn!(error = %damage, "the index's own archive is damaged; nothing of it is taken");
-                Ok(Self { version: None, is_lost: true, damage: Some(Arc::new(damage)) })
+                Ok(Self { version: None, is_lost: true })
             }
             Err(failure) => Err(failure),
         }
@@ -189,10 +187,7 @@ impl RestoreSources {
                 None
             }
             // Where others reach to the target it is not needed.
-            Err(damage) if damage.is_damage() => {
-                tracing::warn!(error = %damage, "the archive is damaged; nothing of it is taken");
-                Some(damage)
-            }
+            Err(damage) if damage.is_damage() => Some(damage),
             Err(failure) => return Err(failure),
         };
         let seconds = || sources.iter().map(|source| &source.seconds);
@@ -257,12 +252,6 @@ impl RestoreSources {
     /// What was found damaged of the archive when the sources were found.
     pub(crate) fn archive_damage(&self) -> Option<&IngestError> {
         self.archive_damage.as_deref()
-    }
-
-    /// The same, with what was found damaged of the index's own archive beside it.
-    pub(crate) fn found_damages(&self) -> impl Iterator<Item = &IngestError> {
-        let own = self.own.as_ref().and_then(|own| own.damage.as_deref());
-        self.archive_damage().into_iter().chain(own)
     }
 
     /// From where on the archives are asked first for what `held`, the manifest of `place`, has: where that is not settled, or its segments
