@@ -336,12 +336,9 @@ impl RestoreRun<'_> {
                 }
                 AttemptEnd::Damaged(failure, segment) => {
                     is_archive_damaged |= matches!(failure, IngestError::Archive(_));
-                    // What an earlier process had begun with it is given up; the next attempt begins with `place`, which may be sound.
-                    let is_gone_around =
-                        matches!(failure, IngestError::Archive(_)) && sources.archived() == ArchivedVersions::default();
                     let is_own = self.archives.is_of_own(&failure) && sources.leave_out_own();
                     let damaged = sources.damaged_by(&failure, &place);
-                    if !is_gone_around && !is_own && !sources.leave_out(&damaged, segment.as_ref()) {
+                    if !is_own && !sources.leave_out(&damaged, segment.as_ref()) {
                         let failure = if is_archive_damaged { self.all_damaged(&sources, failure) } else { failure };
                         return Err(self.lost(failure));
                     }
