@@ -540,13 +540,8 @@ impl RestoreRun<'_> {
                 };
                 let (archives, versions, from) =
                     (self.archives, sources.archived(), sources.archived_from(place, held));
-                let lost = sources.lost_of(place);
-                // Nothing would say that the operations are lacking.
-                if let Some(segment) = lost.iter().find(|segment| !versions.end().covers(segment.last)) {
-                    return Err(EngineError::Gone { key: segment.key.clone() }.into());
-                }
-                let settled = SettledSource { archives, versions: &versions, from, lost, log };
-                let left = without(held, lost);
+                let settled = SettledSource { archives, versions: &versions, from, log };
+                let left = without(held, sources.lost_of(place));
                 let operations = SettledOperations::open(engine, &left, &bound.seconds(), settled).await?;
                 (OperationReader::Settled(Box::new(operations)), held.next_seq - FIRST_SEQ)
             }

@@ -14,7 +14,7 @@ use futures::{
     StreamExt as _, TryStreamExt as _,
     stream::{self, BoxStream},
 };
-use tidemark_catalog::{LogCursor, Manifest, SegmentMeta};
+use tidemark_catalog::{LogCursor, Manifest};
 use tidemark_store::StoreSecond;
 use tidemark_wal::{Log, Outcome, Token};
 
@@ -38,8 +38,6 @@ pub(crate) struct SettledSource<'a> {
     pub(crate) versions: &'a ArchivedVersions,
     /// From here on they are asked first: the manifest's `audited`, or an earlier second.
     pub(crate) from: LogCursor,
-    /// Segments that the manifest does not have any more: what they held is taken from the archives.
-    pub(crate) lost: &'a [SegmentMeta],
     pub(crate) log: &'a Log,
 }
 
@@ -53,8 +51,6 @@ pub(crate) struct SettledOperations {
     /// Of these seconds they come from both, in the order of their tokens, and after the others.
     seconds: Range<LogCursor>,
     merged: BoxStream<'static, Result<OperationPair, IngestError>>,
-    /// For these the archives stand.
-    lost: Vec<SegmentMeta>,
 }
 
 impl SettledOperations {
@@ -71,9 +67,8 @@ impl SettledOperations {
         if seconds.is_empty() {
             return Ok(standing.into());
         }
-        let lost = settled.lost.to_vec();
         let merged = merge(engine, manifest, settled, seconds.clone()).await?;
-        Ok(Self { standing, seconds, merged, lost })
+        Ok(Self { standing, seconds, merged })
     }
 
     /// The next operations; `None` after the last ones. A chunk may be empty.
@@ -86,30 +81,15 @@ impl SettledOperations {
         while chunk.len() < CHUNK_RECORDS
             && let Some(pair) = self.merged.try_next().await?
         {
-            self.require_outcome(&pair)?;
             chunk.extend(latest_of(pair));
         }
         Ok((!chunk.is_empty()).then_some(chunk))
-    }
-
-    /// Refused where a lost segment may have held the only outcome of an entry that the archive passed over: it would be decided again.
-    fn require_outcome(&self, pair: &OperationPair) -> Result<(), EngineError> {
-        let (Some(archived), None) = pair else { return Ok(()) };
-        let has = |lost: &&SegmentMeta| (lost.first..=lost.last).contains(&archived.token);
-        match self.lost.iter().find(has) {
-            Some(lost) if archived.decision.outcome == Outcome::Unreadable => {
-                let why = format!("the archive lacks the entry {}, whose outcome it may have held", archived.token);
-                Err(EngineError::Damaged { key: lost.key.clone(), why })
-            }
-            _ => Ok(()),
-        }
     }
 }
 
 impl From<StandingOperations> for SettledOperations {
     fn from(standing: StandingOperations) -> Self {
-        let (seconds, merged) = (LogCursor::default()..LogCursor::default(), stream::empty().boxed());
-        Self { standing, seconds, merged, lost: Vec::new() }
+        Self { standing, seconds: LogCursor::default()..LogCursor::default(), merged: stream::empty().boxed() }
     }
 }
 

@@ -41,8 +41,7 @@ impl SpanOperations {
         let (engine, last) = (&task.engine, records.last());
         let wanted = seconds.start.second()..=last_second(seconds.end);
         let operations = if records.is_whole() {
-            let settled =
-                SettledSource { archives, versions, from: LogCursor(last.audited), lost: &[], log: &task.log };
+            let settled = SettledSource { archives, versions, from: LogCursor(last.audited), log: &task.log };
             SettledOperations::open(engine, last, &wanted, settled).await?
         } else {
             StandingOperations::of_segments(engine, last, &records.segments(), &wanted).await?.into()

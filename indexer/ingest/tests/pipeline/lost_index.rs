@@ -268,26 +268,6 @@ async fn a_snapshot_with_a_lost_segment_is_refused_where_the_archive_does_not_ha
     assert!(refused.to_string().contains(&young) && refused.to_cause().reason == Reason::IndexDamaged, "{refused}");
 }
 
-/// An entry could be read only after its second was archived, and the segment with what was decided then is lost: the archive stands for all
-/// else, and it is not decided once more.
-#[tokio::test(start_paused = true)]
-async fn an_outcome_that_only_a_lost_segment_held_is_not_decided_again() {
-    let (world, bad) = small_archive().await;
-    world.run_for(25 * MINUTE).await;
-    assert_eq!(world.outcomes().await[&bad], [Outcome::Committed; 2]);
-    let request = SnapshotRequest { name: Some("decided".parse().unwrap()), ..SnapshotRequest::default() };
-    let made = world.snapshot_maker().await.0.make(&request).await.unwrap();
-    assert!(world.archive_end().await < made.proof.cursor);
-    let segments = world.manifest().await.segments;
-    let lost = segments.iter().rfind(|segment| (segment.first..=segment.last).contains(&bad)).unwrap();
-    assert!(world.archive_end().await.covers(lost.last), "the archive does not reach past its entries");
-    damage(&world, &format!("index/{}", lost.key), None);
-    let refused = world.restore(None, &RestoreTarget::Snapshot("decided".to_owned())).await.unwrap_err();
-    assert!(refused.to_string().contains(&lost.key) && refused.to_cause().reason == Reason::IndexDamaged, "{refused}");
-    let open = world.manifest().await;
-    assert!(open.generation.to_string() == "g1" && open.until.is_none(), "{refused}");
-}
-
 /// The index's own archive is damaged: a restore from copies goes around it, and says so.
 #[tokio::test(start_paused = true)]
 async fn a_damaged_archive_does_not_hinder_a_restore_from_copies() {
