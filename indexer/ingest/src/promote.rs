@@ -65,8 +65,7 @@ pub async fn promote(
     promote_from(task, archive, None, policy).await
 }
 
-/// As [`promote`]. What the index's own archive lacks is taken from that of `origin`: what follows its end, what it passed over, and all of
-/// it if it is damaged.
+/// As [`promote`]. What follows where the index's own archive ends is taken from that of `origin`, where it reaches further.
 pub async fn promote_from(
     task: &GenerationTask,
     archive: &dyn LogArchive,
@@ -152,9 +151,9 @@ async fn find_sources(
     Ok(PromotionSources { plan, damages, missing })
 }
 
-/// The versions of the archives, and the damage of the index's own where that is left out: there is another one, or outcomes may be decided
-/// again. Where that of another place cannot be read, an index whose own one reaches beyond `until`, the time of the restore, goes on
-/// without it: that was promoted before, with what was there then.
+/// The versions of the archives, and the damage of one that is left out. That of another place is taken where it reaches further than the
+/// index's own. Where it cannot be read, an index whose own one reaches beyond `until`, the time of the restore, goes on without it: that was
+/// promoted before, with what was there then.
 async fn find_archived(
     RecordedArchives { own, other }: RecordedArchives<'_>,
     until: StoreSecond,
@@ -165,7 +164,7 @@ async fn find_archived(
         Ok(own) => own,
         Err(damage) if damage.is_damage() && (other.is_some() || policy == LostOutcomePolicy::DecideAgain) => {
             warn!(error = %damage, "the archive is damaged; promoting the index without it");
-            damages.push(damage);
+            damages.extend(other.is_none().then_some(damage));
             None
         }
         Err(failure) => return Err(failure),
@@ -173,7 +172,7 @@ async fn find_archived(
     let end = own.as_ref().map(|own| own.end).unwrap_or_default();
     let other = match other {
         Some(archive) => match archive.latest().await.map_err(IngestError::from) {
-            Ok(other) => other,
+            Ok(other) => other.filter(|other| end < other.end),
             Err(failure) if end > LogCursor(until.next()) => {
                 warn!(error = %failure, from = archive.url(), "the other place cannot be read; promoting the index without it");
                 None
@@ -182,13 +181,6 @@ async fn find_archived(
         },
         None => None,
     };
-    // Nothing else says what the damaged one had settled.
-    if other.is_none()
-        && policy == LostOutcomePolicy::Refuse
-        && let Some(damage) = damages.pop()
-    {
-        return Err(damage);
-    }
     Ok((ArchivedVersions { own, other }, damages))
 }
 

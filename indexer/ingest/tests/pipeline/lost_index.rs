@@ -282,24 +282,6 @@ async fn a_damaged_archive_does_not_hinder_a_restore_from_copies() {
     assert!(standing(&world.check().await) == before);
 }
 
-/// The same for a promotion of an index whose objects are lost as well: the archive of the copies ends where the own one does.
-#[tokio::test(start_paused = true)]
-async fn a_promotion_takes_from_the_archive_of_the_copies_what_the_own_one_has_lost() {
-    let (world, before) = archived_snapshot().await;
-    world.copy_snapshot("daily").await;
-    for segment in world.manifest().await.segments {
-        damage(&world, &format!("index/{}", segment.key), None);
-    }
-    let is_data = |key: &String| key.starts_with("index/archive/") && key.contains("/data/");
-    for data in world.bucket.keys().into_iter().filter(is_data) {
-        damage(&world, &data, Some("damaged"));
-    }
-    world.restore_from_copies(None, &early(&before)).await.unwrap();
-    assert!(standing(&world.check().await).len() < before.len());
-    world.promote_from_copies().await.unwrap();
-    assert!(standing(&world.check().await) == before);
-}
-
 /// An operation was corrected after the snapshot, and the sidecar that says so is lost: the snapshot is restored as it is, once, and what was
 /// not settled in it is audited again.
 #[tokio::test(start_paused = true)]
