@@ -1,9 +1,8 @@
-//! The operations of a manifest as they stand, with the outcomes that archives have settled where the manifest has not.
+//! The operations of a manifest as they stand, with the outcomes that the archive has settled where the manifest has not.
 //!
 //! Below its `audited` the outcomes of a manifest are settled. Those behind it may have been corrected since, in a generation that is lost or
 //! damaged by now: up to where the archive ends it has them as they were settled, and they are taken from there. What the archive passed
-//! over, since it could not be read, is taken from the manifest. Of another index's manifest everything is taken from there that the index's
-//! own archive has, and of one with lost segments what these held.
+//! over, since it could not be read, is taken from the manifest.
 
 use std::{
     ops::{Range, RangeInclusive},
@@ -23,21 +22,18 @@ use crate::{
     engine::{EngineError, IndexEngine},
     error::IngestError,
     record::OperationRecord,
-    recorded_archives::{ArchivedVersions, RecordedArchives},
-    snapshot::{SettledRecords, paired},
+    snapshot::{ArchiveVersion, LogArchive, SettledRecords, paired},
     standing_copy::StandingOperations,
 };
 
 /// How many operations are given at once where they are read from both.
 const CHUNK_RECORDS: usize = 128;
 
-/// Versions of archives, and the log whose entries they may have passed over.
+/// A version of an archive, and the log whose entries it may have passed over.
 #[derive(Clone, Copy)]
 pub(crate) struct SettledSource<'a> {
-    pub(crate) archives: RecordedArchives<'a>,
-    pub(crate) versions: &'a ArchivedVersions,
-    /// From here on they are asked first: the manifest's `audited`, or an earlier second.
-    pub(crate) from: LogCursor,
+    pub(crate) archive: &'a dyn LogArchive,
+    pub(crate) version: &'a ArchiveVersion,
     pub(crate) log: &'a Log,
 }
 
@@ -54,19 +50,17 @@ pub(crate) struct SettledOperations {
 }
 
 impl SettledOperations {
-    /// Those of `manifest` with what is `settled` in archives. Segments without an entry of these `seconds` are left out; the others come whole.
+    /// Those of `manifest` with what is `settled` since. Segments without an entry of these `seconds` are left out; the others come whole.
     pub(crate) async fn open(
         engine: &Arc<dyn IndexEngine>,
         manifest: &Manifest,
         seconds: &RangeInclusive<StoreSecond>,
-        settled: SettledSource<'_>,
+        settled: Option<SettledSource<'_>>,
     ) -> Result<Self, EngineError> {
         let standing = StandingOperations::open(engine, manifest, seconds).await?;
         let wanted = LogCursor(*seconds.start())..LogCursor(seconds.end().next());
-        let seconds = settled_since(manifest, &settled, &wanted);
-        if seconds.is_empty() {
-            return Ok(standing.into());
-        }
+        let since = settled.map(|settled| (settled, settled_since(manifest, settled.version, &wanted)));
+        let Some((settled, seconds)) = since.filter(|(_, since)| !since.is_empty()) else { return Ok(standing.into()) };
         let merged = merge(engine, manifest, settled, seconds.clone()).await?;
         Ok(Self { standing, seconds, merged })
     }
@@ -93,21 +87,22 @@ impl From<StandingOperations> for SettledOperations {
     }
 }
 
-/// What lies below it had its last look, in what is read of `manifest` beside `versions` of archives.
-pub(crate) fn audited_with(manifest: &Manifest, versions: &ArchivedVersions) -> StoreSecond {
-    manifest.audited.max(versions.end().min(manifest.cursor).second())
+/// What lies below it had its last look, in what is read of `manifest` beside `version` of the archive.
+pub(crate) fn audited_with(manifest: &Manifest, version: Option<&ArchiveVersion>) -> StoreSecond {
+    let archived = version.map(|version| version.end.min(manifest.cursor).second());
+    archived.map_or(manifest.audited, |archived| archived.max(manifest.audited))
 }
 
-/// The seconds of `wanted` that come from archives first.
-fn settled_since(manifest: &Manifest, settled: &SettledSource<'_>, wanted: &Range<LogCursor>) -> Range<LogCursor> {
-    settled.from.max(wanted.start)..settled.versions.end().min(manifest.cursor).min(wanted.end)
+/// The seconds of `wanted` that are settled in `version` of the archive, and in `manifest` are not.
+fn settled_since(manifest: &Manifest, version: &ArchiveVersion, wanted: &Range<LogCursor>) -> Range<LogCursor> {
+    LogCursor(manifest.audited).max(wanted.start)..version.end.min(manifest.cursor).min(wanted.end)
 }
 
 /// What archive and manifest have of these `seconds`, by operation.
 async fn merge(
     engine: &Arc<dyn IndexEngine>,
     manifest: &Manifest,
-    SettledSource { archives, versions, log, .. }: SettledSource<'_>,
+    SettledSource { archive, version, log }: SettledSource<'_>,
     seconds: Range<LogCursor>,
 ) -> Result<BoxStream<'static, Result<OperationPair, IngestError>>, EngineError> {
     let (from, to) = (seconds.start.second(), seconds.end.second());
@@ -116,7 +111,7 @@ async fn merge(
         manifest.segments.iter().filter(|segment| segment.first.second() < to && from <= segment.last.second());
     let overlapping = Manifest { segments: segments.cloned().collect(), ..manifest.clone() };
     let held = SettledRecords::open(engine, &overlapping, None).await?.standing_records(from..to);
-    let archived = ArchivedOperations::new((archives, versions), log, seconds, None);
+    let archived = ArchivedOperations::new(archive, version, log, seconds, None);
     let archived = stream::try_unfold(archived, |mut archived: ArchivedOperations| async move {
         let chunk = archived.next_chunk().await?;
         let operations = chunk.map(|chunk| stream::iter(chunk.into_iter().map(Ok::<_, IngestError>)));
