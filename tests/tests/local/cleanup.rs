@@ -135,6 +135,11 @@ fn error(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// Place, operation and outcome of each change.
+fn decided(changes: &[Value]) -> Vec<[Value; 4]> {
+    changes.iter().map(|change| ["position", "token", "op", "outcome"].map(|field| change[field].clone())).collect()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cleanup_shows_its_plan_deletes_what_is_archived_and_the_index_goes_on() {
     let place = CleanupPlace::snapshotted().await;
@@ -189,11 +194,12 @@ async fn a_cleanup_shows_its_plan_deletes_what_is_archived_and_the_index_goes_on
     indexer.until_answer("/v1/process", |process| process["entries"].as_u64() >= Some(SETTLED + YOUNG + 1)).await;
 
     // Its changes are those of before, from the first one: for clients of the service, for who begins now, and for who goes on.
-    let feed = indexer.get("/v1/changes?limit=1000&payload=true").await.expect("it answers");
-    let feed = feed["changes"].as_array().expect("changes");
+    let feed = indexer.get("/v1/changes?limit=1000").await.expect("it answers");
+    let feed = decided(feed["changes"].as_array().expect("changes"));
+    let (first, recorded) = (place.consumed("before").await, decided(&recorded));
     assert_eq!(feed[..recorded.len()], recorded);
-    assert_eq!(place.consumed("after").await, *feed);
-    assert_eq!(place.consumed("before").await, feed[recorded.len()..]);
+    assert_eq!(decided(&place.consumed("after").await), feed);
+    assert_eq!(decided(&first), feed[recorded.len()..]);
     assert!(indexer.stop().await.expect("it ends").success());
     let verified = place.run("verify", &["--all", "--json"]).await;
     assert!(verified.status.success(), "{} {}", String::from_utf8_lossy(&verified.stdout), error(&verified));
