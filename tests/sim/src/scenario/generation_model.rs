@@ -358,7 +358,8 @@ impl GenerationModel {
     }
 
     /// What was restored to an index of its own is what was decided: every operation that is `wanted`, and nothing else. It may be as it was
-    /// before a correction where its source is older than that and was not settled there, and lack what came too late to be sealed; what could
+    /// before a correction where its source is older than that and was not settled there, and lack what came too late to be sealed, or after the
+    /// last look at its second, which no clean-up takes from the log; what could
     /// not be read may be decided whenever it can be, in seconds that are settled too. Where the archive is read, entries of the log that no
     /// index has are there as unreadable ones.
     pub(super) fn check_restored(
@@ -393,7 +394,9 @@ impl GenerationModel {
             }
         }
         let mut decided = self.decided.iter().filter(|((token, _), _)| wanted(*token));
-        let may_lack = |record: &OperationRecord| record.token.second() >= audited && came_late(record);
+        let may_lack = |record: &OperationRecord| {
+            record.token.second() >= audited && came_late(record) || came_after_last_look(record)
+        };
         if let Some(((token, op), _)) =
             decided.find(|(place, record)| !standing.contains_key(*place) && !may_lack(record))
         {
@@ -514,6 +517,11 @@ fn is_correction(was: Outcome, is: Outcome) -> bool {
 /// Whether the entry of an operation came too late to be there when its second was sealed: the audit may have found it.
 fn came_late(record: &OperationRecord) -> bool {
     record.decision.entry_time.since(record.token.second()) > parameters().commit_bound()
+}
+
+/// Whether the entry came after the audit's last look at its second: no index has to have it, and an archive that is past it never takes it.
+fn came_after_last_look(record: &OperationRecord) -> bool {
+    parameters().is_past_audit(record.token.second(), record.decision.entry_time)
 }
 
 /// Whether both say the same of an operation.
@@ -675,6 +683,7 @@ mod tests {
             model.check_restored(&restored, snapshot(audited), |_| true)
         };
         check(bound + 1, 4).unwrap();
+        check(parameters().audit_window.as_secs() + bound + 1, 5).unwrap();
         for (lateness, audited) in [(bound, 4), (bound + 1, 5), (0, 4)] {
             let refused = check(lateness, audited).unwrap_err();
             assert!(refused.contains("was decided, and is not restored"), "{lateness}, {audited}: {refused}");
