@@ -16,7 +16,6 @@ mod fake_bucket;
 mod floor;
 mod generations;
 mod given_up;
-mod guards;
 mod history;
 mod key_retention;
 mod large_second;
