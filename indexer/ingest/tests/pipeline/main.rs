@@ -15,7 +15,6 @@ mod failing_drain;
 mod fake_bucket;
 mod floor;
 mod generations;
-mod given_up;
 mod history;
 mod key_retention;
 mod large_second;
