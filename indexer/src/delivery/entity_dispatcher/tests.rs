@@ -269,14 +269,15 @@ async fn planted_faults_of_a_dispatch_are_found() {
     for (name, words) in [
         ("DispatchIgnoresEntities", "gets record"),
         ("GoneWorkerKeepsRecords", "Err(Elapsed(()))"),
-        ("AckWithoutGaps", "is acknowledged and Some("),
+        // What is acknowledged over a gap is never worked on.
+        ("AckWithoutGaps", "Err(Elapsed(()))"),
     ] {
         let _planted = plant(name);
-        let mut wrong = Vec::new();
-        for seed in 0..20 {
-            wrong.extend(dispatched(seed, &mut DispatchCounts::default()).await.err());
+        let mut wrong = None;
+        for seed in 0..10 {
+            wrong = wrong.or(dispatched(seed, &mut DispatchCounts::default()).await.err());
         }
-        assert!(wrong.iter().any(|wrong| wrong.contains(words)), "{name}: {wrong:?}");
+        assert!(wrong.as_ref().is_some_and(|wrong| wrong.contains(words)), "{name}: {wrong:?}");
     }
 }
 
