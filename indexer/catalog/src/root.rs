@@ -770,7 +770,8 @@ mod tests {
         for possible in [None, Some(least), Some(Duration::from_hours(87_840))] {
             assert!(root.ensure(&retaining(possible)).is_ok(), "{possible:?}");
         }
-        for impossible in [Duration::ZERO, least - Duration::from_millis(1), Duration::from_hours(87_841)] {
+        for impossible in [Duration::ZERO, least.saturating_sub(Duration::from_millis(1)), Duration::from_hours(87_841)]
+        {
             let refused = root.ensure(&retaining(Some(impossible))).unwrap_err().to_string();
             assert!(refused.contains("\"idempotencyRetention\""), "{refused}");
         }

@@ -215,7 +215,9 @@ impl UnreadableReview {
         let mut neighbors = recorded.into_iter().next().unwrap_or_default();
         let KeyedOperation { place, key } = asked;
         let committed = self.committed.entry(key).or_default();
-        committed.iter().for_each(|other| neighbors.insert(place, *other));
+        for other in committed.iter() {
+            neighbors.insert(place, *other);
+        }
         if neighbors.counted_for(place, &self.schedule).is_some() {
             return Ok(Outcome::Duplicate);
         }

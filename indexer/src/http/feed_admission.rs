@@ -20,7 +20,7 @@ const MIN_CLIENTS: usize = 64;
 /// How many clients follow the changes at once, and how many bytes of answers are made for them or on their way.
 #[derive(Clone, Copy, Debug)]
 pub struct FeedLimits {
-    /// Requests that wait for changes, streams of events and WebSockets. One that waits takes a task and a connection.
+    /// Requests that wait for changes, streams of events and sockets. One that waits takes a task and a connection.
     pub clients: usize,
     /// Bytes of answers. At least those of one.
     pub answer_bytes: usize,

@@ -79,7 +79,7 @@ mod tests {
         Token::first_of(StoreSecond::from_unix(AT + second))
     }
 
-    fn record(outcome: &str, expectation: Value) -> OperationRecord {
+    fn record(outcome: &str, expectation: &Value) -> OperationRecord {
         serde_json::from_value(json!({
             "seq": 9, "token": token(9), "op": 0, "kind": "entry", "size": 9, "expectation": expectation,
             "decision": {"outcome": outcome, "entryTime": AT + 9, "completed": AT + 9},
@@ -113,12 +113,12 @@ mod tests {
             ("conflicted", expecting(two, two), false, Some(commit(2, 10)), false),
             ("late", expecting(two, None), false, None, false),
         ] {
-            let record = record(outcome, expectation.clone());
+            let record = record(outcome, &expectation);
             let named = NamedCommits { has_expected, conflict };
             let fault = expectation_fault(&record, Some(&record), &named);
             assert_eq!(fault.is_some(), is_fault, "{outcome} {expectation} {fault:?}");
         }
-        let (recorded, found) = (record("late", expecting(two, None)), record("late", expecting(three, None)));
+        let (recorded, found) = (record("late", &expecting(two, None)), record("late", &expecting(three, None)));
         assert!(expectation_fault(&recorded, Some(&found), &NamedCommits::default()).is_some());
     }
 }

@@ -34,6 +34,7 @@ pub(super) struct RequestedDrafts {
 #[derive(ToSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "it describes the body; which is read by hand, so that an error names the entry at fault")]
+#[allow(clippy::large_enum_variant, reason = "none is ever made")]
 pub(super) enum AppendBody {
     /// A draft.
     One(EntryInput),
