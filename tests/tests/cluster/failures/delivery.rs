@@ -213,7 +213,7 @@ pub(crate) fn story(events: &[SinkEvent]) -> Vec<&str> {
     let mut was_silent = false;
     for SinkEvent { reason, .. } in events {
         let is_silent = reason == "PodNotAnswering";
-        if !is_silent && !(was_silent && story.last() == Some(&reason.as_str())) {
+        if !(is_silent || was_silent && story.last() == Some(&reason.as_str())) {
             story.push(reason.as_str());
         }
         was_silent = is_silent;
