@@ -7,13 +7,12 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use clap::Args;
 use reqwest::StatusCode;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use tidemark_search::api::{ExpectationAnswer, SameKeyOperation};
 use tidemark_wal::{Outcome, Token};
 use tokio::time::{Instant, sleep};
 use url::Url;
 
-use super::exit::CommandExit;
+use super::{changes::problem_detail, exit::CommandExit};
 
 /// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -151,7 +150,7 @@ impl AppendDecision {
             // What the store refuses to give is decided once it can be read.
             return Ok(ops.into_iter().next().filter(|op| op.sealed && op.outcome != Outcome::Unreadable));
         }
-        let refusal = anyhow!("\"{}\" answers {status}: {}", self.url, detail(&body));
+        let refusal = anyhow!("\"{}\" answers {status}: {}", self.url, problem_detail(&body));
         // An index that is behind has no such entry yet.
         let passes = [StatusCode::NOT_FOUND, StatusCode::TOO_MANY_REQUESTS].contains(&status);
         Err(if passes || status.is_server_error() {
@@ -168,20 +167,13 @@ fn undecided(token: Token, why: anyhow::Error) -> anyhow::Error {
     CommandExit::Unacknowledged.with(why.context(what))
 }
 
-/// What a problem says, or the whole body of what is none.
-fn detail(body: &str) -> String {
-    let problem: Option<Value> = serde_json::from_str(body).ok();
-    let detail = problem.as_ref().and_then(|problem| problem["detail"].as_str());
-    detail.unwrap_or_else(|| body.trim()).to_owned()
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use axum::{Json, Router, extract::RawQuery, routing::get};
     use parking_lot::Mutex;
-    use serde_json::json;
+    use serde_json::{Value, json};
     use tidemark_store::StoreSecond;
 
     use super::*;

@@ -243,7 +243,7 @@ impl ChangesCommand {
             let read = serde_json::from_str(&body).context("the answer is none of a feed of changes");
             return read.map_err(ChangesFailure::Final);
         }
-        let refusal = anyhow!("\"{service}\" answers {status}: {}", detail(&body));
+        let refusal = anyhow!("\"{service}\" answers {status}: {}", problem_detail(&body));
         let is_replaced =
             status == StatusCode::UNAUTHORIZED && answered.is_some_and(|at| at.elapsed() < TOKEN_ROTATION);
         Err(if is_transient(status) || is_replaced {
@@ -259,7 +259,7 @@ fn is_transient(status: StatusCode) -> bool {
 }
 
 /// What a problem says, or the whole body of what is none.
-fn detail(body: &str) -> String {
+pub(super) fn problem_detail(body: &str) -> String {
     let problem: Option<Value> = serde_json::from_str(body).ok();
     let detail = problem.as_ref().and_then(|problem| problem["detail"].as_str());
     detail.unwrap_or_else(|| body.trim()).to_owned()

@@ -101,7 +101,7 @@ async fn an_append_with_an_expectation_is_undecided_and_moves_no_cache() {
     assert_eq!(writer.confirm(receipt.token).await.unwrap().acknowledged(), None);
     assert_eq!(entries(&lab).await[1].intent.as_ref().unwrap().expect.as_ref(), Some(&expect));
     assert_eq!(label_value(&lab).await.as_deref(), Some("name: v1\nid: a\n"));
-    // Another move does not put it there either; whoever knows that it is committed does.
+    // Another move does not put it there either; who knows that it is committed does.
     let other = draft([label("c")]);
     writer.append(EntryDraft { idempotency_key: None, ..other }).await.unwrap();
     assert_eq!(label_value(&lab).await.as_deref(), Some("name: v1\nid: c\n"));
