@@ -10,19 +10,44 @@ begin_steps() {
     STEPS="$(pwd)/target/test-logs/run-$$"
     STEPS_BEGAN="$(date +%s)"
     export STEPS STEPS_BEGAN
-    mkdir -p "$STEPS"
+    mkdir -p "$STEPS/running"
     touch "$STEPS/table" "$STEPS/failed" "$STEPS/skipped"
     # Commands in the background of a script do not hear Ctrl-C.
     trap 'trap - INT TERM; end_below $$; exit 130' INT TERM
 }
 
-# end_below PROCESS: ends everything that a process started.
+# end_below PROCESS [SIGNAL]: ends everything that a process started.
 end_below() {
     local child
     for child in $(cat "/proc/$1/task/"*/children 2>/dev/null); do
-        end_below "$child"
-        kill "$child" 2>/dev/null
+        end_below "$child" "${2:-TERM}"
+        kill -s "${2:-TERM}" "$child" 2>/dev/null
     done
+}
+
+# end_after SECONDS: ends every step that runs so long after the beginning, and begins no other, so that whoever ends a run that takes
+# too long learns from its last lines what hung. To be run in the background.
+end_after() {
+    local left step
+    while left=$((STEPS_BEGAN + $1 - $(date +%s))) && [ "$left" -gt 0 ]; do sleep "$((left < 5 ? left : 5))"; done
+    : >"$STEPS/over"
+    for step in "$STEPS"/running/*; do
+        [ -e "$step" ] || continue
+        echo "${step##*/} after $1 s:$(unended_tests "$STEPS/${step##*/}.log")" >>"$STEPS/unended"
+        end_below "$(cat "$step")" KILL
+    done
+}
+
+# unended_tests LOG: the names of the tests that a test program called slow, or began last, and did not end.
+unended_tests() {
+    awk '
+        /^test .* has been running for over/ { slow[$2] }
+        /^test .* \.\.\. / { delete slow[$2] }
+        { last = $0 }
+        END {
+            if (last ~ /^test .* \.\.\. *$/) { split(last, words, " "); slow[words[2]] }
+            for (test in slow) printf " %s", test
+        }' "$1"
 }
 
 log_of() { echo "$STEPS/${1//[ :\/]/-}.log"; }
@@ -30,12 +55,19 @@ log_of() { echo "$STEPS/${1//[ :\/]/-}.log"; }
 # step NAME COMMAND...: runs it, then shows what it said, and remembers how long it took and whether it failed. Where
 # `otherwise` is set a failure is no failure: this machine lacks something, and `otherwise` says what is skipped for that.
 step() {
-    local name="$1" from state=ok log
+    local name="$1" from state=ok log running
     from="$(date +%s)"
     log="$(log_of "$1")"
+    running="$STEPS/running/$(basename "$log" .log)"
     shift
+    if [ -e "$STEPS/over" ]; then
+        echo "$name" >>"$STEPS/unstarted"
+        return 1
+    fi
     echo "==> $name (tail -f ${log#"$(pwd)"/})"
+    echo "$BASHPID" >"$running"
     "$@" >"$log" 2>&1 || state=FAILED
+    rm -f "$running"
     local spent=$(($(date +%s) - from))
     (
         # One at a time: steps that run side by side do not mix their words.
@@ -111,8 +143,10 @@ summary() {
     # A reader of the last lines only must see why.
     [ ! -s "$STEPS/failed" ] || failures_in "$STEPS"/*.log
     sed "s|\$| (its log is in $STEPS)|; s/^/failed: /" "$STEPS/failed"
+    [ ! -e "$STEPS/unstarted" ] || sed 's/^/not begun: /' "$STEPS/unstarted"
+    [ ! -e "$STEPS/unended" ] || sed 's/^/not ended: /' "$STEPS/unended"
     cat "$STEPS"/*.log | awk -v more="$(cat "$STEPS/uncounted" 2>/dev/null || echo 0)" '
         /^test result:/ { passed += $4; failed += $6; ignored += $8 }
         END { printf "%d passed, %d failed, %d skipped\n", passed, failed, ignored + more }'
-    [ ! -s "$STEPS/failed" ]
+    [ ! -s "$STEPS/failed" ] && [ ! -e "$STEPS/over" ]
 }

@@ -5,7 +5,8 @@
 # Steps that wait for one another's results follow each other in a lane; lanes run side by side. What only computes runs beside
 # the tests, which mostly wait. The tests of the whole cluster, which measure how long search is silent, come last and alone.
 #
-# With CI=true nothing may be skipped that a machine with the toolchains and root can have.
+# With CI=true nothing may be skipped that a machine with the toolchains and root can have. With RUN_SECONDS what runs after so many
+# seconds is ended, and the last lines name it.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . tests/tools/steps.sh
@@ -129,6 +130,10 @@ low_lane() {
     done_with low
 }
 
+if [ -n "${RUN_SECONDS:-}" ]; then
+    end_after "$RUN_SECONDS" &
+    watch=$!
+fi
 go_lane &
 package_lane &
 step "format" cargo fmt --all --check
@@ -147,7 +152,9 @@ if step "build" tests/tools/programs.sh; then
     fi
     done_with image
 else
-    low_lane
+    low_lane &
 fi
-wait
+# All but the watch, which waits for its time.
+for job in $(jobs -p); do [ "$job" = "${watch:-}" ] || wait "$job"; done
+[ -z "${watch:-}" ] || { end_below "$watch"; kill "$watch" 2>/dev/null; }
 summary
