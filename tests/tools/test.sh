@@ -74,18 +74,23 @@ run_programs() {
 is_servers='$1 == tests && $2 == "servers"'
 is_unit='$1 != tests || ($2 != "local" && $2 != "servers" && $2 != "cluster")'
 
-# The lane of the tests that need no cluster.
+# The lane of the tests that need no server.
 test_lane() {
     step "unit tests" run_programs "$is_unit"
+    done_with units
     step "local tests" run_programs '$1 == tests && $2 == "local"'
-    after go packages image
+    done_with tests
+}
+
+# The lane of the tests that need servers and no cluster. Most of their time is waiting for a server or for an interval to pass, as it is of
+# the local tests', beside which they run; unit tests compute.
+server_lane() {
+    after units go packages image
     if [ -e "$STEPS/image.ok" ]; then export_built; fi
     TIDEMARK_CHROMIUM="$(tail -n 1 "$(log_of chromium)")"
     export TIDEMARK_CHROMIUM
-    # Most of their time is waiting for a server or for an interval to pass.
     step "server tests" run_programs "$is_servers" --test-threads=4 --skip sink_peers::
-    after peers
-    done_with tests
+    done_with servers
 }
 
 # The lane of the tests with others' servers as destinations of sinks: minutes in which hardly anything computes, so that they would be what
@@ -99,7 +104,7 @@ peer_lane() {
 # The lane of the tests that need a cluster.
 cluster_lane() {
     # Beside other tests queries time out that a quiet machine answers: seen in `failures`.
-    after go packages image tests low
+    after go packages image tests servers peers low
     local program
     program="$(program_named cluster)"
     if [ -e "$STEPS/containerd" ] && [ -e "$STEPS/image.ok" ]; then
@@ -141,6 +146,7 @@ if step "build" tests/tools/programs.sh; then
     TIDEMARK_PROGRAM="$(programs_of demo)/tidemark"
     export TIDEMARK_PROGRAM
     test_lane &
+    server_lane &
     peer_lane &
     low_lane &
     cluster_lane &
