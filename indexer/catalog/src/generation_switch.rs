@@ -413,7 +413,7 @@ impl GenerationSwitch {
     }
 
     /// Holds back from deletion what `generation` is made from, and gives it: what a process of this task held before, else what `hold`
-    /// makes of the name and the owner of a pin.
+    /// makes of the name and the owner of a pin. Refused ([`TransactionRejected::Abandoned`]), and nothing is held, if the generation was given up.
     pub async fn hold_source<F>(
         &self,
         generation: &Generation,
@@ -426,10 +426,16 @@ impl GenerationSwitch {
             return Ok(held);
         }
         let pin = hold(source_of(generation), self.task.clone()).await?;
+        // A process that gave the generation up meanwhile may have looked for the pin before it was there.
+        if let Some(Err(closed)) = self.chain(generation.clone()).latest().await?.map(|made| made.state.not_closed()) {
+            self.drop_source(generation).await?;
+            return Err(closed.into());
+        }
         self.pins.read_list(&pin).await
     }
 
-    /// What a process of this task has held back to make `generation` from.
+    /// What a process of this task has held back to make `generation` from. Nothing is held any more once the generation was given up: a
+    /// process that draws a conclusion from that verifies its role first.
     pub async fn held_source(&self, generation: &Generation) -> Result<Option<Manifest>, CatalogError> {
         let held = self.pins.register().await?.pins.remove(&source_of(generation));
         match held.filter(|pin| pin.confirmed && pin.owner == self.task) {

@@ -145,7 +145,7 @@ impl WriterLease {
     }
 
     /// The latest manifest as it is now, never from a poll. Fails if the lease was lost.
-    pub(crate) async fn verify(&mut self) -> Result<&ChainRecord<Manifest>, PublishError> {
+    pub async fn verify(&mut self) -> Result<&ChainRecord<Manifest>, PublishError> {
         self.alive()?;
         if let Some(newer) = self.chain.chain().latest_after(&self.latest).await? {
             self.latest = newer;

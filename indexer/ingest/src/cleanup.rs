@@ -7,6 +7,7 @@
 //! | `retention_rules` | what users and indexes want to keep, and how far each rule lets entries go: a pure function |
 //! | `log_survey` | what the log has |
 //! | `entry_deleter` | the deletion, entry by entry |
+//! | `left_guards` | the guards that an earlier clean-up left |
 //! | `archived_entries` | the archive's rows of one entry after the other |
 //! | `entry_proof` | whether an entry may go: a pure function |
 //! | `hold_reason` | why one stays |
@@ -23,6 +24,7 @@ mod executor;
 mod floor_error;
 mod floor_mover;
 mod hold_reason;
+mod left_guards;
 mod log_survey;
 mod planner;
 mod report;

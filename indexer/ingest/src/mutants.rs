@@ -143,8 +143,16 @@ mutant_hooks! {
         _ => newest,
     }
 
+    /// `DuplicateFromMemory`: whether a key was committed is asked of what this process has decided, and not of the index.
+    pub(crate) fn asks_index_for_keys() -> bool {
+        DuplicateFromMemory => false,
+        _ => true,
+    }
+
     /// `LateMakesDuplicate`, `RetentionFromDuplicate`: the index knows no such claims, so the resolver must not forget them.
+    /// `DuplicateFromMemory`: it has them from nowhere else.
     pub(crate) fn forgets_claims() -> bool {
+        DuplicateFromMemory => false,
         LateMakesDuplicate => false,
         RetentionFromDuplicate => false,
         _ => true,

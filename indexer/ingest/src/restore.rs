@@ -380,7 +380,7 @@ impl RestoreRun<'_> {
     }
 
     /// What the generation of `made` is made from. One that has records goes on with what these came from.
-    async fn source_of(&self, made: &Manifest, place: &RestorePlace) -> Result<OperationSource, IngestError> {
+    async fn source_of(&self, made: &mut WriterLease, place: &RestorePlace) -> Result<OperationSource, IngestError> {
         if let Some(origin) = self.origin {
             // Nothing can be held back there: the operations themselves say whether it was begun with the same.
             return Ok(match place {
@@ -391,10 +391,12 @@ impl RestoreRun<'_> {
                 RestorePlace::Open => return Err(CatalogError::from(TransactionRejected::Empty).into()),
             });
         }
-        let generation = &made.generation;
-        if let Some(held) = self.switch.held_source(generation).await? {
+        let generation = made.manifest().state.generation.clone();
+        if let Some(held) = self.switch.held_source(&generation).await? {
             return Ok(OperationSource::Manifest(Box::new(held)));
         }
+        // While this process was suspended, another one may have given the generation up, and dropped its pin after that.
+        let made = &made.verify().await?.state;
         // A pin comes before the first record.
         let began_with_archive = made.next_seq > FIRST_SEQ;
         let pin = match place {
@@ -407,7 +409,7 @@ impl RestoreRun<'_> {
             RestorePlace::Pin(name) => Some(name),
         };
         let hold = async |name: String, owner: String| hold(self.switch, self.open, pin, &name, &owner).await;
-        Ok(OperationSource::Manifest(Box::new(self.switch.hold_source(generation, hold).await?)))
+        Ok(OperationSource::Manifest(Box::new(self.switch.hold_source(&generation, hold).await?)))
     }
 
     /// Copies the operations up to the target to the generation of `made`. `None` if that was begun with others.
@@ -417,7 +419,7 @@ impl RestoreRun<'_> {
         place: &RestorePlace,
         sources: &RestoreSources,
     ) -> Result<Option<(OperationSource, RestoreBound)>, IngestError> {
-        let source = self.source_of(&made.manifest().state, place).await?;
+        let source = self.source_of(made, place).await?;
         let (bound, horizon, audited) = match &source {
             OperationSource::Manifest(held) => {
                 let audited = audited_with(held, sources.archived());

@@ -67,6 +67,9 @@ mutants! {
     LateMakesDuplicate,
     /// How long an idempotency key counts is measured from its last repetition, not from its commit (`tidemark-ingest`).
     RetentionFromDuplicate,
+    /// Whether an idempotency key was committed is asked of the process's memory, which a restart forgets, and not of the index
+    /// (`tidemark-ingest`).
+    DuplicateFromMemory,
     /// A reader accepts a slot of a chain without checking the boundary (store).
     SlotBelowBoundaryAccepted,
     /// A purge deletes before the index is closed (process, in `scenario/purge.rs`).

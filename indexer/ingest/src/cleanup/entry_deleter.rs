@@ -189,14 +189,14 @@ impl<'a> EntryDeleter<'a> {
 }
 
 /// Deletes the guards of entries that are gone: while an entry is there its guard decides it, and what the archive has of it holds the guard
-/// too. One that stays takes a little room.
+/// too. One that stays goes with the next clean-up.
 async fn delete_guards(log: &Store, gone: &[ProvenEntry]) {
     let guards: Vec<String> = gone.iter().filter_map(|entry| entry.guard.clone()).collect();
     if guards.is_empty() {
         return;
     }
     for (key, error) in log.delete_each(&guards).await {
-        tracing::warn!(key, %error, "the guard of a deleted entry stays; it takes a little room; delete it by hand");
+        tracing::warn!(key, %error, "the guard of a deleted entry stays; the next clean-up deletes it");
     }
 }
 

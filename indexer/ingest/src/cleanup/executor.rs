@@ -11,6 +11,7 @@ use super::{
     archived_entries::ArchivedEntries,
     entry_deleter::{DeletionFence, DeletionMode, EntryDeleter},
     error::CleanupError,
+    left_guards::LeftGuardDeleter,
     planner::{CleanupOutlook, CleanupPlanner, PlannedWork},
     report::{CleanupReport, DeletionReport},
     retention_rules::CleanupRules,
@@ -59,7 +60,8 @@ impl CleanupExecutor {
     /// 1. The plan is recorded: up to which second, and in which version of the archive each entry is read.
     /// 2. The log's floor is raised to that second, in a record of the root that every registered index allows. From then on no index is
     ///    built over the hole.
-    /// 3. Each entry is read in that version and in the log. One that is the same in both is deleted; every other one stays.
+    /// 3. Each entry is read in that version and in the log. One that is the same in both is deleted, then its guard; every other one stays.
+    /// 4. Guards that an earlier clean-up left are deleted, if their entry is gone and that version has it.
     ///
     /// # Errors
     ///
@@ -136,8 +138,15 @@ impl CleanupExecutor {
         mode: DeletionMode<'_>,
     ) -> Result<DeletionReport, CleanupError> {
         self.progress.send_replace(DeletionReport::default());
-        let archived = ArchivedEntries::new(&*self.archive, &work.version, work.plan.to);
-        EntryDeleter::new(&self.log.entries, archived, mode, &self.progress).run(reader, work.plan.to).await
+        let (log, to) = (&self.log.entries, work.plan.to);
+        let archived = || ArchivedEntries::new(&*self.archive, &work.version, to);
+        let deletion = EntryDeleter::new(log, archived(), mode, &self.progress).run(reader, to).await?;
+        if let DeletionMode::Deletion(fence) = mode
+            && deletion.stopped.is_none()
+        {
+            LeftGuardDeleter { log, archived: archived(), fence }.run(to).await?;
+        }
+        Ok(deletion)
     }
 }
 

@@ -25,7 +25,7 @@ use crate::{
 const DAY: Duration = Duration::from_hours(24);
 
 /// An index with corrections of several publications, duplicates, groups, outdated commits and merged sidecars.
-async fn with_history(options: IngestOptions) -> IngestWorld {
+pub(crate) async fn with_history(options: IngestOptions) -> IngestWorld {
     let world = IngestWorld::new(options).await;
     for number in 0..40u64 {
         world.append(world.ago(900 - number * 3), &EntryDraft::entity(number % 5).key(&(number % 30).to_string()));
@@ -46,7 +46,7 @@ async fn with_history(options: IngestOptions) -> IngestWorld {
 }
 
 /// So many seconds before the history's index was made.
-fn history_second(before: u64) -> StoreSecond {
+pub(crate) fn history_second(before: u64) -> StoreSecond {
     StoreSecond::from_unix(1_800_000_000 - before)
 }
 
@@ -528,7 +528,7 @@ async fn what_a_task_began_and_left_is_given_up_by_a_collection_a_day_later() {
 }
 
 /// What `tidemark gc` does first.
-async fn give_up_silent(world: &IngestWorld) -> Vec<String> {
+pub(crate) async fn give_up_silent(world: &IngestWorld) -> Vec<String> {
     let GenerationTask { root, index, log, clock, entropy, .. } = world.generation_task(None);
     let id = root.id().await.unwrap().unwrap();
     let switch = GenerationSwitch::new((&root, &id), &index, (&log.entries, &clock), "gc", &entropy);

@@ -15,6 +15,8 @@ mod failing_drain;
 mod fake_bucket;
 mod floor;
 mod generations;
+mod given_up;
+mod guards;
 mod history;
 mod key_retention;
 mod large_second;

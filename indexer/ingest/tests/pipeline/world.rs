@@ -11,7 +11,7 @@ use tidemark_catalog::{
     RootChain, RootState, SegmentMeta, WriterIdentity,
 };
 use tidemark_store::{Entropy, Store, StoreClock, StoreSecond};
-use tidemark_wal::{Log, LogParameters, Outcome, Token};
+use tidemark_wal::{Log, LogParameters, Outcome, Token, guard_key};
 use tokio::{sync::watch, time::sleep};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -70,6 +70,12 @@ impl EntryDraft {
     /// A label that Datamon's own client moves.
     pub(crate) fn label(name: &str) -> Self {
         Self { body: Value::String(format!("labels/r/{name}/label.yaml")) }
+    }
+
+    /// The same under a lock.
+    pub(crate) fn guarded(mut self) -> Self {
+        self.body["lock"] = json!({"name": "models", "grant": 1});
+        self
     }
 
     pub(crate) fn key(mut self, key: &str) -> Self {
@@ -230,6 +236,13 @@ impl IngestWorld {
         };
         self.bucket.plant(&format!("log/{token}"), body, time);
         token
+    }
+
+    /// Plants the guard of an entry, which counts.
+    pub(crate) fn guard(&self, token: Token, time: StoreSecond) {
+        let until = time.unix() + 5;
+        let guard = json!({"token": token, "lock": "models", "grant": 1, "slot": 2, "until": until});
+        self.bucket.plant(&format!("log/{}", guard_key(token)), guard.to_string(), time);
     }
 
     /// Completes a bundle.

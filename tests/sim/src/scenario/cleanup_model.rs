@@ -5,9 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
 use tidemark_catalog::{CleanupPlan, CleanupState, LogCursor, RootState};
-use tidemark_wal::Token;
+use tidemark_wal::{Token, guarded_token};
 use tokio::sync::Notify;
 
 use super::{
@@ -29,6 +28,8 @@ pub(super) struct CleanupModel {
     pub(super) cursors: BTreeMap<String, LogCursor>,
     /// Resolves when a plan is recorded.
     pub(super) on_plan: Arc<Notify>,
+    /// The entries that were deleted: when, true time in milliseconds, and by which process.
+    gone: BTreeMap<Token, (u64, String)>,
     /// When a clean-up ended last, true time in milliseconds.
     pub(super) last_end: Option<u64>,
     pub(super) marks: BTreeSet<&'static str>,
@@ -42,9 +43,13 @@ impl CleanupModel {
             (LOG, StoreChange::Created) if key.starts_with(".tidemark/root/") => self.root_changed(event, ledger),
             (LOG, StoreChange::Deleted) if !key.starts_with(".tidemark/") => {
                 let deleted = key.parse().map_err(|_| "which is no entry".to_owned());
-                let checked = deleted.and_then(|token| self.check_deletion(token, &event.object.body, ledger));
+                let checked = deleted.and_then(|token| self.check_deletion(token, event, ledger));
                 checked.map_err(|why| format!("{} deleted \"{key}\" of the log, {why}", event.by))
             }
+            (LOG, StoreChange::Deleted) => match guarded_token(key) {
+                Some(token) => self.guard_deleted(token, event),
+                None => Ok(()),
+            },
             (INDEX, StoreChange::Created) if key.starts_with("cleanup/") => self.planned(event, ledger),
             _ => Ok(()),
         }
@@ -107,7 +112,8 @@ impl CleanupModel {
 
     /// An entry goes only if the floor was raised above it, a plan that names it is recorded, a verified snapshot vouches for the archive, and
     /// the archive that the floor names has the very bytes that are deleted.
-    fn check_deletion(&mut self, token: Token, body: &Bytes, ledger: &ArchiveLedger) -> Result<(), String> {
+    fn check_deletion(&mut self, token: Token, event: &StoreEvent, ledger: &ArchiveLedger) -> Result<(), String> {
+        let body = &event.object.body;
         let Some(floor) = self.root.1.floor.as_ref().filter(|floor| floor.second.covers(token)) else {
             return Err(format!("which is not below the floor {:?}", self.root.1.floor));
         };
@@ -120,6 +126,7 @@ impl CleanupModel {
         match ledger.body(token) {
             Some((version, archived)) if archived == body && *version <= floor.extent.version => {
                 self.marks.insert("an entry was deleted");
+                self.gone.insert(token, (event.at, event.by.clone()));
                 Ok(())
             }
             Some((version, archived)) => Err(format!(
@@ -129,6 +136,34 @@ impl CleanupModel {
             )),
             None => Err("of which the archive has no bytes".to_owned()),
         }
+    }
+}
+
+impl CleanupModel {
+    /// A guard goes only after its entry.
+    fn guard_deleted(&mut self, token: Token, event: &StoreEvent) -> Result<(), String> {
+        let Some((_, by)) = self.gone.get(&token) else {
+            return Err(format!("{} deleted the guard of {token}, which is not gone", event.by));
+        };
+        let is_own = *by == event.by;
+        self.marks.insert(if is_own {
+            "a guard was deleted"
+        } else {
+            "a guard that another clean-up left was deleted"
+        });
+        Ok(())
+    }
+
+    /// The guards of entries below `to` that were gone before the time `since`, among the `objects` of the log.
+    pub(super) fn guards_left(
+        &self,
+        to: LogCursor,
+        since: u64,
+        objects: &BTreeMap<String, StoredObject>,
+    ) -> Vec<Token> {
+        let guarded = objects.keys().filter_map(|key| guarded_token(key));
+        let is_left = |token: &Token| to.covers(*token) && self.gone.get(token).is_some_and(|(at, _)| *at < since);
+        guarded.filter(is_left).collect()
     }
 }
 

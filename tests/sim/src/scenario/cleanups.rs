@@ -30,7 +30,7 @@ use super::{
 use crate::{
     fault_schedule::FaultSchedule,
     process::SimProcess,
-    simulated_store::SimulatedStore,
+    simulated_store::{START, SimulatedStore},
     supervise::{ProcessEnd, supervise},
 };
 
@@ -49,6 +49,12 @@ struct CleanupWorld {
 impl CleanupWorld {
     fn model(&self) -> MutexGuard<'_, CleanupModel> {
         self.model.lock()
+    }
+
+    /// Whether nothing failed any more from this true time on, milliseconds.
+    fn is_without_faults(&self, since: u64) -> bool {
+        let burst = u64::try_from(FAULT_BURST_DURATION.as_millis()).unwrap_or(u64::MAX);
+        since >= START + burst
     }
 
     /// Now and then the process sleeps for longer than a day, somewhere in what follows.
@@ -130,10 +136,17 @@ async fn clean_up(world: CleanupWorld, process: SimProcess) -> ProcessEnd {
             world.run.sleep_minutes(60..=600).await;
         }
         world.pause_sometimes(&process);
+        let begun = world.run.simulated_store.now();
         match clean_up_once(&world.run, &process, &log_id).await {
             CleanupEnd::Through { report, dry_run } => {
                 world.model().last_end = Some(world.run.simulated_store.now());
                 let objects = world.run.simulated_store.objects(LOG);
+                let guards = world.model().guards_left(report.to, begun, &objects);
+                // Until the faults end the deletion of one may fail; and where nothing is to be cleaned up nothing is looked for.
+                let is_swept = !dry_run && report.snapshot.is_some() && report.deletion.stopped.is_none();
+                if is_swept && world.is_without_faults(begun) && !guards.is_empty() {
+                    world.run.simulated_store.fail(format!("a clean-up left the guards of {guards:?}, which are gone"));
+                }
                 let left = left_below(report.to, &objects, &world.snapshots.lock().ledger);
                 check_left(&world.run, &report, dry_run, &left);
             }

@@ -105,7 +105,7 @@ pub(super) struct GenerationModel {
     /// Objects that are lost for a while, and the generations that could not be read meanwhile.
     lost: BTreeSet<String>,
     absences: Vec<ObjectAbsence>,
-    /// When each task began its first generation, true time in milliseconds.
+    /// When each task began, true time in milliseconds: it may find what it restores from long before it makes a generation.
     begun: BTreeMap<String, u64>,
     /// The generation that is the index.
     open: Option<u64>,
@@ -161,10 +161,18 @@ impl GenerationModel {
         }
     }
 
+    /// A task begins, or goes on, `at` a true time in milliseconds.
+    pub(super) fn begin_task(&mut self, task: &str, at: u64) {
+        self.begun.entry(task.to_owned()).or_insert(at);
+    }
+
     /// Whether an object of `generation` was lost at any time since the maker of `successor` began: only then may that not have found what
     /// was recorded last.
     fn was_damaged_for(&self, successor: &Manifest, generation: u64) -> bool {
-        let Some(since) = successor.building.as_ref().and_then(|task| self.begun.get(task)) else { return false };
+        // A generation says what its task does, too: "restore to the latest time", and the name.
+        let is_made_by = |task: &str| successor.building.as_ref().is_some_and(|making| making.ends_with(task));
+        let begun = self.begun.iter().filter(|(task, _)| is_made_by(task)).map(|(_, since)| since).min();
+        let Some(since) = begun else { return false };
         let overlaps = |absence: &ObjectAbsence| absence.until.is_none_or(|until| *since <= until);
         self.absences.iter().any(|absence| absence.generation == generation && overlaps(absence))
     }
@@ -225,8 +233,8 @@ impl GenerationModel {
         if self.open.is_none() && manifest.building.is_none() {
             self.open = Some(generation);
         }
-        if let Some(task) = &manifest.building {
-            self.begun.entry(task.clone()).or_insert(event.at);
+        if let Some(task) = manifest.building.as_deref() {
+            self.begin_task(task, event.at);
         }
         let is_open = self.open == Some(generation);
         if !is_open && manifest.building.is_none() {
@@ -613,13 +621,14 @@ mod tests {
         model
     }
 
-    /// Switches to what a task has restored without the correction, that began at the time `begun`.
+    /// Switches to what a task has restored without the correction, that began at the time `begun`, and made its generation long after that.
     fn switch_without_correction(model: &mut GenerationModel, begun: u64) -> Result<(), String> {
         let until = second(9);
-        let building = Some("restore".to_owned());
+        let building = Some("restore to the latest time maker".to_owned());
         let restored = Manifest { until: Some(until), building, ..manifest(2, 3) };
         let held = content([record(1, 5, Outcome::Aborted), record(2, 6, Outcome::Committed)]);
-        model.begun.insert("restore".to_owned(), begun);
+        model.begin_task("maker", begun);
+        model.begin_task("restore to the latest time maker", 2 * PUT_BACK);
         model.heads.insert(2, GenerationHead { number: 1, manifest: restored, content: Arc::new(held) });
         model.switch(1, 2, EndReason::Restore { to: until }, &IndexContent::default())
     }

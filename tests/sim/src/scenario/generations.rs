@@ -319,6 +319,7 @@ async fn make(world: GenerationWorld, process: SimProcess, name: String) -> Proc
         if !world.run.is_fault_burst_over() && world.run.number(0..=3) == 0 {
             world.suspend_soon(&process);
         }
+        world.model().begin_task(&task.name, world.run.simulated_store.now());
         let parts = world.generation_task(&process, task.name);
         let ended = match task.restore {
             Some(target) => restore(&parts, &*archive, &restore_request(target)).await,
@@ -358,6 +359,7 @@ async fn promote_now_and_then(world: GenerationWorld, process: SimProcess) -> Pr
             Err(IngestError::PromotionBelowFloor { .. }) => {
                 world.model().marks.insert("a promotion below the log's floor was refused");
                 let task = world.generation_task(&process, world.run.entropy().nonce());
+                world.model().begin_task(task.name.as_deref().unwrap_or_default(), world.run.simulated_store.now());
                 let latest = RestoreTarget::Latest;
                 if let Err(error) = restore(&task, &*archive, &restore_request(latest)).await {
                     return ProcessEnd::GaveUp(error.to_string());

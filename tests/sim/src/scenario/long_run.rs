@@ -8,7 +8,7 @@ use tidemark_catalog::{
 };
 use tidemark_ingest::snapshot::LogArchive;
 use tidemark_store::{Entropy, Store, StoreSecond};
-use tidemark_wal::{Log, LogParameters, Token};
+use tidemark_wal::{Log, LogParameters, Token, guard_key};
 use tokio::time::sleep;
 use url::Url;
 
@@ -115,8 +115,17 @@ impl LongRun {
 
     /// An entry of the log, as a writer has put it at this store time.
     pub(super) fn plant_entry(&self, token: Token, time: StoreSecond, body: String) {
+        self.plant(&token.to_string(), time, body);
+    }
+
+    /// The guard of an entry. What it says nobody reads here: the outcome is recorded.
+    pub(super) fn plant_guard(&self, token: Token, time: StoreSecond) {
+        self.plant(&guard_key(token), time, "{}".to_owned());
+    }
+
+    fn plant(&self, key: &str, time: StoreSecond, body: String) {
         let put = StoreWrite::Put { body: body.into(), metadata: ObjectMetadata::new(), create: true };
-        self.simulated_store.apply_write(STRANGER, LOG, &token.to_string(), &put, Some(time.unix() * 1000));
+        self.simulated_store.apply_write(STRANGER, LOG, key, &put, Some(time.unix() * 1000));
     }
 
     /// The index's chain, registered in the log's root.

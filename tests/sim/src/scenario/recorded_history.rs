@@ -241,6 +241,9 @@ impl HistoryWriter {
             // Now and then somebody has written the entry again since it was read.
             let is_changed = self.world.number(0..=19) == 0;
             self.world.plant_entry(token, entry_time, if is_changed { format!("{body} ") } else { body });
+            if is_guarded(token) {
+                self.world.plant_guard(token, entry_time);
+            }
         }
         (LogCursor(StoreSecond::from_unix(from.unix() + seconds)), records)
     }
@@ -290,9 +293,18 @@ impl HistoryWriter {
     }
 }
 
+/// Whether a lock guards the entry: one of three.
+fn is_guarded(token: Token) -> bool {
+    token.to_string().bytes().map(u64::from).sum::<u64>().is_multiple_of(3)
+}
+
 /// What an entry of so many operations announces.
 fn entry_body(token: Token, ops: usize) -> String {
-    json!({"tidemark": 1, "ops": vec![json!({}); ops], "attributes": {"entry": token}}).to_string()
+    let mut body = json!({"tidemark": 1, "ops": vec![json!({}); ops], "attributes": {"entry": token}});
+    if is_guarded(token) {
+        body["lock"] = json!({"name": "turn", "grant": 1});
+    }
+    body.to_string()
 }
 
 /// An operation that its entry completes.

@@ -87,6 +87,7 @@ caught! {
     an_acknowledgement_that_ignores_visibility: AcknowledgedUnseen,
     a_late_try_that_makes_its_retry_a_duplicate: LateMakesDuplicate,
     a_retention_that_begins_again_with_each_duplicate: RetentionFromDuplicate,
+    a_duplicate_decided_from_memory_that_a_restart_forgets: DuplicateFromMemory,
     a_reader_that_accepts_a_slot_below_the_boundary: SlotBelowBoundaryAccepted,
     a_purge_that_deletes_before_the_index_is_closed: PurgeBeforeClosing,
     a_purge_that_deletes_by_prefix: PurgeByPrefix,

@@ -36,3 +36,11 @@ fn what_was_archived_is_not_corrected_after_a_restore() {
 fn a_restored_index_is_audited_as_far_as_the_archive_beside_it() {
     holds(SimScenario::Generations, 280);
 }
+
+/// A restore slept for more than a day after it had taken the role of its generation, which a process before it had filled from a pin. The
+/// generation was given up meanwhile, and its pin dropped: without it, it took the records for those of the archive, and another horizon than
+/// theirs for a fault of the program.
+#[test]
+fn a_restore_that_was_given_up_while_it_slept_finds_that_it_was() {
+    holds(SimScenario::Generations, 1);
+}
