@@ -46,7 +46,7 @@ if [ -n "$(missing)" ]; then
         trap 'rm -rf "$new"' EXIT
         build() {
             (cd "$here" && CGO_ENABLED=0 GOTOOLCHAIN=local GOFLAGS=-mod=readonly \
-                go build -trimpath -ldflags "${flags[*]}" -o "$new/" "${building[@]}") >&2
+                timeout --kill-after=10 1500 go build -trimpath -ldflags "${flags[*]}" -o "$new/" "${building[@]}") >&2
         }
         # What a registry refuses once it may give the next time.
         build || { sleep 5; build; } || { sleep 30; build; }

@@ -33,10 +33,10 @@ if [ "${2:-}" = --write-digests ] || [ ! -e "$folder/complete" ]; then
         echo "$family: fetching it from Maven Central" >&2
         rm -rf "$folder/jars"
         code=0
-        mvn -B -q -f "$here/pom.xml" dependency:copy-dependencies -DoutputDirectory="$folder/jars" >"$folder/mvn.log" 2>&1 || code=$?
+        timeout --kill-after=10 600 mvn -B -q -f "$here/pom.xml" dependency:copy-dependencies -DoutputDirectory="$folder/jars" >"$folder/mvn.log" 2>&1 || code=$?
         if [ "$code" -ne 0 ]; then
             cat "$folder/mvn.log" >&2
-            if grep -qE 'Connection (timed out|refused|reset)|Unknown host|Read timed out|status code: (403|429|5[0-9][0-9])' "$folder/mvn.log"; then
+            if [ "$code" -eq 124 ] || grep -qE 'Connection (timed out|refused|reset)|Unknown host|Read timed out|status code: (403|429|5[0-9][0-9])' "$folder/mvn.log"; then
                 echo "$family: the registry does not answer" >&2
                 exit 4
             fi

@@ -35,12 +35,12 @@ if [ ! -e "$folder/complete" ]; then
         echo "$family: installing it from Python packages" >&2
         python3 -m venv --clear "$folder" >&2
         code=0
-        "$folder/bin/python" -m pip install --quiet --retries 10 --disable-pip-version-check --only-binary :all: --require-hashes \
+        timeout --kill-after=10 600 "$folder/bin/python" -m pip install --quiet --retries 10 --disable-pip-version-check --only-binary :all: --require-hashes \
             --requirement "$here/requirements.txt" >"$folder/pip.log" 2>&1 || code=$?
         cat "$folder/pip.log" >&2
         if [ "$code" -ne 0 ]; then
             # Only what is no fault of the lock file's: no answer, or one that the registry is not well.
-            if grep -qE 'Max retries exceeded|NewConnectionError|Temporary failure in name resolution|timed out|HTTP error (403|429|5[0-9][0-9])' "$folder/pip.log"; then
+            if [ "$code" -eq 124 ] || grep -qE 'Max retries exceeded|NewConnectionError|Temporary failure in name resolution|timed out|HTTP error (403|429|5[0-9][0-9])' "$folder/pip.log"; then
                 echo "$family: the registry does not answer" >&2
                 exit 4
             fi

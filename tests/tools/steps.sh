@@ -20,6 +20,8 @@ begin_steps() {
 end_below() {
     local child
     for child in $(cat "/proc/$1/task/"*/children 2>/dev/null); do
+        # Not who ends the others.
+        [ "$child" != "$BASHPID" ] || continue
         end_below "$child" "${2:-TERM}"
         kill -s "${2:-TERM}" "$child" 2>/dev/null
     done

@@ -13,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 begin_steps
 
 done_with() { : >"$STEPS/$1.done"; }
-after() { for lane; do until [ -e "$STEPS/$lane.done" ]; do sleep 1; done; done; }
+after() { for lane; do until [ -e "$STEPS/$lane.done" ] || [ -e "$STEPS/over" ]; do sleep 1; done; done; }
 
 # The lane of the real servers: programs of Go, which both cores build.
 go_lane() {
@@ -130,9 +130,9 @@ low_lane() {
         -p tidemark-sim -p tidemark-indexer --no-default-features --features tidemark-sim/tantivy,tidemark-indexer/demo --all-targets --quiet -- -D warnings
     # The whole workspace is named, so that the dependencies are the ones that step "build" has built, with the same features.
     step "simulation" nice -n 15 cargo test --workspace --features tidemark-sim/tantivy --test simulation --no-fail-fast
+    done_with low
     step "doc tests" nice -n 15 cargo test "${product[@]}" --doc --no-fail-fast
     step "dependencies" deny
-    done_with low
 }
 
 if [ -n "${RUN_SECONDS:-}" ]; then

@@ -51,12 +51,6 @@ impl CleanupWorld {
         self.model.lock()
     }
 
-    /// Whether nothing failed any more from this true time on, milliseconds.
-    fn is_without_faults(&self, since: u64) -> bool {
-        let burst = u64::try_from(FAULT_BURST_DURATION.as_millis()).unwrap_or(u64::MAX);
-        since >= START + burst
-    }
-
     /// Now and then the process sleeps for longer than a day, somewhere in what follows.
     fn pause_sometimes(&self, process: &SimProcess) {
         if self.run.is_fault_burst_over() || self.run.number(0..=3) > 0 {
@@ -124,6 +118,12 @@ pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
     simulated_store
 }
 
+/// Whether nothing failed any more from this true time on, milliseconds.
+fn is_without_faults(since: u64) -> bool {
+    let burst = u64::try_from(FAULT_BURST_DURATION.as_millis()).unwrap_or(u64::MAX);
+    since >= START + burst
+}
+
 /// Cleans up by random rules.
 async fn clean_up(world: CleanupWorld, process: SimProcess) -> ProcessEnd {
     let log_id = world.run.log_id(&process).await;
@@ -144,7 +144,7 @@ async fn clean_up(world: CleanupWorld, process: SimProcess) -> ProcessEnd {
                 let guards = world.model().guards_left(report.to, begun, &objects);
                 // Until the faults end the deletion of one may fail; and where nothing is to be cleaned up nothing is looked for.
                 let is_swept = !dry_run && report.snapshot.is_some() && report.deletion.stopped.is_none();
-                if is_swept && world.is_without_faults(begun) && !guards.is_empty() {
+                if is_swept && is_without_faults(begun) && !guards.is_empty() {
                     world.run.simulated_store.fail(format!("a clean-up left the guards of {guards:?}, which are gone"));
                 }
                 let left = left_below(report.to, &objects, &world.snapshots.lock().ledger);
