@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ops::RangeInclusive,
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use serde::Deserialize;
 use tidemark_catalog::{EndReason, FIRST_SEQ, Manifest, ObjectName, PinRegister, SNAPSHOT_OWNER};
 use tidemark_ingest::{OperationRecord, model_engine::parse_records};
 use tidemark_store::StoreSecond;
-use tidemark_wal::{Outcome, Token};
+use tidemark_wal::{LogParameters, Outcome, Token};
 
 use super::{
     archive_ledger::{ArchiveGrowth, ArchiveLedger},
@@ -81,6 +82,8 @@ pub(super) struct SourceAge {
     pub(super) manifest: Option<ManifestPlace>,
     /// Whether some of it comes from the archive, which passes over what could not be read.
     pub(super) reads_archive: bool,
+    /// How long the audit of its log looks: what came to a second after the last look is decided only where the log is read once more.
+    pub(super) audit_window: Duration,
 }
 
 /// A generation that could not be read whole.
@@ -376,7 +379,7 @@ impl GenerationModel {
         source: SourceAge,
         wanted: impl Fn(Token) -> bool,
     ) -> Result<(), String> {
-        let SourceAge { audited, reads_archive, .. } = source;
+        let SourceAge { audited, reads_archive, audit_window, .. } = source;
         let standing = content.standing();
         for (place, record) in &standing {
             let is = record.decision.outcome;
@@ -403,7 +406,7 @@ impl GenerationModel {
         }
         let mut decided = self.decided.iter().filter(|((token, _), _)| wanted(*token));
         let may_lack = |record: &OperationRecord| {
-            record.token.second() >= audited && came_late(record) || came_after_last_look(record)
+            record.token.second() >= audited && came_late(record) || came_after_last_look(record, audit_window)
         };
         if let Some(((token, op), _)) =
             decided.find(|(place, record)| !standing.contains_key(*place) && !may_lack(record))
@@ -527,9 +530,11 @@ fn came_late(record: &OperationRecord) -> bool {
     record.decision.entry_time.since(record.token.second()) > parameters().commit_bound()
 }
 
-/// Whether the entry came after the audit's last look at its second: no index has to have it, and an archive that is past it never takes it.
-fn came_after_last_look(record: &OperationRecord) -> bool {
-    parameters().is_past_audit(record.token.second(), record.decision.entry_time)
+/// Whether the entry came after the audit's last look at its second, in a log with this window: no index has to have it, and an archive that is
+/// past it never takes it. A restore from the archive alone lists the log, and records it.
+fn came_after_last_look(record: &OperationRecord, audit_window: Duration) -> bool {
+    let parameters = LogParameters { audit_window, ..parameters() };
+    parameters.is_past_audit(record.token.second(), record.decision.entry_time)
 }
 
 /// Whether both say the same of an operation.
@@ -607,7 +612,8 @@ mod tests {
 
     /// A snapshot of manifest 1, the first of all.
     fn snapshot(audited: u64) -> SourceAge {
-        SourceAge { audited: second(audited), manifest: Some((1, 1)), reads_archive: false }
+        let audit_window = parameters().audit_window;
+        SourceAge { audited: second(audited), manifest: Some((1, 1)), reads_archive: false, audit_window }
     }
 
     /// `g1` is the index: an operation was aborted and turned out to be late.
@@ -696,6 +702,29 @@ mod tests {
         for (lateness, audited) in [(bound, 4), (bound + 1, 5), (0, 4)] {
             let refused = check(lateness, audited).unwrap_err();
             assert!(refused.contains("was decided, and is not restored"), "{lateness}, {audited}: {refused}");
+        }
+    }
+
+    /// The logs of the product's own ingest have a shorter audit window than the documented one.
+    #[test]
+    fn what_came_after_the_last_look_of_its_own_log_may_be_missing() {
+        let audit_window = Duration::from_hours(3);
+        let check = |lateness: u64, source: SourceAge| {
+            let mut expired = record(3, 4, Outcome::Expired);
+            expired.decision.entry_time = second(4 + lateness);
+            let held = |records: Vec<OperationRecord>| {
+                content([record(1, 5, Outcome::Late), record(2, 6, Outcome::Committed)].into_iter().chain(records))
+            };
+            let mut model = corrected();
+            model.check_open(&head(3, held(vec![expired])), false).unwrap();
+            model.check_restored(&held(Vec::new()), source, |_| true)
+        };
+        let of_log = SourceAge { audit_window, ..snapshot(10) };
+        let window = audit_window.as_secs();
+        check(window + 1, of_log).unwrap();
+        for (lateness, source) in [(window, of_log), (window + 1, snapshot(10))] {
+            let refused = check(lateness, source).unwrap_err();
+            assert!(refused.contains("was decided, and is not restored"), "{lateness}, {source:?}: {refused}");
         }
     }
 

@@ -70,11 +70,12 @@ impl<'a> SnapshotTrials<'a> {
         if archived.is_none() {
             return Ok(());
         }
+        let audit_window = self.run.parameters().audit_window;
         let source = TrialSource {
             name: "archive".to_owned(),
             pins: self.pins_in("pins-archive"),
             seconds: StoreSecond::default()..=end.before(Duration::from_secs(1)),
-            age: SourceAge { audited: end, manifest: None, reads_archive: true },
+            age: SourceAge { audited: end, manifest: None, reads_archive: true, audit_window },
             is_archive: true,
         };
         if self.restore(&source).await? {
@@ -112,6 +113,7 @@ impl<'a> SnapshotTrials<'a> {
                 audited: proof.audited.max(archived.min(proof.cursor.second())),
                 manifest: Some((pin.generation.number(), pin.manifest)),
                 reads_archive: proof.audited < archived,
+                audit_window: self.run.parameters().audit_window,
             },
             is_archive: false,
         }))
