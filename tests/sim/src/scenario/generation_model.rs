@@ -169,15 +169,18 @@ impl GenerationModel {
         self.begun.entry(task.to_owned()).or_insert(at);
     }
 
-    /// Whether an object of `generation` was lost at any time since the maker of `successor` began: only then may that not have found what
-    /// was recorded last.
-    fn was_damaged_for(&self, successor: &Manifest, generation: u64) -> bool {
+    /// Whether an object of `replaced` was lost at any time since the maker of `successor` began: only then may that not have found what was
+    /// recorded last. A restored generation ends before those that it and its predecessors replaced: of these, too. What reaches further than it
+    /// is restored from their pins, and from older snapshots where those are damaged.
+    fn was_damaged_for(&self, successor: &Manifest, replaced: &Manifest) -> bool {
         // A generation says what its task does, too: "restore to the latest time", and the name.
         let is_made_by = |task: &str| successor.building.as_ref().is_some_and(|making| making.ends_with(task));
         let begun = self.begun.iter().filter(|(task, _)| is_made_by(task)).map(|(_, since)| since).min();
         let Some(since) = begun else { return false };
         let overlaps = |absence: &ObjectAbsence| absence.until.is_none_or(|until| *since <= until);
-        self.absences.iter().any(|absence| absence.generation == generation && overlaps(absence))
+        let (latest, is_restored) = (replaced.generation.number(), replaced.until.is_some());
+        let is_read = |of: u64| of == latest || is_restored && of < latest;
+        self.absences.iter().any(|absence| is_read(absence.generation) && overlaps(absence))
     }
 
     /// Whether an object was lost at any time since then, true time in milliseconds.
@@ -291,15 +294,15 @@ impl GenerationModel {
                 ));
             }
         }
-        let replaces_damage = self.was_damaged_for(&head.manifest, before);
+        let replaces_damage = self.was_damaged_for(&head.manifest, closed);
         self.open = Some(successor);
         self.check_open(&head, replaces_damage)
     }
 
     /// What the index holds is what was decided: nothing else, nothing less, up to its cursor or the time that it was restored to.
     ///
-    /// One that takes the place of a generation that was damaged while it was made (`replaces_damage`) may lack a correction of what the
-    /// audit still looks at.
+    /// One that was made while what it takes the place of was damaged (`replaces_damage`) may lack a correction of what the audit still looks
+    /// at.
     fn check_open(&mut self, head: &GenerationHead, replaces_damage: bool) -> Result<(), String> {
         let GenerationHead { number, manifest, content } = head;
         let here = (manifest.generation.number(), *number);
@@ -656,6 +659,32 @@ mod tests {
         let mut of_another = corrected();
         of_another.absences.push(ObjectAbsence { generation: 7, until: None });
         switch_without_correction(&mut of_another, LOST).unwrap_err();
+    }
+
+    /// `g2` has the correction, and ends before what the damaged `g1` has: to the latest time an older snapshot of `g1` is restored.
+    #[test]
+    fn a_correction_may_be_lost_to_an_object_of_what_a_restored_generation_replaced() {
+        let switch = |model: &mut GenerationModel, generation: u64, outcome| {
+            let until = second(9);
+            let building = Some(format!("restore to the latest time maker{generation}"));
+            let restored = Manifest { until: Some(until), building, ..manifest(generation, 3) };
+            let held = content([record(1, 5, outcome), record(2, 6, Outcome::Committed)]);
+            model.begin_task(&format!("maker{generation}"), LOST);
+            model.heads.insert(generation, GenerationHead { number: 1, manifest: restored, content: Arc::new(held) });
+            model.switch(generation - 1, generation, EndReason::Restore { to: until }, &IndexContent::default())
+        };
+        for (is_lost, is_promoted, is_excused) in [(true, false, true), (false, false, false), (true, true, false)] {
+            let mut model = corrected();
+            if is_lost {
+                model.lose("g1/segment/1".to_owned());
+            }
+            switch(&mut model, 2, Outcome::Late).unwrap();
+            if is_promoted {
+                model.heads.get_mut(&2).unwrap().manifest.until = None;
+            }
+            let switched = switch(&mut model, 3, Outcome::Aborted);
+            assert_eq!(switched.is_ok(), is_excused, "lost: {is_lost}, promoted: {is_promoted}: {switched:?}");
+        }
     }
 
     #[test]
