@@ -6,8 +6,11 @@ use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc, time::Duration}
 use parking_lot::Mutex;
 use tidemark_catalog::{CatalogError, IndexOwner, IndexPin, LogCursor, LogId, PinChain, RootChain, SnapshotProof};
 use tidemark_ingest::{
-    GenerationTask, IngestOptions, RestoreOrigin, RestoreRequest, RestoreTarget, engine::IndexEngine,
-    model_engine::ModelEngine, restore_from, snapshot::SnapshotPlace,
+    GenerationTask, IngestOptions, RestoreOrigin, RestoreRequest, RestoreTarget,
+    engine::IndexEngine,
+    model_engine::ModelEngine,
+    restore_from,
+    snapshot::{SnapshotPlace, model_archive::ModelArchive},
 };
 use tidemark_store::{StoreClock, StoreSecond};
 use tidemark_wal::Token;
@@ -148,7 +151,8 @@ impl<'a> SnapshotTrials<'a> {
             Box::new(|store| Ok(Arc::new(ModelEngine::new(store)) as Arc<dyn IndexEngine>)),
         );
         let owner = IndexOwner::Named { name: "sim".to_owned() };
-        restore_from(&task, &origin, &RestoreRequest { target, owner, reaches_floor: false }).await?;
+        let own = ModelArchive::open(&task.index, &self.log, self.run.entropy());
+        restore_from(&task, &own, &origin, &RestoreRequest { target, owner, reaches_floor: false }).await?;
         self.compare(source, &bucket, (token, is_to_token)).map_err(anyhow::Error::msg)?;
         let floor = task.root.state().await?.floor.map(|floor| floor.second).unwrap_or_default();
         if LogCursor(token.second()) < floor && !source.is_archive {
