@@ -104,6 +104,11 @@ mod tests {
         assert!(!text.contains("tidemark_sink_lag_seconds"), "it is not known: {text}");
         sink.send_modify(|report| report.lag_seconds = Some(3));
         assert!(metrics.encode().unwrap().contains("tidemark_sink_lag_seconds 3"));
+        sink.send_modify(|report| report.lag_operations = None);
+        assert!(
+            !metrics.encode().unwrap().contains("tidemark_sink_lag_operations"),
+            "0 would be a sink that has caught up"
+        );
     }
 
     #[test]
