@@ -1,5 +1,5 @@
-//! At the end of a run, each verified snapshot is restored to a random time, and so is the archive alone: each to an index of its own, which
-//! must be the fold of all that was decided up to then.
+//! At the end of a run, each verified snapshot and each copy in the second store is restored to a random time, and so is the archive of either
+//! place alone: each to an index of its own, which must be the fold of all that was decided up to then.
 
 use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc, time::Duration};
 
@@ -18,12 +18,15 @@ use tokio::sync::watch;
 
 use super::{
     generation_model::{GenerationModel, SourceAge},
-    long_run::{INDEX, LongRun},
+    long_run::{COPIES, INDEX, LongRun},
+    snapshot_copies,
 };
 use crate::process::SimProcess;
 
 /// What a trial restores.
 struct TrialSource {
+    /// Where it is: the index's store, or that of the copies.
+    place: &'static str,
     /// By which its buckets are called.
     name: String,
     /// Where snapshots are pinned: nothing but the one of the trial, or none.
@@ -57,14 +60,25 @@ impl<'a> SnapshotTrials<'a> {
     }
 
     async fn try_all(&self) -> anyhow::Result<()> {
-        let pins = self.pins_in(INDEX);
+        for place in [INDEX, COPIES] {
+            self.try_place(place).await?;
+        }
+        Ok(())
+    }
+
+    /// Each verified snapshot of a place alone, and the archive there alone.
+    async fn try_place(&self, place: &'static str) -> anyhow::Result<()> {
+        let is_copy = place == COPIES;
+        let SnapshotPlace { pins, archive, .. } = self.place(place);
         let register = pins.register().await?;
-        let archived = self.run.archive(&self.process, &self.log).latest().await?;
+        let archived = archive.latest().await?;
         let end = archived.as_ref().map(|version| version.end.second()).unwrap_or_default();
         for (number, (name, pin, proof)) in register.snapshots().into_iter().enumerate() {
-            let Some(source) = self.snapshot(number, (name, pin, proof), (&pins, end)).await? else { continue };
+            let source = self.snapshot((place, number), (name, pin, proof), (&pins, end)).await?;
+            let Some(source) = source else { continue };
             if self.restore(&source).await? {
-                self.run.simulated_store.mark("a snapshot was restored");
+                let restored = if is_copy { "a copy was restored" } else { "a snapshot was restored" };
+                self.run.simulated_store.mark(restored);
                 if self.model.lock().open().is_some_and(|open| pin.generation < open.generation) {
                     self.run.simulated_store.mark("a snapshot of a replaced generation was restored");
                 }
@@ -75,16 +89,23 @@ impl<'a> SnapshotTrials<'a> {
         }
         let audit_window = self.run.parameters().audit_window;
         let source = TrialSource {
-            name: "archive".to_owned(),
-            pins: self.pins_in("pins-archive"),
+            place,
+            name: format!("{place}-archive"),
+            pins: self.pins_in(&format!("pins-{place}-archive")),
             seconds: StoreSecond::default()..=end.before(Duration::from_secs(1)),
             age: SourceAge { audited: end, manifest: None, reads_archive: true, audit_window },
             is_archive: true,
         };
         if self.restore(&source).await? {
-            self.run.simulated_store.mark("the archive alone was restored");
+            let restored =
+                if is_copy { "the archive of the copies was restored" } else { "the archive alone was restored" };
+            self.run.simulated_store.mark(restored);
         }
         Ok(())
+    }
+
+    fn place(&self, bucket: &str) -> SnapshotPlace {
+        snapshot_copies::place(self.run, &self.process, &self.log, bucket)
     }
 
     /// The pins that are in `bucket`.
@@ -96,20 +117,21 @@ impl<'a> SnapshotTrials<'a> {
     /// no operation, or was dropped meanwhile.
     async fn snapshot(
         &self,
-        number: usize,
+        (place, number): (&'static str, usize),
         (name, pin, proof): (&str, &IndexPin, &SnapshotProof),
         (pins, archived): (&PinChain, StoreSecond),
     ) -> Result<Option<TrialSource>, CatalogError> {
         let Some(first) = proof.first else { return Ok(None) };
         let manifest = pins.read_list(pin).await?;
-        let alone = self.pins_in(&format!("pins-{number}"));
+        let alone = self.pins_in(&format!("pins-{place}-{number}"));
         let imported = match alone.import(name, pins, pin, &manifest, &BTreeSet::new()).await {
             Err(CatalogError::Rejected(_)) => return Ok(None),
             imported => imported?,
         };
         alone.verify(name, &imported.list, proof).await?;
         Ok(Some(TrialSource {
-            name: number.to_string(),
+            place,
+            name: format!("{place}-{number}"),
             pins: alone,
             seconds: first..=proof.cursor.second().before(Duration::from_secs(1)),
             age: SourceAge {
@@ -144,10 +166,8 @@ impl<'a> SnapshotTrials<'a> {
             entropy: self.run.entropy(),
             progress: watch::Sender::default(),
         };
-        let index = self.run.store(INDEX, &self.process);
-        let (pins, archive) = (source.pins.clone(), self.run.archive(&self.process, &self.log));
         let origin = RestoreOrigin::new(
-            SnapshotPlace { index, pins, archive },
+            SnapshotPlace { pins: source.pins.clone(), ..self.place(source.place) },
             Box::new(|store| Ok(Arc::new(ModelEngine::new(store)) as Arc<dyn IndexEngine>)),
         );
         let owner = IndexOwner::Named { name: "sim".to_owned() };
