@@ -183,6 +183,16 @@ impl GenerationModel {
         self.absences.iter().any(|absence| is_read(absence.generation) && overlaps(absence))
     }
 
+    /// Whether `manifest`, which follows `before`, promotes the index, and an object of a generation before it was lost at any time since its
+    /// task began: only then may it have taken what was recorded last from an older one.
+    fn promotes_beside_damage(&self, before: Option<&Manifest>, manifest: &Manifest) -> bool {
+        let is_promoted = manifest.until.is_none() && before.is_some_and(|before| before.until.is_some());
+        let begun = manifest.promoted_by.as_ref().and_then(|task| self.begun.get(task));
+        let Some(since) = begun.filter(|_| is_promoted) else { return false };
+        let mut earlier = self.absences.iter().filter(|absence| absence.generation < manifest.generation.number());
+        earlier.any(|absence| absence.until.is_none_or(|until| *since <= until))
+    }
+
     /// Whether an object was lost at any time since then, true time in milliseconds.
     pub(super) fn was_damaged_since(&self, since: u64) -> bool {
         self.absences.iter().any(|absence| absence.until.is_none_or(|until| since <= until))
@@ -236,6 +246,7 @@ impl GenerationModel {
         if before.is_some_and(|before| before.manifest.closed.is_some()) {
             return wrong("follows the closing record".to_owned());
         }
+        let replaces_damage = self.promotes_beside_damage(before.map(|before| &before.manifest), &manifest);
         if self.open.is_none() && manifest.building.is_none() {
             self.open = Some(generation);
         }
@@ -252,7 +263,7 @@ impl GenerationModel {
         }
         let head = GenerationHead { number, manifest, content: Arc::clone(&content) };
         if is_open && head.manifest.closed.is_none() {
-            self.check_open(&head, false).or_else(wrong)?;
+            self.check_open(&head, replaces_damage).or_else(wrong)?;
         }
         let end = head.manifest.closed.clone();
         self.heads.insert(generation, head);
@@ -301,8 +312,8 @@ impl GenerationModel {
 
     /// What the index holds is what was decided: nothing else, nothing less, up to its cursor or the time that it was restored to.
     ///
-    /// One that was made while what it takes the place of was damaged (`replaces_damage`) may lack a correction of what the audit still looks
-    /// at.
+    /// One that was made or promoted while what it takes the place of was damaged (`replaces_damage`) may lack a correction of what the audit
+    /// still looks at.
     fn check_open(&mut self, head: &GenerationHead, replaces_damage: bool) -> Result<(), String> {
         let GenerationHead { number, manifest, content } = head;
         let here = (manifest.generation.number(), *number);
@@ -685,6 +696,32 @@ mod tests {
             let switched = switch(&mut model, 3, Outcome::Aborted);
             assert_eq!(switched.is_ok(), is_excused, "lost: {is_lost}, promoted: {is_promoted}: {switched:?}");
         }
+    }
+
+    #[test]
+    fn a_promotion_may_lack_a_correction_only_beside_an_object_that_was_away_meanwhile() {
+        let restored = Manifest { until: Some(second(4)), ..manifest(2, 3) };
+        let promoted = Manifest { promoted_by: Some("promoter".to_owned()), ..manifest(2, 3) };
+        for (begun, is_excused) in [(PUT_BACK, true), (PUT_BACK + 1, false)] {
+            let mut model = corrected();
+            model.lose("g1/segment/1".to_owned());
+            model.put_back(PUT_BACK);
+            model.begin_task("promoter", begun);
+            assert_eq!(model.promotes_beside_damage(Some(&restored), &promoted), is_excused, "begun at {begun}");
+            assert!(!model.promotes_beside_damage(Some(&promoted), &promoted), "it was promoted before");
+            model.absences.clear();
+            model.absences.push(ObjectAbsence { generation: 2, until: None });
+            assert!(!model.promotes_beside_damage(Some(&restored), &promoted), "of its own it copies nothing");
+        }
+        // Whatever was away: what the audit is through with stays as it was decided.
+        let held = || content([record(1, 5, Outcome::Aborted), record(2, 6, Outcome::Committed)]);
+        let promoted_head = |audited: u64| GenerationHead {
+            number: 2,
+            manifest: Manifest { audited: second(audited), ..promoted.clone() },
+            content: Arc::new(held()),
+        };
+        corrected().check_open(&promoted_head(5), true).unwrap();
+        corrected().check_open(&promoted_head(6), true).unwrap_err();
     }
 
     #[test]

@@ -357,6 +357,7 @@ async fn promote_now_and_then(world: GenerationWorld, process: SimProcess) -> Pr
             world.run.suspend_soon(&process);
         }
         let name = world.run.entropy().nonce();
+        world.model().begin_task(&name, world.run.simulated_store.now());
         match promote(&world.generation_task(&process, name), &*archive, LostOutcomePolicy::Refuse).await {
             Ok(_) => {
                 world.model().marks.insert("the index was promoted");
