@@ -369,12 +369,7 @@ impl GenerationModel {
             let (token, op) = place;
             let is_looked_at = token.second() >= manifest.audited;
             if !is_looked_at || !(self.lost_late.contains(place) || replaces_damage && came_late(record)) {
-                let (outcome, entry, audited) = (record.decision.outcome, record.decision.entry_time, manifest.audited);
-                return Err(format!(
-                    "{token} op {op} of {}, with an entry of {entry}, was decided as {outcome:?}, and the index up to {end}, audited up to {audited}, \
-                     does not have it; damaged: {replaces_damage}",
-                    token.second(),
-                ));
+                return Err(format!("{token} op {op} was decided, and the index up to {end} does not have it"));
             }
             self.lost_late.insert(*place);
             self.ever_lost_late.insert(*place);
