@@ -122,10 +122,6 @@ pub(super) struct GenerationModel {
     set_back: BTreeSet<(Token, u32)>,
     /// The same, and those that were corrected once more since: a snapshot may have them as they were meanwhile.
     ever_set_back: BTreeSet<(Token, u32)>,
-    /// Operations that came too late to be sealed, were found by the audit, and then lost with the generation that had them; the audit finds
-    /// them again. The second set are all that ever were.
-    lost_late: BTreeSet<(Token, u32)>,
-    ever_lost_late: BTreeSet<(Token, u32)>,
     /// The archive.
     pub(super) ledger: ArchiveLedger,
     pub(super) marks: BTreeSet<&'static str>,
@@ -317,13 +313,12 @@ impl GenerationModel {
     /// What the index holds is what was decided: nothing else, nothing less, up to its cursor or the time that it was restored to.
     ///
     /// One that was made or promoted while what it takes the place of was damaged (`replaces_damage`) may lack a correction of what the audit
-    /// still looks at, and what came too late to be sealed there.
+    /// still looks at.
     fn check_open(&mut self, head: &GenerationHead, replaces_damage: bool) -> Result<(), String> {
         let GenerationHead { number, manifest, content } = head;
         let here = (manifest.generation.number(), *number);
         let standing = content.standing();
         for (place, record) in &standing {
-            self.lost_late.remove(place);
             let Some(before) = self.decided.get_mut(place) else {
                 if record.decision.outcome == Outcome::Unreadable {
                     self.marks.insert("an entry was judged unreadable");
@@ -364,16 +359,9 @@ impl GenerationModel {
             let until = manifest.until.filter(|until| manifest.cursor.second() <= *until);
             until == Some(token.second()) && Some(token) > last
         };
-        let wanted = self.decided.iter().filter(|((token, _), _)| token.second() < end && !is_cut_off(*token));
-        for (place, record) in wanted.filter(|(place, _)| !standing.contains_key(*place)) {
-            let (token, op) = place;
-            let is_looked_at = token.second() >= manifest.audited;
-            if !is_looked_at || !(self.lost_late.contains(place) || replaces_damage && came_late(record)) {
-                return Err(format!("{token} op {op} was decided, and the index up to {end} does not have it"));
-            }
-            self.lost_late.insert(*place);
-            self.ever_lost_late.insert(*place);
-            self.marks.insert("a late operation was lost with the generation that had it");
+        let mut wanted = self.decided.keys().filter(|(token, _)| token.second() < end && !is_cut_off(*token));
+        if let Some((token, op)) = wanted.find(|place| !standing.contains_key(*place)) {
+            return Err(format!("{token} op {op} was decided, and the index up to {end} does not have it"));
         }
         if let Some((token, op)) = standing.keys().find(|(token, _)| token.second() >= end) {
             return Err(format!("{token} op {op} is in the index, which reaches up to {end}"));
@@ -434,9 +422,9 @@ impl GenerationModel {
         let may_lack = |record: &OperationRecord| {
             record.token.second() >= audited && came_late(record) || came_after_last_look(record, audit_window)
         };
-        if let Some(((token, op), _)) = decided.find(|(place, record)| {
-            !standing.contains_key(*place) && !may_lack(record) && !self.ever_lost_late.contains(*place)
-        }) {
+        if let Some(((token, op), _)) =
+            decided.find(|(place, record)| !standing.contains_key(*place) && !may_lack(record))
+        {
             return Err(format!("{token} op {op} was decided, and is not restored"));
         }
         content.check_current()
@@ -734,30 +722,6 @@ mod tests {
         };
         corrected().check_open(&promoted_head(5), true).unwrap();
         corrected().check_open(&promoted_head(6), true).unwrap_err();
-    }
-
-    #[test]
-    fn what_came_too_late_to_be_sealed_may_be_lost_to_damage_until_the_audit_is_through() {
-        let lateness = parameters().commit_bound().as_secs() + 1;
-        let with_entry_time = |seconds: u64| {
-            let mut model = corrected();
-            let mut late = record(3, 7, Outcome::Late);
-            late.decision.entry_time = second(7 + seconds);
-            let held = [record(1, 5, Outcome::Late), record(2, 6, Outcome::Committed), late];
-            model.check_open(&head(3, content(held)), false).unwrap();
-            model
-        };
-        let without = |audited: u64| {
-            let held = content([record(1, 5, Outcome::Late), record(2, 6, Outcome::Committed)]);
-            GenerationHead { number: 4, manifest: manifest(1, audited), content: Arc::new(held) }
-        };
-        with_entry_time(lateness).check_open(&without(3), false).unwrap_err();
-        with_entry_time(lateness).check_open(&without(8), true).unwrap_err();
-        with_entry_time(0).check_open(&without(3), true).unwrap_err();
-        let mut lost = with_entry_time(lateness);
-        lost.check_open(&without(3), true).unwrap();
-        lost.check_open(&without(3), false).unwrap();
-        lost.check_open(&without(8), false).expect_err("the audit has not found it again");
     }
 
     #[test]
