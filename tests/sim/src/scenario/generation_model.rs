@@ -122,6 +122,8 @@ pub(super) struct GenerationModel {
     set_back: BTreeSet<(Token, u32)>,
     /// The same, and those that were corrected once more since: a snapshot may have them as they were meanwhile.
     ever_set_back: BTreeSet<(Token, u32)>,
+    /// How long the audit of the log looks, where that is known.
+    pub(super) audit_window: Option<Duration>,
     /// The archive.
     pub(super) ledger: ArchiveLedger,
     pub(super) marks: BTreeSet<&'static str>,
@@ -359,9 +361,17 @@ impl GenerationModel {
             let until = manifest.until.filter(|until| manifest.cursor.second() <= *until);
             until == Some(token.second()) && Some(token) > last
         };
-        let mut wanted = self.decided.keys().filter(|(token, _)| token.second() < end && !is_cut_off(*token));
-        if let Some((token, op)) = wanted.find(|place| !standing.contains_key(*place)) {
-            return Err(format!("{token} op {op} was decided, and the index up to {end} does not have it"));
+        // Who lists the log for an archive records it, and who restores a snapshot does not. Within a generation nothing goes.
+        let need_not_be_there =
+            |record: &OperationRecord| self.audit_window.is_some_and(|window| came_after_last_look(record, window));
+        let mut wanted = self.decided.iter().filter(|((token, _), _)| token.second() < end && !is_cut_off(*token));
+        let lacking = wanted.find(|(place, record)| !standing.contains_key(*place) && !need_not_be_there(record));
+        if let Some(((token, op), record)) = lacking {
+            let (outcome, entry, audited) = (record.decision.outcome, record.decision.entry_time, manifest.audited);
+            return Err(format!(
+                "{token} op {op}, whose entry is of {entry}, was decided as {outcome:?}, and the index up to {end}, audited up to {audited}, does not \
+                 have it"
+            ));
         }
         if let Some((token, op)) = standing.keys().find(|(token, _)| token.second() >= end) {
             return Err(format!("{token} op {op} is in the index, which reaches up to {end}"));
@@ -722,6 +732,26 @@ mod tests {
         };
         corrected().check_open(&promoted_head(5), true).unwrap();
         corrected().check_open(&promoted_head(6), true).unwrap_err();
+    }
+
+    #[test]
+    fn what_came_after_the_last_look_at_its_second_need_not_be_in_an_index() {
+        let window = Duration::from_hours(3);
+        let lacks = |lateness: Duration, audit_window| {
+            let mut unread = record(3, 7, Outcome::Unreadable);
+            unread.decision.entry_time = second(7).after(lateness);
+            let held = |more: Option<OperationRecord>| {
+                let records = [record(1, 5, Outcome::Late), record(2, 6, Outcome::Committed)];
+                content(records.into_iter().chain(more))
+            };
+            let mut model = corrected();
+            model.audit_window = audit_window;
+            model.check_open(&head(3, held(Some(unread))), false).unwrap();
+            model.check_open(&head(4, held(None)), false)
+        };
+        lacks(2 * window, Some(window)).unwrap();
+        lacks(window / 2, Some(window)).unwrap_err();
+        lacks(2 * window, None).unwrap_err();
     }
 
     #[test]

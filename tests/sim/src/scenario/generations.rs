@@ -84,6 +84,7 @@ pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
         tasks: Arc::default(),
         is_quiet: seed.is_multiple_of(3),
     };
+    world.model().audit_window = Some(world.run.parameters().audit_window);
     let (model, cleanups, copies) = (world.model.clone(), world.cleanups.clone(), world.copies.clone());
     world.run.set_observer(move |event| {
         if event.bucket == COPIES {
