@@ -64,6 +64,17 @@ impl SnapshotWorld {
         keys.filter(|key| key.contains(part) && key.ends_with(ending)).min().expect("there is one")
     }
 
+    /// The record of a chain, or the version of a table, with the highest number, in the folder with this part of its name.
+    fn newest(&self, bucket: &str, part: &str) -> String {
+        let number = |key: &String| {
+            let name = key.rsplit('/').next()?.trim_start_matches('v').trim_end_matches(".metadata.json");
+            Some((name.parse::<u64>().ok()?, key.clone()))
+        };
+        let of_chain = |key: &String| key.contains(part) && !key.contains("/boundary/") && !key.contains("/list/");
+        let keys = self.index.server.keys(bucket).into_iter().filter(of_chain);
+        keys.filter_map(|key| number(&key)).max().expect("there is one").1
+    }
+
     fn change(&self, bucket: &str, key: &str, change: ObjectChange<'_>) -> Vec<u8> {
         let body = self.index.server.body(bucket, key).expect("it is there").to_vec();
         match change(&body) {
@@ -163,6 +174,37 @@ async fn an_archive_that_was_changed_is_not_restored_from() {
     }
     let restored = world.index.done("restore", &["--latest"]).await.expect("everything is back");
     assert_eq!(restored["records"], 40, "{restored}");
+}
+
+/// A later program has written the log's root, a manifest, the pins or the archive, and may know objects that this one would delete.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beside_a_later_format_nothing_is_written_or_deleted() {
+    let world = SnapshotWorld::new().await;
+    let newer = replaced("\"reads\":1", "\"reads\":2");
+    let newer_archive = replaced(r#""tidemark.format":"1""#, r#""tidemark.format":"2""#);
+    let snapshot: &[&str] = &["snapshot", "--name", "next"];
+    let (cleanup, gc, reindex): (&[&str], &[&str], &[&str]) = (&["cleanup", "--min-age", "1s"], &["gc"], &["reindex"]);
+    let all = [snapshot, cleanup, gc, reindex];
+    let cases: [(&str, String, ObjectChange<'_>, &[&[&str]]); 4] = [
+        ("log", world.newest("log", ".tidemark/root/"), &newer, &all),
+        ("index", world.newest("index", "g1/manifest/"), &newer, &all),
+        ("index", world.newest("index", "snapshots/"), &newer, &all),
+        ("index", world.newest("index", "/metadata/"), &newer_archive, &[snapshot, cleanup]),
+    ];
+    for (bucket, key, change, commands) in cases {
+        let body = world.change(bucket, &key, change);
+        let before = world.contents(&["log", "meta", "index"]);
+        for command in commands {
+            let ended = world.index.run(command[0], &command[1..]).await.expect("it ends");
+            let said = error(&ended);
+            assert_eq!(ended.status.code(), Some(1), "{command:?} beside {key}: {ended:?}");
+            assert!(said.contains(&key) && said.contains("upgrade"), "{command:?} beside {key}: {said}");
+            assert_eq!(world.contents(&["log", "meta", "index"]), before, "{command:?} beside {key}");
+        }
+        world.index.server.insert(bucket, &key, body);
+    }
+    let collected = world.index.done("gc", &[]).await.expect("everything is back");
+    assert_eq!(collected["deleted"], 0, "{collected}");
 }
 
 /// The place has the index of another log.
