@@ -260,6 +260,38 @@ async fn a_version_is_remembered_by_its_number_and_its_hash() {
     assert_eq!(archive.remembered_version(&later).await.unwrap(), None);
 }
 
+/// What is restored to a token or a time is the fold of what was recorded up to there: from the index's segments, after a reindex, and from the
+/// archive alone, of a log that was cleaned up.
+#[tokio::test(start_paused = true)]
+async fn a_restore_to_any_token_or_time_is_the_fold_of_what_was_recorded() {
+    let cache = TempDir::new().unwrap();
+    let base = settled_world(&cache).await;
+    let (now, expected) = (base.bucket.now(), standing(&base.contents().await));
+    let archive = protect(&base, &Entropy::seeded(1)).await.unwrap();
+    let rebuilt = base.copied_at(now);
+    reindex(&rebuilt.generation_task(None)).await.unwrap();
+    let lost = base.copied_at(now);
+    for key in segments(&lost) {
+        lost.bucket.forget(&key);
+    }
+    let tokens: Vec<Token> = expected.keys().map(|(token, _)| *token).collect();
+    for (nth, token) in tokens.iter().enumerate().step_by(4) {
+        let (of, target) = match nth % 8 {
+            0 => (*token, RestoreTarget::Token(*token)),
+            // All of that second, and nothing of the next one.
+            _ => (Token::from_parts(token.second(), [255; 16]), RestoreTarget::Time(token.second())),
+        };
+        let fold: Recorded = expected.range(..=(of, u32::MAX)).map(|(key, record)| (*key, record.clone())).collect();
+        for (case, source) in [("segments", &base), ("a reindex", &rebuilt), ("the archive", &lost)] {
+            let world = source.copied_at(now);
+            let task = world.generation_task(Some("back"));
+            restore(&task, &*table(&world, &Entropy::seeded(2)).await, &restore_request(&target)).await.unwrap();
+            assert_eq!(standing(&world.contents().await), fold, "{case}, to {target}");
+        }
+    }
+    assert_eq!(rows(&*archive).await.len(), expected.len(), "a restore changes nothing of the archive");
+}
+
 fn flip(world: &IngestWorld, key: &str, place: usize) {
     let mut body = world.bucket.body(key).to_vec();
     let at = [0, body.len() / 2, body.len() - 1][place];
