@@ -4,7 +4,9 @@
 //! clients that hold connections, half a request header each, displace one another, while a request that is sent at once is
 //! answered: a kubelet's probe among them. Connections whose requests are being answered are displaced last.
 //!
-//! A connection counts no more while its client follows the changes, and when it becomes a WebSocket: those have bounds of their own.
+//! A connection does not count while its client follows the changes, and when it becomes a WebSocket: those have bounds of their own.
+//! Nor does it count for [`POLL_PAUSE`] after an answer with changes: polls that end together would otherwise displace one another
+//! before their clients have sent the next.
 //!
 //! Only HTTP/1 is spoken: with one request at a time it is plain what a connection waits for.
 
@@ -50,12 +52,17 @@ use crate::metrics::MetricsRegistry;
 /// The most that is buffered of a request header, and of an answer, in bytes: a URL has at most 64 KiB.
 const MAX_BUFFER: usize = 128 * 1024;
 
+/// How long after a poll for changes its client may send the next one over the same connection, without counting meanwhile.
+pub(super) const POLL_PAUSE: Duration = Duration::from_secs(10);
+
 /// How many connections are open at once, and how long each may wait for its client.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
     /// Open connections, without those whose clients follow the changes; beyond them the one that has waited longest is closed for each new
     /// one. Less than the usual limit of open files, 1024, and more than the requests that are worked on at once.
     pub max_connections: usize,
+    /// So many connections whose clients follow the changes, or did until just now, do not count.
+    pub max_following: usize,
     /// How long the header of a request may take from its first byte, or from the start of the connection.
     pub header_timeout: Duration,
     /// How long a connection stays open after an answer. Longer than the 60 s after which usual proxies close theirs, so that
@@ -69,6 +76,7 @@ impl Default for ConnectionLimits {
     fn default() -> Self {
         Self {
             max_connections: 512,
+            max_following: 0,
             header_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             send_timeout: Duration::from_mins(1),
@@ -87,7 +95,11 @@ pub(super) async fn serve_connections(
 ) {
     let closing = CancellationToken::new();
     let _close_on_drop = closing.clone().drop_guard();
-    let open = Arc::new(OpenConnections { max: limits.max_connections, ..OpenConnections::default() });
+    let open = Arc::new(OpenConnections {
+        max: limits.max_connections,
+        max_following: limits.max_following,
+        ..OpenConnections::default()
+    });
     let tasks = TaskTracker::new();
     while let Some((stream, _)) = stop.run_until_cancelled(listener.accept()).await {
         let connection = open.admit(closing.child_token());
@@ -203,6 +215,8 @@ pub(super) struct ConnectionActivity {
     untaken: CancellationToken,
     /// How many requests for changes are answered on it. The next one may begin before the end of the one before it is known.
     following: AtomicUsize,
+    /// When the last of them ended.
+    followed: Mutex<Option<Instant>>,
 }
 
 /// A connection whose client follows the changes, until it is dropped.
@@ -217,6 +231,7 @@ impl FollowingConnection {
 
 impl Drop for FollowingConnection {
     fn drop(&mut self) {
+        *self.0.followed.lock() = Some(Instant::now());
         self.0.following.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -225,7 +240,8 @@ impl ConnectionActivity {
     /// A new connection, which is closed when `displaced` is cancelled.
     pub(super) fn new(displaced: CancellationToken) -> Self {
         let phase = watch::Sender::new((ConnectionPhase::ReadingHead, Instant::now()));
-        Self { phase, displaced, untaken: CancellationToken::new(), following: AtomicUsize::new(0) }
+        let (untaken, following) = (CancellationToken::new(), AtomicUsize::new(0));
+        Self { phase, displaced, untaken, following, followed: Mutex::new(None) }
     }
 
     /// Its client follows the changes from now on.
@@ -236,6 +252,11 @@ impl ConnectionActivity {
 
     fn is_following(&self) -> bool {
         self.following.load(Ordering::Relaxed) > 0
+    }
+
+    /// Whether its client follows the changes, or did so until just now.
+    pub(super) fn has_just_followed(&self) -> bool {
+        self.is_following() || self.followed.lock().is_some_and(|ended| ended.elapsed() < POLL_PAUSE)
     }
 
     fn enter(&self, phase: ConnectionPhase) {
@@ -297,6 +318,7 @@ impl ConnectionActivity {
 #[derive(Default)]
 struct OpenConnections {
     max: usize,
+    max_following: usize,
     state: Mutex<OpenState>,
 }
 
@@ -318,9 +340,9 @@ impl OpenConnections {
     fn admit(self: &Arc<Self>, displaced: CancellationToken) -> OpenConnection {
         let activity = Arc::new(ConnectionActivity::new(displaced));
         let mut state = self.state.lock();
-        let counted = || state.by_number.iter().filter(|(_, activity)| !activity.is_following());
-        if state.by_number.len() >= self.max && counted().count() >= self.max {
-            let waiting_longest = counted().min_by_key(|(number, activity)| {
+        if self.is_full(&state) {
+            let displaceable = state.by_number.iter().filter(|(_, activity)| !activity.is_following());
+            let waiting_longest = displaceable.min_by_key(|(number, activity)| {
                 let (phase, since) = *activity.phase.borrow();
                 (phase.displacement_order(), since, **number)
             });
@@ -334,6 +356,15 @@ impl OpenConnections {
         state.next += 1;
         state.by_number.insert(number, Arc::clone(&activity));
         OpenConnection { open: Arc::clone(self), number, activity }
+    }
+
+    fn is_full(&self, state: &OpenState) -> bool {
+        let open = state.by_number.len();
+        if open < self.max {
+            return false;
+        }
+        let following = state.by_number.values().filter(|activity| activity.has_just_followed()).count();
+        open - following.min(self.max_following) >= self.max
     }
 }
 

@@ -174,7 +174,8 @@ impl HttpServer {
     /// Serves until stopped, then drains open requests for as long as the options allow.
     pub async fn run(self, listener: TcpListener) {
         let (stop, drain) = (self.app.stop().clone(), self.options.drain);
-        let (limits, metrics) = (self.options.connections, self.app.metrics().clone());
+        let limits = ConnectionLimits { max_following: self.options.feeds.clients, ..self.options.connections };
+        let metrics = self.app.metrics().clone();
         let streams = self.app.streams().clone();
         let serve = async {
             serve_connections(without_delay(listener), self.router(), limits, metrics, stop.clone()).await;

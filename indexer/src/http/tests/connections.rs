@@ -28,7 +28,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     super::{
-        connections::{ConnectionActivity, ConnectionLimits, serve_connection, serve_connections, without_delay},
+        connections::{
+            ConnectionActivity, ConnectionLimits, POLL_PAUSE, serve_connection, serve_connections, without_delay,
+        },
         server::{HttpServer, ServerOptions},
     },
     fake::FakeSearch,
@@ -38,6 +40,7 @@ use crate::metrics::MetricsRegistry;
 
 const LIMITS: ConnectionLimits = ConnectionLimits {
     max_connections: 4,
+    max_following: 8,
     header_timeout: Duration::from_secs(10),
     idle_timeout: Duration::from_secs(75),
     send_timeout: Duration::from_secs(30),
@@ -291,6 +294,45 @@ async fn connections_on_which_changes_are_followed_are_not_displaced() {
         closed(client).await;
     }
     assert!(metrics.encode().unwrap().contains("tidemark_http_connections_closed_total{reason=\"displaced\"} 5\n"));
+}
+
+/// Polls that end together leave all their connections without a request for a moment.
+#[tokio::test]
+async fn connections_are_kept_between_two_polls_for_changes() {
+    let metrics = MetricsRegistry::new();
+    let (address, _server) = listen(router(FakeSearch::with_entries()), metrics.clone()).await;
+    let poll = b"GET /v1/changes?from=now HTTP/1.1\r\nHost: a\r\n\r\n";
+    let mut polling = Vec::new();
+    for _ in 0..LIMITS.max_following + LIMITS.max_connections {
+        let mut client = TcpStream::connect(address).await.unwrap();
+        send(&mut client, poll).await;
+        answer(&mut client, "}").await;
+        polling.push(client);
+    }
+    for client in &mut polling {
+        send(client, poll).await;
+        assert!(answer(client, "}").await.starts_with("HTTP/1.1 200"));
+    }
+    // Those that have ended are bounded, too.
+    let mut probe = TcpStream::connect(address).await.unwrap();
+    send(&mut probe, PROBE).await;
+    assert!(answer(&mut probe, "}").await.starts_with("HTTP/1.1 200"));
+    closed(polling.remove(0)).await;
+    assert!(metrics.encode().unwrap().contains("tidemark_http_connections_closed_total{reason=\"displaced\"} 1\n"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_sends_no_further_poll_counts_again() {
+    let activity = Arc::new(ConnectionActivity::new(CancellationToken::new()));
+    assert!(!activity.has_just_followed());
+    let following = activity.follow();
+    tokio::time::advance(2 * POLL_PAUSE).await;
+    assert!(activity.has_just_followed());
+    drop(following);
+    tokio::time::advance(POLL_PAUSE - Duration::from_secs(1)).await;
+    assert!(activity.has_just_followed());
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(!activity.has_just_followed());
 }
 
 #[tokio::test]
