@@ -51,6 +51,26 @@ fn the_definition_is_the_one_that_the_types_generate() {
     }
 }
 
+/// Tasks delete entries and take an index back: whoever may edit other objects of a namespace may not make them.
+#[test]
+fn tasks_are_made_by_who_administers_a_namespace_alone() {
+    let rendered = objects(&HelmProgram::new().template(&[]).unwrap());
+    let roles = of_kind(&rendered, "ClusterRole");
+    let aggregated = |to: &str| {
+        let label = format!("rbac.authorization.k8s.io/aggregate-to-{to}");
+        roles.iter().filter(move |role| role["metadata"]["labels"][&label] == "true").collect::<Vec<_>>()
+    };
+    let makes_tasks = |to: &str| {
+        let mut rules = aggregated(to).into_iter().flat_map(|role| role["rules"].as_array().into_iter().flatten());
+        rules.any(|rule| {
+            let has = |field: &str, name: &str| rule[field].as_array().is_some_and(|all| all.contains(&name.into()));
+            has("resources", "waltasks") && has("verbs", "create")
+        })
+    };
+    assert_eq!(["view", "edit", "admin"].map(|to| aggregated(to).len()), [1, 2, 3]);
+    assert_eq!(["view", "edit", "admin"].map(makes_tasks), [false, false, true]);
+}
+
 /// The operator may check each definition, and work with the objects of each kind.
 #[test]
 fn the_operator_has_rights_on_every_kind() {
