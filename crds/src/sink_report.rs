@@ -37,8 +37,8 @@ pub struct SinkReport {
     pub holding: bool,
     /// Every record up to it was delivered, dead-lettered or left out by the filter.
     pub acknowledged: Option<FeedPlace>,
-    /// Records that are published and not acknowledged, those included that the filter leaves out.
-    pub lag_operations: u64,
+    /// Records that are published and not acknowledged, those included that the filter leaves out; absent until the index was read once.
+    pub lag_operations: Option<u64>,
     /// How long the oldest of them has been published; absent where that is not known.
     pub lag_seconds: Option<u64>,
     /// Records that were read and are not acknowledged.
@@ -72,9 +72,9 @@ impl SinkReport {
     }
 
     /// Whether nothing shows that the destination takes what it is sent: the last attempt failed, which need not open the breaker, or
-    /// there is something to send and nothing was ever answered.
+    /// there is something to send, or nobody knows that, and nothing was ever answered.
     pub fn is_doubtful(&self) -> bool {
-        let is_untried = self.delivered == 0 && self.dead_lettered == 0 && self.lag_operations > 0;
+        let is_untried = self.delivered == 0 && self.dead_lettered == 0 && self.lag_operations != Some(0);
         self.last_error.is_some() || is_untried
     }
 }
@@ -89,7 +89,9 @@ mod tests {
         assert_eq!(read("{}"), SinkReport::default());
         assert!(!read("{}").is_settled());
         assert_eq!(read(r#"{"breaker": "tripped", "later": 1}"#).breaker, BreakerPhase::Open);
-        let good = read(r#"{"holding": true, "breaker": "closed", "acknowledged": {"generation": "g2", "seq": 7}}"#);
+        let good = r#"{"holding": true, "breaker": "closed", "acknowledged": {"generation": "g2", "seq": 7}}"#;
+        assert!(!read(good).is_settled(), "what there is to deliver is not known");
+        let good = read(&good.replace("}}", "}, \"lagOperations\": 0}"));
         assert!(good.is_settled());
         assert_eq!(good.acknowledged, Some(FeedPlace { generation: "g2".to_owned(), seq: 7 }));
         assert_eq!(serde_json::to_value(BreakerPhase::HalfOpen).unwrap(), "half-open", "as `tidemark sink` logs it");
@@ -97,13 +99,14 @@ mod tests {
 
     #[test]
     fn counters_and_the_words_of_a_failure_are_no_change_of_what_it_does() {
-        let counted = SinkReport { delivered: 7, lag_operations: 3, ..SinkReport::default() };
+        let counted = SinkReport { delivered: 7, lag_operations: Some(3), ..SinkReport::default() };
         assert_eq!(counted.without_counters(), SinkReport::default());
         let failed = |why: &str| SinkReport { last_error: Some(why.to_owned()), ..counted.clone() }.without_counters();
         assert_eq!(failed("refused"), failed("reset"));
         assert_ne!(failed("refused"), counted.without_counters(), "whether one failed is one");
         let untried = SinkReport { delivered: 0, ..counted.clone() };
-        assert!(untried.is_doubtful() && !counted.is_doubtful() && !SinkReport::default().is_doubtful());
+        assert!(untried.is_doubtful() && !counted.is_doubtful() && SinkReport::default().is_doubtful());
+        assert!(!SinkReport { lag_operations: Some(0), ..SinkReport::default() }.is_doubtful());
         let blocked = SinkReport { blocked: Some("item 4".to_owned()), ..SinkReport::default() };
         assert_ne!(blocked.without_counters(), SinkReport::default());
     }

@@ -363,7 +363,7 @@ fn counters(observation: &PodObservation) -> PodCounters {
     let process = observation.process.as_ref()?;
     if let Some(sink) = &process.sink {
         let acknowledged = sink.acknowledged.as_ref().map_or(0, |place| place.seq);
-        return Some([sink.lag_operations, acknowledged, sink.dead_lettered]);
+        return Some([sink.lag_operations.unwrap_or_default(), acknowledged, sink.dead_lettered]);
     }
     Some([process.lag_seconds, process.pending_entries, process.entries])
 }

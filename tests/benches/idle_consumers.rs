@@ -57,12 +57,14 @@ enum WaitKind {
     LongPoll,
 }
 
-/// Clients that the service took, that it refused, and whose connection it ended.
+/// Clients that the service took, that it refused, and whose connection it ended; and how often one asked again, as it had lost its
+/// connection before an answer: while many connect at once the service closes those that wait for their clients.
 #[derive(Debug, Default)]
 struct ClientCounts {
     held: AtomicU64,
     refused: AtomicU64,
     closed: AtomicU64,
+    asked_again: AtomicU64,
 }
 
 async fn clients(world: &LocalIndex) -> anyhow::Result<()> {
@@ -77,7 +79,7 @@ async fn clients(world: &LocalIndex) -> anyhow::Result<()> {
             waiting.spawn(wait(kind, client.clone(), serving.url().to_owned(), Arc::clone(&counts)));
         }
         let started = || {
-            let ClientCounts { held, refused, closed } = &*counts;
+            let ClientCounts { held, refused, closed, .. } = &*counts;
             [held, refused, closed].iter().map(|count| count.load(Ordering::Relaxed)).sum::<u64>()
         };
         serving
@@ -142,7 +144,14 @@ async fn long_poll(client: &Client, url: &str, counts: &ClientCounts) -> anyhow:
         // The first one waits for nothing, and says from where to wait.
         let wait = if is_held { 20 } else { 0 };
         let request = client.get(format!("{url}/v1/changes?from={from}&wait={wait}"));
-        let Some(response) = admitted(request, StatusCode::OK, counts).await? else {
+        let admitted = match admitted(request, StatusCode::OK, counts).await {
+            Err(error) if error.downcast_ref().is_some_and(reqwest::Error::is_request) => {
+                counts.asked_again.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            admitted => admitted?,
+        };
+        let Some(response) = admitted else {
             // Once more is a client that was held before.
             counts.held.fetch_sub(u64::from(is_held), Ordering::Relaxed);
             return Ok(());

@@ -23,6 +23,8 @@ use crate::{tools, watchdog::log_file};
 const PATIENCE: Duration = Duration::from_secs(90);
 /// How long a condition may take to become true.
 const CONDITION_PATIENCE: Duration = Duration::from_mins(3);
+/// How long a command may take that ends by itself.
+const COMMAND_PATIENCE: Duration = Duration::from_mins(10);
 /// How often it is looked at.
 const CONDITION_INTERVAL: Duration = Duration::from_millis(100);
 /// How often the memory of a command is read.
@@ -132,7 +134,9 @@ impl TidemarkProcess {
 
     /// Runs a command to its end, and gives what it printed and its exit code, whatever that is.
     pub async fn ended(arguments: &[&str], environment: &BTreeMap<String, String>) -> anyhow::Result<Output> {
-        Ok(command(arguments, environment).await?.output().await?)
+        let mut command = command(arguments, environment).await?;
+        let ended = tokio::time::timeout(COMMAND_PATIENCE, command.output()).await;
+        Ok(ended.with_context(|| format!("{arguments:?} did not end"))??)
     }
 
     /// Runs a command to its end as [`Self::ended`] does, and gives also the most memory that it was seen to have.
@@ -171,7 +175,8 @@ impl TidemarkProcess {
 
     /// Waits until it ends by itself, and gives what it ended with.
     pub async fn wait(mut self) -> anyhow::Result<ExitStatus> {
-        Ok(self.child.wait().await?)
+        let ended = tokio::time::timeout(COMMAND_PATIENCE, self.child.wait()).await;
+        Ok(ended.with_context(|| format!("it did not end; its log: {}", read(&self.log)))??)
     }
 
     /// SIGTERM, and what it ended with.
@@ -184,7 +189,8 @@ impl TidemarkProcess {
 
     /// An answer of its API; an error while it is not to be had.
     pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
-        let answer = reqwest::get(format!("{}{path}", self.url)).await?;
+        let client = reqwest::Client::builder().timeout(PATIENCE).build()?;
+        let answer = client.get(format!("{}{path}", self.url)).send().await?;
         let (status, text) = (answer.status(), answer.text().await?);
         ensure!(status.is_success(), "{status} for {path}: {text}");
         Ok(serde_json::from_str(&text)?)

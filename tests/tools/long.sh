@@ -3,13 +3,14 @@
 # Spark, and benchmarks at their largest. Figures go to the terminal; the last run's belong into BENCHMARKS.md, with commit and
 # date. Stops at nothing: each step runs, and the last lines say how long each took and what failed.
 #
-# environment: LONG_SEEDS (20000) of each scenario, LONG_ENTRIES (10000000), LONG_WALS (10000)
+# environment: LONG_SEEDS (20000) of each scenario, LONG_ROUNDS (10) of property tests, LONG_ENTRIES (10000000), LONG_WALS (10000)
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . tests/tools/steps.sh
 begin_steps
 
 seeds="${LONG_SEEDS:-20000}" entries="${LONG_ENTRIES:-10000000}" wals="${LONG_WALS:-10000}"
+rounds="${LONG_ROUNDS:-10}"
 target="${CARGO_TARGET_DIR:-$(pwd)/target}"
 disk="$target/limited"
 
@@ -28,6 +29,11 @@ echo "long: commit $(git describe --always --dirty), $(date -u +%F), $(nproc) co
 echo "long: a Prometheus that runs the chart's alerts is not here yet: it has no test to run"
 
 step "simulation" tests/tools/sim.sh "$seeds"
+# CI gives property tests the same inputs in each run; here each round has others. A failure names its input.
+unset PROPTEST_RNG_SEED
+for round in $(seq "$rounds"); do
+    step "properties, round $round" cargo test "${product[@]}" --lib --test pipeline --test catalog --test store --no-fail-fast
+done
 # On simulated time: a year of an idle index, a day of a busy one, and crashes at every step of what is long.
 step "the long tests of the indexer" cargo test -p tidemark-tests --test pipeline -- --ignored --nocapture
 step "git history" cargo test -p tidemark-indexer --lib --features demo -- --ignored --nocapture a_hundred_thousand_commits

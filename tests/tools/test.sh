@@ -130,6 +130,8 @@ low_lane() {
         -p tidemark-sim -p tidemark-indexer --no-default-features --features tidemark-sim/tantivy,tidemark-indexer/demo --all-targets --quiet -- -D warnings
     # The whole workspace is named, so that the dependencies are the ones that step "build" has built, with the same features.
     step "simulation" nice -n 15 cargo test --workspace --features tidemark-sim/tantivy --test simulation --no-fail-fast
+    # For the next fresh clone: by now everything of others is built that a run needs.
+    [ "$(tail -n 1 "$(log_of "built crates")")" != "nothing kept yet" ] || step "keep crates" nice -n 15 tests/tools/crates.sh keep
     done_with low
     step "doc tests" nice -n 15 cargo test "${product[@]}" --doc --no-fail-fast
     step "dependencies" deny
@@ -142,6 +144,7 @@ fi
 go_lane &
 package_lane &
 step "format" cargo fmt --all --check
+step "built crates" tests/tools/crates.sh restore
 if step "build" tests/tools/programs.sh; then
     TIDEMARK_PROGRAM="$(programs_of demo)/tidemark"
     export TIDEMARK_PROGRAM

@@ -14,6 +14,7 @@ use crate::{
     garbage_grace::GARBAGE_GRACE,
     identity::LogId,
     index_chain::IndexChain,
+    mutants,
     names::{Generation, ObjectKind, ObjectName},
     pinned_objects::{logs_with_pins, pinned_objects},
     pins::PinChain,
@@ -151,7 +152,9 @@ impl CopyCollector {
             named.extend(open.state.objects().map(str::to_owned));
         }
         named.extend(pinned_objects(&self.index, &self.entropy).await?);
-        named.extend(pinned_objects(&self.copies, &self.entropy).await?);
+        if mutants::counts_pins_of_copies() {
+            named.extend(pinned_objects(&self.copies, &self.entropy).await?);
+        }
         Ok(named)
     }
 }

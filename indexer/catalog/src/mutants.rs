@@ -90,6 +90,12 @@ mutant_hooks! {
         _ => keeps,
     }
 
+    /// `PinsOfCopiesIgnored`: what nothing but copies of snapshots names is taken for their garbage.
+    pub(crate) fn counts_pins_of_copies() -> bool {
+        PinsOfCopiesIgnored => false,
+        _ => true,
+    }
+
     /// `UnknownKeepsIgnored`: an index of which it is not known what it needs holds no floor back.
     pub(crate) fn holds_floor(keeps: LogCursor) -> bool {
         UnknownKeepsIgnored => keeps > LogCursor::default(),

@@ -1,4 +1,4 @@
-//! The operations of an archive, read again in the order of their tokens, with the entries that it passed over.
+//! The operations of archives, read again in the order of their tokens, with the entries that they passed over.
 //!
 //! An archive lacks the entries that could not be read when the others of their seconds were archived. They are in the log still, since a
 //! clean-up deletes nothing that is not archived: each gets the record that an index has of such an entry, and is decided once it can
@@ -14,7 +14,8 @@ use tidemark_wal::{ListedEntry, Log, LogReader, ResolvedEntry, Token};
 use crate::{
     error::IngestError,
     record::OperationRecord,
-    snapshot::{ArchiveVersion, LogArchive, SettledRecord, SettledStream, SnapshotError},
+    recorded_archives::{ArchivedVersions, RecordedArchives},
+    snapshot::{SettledRecord, SettledStream, SnapshotError},
 };
 
 /// About how many bytes of records are read at once.
@@ -23,7 +24,7 @@ const CHUNK_BYTES: u64 = 8 << 20;
 const CHUNK_RECORDS: usize = 512;
 const PASSED_OVER: &str = "it could not be read when the entries of its time were archived";
 
-/// Reads the operations of one version of an archive in chunks of bounded size, each of whole entries.
+/// Reads the operations of archives in chunks of bounded size, each of whole entries.
 pub(crate) struct ArchivedOperations {
     archived: Peekable<SettledStream>,
     listed: Peekable<BoxStream<'static, Result<ListedEntry, StoreError>>>,
@@ -34,15 +35,14 @@ pub(crate) struct ArchivedOperations {
 impl ArchivedOperations {
     /// Those of `seconds` that come after the entry `after`, with the entries that `log` has beside them.
     pub(crate) fn new(
-        archive: &dyn LogArchive,
-        version: &ArchiveVersion,
+        (archives, versions): (RecordedArchives<'_>, &ArchivedVersions),
         log: &Log,
         seconds: Range<LogCursor>,
         after: Option<Token>,
     ) -> Self {
         let from = after.map_or(seconds.start, |after| seconds.start.max(LogCursor(after.second())));
         let listed = LogReader::new(log).list(from.second(), seconds.end.second());
-        Self { archived: archive.rows(version, from..seconds.end).peekable(), listed: listed.peekable(), after }
+        Self { archived: archives.rows(versions, &(from..seconds.end)).peekable(), listed: listed.peekable(), after }
     }
 
     /// The next operations; `None` after the last ones.

@@ -12,12 +12,12 @@ use tidemark_catalog::{
 };
 use tidemark_store::StoreSecond;
 use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::{
     error::IngestError,
     generation_task::{GenerationTask, SwitchReport},
-    promote::{LostOutcomePolicy, promote, promote_again},
+    promote::{LostOutcomePolicy, promote_again, promote_from},
     restore::{RestoreRequest, holds_nothing, restore_empty, restore_name, sources_in},
     restore_origin::RestoreOrigin,
     restore_source::{RestoreSources, RestoreTarget},
@@ -58,47 +58,6 @@ enum ColdStep<'a> {
     Promote,
     /// Another process promotes it.
     Wait,
-}
-
-/// Promotes the index, as [`promote`] does. What follows its time is taken from the archive of `origin` where that reaches further than
-/// the index's own.
-pub async fn promote_from(
-    task: &GenerationTask,
-    archive: &dyn LogArchive,
-    origin: Option<&RestoreOrigin>,
-    policy: LostOutcomePolicy,
-) -> Result<SwitchReport, IngestError> {
-    let archive = furthest_archive(task, archive, origin).await?;
-    promote(task, archive, policy).await
-}
-
-/// The archive that a promotion takes from: that of `origin` where it reaches further than the index's own.
-async fn furthest_archive<'a>(
-    task: &GenerationTask,
-    archive: &'a dyn LogArchive,
-    origin: Option<&'a RestoreOrigin>,
-) -> Result<&'a dyn LogArchive, IngestError> {
-    let Some(origin) = origin else { return Ok(archive) };
-    let own = match archive_end(archive).await {
-        Err(failure) if failure.is_damage() => LogCursor::default(),
-        end => end?,
-    };
-    let (_, latest) = task.switch("promote").await?.open_chain().await?;
-    let until = latest.and_then(|latest| latest.state.until);
-    match archive_end(&*origin.place.archive).await {
-        Ok(end) if own < end => Ok(&*origin.place.archive),
-        Ok(_) => Ok(archive),
-        // The index was promoted before, with what was there then, and has archived it since.
-        Err(failure) if until.is_none_or(|until| own > LogCursor(until.next())) => {
-            warn!(error = %failure, from = origin.url(), "the other place cannot be read; promoting the index without it");
-            Ok(archive)
-        }
-        Err(failure) => Err(failure),
-    }
-}
-
-async fn archive_end(archive: &dyn LogArchive) -> Result<LogCursor, IngestError> {
-    Ok(archive.latest().await?.map(|latest| latest.end).unwrap_or_default())
 }
 
 impl ColdStart {
@@ -177,11 +136,11 @@ impl ColdStart {
 
     /// Promotes what was restored. Unless this process restored it, an attempt before this one may have been refused.
     async fn promote(&self, has_restored: bool) -> Result<SwitchReport, IngestError> {
-        let archive = furthest_archive(&self.task, &*self.archive, self.origin.as_ref()).await?;
+        let (task, archive, origin) = (&self.task, &*self.archive, self.origin.as_ref());
         if has_restored {
-            return Box::pin(promote(&self.task, archive, LostOutcomePolicy::Refuse)).await;
+            return Box::pin(promote_from(task, archive, origin, LostOutcomePolicy::Refuse)).await;
         }
-        Box::pin(promote_again(&self.task, archive, LostOutcomePolicy::Refuse)).await
+        Box::pin(promote_again(task, archive, origin, LostOutcomePolicy::Refuse)).await
     }
 
     /// What another place is restored to. What is below the index itself is newer than any time that was named once.
@@ -236,7 +195,7 @@ impl ColdStart {
             (Ok(end), _) => return Ok(Some((ColdSource::Own, end))),
             (Err(failure), None) => failure,
             (Err(failure), Some(origin)) if is_lasting(&failure) => {
-                let mut sources = sources_in(&self.task, origin, &self.target()).await?;
+                let mut sources = sources_in(&self.task, (&*self.archive, origin), &self.target()).await?;
                 if self.time.is_none() {
                     sources = sources.above_floor(&root)?;
                 }

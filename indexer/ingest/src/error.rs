@@ -85,6 +85,17 @@ pub enum IngestError {
         /// What failed.
         source: Box<IngestError>,
     },
+    /// What an index was to be restored from is damaged, and so is the archive that could stand for it.
+    #[error(
+        "what the index was to be restored from is damaged: {why}; the index is as before; put the archive's object or the others back from \
+         a copy of the bucket, restore to a time that another snapshot reaches, or restore from copies of the snapshots (`--from-url`)"
+    )]
+    SourcesDamaged {
+        /// What is damaged.
+        why: String,
+        /// What the archive's damage means.
+        cause: FailureCause,
+    },
     /// Nothing holds what a restore asks for.
     #[error(
         "the index cannot be restored to {target}: what is recorded reaches from {first} to {last}; nothing was changed; name a time \
@@ -181,6 +192,7 @@ impl IngestError {
             | Self::Switching { .. }
             | Self::OutsideRecoveryWindow { .. }
             | Self::OutcomesLost { .. }
+            | Self::SourcesDamaged { .. }
             | Self::PromotionBelowFloor { .. }
             | Self::SnapshotMissing { .. } => false,
         }
@@ -193,6 +205,7 @@ impl IngestError {
             Self::Engine(EngineError::Damaged { .. } | EngineError::Gone { .. })
                 | Self::Archive(SnapshotError::ArchiveDamaged { .. })
                 | Self::Root(CatalogError::Corrupt { .. })
+                | Self::SourcesDamaged { .. }
         )
     }
 
@@ -231,7 +244,7 @@ impl ToCause for IngestError {
             Self::Switching { .. } => FailureCause::of(Reason::GenerationBusy),
             Self::OutsideRecoveryWindow { .. } => FailureCause::of(Reason::OutsideRecoveryWindow),
             Self::SnapshotMissing { .. } => FailureCause::of(Reason::SnapshotMissing),
-            Self::OutcomesLost { cause, .. } => cause.clone(),
+            Self::OutcomesLost { cause, .. } | Self::SourcesDamaged { cause, .. } => cause.clone(),
             Self::PromotionBelowFloor { .. } => FailureCause::of(Reason::BelowFloor),
             Self::Acquire(_) | Self::EntryStreamBroken => FailureCause::of(Reason::Internal),
         }

@@ -69,6 +69,8 @@ pub struct SwitchReport {
     /// Earlier generations of which a promotion found neither chain nor pin, the latest one first: what they alone had recorded the log
     /// decides again.
     pub missing: Vec<Generation>,
+    /// Objects that a restore found gone or damaged, and how: what they held was taken from elsewhere.
+    pub damaged: Vec<String>,
 }
 
 /// What was restored has seconds below the log's floor of which corrections may be lost: the log does not show them any more.
@@ -143,6 +145,24 @@ impl GenerationTask {
         }
     }
 
+    /// Records in the log's root what the index needs of the log, in a generation that it has just switched to or been promoted in: a clean-up
+    /// need not wait for the writer's next report. A restored index needs all of it until it is promoted.
+    pub(crate) async fn report_keeps(&self, switch: &GenerationSwitch) {
+        let reported = async {
+            let (open, latest) = switch.open_generation().await?;
+            match latest.state.until {
+                Some(_) => Ok(()),
+                None => {
+                    let audited = LogCursor(latest.state.audited);
+                    self.root.keep(self.index.url().as_str(), open.generation(), audited).await
+                }
+            }
+        };
+        if let Err(error) = reported.await {
+            tracing::warn!(%error, "the log's root does not say what the index needs of the log; a clean-up waits until the indexer says it, within the hour");
+        }
+    }
+
     /// What the index is now.
     pub(crate) async fn report(&self, switch: &GenerationSwitch) -> Result<SwitchReport, IngestError> {
         let (open, latest) = switch.open_generation().await?;
@@ -160,6 +180,7 @@ impl GenerationTask {
             decided_again: None,
             unaudited,
             missing: Vec::new(),
+            damaged: Vec::new(),
         })
     }
 }

@@ -4,7 +4,7 @@
 //! replaced, from pinned manifests and from the archive (`promotion_plan.rs`), all in one publication. Only what nothing has is decided by
 //! the writer afterwards. Outcomes that were recorded and are lost are decided again only where that is asked for.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, mem::take, sync::Arc};
 
 use tidemark_catalog::{
     CatalogError, CopyRequest, Generation, GenerationSwitch, LogCursor, Manifest, PublishError, ReplacedGenerations,
@@ -14,25 +14,26 @@ use tidemark_store::StoreSecond;
 use tracing::{info, warn};
 
 use crate::{
-    archived_operations::ArchivedOperations,
     cause::ToCause as _,
+    damage_facts::damage_facts,
     engine::{EngineError, IndexLookup},
     error::IngestError,
     generation_task::{DecideAgainReport, GenerationTask, SwitchReport, TaskCompanions, log_wait},
     mutants,
     promotion_plan::{PlannedSpan, PromotionPlan, SpanSource},
     record::OperationRecord,
+    recorded_archives::{ArchivedVersions, RecordedArchives},
+    restore_origin::RestoreOrigin,
     restore_source::last_second,
     retry::RetryBackoff,
-    settled_operations::{SettledOperations, SettledSource},
+    settled_reach::settled_reach,
     snapshot::{LogArchive, SnapshotError},
-    standing_copy::{StandingCopier, StandingOperations},
+    span_operations::SpanOperations,
+    standing_copy::StandingCopier,
 };
 
 /// Attempts to publish while the store fails: about a minute in all.
 const PUBLISH_ATTEMPTS: u32 = 8;
-/// How many damaged objects a message names.
-const MAX_DAMAGE_FACTS: usize = 3;
 
 /// What becomes of outcomes that were recorded, and that nothing has any more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,45 +62,59 @@ pub async fn promote(
     archive: &dyn LogArchive,
     policy: LostOutcomePolicy,
 ) -> Result<SwitchReport, IngestError> {
-    promote_with(task, archive, policy, false).await
+    promote_from(task, archive, None, policy).await
 }
 
-/// As [`promote`], after an attempt that may have been refused: all that is to be added is read first, so that one that is refused again
+/// As [`promote`]. What the index's own archive lacks is taken from that of `origin`: what follows its end, what it passed over, and all of
+/// it if it is damaged.
+pub async fn promote_from(
+    task: &GenerationTask,
+    archive: &dyn LogArchive,
+    origin: Option<&RestoreOrigin>,
+    policy: LostOutcomePolicy,
+) -> Result<SwitchReport, IngestError> {
+    promote_with(task, archives(archive, origin), policy, false).await
+}
+
+/// As [`promote_from`], after an attempt that may have been refused: all that is to be added is read first, so that one that is refused again
 /// takes no role and uploads nothing.
 pub(crate) async fn promote_again(
     task: &GenerationTask,
     archive: &dyn LogArchive,
+    origin: Option<&RestoreOrigin>,
     policy: LostOutcomePolicy,
 ) -> Result<SwitchReport, IngestError> {
-    promote_with(task, archive, policy, true).await
+    promote_with(task, archives(archive, origin), policy, true).await
+}
+
+fn archives<'a>(own: &'a dyn LogArchive, origin: Option<&'a RestoreOrigin>) -> RecordedArchives<'a> {
+    RecordedArchives { own, other: origin.map(|origin| &*origin.place.archive) }
 }
 
 async fn promote_with(
     task: &GenerationTask,
-    archive: &dyn LogArchive,
+    archives: RecordedArchives<'_>,
     policy: LostOutcomePolicy,
     is_again: bool,
 ) -> Result<SwitchReport, IngestError> {
     let switch = task.switch("promote").await?;
     let (open, latest) = switch.open_generation().await?;
     let is_done = latest.state.until.is_none() && task.name.is_some() && latest.state.promoted_by == task.name;
-    if !is_done {
-        restored_to(&latest.state)?;
-    }
+    let until = if is_done { None } else { Some(restored_to(&latest.state)?) };
     // A restore may have ended between its closing record and this.
     switch.repair(open.generation()).await?;
-    if is_done {
+    let Some(until) = until else {
         info!(generation = %open.generation(), "this task has promoted the index before");
         return task.report(&switch).await;
-    }
+    };
     let companions = task.accompany();
     let PromotionSources { mut plan, mut damages, missing } =
-        find_sources(&switch, open.generation(), archive, policy).await?;
+        find_sources(&switch, open.generation(), (archives, until), policy).await?;
     if !missing.is_empty() {
         let missing = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         warn!(generation = %open.generation(), missing, "earlier generations have neither chain nor pin; the log decides again what they alone had recorded");
     }
-    let run = PromotionRun { task, archive, companions: &companions, policy };
+    let run = PromotionRun { task, archives, companions: &companions, policy };
     if is_again {
         (plan, damages) = Box::pin(run.rehearse(&latest.state, plan, damages)).await?;
     }
@@ -109,6 +124,7 @@ async fn promote_with(
     let released = role.release().await;
     let decided_again = promoted?;
     released?;
+    task.report_keeps(&switch).await;
     Ok(SwitchReport { decided_again, missing, ..task.report(&switch).await? })
 }
 
@@ -125,22 +141,55 @@ struct PromotionSources {
 async fn find_sources(
     switch: &GenerationSwitch,
     open: &Generation,
-    archive: &dyn LogArchive,
+    (archives, until): (RecordedArchives<'_>, StoreSecond),
     policy: LostOutcomePolicy,
 ) -> Result<PromotionSources, IngestError> {
-    let (archived, damages) = match archive.latest().await.map_err(IngestError::from) {
-        Ok(archived) => (archived, Vec::new()),
-        Err(damage) if damage.is_damage() && policy == LostOutcomePolicy::DecideAgain => {
-            warn!(error = %damage, "the archive is damaged; promoting the index without it");
-            (None, vec![damage])
-        }
-        Err(failure) => return Err(failure),
-    };
+    let (archived, damages) = find_archived(archives, until, policy).await?;
     let ReplacedGenerations { manifests, mut missing } = switch.replaced(open).await?;
     let pinned = pinned_manifests(switch, open).await?;
     missing.retain(|generation| pinned.iter().all(|manifest| manifest.generation != *generation));
     let plan = PromotionPlan::new(mutants::replaced(manifests), mutants::replaced(pinned), archived);
     Ok(PromotionSources { plan, damages, missing })
+}
+
+/// The versions of the archives, and the damage of the index's own where that is left out: there is another one, or outcomes may be decided
+/// again. Where that of another place cannot be read, an index whose own one reaches beyond `until`, the time of the restore, goes on
+/// without it: that was promoted before, with what was there then.
+async fn find_archived(
+    RecordedArchives { own, other }: RecordedArchives<'_>,
+    until: StoreSecond,
+    policy: LostOutcomePolicy,
+) -> Result<(ArchivedVersions, Vec<IngestError>), IngestError> {
+    let mut damages = Vec::new();
+    let own = match own.latest().await.map_err(IngestError::from) {
+        Ok(own) => own,
+        Err(damage) if damage.is_damage() && (other.is_some() || policy == LostOutcomePolicy::DecideAgain) => {
+            warn!(error = %damage, "the archive is damaged; promoting the index without it");
+            damages.push(damage);
+            None
+        }
+        Err(failure) => return Err(failure),
+    };
+    let end = own.as_ref().map(|own| own.end).unwrap_or_default();
+    let other = match other {
+        Some(archive) => match archive.latest().await.map_err(IngestError::from) {
+            Ok(other) => other,
+            Err(failure) if end > LogCursor(until.next()) => {
+                warn!(error = %failure, from = archive.url(), "the other place cannot be read; promoting the index without it");
+                None
+            }
+            Err(failure) => return Err(failure),
+        },
+        None => None,
+    };
+    // Nothing else says what the damaged one had settled.
+    if other.is_none()
+        && policy == LostOutcomePolicy::Refuse
+        && let Some(damage) = damages.pop()
+    {
+        return Err(damage);
+    }
+    Ok((ArchivedVersions { own, other }, damages))
 }
 
 /// What pins hold of other generations than `open`.
@@ -168,7 +217,7 @@ fn restored_to(manifest: &Manifest) -> Result<StoreSecond, CatalogError> {
 /// One process that promotes.
 struct PromotionRun<'a> {
     task: &'a GenerationTask,
-    archive: &'a dyn LogArchive,
+    archives: RecordedArchives<'a>,
     companions: &'a TaskCompanions,
     policy: LostOutcomePolicy,
 }
@@ -182,7 +231,7 @@ impl PromotionRun<'_> {
         mut plan: PromotionPlan,
         damages: Vec<IngestError>,
     ) -> Result<(PromotionPlan, Vec<IngestError>), IngestError> {
-        let mut promoted = self.begin(None, manifest, damages).await?;
+        let mut promoted = self.begin(None, manifest, (&plan, damages)).await?;
         self.add_recorded(&mut promoted, &mut plan).await?;
         Ok((plan, promoted.damages))
     }
@@ -196,7 +245,7 @@ impl PromotionRun<'_> {
         damages: Vec<IngestError>,
     ) -> Result<Option<DecideAgainReport>, IngestError> {
         let manifest = role.manifest().state.clone();
-        let mut promoted = self.begin(Some(role), &manifest, damages).await?;
+        let mut promoted = self.begin(Some(role), &manifest, (&plan, damages)).await?;
         let decided_again = self.add_recorded(&mut promoted, &mut plan).await?;
         let Some(copied) = promoted.into_copied() else { return Ok(decided_again) };
         let generation = &manifest.generation;
@@ -236,19 +285,21 @@ impl PromotionRun<'_> {
         &self,
         role: Option<&WriterLease>,
         manifest: &Manifest,
-        damages: Vec<IngestError>,
+        (plan, damages): (&PromotionPlan, Vec<IngestError>),
     ) -> Result<PromotedOperations<'_>, IngestError> {
         let task = self.task;
+        let restored = task.engine.open(manifest).await?;
+        let audited = settled_reach(task, self.archives, plan, (manifest, &*restored)).await?;
         let copier = match role.map(|role| task.uploader(role, self.companions)) {
             Some(uploader) => Some(StandingCopier::new(&task.engine, uploader, &task.options, manifest).await?),
             None => None,
         };
         Ok(PromotedOperations {
             run: self,
-            restored: task.engine.open(manifest).await?,
+            restored,
             until: restored_to(manifest)?,
             copier,
-            reach: PromotedReach { cursor: manifest.cursor, horizon: manifest.horizon, audited: manifest.audited },
+            reach: PromotedReach { cursor: manifest.cursor, horizon: manifest.horizon, audited },
             outdated_from: None,
             damages,
         })
@@ -309,7 +360,7 @@ impl PromotedOperations<'_> {
             let checkpoint = self.copier.as_ref().map(StandingCopier::checkpoint);
             match Box::pin(self.add_span(plan, &span)).await {
                 Ok(()) => self.extend_to(&span),
-                Err(failure) if leave_out(plan, &span, &failure) => {
+                Err(failure) if self.leave_out(plan, &span, &failure) => {
                     warn!(error = %failure, "what was recorded is damaged; taking from elsewhere what that lacks");
                     if let Some((copier, checkpoint)) = self.copier.as_mut().zip(checkpoint) {
                         copier.go_back(checkpoint).await?;
@@ -324,36 +375,10 @@ impl PromotedOperations<'_> {
 
     /// Adds the operations of the seconds of `span`.
     async fn add_span(&mut self, plan: &PromotionPlan, span: &PlannedSpan) -> Result<(), IngestError> {
-        let PlannedSpan { source, seconds: from_to, .. } = span;
-        let PromotionRun { task, archive, .. } = self.run;
-        let engine = &task.engine;
-        match source {
-            SpanSource::Generation(place) => {
-                let records = &plan.generations[*place];
-                let seconds = from_to.start.second()..=last_second(from_to.end);
-                let mut operations = if records.is_whole() {
-                    let settled =
-                        plan.archived().map(|version| SettledSource { archive: *archive, version, log: &task.log });
-                    SettledOperations::open(engine, records.last(), &seconds, settled).await?
-                } else {
-                    let segments = records.segments();
-                    StandingOperations::of_segments(engine, records.last(), &segments, &seconds).await?.into()
-                };
-                while let Some(mut chunk) = operations.next_chunk().await? {
-                    chunk.retain(|operation| {
-                        !from_to.start.covers(operation.token) && from_to.end.covers(operation.token)
-                    });
-                    self.add(chunk).await?;
-                }
-            }
-            SpanSource::Archive => {
-                let Some(version) = &plan.archive else { return Ok(()) };
-                let mut operations =
-                    ArchivedOperations::new(*archive, version, &task.log, from_to.start..from_to.end, None);
-                while let Some(chunk) = operations.next_chunk().await? {
-                    self.add(chunk).await?;
-                }
-            }
+        let PromotionRun { task, archives, .. } = self.run;
+        let mut operations = SpanOperations::open(task, *archives, plan, (span.source, span.seconds.clone())).await?;
+        while let Some(chunk) = operations.next_chunk().await? {
+            self.add(chunk).await?;
         }
         if let Some(copier) = &mut self.copier {
             copier.flush().await?;
@@ -377,6 +402,30 @@ impl PromotedOperations<'_> {
             copier.flush().await?;
         }
         Ok(())
+    }
+
+    /// Leaves out of `plan` what `failure` says is damaged, where that was read for `span`.
+    fn leave_out(&self, plan: &mut PromotionPlan, span: &PlannedSpan, failure: &IngestError) -> bool {
+        match (span.source, failure) {
+            (
+                SpanSource::Generation(_),
+                IngestError::Engine(EngineError::Damaged { key, .. } | EngineError::Gone { key }),
+            ) => {
+                // The same object may be another manifest's as well.
+                let mut is_left_out = false;
+                for records in &mut plan.generations {
+                    is_left_out |= records.leave_out(key);
+                }
+                is_left_out
+            }
+            // Of a generation the archive has what was settled since.
+            (_, IngestError::Archive(SnapshotError::ArchiveDamaged { .. })) => {
+                let is_own = self.run.archives.is_of_own(failure);
+                let versions = &mut plan.archived;
+                take(if is_own { &mut versions.own } else { &mut versions.other }).is_some()
+            }
+            _ => false,
+        }
     }
 
     fn extend_to(&mut self, span: &PlannedSpan) {
@@ -403,42 +452,6 @@ impl PromotedReach {
         let audited = if self.audited == self.cursor.second() { audited.max(self.audited) } else { self.audited };
         Self { cursor: span.seconds.end, horizon: self.horizon.max(span.horizon), audited }
     }
-}
-
-/// Leaves out of `plan` what `failure` says is damaged, where that was read for `span`.
-fn leave_out(plan: &mut PromotionPlan, span: &PlannedSpan, failure: &IngestError) -> bool {
-    match (span.source, failure) {
-        (
-            SpanSource::Generation(_),
-            IngestError::Engine(EngineError::Damaged { key, .. } | EngineError::Gone { key }),
-        ) => {
-            // The same object may be another manifest's as well.
-            let mut is_left_out = false;
-            for records in &mut plan.generations {
-                is_left_out |= records.leave_out(key);
-            }
-            is_left_out
-        }
-        // Of a generation the archive has what was settled since.
-        (_, IngestError::Archive(SnapshotError::ArchiveDamaged { .. })) => {
-            !std::mem::replace(&mut plan.is_archive_lost, true)
-        }
-        _ => false,
-    }
-}
-
-/// The objects that are damaged, of many the first ones.
-fn damage_facts(damages: &[IngestError]) -> String {
-    let fact = |damage: &IngestError| match damage {
-        IngestError::Engine(EngineError::Gone { key }) => format!("\"{key}\" is gone"),
-        IngestError::Engine(EngineError::Damaged { key, why })
-        | IngestError::Archive(SnapshotError::ArchiveDamaged { key, why }) => format!("\"{key}\" is damaged: {why}"),
-        other => other.to_string(),
-    };
-    let mut facts: Vec<_> = damages.iter().take(MAX_DAMAGE_FACTS).map(fact).collect();
-    let more = damages.len() - facts.len();
-    facts.extend((more > 0).then(|| format!("and {more} more")));
-    facts.join(", ")
 }
 
 /// Only failures after which nothing was written are retried.

@@ -13,7 +13,7 @@ use std::{
 use tidemark_catalog::{FIRST_SEQ, LogCursor, Manifest, SegmentMeta, SetDigest};
 use tidemark_store::StoreSecond;
 
-use crate::{settled_operations::audited_with, snapshot::ArchiveVersion};
+use crate::{recorded_archives::ArchivedVersions, settled_operations::audited_with};
 
 /// What one generation has recorded, by all manifests that are known of it.
 #[derive(Clone, Debug)]
@@ -53,9 +53,10 @@ pub(crate) struct PlannedSpan {
 pub(crate) struct PromotionPlan {
     /// The nearest generation first.
     pub(crate) generations: Vec<GenerationRecords>,
-    pub(crate) archive: Option<ArchiveVersion>,
-    /// Whether the archive was found damaged.
-    pub(crate) is_archive_lost: bool,
+    /// The archives that are not found damaged.
+    pub(crate) archived: ArchivedVersions,
+    /// Up to where archives reach, also one that is found damaged.
+    archived_end: LogCursor,
     /// Whether what may have been corrected since is taken where nothing else is left.
     pub(crate) takes_outdated: bool,
 }
@@ -72,7 +73,7 @@ struct SourceOffer {
 impl PromotionPlan {
     /// Of the generations that were replaced, the nearest one first, with the `pinned` manifests: those of other generations follow, the
     /// latest one first.
-    pub(crate) fn new(replaced: Vec<Manifest>, mut pinned: Vec<Manifest>, archive: Option<ArchiveVersion>) -> Self {
+    pub(crate) fn new(replaced: Vec<Manifest>, mut pinned: Vec<Manifest>, archived: ArchivedVersions) -> Self {
         pinned.sort_by_key(|manifest| Reverse((manifest.generation.clone(), manifest.next_seq, manifest.cursor)));
         let mut generations = Vec::new();
         for last in replaced {
@@ -82,13 +83,12 @@ impl PromotionPlan {
             let last = pinned.remove(0);
             generations.push(GenerationRecords::gather(last, &mut pinned, true));
         }
-        Self { generations, archive, ..Self::default() }
+        Self { generations, archived_end: archived.end(), archived, takes_outdated: false }
     }
 
     /// Every second below it is recorded, or was.
     pub(crate) fn end(&self) -> LogCursor {
-        let archived = self.archive.iter().map(|version| version.end);
-        self.generations.iter().map(|one| one.last().cursor).chain(archived).max().unwrap_or_default()
+        self.generations.iter().map(|one| one.last().cursor).fold(self.archived_end, LogCursor::max)
     }
 
     /// The next seconds from `from` on, from the best source that has them; `None` if there is none.
@@ -107,19 +107,14 @@ impl PromotionPlan {
         None
     }
 
-    /// The archive, as long as it is not found damaged.
-    pub(crate) fn archived(&self) -> Option<&ArchiveVersion> {
-        self.archive.as_ref().filter(|_| !self.is_archive_lost)
-    }
-
     /// What the sources can give, the best one first.
     fn offers(&self) -> Vec<SourceOffer> {
         let generations = || self.generations.iter().enumerate();
         let whole = |is_pinned_only: bool| {
             let chosen = generations().filter(move |(_, records)| records.is_pinned_only == is_pinned_only);
-            chosen.map(|(place, records)| records.offer(place, self.archived()))
+            chosen.map(|(place, records)| records.offer(place, &self.archived))
         };
-        let archived = self.archived().into_iter().map(SourceOffer::of_archive);
+        let archived = std::iter::once(SourceOffer::of_archives(&self.archived));
         let mut offers: Vec<_> = whole(false).chain(archived).chain(whole(true)).collect();
         let parts: Vec<_> = generations().filter_map(|(place, records)| Some((place, records.partial()?))).collect();
         let settled = |part: &Manifest| LogCursor(part.audited);
@@ -132,10 +127,10 @@ impl PromotionPlan {
 }
 
 impl SourceOffer {
-    fn of_archive(version: &ArchiveVersion) -> Self {
+    fn of_archives(archived: &ArchivedVersions) -> Self {
         // What is archived is settled.
-        let settled = version.end.second();
-        let seconds = vec![LogCursor::default()..version.end];
+        let settled = archived.end().second();
+        let seconds = vec![LogCursor::default()..archived.end()];
         Self { source: SpanSource::Archive, seconds, horizon: settled, audited: settled, is_outdated: false }
     }
 
@@ -210,13 +205,14 @@ impl GenerationRecords {
     }
 
     /// All seconds but those of which records are lacking. What of a whole generation `archived` has settled since is taken from there.
-    fn offer(&self, place: usize, archived: Option<&ArchiveVersion>) -> SourceOffer {
+    fn offer(&self, place: usize, archived: &ArchivedVersions) -> SourceOffer {
         let last = self.last();
         let mut seconds = vec![LogCursor::default()..last.cursor];
         for (_, lacking) in self.lacking() {
             take_away(&mut seconds, &(LogCursor(*lacking.start())..LogCursor(lacking.end().next())));
         }
-        let (horizon, audited) = (last.horizon, audited_with(last, archived.filter(|_| self.is_whole())));
+        let audited = if self.is_whole() { audited_with(last, archived) } else { last.audited };
+        let horizon = last.horizon;
         SourceOffer { source: SpanSource::Generation(place), seconds, horizon, audited, is_outdated: false }
     }
 
@@ -262,6 +258,7 @@ mod tests {
     use tidemark_wal::Token;
 
     use super::*;
+    use crate::snapshot::ArchiveVersion;
 
     fn second(second: u64) -> StoreSecond {
         StoreSecond::from_unix(1_800_000_000 + second)
@@ -296,17 +293,18 @@ mod tests {
         Manifest { cursor: cursor(end), horizon, audited, next_seq, segments, ..Manifest::new(generation) }
     }
 
-    fn archive(end: u64) -> ArchiveVersion {
+    fn archive(end: u64) -> ArchivedVersions {
         let generation = Generation::first();
         let (hash, digest) = (String::new(), SetDigest::default());
-        ArchiveVersion { number: 1, hash, generation, end: cursor(end), operations: 0, digest }
+        let own = ArchiveVersion { number: 1, hash, generation, end: cursor(end), operations: 0, digest };
+        ArchivedVersions { own: Some(own), other: None }
     }
 
     /// A generation with a snapshot of its first half, all of which was merged since with some of the second half.
     fn merged() -> PromotionPlan {
         let snapshot = manifest("g1", vec![segment("a", 1..50, 0..=40), segment("b", 50..100, 30..=99)], 60, 100);
         let segments = vec![segment("merged", 1..150, 0..=149), segment("late", 150..200, 150..=199)];
-        PromotionPlan::new(vec![manifest("g1", segments, 160, 200)], vec![snapshot], Some(archive(50)))
+        PromotionPlan::new(vec![manifest("g1", segments, 160, 200)], vec![snapshot], archive(50))
     }
 
     /// What is taken from the second 10 on: the source, and up to which second.
@@ -325,8 +323,7 @@ mod tests {
     #[test]
     fn the_nearest_generation_gives_all_that_it_has_and_the_next_ones_what_is_beyond() {
         let at = |generation, end| manifest(generation, vec![segment(generation, 1..9, 0..=end - 1)], end, end);
-        let plan =
-            PromotionPlan::new(vec![at("g3", 50), at("g2", 40), at("g1", 90)], vec![at("g7", 99)], Some(archive(95)));
+        let plan = PromotionPlan::new(vec![at("g3", 50), at("g2", 40), at("g1", 90)], vec![at("g7", 99)], archive(95));
         let expected = [
             (NEAREST, 50, false),
             (SpanSource::Generation(2), 90, false),
@@ -360,7 +357,7 @@ mod tests {
         assert_eq!(taken(&plan), [(SpanSource::Archive, 50, false), (NEAREST, 60, false)]);
         plan.takes_outdated = true;
         assert_eq!(taken(&plan)[2..], [(NEAREST, 100, true)]);
-        plan.is_archive_lost = true;
+        plan.archived = ArchivedVersions::default();
         assert_eq!(taken(&plan), [(NEAREST, 60, false), (NEAREST, 100, true)]);
         // Of the snapshot an object is lost as well.
         plan.generations[0].leave_out("b");
@@ -371,7 +368,7 @@ mod tests {
     #[test]
     fn what_lies_beyond_a_gap_is_taken_from_the_better_source_again() {
         let segments = vec![segment("a", 1..50, 0..=40), segment("b", 50..90, 35..=60), segment("c", 90..99, 61..=99)];
-        let mut plan = PromotionPlan::new(vec![manifest("g1", segments, 80, 100)], Vec::new(), Some(archive(90)));
+        let mut plan = PromotionPlan::new(vec![manifest("g1", segments, 80, 100)], Vec::new(), archive(90));
         plan.generations[0].leave_out("b");
         assert_eq!(taken(&plan), [(NEAREST, 35, false), (SpanSource::Archive, 61, false), (NEAREST, 100, false)]);
     }
@@ -382,7 +379,7 @@ mod tests {
         let other = SegmentMeta { digest, ..segment("other", 1..50, 0..=40) };
         let last = manifest("g1", vec![segment("a", 1..50, 0..=40), segment("b", 50..90, 41..=60)], 60, 61);
         let pinned = vec![manifest("g1", vec![other], 30, 41), manifest("g1", last.segments[..1].to_vec(), 30, 41)];
-        let mut plan = PromotionPlan::new(vec![last], pinned, None);
+        let mut plan = PromotionPlan::new(vec![last], pinned, ArchivedVersions::default());
         let manifests = |place: usize| plan.generations[place].manifests.len();
         assert_eq!((manifests(0), manifests(1), plan.generations.len()), (2, 1, 2));
         plan.generations[0].leave_out("a");

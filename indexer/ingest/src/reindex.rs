@@ -47,6 +47,7 @@ async fn reindex_and_switch(task: &GenerationTask) -> Result<SwitchReport, Inges
         return Err(failure);
     }
     info!(%generation, "the index has switched to the new generation");
+    task.report_keeps(&switch).await;
     task.report(&switch).await
 }
 

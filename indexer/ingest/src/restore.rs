@@ -1,28 +1,32 @@
 //! `tidemark restore`: a generation of an index with every operation up to a time, each with the outcome that was recorded last.
 //!
 //! The records come from the open generation; from a pinned manifest if that reaches further; or from the archive, if neither does or what
-//! they name is damaged. Or all of them come from another place: from snapshots there, or its archive. The log is not read, and nothing
-//! is decided again. The restored generation takes publications only once it is promoted.
+//! they name is damaged. Or all of them come from another place: from snapshots there, or its archive; what the index's own archive has is
+//! final all the same. The log is not read, and nothing is decided again. The restored generation takes publications only once it is
+//! promoted.
 
 use tidemark_catalog::{
     CatalogError, CopyRequest, EndReason, FIRST_SEQ, GenerationSwitch, IndexChain, IndexOwner, IndexPin,
-    IndexRegistration, LogCursor, Manifest, SetDigest, TransactionRejected, WriterLease,
+    IndexRegistration, LogCursor, Manifest, SegmentMeta, SetDigest, TransactionRejected, WriterLease,
 };
 use tracing::{info, warn};
 
 use crate::{
     archived_operations::ArchivedOperations,
+    cause::ToCause as _,
+    damage_facts::{damage_fact, damage_facts},
     engine::EngineError,
     error::IngestError,
     generation_copy::publish_copy,
     generation_task::{GenerationTask, SwitchReport, TaskCompanions, UnauditedReport, give_up_after, log_wait},
     mutants,
     record::OperationRecord,
+    recorded_archives::{ArchivedVersions, RecordedArchives},
     recorded_operations::RecordedOperations,
     restore_origin::RestoreOrigin,
     restore_source::{RestoreBound, RestorePlace, RestoreSources, RestoreTarget, last_second},
     settled_operations::{SettledOperations, SettledSource, audited_with},
-    snapshot::{ArchiveVersion, LogArchive},
+    snapshot::LogArchive,
     standing_copy::StandingCopier,
 };
 
@@ -49,18 +53,19 @@ pub async fn restore(
     restore_with(task, (archive, None), request, RestoreScope::Any).await
 }
 
-/// As [`restore`], with the operations of another place, which is only read: of verified snapshots there, or of its archive. Refused too if
-/// there is nothing of the log there, and if the index is another owner's.
+/// As [`restore`], with the operations of another place, which is only read: of verified snapshots there, or of its archive. What the index's
+/// own `archive` has is taken from there. Refused too if there is nothing of the log in the place, and if the index is another owner's.
 ///
 /// # Errors
 ///
 /// [`IngestError::OriginLost`] if what it was restored from was removed or is damaged, and nothing else there reaches to the target.
 pub async fn restore_from(
     task: &GenerationTask,
+    archive: &dyn LogArchive,
     origin: &RestoreOrigin,
     request: &RestoreRequest,
 ) -> Result<SwitchReport, IngestError> {
-    restore_with(task, (&*origin.place.archive, Some(origin)), request, RestoreScope::Any).await
+    restore_with(task, (archive, Some(origin)), request, RestoreScope::Any).await
 }
 
 /// As [`restore`], or as [`restore_from`] of an `origin`, of an index that holds nothing: one that was begun meanwhile is left as it is.
@@ -70,7 +75,6 @@ pub(crate) async fn restore_empty(
     origin: Option<&RestoreOrigin>,
     request: &RestoreRequest,
 ) -> Result<SwitchReport, IngestError> {
-    let archive = origin.map_or(archive, |origin| &*origin.place.archive);
     restore_with(task, (archive, origin), request, RestoreScope::Empty).await
 }
 
@@ -127,7 +131,7 @@ async fn restore_with(
     }
     let sources = match origin {
         None => RestoreSources::find((switch.index_url(), switch.pins()), archive, latest.as_ref(), target).await?,
-        Some(origin) => sources_in(task, origin, target).await?,
+        Some(origin) => sources_in(task, (archive, origin), target).await?,
     };
     if !reaches_floor {
         warn_of_unaudited(task, &sources).await?;
@@ -140,9 +144,10 @@ async fn restore_with(
     }
     info!(generation = %open.generation(), %target, from = origin.map(RestoreOrigin::url), "restoring the index");
     let (switch, open) = (&switch, &open);
+    let archives = RecordedArchives { own: archive, other: origin.map(|origin| &*origin.place.archive) };
     let mut run = RestoreRun {
         task,
-        archive,
+        archives,
         origin,
         reaches_floor: *reaches_floor,
         scope,
@@ -150,7 +155,9 @@ async fn restore_with(
         open,
         companions: &companions,
         role: None,
+        damages: Vec::new(),
     };
+    let found: Vec<_> = sources.found_damages().map(damage_fact).collect();
     let is_switched = Box::pin(run.until_switched(sources)).await;
     if !matches!(is_switched, Ok(true)) {
         run.release().await;
@@ -162,7 +169,8 @@ async fn restore_with(
     } else {
         info!(generation = %open.generation(), "the index was begun meanwhile; what was restored is given up");
     }
-    task.report(switch).await
+    let damaged = run.damaged(found);
+    Ok(SwitchReport { damaged, ..task.report(switch).await? })
 }
 
 /// Says before anything is written that what is to be restored can only be looked at: a promotion is refused.
@@ -176,15 +184,15 @@ async fn warn_of_unaudited(task: &GenerationTask, sources: &RestoreSources) -> R
     Ok(())
 }
 
-/// What there is of the log in `origin`. Refused if it is of another log, or of a copy of this one.
+/// What there is of the log in `origin`, for an index whose own archive is `own`. Refused if it is of another log, or of a copy of this one.
 pub(crate) async fn sources_in(
     task: &GenerationTask,
-    origin: &RestoreOrigin,
+    (own, origin): (&dyn LogArchive, &RestoreOrigin),
     target: &RestoreTarget,
 ) -> Result<RestoreSources, IngestError> {
     let log = task.root.id().await?.ok_or(CatalogError::from(TransactionRejected::NoParameters))?;
     origin.require_log(&log).await?;
-    let sources = RestoreSources::find_in(origin, target).await?;
+    let sources = RestoreSources::find_in((own, origin), target).await?;
     if let RestorePlace::Pin(name) = &sources.choose()?.place {
         match origin.read(name, &task.root).await {
             // It is left out later.
@@ -226,8 +234,8 @@ enum AttemptEnd {
     Begun,
     /// A process before this one began it with something else, and what was made is given up.
     OtherSource,
-    /// What it was made from is damaged, and what was made is given up.
-    Damaged(IngestError),
+    /// What it was made from is damaged, and what was made is given up. Where it is a manifest's segment, that one.
+    Damaged(IngestError, Option<SegmentMeta>),
     /// What was made is not audited up to the log's floor as it is by now, and is given up.
     BelowFloor,
     /// The archive has settled more of what was made meanwhile, and that is given up.
@@ -237,7 +245,19 @@ enum AttemptEnd {
 /// What the operations are read from.
 enum OperationSource {
     Manifest(Box<Manifest>),
-    Archive(ArchiveVersion),
+    Archive(ArchivedVersions),
+}
+
+impl OperationSource {
+    /// The segment of it of which `failure` says that it is damaged.
+    fn segment_of(&self, failure: &IngestError) -> Option<SegmentMeta> {
+        let (Self::Manifest(held), IngestError::Engine(EngineError::Damaged { key, .. } | EngineError::Gone { key })) =
+            (self, failure)
+        else {
+            return None;
+        };
+        held.segments.iter().find(|segment| segment.key == *key).cloned()
+    }
 }
 
 /// The operations of a source.
@@ -284,8 +304,8 @@ impl RestoredPrefix {
 /// One process that restores.
 struct RestoreRun<'a> {
     task: &'a GenerationTask,
-    /// That of the index, or that of the origin.
-    archive: &'a dyn LogArchive,
+    /// That of the index, and that of the origin.
+    archives: RecordedArchives<'a>,
     /// Where the operations come from, if it is not the index.
     origin: Option<&'a RestoreOrigin>,
     reaches_floor: bool,
@@ -295,12 +315,15 @@ struct RestoreRun<'a> {
     companions: &'a TaskCompanions,
     /// The role of the open generation, once it is held.
     role: Option<WriterLease>,
+    /// What was found damaged.
+    damages: Vec<IngestError>,
 }
 
 impl RestoreRun<'_> {
     /// Gives whether the index has switched; it was begun meanwhile if not.
     async fn until_switched(&mut self, mut sources: RestoreSources) -> Result<bool, IngestError> {
         sources = self.above_floor(sources).await?;
+        let mut is_archive_damaged = sources.archive_damage().is_some();
         loop {
             let place = sources.choose()?.place.clone();
             match Box::pin(self.attempt(&place, &sources)).await? {
@@ -312,12 +335,19 @@ impl RestoreRun<'_> {
                 AttemptEnd::OtherSource => {
                     info!("what was begun is of another snapshot or archive; restoring from the beginning");
                 }
-                AttemptEnd::Damaged(failure) => {
+                AttemptEnd::Damaged(failure, segment) => {
+                    is_archive_damaged |= matches!(failure, IngestError::Archive(_));
+                    // What an earlier process had begun with it is given up; the next attempt begins with `place`, which may be sound.
+                    let is_gone_around =
+                        matches!(failure, IngestError::Archive(_)) && sources.archived() == ArchivedVersions::default();
+                    let is_own = self.archives.is_of_own(&failure) && sources.leave_out_own();
                     let damaged = sources.damaged_by(&failure, &place);
-                    if !sources.leave_out(&damaged) {
+                    if !is_gone_around && !is_own && !sources.leave_out(&damaged, segment.as_ref()) {
+                        let failure = if is_archive_damaged { self.all_damaged(&sources, failure) } else { failure };
                         return Err(self.lost(failure));
                     }
                     warn!(error = %failure, place = ?damaged, "what the index was restored from is damaged; restoring from what else is recorded");
+                    self.damages.push(failure);
                 }
                 AttemptEnd::BelowFloor => {
                     info!("what was restored is not audited up to the log's floor; restoring from what is");
@@ -325,7 +355,7 @@ impl RestoreRun<'_> {
                 }
                 AttemptEnd::Settled => {
                     info!("outcomes were archived meanwhile; restoring once more, while the writer waits");
-                    sources.renew_archive(self.archive).await?;
+                    sources.renew_archives(self.archives).await?;
                 }
             }
         }
@@ -346,6 +376,23 @@ impl RestoreRun<'_> {
         Ok(self.reaches_floor && self.task.root.state().await?.check_floor(LogCursor(made.audited)).is_err())
     }
 
+    /// Nothing is left to restore from: the archive, which could stand for other objects, is damaged too.
+    fn all_damaged(&self, sources: &RestoreSources, failure: IngestError) -> IngestError {
+        let known = self.damages.iter().chain(sources.archive_damage()).chain([&failure]);
+        let (archives, others): (Vec<_>, Vec<_>) = known.partition(|damage| matches!(damage, IngestError::Archive(_)));
+        let Some(archive) = archives.first().filter(|_| !others.is_empty()) else { return failure };
+        let cause = archive.to_cause();
+        IngestError::SourcesDamaged { why: damage_facts(archives.into_iter().chain(others)), cause }
+    }
+
+    /// What was found damaged, each object once, with what was `found` before.
+    fn damaged(&self, found: Vec<String>) -> Vec<String> {
+        let mut facts: Vec<_> = self.damages.iter().map(damage_fact).chain(found).collect();
+        facts.sort();
+        facts.dedup();
+        facts
+    }
+
     /// Nothing is left to restore from.
     fn lost(&self, failure: IngestError) -> IngestError {
         match self.origin {
@@ -358,20 +405,19 @@ impl RestoreRun<'_> {
     async fn attempt(&mut self, place: &RestorePlace, sources: &RestoreSources) -> Result<AttemptEnd, IngestError> {
         let mut made = Box::pin(self.switch.begin(self.open, log_wait)).await?;
         let generation = made.manifest().state.generation.clone();
-        let filled = match self.fill(&mut made, place, sources).await {
-            Ok(None) => Ok(None),
-            Ok(Some((source, bound))) => {
-                let is_current = self.is_current(place, &source, bound).await;
-                is_current.map(|is_current| Some((is_current, source, bound)))
-            }
-            Err(failure) => Err(failure),
+        let found = self.source_of(&mut made, place, sources).await;
+        let filled = match &found {
+            Ok(source) => self.fill(&mut made, (place, source), sources).await.map_err(|failure| {
+                let segment = source.segment_of(&failure);
+                (failure, segment)
+            }),
+            Err(_) => Ok(None),
         };
-        let ended = match filled {
-            Ok(Some((true, source, bound))) => Box::pin(self.switch_to(made, (place, &source, bound), sources)).await,
-            Ok(Some((false, ..))) => self.discard(made).await.map(|()| AttemptEnd::Corrected),
-            Ok(None) => self.discard(made).await.map(|()| AttemptEnd::OtherSource),
-            Err(failure) if failure.is_damage() => self.discard(made).await.map(|()| AttemptEnd::Damaged(failure)),
-            Err(failure) => Err(failure),
+        let ended = match (found, filled) {
+            (Ok(source), Ok(Some(bound))) => Box::pin(self.end_filled(made, (place, &source, bound), sources)).await,
+            (Ok(_), Ok(None)) => self.discard(made).await.map(|()| AttemptEnd::OtherSource),
+            (Ok(_), Err((failure, segment))) => self.give_up_damaged(made, failure, segment).await,
+            (Err(failure), _) => self.give_up_damaged(made, failure, None).await,
         };
         if let Err(failure) = &ended {
             give_up_after(failure, self.switch, &generation, self.open.generation()).await;
@@ -379,12 +425,45 @@ impl RestoreRun<'_> {
         ended
     }
 
+    /// Switches to `made`, which has all of `source` up to `bound`, unless more was recorded meanwhile.
+    async fn end_filled(
+        &mut self,
+        made: WriterLease,
+        (place, source, bound): (&RestorePlace, &OperationSource, RestoreBound),
+        sources: &RestoreSources,
+    ) -> Result<AttemptEnd, IngestError> {
+        match self.is_current(place, source, bound).await {
+            Ok(true) => Box::pin(self.switch_to(made, (place, source, bound), sources)).await,
+            Ok(false) => self.discard(made).await.map(|()| AttemptEnd::Corrected),
+            Err(failure) => self.give_up_damaged(made, failure, None).await,
+        }
+    }
+
+    /// Gives up what was made where `failure` says that its source is damaged.
+    async fn give_up_damaged(
+        &mut self,
+        made: WriterLease,
+        failure: IngestError,
+        segment: Option<SegmentMeta>,
+    ) -> Result<AttemptEnd, IngestError> {
+        if !failure.is_damage() {
+            return Err(failure);
+        }
+        self.discard(made).await.map(|()| AttemptEnd::Damaged(failure, segment))
+    }
+
     /// What the generation of `made` is made from. One that has records goes on with what these came from.
-    async fn source_of(&self, made: &mut WriterLease, place: &RestorePlace) -> Result<OperationSource, IngestError> {
+    async fn source_of(
+        &self,
+        made: &mut WriterLease,
+        place: &RestorePlace,
+        sources: &RestoreSources,
+    ) -> Result<OperationSource, IngestError> {
+        let archived = |version| OperationSource::Archive(sources.archived_beside(Some(version)));
         if let Some(origin) = self.origin {
             // Nothing can be held back there: the operations themselves say whether it was begun with the same.
             return Ok(match place {
-                RestorePlace::Archive(version) => OperationSource::Archive(version.clone()),
+                RestorePlace::Archive(version) => archived(version.clone()),
                 RestorePlace::Pin(name) => {
                     OperationSource::Manifest(Box::new(origin.read(name, &self.task.root).await?))
                 }
@@ -400,10 +479,10 @@ impl RestoreRun<'_> {
         // A pin comes before the first record.
         let began_with_archive = made.next_seq > FIRST_SEQ;
         let pin = match place {
-            RestorePlace::Archive(version) => return Ok(OperationSource::Archive(version.clone())),
+            RestorePlace::Archive(version) => return Ok(archived(version.clone())),
             _ if began_with_archive => {
-                let version = self.archive.latest().await?.ok_or(CatalogError::from(TransactionRejected::Empty))?;
-                return Ok(OperationSource::Archive(version));
+                let version = self.archives.own.latest().await?;
+                return Ok(archived(version.ok_or(CatalogError::from(TransactionRejected::Empty))?));
             }
             RestorePlace::Open => None,
             RestorePlace::Pin(name) => Some(name),
@@ -416,21 +495,21 @@ impl RestoreRun<'_> {
     async fn fill(
         &self,
         made: &mut WriterLease,
-        place: &RestorePlace,
+        (place, source): (&RestorePlace, &OperationSource),
         sources: &RestoreSources,
-    ) -> Result<Option<(OperationSource, RestoreBound)>, IngestError> {
-        let source = self.source_of(made, place).await?;
-        let (bound, horizon, audited) = match &source {
+    ) -> Result<Option<RestoreBound>, IngestError> {
+        let (bound, horizon, audited) = match source {
             OperationSource::Manifest(held) => {
-                let audited = audited_with(held, sources.archived());
+                let audited = audited_with(held, &sources.archived());
                 (sources.bound(last_second(held.cursor)), held.horizon, audited)
             }
             // What is archived is settled.
-            OperationSource::Archive(version) => {
-                (sources.bound(last_second(version.end)), version.end.second(), version.end.second())
+            OperationSource::Archive(versions) => {
+                let end = self.source_end(versions);
+                (sources.bound(last_second(end)), end.second(), versions.end().second())
             }
         };
-        let Some(mut copied) = self.copy_operations(made, &source, (bound, sources.archived())).await? else {
+        let Some(mut copied) = self.copy_operations(made, (place, source), (bound, sources)).await? else {
             return Ok(None);
         };
         copied.cursor = bound.cursor();
@@ -439,35 +518,52 @@ impl RestoreRun<'_> {
         copied.audited = audited.min(bound.cursor().second()).max(made.manifest().state.audited);
         copied.until = Some(bound.second);
         publish_copy(made, copied).await?;
-        Ok(Some((source, bound)))
+        Ok(Some(bound))
     }
 
-    /// Publishes all operations but the last ones, and gives these. `None` if the generation has others already. What `archived` has settled
-    /// since a manifest is taken from there.
+    /// Up to where the archive among `versions` reaches that is the source.
+    fn source_end(&self, versions: &ArchivedVersions) -> LogCursor {
+        let source = if self.origin.is_some() { &versions.other } else { &versions.own };
+        source.as_ref().map(|version| version.end).unwrap_or_default()
+    }
+
+    /// Publishes all operations but the last ones, and gives these. `None` if the generation has others already. What archives have settled
+    /// since a manifest, or what its lost segments held, is taken from there.
     async fn copy_operations(
         &self,
         made: &mut WriterLease,
-        source: &OperationSource,
-        (bound, archived): (RestoreBound, Option<&ArchiveVersion>),
+        (place, source): (&RestorePlace, &OperationSource),
+        (bound, sources): (RestoreBound, &RestoreSources),
     ) -> Result<Option<CopyRequest>, IngestError> {
+        let log = &self.task.log;
         let (mut operations, total) = match source {
             OperationSource::Manifest(held) => {
                 let engine = match self.origin {
                     Some(origin) => origin.engine()?,
                     None => &self.task.engine,
                 };
-                let settled =
-                    archived.map(|version| SettledSource { archive: self.archive, version, log: &self.task.log });
-                let operations = SettledOperations::open(engine, held, &bound.seconds(), settled).await?;
+                let (archives, versions, from) =
+                    (self.archives, sources.archived(), sources.archived_from(place, held));
+                let lost = sources.lost_of(place);
+                // Nothing would say that the operations are lacking.
+                if let Some(segment) = lost.iter().find(|segment| !versions.end().covers(segment.last)) {
+                    return Err(EngineError::Gone { key: segment.key.clone() }.into());
+                }
+                let settled = SettledSource { archives, versions: &versions, from, lost, log };
+                let left = without(held, lost);
+                let operations = SettledOperations::open(engine, &left, &bound.seconds(), settled).await?;
                 (OperationReader::Settled(Box::new(operations)), held.next_seq - FIRST_SEQ)
             }
-            OperationSource::Archive(version) => {
-                let seconds = LogCursor::default()..LogCursor(bound.second.next()).min(version.end);
+            OperationSource::Archive(versions) => {
+                let end = self.source_end(versions);
+                let seconds = LogCursor::default()..LogCursor(bound.second.next()).min(end);
                 // What a process before this one has restored. Entries may come to the log between them.
                 let segments = made.manifest().state.segments.iter().map(|segment| segment.last);
                 let after = segments.max().filter(|_| self.origin.is_none());
-                let archived = ArchivedOperations::new(self.archive, version, &self.task.log, seconds, after);
-                (OperationReader::Archived(Box::new(archived)), version.operations)
+                let archived = ArchivedOperations::new((self.archives, versions), log, seconds, after);
+                let versions = versions.own.iter().chain(&versions.other);
+                let total = versions.map(|version| version.operations).max().unwrap_or_default();
+                (OperationReader::Archived(Box::new(archived)), total)
             }
         };
         let progress = self.task.progress_of(total);
@@ -547,7 +643,7 @@ impl RestoreRun<'_> {
             return self.discard(made).await.map(|()| AttemptEnd::BelowFloor);
         }
         // With the role, while no writer settles more.
-        if sources.is_settled_since(self.archive, &made.manifest().state).await? {
+        if sources.is_settled_since(self.archives, &made.manifest().state).await? {
             return self.discard(made).await.map(|()| AttemptEnd::Settled);
         }
         let role = self.take_role().await?;
@@ -610,6 +706,13 @@ async fn take_over_audit(made: &mut WriterLease, source: &OperationSource, open:
         }
         OperationSource::Manifest(_) | OperationSource::Archive(_) => Ok(()),
     }
+}
+
+/// `held` without the segments that are `lost`.
+fn without(held: &Manifest, lost: &[SegmentMeta]) -> Manifest {
+    let mut left = held.clone();
+    left.segments.retain(|segment| lost.iter().all(|lost| lost.key != segment.key));
+    left
 }
 
 fn as_recorded(mut operation: OperationRecord) -> OperationRecord {

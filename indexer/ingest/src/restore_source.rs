@@ -1,14 +1,17 @@
 //! What an index may be restored to, and what holds the operations up to then.
 
-use std::{cmp::Reverse, fmt, ops::RangeInclusive, time::Duration};
+use std::{cmp::Reverse, fmt, mem::take, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use futures::TryStreamExt as _;
-use tidemark_catalog::{CatalogError, Generation, LogCursor, Manifest, PinChain, RootState, SnapshotProof};
+use tidemark_catalog::{
+    CatalogError, Generation, LogCursor, Manifest, PinChain, RootState, SegmentMeta, SnapshotProof,
+};
 use tidemark_store::StoreSecond;
 use tidemark_wal::Token;
 
 use crate::{
     error::IngestError,
+    recorded_archives::{ArchivedVersions, RecordedArchives},
     restore_origin::RestoreOrigin,
     snapshot::{ArchiveVersion, LogArchive},
 };
@@ -90,6 +93,8 @@ pub(crate) struct RestoreSource {
     seconds: RangeInclusive<StoreSecond>,
     /// What lies below it had its last look by the audit.
     audited: StoreSecond,
+    /// Segments of it that are gone or damaged.
+    lost: Vec<SegmentMeta>,
 }
 
 /// All that an index can be restored from, in the order in which it is asked: the open generation has the newest outcomes, the archive
@@ -103,9 +108,38 @@ pub(crate) struct RestoreSources {
     bound: Option<RestoreBound>,
     /// Of what is restored as far as it reaches, those that were audited up to here come first.
     preferred: LogCursor,
+    /// Sources that were left out because segments of them are gone or damaged.
+    damaged: Vec<RestoreSource>,
     /// Whether nothing is taken from the archive: it was found damaged, or empty.
     is_archive_lost: bool,
+    /// What was found of it when the sources were.
+    archive_damage: Option<Arc<IngestError>>,
+    /// The index's own archive, where the sources are another place's; `None` where they are the index's, whose archive is one of them.
+    own: Option<OwnArchive>,
     target: String,
+}
+
+/// The archive of an index that is restored from another place.
+#[derive(Clone, Debug, Default)]
+struct OwnArchive {
+    version: Option<ArchiveVersion>,
+    /// Whether nothing is taken from it: it was found damaged.
+    is_lost: bool,
+    /// What was found of it when the sources were.
+    damage: Option<Arc<IngestError>>,
+}
+
+impl OwnArchive {
+    async fn find(archive: &dyn LogArchive) -> Result<Self, IngestError> {
+        match archive.latest().await.map_err(IngestError::from) {
+            Ok(version) => Ok(Self { version, ..Self::default() }),
+            Err(damage) if damage.is_damage() => {
+                tracing::warn!(error = %damage, "the index's own archive is damaged; nothing of it is taken");
+                Ok(Self { version: None, is_lost: true, damage: Some(Arc::new(damage)) })
+            }
+            Err(failure) => Err(failure),
+        }
+    }
 }
 
 impl RestoreSources {
@@ -122,8 +156,11 @@ impl RestoreSources {
         Self::among(url, (open, pinned), archive, target, target.to_string()).await
     }
 
-    /// Finds what the index can be restored from in another place: verified snapshots, and the archive there.
-    pub(crate) async fn find_in(origin: &RestoreOrigin, target: &RestoreTarget) -> Result<Self, IngestError> {
+    /// Finds what the index, whose own archive is `own`, can be restored from in another place: verified snapshots, and the archive there.
+    pub(crate) async fn find_in(
+        (own, origin): (&dyn LogArchive, &RestoreOrigin),
+        target: &RestoreTarget,
+    ) -> Result<Self, IngestError> {
         let register = origin.place.pins.register().await?;
         let verified = register.snapshots().into_iter();
         let verified = verified.filter_map(|(name, pin, proof)| {
@@ -132,7 +169,8 @@ impl RestoreSources {
         });
         let pinned = furthest_first(verified.collect());
         let wanted = format!("{target} from \"{}\"", origin.url());
-        Self::among(origin.url(), (None, pinned), &*origin.place.archive, target, wanted).await
+        let found = Self::among(origin.url(), (None, pinned), &*origin.place.archive, target, wanted).await?;
+        Ok(Self { own: Some(OwnArchive::find(own).await?), ..found })
     }
 
     /// Those that reach to `target`, which messages call `wanted`.
@@ -151,7 +189,10 @@ impl RestoreSources {
                 None
             }
             // Where others reach to the target it is not needed.
-            Err(damage) if damage.is_damage() => Some(damage),
+            Err(damage) if damage.is_damage() => {
+                tracing::warn!(error = %damage, "the archive is damaged; nothing of it is taken");
+                Some(damage)
+            }
             Err(failure) => return Err(failure),
         };
         let seconds = || sources.iter().map(|source| &source.seconds);
@@ -159,10 +200,19 @@ impl RestoreSources {
         let Some((first, last)) = reach else {
             return Err(damaged.unwrap_or_else(|| IngestError::NothingRecorded { url: url.to_owned() }));
         };
-        let (reach, preferred, is_archive_lost) = (*first..=*last, LogCursor::default(), damaged.is_some());
-        let found = Self { reach, sources, bound, preferred, is_archive_lost, target: wanted };
+        let found = Self {
+            reach: *first..=*last,
+            sources,
+            bound,
+            preferred: LogCursor::default(),
+            damaged: Vec::new(),
+            is_archive_lost: damaged.is_some(),
+            archive_damage: None,
+            own: None,
+            target: wanted,
+        };
         match (found.choose().map(drop), damaged) {
-            (Ok(()), _) => Ok(found),
+            (Ok(()), damaged) => Ok(Self { archive_damage: damaged.map(Arc::new), ..found }),
             (Err(_), Some(damage)) => Err(damage),
             (Err(outside), None) => Err(outside),
         }
@@ -183,52 +233,148 @@ impl RestoreSources {
         })
     }
 
-    /// The version of the archive, if there is one that can be read.
-    pub(crate) fn archived(&self) -> Option<&ArchiveVersion> {
+    /// The version of the archive that is one of the sources, if it can be read.
+    fn archive_source(&self) -> Option<&ArchiveVersion> {
         self.sources.iter().find_map(|source| match &source.place {
             RestorePlace::Archive(version) => Some(version),
             RestorePlace::Open | RestorePlace::Pin(_) => None,
         })
     }
 
+    /// The versions of the archives that can be read.
+    pub(crate) fn archived(&self) -> ArchivedVersions {
+        self.archived_beside(self.archive_source().cloned())
+    }
+
+    /// The same, where `version` is that of the archive that is one of the sources.
+    pub(crate) fn archived_beside(&self, version: Option<ArchiveVersion>) -> ArchivedVersions {
+        match &self.own {
+            Some(own) => ArchivedVersions { own: own.version.clone(), other: version },
+            None => ArchivedVersions { own: version, other: None },
+        }
+    }
+
+    /// What was found damaged of the archive when the sources were found.
+    pub(crate) fn archive_damage(&self) -> Option<&IngestError> {
+        self.archive_damage.as_deref()
+    }
+
+    /// The same, with what was found damaged of the index's own archive beside it.
+    pub(crate) fn found_damages(&self) -> impl Iterator<Item = &IngestError> {
+        let own = self.own.as_ref().and_then(|own| own.damage.as_deref());
+        self.archive_damage().into_iter().chain(own)
+    }
+
+    /// From where on the archives are asked first for what `held`, the manifest of `place`, has: where that is not settled, or its segments
+    /// are lost. What is settled in another index's manifest stands behind the index's own archive all the same.
+    pub(crate) fn archived_from(&self, place: &RestorePlace, held: &Manifest) -> LogCursor {
+        if self.own.as_ref().is_some_and(|own| own.version.is_some()) {
+            return LogCursor::default();
+        }
+        let lost = self.lost_of(place).iter().map(|segment| LogCursor(segment.first.second()));
+        lost.fold(LogCursor(held.audited), LogCursor::min)
+    }
+
+    /// The segments of `place` that are left out.
+    pub(crate) fn lost_of(&self, place: &RestorePlace) -> &[SegmentMeta] {
+        self.sources.iter().find(|source| source.place == *place).map_or(&[], |source| &source.lost)
+    }
+
     /// What `failure` says is damaged, of a restore from `place`, which may read the archive too.
     pub(crate) fn damaged_by(&self, failure: &IngestError, place: &RestorePlace) -> RestorePlace {
-        let archived = self.archived().filter(|_| matches!(failure, IngestError::Archive(_)));
+        let archived = self.archive_source().filter(|_| matches!(failure, IngestError::Archive(_)));
         archived.map_or_else(|| place.clone(), |version| RestorePlace::Archive(version.clone()))
     }
 
-    /// Leaves out a source that is damaged. Gives whether another one reaches to the target.
-    pub(crate) fn leave_out(&mut self, place: &RestorePlace) -> bool {
-        self.sources.retain(|source| source.place != *place);
+    /// Leaves out a source that is damaged: of one that is a manifest perhaps the segment `lost` alone. Gives whether there is still one that
+    /// reaches to the target. If no other one does, it is one of which an archive has all that lost segments held.
+    pub(crate) fn leave_out(&mut self, place: &RestorePlace, lost: Option<&SegmentMeta>) -> bool {
         self.is_archive_lost |= matches!(place, RestorePlace::Archive(_));
-        self.choose().is_ok()
+        let damaged = self.sources.iter().position(|source| source.place == *place);
+        let damaged = damaged.map(|at| self.sources.remove(at));
+        if let Some((mut source, lost)) = damaged.zip(lost.cloned())
+            && !source.lost.contains(&lost)
+        {
+            source.lost.push(lost);
+            self.damaged.push(source);
+        }
+        self.leave_out_lost();
+        self.choose().is_ok() || self.take_back()
     }
 
-    /// Whether `archive` has settled more by now of what `made` holds, which was made from these sources.
+    /// Leaves those out of which no archive that can be read has what lost segments held.
+    fn leave_out_lost(&mut self) {
+        let end = self.archived().end();
+        let (sources, damaged): (Vec<_>, Vec<_>) =
+            take(&mut self.sources).into_iter().partition(|source| source.is_held_below(end));
+        self.sources = sources;
+        self.damaged.extend(damaged);
+    }
+
+    /// Takes the first source back that reaches to the target and of which the archives have all that its lost segments held.
+    fn take_back(&mut self) -> bool {
+        let (bound, end) = (self.bound, self.archived().end());
+        let reaches = |source: &&RestoreSource| {
+            bound.is_none_or(|bound| source.seconds.contains(&bound.second)) && source.is_held_below(end)
+        };
+        let Some(source) = self.damaged.iter().find(reaches).cloned() else { return false };
+        self.damaged.retain(|damaged| damaged.place != source.place);
+        self.sources.insert(0, source);
+        true
+    }
+
+    /// Takes nothing from the index's own archive any more, where that is another one than that of the sources. Gives whether it was read so far,
+    /// and one that reaches to the target is left.
+    pub(crate) fn leave_out_own(&mut self) -> bool {
+        let Some(own) = &mut self.own else { return false };
+        own.is_lost = true;
+        let was_read = own.version.take().is_some();
+        self.leave_out_lost();
+        was_read && (self.choose().is_ok() || self.take_back())
+    }
+
+    /// Whether one of `archives` has settled more by now of what `made` holds, which was made from these sources.
     pub(crate) async fn is_settled_since(
         &self,
-        archive: &dyn LogArchive,
+        RecordedArchives { own, other }: RecordedArchives<'_>,
         made: &Manifest,
     ) -> Result<bool, IngestError> {
         let audited = LogCursor(made.audited);
-        if self.is_archive_lost || made.cursor <= audited {
+        if made.cursor <= audited {
             return Ok(false);
         }
-        match archive.latest().await.map_err(IngestError::from) {
-            Ok(latest) => Ok(latest.is_some_and(|latest| audited < latest.end)),
-            // It is read where something is taken from it.
-            Err(damage) if damage.is_damage() => Ok(false),
-            Err(failure) => Err(failure),
+        let is_own_lost = self.own.as_ref().map_or(self.is_archive_lost, |own| own.is_lost);
+        let archives = [(Some(own), is_own_lost), (other, self.is_archive_lost)];
+        for archive in archives.into_iter().filter_map(|(archive, is_lost)| archive.filter(|_| !is_lost)) {
+            match archive.latest().await.map_err(IngestError::from) {
+                Ok(latest) if latest.as_ref().is_some_and(|latest| audited < latest.end) => return Ok(true),
+                Ok(_) => {}
+                // It is read where something is taken from it.
+                Err(damage) if damage.is_damage() => {}
+                Err(failure) => return Err(failure),
+            }
         }
+        Ok(false)
     }
 
-    /// With the archive as it is by now.
-    pub(crate) async fn renew_archive(&mut self, archive: &dyn LogArchive) -> Result<(), IngestError> {
-        let renewed = archived_source(archive).await?;
+    /// With the archives as they are by now.
+    pub(crate) async fn renew_archives(
+        &mut self,
+        RecordedArchives { own, other }: RecordedArchives<'_>,
+    ) -> Result<(), IngestError> {
+        if self.own.as_ref().is_some_and(|own| !own.is_lost) {
+            self.own = Some(OwnArchive::find(own).await?);
+        }
+        if self.is_archive_lost {
+            self.leave_out_lost();
+            return Ok(());
+        }
+        let renewed = archived_source(other.unwrap_or(own)).await?;
         self.sources.retain(|source| !matches!(source.place, RestorePlace::Archive(_)));
         // One without a row has nothing to take.
         self.is_archive_lost |= renewed.is_none();
         self.sources.extend(renewed);
+        self.leave_out_lost();
         Ok(())
     }
 
@@ -244,6 +390,8 @@ impl RestoreSources {
         root.check_floor(audited)?;
         let bound = self.bound;
         self.sources.retain(|source| root.check_floor(audited_up_to(source, bound)).is_ok());
+        // The archive may be among those that are gone.
+        self.leave_out_lost();
         Ok(self)
     }
 
@@ -258,7 +406,7 @@ impl RestoreSources {
     pub(crate) fn reach(&self) -> Result<(LogCursor, StoreSecond), IngestError> {
         let source = self.choose()?;
         let cursor = self.bound(*source.seconds.end()).cursor();
-        let audited = self.archived().map_or(source.audited, |version| source.audited.max(version.end.second()));
+        let audited = source.audited.max(self.archived().end().second());
         Ok((cursor, audited.min(cursor.second())))
     }
 
@@ -272,13 +420,18 @@ impl RestoreSource {
     /// `place` holds `manifest`; `None` if that has no records.
     fn of(place: RestorePlace, manifest: &Manifest) -> Option<Self> {
         let first = manifest.segments.iter().map(|segment| segment.first.second()).min()?;
-        Some(Self { place, seconds: first..=last_second(manifest.cursor), audited: manifest.audited })
+        Some(Self { place, seconds: first..=last_second(manifest.cursor), audited: manifest.audited, lost: Vec::new() })
+    }
+
+    /// Whether all that its lost segments held is in archives that end at `end`.
+    fn is_held_below(&self, end: LogCursor) -> bool {
+        self.lost.iter().all(|segment| end.covers(segment.last))
     }
 
     /// The snapshot `name`, of which `proof` says what it holds; `None` if that has no records.
     fn of_snapshot(name: &str, proof: &SnapshotProof) -> Option<Self> {
         let (place, seconds) = (RestorePlace::Pin(name.to_owned()), proof.first?..=last_second(proof.cursor));
-        Some(Self { place, seconds, audited: proof.audited })
+        Some(Self { place, seconds, audited: proof.audited, lost: Vec::new() })
     }
 }
 
@@ -326,7 +479,7 @@ async fn archived_source(archive: &dyn LogArchive) -> Result<Option<RestoreSourc
     Ok(first.map(|first| {
         // What is archived is settled.
         let (seconds, audited) = (first.record.token.second()..=last_second(version.end), version.end.second());
-        RestoreSource { place: RestorePlace::Archive(version), seconds, audited }
+        RestoreSource { place: RestorePlace::Archive(version), seconds, audited, lost: Vec::new() }
     }))
 }
 
@@ -346,7 +499,7 @@ fn bound_of(target: &RestoreTarget, pins: &[RestoreSource]) -> Result<Option<Res
 
 #[cfg(test)]
 mod tests {
-    use tidemark_catalog::{ArchiveExtent, LogFloor, LogId, TransactionRejected};
+    use tidemark_catalog::{ArchiveExtent, LogFloor, LogId, RecordCounts, SetDigest, TransactionRejected};
 
     use super::*;
 
@@ -357,14 +510,16 @@ mod tests {
     fn sources(bound: Option<u64>, open: Option<u64>) -> RestoreSources {
         let source = |place, first, last| {
             let (seconds, audited) = (second(first)..=second(last), second(last).before(Duration::from_secs(15)));
-            RestoreSource { place, seconds, audited }
+            RestoreSource { place, seconds, audited, lost: Vec::new() }
         };
         let mut sources: Vec<_> = open.map(|last| source(RestorePlace::Open, 10, last)).into_iter().collect();
         sources.push(source(RestorePlace::Pin("late".to_owned()), 10, 50));
         sources.push(source(RestorePlace::Pin("early".to_owned()), 10, 30));
         let bound = bound.map(|at| RestoreBound::at_end_of(second(at)));
         let (reach, preferred) = (second(10)..=second(50), LogCursor::default());
-        RestoreSources { sources, reach, bound, preferred, is_archive_lost: false, target: "x".to_owned() }
+        let (damaged, target) = (Vec::new(), "x".to_owned());
+        let (is_archive_lost, archive_damage, own) = (false, None, None);
+        RestoreSources { sources, reach, bound, preferred, damaged, is_archive_lost, archive_damage, own, target }
     }
 
     #[test]
@@ -382,9 +537,44 @@ mod tests {
             assert_eq!((first, last), (second(10), second(50)));
         }
         let mut damaged = sources(Some(40), Some(40));
-        assert!(damaged.leave_out(&RestorePlace::Open));
+        assert!(damaged.leave_out(&RestorePlace::Open, None));
         assert_eq!(damaged.choose().unwrap().place, late);
-        assert!(!damaged.leave_out(&late), "the early one ends before");
+        assert!(!damaged.leave_out(&late, None), "the early one ends before");
+    }
+
+    #[test]
+    fn of_what_reaches_furthest_a_segment_may_be_lost_that_the_own_archive_has() {
+        let lost = SegmentMeta {
+            key: "lost".to_owned(),
+            size: 1,
+            checksum: String::new(),
+            format: 1,
+            digest: SetDigest::default(),
+            first: Token::first_of(second(10)),
+            last: Token::first_of(second(20)),
+            entry_times: second(10)..second(21),
+            documents: 1,
+            seq: 1..2,
+            counts: RecordCounts::default(),
+            unsettled: 0,
+        };
+        let [late, early] = ["late", "early"].map(|name| RestorePlace::Pin(name.to_owned()));
+        for (end, is_held) in [(20, false), (21, true)] {
+            let (generation, hash, digest) = (Generation::first(), String::new(), SetDigest::default());
+            let end = LogCursor(second(end));
+            let version = ArchiveVersion { number: 1, hash, generation, end, operations: 0, digest };
+            let mut left = sources(None, None);
+            left.own = Some(OwnArchive { version: Some(version), ..OwnArchive::default() });
+            assert!(left.leave_out(&late, Some(&lost)));
+            assert_eq!(left.choose().unwrap().place, early, "it is whole");
+            assert_eq!(left.leave_out(&early, Some(&lost)), is_held);
+            if is_held {
+                assert_eq!(left.choose().unwrap().place, late);
+                assert_eq!(left.lost_of(&late), [lost.clone()]);
+                assert!(left.leave_out(&late, Some(&lost)), "the other one is without it as well");
+                assert!(!left.leave_out(&early, Some(&lost)));
+            }
+        }
     }
 
     #[test]
@@ -392,7 +582,7 @@ mod tests {
         let pins = [("a", "g9", 12, 50), ("b", "g9", 110, 50), ("c", "g10", 3, 50), ("d", "g1", 1, 51)];
         let pins = pins.map(|(name, generation, manifest, end)| {
             let (place, audited) = (RestorePlace::Pin(name.to_owned()), second(10));
-            let source = RestoreSource { place, seconds: second(10)..=second(end), audited };
+            let source = RestoreSource { place, seconds: second(10)..=second(end), audited, lost: Vec::new() };
             (generation.parse::<Generation>().unwrap(), manifest, source)
         });
         let sources =
@@ -428,7 +618,7 @@ mod tests {
         preferring.sources[0].audited = second(44);
         preferring.sources[2].audited = second(45);
         assert_eq!(preferring.choose().unwrap().place, RestorePlace::Pin("early".to_owned()));
-        assert!(preferring.leave_out(&RestorePlace::Pin("early".to_owned())));
+        assert!(preferring.leave_out(&RestorePlace::Pin("early".to_owned()), None));
         assert_eq!(preferring.choose().unwrap().place, RestorePlace::Open);
     }
 

@@ -29,6 +29,9 @@ const BATCH_RECORDS: u64 = 500_000;
 /// How many generations a message names.
 const MAX_NAMED_GENERATIONS: usize = 3;
 
+/// How many damaged objects a message names.
+const MAX_NAMED_OBJECTS: usize = 3;
+
 /// An index, and the task that makes a generation of it.
 #[derive(Debug, Args)]
 pub(super) struct GenerationTaskArgs {
@@ -68,6 +71,8 @@ struct SwitchLine {
     unaudited: Option<UnauditedLine>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     missing: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    damaged: Vec<String>,
 }
 
 /// What was restored is promoted only where outcomes may stand as they were seen.
@@ -122,6 +127,7 @@ impl GenerationTaskArgs {
                     floor: floor.to_string(),
                 }),
                 missing: report.missing.iter().map(ToString::to_string).collect(),
+                damaged: report.damaged.clone(),
             });
         }
         print_line(&summary(done, &report))
@@ -170,7 +176,8 @@ async fn run(
 }
 
 fn summary(done: &str, report: &SwitchReport) -> String {
-    let SwitchReport { generation, manifest, cursor, records, bytes, decided_again, unaudited, missing } = report;
+    let SwitchReport { generation, manifest, cursor, records, bytes, decided_again, unaudited, missing, damaged } =
+        report;
     let lost = |DecideAgainReport { first, last, why }: &DecideAgainReport| {
         format!(
             "; outcomes of {first} to {last} were recorded and are lost ({why}): the log decides those seconds again"
@@ -184,9 +191,9 @@ fn summary(done: &str, report: &SwitchReport) -> String {
         )
     };
     let unaudited = unaudited.as_ref().map(refused).unwrap_or_default();
-    let missing = missing_words(missing);
+    let (missing, damaged) = (missing_words(missing), damaged_words(damaged));
     format!(
-        "{done}: generation {generation}, manifest {manifest}, {records} records, {bytes} bytes, the log up to {cursor}{lost}{unaudited}{missing}"
+        "{done}: generation {generation}, manifest {manifest}, {records} records, {bytes} bytes, the log up to {cursor}{lost}{unaudited}{missing}{damaged}"
     )
 }
 
@@ -203,6 +210,23 @@ fn missing_words(missing: &[Generation]) -> String {
     };
     format!(
         "; of the earlier generations {named}{others} there is neither chain nor pin: the log decides again what they alone had recorded"
+    )
+}
+
+/// What is said of objects that were gone around.
+fn damaged_words(damaged: &[String]) -> String {
+    if damaged.is_empty() {
+        return String::new();
+    }
+    let named: Vec<_> = damaged.iter().take(MAX_NAMED_OBJECTS).map(String::as_str).collect();
+    let named = named.join(", ");
+    let others = match damaged.len().saturating_sub(MAX_NAMED_OBJECTS) {
+        0 => String::new(),
+        others => format!(" and {others} others"),
+    };
+    format!(
+        "; {named}{others}: what it held was taken from what else is recorded; put it back from a copy of the bucket before the other copies \
+         are lost, and find what has damaged it"
     )
 }
 
@@ -226,7 +250,17 @@ mod tests {
 
     fn report(missing: Vec<Generation>, unaudited: Option<UnauditedReport>) -> SwitchReport {
         let (generation, cursor) = ("g9".parse().unwrap(), LogCursor::default());
-        SwitchReport { generation, manifest: 1, cursor, records: 2, bytes: 3, decided_again: None, unaudited, missing }
+        SwitchReport {
+            generation,
+            manifest: 1,
+            cursor,
+            records: 2,
+            bytes: 3,
+            decided_again: None,
+            unaudited,
+            missing,
+            damaged: Vec::new(),
+        }
     }
 
     #[test]
@@ -238,6 +272,18 @@ mod tests {
             assert!(said.contains(part), "{said}");
         }
         assert!(!summary("the index was restored", &report(Vec::new(), None)).contains("--decide-again"));
+    }
+
+    #[test]
+    fn a_result_names_the_objects_that_were_gone_around() {
+        let of = |damaged: &[&str]| {
+            let damaged = damaged.iter().map(ToString::to_string).collect();
+            summary("the index was restored", &SwitchReport { damaged, ..report(Vec::new(), None) })
+        };
+        assert!(of(&[]).ends_with("the log up to 1970-01-01T00:00:00Z"), "{}", of(&[]));
+        let said = of(&["\"a\" is gone", "\"b\" is damaged: x", "c", "d"]);
+        assert!(said.contains("; \"a\" is gone, \"b\" is damaged: x, c and 1 others: "), "{said}");
+        assert!(said.contains("put it back from a copy of the bucket"), "{said}");
     }
 
     #[test]

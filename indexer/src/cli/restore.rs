@@ -66,7 +66,7 @@ impl RestoreCommand {
         let Self { target, origin, owner, task } = self;
         let request = RestoreRequest { target: target.target(), owner, reaches_floor: false };
         let work = async |parts: &GenerationTaskParts| match &parts.origin {
-            Some(origin) => Box::pin(restore_from(&parts.task, origin, &request)).await,
+            Some(origin) => Box::pin(restore_from(&parts.task, &*parts.archive, origin, &request)).await,
             None => Box::pin(restore(&parts.task, &*parts.archive, &request)).await,
         };
         Box::pin(task.run("the index was restored", origin.from_url.as_ref(), work)).await

@@ -79,7 +79,7 @@ impl<'a> EntityDispatcher<'a> {
         let cursor = done.acknowledged.clone();
         let status = DeliveryStatus {
             progress: done.clone(),
-            end: cursor.clone(),
+            end: None,
             unacknowledged: 0,
             unacknowledged_bytes: 0,
             breaker: BreakerState::Closed,
@@ -241,7 +241,7 @@ impl<'a> EntityDispatcher<'a> {
                 self.is_read = !self.follow && !more;
                 self.cursor.clone_from(&next);
                 (self.page, self.page_end) = (records.into(), Some(next));
-                self.status.send_modify(|status| (status.end, status.last_error) = (end, None));
+                self.status.send_modify(|status| (status.end, status.last_error) = (Some(end), None));
                 Ok(())
             }
             Err(SourceError::Transient(why)) if self.follow => {

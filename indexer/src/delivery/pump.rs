@@ -141,7 +141,7 @@ impl<'a> DeliveryPump<'a> {
         let cursor = done.acknowledged.clone();
         let status = DeliveryStatus {
             progress: done.clone(),
-            end: cursor.clone(),
+            end: None,
             unacknowledged: 0,
             unacknowledged_bytes: 0,
             breaker: BreakerState::Closed,
@@ -303,7 +303,7 @@ impl<'a> DeliveryPump<'a> {
                 self.is_read = !self.options.follow && !more;
                 let is_mended = std::mem::take(&mut self.has_failed_to_read);
                 self.status.send_modify(|status| {
-                    status.end = end;
+                    status.end = Some(end);
                     status.last_error.take_if(|_| is_mended);
                 });
                 self.cursor.clone_from(&next);

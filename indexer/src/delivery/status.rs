@@ -23,8 +23,8 @@ const MAX_PUBLICATIONS: usize = 512;
 pub(crate) struct DeliveryStatus {
     /// What is done without a gap.
     pub(crate) progress: ConsumerProgress,
-    /// The place behind everything that is published, as far as it is known.
-    pub(crate) end: ConsumerPosition,
+    /// The place behind everything that is published, as far as it is known; nothing before the index was read once.
+    pub(crate) end: Option<ConsumerPosition>,
     /// Records that were read and are not acknowledged.
     pub(crate) unacknowledged: u64,
     /// Bytes that they have.
@@ -38,9 +38,9 @@ pub(crate) struct DeliveryStatus {
 }
 
 impl DeliveryStatus {
-    /// How many records are published and not acknowledged, the ones that the filter leaves out included.
-    pub(crate) fn lag(&self) -> u64 {
-        self.end.seq.saturating_sub(self.progress.acknowledged.seq)
+    /// How many records are published and not acknowledged, the ones that the filter leaves out included, if that is known.
+    pub(crate) fn lag(&self) -> Option<u64> {
+        Some(self.end.as_ref()?.seq.saturating_sub(self.progress.acknowledged.seq))
     }
 }
 
@@ -86,22 +86,24 @@ pub(crate) async fn report_delivery(
         // While the index cannot be read the last known end stands.
         if let Ok(end) = source.end().await {
             status.send_if_modified(|known| {
-                let is_later = end.seq > known.end.seq;
+                let is_later = known.end.as_ref().is_none_or(|known| end.seq > known.seq);
                 if is_later {
-                    known.end = end;
+                    known.end = Some(end);
                 }
                 is_later
             });
         }
         let (known, now) = (status.borrow().clone(), Instant::now());
-        publications.observe(known.end.seq, now);
-        let lag_seconds = publications.lag_seconds(known.progress.acknowledged.seq, now);
+        let lag_seconds = known.end.as_ref().map(|end| {
+            publications.observe(end.seq, now);
+            publications.lag_seconds(known.progress.acknowledged.seq, now)
+        });
         report.send_replace(sink_report(known, lag_seconds));
         sleep(REPORT_INTERVAL).await;
     }
 }
 
-fn sink_report(status: DeliveryStatus, lag_seconds: u64) -> SinkReport {
+fn sink_report(status: DeliveryStatus, lag_seconds: Option<u64>) -> SinkReport {
     let lag_operations = status.lag();
     let DeliveryStatus { progress, unacknowledged, unacknowledged_bytes, breaker, blocked, last_error, .. } = status;
     let ConsumerProgress { acknowledged, delivered, dead_lettered } = progress;
@@ -109,7 +111,7 @@ fn sink_report(status: DeliveryStatus, lag_seconds: u64) -> SinkReport {
         holding: true,
         acknowledged: Some(FeedPlace { generation: acknowledged.generation.to_string(), seq: acknowledged.seq }),
         lag_operations,
-        lag_seconds: Some(lag_seconds),
+        lag_seconds,
         unacknowledged,
         unacknowledged_bytes,
         delivered,

@@ -305,11 +305,11 @@ async fn a_destination_that_is_full_for_days_is_waited_for_and_nothing_is_read_m
             report.holding && report.unacknowledged > 0 && report.last_error.as_deref() == Some("down"),
             "{report:?}"
         );
-        assert_eq!((report.lag_operations, report.delivered), (OPERATIONS, 0), "{report:?}");
+        assert_eq!((report.lag_operations, report.delivered), (Some(OPERATIONS), 0), "{report:?}");
         // What is published meanwhile is seen, though it is not read.
         world.publish(7);
         tokio::time::sleep(Duration::from_secs(10)).await;
-        assert_eq!(world.report().lag_operations, OPERATIONS + 7);
+        assert_eq!(world.report().lag_operations, Some(OPERATIONS + 7));
         world.set_mood(DestinationMood::Well);
         tokio::time::sleep(Duration::from_mins(10)).await;
         stop.cancel();
@@ -318,9 +318,33 @@ async fn a_destination_that_is_full_for_days_is_waited_for_and_nothing_is_read_m
     ended.unwrap();
     world.check_all_arrived().await.unwrap();
     let report = world.report();
-    assert_eq!((report.breaker, report.lag_operations, report.lag_seconds), (BreakerPhase::Closed, 0, Some(0)));
+    assert_eq!((report.breaker, report.lag_operations, report.lag_seconds), (BreakerPhase::Closed, Some(0), Some(0)));
     assert_eq!((report.holding, report.delivered), (false, OPERATIONS + 7));
     assert_ne!(report.last_error.as_deref(), Some("down"), "something was delivered since");
+}
+
+/// A first look that fails is no sink that has caught up.
+#[tokio::test(start_paused = true)]
+async fn a_lag_is_not_told_before_the_index_was_read() {
+    let world = DeliveryWorld::new(2, ORDERED);
+    world.set_mood(DestinationMood::Silent);
+    world.hide_end(true);
+    let stop = CancellationToken::new();
+    let process = world.process("sink");
+    let script = async {
+        while !world.report().holding {
+            sleep(Duration::from_millis(1)).await;
+        }
+        let report = world.report();
+        assert_eq!((report.lag_operations, report.lag_seconds), (None, None), "{report:?}");
+        assert!(!report.is_settled(), "{report:?}");
+        // What is read to be delivered says it too.
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(world.report().lag_operations, Some(OPERATIONS));
+        stop.cancel();
+    };
+    let (ended, ()) = tokio::join!(process.run(&stop), script);
+    ended.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

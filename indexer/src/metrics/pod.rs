@@ -47,7 +47,6 @@ impl Collector for PodCollector {
 fn encode_sink(encoder: &mut DescriptorEncoder, sink: &SinkReport) -> Result<(), fmt::Error> {
     let figures = [
         ("sink_holding", "1 while this process holds the consumer", u64::from(sink.holding)),
-        ("sink_lag_operations", "records that are published and not acknowledged", sink.lag_operations),
         ("sink_unacknowledged_operations", "records that were read and are not acknowledged", sink.unacknowledged),
         ("sink_delivered_operations", "records that were delivered since the consumer was made", sink.delivered),
         ("sink_dead_letters", "records that were put aside since the consumer was made", sink.dead_lettered),
@@ -58,6 +57,9 @@ fn encode_sink(encoder: &mut DescriptorEncoder, sink: &SinkReport) -> Result<(),
     }
     let bytes_help = "size of the records that were read and are not acknowledged";
     gauge(encoder, "sink_unacknowledged", bytes_help, Some(&Unit::Bytes), sink.unacknowledged_bytes)?;
+    if let Some(operations) = sink.lag_operations {
+        gauge(encoder, "sink_lag_operations", "records that are published and not acknowledged", None, operations)?;
+    }
     if let Some(seconds) = sink.lag_seconds {
         let help = "how long the oldest record that is not acknowledged has been published";
         gauge(encoder, "sink_lag", help, Some(&Unit::Seconds), seconds)?;
@@ -87,7 +89,7 @@ mod tests {
 
     #[test]
     fn the_delivery_of_a_sink_is_in_figures() {
-        let report = SinkReport { lag_operations: 9, unacknowledged_bytes: 5, ..SinkReport::default() };
+        let report = SinkReport { lag_operations: Some(9), unacknowledged_bytes: 5, ..SinkReport::default() };
         let sink = watch::Sender::new(report);
         let metrics = MetricsRegistry::new();
         metrics.register_pod(PodStatus::sink(sink.subscribe(), Arc::new(IndexSearcher::default())));
@@ -102,6 +104,11 @@ mod tests {
         assert!(!text.contains("tidemark_sink_lag_seconds"), "it is not known: {text}");
         sink.send_modify(|report| report.lag_seconds = Some(3));
         assert!(metrics.encode().unwrap().contains("tidemark_sink_lag_seconds 3"));
+        sink.send_modify(|report| report.lag_operations = None);
+        assert!(
+            !metrics.encode().unwrap().contains("tidemark_sink_lag_operations"),
+            "0 would be a sink that has caught up"
+        );
     }
 
     #[test]

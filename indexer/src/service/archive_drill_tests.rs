@@ -267,40 +267,50 @@ fn flip(world: &IngestWorld, key: &str, place: usize) {
     world.bucket.plant(key, body, world.bucket.now());
 }
 
-/// Refused in words that name the object at `key`, and nothing was switched.
-async fn assert_refused(world: &IngestWorld, done: Result<(), IngestError>, key: &str) {
-    let refused = done.expect_err(key).to_string();
-    let name = key.rsplit('/').next().unwrap_or(key);
-    assert!(refused.contains(name), "{name} is not in: {refused}");
+/// Refused in words that name the objects at `keys`, and nothing was switched.
+async fn assert_refused(world: &IngestWorld, done: Result<(), IngestError>, keys: &[&String]) {
+    let refused = done.expect_err(&format!("{keys:?}")).to_string();
+    for key in keys {
+        let name = key.rsplit('/').next().unwrap_or(key);
+        assert!(refused.contains(name), "{name} is not in: {refused}");
+    }
     assert!(refused.contains("; "), "what to do is not in: {refused}");
     assert_eq!(world.manifest().await.generation.to_string(), "g1", "{refused}");
     assert_eq!(world.registered_generation().await.to_string(), "g1", "{refused}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_flipped_byte_of_a_segment_or_of_the_archive_is_refused_and_nothing_is_switched() {
+async fn a_flipped_byte_of_a_segment_or_of_the_archive_is_gone_around_or_refused_and_never_restored() {
     let cache = TempDir::new().unwrap();
     let base = settled_world(&cache).await;
     protect(&base, &Entropy::seeded(1)).await.unwrap();
-    let now = base.bucket.now();
+    let (now, expected) = (base.bucket.now(), standing(&base.contents().await));
     let segment = segments(&base).pop().unwrap();
     let data = base.bucket.keys().into_iter().find(|key| key.contains("/archive/") && key.contains("/data/")).unwrap();
+    let request = restore_request(&RestoreTarget::Snapshot("daily".to_owned()));
     for place in 0..3 {
-        // The segment of the index that a snapshot names.
+        // The segment of the index that a snapshot names. The archive has what it held.
         let world = base.copied_at(now);
         flip(&world, &segment, place);
-        assert_refused(&world, reindex(&world.generation_task(None)).await.map(drop), &segment).await;
+        assert_refused(&world, reindex(&world.generation_task(None)).await.map(drop), &[&segment]).await;
         let archive = table(&world, &Entropy::seeded(2)).await;
-        let request = restore_request(&RestoreTarget::Snapshot("daily".to_owned()));
-        assert_refused(&world, restore(&world.generation_task(None), &*archive, &request).await.map(drop), &segment)
-            .await;
+        let report = restore(&world.generation_task(None), &*archive, &request).await.unwrap();
+        let [said] = report.damaged.as_slice() else { panic!("{:?}", report.damaged) };
+        assert!(said.contains(segment.trim_start_matches("index/")), "{said}");
+        assert_eq!(standing(&world.contents().await), expected, "byte {place}");
 
+        // The archive is damaged as well.
+        let world = base.copied_at(now);
+        flip(&world, &segment, place);
+        flip(&world, &data, place);
+        let archive = table(&world, &Entropy::seeded(2)).await;
+        let done = restore(&world.generation_task(None), &*archive, &request).await.map(drop);
+        assert_refused(&world, done, &[&segment, &data]).await;
+
+        // Or it is all that is left.
         let world = base.copied_at(now);
         flip(&world, &data, place);
         let archive = table(&world, &Entropy::seeded(2)).await;
-        // What the refusal names is the segment, which only the archive could have stood for.
-        let refused = restore_from_archive(&world, &*archive).await.expect_err(&data).to_string();
-        assert!(refused.contains("; "), "what to do is not in: {refused}");
-        assert_eq!(world.registered_generation().await.to_string(), "g1", "{refused}");
+        assert_refused(&world, restore_from_archive(&world, &*archive).await, &[&data]).await;
     }
 }

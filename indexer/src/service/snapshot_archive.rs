@@ -24,7 +24,7 @@ impl TableArchive {
     /// The version as the table has it.
     async fn table_version(&self, version: &ArchiveVersion) -> Result<TableVersion, SnapshotError> {
         let gone = || SnapshotError::ArchiveDamaged {
-            key: format!("version {} of the archive", version.number),
+            key: format!("{}, version {}", self.url(), version.number),
             why: "it is gone, or is another one".to_owned(),
         };
         let found = self.0.version(version.number).await.map_err(to_error)?;

@@ -109,6 +109,8 @@ mutants! {
     RestoreDecidesAgain,
     /// A promotion leaves what was recorded after the time of the restore to be decided again (`tidemark-ingest`).
     PromotedWithoutOutcomes,
+    /// What collects in a second store deletes what nothing but copies of snapshots names (`tidemark-catalog`).
+    PinsOfCopiesIgnored,
     /// A panic while one entry is read is taken for the end of the listing (`tidemark-ingest`).
     PanicEndsListing,
     /// A chain whose first record is missing is taken for empty and begun again (`tidemark-store`).

@@ -5,6 +5,7 @@ pub mod chain;
 mod cleaning;
 mod cleanup_model;
 pub mod cleanups;
+mod copy_model;
 mod entry_clients;
 pub mod garbage;
 mod generation_model;
@@ -21,6 +22,7 @@ pub mod purge;
 pub mod readers;
 mod record_writer;
 mod recorded_history;
+mod snapshot_copies;
 mod snapshot_model;
 mod snapshot_trials;
 pub mod snapshots;
@@ -103,7 +105,8 @@ impl SimScenario {
             | Mutant::ClosedWithOldDigest
             | Mutant::AbandonedUnfenced
             | Mutant::RestoreDecidesAgain
-            | Mutant::PromotedWithoutOutcomes => Self::Generations,
+            | Mutant::PromotedWithoutOutcomes
+            | Mutant::PinsOfCopiesIgnored => Self::Generations,
             Mutant::LockCheckedBeforeCommit
             | Mutant::NewHolderActsAtOnce
             | Mutant::LockSlotTrimmedUnjudged

@@ -9,8 +9,11 @@ use tidemark_tests::{
     stores::StoreBackend,
 };
 use tidemark_wal::{AppendError, Outcome};
+use tokio::time::timeout;
 
 use crate::append::{bundle, draft, entries, label, writer};
+
+const MAX_WAIT: Duration = Duration::from_mins(3);
 
 fn server(at: &TestStore) -> &S3Server {
     match &at.on {
@@ -59,7 +62,8 @@ async fn what_is_seen_too_late_is_not_acknowledged() {
         server(&at).clock().advance(Duration::from_mins(12));
         server(&at).lift(waiting);
     };
-    let (refused, ()) = tokio::join!(append, pass);
+    let both = async { tokio::join!(append, pass) };
+    let (refused, ()) = timeout(MAX_WAIT, both).await.expect("the descriptor is written");
     let Err(AppendError::Unproven { outcome, .. }) = refused else { panic!("{refused:?}") };
     assert_eq!(outcome, Some(Outcome::Committed));
 }

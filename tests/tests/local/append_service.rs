@@ -274,9 +274,12 @@ async fn a_full_service_answers_429_and_finishes_what_it_began() {
             Ok(mut stream) => stream.read(&mut [0]).await.is_err(),
             Err(_) => true,
         };
-        while !refused().await {
-            tokio::task::yield_now().await;
-        }
+        let told = async {
+            while !refused().await {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(MAX_WAIT, told).await.expect("it closes its listener");
         world.server.lift(rule);
     });
     assert!(stopped.expect("it stops").success());

@@ -163,7 +163,7 @@ async fn a_command_runs_under_the_lock_and_is_ended_when_it_is_lost() {
     // The lock is lost under it: somebody released it.
     let (lost, ()) = tokio::join!(run("exec sleep 170", "d"), async {
         let held = async || world.json(&["lock", "show", "models", "--json"]).await["holder"] == "d";
-        while !held().await {}
+        timeout(MAX_WAIT, async { while !held().await {} }).await.expect("it takes the lock");
         world.done(&["lock", "release", "--holder", "d"]).await;
     });
     assert_eq!(lost.status.code(), Some(4), "{lost:?}");

@@ -201,6 +201,7 @@ impl SnapshotMaker {
         parameters: Option<&ParameterSchedule>,
     ) -> Result<ArchiveExtension, SnapshotError> {
         let up_to = LogCursor(mutants::archived_up_to(manifest.audited, manifest.cursor.second()));
+        let up_to = up_to.min(self.settled_end(manifest).await?);
         let descriptors = DescriptorSource::new(&self.log, parameters);
         let mut archived = 0;
         for _ in 0..MAX_EXTENSIONS {
@@ -230,6 +231,14 @@ impl SnapshotMaker {
         }
         let (chain, attempts) = (self.chain.index().url().to_string(), MAX_EXTENSIONS);
         Err(CatalogError::Conflicts { chain, attempts }.into())
+    }
+
+    /// Up to where the index has settled its operations, if the generation of `manifest` was replaced since that was pinned: one that was restored
+    /// may look at some of them once more, and decide them otherwise.
+    async fn settled_end(&self, manifest: &Manifest) -> Result<LogCursor, CatalogError> {
+        let open = self.chain.clone().follow().await?.latest().await?.map(|latest| latest.state);
+        let replacing = open.filter(|open| open.generation != manifest.generation);
+        Ok(replacing.map_or(LogCursor(StoreSecond::KSUID_END), |open| LogCursor(open.audited)))
     }
 
     async fn extend_once(

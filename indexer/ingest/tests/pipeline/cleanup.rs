@@ -103,6 +103,26 @@ impl VerifyObserver for DamageWatch {
     fn progress(&self, _: VerifyCheck, _: u64, _: u64) {}
 }
 
+/// As in production: nobody but the indexer says what the index keeps.
+#[tokio::test(start_paused = true)]
+async fn what_the_indexer_has_looked_at_for_the_last_time_and_reported_goes() {
+    let world = IngestWorld::new(small_batches()).await;
+    for number in 0..20 {
+        world.append(world.ago(300 - number), &EntryDraft::entity(number));
+    }
+    let running = world.start();
+    world.pass(30 * MINUTE).await;
+    snapshot(&world).await;
+    let deleted = clean(&world).await.map_or(0, |report| report.deletion.deleted);
+    assert_eq!((deleted, entries(&world).len()), (0, 20), "the audit looks at each once more");
+    // The audit looks back two hours, and reports once an hour.
+    world.pass(240 * MINUTE).await;
+    snapshot(&world).await;
+    let report = clean(&world).await.unwrap();
+    assert_eq!((report.deletion.deleted, entries(&world).len()), (20, 0), "{report:?}");
+    world.stop(running).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_archived_goes_and_nothing_else() {
     let world = archived_world(40).await;

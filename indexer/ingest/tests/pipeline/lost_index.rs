@@ -180,6 +180,146 @@ async fn an_index_of_which_an_object_is_lost_is_restored_from_the_archive() {
     }
 }
 
+/// A snapshot all of whose operations are archived, of a time at which the archive does not end.
+async fn archived_snapshot() -> (IngestWorld, Recorded) {
+    let world = IngestWorld::new(IngestOptions { compaction: false, ..small_batches() }).await;
+    for number in 0..30 {
+        world.append(world.ago(30_000 - number * 7), &EntryDraft::entity(number % 9));
+    }
+    world.append(world.ago(29_900), &EntryDraft::bundle("never"));
+    world.run_for(10 * MINUTE).await;
+    let request = SnapshotRequest { name: Some("daily".parse().unwrap()), ..SnapshotRequest::default() };
+    let made = world.snapshot_maker().await.0.make(&request).await.unwrap();
+    assert!(world.archive_end().await < made.proof.cursor);
+    let before = recorded(&world).await;
+    (world, before)
+}
+
+fn damage(world: &IngestWorld, key: &str, body: Option<&'static str>) {
+    world.bucket.remove(key);
+    if let Some(body) = body {
+        world.bucket.plant(key, body, world.bucket.now());
+    }
+}
+
+/// Segments of a snapshot are gone or damaged: it is restored with what the archive has of them, and the report says so.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_is_restored_with_what_the_archive_has_of_its_lost_segments() {
+    let (base, before) = archived_snapshot().await;
+    let (now, segments) = (base.bucket.now(), base.manifest().await.segments);
+    assert!(segments.len() > 3);
+    for (body, lost) in [(None, 0..1), (Some("damaged"), 1..2), (Some("damaged"), 1..3), (None, 0..segments.len())] {
+        let (world, what) = (base.copied_at(now), format!("{body:?}, {lost:?}"));
+        for segment in &segments[lost.clone()] {
+            damage(&world, &format!("index/{}", segment.key), body);
+        }
+        let target = RestoreTarget::Snapshot("daily".to_owned());
+        let report = world.restore(None, &target).await.unwrap();
+        assert_eq!(report.damaged.len(), lost.len(), "{what}: {:?}", report.damaged);
+        for (segment, said) in segments[lost].iter().zip(&report.damaged) {
+            assert!(report.damaged.iter().any(|said| said.contains(&segment.key)), "{what}: {said}");
+        }
+        assert!(standing(&world.check().await) == before, "{what}");
+        world.promote().await.unwrap();
+        world.describe("never", world.bucket.now());
+        stays_as(&world, &before).await;
+    }
+}
+
+/// What the archive does not have of a lost segment nothing stands for, and what is damaged of the archive is named beside it.
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_with_a_lost_segment_is_refused_where_the_archive_does_not_have_it() {
+    let (base, _) = archived_snapshot().await;
+    let target = RestoreTarget::Snapshot("daily".to_owned());
+    let segment = base.manifest().await.segments[1].key.clone();
+    let data = base.bucket.keys().into_iter().find(|key| key.contains("/archive/") && key.contains("/data/")).unwrap();
+    for body in [None, Some("damaged")] {
+        let world = base.copied_at(base.bucket.now());
+        damage(&world, &format!("index/{segment}"), Some("damaged"));
+        damage(&world, &data, body);
+        let refused = world.restore(None, &target).await.unwrap_err();
+        let (said, cause) = (refused.to_string(), refused.to_cause());
+        assert!(said.contains(&segment) && said.contains(data.trim_start_matches("index/")), "{said}");
+        assert_eq!(cause.reason, Reason::ArchiveDamaged, "{said}");
+        let open = world.manifest().await;
+        assert!(open.generation.to_string() == "g1" && open.until.is_none(), "{said}");
+    }
+    // The archive's first rows can be read, and are not enough.
+    let world = base.copied_at(base.bucket.now());
+    let is_data = |key: &String| key.contains("/archive/") && key.contains("/data/");
+    let known: Vec<_> = world.bucket.keys().into_iter().filter(is_data).collect();
+    world.run_for(30 * MINUTE).await;
+    world.snapshot_maker().await.0.make(&SnapshotRequest::default()).await.unwrap();
+    let later = world.bucket.keys().into_iter().find(|key| is_data(key) && !known.contains(key)).unwrap();
+    damage(&world, &format!("index/{segment}"), None);
+    damage(&world, &later, Some("damaged"));
+    let refused = world.restore(None, &target).await.unwrap_err();
+    assert!(refused.to_string().contains(later.trim_start_matches("index/")), "{refused}");
+    assert_eq!(world.manifest().await.generation.to_string(), "g1", "{refused}");
+    // Its entries are younger than the archive.
+    let world = base.copied_at(base.bucket.now());
+    world.append(world.ago(300), &EntryDraft::entity(1));
+    world.run_for(10 * MINUTE).await;
+    let request = SnapshotRequest { name: Some("young".parse().unwrap()), ..SnapshotRequest::default() };
+    world.snapshot_maker().await.0.make(&request).await.unwrap();
+    let young = world.manifest().await.segments.last().unwrap().key.clone();
+    damage(&world, &format!("index/{young}"), Some("damaged"));
+    let refused = world.restore(None, &RestoreTarget::Snapshot("young".to_owned())).await.unwrap_err();
+    assert!(refused.to_string().contains(&young) && refused.to_cause().reason == Reason::IndexDamaged, "{refused}");
+}
+
+/// An entry could be read only after its second was archived, and the segment with what was decided then is lost: the archive stands for all
+/// else, and it is not decided once more.
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_only_a_lost_segment_held_is_not_decided_again() {
+    let (world, bad) = small_archive().await;
+    world.run_for(25 * MINUTE).await;
+    assert_eq!(world.outcomes().await[&bad], [Outcome::Committed; 2]);
+    let request = SnapshotRequest { name: Some("decided".parse().unwrap()), ..SnapshotRequest::default() };
+    let made = world.snapshot_maker().await.0.make(&request).await.unwrap();
+    assert!(world.archive_end().await < made.proof.cursor);
+    let segments = world.manifest().await.segments;
+    let lost = segments.iter().rfind(|segment| (segment.first..=segment.last).contains(&bad)).unwrap();
+    assert!(world.archive_end().await.covers(lost.last), "the archive does not reach past its entries");
+    damage(&world, &format!("index/{}", lost.key), None);
+    let refused = world.restore(None, &RestoreTarget::Snapshot("decided".to_owned())).await.unwrap_err();
+    assert!(refused.to_string().contains(&lost.key) && refused.to_cause().reason == Reason::IndexDamaged, "{refused}");
+    let open = world.manifest().await;
+    assert!(open.generation.to_string() == "g1" && open.until.is_none(), "{refused}");
+}
+
+/// The index's own archive is damaged: a restore from copies goes around it, and says so.
+#[tokio::test(start_paused = true)]
+async fn a_damaged_archive_does_not_hinder_a_restore_from_copies() {
+    let (world, before) = archived_snapshot().await;
+    world.copy_snapshot("daily").await;
+    let data = |key: &String| key.starts_with("index/archive/") && key.contains("/data/");
+    let data = world.bucket.keys().into_iter().find(data).unwrap();
+    damage(&world, &data, Some("damaged"));
+    let report = world.restore_from_copies(None, &RestoreTarget::Latest).await.unwrap();
+    let [said] = report.damaged.as_slice() else { panic!("{:?}", report.damaged) };
+    assert!(said.contains(data.trim_start_matches("index/")), "{said}");
+    assert!(standing(&world.check().await) == before);
+}
+
+/// The same for a promotion of an index whose objects are lost as well: the archive of the copies ends where the own one does.
+#[tokio::test(start_paused = true)]
+async fn a_promotion_takes_from_the_archive_of_the_copies_what_the_own_one_has_lost() {
+    let (world, before) = archived_snapshot().await;
+    world.copy_snapshot("daily").await;
+    for segment in world.manifest().await.segments {
+        damage(&world, &format!("index/{}", segment.key), None);
+    }
+    let is_data = |key: &String| key.starts_with("index/archive/") && key.contains("/data/");
+    for data in world.bucket.keys().into_iter().filter(is_data) {
+        damage(&world, &data, Some("damaged"));
+    }
+    world.restore_from_copies(None, &early(&before)).await.unwrap();
+    assert!(standing(&world.check().await).len() < before.len());
+    world.promote_from_copies().await.unwrap();
+    assert!(standing(&world.check().await) == before);
+}
+
 /// An operation was corrected after the snapshot, and the sidecar that says so is lost: the snapshot is restored as it is, once, and what was
 /// not settled in it is audited again.
 #[tokio::test(start_paused = true)]

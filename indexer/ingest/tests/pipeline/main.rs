@@ -13,6 +13,7 @@ mod edited_archive;
 mod expectations;
 mod failing_drain;
 mod fake_bucket;
+mod final_outcomes;
 mod floor;
 mod generations;
 mod given_up;

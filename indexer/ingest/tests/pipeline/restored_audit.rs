@@ -1,6 +1,7 @@
 //! How far a restored index is audited, where the process that restores it ends and another one goes on.
 
-use tidemark_ingest::RestoreTarget;
+use tidemark_catalog::LogCursor;
+use tidemark_ingest::{RestoreTarget, reindex};
 use tokio::time::timeout;
 
 use crate::{
@@ -55,4 +56,28 @@ async fn a_restore_that_dies_after_it_took_the_audit_over_is_ended_by_the_next_o
         world.stop(running).await;
     }
     assert!(between > 3 && switched > 0, "{between} crashes between the two, {switched} after both");
+}
+
+/// A clean-up need not wait for the next report of the indexer.
+#[tokio::test(start_paused = true)]
+async fn the_root_says_what_a_new_generation_needs_of_the_log_as_soon_as_it_is_written() {
+    let world = IngestWorld::new(small_batches()).await;
+    for number in 0..30 {
+        world.append(world.ago(30_000 - number), &EntryDraft::entity(number % 5));
+    }
+    world.run_for(10 * MINUTE).await;
+    world.report_keeps().await;
+    let audited = LogCursor(world.manifest().await.audited);
+    world.raise_floor_beside(audited).await;
+    for switched in ["reindexed", "promoted", "reindexed"] {
+        if switched == "reindexed" {
+            reindex(&world.generation_task(None)).await.unwrap();
+        } else {
+            world.restore(None, &RestoreTarget::Latest).await.unwrap();
+            assert_eq!(world.keeps().await, LogCursor::default(), "it needs all of it until it is promoted");
+            world.promote().await.unwrap();
+        }
+        assert_eq!(world.manifest().await.generation, world.registered_generation().await, "{switched}");
+        assert_eq!((world.keeps().await, LogCursor(world.manifest().await.audited)), (audited, audited), "{switched}");
+    }
 }

@@ -217,7 +217,8 @@ async fn what_is_removed_in_the_second_store_is_gone_around_or_refused() {
     let origin = world.copies().await;
     let register = origin.place.pins.register().await.unwrap();
     let held = origin.place.pins.read_list(&register.pins["daily"]).await.unwrap();
-    world.bucket.remove(&format!("copy/{}", held.segments[0].key));
+    // The archive does not have its entries.
+    world.bucket.remove(&format!("copy/{}", held.segments.last().unwrap().key));
     // The archive reaches less far.
     let end = origin.place.archive.latest().await.unwrap().unwrap().end;
     let last = RestoreTarget::Time(held.cursor.second().before(Duration::from_secs(1)));
@@ -265,7 +266,7 @@ async fn what_cannot_be_restored_from_a_second_store_is_refused_and_nothing_is_w
     let keys_now = world.bucket.keys();
     let owner = IndexOwner::Named { name: "another".to_owned() };
     let request = RestoreRequest { target: RestoreTarget::Latest, owner, reaches_floor: false };
-    let owned = restore_from(&task, &origin, &request).await.unwrap_err();
+    let owned = restore_from(&task, &world.archive().await, &origin, &request).await.unwrap_err();
     assert_eq!(owned.to_cause().reason, Reason::OwnedByAnother, "{owned}");
     assert!(world.bucket.keys().iter().all(|key| keys_now.contains(key) || key.contains("clock")), "{keys:?}");
 

@@ -461,7 +461,8 @@ impl IngestWorld {
         name: Option<&str>,
         target: &RestoreTarget,
     ) -> Result<SwitchReport, IngestError> {
-        restore_from(&self.generation_task(name), &self.copies().await, &restore_request(target)).await
+        let (archive, copies) = (self.archive().await, self.copies().await);
+        restore_from(&self.generation_task(name), &archive, &copies, &restore_request(target)).await
     }
 
     /// A process promotes the index, which was restored from the second store.

@@ -5,7 +5,7 @@ mod store;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -88,6 +88,8 @@ pub(super) struct DeliveryWorld {
     published: AtomicU64,
     mood: Mutex<DestinationMood>,
     is_healed: Mutex<bool>,
+    /// Whether the end of what is published cannot be read.
+    is_end_hidden: AtomicBool,
     arrivals: Mutex<Arrivals>,
     reads: AtomicU64,
     tries: AtomicU64,
@@ -106,6 +108,7 @@ impl DeliveryWorld {
             published: AtomicU64::new(OPERATIONS),
             mood: Mutex::new(DestinationMood::Well),
             is_healed: Mutex::new(false),
+            is_end_hidden: AtomicBool::new(false),
             arrivals: Mutex::default(),
             reads: AtomicU64::new(0),
             tries: AtomicU64::new(0),
@@ -175,6 +178,11 @@ impl DeliveryWorld {
     /// What was poison is none any more.
     pub(super) fn heal(&self) {
         *self.is_healed.lock() = true;
+    }
+
+    /// From now on the end of what is published cannot be read, or can be again.
+    pub(super) fn hide_end(&self, is_hidden: bool) {
+        self.is_end_hidden.store(is_hidden, Ordering::Relaxed);
     }
 
     pub(super) fn publish(&self, more: u64) {
@@ -363,6 +371,9 @@ impl ChangeSource for DeliveryWorld {
     }
 
     async fn end(&self) -> Result<ConsumerPosition, SourceError> {
+        if self.is_end_hidden.load(Ordering::Relaxed) {
+            return Err(SourceError::Transient("busy".to_owned()));
+        }
         Ok(at(self.published.load(Ordering::Relaxed)))
     }
 }

@@ -121,7 +121,7 @@ fn delivering() -> SinkReport {
     SinkReport {
         holding: true,
         acknowledged: Some(FeedPlace { generation: "g1".to_owned(), seq: 81_244 }),
-        lag_operations: 7,
+        lag_operations: Some(7),
         lag_seconds: Some(3),
         unacknowledged: 5,
         unacknowledged_bytes: 900,
@@ -386,14 +386,18 @@ fn conditions_say_what_keeps_it_from_delivering() {
         (
             answering(SinkReport {
                 delivered: 0,
-                lag_operations: 0,
+                lag_operations: Some(0),
                 last_error: Some("no".to_owned()),
                 ..delivering()
             }),
             both("Unknown/Starting"),
         ),
         (
-            answering(SinkReport { delivered: 0, lag_operations: 0, ..delivering() }),
+            answering(SinkReport { delivered: 0, lag_operations: None, lag_seconds: None, ..delivering() }),
+            both("Unknown/Starting"),
+        ),
+        (
+            answering(SinkReport { delivered: 0, lag_operations: Some(0), ..delivering() }),
             ["True/Ready", applied, "True/Delivering"],
         ),
         (answering(SinkReport { holding: false, ..delivering() }), both("False/Standby")),
@@ -433,7 +437,7 @@ fn a_destination_that_stays_away_is_told_once() {
     let away = |error: &str| SinkReport {
         breaker: BreakerPhase::Open,
         last_error: Some(error.to_owned()),
-        lag_operations: 900,
+        lag_operations: Some(900),
         ..delivering()
     };
     let status = |before: WalSinkStatus, report| {

@@ -68,7 +68,7 @@ fn set_figures(status: &mut WalSinkStatus, sink: &SinkReport) {
         let seq = i64::try_from(place.seq).unwrap_or(i64::MAX);
         status.acknowledged = Some(SinkPosition { generation: place.generation.clone(), seq });
     }
-    status.lag_operations = counter(sink.lag_operations);
+    status.lag_operations = sink.lag_operations.and_then(counter);
     status.lag_seconds = sink.lag_seconds.and_then(counter);
     status.unacknowledged = counter(sink.unacknowledged);
     status.unacknowledged_bytes = counter(sink.unacknowledged_bytes);

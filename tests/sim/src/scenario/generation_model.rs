@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ops::RangeInclusive,
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use serde::Deserialize;
 use tidemark_catalog::{EndReason, FIRST_SEQ, Manifest, ObjectName, PinRegister, SNAPSHOT_OWNER};
 use tidemark_ingest::{OperationRecord, model_engine::parse_records};
 use tidemark_store::StoreSecond;
-use tidemark_wal::{Outcome, Token};
+use tidemark_wal::{LogParameters, Outcome, Token};
 
 use super::{
     archive_ledger::{ArchiveGrowth, ArchiveLedger},
@@ -81,6 +82,8 @@ pub(super) struct SourceAge {
     pub(super) manifest: Option<ManifestPlace>,
     /// Whether some of it comes from the archive, which passes over what could not be read.
     pub(super) reads_archive: bool,
+    /// How long the audit of its log looks: what came to a second after the last look is decided only where the log is read once more.
+    pub(super) audit_window: Duration,
 }
 
 /// A generation that could not be read whole.
@@ -119,6 +122,8 @@ pub(super) struct GenerationModel {
     set_back: BTreeSet<(Token, u32)>,
     /// The same, and those that were corrected once more since: a snapshot may have them as they were meanwhile.
     ever_set_back: BTreeSet<(Token, u32)>,
+    /// How long the audit of the log looks, where that is known.
+    pub(super) audit_window: Option<Duration>,
     /// The archive.
     pub(super) ledger: ArchiveLedger,
     pub(super) marks: BTreeSet<&'static str>,
@@ -166,15 +171,28 @@ impl GenerationModel {
         self.begun.entry(task.to_owned()).or_insert(at);
     }
 
-    /// Whether an object of `generation` was lost at any time since the maker of `successor` began: only then may that not have found what
-    /// was recorded last.
-    fn was_damaged_for(&self, successor: &Manifest, generation: u64) -> bool {
+    /// Whether an object of `replaced` was lost at any time since the maker of `successor` began: only then may that not have found what was
+    /// recorded last. A restored generation ends before those that it and its predecessors replaced: of these, too. What reaches further than it
+    /// is restored from their pins, and from older snapshots where those are damaged.
+    fn was_damaged_for(&self, successor: &Manifest, replaced: &Manifest) -> bool {
         // A generation says what its task does, too: "restore to the latest time", and the name.
         let is_made_by = |task: &str| successor.building.as_ref().is_some_and(|making| making.ends_with(task));
         let begun = self.begun.iter().filter(|(task, _)| is_made_by(task)).map(|(_, since)| since).min();
         let Some(since) = begun else { return false };
         let overlaps = |absence: &ObjectAbsence| absence.until.is_none_or(|until| *since <= until);
-        self.absences.iter().any(|absence| absence.generation == generation && overlaps(absence))
+        let (latest, is_restored) = (replaced.generation.number(), replaced.until.is_some());
+        let is_read = |of: u64| of == latest || is_restored && of < latest;
+        self.absences.iter().any(|absence| is_read(absence.generation) && overlaps(absence))
+    }
+
+    /// Whether `manifest`, which follows `before`, promotes the index, and an object of a generation before it was lost at any time since its
+    /// task began: only then may it have taken what was recorded last from an older one.
+    fn promotes_beside_damage(&self, before: Option<&Manifest>, manifest: &Manifest) -> bool {
+        let is_promoted = manifest.until.is_none() && before.is_some_and(|before| before.until.is_some());
+        let begun = manifest.promoted_by.as_ref().and_then(|task| self.begun.get(task));
+        let Some(since) = begun.filter(|_| is_promoted) else { return false };
+        let mut earlier = self.absences.iter().filter(|absence| absence.generation < manifest.generation.number());
+        earlier.any(|absence| absence.until.is_none_or(|until| *since <= until))
     }
 
     /// Whether an object was lost at any time since then, true time in milliseconds.
@@ -230,6 +248,7 @@ impl GenerationModel {
         if before.is_some_and(|before| before.manifest.closed.is_some()) {
             return wrong("follows the closing record".to_owned());
         }
+        let replaces_damage = self.promotes_beside_damage(before.map(|before| &before.manifest), &manifest);
         if self.open.is_none() && manifest.building.is_none() {
             self.open = Some(generation);
         }
@@ -246,7 +265,7 @@ impl GenerationModel {
         }
         let head = GenerationHead { number, manifest, content: Arc::clone(&content) };
         if is_open && head.manifest.closed.is_none() {
-            self.check_open(&head, false).or_else(wrong)?;
+            self.check_open(&head, replaces_damage).or_else(wrong)?;
         }
         let end = head.manifest.closed.clone();
         self.heads.insert(generation, head);
@@ -288,15 +307,15 @@ impl GenerationModel {
                 ));
             }
         }
-        let replaces_damage = self.was_damaged_for(&head.manifest, before);
+        let replaces_damage = self.was_damaged_for(&head.manifest, closed);
         self.open = Some(successor);
         self.check_open(&head, replaces_damage)
     }
 
     /// What the index holds is what was decided: nothing else, nothing less, up to its cursor or the time that it was restored to.
     ///
-    /// One that takes the place of a generation that was damaged while it was made (`replaces_damage`) may lack a correction of what the
-    /// audit still looks at.
+    /// One that was made or promoted while what it takes the place of was damaged (`replaces_damage`) may lack a correction of what the audit
+    /// still looks at.
     fn check_open(&mut self, head: &GenerationHead, replaces_damage: bool) -> Result<(), String> {
         let GenerationHead { number, manifest, content } = head;
         let here = (manifest.generation.number(), *number);
@@ -342,9 +361,17 @@ impl GenerationModel {
             let until = manifest.until.filter(|until| manifest.cursor.second() <= *until);
             until == Some(token.second()) && Some(token) > last
         };
-        let mut wanted = self.decided.keys().filter(|(token, _)| token.second() < end && !is_cut_off(*token));
-        if let Some((token, op)) = wanted.find(|place| !standing.contains_key(*place)) {
-            return Err(format!("{token} op {op} was decided, and the index up to {end} does not have it"));
+        // Who lists the log for an archive records it, and who restores a snapshot does not. Within a generation nothing goes.
+        let need_not_be_there =
+            |record: &OperationRecord| self.audit_window.is_some_and(|window| came_after_last_look(record, window));
+        let mut wanted = self.decided.iter().filter(|((token, _), _)| token.second() < end && !is_cut_off(*token));
+        let lacking = wanted.find(|(place, record)| !standing.contains_key(*place) && !need_not_be_there(record));
+        if let Some(((token, op), record)) = lacking {
+            let (outcome, entry, audited) = (record.decision.outcome, record.decision.entry_time, manifest.audited);
+            return Err(format!(
+                "{token} op {op}, whose entry is of {entry}, was decided as {outcome:?}, and the index up to {end}, audited up to {audited}, does not \
+                 have it"
+            ));
         }
         if let Some((token, op)) = standing.keys().find(|(token, _)| token.second() >= end) {
             return Err(format!("{token} op {op} is in the index, which reaches up to {end}"));
@@ -376,7 +403,7 @@ impl GenerationModel {
         source: SourceAge,
         wanted: impl Fn(Token) -> bool,
     ) -> Result<(), String> {
-        let SourceAge { audited, reads_archive, .. } = source;
+        let SourceAge { audited, reads_archive, audit_window, .. } = source;
         let standing = content.standing();
         for (place, record) in &standing {
             let is = record.decision.outcome;
@@ -403,7 +430,7 @@ impl GenerationModel {
         }
         let mut decided = self.decided.iter().filter(|((token, _), _)| wanted(*token));
         let may_lack = |record: &OperationRecord| {
-            record.token.second() >= audited && came_late(record) || came_after_last_look(record)
+            record.token.second() >= audited && came_late(record) || came_after_last_look(record, audit_window)
         };
         if let Some(((token, op), _)) =
             decided.find(|(place, record)| !standing.contains_key(*place) && !may_lack(record))
@@ -527,9 +554,11 @@ fn came_late(record: &OperationRecord) -> bool {
     record.decision.entry_time.since(record.token.second()) > parameters().commit_bound()
 }
 
-/// Whether the entry came after the audit's last look at its second: no index has to have it, and an archive that is past it never takes it.
-fn came_after_last_look(record: &OperationRecord) -> bool {
-    parameters().is_past_audit(record.token.second(), record.decision.entry_time)
+/// Whether the entry came after the audit's last look at its second, in a log with this window: no index has to have it, and an archive that is
+/// past it never takes it. A restore from the archive alone lists the log, and records it.
+fn came_after_last_look(record: &OperationRecord, audit_window: Duration) -> bool {
+    let parameters = LogParameters { audit_window, ..parameters() };
+    parameters.is_past_audit(record.token.second(), record.decision.entry_time)
 }
 
 /// Whether both say the same of an operation.
@@ -607,7 +636,8 @@ mod tests {
 
     /// A snapshot of manifest 1, the first of all.
     fn snapshot(audited: u64) -> SourceAge {
-        SourceAge { audited: second(audited), manifest: Some((1, 1)), reads_archive: false }
+        let audit_window = parameters().audit_window;
+        SourceAge { audited: second(audited), manifest: Some((1, 1)), reads_archive: false, audit_window }
     }
 
     /// `g1` is the index: an operation was aborted and turned out to be late.
@@ -650,6 +680,78 @@ mod tests {
         let mut of_another = corrected();
         of_another.absences.push(ObjectAbsence { generation: 7, until: None });
         switch_without_correction(&mut of_another, LOST).unwrap_err();
+    }
+
+    /// `g2` has the correction, and ends before what the damaged `g1` has: to the latest time an older snapshot of `g1` is restored.
+    #[test]
+    fn a_correction_may_be_lost_to_an_object_of_what_a_restored_generation_replaced() {
+        let switch = |model: &mut GenerationModel, generation: u64, outcome| {
+            let until = second(9);
+            let building = Some(format!("restore to the latest time maker{generation}"));
+            let restored = Manifest { until: Some(until), building, ..manifest(generation, 3) };
+            let held = content([record(1, 5, outcome), record(2, 6, Outcome::Committed)]);
+            model.begin_task(&format!("maker{generation}"), LOST);
+            model.heads.insert(generation, GenerationHead { number: 1, manifest: restored, content: Arc::new(held) });
+            model.switch(generation - 1, generation, EndReason::Restore { to: until }, &IndexContent::default())
+        };
+        for (is_lost, is_promoted, is_excused) in [(true, false, true), (false, false, false), (true, true, false)] {
+            let mut model = corrected();
+            if is_lost {
+                model.lose("g1/segment/1".to_owned());
+            }
+            switch(&mut model, 2, Outcome::Late).unwrap();
+            if is_promoted {
+                model.heads.get_mut(&2).unwrap().manifest.until = None;
+            }
+            let switched = switch(&mut model, 3, Outcome::Aborted);
+            assert_eq!(switched.is_ok(), is_excused, "lost: {is_lost}, promoted: {is_promoted}: {switched:?}");
+        }
+    }
+
+    #[test]
+    fn a_promotion_may_lack_a_correction_only_beside_an_object_that_was_away_meanwhile() {
+        let restored = Manifest { until: Some(second(4)), ..manifest(2, 3) };
+        let promoted = Manifest { promoted_by: Some("promoter".to_owned()), ..manifest(2, 3) };
+        for (begun, is_excused) in [(PUT_BACK, true), (PUT_BACK + 1, false)] {
+            let mut model = corrected();
+            model.lose("g1/segment/1".to_owned());
+            model.put_back(PUT_BACK);
+            model.begin_task("promoter", begun);
+            assert_eq!(model.promotes_beside_damage(Some(&restored), &promoted), is_excused, "begun at {begun}");
+            assert!(!model.promotes_beside_damage(Some(&promoted), &promoted), "it was promoted before");
+            model.absences.clear();
+            model.absences.push(ObjectAbsence { generation: 2, until: None });
+            assert!(!model.promotes_beside_damage(Some(&restored), &promoted), "of its own it copies nothing");
+        }
+        // Whatever was away: what the audit is through with stays as it was decided.
+        let held = || content([record(1, 5, Outcome::Aborted), record(2, 6, Outcome::Committed)]);
+        let promoted_head = |audited: u64| GenerationHead {
+            number: 2,
+            manifest: Manifest { audited: second(audited), ..promoted.clone() },
+            content: Arc::new(held()),
+        };
+        corrected().check_open(&promoted_head(5), true).unwrap();
+        corrected().check_open(&promoted_head(6), true).unwrap_err();
+    }
+
+    #[test]
+    fn what_came_after_the_last_look_at_its_second_need_not_be_in_an_index() {
+        let window = Duration::from_hours(3);
+        let lacks = |lateness: Duration, audit_window| {
+            let mut unread = record(3, 7, Outcome::Unreadable);
+            unread.decision.entry_time = second(7).after(lateness);
+            let held = |more: Option<OperationRecord>| {
+                let records = [record(1, 5, Outcome::Late), record(2, 6, Outcome::Committed)];
+                content(records.into_iter().chain(more))
+            };
+            let mut model = corrected();
+            model.audit_window = audit_window;
+            model.check_open(&head(3, held(Some(unread))), false).unwrap();
+            model.check_open(&head(4, held(None)), false)
+        };
+        lacks(2 * window, Some(window)).unwrap();
+        lacks(window / 2, Some(window)).unwrap_err();
+        lacks(2 * window, None).unwrap_err();
     }
 
     #[test]
@@ -696,6 +798,29 @@ mod tests {
         for (lateness, audited) in [(bound, 4), (bound + 1, 5), (0, 4)] {
             let refused = check(lateness, audited).unwrap_err();
             assert!(refused.contains("was decided, and is not restored"), "{lateness}, {audited}: {refused}");
+        }
+    }
+
+    /// The logs of the product's own ingest have a shorter audit window than the documented one.
+    #[test]
+    fn what_came_after_the_last_look_of_its_own_log_may_be_missing() {
+        let audit_window = Duration::from_hours(3);
+        let check = |lateness: u64, source: SourceAge| {
+            let mut expired = record(3, 4, Outcome::Expired);
+            expired.decision.entry_time = second(4 + lateness);
+            let held = |records: Vec<OperationRecord>| {
+                content([record(1, 5, Outcome::Late), record(2, 6, Outcome::Committed)].into_iter().chain(records))
+            };
+            let mut model = corrected();
+            model.check_open(&head(3, held(vec![expired])), false).unwrap();
+            model.check_restored(&held(Vec::new()), source, |_| true)
+        };
+        let of_log = SourceAge { audit_window, ..snapshot(10) };
+        let window = audit_window.as_secs();
+        check(window + 1, of_log).unwrap();
+        for (lateness, source) in [(window, of_log), (window + 1, snapshot(10))] {
+            let refused = check(lateness, source).unwrap_err();
+            assert!(refused.contains("was decided, and is not restored"), "{lateness}, {source:?}: {refused}");
         }
     }
 

@@ -1,5 +1,5 @@
-//! Writers, tasks that rebuild, restore and promote the index, snapshots, clean-ups of the log, readers and collectors: over days of store
-//! time, with pauses longer than the grace, and objects of the index that are lost for a while.
+//! Writers, tasks that rebuild, restore and promote the index, snapshots, their copies in a second store, clean-ups of the log, readers and
+//! collectors: over days of store time, with pauses longer than the grace, and objects of the index that are lost for a while.
 
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc, time::Duration};
 
@@ -23,11 +23,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     cleaning::{CleanupEnd, check_left, clean_up_once},
     cleanup_model::{CleanupModel, left_below},
+    copy_model::CopyModel,
     entry_clients::append,
     generation_model::GenerationModel,
     indexers::watch_for_bugs,
-    long_run::{FAULT_BURST_DURATION, INDEX, INDEX_URL, LOG, LongRun, collect, fault_schedule},
+    long_run::{COPIES, FAULT_BURST_DURATION, INDEX, INDEX_URL, LOG, LongRun, collect, fault_schedule},
     record_writer::RecordWriter,
+    snapshot_copies::copy_now_and_then,
     snapshot_trials::SnapshotTrials,
     verification::{verify_now_and_then, verify_stored},
 };
@@ -49,6 +51,7 @@ struct GenerationWorld {
     run: LongRun,
     model: Arc<Mutex<GenerationModel>>,
     cleanups: Arc<Mutex<CleanupModel>>,
+    copies: Arc<Mutex<CopyModel>>,
     /// The task of each process. A process that is started again goes on with the one it had.
     tasks: Arc<Mutex<BTreeMap<String, SimTask>>>,
     /// Whether the writers of this index come once in two days only.
@@ -77,11 +80,16 @@ pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
         run: LongRun { simulated_store: simulated_store.clone(), is_ingested },
         model: Arc::default(),
         cleanups: Arc::default(),
+        copies: Arc::default(),
         tasks: Arc::default(),
         is_quiet: seed.is_multiple_of(3),
     };
-    let (model, cleanups) = (world.model.clone(), world.cleanups.clone());
+    world.model().audit_window = Some(world.run.parameters().audit_window);
+    let (model, cleanups, copies) = (world.model.clone(), world.cleanups.clone(), world.copies.clone());
     world.run.set_observer(move |event| {
+        if event.bucket == COPIES {
+            return copies.lock().observe(event);
+        }
         let mut model = model.lock();
         if event.bucket == INDEX {
             model.observe(event)?;
@@ -116,6 +124,10 @@ pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
         supervise(&simulated_store, &format!("snapshot{n}"), true, move |process| {
             make_snapshots(snapshotting.clone(), process)
         });
+        let copying = world.run.clone();
+        supervise(&simulated_store, &format!("copier{n}"), true, move |process| {
+            copy_now_and_then(copying.clone(), process)
+        });
         let verifying = world.clone();
         supervise(&simulated_store, &format!("verifier{n}"), true, move |process| {
             let model = verifying.model.clone();
@@ -144,7 +156,8 @@ pub async fn run(seed: u64, echo: bool) -> SimulatedStore {
         SnapshotTrials::new(&world.run, &world.model).await.run().await;
     }
     let marks = world.model().marks.clone();
-    for mark in marks.into_iter().chain(world.cleanups.lock().marks.clone()) {
+    let marks = marks.into_iter().chain(world.cleanups.lock().marks.clone());
+    for mark in marks.chain(world.copies.lock().marks.clone()) {
         simulated_store.mark(mark);
     }
     simulated_store
@@ -222,15 +235,6 @@ impl GenerationWorld {
             entropy: self.run.entropy(),
             progress: watch::Sender::default(),
         }
-    }
-
-    /// Suspends the process for longer than the grace, somewhere within the next minutes.
-    fn suspend_soon(&self, process: &SimProcess) {
-        let (world, process) = (self.clone(), process.clone());
-        tokio::spawn(async move {
-            sleep(Duration::from_millis(world.run.number(0..=20_000))).await;
-            world.run.suspend(&process, 20..=60);
-        });
     }
 }
 
@@ -317,7 +321,7 @@ async fn make(world: GenerationWorld, process: SimProcess, name: String) -> Proc
         let task = known.unwrap_or_else(|| world.next_task(&name));
         world.tasks.lock().insert(name.clone(), task.clone());
         if !world.run.is_fault_burst_over() && world.run.number(0..=3) == 0 {
-            world.suspend_soon(&process);
+            world.run.suspend_soon(&process);
         }
         world.model().begin_task(&task.name, world.run.simulated_store.now());
         let parts = world.generation_task(&process, task.name);
@@ -350,7 +354,11 @@ async fn promote_now_and_then(world: GenerationWorld, process: SimProcess) -> Pr
     let archive = world.archive(&process).await;
     loop {
         world.run.sleep_minutes(60..=600).await;
+        if !world.run.is_fault_burst_over() && world.run.number(0..=3) == 0 {
+            world.run.suspend_soon(&process);
+        }
         let name = world.run.entropy().nonce();
+        world.model().begin_task(&name, world.run.simulated_store.now());
         match promote(&world.generation_task(&process, name), &*archive, LostOutcomePolicy::Refuse).await {
             Ok(_) => {
                 world.model().marks.insert("the index was promoted");
@@ -380,6 +388,9 @@ async fn make_snapshots(world: GenerationWorld, process: SimProcess) -> ProcessE
     let log_id = world.run.log_id(&process).await;
     loop {
         world.run.sleep_minutes(100..=900).await;
+        if !world.run.is_fault_burst_over() && world.run.number(0..=3) == 0 {
+            world.run.suspend_soon(&process);
+        }
         let (log, root) = (world.run.log(&process), world.root(&process));
         let chain = match world.open(&process, &root).await {
             Ok(chain) => chain,
@@ -431,7 +442,7 @@ async fn clean_up(world: GenerationWorld, process: SimProcess) -> ProcessEnd {
     loop {
         world.run.sleep_minutes(100..=900).await;
         if !world.run.is_fault_burst_over() && world.run.number(0..=3) == 0 {
-            world.suspend_soon(&process);
+            world.run.suspend_soon(&process);
         }
         match clean_up_once(&world.run, &process, &log_id).await {
             CleanupEnd::Through { report, dry_run } => {

@@ -25,6 +25,8 @@ use crate::{
 
 pub(super) const LOG: &str = "log";
 pub(super) const INDEX: &str = "index";
+/// Where snapshots are copied to.
+pub(super) const COPIES: &str = "copies";
 /// By which the index is registered.
 pub(super) const INDEX_URL: &str = "sim://index/";
 pub(super) const FAULT_BURST_DURATION: Duration = Duration::from_hours(4 * 24);
@@ -111,6 +113,15 @@ impl LongRun {
     pub(super) fn suspend(&self, process: &SimProcess, hours: RangeInclusive<u64>) {
         self.simulated_store.count_faults(1);
         process.pause(Duration::from_hours(self.number(hours)));
+    }
+
+    /// Suspends the process for longer than the grace, somewhere within the next minutes.
+    pub(super) fn suspend_soon(&self, process: &SimProcess) {
+        let (run, process) = (self.clone(), process.clone());
+        tokio::spawn(async move {
+            sleep(Duration::from_millis(run.number(0..=20_000))).await;
+            run.suspend(&process, 20..=60);
+        });
     }
 
     /// An entry of the log, as a writer has put it at this store time.

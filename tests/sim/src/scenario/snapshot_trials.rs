@@ -1,13 +1,18 @@
-//! At the end of a run, each verified snapshot is restored to a random time, and so is the archive alone: each to an index of its own, which
-//! must be the fold of all that was decided up to then.
+//! At the end of a run, each verified snapshot and each copy in the second store is restored to a random time, and so is the archive of either
+//! place alone: each to an index of its own, which must be the fold of all that was decided up to then.
 
 use std::{collections::BTreeSet, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use tidemark_catalog::{CatalogError, IndexOwner, IndexPin, LogCursor, LogId, PinChain, RootChain, SnapshotProof};
+use tidemark_catalog::{
+    CatalogError, IndexOwner, IndexPin, LogCursor, LogId, PinChain, RootChain, SnapshotProof, TransactionRejected,
+};
 use tidemark_ingest::{
-    GenerationTask, IngestOptions, RestoreOrigin, RestoreRequest, RestoreTarget, engine::IndexEngine,
-    model_engine::ModelEngine, restore_from, snapshot::SnapshotPlace,
+    GenerationTask, IngestError, IngestOptions, RestoreOrigin, RestoreRequest, RestoreTarget,
+    engine::IndexEngine,
+    model_engine::ModelEngine,
+    restore_from,
+    snapshot::{SnapshotPlace, model_archive::ModelArchive},
 };
 use tidemark_store::{StoreClock, StoreSecond};
 use tidemark_wal::Token;
@@ -15,12 +20,15 @@ use tokio::sync::watch;
 
 use super::{
     generation_model::{GenerationModel, SourceAge},
-    long_run::{INDEX, LongRun},
+    long_run::{COPIES, INDEX, LongRun},
+    snapshot_copies,
 };
 use crate::process::SimProcess;
 
 /// What a trial restores.
 struct TrialSource {
+    /// Where it is: the index's store, or that of the copies.
+    place: &'static str,
     /// By which its buckets are called.
     name: String,
     /// Where snapshots are pinned: nothing but the one of the trial, or none.
@@ -54,14 +62,25 @@ impl<'a> SnapshotTrials<'a> {
     }
 
     async fn try_all(&self) -> anyhow::Result<()> {
-        let pins = self.pins_in(INDEX);
+        for place in [INDEX, COPIES] {
+            self.try_place(place).await?;
+        }
+        Ok(())
+    }
+
+    /// Each verified snapshot of a place alone, and the archive there alone.
+    async fn try_place(&self, place: &'static str) -> anyhow::Result<()> {
+        let is_copy = place == COPIES;
+        let SnapshotPlace { pins, archive, .. } = self.place(place);
         let register = pins.register().await?;
-        let archived = self.run.archive(&self.process, &self.log).latest().await?;
+        let archived = archive.latest().await?;
         let end = archived.as_ref().map(|version| version.end.second()).unwrap_or_default();
         for (number, (name, pin, proof)) in register.snapshots().into_iter().enumerate() {
-            let Some(source) = self.snapshot(number, (name, pin, proof), (&pins, end)).await? else { continue };
+            let source = self.snapshot((place, number), (name, pin, proof), (&pins, end)).await?;
+            let Some(source) = source else { continue };
             if self.restore(&source).await? {
-                self.run.simulated_store.mark("a snapshot was restored");
+                let restored = if is_copy { "a copy was restored" } else { "a snapshot was restored" };
+                self.run.simulated_store.mark(restored);
                 if self.model.lock().open().is_some_and(|open| pin.generation < open.generation) {
                     self.run.simulated_store.mark("a snapshot of a replaced generation was restored");
                 }
@@ -70,17 +89,25 @@ impl<'a> SnapshotTrials<'a> {
         if archived.is_none() {
             return Ok(());
         }
+        let audit_window = self.run.parameters().audit_window;
         let source = TrialSource {
-            name: "archive".to_owned(),
-            pins: self.pins_in("pins-archive"),
+            place,
+            name: format!("{place}-archive"),
+            pins: self.pins_in(&format!("pins-{place}-archive")),
             seconds: StoreSecond::default()..=end.before(Duration::from_secs(1)),
-            age: SourceAge { audited: end, manifest: None, reads_archive: true },
+            age: SourceAge { audited: end, manifest: None, reads_archive: true, audit_window },
             is_archive: true,
         };
         if self.restore(&source).await? {
-            self.run.simulated_store.mark("the archive alone was restored");
+            let restored =
+                if is_copy { "the archive of the copies was restored" } else { "the archive alone was restored" };
+            self.run.simulated_store.mark(restored);
         }
         Ok(())
+    }
+
+    fn place(&self, bucket: &str) -> SnapshotPlace {
+        snapshot_copies::place(self.run, &self.process, &self.log, bucket)
     }
 
     /// The pins that are in `bucket`.
@@ -92,26 +119,28 @@ impl<'a> SnapshotTrials<'a> {
     /// no operation, or was dropped meanwhile.
     async fn snapshot(
         &self,
-        number: usize,
+        (place, number): (&'static str, usize),
         (name, pin, proof): (&str, &IndexPin, &SnapshotProof),
         (pins, archived): (&PinChain, StoreSecond),
     ) -> Result<Option<TrialSource>, CatalogError> {
         let Some(first) = proof.first else { return Ok(None) };
         let manifest = pins.read_list(pin).await?;
-        let alone = self.pins_in(&format!("pins-{number}"));
+        let alone = self.pins_in(&format!("pins-{place}-{number}"));
         let imported = match alone.import(name, pins, pin, &manifest, &BTreeSet::new()).await {
             Err(CatalogError::Rejected(_)) => return Ok(None),
             imported => imported?,
         };
         alone.verify(name, &imported.list, proof).await?;
         Ok(Some(TrialSource {
-            name: number.to_string(),
+            place,
+            name: format!("{place}-{number}"),
             pins: alone,
             seconds: first..=proof.cursor.second().before(Duration::from_secs(1)),
             age: SourceAge {
                 audited: proof.audited.max(archived.min(proof.cursor.second())),
                 manifest: Some((pin.generation.number(), pin.manifest)),
                 reads_archive: proof.audited < archived,
+                audit_window: self.run.parameters().audit_window,
             },
             is_archive: false,
         }))
@@ -139,16 +168,24 @@ impl<'a> SnapshotTrials<'a> {
             entropy: self.run.entropy(),
             progress: watch::Sender::default(),
         };
-        let index = self.run.store(INDEX, &self.process);
-        let (pins, archive) = (source.pins.clone(), self.run.archive(&self.process, &self.log));
         let origin = RestoreOrigin::new(
-            SnapshotPlace { index, pins, archive },
+            SnapshotPlace { pins: source.pins.clone(), ..self.place(source.place) },
             Box::new(|store| Ok(Arc::new(ModelEngine::new(store)) as Arc<dyn IndexEngine>)),
         );
         let owner = IndexOwner::Named { name: "sim".to_owned() };
-        restore_from(&task, &origin, &RestoreRequest { target, owner, reaches_floor: false }).await?;
-        self.compare(source, &bucket, (token, is_to_token)).map_err(anyhow::Error::msg)?;
+        let own = ModelArchive::open(&task.index, &self.log, self.run.entropy());
         let floor = task.root.state().await?.floor.map(|floor| floor.second).unwrap_or_default();
+        match restore_from(&task, &own, &origin, &RestoreRequest { target, owner, reaches_floor: false }).await {
+            // The copies were made before the log was cleaned up to there: they are no beginning of another index.
+            Err(IngestError::Root(CatalogError::Rejected(TransactionRejected::BelowFloor { .. })))
+                if source.place == COPIES && LogCursor(source.age.audited) < floor =>
+            {
+                self.run.simulated_store.mark("copies below the log's floor were refused");
+                return Ok(false);
+            }
+            restored => restored.map(drop)?,
+        }
+        self.compare(source, &bucket, (token, is_to_token)).map_err(anyhow::Error::msg)?;
         if LogCursor(token.second()) < floor && !source.is_archive {
             self.run.simulated_store.mark("a snapshot was restored to a second below the floor");
         }

@@ -107,6 +107,7 @@ caught! {
     a_generation_that_is_given_up_while_its_maker_may_switch_to_it: AbandonedUnfenced,
     a_restore_that_decides_outcomes_again: RestoreDecidesAgain,
     outcomes_that_are_decided_again_after_a_promotion: PromotedWithoutOutcomes,
+    a_collector_of_copies_that_forgets_their_pins: PinsOfCopiesIgnored,
     a_panic_taken_for_the_end_of_the_listing: PanicEndsListing,
     an_emptied_chain_begun_anew: EmptiedChainBegunAnew,
     a_chain_that_ends_where_a_record_is_missing: HoleTakenForEnd,

@@ -8,10 +8,6 @@ use tidemark_sim::{
 
 /// How many seeds of most scenarios are run.
 const SEEDS: u64 = 500;
-/// Of `snapshots` and of `generations`, of which a seed takes 0.28 s and 0.36 s of a core, ten times what one of a chain does. In `snapshots` each
-/// rare event happens in two of five seeds; what was found by later seeds of `generations` is in `regressions.rs`.
-const SEEDS_OF_SNAPSHOTS: u64 = 200;
-const SEEDS_OF_GENERATIONS: u64 = 400;
 /// How many seeds of `generations` are run with the product's own ingest: one takes twice as long.
 const SEEDS_WITH_INGEST: u64 = 160;
 /// The first of them: among these each rare event happens, also a snapshot that is older than a correction.
@@ -124,8 +120,8 @@ fn five_hundred_histories_of_a_lock_are_linearizable() {
 }
 
 #[test]
-fn four_hundred_seeds_of_generations_hold() {
-    let reports = all_seeds_hold(SimScenario::Generations, 0..SEEDS_OF_GENERATIONS);
+fn five_hundred_seeds_of_generations_hold() {
+    let reports = all_seeds_hold(SimScenario::Generations, 0..SEEDS);
     let rare = [
         "the index switched",
         "the index was restored",
@@ -141,6 +137,11 @@ fn four_hundred_seeds_of_generations_hold() {
         "a snapshot was restored",
         "a snapshot was restored to a second below the floor",
         "the archive alone was restored",
+        "a snapshot was copied",
+        "a copy was dropped",
+        "garbage of copies was deleted",
+        "a copy was restored",
+        "the archive of the copies was restored",
         "the archive was verified",
         "verified meanwhile",
         "an outcome was corrected",
@@ -174,6 +175,11 @@ fn a_hundred_and_sixty_seeds_of_the_products_ingest_beside_all_jobs_hold() {
         "a snapshot was restored to a second below the floor",
         "a snapshot that is older than a correction was restored",
         "the archive alone was restored",
+        "a snapshot was copied",
+        "a copy was dropped",
+        "garbage of copies was deleted",
+        "a copy was restored",
+        "the archive of the copies was restored",
         "the archive was verified",
         "verified meanwhile",
     ];
@@ -197,8 +203,8 @@ fn five_hundred_seeds_of_a_purge_hold() {
 }
 
 #[test]
-fn two_hundred_seeds_of_snapshots_hold() {
-    let reports = all_seeds_hold(SimScenario::Snapshots, 0..SEEDS_OF_SNAPSHOTS);
+fn five_hundred_seeds_of_snapshots_hold() {
+    let reports = all_seeds_hold(SimScenario::Snapshots, 0..SEEDS);
     let rare = [
         "a snapshot was verified",
         "a snapshot was dropped",
