@@ -1,6 +1,6 @@
 //! The changes of an index as clients of `tidemark serve` follow them: over restarts of both programs, a reindex and a restore.
 
-use std::{collections::BTreeMap, process::Stdio, time::Duration};
+use std::{collections::BTreeMap, pin::pin, process::Stdio, time::Duration};
 
 use reqwest::{Response, StatusCode};
 use serde_json::Value;
@@ -246,14 +246,45 @@ async fn the_first_commands_of_the_guide_run() {
     let script = block.replace("http://127.0.0.1:7281", indexer.url()).replace("2026-11-20", day);
     let script = script.replace("g1:1234:5f2a91c07be0d4a3", first.as_str().expect("text"));
     let lines: Vec<&str> = script.lines().collect();
-    // The other two follow what comes, as other tests do, and never end.
-    let [since, after, ..] = lines[..] else { panic!("{block}") };
+    let [since, after, stream, follow] = lines[..] else { panic!("{block}") };
     for (command, wanted) in [(since, &["b1", "b2"][..]), (after, &["b2"])] {
         let mut shell = shell(command).await;
         let ended = timeout(MAX_WAIT, shell.output()).await.expect("it ends").expect("it runs");
         let answer: Value = serde_json::from_slice(&ended.stdout).unwrap_or_else(|error| panic!("{ended:?}: {error}"));
         assert_eq!(bundles(answer["changes"].as_array().expect("changes")), wanted, "{command}");
     }
+    // The other two follow what comes, and never end. What moves before they have begun is none of theirs, so more moves until each has a line.
+    let mut moves = 0;
+    for (command, begin) in [(stream, "data: {"), (follow, "{")] {
+        let mut following = shell(command).await.spawn().expect("it starts");
+        let mut lines = BufReader::new(following.stdout.take().expect("it is piped")).lines();
+        let first = async {
+            loop {
+                let line = lines.next_line().await.expect("it is read").expect("it goes on");
+                if line.starts_with(begin) {
+                    return line;
+                }
+            }
+        };
+        let mut first = pin!(first);
+        let line = loop {
+            moves += 1;
+            assert!(moves < 90, "{command}: no line");
+            move_label(&world, moves);
+            if let Ok(line) = timeout(Duration::from_secs(2), first.as_mut()).await {
+                break line;
+            }
+        };
+        assert!(line.contains("labels/r/l"), "{command}: {line}");
+        following.kill().await.expect("it is stopped");
+    }
+}
+
+/// Moves a label of this number's own.
+fn move_label(world: &LocalIndex, number: u32) {
+    let path = format!("labels/r/l{number}/label.yaml");
+    world.entry(2, path.clone());
+    world.server.insert_at("meta", &path, "id: b1\n", world.ago(1));
 }
 
 /// A command of a guide, as a shell runs it. It ends when it is dropped.

@@ -101,6 +101,15 @@ impl CleanupPlace {
         (ended.status.code(), printed)
     }
 
+    /// All changes of the index, from its first record on, as a search service that starts with an empty cache gives them.
+    async fn changes(&self) -> Vec<Value> {
+        let server = TidemarkProcess::serving(&["serve"], &self.server.index_environment()).await.expect("it starts");
+        server.until_answer("/v1/status", |status| status["manifest"].as_u64() > Some(0)).await;
+        let answer = server.get("/v1/changes?limit=1000").await.expect("it answers");
+        assert!(server.stop().await.expect("it ends").success());
+        answer["changes"].as_array().expect("changes").clone()
+    }
+
     fn result(&self) -> TaskResult {
         let text = std::fs::read_to_string(self.scratch.path().join("result")).expect("a result");
         TaskResult::from_json(&text).expect("it is a result")
@@ -132,6 +141,8 @@ fn error(output: &Output) -> String {
 async fn a_cleanup_shows_its_plan_deletes_what_is_archived_and_the_index_goes_on() {
     let place = CleanupPlace::snapshotted().await;
     let (all, before) = (place.entries(), place.contents());
+    let changes = place.changes().await;
+    assert!(changes.len() as u64 >= SETTLED, "{changes:?}");
     let (code, shown) = place.clean(&["--dry-run"]).await;
     assert_eq!((code, &shown["deleted"], &shown["left"]), (Some(0), &SETTLED.into(), &YOUNG.into()), "{shown}");
     assert_eq!(place.contents(), before, "it changes nothing");
@@ -173,12 +184,16 @@ async fn a_cleanup_shows_its_plan_deletes_what_is_archived_and_the_index_goes_on
         "{said}"
     );
 
+    // A client that reads the changes gets the same records.
+    assert_eq!(place.changes().await, changes);
+
     // The same index goes on, and still answers for what is gone.
     let indexer = TidemarkProcess::serving(&["index"], &place.server.index_environment()).await.expect("it starts");
     let at = place.server.clock().second().before(Duration::from_secs(20));
     place.server.insert_at("log", &Token::new(at, &Entropy::seeded(9)).to_string(), "one more", at);
     indexer.until_answer("/v1/process", |process| process["entries"].as_u64() >= Some(SETTLED + YOUNG + 1)).await;
     assert!(indexer.stop().await.expect("it ends").success());
+    assert_eq!(place.changes().await[..changes.len()], changes);
     let verified = place.run("verify", &["--all", "--json"]).await;
     assert!(verified.status.success(), "{} {}", String::from_utf8_lossy(&verified.stdout), error(&verified));
 
