@@ -73,6 +73,28 @@ fn the_operator_has_rights_on_every_kind() {
     }
 }
 
+/// Tasks delete entries and take indexes back: who may edit a namespace may not make one, who administers it may.
+#[test]
+fn tasks_are_for_who_administers_a_namespace() {
+    let rendered = objects(&HelmProgram::new().template(&[]).unwrap());
+    let writers: Vec<&Value> = of_kind(&rendered, "ClusterRole")
+        .into_iter()
+        .filter(|role| role["metadata"]["name"] != "tidemark-operator")
+        .filter(|role| {
+            role["rules"].as_array().unwrap().iter().any(|rule| {
+                let has =
+                    |field: &str, name: &str| rule[field].as_array().is_some_and(|all| all.contains(&name.into()));
+                has("resources", "waltasks") && has("verbs", "create")
+            })
+        })
+        .collect();
+    let [role] = writers[..] else { panic!("one role makes tasks: {writers:?}") };
+    assert_eq!(role["metadata"]["name"], "tidemark-tasks");
+    let labels = role["metadata"]["labels"].as_object().unwrap();
+    let aggregated: Vec<&String> = labels.keys().filter(|label| label.contains("/aggregate-to-")).collect();
+    assert_eq!(aggregated, ["rbac.authorization.k8s.io/aggregate-to-admin"]);
+}
+
 /// Helm writes `100.0` as `100`: the same number.
 fn numbers_as_one(value: &Value) -> Value {
     match value {
