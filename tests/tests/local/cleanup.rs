@@ -151,6 +151,14 @@ async fn a_cleanup_shows_its_plan_deletes_what_is_archived_and_the_index_goes_on
     let rules: Vec<&str> =
         shown["rules"].as_array().expect("rules").iter().filter_map(|rule| rule["rule"].as_str()).collect();
     assert_eq!(rules, ["--min-age", "--keep-snapshots", "index s3://index"]);
+    // The oldest half weighs what the log has too much; where one byte more may stay, the second that has it stays whole.
+    let half = SETTLED / 2;
+    let younger = all.iter().skip(usize::try_from(half).expect("a small number"));
+    let may_stay: usize = younger.filter_map(|key| place.server.body("log", key)).map(|body| body.len()).sum();
+    let (_, goes) = place.clean(&["--dry-run", "--max-size", &may_stay.to_string()]).await;
+    assert_eq!(goes["deleted"], half, "{goes}");
+    let (_, goes) = place.clean(&["--dry-run", "--max-size", &(may_stay + 1).to_string()]).await;
+    assert!(goes["deleted"].as_u64().is_some_and(|fewer| fewer < half), "{goes}");
     assert_eq!((&shown["foreign"], &shown["foreignKeys"][0]), (&1.into(), &"notes.txt".into()), "{shown}");
 
     place.server.reset_counts();
@@ -215,10 +223,18 @@ async fn what_may_not_be_deleted_stays_and_is_reported_with_a_remedy() {
     let place = CleanupPlace::snapshotted().await;
     let all = place.entries();
     // A retention that would delete everything, and a floor that an index holds.
-    for wrong in [["--min-age", "0s"], ["--keep-snapshots", "0"]] {
-        let refused = place.run("cleanup", &[&["--min-age", "1s"], &wrong[..]].concat()[..]).await;
+    for (wrong, words) in [
+        (
+            &["--min-age", "0s"][..],
+            "'--min-age <SPAN>': an age below 1s would delete what is being written; give the age",
+        ),
+        (&["--min-age", "1s", "--keep-snapshots", "0"][..], "invalid value '0' for '--keep-snapshots <N>'"),
+    ] {
+        let refused = place.run("cleanup", wrong).await;
         assert_eq!(refused.status.code(), Some(2), "{}", error(&refused));
+        assert!(error(&refused).contains(words), "{}", error(&refused));
     }
+    assert_eq!(place.entries(), all);
     let owner = IndexOwner::Named { name: "other".to_owned() };
     let other = IndexRegistration::new("s3://other", owner, Generation::first());
     let root = place.root();

@@ -51,26 +51,6 @@ fn the_definition_is_the_one_that_the_types_generate() {
     }
 }
 
-/// Tasks delete entries and take an index back: whoever may edit other objects of a namespace may not make them.
-#[test]
-fn tasks_are_made_by_who_administers_a_namespace_alone() {
-    let rendered = objects(&HelmProgram::new().template(&[]).unwrap());
-    let roles = of_kind(&rendered, "ClusterRole");
-    let aggregated = |to: &str| {
-        let label = format!("rbac.authorization.k8s.io/aggregate-to-{to}");
-        roles.iter().filter(move |role| role["metadata"]["labels"][&label] == "true").collect::<Vec<_>>()
-    };
-    let makes_tasks = |to: &str| {
-        let mut rules = aggregated(to).into_iter().flat_map(|role| role["rules"].as_array().into_iter().flatten());
-        rules.any(|rule| {
-            let has = |field: &str, name: &str| rule[field].as_array().is_some_and(|all| all.contains(&name.into()));
-            has("resources", "waltasks") && has("verbs", "create")
-        })
-    };
-    assert_eq!(["view", "edit", "admin"].map(|to| aggregated(to).len()), [1, 2, 3]);
-    assert_eq!(["view", "edit", "admin"].map(makes_tasks), [false, false, true]);
-}
-
 /// The operator may check each definition, and work with the objects of each kind.
 #[test]
 fn the_operator_has_rights_on_every_kind() {
@@ -91,6 +71,28 @@ fn the_operator_has_rights_on_every_kind() {
         }
         assert!(allows("resources", &format!("{}/status", kind.plural), "patch"), "{}", kind.kind);
     }
+}
+
+/// Tasks delete entries and take indexes back: who may edit a namespace may not make one, who administers it may.
+#[test]
+fn tasks_are_for_who_administers_a_namespace() {
+    let rendered = objects(&HelmProgram::new().template(&[]).unwrap());
+    let writers: Vec<&Value> = of_kind(&rendered, "ClusterRole")
+        .into_iter()
+        .filter(|role| role["metadata"]["name"] != "tidemark-operator")
+        .filter(|role| {
+            role["rules"].as_array().unwrap().iter().any(|rule| {
+                let has =
+                    |field: &str, name: &str| rule[field].as_array().is_some_and(|all| all.contains(&name.into()));
+                has("resources", "waltasks") && has("verbs", "create")
+            })
+        })
+        .collect();
+    let [role] = writers[..] else { panic!("one role makes tasks: {writers:?}") };
+    assert_eq!(role["metadata"]["name"], "tidemark-tasks");
+    let labels = role["metadata"]["labels"].as_object().unwrap();
+    let aggregated: Vec<&String> = labels.keys().filter(|label| label.contains("/aggregate-to-")).collect();
+    assert_eq!(aggregated, ["rbac.authorization.k8s.io/aggregate-to-admin"]);
 }
 
 /// Helm writes `100.0` as `100`: the same number.
