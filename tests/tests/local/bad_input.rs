@@ -191,15 +191,21 @@ async fn beside_a_later_format_nothing_is_written_or_deleted() {
         ("index", world.newest("index", "snapshots/"), &newer, &all),
         ("index", world.newest("index", "/metadata/"), &newer_archive, &[snapshot, cleanup]),
     ];
+    // A collector says in a chain of its own that it has begun, before it reads what is named.
+    let contents = || {
+        let mut contents = world.contents(&["log", "meta", "index"]);
+        contents.retain(|key, _| !key.starts_with("index/gc/"));
+        contents
+    };
     for (bucket, key, change, commands) in cases {
         let body = world.change(bucket, &key, change);
-        let before = world.contents(&["log", "meta", "index"]);
+        let before = contents();
         for command in commands {
             let ended = world.index.run(command[0], &command[1..]).await.expect("it ends");
             let said = error(&ended);
             assert_eq!(ended.status.code(), Some(1), "{command:?} beside {key}: {ended:?}");
             assert!(said.contains(&key) && said.contains("upgrade"), "{command:?} beside {key}: {said}");
-            assert_eq!(world.contents(&["log", "meta", "index"]), before, "{command:?} beside {key}");
+            assert!(contents() == before, "{command:?} beside {key} has changed something");
         }
         world.index.server.insert(bucket, &key, body);
     }
