@@ -150,13 +150,11 @@ impl GenerationTask {
     pub(crate) async fn report_keeps(&self, switch: &GenerationSwitch) {
         let reported = async {
             let (open, latest) = switch.open_generation().await?;
-            match latest.state.until {
-                Some(_) => Ok(()),
-                None => {
-                    let audited = LogCursor(latest.state.audited);
-                    self.root.keep(self.index.url().as_str(), open.generation(), audited).await
-                }
+            if latest.state.until.is_some() {
+                return Ok(());
             }
+            let audited = LogCursor(latest.state.audited);
+            self.root.keep(self.index.url().as_str(), open.generation(), audited).await
         };
         if let Err(error) = reported.await {
             tracing::warn!(%error, "the log's root does not say what the index needs of the log; a clean-up waits until the indexer says it, within the hour");

@@ -235,7 +235,7 @@ enum AttemptEnd {
     /// A process before this one began it with something else, and what was made is given up.
     OtherSource,
     /// What it was made from is damaged, and what was made is given up. Where it is a manifest's segment, that one.
-    Damaged(IngestError, Option<SegmentMeta>),
+    Damaged(IngestError, Option<Box<SegmentMeta>>),
     /// What was made is not audited up to the log's floor as it is by now, and is given up.
     BelowFloor,
     /// The archive has settled more of what was made meanwhile, and that is given up.
@@ -342,7 +342,7 @@ impl RestoreRun<'_> {
                         matches!(failure, IngestError::Archive(_)) && sources.archived() == ArchivedVersions::default();
                     let is_own = self.archives.is_of_own(&failure) && sources.leave_out_own();
                     let damaged = sources.damaged_by(&failure, &place);
-                    if !is_gone_around && !is_own && !sources.leave_out(&damaged, segment.as_ref()) {
+                    if !is_gone_around && !is_own && !sources.leave_out(&damaged, segment.as_deref()) {
                         let failure = if is_archive_damaged { self.all_damaged(&sources, failure) } else { failure };
                         return Err(self.lost(failure));
                     }
@@ -416,8 +416,8 @@ impl RestoreRun<'_> {
         let ended = match (found, filled) {
             (Ok(source), Ok(Some(bound))) => Box::pin(self.end_filled(made, (place, &source, bound), sources)).await,
             (Ok(_), Ok(None)) => self.discard(made).await.map(|()| AttemptEnd::OtherSource),
-            (Ok(_), Err((failure, segment))) => self.give_up_damaged(made, failure, segment).await,
-            (Err(failure), _) => self.give_up_damaged(made, failure, None).await,
+            (Ok(_), Err((failure, segment))) => Box::pin(self.give_up_damaged(made, failure, segment)).await,
+            (Err(failure), _) => Box::pin(self.give_up_damaged(made, failure, None)).await,
         };
         if let Err(failure) = &ended {
             give_up_after(failure, self.switch, &generation, self.open.generation()).await;
@@ -435,7 +435,7 @@ impl RestoreRun<'_> {
         match self.is_current(place, source, bound).await {
             Ok(true) => Box::pin(self.switch_to(made, (place, source, bound), sources)).await,
             Ok(false) => self.discard(made).await.map(|()| AttemptEnd::Corrected),
-            Err(failure) => self.give_up_damaged(made, failure, None).await,
+            Err(failure) => Box::pin(self.give_up_damaged(made, failure, None)).await,
         }
     }
 
@@ -449,7 +449,7 @@ impl RestoreRun<'_> {
         if !failure.is_damage() {
             return Err(failure);
         }
-        self.discard(made).await.map(|()| AttemptEnd::Damaged(failure, segment))
+        self.discard(made).await.map(|()| AttemptEnd::Damaged(failure, segment.map(Box::new)))
     }
 
     /// What the generation of `made` is made from. One that has records goes on with what these came from.
