@@ -499,13 +499,14 @@ mod tests {
             !is_settled(&observation(PodPhase::Writing, false)) && !is_settled(&observation(PodPhase::Starting, false))
         );
         assert!(!is_settled(&PodObservation::default()));
-        let sink = |breaker| PodObservation {
+        let sink = |breaker, lag_operations| PodObservation {
             process: Some(Arc::new(PodReport {
-                sink: Some(SinkReport { holding: true, breaker, ..SinkReport::default() }),
+                sink: Some(SinkReport { holding: true, breaker, lag_operations, ..SinkReport::default() }),
                 ..PodReport::default()
             })),
             ..PodObservation::default()
         };
-        assert!(is_settled(&sink(BreakerPhase::Closed)) && !is_settled(&sink(BreakerPhase::Open)));
+        assert!(is_settled(&sink(BreakerPhase::Closed, Some(0))) && !is_settled(&sink(BreakerPhase::Open, Some(0))));
+        assert!(!is_settled(&sink(BreakerPhase::Closed, None)), "it has not read the index yet");
     }
 }
