@@ -570,7 +570,7 @@ mod tests {
             assert_eq!(left.leave_out(&early, Some(&lost)), is_held);
             if is_held {
                 assert_eq!(left.choose().unwrap().place, late);
-                assert_eq!(left.lost_of(&late), [lost.clone()]);
+                assert_eq!(left.lost_of(&late), std::slice::from_ref(&lost));
                 assert!(left.leave_out(&late, Some(&lost)), "the other one is without it as well");
                 assert!(!left.leave_out(&early, Some(&lost)));
             }

@@ -96,7 +96,7 @@ impl SnapshotCommand {
     pub(super) async fn run(self) -> anyhow::Result<()> {
         let Self { places, name, keep_last, copy_to, no_archive, cache, job } = self;
         let request = SnapshotRequest { name, keep_last, without_archive: no_archive };
-        let mut made = make(places, cache, &request, copy_to.as_ref()).await;
+        let mut made = Box::pin(make(places, cache, &request, copy_to.as_ref())).await;
         job.report(&task_result(&made));
         if let Ok(counted) = &mut made
             && job.is_wanted()

@@ -329,7 +329,7 @@ async fn a_client_that_sends_no_further_poll_counts_again() {
     tokio::time::advance(2 * POLL_PAUSE).await;
     assert!(activity.has_just_followed());
     drop(following);
-    tokio::time::advance(POLL_PAUSE - Duration::from_secs(1)).await;
+    tokio::time::advance(POLL_PAUSE.saturating_sub(Duration::from_secs(1))).await;
     assert!(activity.has_just_followed());
     tokio::time::advance(Duration::from_secs(1)).await;
     assert!(!activity.has_just_followed());
