@@ -73,7 +73,7 @@ pub async fn promote_from(
     origin: Option<&RestoreOrigin>,
     policy: LostOutcomePolicy,
 ) -> Result<SwitchReport, IngestError> {
-    promote_with(task, archives(archive, origin), policy, false).await
+    Box::pin(promote_with(task, archives(archive, origin), policy, false)).await
 }
 
 /// As [`promote_from`], after an attempt that may have been refused: all that is to be added is read first, so that one that is refused again
@@ -84,7 +84,7 @@ pub(crate) async fn promote_again(
     origin: Option<&RestoreOrigin>,
     policy: LostOutcomePolicy,
 ) -> Result<SwitchReport, IngestError> {
-    promote_with(task, archives(archive, origin), policy, true).await
+    Box::pin(promote_with(task, archives(archive, origin), policy, true)).await
 }
 
 fn archives<'a>(own: &'a dyn LogArchive, origin: Option<&'a RestoreOrigin>) -> RecordedArchives<'a> {

@@ -50,7 +50,8 @@ pub async fn restore(
     archive: &dyn LogArchive,
     request: &RestoreRequest,
 ) -> Result<SwitchReport, IngestError> {
-    restore_with(task, (archive, None), request, RestoreScope::Any).await
+    // Callers hold it: it takes many kilobytes.
+    Box::pin(restore_with(task, (archive, None), request, RestoreScope::Any)).await
 }
 
 /// As [`restore`], with the operations of another place, which is only read: of verified snapshots there, or of its archive. What the index's
@@ -65,7 +66,7 @@ pub async fn restore_from(
     origin: &RestoreOrigin,
     request: &RestoreRequest,
 ) -> Result<SwitchReport, IngestError> {
-    restore_with(task, (archive, Some(origin)), request, RestoreScope::Any).await
+    Box::pin(restore_with(task, (archive, Some(origin)), request, RestoreScope::Any)).await
 }
 
 /// As [`restore`], or as [`restore_from`] of an `origin`, of an index that holds nothing: one that was begun meanwhile is left as it is.
@@ -75,7 +76,7 @@ pub(crate) async fn restore_empty(
     origin: Option<&RestoreOrigin>,
     request: &RestoreRequest,
 ) -> Result<SwitchReport, IngestError> {
-    restore_with(task, (archive, origin), request, RestoreScope::Empty).await
+    Box::pin(restore_with(task, (archive, origin), request, RestoreScope::Empty)).await
 }
 
 /// Which indexes a restore is for.

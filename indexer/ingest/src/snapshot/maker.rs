@@ -119,7 +119,7 @@ impl SnapshotMaker {
         } else {
             tokio::select! {
                 biased;
-                made = self.prove(&name, &pin, request.without_archive) => {
+                made = Box::pin(self.prove(&name, &pin, request.without_archive)) => {
                     self.unless_damaged(&name, &pin, made).await?
                 }
                 lost = keep_renewed(&self.pins, &name, &pin.list) => return Err(lost.into()),
@@ -201,7 +201,7 @@ impl SnapshotMaker {
         parameters: Option<&ParameterSchedule>,
     ) -> Result<ArchiveExtension, SnapshotError> {
         let up_to = LogCursor(mutants::archived_up_to(manifest.audited, manifest.cursor.second()));
-        let up_to = up_to.min(self.settled_end(manifest).await?);
+        let up_to = up_to.min(Box::pin(self.settled_end(manifest)).await?);
         let descriptors = DescriptorSource::new(&self.log, parameters);
         let mut archived = 0;
         for _ in 0..MAX_EXTENSIONS {
