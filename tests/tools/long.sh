@@ -3,7 +3,8 @@
 # Spark, and benchmarks at their largest. Figures go to the terminal; the last run's belong into BENCHMARKS.md, with commit and
 # date. Stops at nothing: each step runs, and the last lines say how long each took and what failed.
 #
-# environment: LONG_SEEDS (20000) of each scenario, LONG_ROUNDS (10) of property tests, LONG_ENTRIES (10000000), LONG_WALS (10000)
+# environment: LONG_SEEDS (20000) of each scenario, LONG_ROUNDS (10) of property tests, LONG_RECORDS (20000) to sinks that are killed,
+# LONG_ENTRIES (10000000), LONG_WALS (10000)
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . tests/tools/steps.sh
@@ -36,6 +37,9 @@ for round in $(seq "$rounds"); do
 done
 # On simulated time: a year of an idle index, a day of a busy one, and crashes at every step of what is long.
 step "the long tests of the indexer" cargo test -p tidemark-tests --test pipeline -- --ignored --nocapture
+# Sinks, their destination and both at once are killed, with faults of the store between, until all records are through.
+step "sinks killed" env SINK_RECORDS="${LONG_RECORDS:-20000}" cargo test "${product[@]}" --test local -- --nocapture \
+    every_record_arrives_in_order_however_often_sink_and_destination_are_killed
 step "git history" cargo test -p tidemark-indexer --lib --features demo -- --ignored --nocapture a_hundred_thousand_commits
 # Fetches Spark into the cache (900 MiB from Maven Central; needs Java 17 and Maven), then runs both of its recipes of docs/sql.md,
 # through the catalog and by path, on an archive of five snapshots, two compactions and a restore, and compares with search.

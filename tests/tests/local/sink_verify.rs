@@ -5,7 +5,7 @@ use std::process::Output;
 use serde_json::{Value, json};
 use tidemark_tests::{LocalIndex, SinkPeer, TidemarkProcess};
 
-use super::sinks::{recorded, sink, until_acknowledged};
+use super::sinks::{recorded, sink, state, until_acknowledged};
 
 /// Verifies the consumer `name`.
 async fn verify(world: &LocalIndex, peer: &SinkPeer, name: &str, more: &[&str]) -> Output {
@@ -104,4 +104,29 @@ async fn what_cannot_be_read_whole_is_not_judged() {
     let said = String::from_utf8_lossy(&ended.stderr);
     assert!(ended.status.code() == Some(1) && said.contains("the answer is none of a refresh"), "{said}");
     assert!(process.stop().await.expect("it stops").success());
+}
+
+/// A reindex keeps the seqs: a sink that runs goes on, so does one that begins after it, and no record comes twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sink_goes_on_over_a_reindex_and_its_documents_are_those_of_the_index() {
+    let (world, indexer) = recorded(5).await;
+    let peer = SinkPeer::start().expect("it starts");
+    let url = format!("{}/search", peer.url());
+    let arguments = ["--elasticsearch", &url, "--elasticsearch-index", "orders"];
+    let process = sink(&world, "a", &arguments).await;
+    let chain = world.consumer("orders").await.expect("the log has an id");
+    until_acknowledged(&process, &chain, 5).await;
+    assert_eq!(world.done("reindex", &[]).await.expect("it ends")["generation"], "g2");
+    indexer.until_answer("/v1/status", |status| status["generation"] == "g2").await;
+    world.bundle(2, "since");
+    until_acknowledged(&process, &chain, 6).await;
+    assert!(process.stop().await.expect("it stops").success());
+    world.bundle(1, "later");
+    let process = sink(&world, "a", &arguments).await;
+    until_acknowledged(&process, &chain, 7).await;
+    assert!(process.stop().await.expect("it stops").success());
+    assert_eq!(state(&chain).await.expect("it was held").delivered, 7);
+    let (lines, code) = verified(&world, &peer, &[]).await;
+    assert_eq!(code, Some(0), "{lines:?}");
+    assert_eq!((&lines[0]["acknowledged"], &lines[0]["documents"]), (&json!("g2:7"), &json!(7)), "{lines:?}");
 }
