@@ -17,6 +17,7 @@ async fn verify(world: &LocalIndex, peer: &SinkPeer, name: &str, more: &[&str]) 
 /// The lines that it prints as JSON, and its exit code.
 async fn verified(world: &LocalIndex, peer: &SinkPeer, more: &[&str]) -> (Vec<Value>, Option<i32>) {
     let ended = verify(world, peer, "orders", &[&["--json"], more].concat()).await;
+    eprint!("{}", String::from_utf8_lossy(&ended.stderr));
     let lines = String::from_utf8(ended.stdout).expect("text");
     let lines = lines.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     (lines, ended.status.code())
