@@ -111,8 +111,7 @@ impl SinkVerification {
     ) -> Result<VerifiedSink, SinkVerificationError> {
         let entropy = Entropy::from_os();
         let follower = open_follower(&self.index, &self.cache, &entropy)?;
-        follower.refresh_manifest().await?;
-        let (index, log) = identity_of(&follower)?;
+        let (index, log) = identity_of(&follower).await?;
         let store = self.index.open()?.index;
         let chain = ConsumerChain::open(&store, &log, &index, &self.name, entropy);
         let begun =
@@ -173,9 +172,15 @@ async fn page_of(source: &dyn ChangeSource, after: &ConsumerPosition) -> Result<
     }
 }
 
-fn identity_of(follower: &IndexFollower) -> Result<(IndexId, LogId), ServiceError> {
-    let why = || "the index does not say for which log it is".to_owned();
-    follower.identity().ok_or_else(|| ServiceError::Ended { task: "verification", why: why() })
+/// Which index it is, and whose records it holds. A look at a generation that was replaced leads to the one that is open, and to nothing more.
+async fn identity_of(follower: &IndexFollower) -> Result<(IndexId, LogId), SinkVerificationError> {
+    while follower.refresh_manifest().await? {
+        if let Some(identity) = follower.identity() {
+            return Ok(identity);
+        }
+    }
+    let why = "the index does not say for which log it is".to_owned();
+    Err(ServiceError::Ended { task: "verification", why }.into())
 }
 
 #[cfg(test)]
