@@ -11,7 +11,7 @@ const SEEDS: u64 = 500;
 /// How many seeds of `generations` are run with the product's own ingest: one takes twice as long.
 const SEEDS_WITH_INGEST: u64 = 160;
 /// The first of them: among these each rare event happens, also a snapshot that is older than a correction.
-const FIRST_WITH_INGEST: u64 = INGESTED_SEEDS + 160;
+const FIRST_WITH_INGEST: u64 = INGESTED_SEEDS + 350;
 
 fn all_hold(scenario: SimScenario, seeds: Range<u64>) -> Vec<SeedReport> {
     let threads = available_parallelism().map_or(2, usize::from);
